@@ -1,0 +1,26 @@
+"""Intracranial hemorrhage detection in head CT.
+
+The modules read from top to bottom like the flow of the data; each imports only from a lower floor.
+
+    schema       0  labels, InputSpec, Batch, the error types
+    dicom        1  one file: header, stored pixels -> HU
+    window       1  windowing: HU -> image
+    augment      1  albumentations pipelines on HU
+    losses       1  weighted binary cross-entropy and its alternatives
+    optim        1  optimizer and learning-rate schedule
+    phantom      1  synthetic head-CT studies as real DICOM
+    checkpoint   1  checkpoint files: finding and reading them
+    tables       1  the index and the predictions table
+    report       1  figures
+    index        2  folder -> index; label CSV; join
+    split        2  patients -> train, val, test
+    metrics      2  the weighted log loss and the metric collection
+    data         3  slice dataset and HeadCTDataModule
+    models       3  SliceClassifier
+    evaluate     3  predictions table -> figures with intervals
+    trainer      3  Lightning's Trainer: devices, checkpoints, the log of metrics
+    train        4  configuration -> run folder
+    cli          6  ich train | index | phantom
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,98 @@
+"""The command ``ich``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from ich import __version__
+from ich.index import build_index, locate_index
+from ich.phantom import write_phantom
+from ich.schema import UserError
+
+
+def main() -> None:
+    """Runs ``ich`` with the arguments of the command line; a user's error is one message and exit code 2."""
+    if sys.argv[1:2] == ["train"]:
+        # Hydra reads the rest, ``--help`` included; it takes seconds to import, which the others are spared.
+        from ich.train import main as train
+
+        sys.argv = [f"{sys.argv[0]} train", *sys.argv[2:]]
+        return train()
+    args = _make_parser().parse_args()
+    try:
+        args.run(args)
+    except UserError as error:
+        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    return None
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ich",
+        description="Detects intracranial hemorrhage in head CT and names its subtypes.",
+        epilog="Research use only; not a medical device.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser(
+        "train", help="train a model: key=value ..., as train.py; `ich train --help` lists what to set"
+    )
+    index = commands.add_parser(
+        "index",
+        help="read the headers of a folder of DICOM files into a table",
+        description="Reads the headers of every slice below ROOT, in any layout, into a table that is kept "
+        "and brought up to date on the next call; tells what was refused and why.",
+    )
+    index.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
+    index.add_argument("--index-dir", type=Path, metavar="DIR", help="where to keep it (default: ROOT/.ich)")
+    index.add_argument("--workers", type=int, metavar="N", help="processes that read (default: one a core)")
+    index.set_defaults(run=_index)
+    phantom = commands.add_parser(
+        "phantom",
+        help="write synthetic head CT with hemorrhages as DICOM files",
+        description="Writes synthetic head CT with hemorrhages as DICOM files in the layout of the RSNA 2019 "
+        "data set, with its label CSV.",
+    )
+    phantom.add_argument("out", type=Path, metavar="OUT", help="new folder")
+    phantom.add_argument("--patients", type=int, default=72, metavar="N", help="(default: %(default)s)")
+    phantom.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
+    phantom.add_argument(
+        "--size", type=int, default=256, metavar="PX", help="rows and columns (default: %(default)s)"
+    )
+    phantom.add_argument("--masks", action="store_true", help="write lesion masks to OUT/masks")
+    phantom.add_argument(
+        "--conformant", action="store_true", help="write all that a conformant CT header has"
+    )
+    phantom.set_defaults(run=_phantom)
+    return parser
+
+
+def _index(args: argparse.Namespace) -> None:
+    index = build_index(args.root, index_dir=args.index_dir, workers=args.workers)
+    table, folder = index.table, args.index_dir or locate_index(args.root)
+    print(
+        f"{len(table)} slices, {table['SeriesInstanceUID'].nunique()} series, "
+        f"{table['StudyInstanceUID'].nunique()} studies, {table['PatientID'].nunique()} patients "
+        f"in {folder / 'index.parquet'}"
+    )
+    if len(index.refused):
+        print(f"{len(index.refused)} files refused, listed in {folder / 'refused.csv'}")
+        for code, count in index.refused["code"].value_counts().items():
+            print(f"  {code}: {count}")
+
+
+def _phantom(args: argparse.Namespace) -> None:
+    write_phantom(
+        args.out,
+        patients=args.patients,
+        seed=args.seed,
+        size=args.size,
+        masks=args.masks,
+        conformant=args.conformant,
+    )
+    print(f"phantom of {args.patients} patients in {args.out}")

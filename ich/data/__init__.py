@@ -1,0 +1,286 @@
+"""``HeadCTDataModule``: from a folder of DICOM files to batches on the device."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from ich.augment import Augment
+from ich.data.order import EpochSampler, balance_weights, draw_order
+from ich.data.slices import SliceDataset, collate, to_arrays
+from ich.index import build_index, find_labels, join_labels, read_labels
+from ich.phantom import write_phantom
+from ich.schema import LABELS, Batch, InputSpec, ReadError, UserError
+from ich.split import (
+    check_split,
+    labels_without_positives,
+    read_split,
+    sample_patients,
+    split_patients,
+    split_slices,
+)
+from ich.window import Window
+
+log = logging.getLogger(__name__)
+
+SAMPLINGS = ("natural", "balanced")
+
+
+class HeadCTDataModule(LightningDataModule):
+    """Streams DICOM slices as batches for any LightningModule.
+
+    A batch is a ``Batch``: ``image`` (N, C, S, S) float32, windowed and normalised on the device; ``target``
+    (N, 6) float32 in the order of ``LABELS`` with NaN where unknown; ``row`` (N,) int64, the slice's row in
+    ``table``. With ``input.learnable`` there is ``hu`` (N, D, S, S) int16 in place of ``image``.
+
+    Args:
+        root: Folder that holds the DICOM files, in any layout.
+        input: What the network sees.
+        labels: CSV file, long (RSNA) or wide; by default the one in ``root``.
+        index_dir: Where the index is kept; by default in ``root``, or in the user's cache where ``root``
+            cannot be written to.
+        phantom: Write a phantom of that many patients to ``root`` first, unless it is there.
+        augment: Applied to training slices.
+        split: ``patient``, ``slice`` (which leaks, and is there to reproduce work that did so), or a CSV
+            file with ``part`` and ``PatientID`` or ``SOPInstanceUID``.
+        val_fraction: Share of the slices that is held out to choose the epoch.
+        test_fraction: Share that is held out for the final figures; not used with ``fold``.
+        fold: Hold out this fold, counted from 0, as the test part.
+        folds: Number of folds.
+        limit_slices: Use a sample of whole patients of about this many slices.
+        batch_size: Slices a batch and process.
+        num_workers: Reading processes; by default one a core, at most 8.
+        sampling: ``natural``, or ``balanced`` to favour slices with rare subtypes.
+        tolerate: Unreadable slices that are left out and counted before the run stops.
+        seed: Of the split, the sample, the order and the augmentation.
+
+    Raises:
+        UserError: From ``setup``, for whatever the user has to mend in the data.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        input: InputSpec,  # noqa: A002 - the configuration's word
+        *,
+        labels: str | None = None,
+        index_dir: str | None = None,
+        phantom: int | None = None,
+        augment: Augment | None = None,
+        split: str = "patient",
+        val_fraction: float = 0.15,
+        test_fraction: float = 0.15,
+        fold: int | None = None,
+        folds: int = 5,
+        limit_slices: int | None = None,
+        batch_size: int = 32,
+        num_workers: int | None = None,
+        sampling: str = "natural",
+        tolerate: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if sampling not in SAMPLINGS:
+            raise UserError(f"data.sampling={sampling}: expected one of {', '.join(SAMPLINGS)}")
+        if batch_size < 1:
+            raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
+        self.root = Path(root)
+        self.input = input
+        self.labels = labels
+        self.index_dir = index_dir
+        self.phantom = phantom
+        self.augment = augment
+        self.split = split
+        self.val_fraction = val_fraction
+        self.test_fraction = test_fraction
+        self.fold = fold
+        self.folds = folds
+        self.limit_slices = limit_slices
+        self.batch_size = batch_size
+        self.num_workers = min(8, _cores()) if num_workers is None else num_workers
+        self.sampling = sampling
+        self.tolerate = tolerate
+        self.seed = seed
+        self.unread: dict[int, ReadError] = {}
+        self._table: pd.DataFrame | None = None
+        self._window = Window(input)
+
+    @property
+    def leaks(self) -> bool:
+        """Whether slices of one patient stand in several parts."""
+        return self.split == "slice"
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The index with the label columns and ``part``: one row a slice. Made by ``setup``."""
+        if self._table is None:
+            raise RuntimeError("call HeadCTDataModule.setup() first")
+        return self._table
+
+    def part(self, name: str) -> pd.DataFrame:
+        """Returns the table's rows of ``train``, ``val`` or ``test``."""
+        return self.table[self.table["part"] == name]
+
+    def prevalences(self) -> tuple[float, ...]:
+        """Returns the share of positives among known targets of the training part, in order of LABELS."""
+        known = self.part("train")[list(LABELS)]
+        return tuple(float(share) for share in known.mean().fillna(0.0))
+
+    def prepare_data(self) -> None:
+        """Writes the phantom if asked, and brings the index up to date, in one process."""
+        if self.phantom is not None:
+            write_phantom(self.root, patients=self.phantom, seed=0)
+        self._build_index()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Joins the index to the labels and splits it.
+
+        Args:
+            stage: Lightning's; every stage needs the same table.
+        """
+        if self._table is not None:
+            return
+        labels = read_labels(Path(self.labels) if self.labels else find_labels(self.root))
+        table, counts = join_labels(self._build_index(), labels)
+        log.info(
+            "%d slices with labels, %d files without a label, %d labels without a file",
+            counts.slices - counts.unlabelled,
+            counts.unlabelled,
+            counts.without_file,
+        )
+        table = table[table[list(LABELS)].notna().any(axis=1)]
+        if self.limit_slices is not None:
+            table = sample_patients(table, self.limit_slices, self.seed)
+        table = table.reset_index(drop=True)
+        table["part"] = self._split(table)
+        self._warn(table)
+        self._arrays = to_arrays(table)
+        self._table = table
+
+    def _build_index(self) -> pd.DataFrame:
+        index_dir = Path(self.index_dir) if self.index_dir else None
+        index = build_index(self.root, index_dir=index_dir)
+        if len(index.refused):
+            codes = index.refused["code"].value_counts()
+            log.warning("%d files refused: %s", len(index.refused), codes.to_dict())
+        return index.table
+
+    def _split(self, table: pd.DataFrame) -> pd.Series[str]:
+        if self.split not in ("patient", "slice"):
+            parts = read_split(Path(self.split), table)
+            check_split(table, parts)
+            return parts
+        split = split_slices if self.leaks else split_patients
+        parts = split(
+            table,
+            seed=self.seed,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            fold=self.fold,
+            folds=self.folds,
+        )
+        if not self.leaks:
+            check_split(table, parts)
+        return parts
+
+    def _warn(self, table: pd.DataFrame) -> None:
+        for part, labels in labels_without_positives(table, table["part"]).items():
+            log.warning(
+                "no positive slice of %s in the %s part: its metrics are not available",
+                ", ".join(labels),
+                part,
+            )
+        if self.leaks:
+            log.warning("data.split=slice: slices of one patient stand in several parts, the figures leak")
+        lacking = int(table["WindowCenter"].isna().sum())
+        if "dicom" in self.input.windows and lacking:
+            raise UserError(
+                f"input.windows holds dicom, but {lacking} of {len(table)} slices have no WindowCenter; "
+                "choose named windows"
+            )
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Returns batches of the training part, in an order of their own each epoch."""
+        rows = self._rows("train")
+        weights = balance_weights(self._arrays.target[rows]) if self.sampling == "balanced" else None
+        seed = self.seed
+        sampler = EpochSampler(
+            rows, lambda epoch: draw_order(rows, seed, epoch, weights), lambda: self._current_epoch()
+        )
+        return self._load(sampler, self.augment, drop_last=len(rows) > self.batch_size)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Returns batches of the validation part, in the order of the table."""
+        return self._load(EpochSampler(self._rows("val")))
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """Returns batches of the test part, in the order of the table."""
+        return self._load(EpochSampler(self._rows("test")))
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """Returns batches of the validation and the test part, in the order of the table."""
+        return self._load(EpochSampler(self._rows("val", "test")))
+
+    def _rows(self, *parts: str) -> NDArray[np.int64]:
+        return np.flatnonzero(self.table["part"].isin(parts).to_numpy()).astype(np.int64)
+
+    def _current_epoch(self) -> int:
+        return self.trainer.current_epoch if self.trainer is not None else 0
+
+    def _load(
+        self, sampler: EpochSampler, augment: Augment | None = None, drop_last: bool = False
+    ) -> DataLoader[Any]:
+        return DataLoader(
+            SliceDataset(self.root, self._arrays, self.input, augment, self.seed),
+            batch_size=self.batch_size,
+            sampler=sampler,
+            num_workers=self.num_workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=drop_last,
+            persistent_workers=self.num_workers > 0,
+            worker_init_fn=_leave_cores_to_others,
+            generator=torch.Generator().manual_seed(self.seed),
+        )
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Counts the slices that could not be read.
+
+        Raises:
+            ReadError: For the first slice over ``tolerate``.
+            UserError: If no slice of a batch could be read.
+        """
+        for row, error in batch.pop("unread", []):
+            self.unread[row] = error
+            if len(self.unread) > self.tolerate:
+                raise error
+            log.warning("left out row %d: %s (%d of %d)", row, error.code, len(self.unread), self.tolerate)
+        if "hu" not in batch:
+            raise UserError("no slice of a batch could be read; see the warnings above")
+        return batch
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Windows the batch where it is, unless the model does it."""
+        if not self.input.learnable and "hu" in batch:
+            hu = batch.pop("hu")
+            with torch.no_grad():
+                batch["image"] = self._window.to(hu.device)(hu, batch.pop("window", None))
+        return batch
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _leave_cores_to_others(_: int) -> None:
+    cv2.setNumThreads(0)

@@ -1,0 +1,75 @@
+"""The order of an epoch, and handing it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Sampler
+
+
+def draw_order(
+    rows: NDArray[np.int64], seed: int, epoch: int, weights: NDArray[np.float64] | None = None
+) -> NDArray[np.int64]:
+    """Order of an epoch, a pure function of the seed and the epoch.
+
+    Args:
+        rows: The part's rows.
+        seed: Of the run.
+        epoch: Counted from 0.
+        weights: One a row; then rows are drawn with replacement in proportion to them.
+
+    Returns:
+        As many rows as were given.
+    """
+    rng = np.random.default_rng([seed, epoch])
+    if weights is None:
+        return rng.permutation(rows)
+    return rng.choice(rows, size=len(rows), p=weights / weights.sum())
+
+
+def balance_weights(target: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Sampling weights that favour rare labels.
+
+    A slice weighs as its rarest positive label, one over the square root of that label's count; a negative
+    slice likewise by the count of negatives.
+
+    Args:
+        target: (N, 6), NaN where unknown.
+
+    Returns:
+        (N,) weights.
+    """
+    positive = target == 1  # (N, 6)
+    by_label = 1 / np.sqrt(np.maximum(positive.sum(axis=0), 1))  # (6,)
+    negatives = max(1, int((~positive.any(axis=1)).sum()))
+    return np.maximum(np.where(positive, by_label, 0).max(axis=1), 1 / np.sqrt(negatives))
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Hands out ``(epoch, row)``.
+
+    Args:
+        rows: The part's rows.
+        order: Rows in the order of an epoch, or None to keep them as they are.
+        current_epoch: Asked at the start of each pass.
+    """
+
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        order: Callable[[int], NDArray[np.int64]] | None = None,
+        current_epoch: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.rows = rows
+        self.order = order
+        self.current_epoch = current_epoch
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        epoch = self.current_epoch()
+        rows = self.rows if self.order is None else self.order(epoch)
+        return ((epoch, int(row)) for row in rows)

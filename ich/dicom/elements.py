@@ -1,0 +1,216 @@
+"""The elements of a DICOM data set (PS3.5 7), up to its pixels.
+
+A walk of our own, because pydicom's warns on each file of the RSNA set (its UIDs are none) through settings
+that all threads share, and reads what an index does not need. Damage is an ``EOFError`` where bytes are
+missing, a ``ValueError`` otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from enum import IntEnum
+from typing import BinaryIO, Literal, NamedTuple
+
+from pydicom.charset import python_encoding
+
+MAX_ELEMENTS = 100_000  # before the pixels, nested ones included: hundreds are usual
+MAX_VALUE = 1 << 16  # bytes of a value that is read, all of which are short
+UNDEFINED = 0xFFFFFFFF  # the length of what ends at a delimiter
+
+_TRANSFER_SYNTAX = 0x00020010
+_PIXELS, PIXEL_DATA = 0x7FE00008, 0x7FE00010  # float pixel data come before Pixel Data
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with a length of 32 bits
+
+
+class Tag(IntEnum):
+    """The elements that are read, under their keywords (PS3.6)."""
+
+    SpecificCharacterSet = 0x00080005
+    SOPInstanceUID = 0x00080018
+    Modality = 0x00080060
+    PatientID = 0x00100020
+    StudyInstanceUID = 0x0020000D
+    SeriesInstanceUID = 0x0020000E
+    InstanceNumber = 0x00200013
+    ImagePositionPatient = 0x00200032
+    ImageOrientationPatient = 0x00200037
+    SamplesPerPixel = 0x00280002
+    PhotometricInterpretation = 0x00280004
+    NumberOfFrames = 0x00280008
+    Rows = 0x00280010
+    Columns = 0x00280011
+    PixelSpacing = 0x00280030
+    BitsAllocated = 0x00280100
+    BitsStored = 0x00280101
+    HighBit = 0x00280102
+    PixelRepresentation = 0x00280103
+    PixelPaddingValue = 0x00280120
+    PixelPaddingRangeLimit = 0x00280121
+    WindowCenter = 0x00281050
+    WindowWidth = 0x00281051
+    RescaleIntercept = 0x00281052
+    RescaleSlope = 0x00281053
+    RescaleType = 0x00281054
+    ModalityLUTSequence = 0x00283000
+    SharedFunctionalGroupsSequence = 0x52009229
+
+
+_TAGS = frozenset(map(int, Tag))
+
+
+class Element(NamedTuple):
+    """An element without its value; ``vr`` is empty where the encoding leaves it out."""
+
+    tag: int
+    vr: bytes
+    length: int
+
+
+class Stream:
+    """A file, or a data set inflated from one, that is walked from element to element.
+
+    Args:
+        file: Stands at an element.
+        size: Bytes of the whole.
+        order: Of the bytes of a number.
+    """
+
+    def __init__(self, file: BinaryIO, size: int, order: Literal["little", "big"] = "little") -> None:
+        self.file, self.size, self.order = file, size, order
+        self._left = MAX_ELEMENTS
+
+    def take(self, length: int) -> bytes:
+        """Reads exactly so many bytes."""
+        if length > self.size:
+            raise self._cut()
+        value = self.file.read(length)
+        if len(value) < length:
+            raise self._cut()
+        return value
+
+    def next(self, explicit: bool) -> Element | None:
+        """Reads an element up to its value; None at the end of the file."""
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"has more than {MAX_ELEMENTS} elements before the pixels")
+        start = self.file.read(8)
+        if not start:
+            return None
+        if len(start) < 8:
+            raise self._cut()
+        order = self.order
+        tag = int.from_bytes(start[:2], order) << 16 | int.from_bytes(start[2:4], order)
+        if not explicit or tag >> 16 == 0xFFFE:
+            return Element(tag, b"", int.from_bytes(start[4:], order))
+        vr = start[4:6]
+        if vr in _LONG_VRS:
+            return Element(tag, vr, int.from_bytes(self.take(4), order))
+        if not (vr.isalpha() and vr.isupper()):
+            raise ValueError(f"{_name(tag)} has the value representation {vr!r}")
+        return Element(tag, vr, int.from_bytes(start[6:], order))
+
+    def skip(self, element: Element, explicit: bool) -> None:
+        """Skips a value, a sequence of undefined length item by item."""
+        if element.length != UNDEFINED:
+            if self.file.tell() + element.length > self.size:
+                raise self._cut()
+            self.file.seek(element.length, os.SEEK_CUR)
+            return
+        # A value of unknown representation and undefined length is a sequence in implicit VR (PS3.5 6.2.2).
+        explicit = explicit and element.vr != b"UN"
+        for item in self.items():
+            if item.length != UNDEFINED:
+                self.skip(item, explicit)
+                continue
+            while (nested := self.next(explicit)) is not None and nested.tag != _ITEM_END:
+                self.skip(nested, explicit)
+
+    def items(self) -> Iterator[Element]:
+        """Yields the items of a sequence or of encapsulated pixels up to its end (PS3.5 7.5, A.4)."""
+        while (item := self.next(explicit=False)) is not None:
+            if item.tag == _SEQUENCE_END:
+                return
+            if item.tag != _ITEM:
+                raise ValueError(f"has {_name(item.tag)} where an item is due")
+            yield item
+        raise self._cut()
+
+    def _cut(self) -> EOFError:
+        return EOFError(f"ends within an element, after {self.size} bytes")
+
+
+class Values:
+    """Raw values by tag. Texts are not held to the rules of their kind: RSNA's UIDs would break them."""
+
+    def __init__(self, order: Literal["little", "big"]) -> None:
+        self.raw: dict[int, bytes] = {}
+        self.order = order
+
+    def text(self, tag: Tag) -> str:
+        """The first value as text, empty where there is none."""
+        value = self.raw.get(tag, b"")
+        charset = self.raw.get(Tag.SpecificCharacterSet, b"").partition(b"\\")[0].strip(b" \0")
+        try:
+            text = value.decode(python_encoding.get(charset.decode("latin-1"), "latin-1"))
+        except UnicodeDecodeError:
+            text = value.decode("latin-1")  # still tells one patient from another
+        return text.partition("\\")[0].strip(" \0")
+
+    def numbers(self, tag: Tag, count: int) -> list[float]:
+        """The first values of a decimal or integer string; all NaN where one lacks or is malformed."""
+        value = self.raw.get(tag, b"")
+        try:
+            numbers = [float(part.strip(b" \0")) for part in value.split(b"\\")[:count]]
+        except ValueError:
+            return [math.nan] * count
+        sound = len(numbers) == count and all(map(math.isfinite, numbers))
+        return numbers if sound and b"_" not in value else [math.nan] * count  # Python takes 1_0 for 10
+
+    def short(self, tag: Tag) -> int:
+        """An unsigned 16-bit value that a CT image must have."""
+        value = self.raw.get(tag, b"")
+        if len(value) != 2:
+            raise ValueError(f"{tag.name} is missing or not one number of 16 bits")
+        return int.from_bytes(value, self.order)
+
+
+def read_syntax(stream: Stream) -> str:
+    """Reads the file meta information, always explicit VR little endian, for its transfer syntax.
+
+    Source: PS3.10 7.1. Empty where it is not given.
+    """
+    syntax = ""
+    while (group := stream.file.read(2)) == b"\2\0":
+        stream.file.seek(-2, os.SEEK_CUR)
+        element = stream.next(explicit=True)
+        if element is not None and element.tag == _TRANSFER_SYNTAX and element.length <= MAX_VALUE:
+            syntax = stream.take(element.length).decode("latin-1").strip(" \0")
+        elif element is not None:
+            stream.skip(element, explicit=True)
+    stream.file.seek(-len(group), os.SEEK_CUR)
+    return syntax
+
+
+def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]:
+    """Reads the values of ``Tag``; the stream then stands at the pixels' value.
+
+    Returns:
+        The values, and the first element of pixel data, or None where there is none.
+    """
+    values = Values(stream.order)
+    while (element := stream.next(explicit)) is not None and element.tag < _PIXELS:
+        if element.tag not in _TAGS:
+            stream.skip(element, explicit)
+        elif element.length <= MAX_VALUE:
+            values.raw[element.tag] = stream.take(element.length)
+        else:
+            stream.skip(element, explicit)
+            values.raw[element.tag] = b""  # of a sequence only its presence matters
+    return values, element
+
+
+def _name(tag: int) -> str:
+    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

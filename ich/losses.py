@@ -1,0 +1,119 @@
+"""Losses on logits: the metric itself, focal loss, and the cross-entropy of an old network.
+
+Targets are 0 or 1, NaN where unknown. An unknown target does not train: it adds neither to the loss nor
+to what the loss is divided by. All are computed in float32, whatever the logits are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ich.schema import LABEL_WEIGHTS
+
+
+class WeightedBCE(nn.Module):
+    """Weighted multi-label log loss: the RSNA 2019 metric itself, on logits.
+
+    The sum over the known entries of weight times binary cross-entropy, over the sum of their weights;
+    where all are known that is the sum over labels averaged over slices. Zero without a known entry.
+
+    Args:
+        label_weights: A weight a label.
+    """
+
+    label_weights: Tensor
+
+    def __init__(self, label_weights: Sequence[float] = LABEL_WEIGHTS) -> None:
+        super().__init__()
+        self.register_buffer("label_weights", torch.tensor(label_weights), persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss, a scalar, of (N, L) logits and (N, L) targets."""
+        known, target = _split_known(target)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")  # (N, L)
+        return _average(loss, known * self.label_weights)
+
+
+class FocalLoss(nn.Module):
+    """Focal loss: cross-entropy that counts less where the model is already right.
+
+    ``alpha_t * (1 - p_t) ** gamma * -log(p_t)``, averaged over known entries as in ``WeightedBCE``.
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 5. It ranks as
+    well as the log loss, but its probabilities are not calibrated.
+
+    Args:
+        gamma: How strongly easy entries are played down; 0 is ``WeightedBCE``.
+        alpha: Weight of a positive, ``1 - alpha`` that of a negative; None weighs both 1.
+        label_weights: A weight a label.
+    """
+
+    label_weights: Tensor
+
+    def __init__(
+        self, gamma: float = 2.0, alpha: float | None = None, label_weights: Sequence[float] = LABEL_WEIGHTS
+    ) -> None:
+        super().__init__()
+        self.gamma = gamma
+        self.alpha = alpha
+        self.register_buffer("label_weights", torch.tensor(label_weights), persistent=False)
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss, a scalar, of (N, L) logits and (N, L) targets."""
+        known, target = _split_known(target)
+        signed = logits.float() * (2 * target - 1)  # (N, L), p_t = sigmoid(signed)
+        # 1 - p_t by way of its logarithm: the power's own gradient at 0 is infinite for gamma < 1.
+        loss = -F.logsigmoid(signed) * torch.exp(self.gamma * F.logsigmoid(-signed))
+        if self.alpha is not None:
+            loss = loss * (self.alpha * target + (1 - self.alpha) * (1 - target))
+        return _average(loss, known * self.label_weights)
+
+
+class SoftmaxCrossEntropy(nn.Module):
+    """Keras's ``categorical_crossentropy`` over a softmax, with targets of several ones.
+
+    ``-sum(target * log(softmax(logits)))`` averaged over slices, probabilities clipped to
+    [1e-7, 1 - 1e-7] as Keras does. It is here to reproduce a network that was trained so: the softmax
+    makes labels compete that occur together, and a slice without hemorrhage does not train at all.
+    """
+
+    def forward(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Returns the loss, a scalar, of (N, L) logits and (N, L) targets.
+
+        Slices without a known target do not count.
+        """
+        known, target = _split_known(target)
+        probs = logits.float().softmax(dim=1).clamp(1e-7, 1 - 1e-7)  # (N, L)
+        loss = -(target * probs.log()).sum(dim=1)  # (N,), an unknown target stands as 0
+        return _average(loss, known.any(dim=1).float())
+
+
+def prevalence_logits(prevalences: Sequence[float] | Tensor) -> Tensor:
+    """Turns prevalences into the logits that predict them: the initial bias of a head.
+
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, section 3.3.
+
+    Args:
+        prevalences: The share of positives among the known targets of each label, NaN where none is known.
+
+    Returns:
+        float32 of the same length. Prevalences are clipped to [1e-4, 1 - 1e-4], so that a label without
+        positives can still learn; NaN gives 0, which is a probability of one half.
+    """
+    prevalences = torch.as_tensor(prevalences, dtype=torch.float64)
+    return prevalences.clamp(1e-4, 1 - 1e-4).logit().nan_to_num(0.0).float()
+
+
+def _split_known(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns where targets are known, and the float32 targets with 0 in the other places."""
+    unknown = target.isnan()
+    return ~unknown, target.float().masked_fill(unknown, 0.0)
+
+
+def _average(loss: Tensor, weights: Tensor) -> Tensor:
+    # The loss of an unknown entry is finite, so a weight of 0 removes it and its gradient; the bound
+    # turns 0 / 0 into 0.
+    return (loss * weights).sum() / weights.sum().clamp(min=torch.finfo(weights.dtype).tiny)

@@ -1,0 +1,329 @@
+"""``SliceClassifier``: a timm backbone with a multi-label head; loading it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from timm.models import register_model
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+
+from ich.checkpoint import make_card, read_checkpoint
+from ich.losses import WeightedBCE, prevalence_logits
+from ich.metrics import build_metrics
+from ich.optim import OptimSpec, build_optimizer, build_schedule
+from ich.schema import LABELS, Batch, InputSpec, UserError
+from ich.window import Window
+
+LINKS = ("sigmoid", "softmax")
+
+
+class BaselineCNN(nn.Module):
+    """The network that this project grew from; kept to measure against.
+
+    Two convolutions of 16 and 32 filters with kernels 7 and 5, each with max-pooling, then dropout and 16
+    dense units.
+
+    Args:
+        in_chans: Channels of the image.
+        img_size: Height and width in pixels.
+        drop_rate: Dropout before the dense units.
+    """
+
+    def __init__(self, in_chans: int = 1, img_size: int = 128, drop_rate: float = 0.25) -> None:
+        super().__init__()
+        self.head_hidden_size = 16
+        side = ((img_size - 6) // 2 - 4) // 2
+        self.features = nn.Sequential(
+            nn.Conv2d(in_chans, 16, 7),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(16, 32, 5),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(drop_rate),
+            nn.Linear(32 * side * side, self.head_hidden_size),
+            nn.ReLU(),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """(N, C, S, S) -> (N, 16)."""
+        features: Tensor = self.features(image)
+        return features
+
+
+@register_model
+def baseline_cnn(pretrained: bool = False, num_classes: int = 0, **kwargs: Any) -> BaselineCNN:
+    """``BaselineCNN`` through timm's door; it has no pretrained weights."""
+    if pretrained or num_classes:
+        raise UserError("model.backbone=baseline_cnn has no pretrained weights; set model.pretrained=false")
+    return BaselineCNN(**kwargs)
+
+
+def create_backbone(
+    name: str,
+    *,
+    in_chans: int,
+    img_size: int,
+    pretrained: bool,
+    weights_file: str | None = None,
+    drop_path_rate: float = 0.0,
+) -> nn.Module:
+    """Creates a timm backbone that gives pooled features.
+
+    Args:
+        name: Any model of timm, with or without the tag of its weights.
+        in_chans: Channels of the image.
+        img_size: Height and width, for backbones that are built for one size.
+        pretrained: Load the published weights.
+        weights_file: Load the weights from this file in place of the hub.
+        drop_path_rate: Stochastic depth.
+
+    Returns:
+        (N, in_chans, S, S) -> (N, F), with F in its ``head_hidden_size``.
+
+    Raises:
+        UserError: If the name is unknown, the weights are out of reach, or the backbone takes no image of
+            this size.
+    """
+    if not timm.is_model(name):
+        nearest = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
+        raise UserError(
+            f"model.backbone={name} is no model of timm; nearest: {', '.join(nearest) or 'none'}. "
+            "timm.list_models() names all"
+        )
+    kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans}
+    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    if name == "baseline_cnn" or (config is not None and config.fixed_input_size):
+        kwargs["img_size"] = img_size
+    if drop_path_rate:
+        kwargs["drop_path_rate"] = drop_path_rate
+    if weights_file is not None:
+        if not Path(weights_file).is_file():
+            raise UserError(f"model.weights_file={weights_file} does not exist")
+        kwargs["pretrained_cfg_overlay"] = {"file": weights_file}
+        pretrained = True
+    elif pretrained:
+        _go_offline_without_hub()
+    try:
+        backbone: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        raise UserError(
+            f"the weights of model.backbone={name} are out of reach: no answer from the model hub and none "
+            "cached. Give model.weights_file=FILE, or start from random weights with model.pretrained=false"
+        ) from error
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"model.backbone={name} cannot be built for input.size={img_size}, {in_chans} channels, "
+            f"pretrained={pretrained}: {reason}"
+        ) from error
+    return backbone
+
+
+def _go_offline_without_hub() -> None:
+    """Asks the hub once, briefly: its own retries take most of a minute to give up."""
+    if huggingface_hub.constants.HF_HUB_OFFLINE:
+        return
+    try:
+        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=3)
+    except Exception:  # of whichever HTTP library is in use: the hub is out of reach all the same
+        huggingface_hub.constants.HF_HUB_OFFLINE = True
+
+
+class SliceClassifier(LightningModule):
+    """Classifies slices: image -> backbone -> dropout and linear head -> a logit a label.
+
+    Args:
+        backbone: Any model of timm.
+        input: What the network sees; with ``learnable`` the model takes HU and windows it itself.
+        pretrained: Start from the published weights of the backbone.
+        weights_file: Weights of the backbone in a local file, in place of the hub.
+        init_from: A checkpoint of this library whose weights to start from (fine-tuning).
+        drop_rate: Dropout before the head.
+        drop_path_rate: Stochastic depth of the backbone.
+        link: ``sigmoid``: labels are independent; ``softmax``: they exclude each other.
+        compile: Compile the backbone with ``torch.compile``.
+        channels_last: Keep images and weights with the channels last, which convolutions run faster on.
+        optim: Optimizer and schedule.
+        loss: (logits, target) -> scalar; by default ``WeightedBCE``.
+
+    Raises:
+        UserError: For an unknown backbone or link, weights out of reach, or an ``init_from`` that does not
+            fit.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "resnet18",
+        *,
+        input: InputSpec | Mapping[str, Any],  # noqa: A002 - the configuration's word
+        pretrained: bool = True,
+        weights_file: str | None = None,
+        init_from: str | None = None,
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        link: str = "sigmoid",
+        compile: bool = False,  # noqa: A002 - torch's word
+        channels_last: bool = True,
+        optim: OptimSpec | None = None,
+        loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if link not in LINKS:
+            raise UserError(f"model.link={link}: expected one of {', '.join(LINKS)}")
+        spec = input if isinstance(input, InputSpec) else InputSpec(**input)
+        self.input = spec
+        self.link = link
+        self.optim = optim or OptimSpec()
+        self.loss = loss or WeightedBCE()
+        self.card = make_card(
+            {
+                "backbone": backbone,
+                "input": spec.to_dict(),
+                "drop_rate": drop_rate,
+                "drop_path_rate": drop_path_rate,
+                "link": link,
+                "channels_last": channels_last,
+            }
+        )
+        self.window = Window(spec) if spec.learnable else None
+        self.backbone = create_backbone(
+            backbone,
+            in_chans=spec.in_chans,
+            img_size=spec.size,
+            pretrained=pretrained and init_from is None,
+            weights_file=weights_file if init_from is None else None,
+            drop_path_rate=drop_path_rate,
+        )
+        linear = nn.Linear(int(self.backbone.head_hidden_size), len(LABELS))  # type: ignore[arg-type]
+        nn.init.normal_(linear.weight, std=0.01)
+        nn.init.zeros_(linear.bias)
+        self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.backbone.to(memory_format=self.memory_format)
+        if init_from is not None:
+            self._load_weights(init_from)
+        if compile:
+            self.backbone.compile()
+        self.val_metrics = build_metrics("val_")
+        self.test_metrics = build_metrics("test_")
+
+    def _load_weights(self, path: str) -> None:
+        checkpoint = read_checkpoint(path)
+        other = checkpoint["card"]["model"]["backbone"]
+        if other != self.card["model"]["backbone"]:
+            raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
+        try:
+            self.load_state_dict(checkpoint["state_dict"])
+        except RuntimeError as error:
+            raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
+
+    def start_at(self, prevalences: Sequence[float]) -> None:
+        """Sets the head's bias so that an untrained model predicts the prevalences.
+
+        Args:
+            prevalences: Share of positives of each of ``LABELS``.
+        """
+        with torch.no_grad():
+            self.get_parameter("head.1.bias").copy_(prevalence_logits(prevalences))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Computes logits.
+
+        Args:
+            x: (N, C, S, S) images, or (N, D, S, S) HU with learnable windows.
+
+        Returns:
+            (N, 6) logits in the order of ``LABELS``.
+        """
+        image = x if self.window is None else self.window(x)
+        features = self.backbone(image.contiguous(memory_format=self.memory_format))  # (N, F)
+        logits: Tensor = self.head(features)
+        return logits
+
+    def to_probs(self, logits: Tensor) -> Tensor:
+        """(N, 6) logits -> (N, 6) probabilities, float32."""
+        logits = logits.float()
+        return logits.sigmoid() if self.link == "sigmoid" else logits.softmax(dim=1)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Returns the loss of a training batch."""
+        return self._step(batch, "train")
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates the metrics of the validation part."""
+        self._step(batch, "val", self.val_metrics)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates the metrics of the test part."""
+        self._step(batch, "test", self.test_metrics)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Returns ``row`` (N,) and ``probs`` (N, 6)."""
+        return {"row": batch["row"].cpu(), "probs": self.to_probs(self(self._x(batch))).cpu()}
+
+    def _x(self, batch: Batch) -> Tensor:
+        return batch["hu"] if self.window is not None else batch["image"]
+
+    def _step(self, batch: Batch, part: str, metrics: MetricCollection | None = None) -> Tensor:
+        logits = self(self._x(batch))  # (N, 6)
+        loss: Tensor = self.loss(logits, batch["target"])
+        on_bar = part == "train"
+        self.log(f"{part}_loss", loss, on_step=False, on_epoch=True, prog_bar=on_bar, batch_size=len(logits))
+        if metrics is not None:
+            metrics.update(self.to_probs(logits), batch["target"])
+        return loss
+
+    def on_train_epoch_start(self) -> None:
+        """Keeps the statistics of a frozen backbone as they are; its learning rate is 0 meanwhile."""
+        self.backbone.train(self.current_epoch >= self.optim.freeze_epochs)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the metrics of the validation part."""
+        self.log_dict(self.val_metrics.compute())
+        self.val_metrics.reset()
+
+    def on_test_epoch_end(self) -> None:
+        """Logs the metrics of the test part."""
+        self.log_dict(self.test_metrics.compute())
+        self.test_metrics.reset()
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Builds what ``optim`` says, over all the steps of the run."""
+        optimizer = build_optimizer(self.optim, self)
+        total = int(self.trainer.estimated_stepping_batches)
+        steps_per_epoch = max(1, total // max(1, self.trainer.max_epochs or 1))
+        schedule = build_schedule(optimizer, self.optim, total, steps_per_epoch)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the card, from which ``load_classifier`` builds the model again."""
+        checkpoint["card"] = dict(self.card)
+
+
+def load_classifier(path: str | Path) -> SliceClassifier:
+    """Loads a trained model; the checkpoint is all it takes.
+
+    Args:
+        path: A checkpoint that a run wrote.
+
+    Returns:
+        The model in evaluation mode on the CPU.
+
+    Raises:
+        UserError: If the file is missing, damaged or a checkpoint of something else.
+    """
+    checkpoint = read_checkpoint(path)
+    model = SliceClassifier(**checkpoint["card"]["model"], pretrained=False)
+    model.load_state_dict(checkpoint["state_dict"])
+    return model.eval()

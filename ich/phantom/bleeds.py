@@ -1,0 +1,210 @@
+"""Hemorrhages of the five subtypes: where anatomy puts them, and how far a plane is covered by each.
+
+Shapes after the usual radiological description: an epidural one is a lens under the skull, a subdural one
+a crescent along the convexity or the falx, a subarachnoid one thin in sulci and basal cisterns, an
+intraparenchymal one a rough ball with a dark rim of edema, an intraventricular one lies in the ventricles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from ich.phantom.head import CENTER_Z, Head, Plane
+from ich.phantom.shapes import Array, Points, bump, paint
+
+
+@dataclass(frozen=True)
+class Bleed:
+    """One hemorrhage of a study.
+
+    Attributes:
+        subtype: As in ``ich.schema.SUBTYPES``.
+        hu: Of the blood.
+        center: Where its mass effect starts, mm in head coordinates.
+        push: How far it displaces the brain, mm.
+        cover: Gives the share of each pixel that is blood.
+        rim: Gives the share of each pixel that is edema.
+    """
+
+    subtype: str
+    hu: float
+    center: tuple[float, float, float]
+    push: float
+    cover: Callable[[Plane], Array]
+    rim: Callable[[Plane], Array] | None = None
+
+
+def sample_bleed(rng: np.random.Generator, subtype: str, head: Head) -> Bleed:
+    """Draws a hemorrhage of a subtype that fits a head."""
+    return _SAMPLERS[subtype](rng, head)
+
+
+def sample_push(bleeds: list[Bleed], points: Points) -> tuple[Array, Array]:
+    """Returns by how many mm to x and y the brain has been displaced by all hemorrhages."""
+    dx, dy = np.zeros_like(points.x), np.zeros_like(points.x)
+    for bleed in bleeds:
+        if bleed.push:
+            x, y, _ = bleed.center
+            near = np.float32(bleed.push) * bump(points.distance(bleed.center) / 70)
+            length = float(np.hypot(x, y)) + 1e-6
+            dx -= near * np.float32(x / length)
+            dy -= near * np.float32(0.4 * y / length)
+    return dx, dy
+
+
+def paint_bleeds(bleeds: list[Bleed], plane: Plane) -> dict[str, Array]:
+    """Paints hemorrhages into a plane, in place.
+
+    Returns:
+        For each subtype the share of each pixel that is blood, (H, W).
+    """
+    covers: dict[str, Array] = {}
+    for bleed in bleeds:
+        if bleed.rim:
+            paint(plane.hu, bleed.rim(plane) * plane.cavity, 17.0)
+    for bleed in bleeds:
+        cover = bleed.cover(plane) * plane.cavity
+        paint(plane.hu, cover, np.float32(bleed.hu) + 2 * plane.edges)
+        before = covers.get(bleed.subtype)
+        covers[bleed.subtype] = cover if before is None else np.maximum(before, cover)
+    return covers
+
+
+def _on_skull(head: Head, angle: float, z: float) -> tuple[float, float, float]:
+    """Returns the point of the inner table at an angle and a height."""
+    width, length = head.half_width - head.skull, head.half_length - head.skull
+    radius = 1 / np.hypot(np.cos(angle) / width, np.sin(angle) / length)
+    radius *= max(0.0, 1 - (abs(z - CENTER_Z) / (head.height - head.skull)) ** 2.5) ** 0.4
+    return float(radius * np.cos(angle)), float(radius * np.sin(angle)), z
+
+
+def _sample_angle(rng: np.random.Generator, spread: float) -> float:
+    return float(rng.uniform(-spread, spread) + (0 if rng.random() < 0.5 else np.pi))
+
+
+def _sample_epidural(rng: np.random.Generator, head: Head) -> Bleed:
+    center = _on_skull(head, _sample_angle(rng, 1.0), rng.uniform(52, 98))
+    extent, thickness = np.float32(rng.uniform(30, 44)), np.float32(rng.uniform(13, 25))
+
+    def cover(plane: Plane) -> Array:
+        u = plane.points.distance(center) / extent
+        return plane.points.inside(thickness * (1 - u * u) - plane.depth)
+
+    return Bleed("epidural", rng.uniform(60, 82), center, float(thickness) * 0.3, cover)
+
+
+def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
+    if rng.random() < 0.2:
+        return _sample_parafalcine(rng)
+    angle = _sample_angle(rng, 0.5)
+    half = 1 - np.cos(rng.uniform(0.95, 1.5))
+    z, extent = rng.uniform(75, 95), rng.uniform(38, 60)
+    thickness = np.float32(rng.uniform(6, 12))
+
+    def cover(plane: Plane) -> Array:
+        along = (1 - plane.cos * np.float32(np.cos(angle)) - plane.sin * np.float32(np.sin(angle))) / half
+        up = (plane.points.z - z) / extent
+        thick = thickness * np.sqrt(np.clip(1 - along - up * up, 0, None)) + 0.5 * plane.edges
+        return plane.points.inside(thick - plane.depth) * (along + up * up < 1)
+
+    center = _on_skull(head, angle, 80.0)
+    return Bleed("subdural", rng.uniform(54, 74), center, float(thickness) * 0.5, cover)
+
+
+def _sample_parafalcine(rng: np.random.Generator) -> Bleed:
+    side, thickness = rng.choice([-1.0, 1.0]), np.float32(rng.uniform(3, 5.5))
+    y, z = rng.choice([-45.0, 40.0]), rng.uniform(88, 105)
+
+    def cover(plane: Plane) -> Array:
+        x = plane.points.x * np.float32(side)
+        where = bump((plane.points.y - y) / 48) * bump((plane.points.z - z) / 42)
+        thick = thickness * np.clip(2.2 * where, 0, 1) + 0.3 * plane.edges
+        return plane.points.inside(thick - x) * plane.points.inside(x) * (where > 0.05)
+
+    return Bleed("subdural", rng.uniform(56, 74), (0.0, y, z), 0.0, cover)
+
+
+def _sample_subarachnoid(rng: np.random.Generator, head: Head) -> Bleed:
+    width = np.float32(1.7 + 0.6 * head.atrophy + rng.uniform(0, 0.5))
+    hu = rng.uniform(56, 76)
+    if rng.random() < 0.45:
+
+        def basal(plane: Plane) -> Array:
+            fissure = plane.points.inside(width - np.abs(plane.points.x)) * (plane.points.y < -20)
+            fissure = fissure * plane.points.inside((82 - plane.points.z) / 4) * (plane.points.z > 46)
+            return np.maximum(plane.points.inside(plane.cistern + 1.0), fissure)
+
+        return Bleed("subarachnoid", hu, (0.0, -16.0, 47.0), 0.0, basal)
+    center = _on_skull(head, _sample_angle(rng, 1.2), rng.uniform(70, 108))
+    extent = np.float32(rng.uniform(42, 58))
+
+    def convex(plane: Plane) -> Array:
+        near = bump(plane.points.distance(center) / extent)
+        fold = plane.points.inside(width - plane.sulcus) * plane.points.inside((20 - plane.depth) / 2)
+        film = plane.points.inside(np.float32(1.6) - plane.depth)
+        return np.clip(3.5 * near, 0, 1) * np.maximum(fold, film)
+
+    return Bleed("subarachnoid", hu, center, 0.0, convex)
+
+
+def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:
+    side = rng.choice([-1.0, 1.0])
+    place = rng.random()
+    if place < 0.4:
+        center = (side * rng.uniform(20, 28), rng.uniform(-12, 12), rng.uniform(62, 74))
+        size = rng.uniform(9, 18)
+    elif place < 0.9:
+        x, y, z = _on_skull(head, _sample_angle(rng, 1.35), rng.uniform(58, 105))
+        deep = rng.uniform(0.55, 0.68)
+        center, size = (x * deep, y * deep, z), rng.uniform(9, 20)
+    else:
+        center, size = (
+            (side * rng.uniform(8, 30), rng.uniform(38, 52), rng.uniform(16, 32)),
+            rng.uniform(9, 14),
+        )
+    radii = tuple(size * rng.uniform(0.8, 1.25, 3))
+    rim = np.float32(rng.uniform(4, 9))
+
+    def depth(plane: Plane) -> Array:
+        return plane.points.ellipsoid(center, radii) + 1.6 * plane.edges
+
+    return Bleed(
+        "intraparenchymal",
+        rng.uniform(58, 80),
+        center,
+        size * 0.25,
+        lambda plane: plane.points.inside(depth(plane)),
+        lambda plane: plane.points.inside((depth(plane) + rim) / 2) * plane.points.inside(plane.depth - 2),
+    )
+
+
+def _sample_intraventricular(rng: np.random.Generator, head: Head) -> Bleed:
+    hu, side = rng.uniform(58, 78), rng.choice([-1.0, 1.0])
+    if rng.random() < 0.5:
+        level = np.float32(rng.uniform(22, 34))
+
+        def layered(plane: Plane) -> Array:
+            lateral = plane.points.z > 48
+            return (
+                plane.points.inside(plane.ventricle) * plane.points.inside(plane.points.y - level) * lateral
+            )
+
+        return Bleed("intraventricular", hu, (0.0, 40.0, 72.0), 0.0, layered)
+
+    def cast(plane: Plane) -> Array:
+        half = plane.points.inside(plane.points.x * np.float32(side) + 3)
+        return plane.points.inside(plane.ventricle) * half
+
+    return Bleed("intraventricular", hu, (0.0, 0.0, 72.0), 0.0, cast)
+
+
+_SAMPLERS: dict[str, Callable[[np.random.Generator, Head], Bleed]] = {
+    "epidural": _sample_epidural,
+    "intraparenchymal": _sample_intraparenchymal,
+    "intraventricular": _sample_intraventricular,
+    "subarachnoid": _sample_subarachnoid,
+    "subdural": _sample_subdural,
+}

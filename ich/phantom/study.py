@@ -1,0 +1,207 @@
+"""One study: a head on the scanner's table, cut into slices of Hounsfield units and lesion masks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ich.phantom.bleeds import Bleed, paint_bleeds, sample_bleed, sample_push
+from ich.phantom.head import Head, draw_plane
+from ich.phantom.shapes import Array, Points, bump, paint
+from ich.schema import SUBTYPES
+
+MIN_AREA = 60.0
+"""mm² of a subtype in a slice from which on the slice is labelled with it."""
+
+BLEED_CHANCES = {
+    "epidural": 0.2,
+    "intraparenchymal": 0.24,
+    "intraventricular": 0.16,
+    "subarachnoid": 0.18,
+    "subdural": 0.22,
+}
+"""How the first hemorrhage of a study is chosen. Rarer ones are more frequent than in practice, so that a
+small data set has some of each."""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A drawn study.
+
+    Attributes:
+        hu: (S, H, W) int16, Hounsfield units, in order from the base to the vertex.
+        mask: (S, H, W) uint8; bit i is set where there is ``SUBTYPES[i]``.
+        origins: (S, 3) mm, ImagePositionPatient.
+        orientation: ImageOrientationPatient: direction of a row, then of a column.
+        spacing: mm between pixels.
+        thickness: mm, of a slice.
+        tilt: Degrees of gantry tilt.
+    """
+
+    hu: NDArray[np.int16]
+    mask: NDArray[np.uint8]
+    origins: NDArray[np.float64]
+    orientation: NDArray[np.float64]
+    spacing: float
+    thickness: float
+    tilt: float
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """How a head lies in the scanner and is scanned."""
+
+    rotation: NDArray[np.float64]  # (3, 3) scanner -> head
+    shift: NDArray[np.float64]  # (3,) mm
+    spacing: float
+    thickness: float
+    gap: float
+    tilt: float
+    noise: float
+    sharpness: float
+    holder: tuple[float, float, float]
+    pad: tuple[float, float, float, float, float]
+
+    @classmethod
+    def sample(cls, rng: np.random.Generator, size: int) -> _Scan:
+        roll, pitch, yaw = rng.normal(0, (0.035, 0.07, 0.13))
+        tilted = rng.random() < 0.35
+        gap = float(rng.choice([5.0, 7.0, 8.0, 9.0], p=[0.15, 0.25, 0.35, 0.25]))
+        return cls(
+            rotation=_rotate(1, roll) @ _rotate(0, pitch) @ _rotate(2, yaw),
+            shift=np.array([rng.uniform(-7, 7), rng.uniform(-8, 8), rng.uniform(-2, 2)]),
+            spacing=rng.uniform(222, 252) / size,
+            thickness=min(gap, 5.0),
+            gap=gap,
+            tilt=float(rng.integers(-8, 27)) if tilted else 0.0,
+            noise=float(rng.uniform(3, 6)),
+            sharpness=float(rng.uniform(0.45, 0.75)),
+            holder=(rng.uniform(95, 112), rng.uniform(2, 5), rng.uniform(-150, 250)),
+            pad=(
+                rng.normal(np.pi / 2, 0.5),
+                rng.uniform(0.5, 1.3),
+                rng.uniform(10, 24) if rng.random() < 0.5 else 0.0,
+                rng.uniform(25, 80),
+                rng.uniform(0, 6),
+            ),
+        )
+
+
+def _rotate(axis: int, angle: float) -> NDArray[np.float64]:
+    c, s = np.cos(angle), np.sin(angle)
+    turned = np.roll(np.array([[1, 0, 0], [0, c, -s], [0, s, c]]), axis, axis=(0, 1))
+    return np.asarray(turned, dtype=np.float64)
+
+
+def draw_study(rng: np.random.Generator, size: int = 256, *, head: Head | None = None) -> Study:
+    """Draws a study: the same bytes from the same generator state.
+
+    Args:
+        rng: Source of all randomness.
+        size: Height and width in pixels.
+        head: The patient's head, where an earlier study has shown it; by default a new one.
+
+    Returns:
+        The study, hemorrhage or not.
+    """
+    head = Head.sample(rng) if head is None else head
+    scan = _Scan.sample(rng, size)
+    bleeds = _sample_bleeds(rng, head)
+    if any(bleed.subtype == "intraventricular" for bleed in bleeds):
+        head = replace(head, ventricles=max(head.ventricles, 1.2))
+    heights = np.arange(rng.uniform(2, 14), head.height + 50 + 0.5 * scan.gap, scan.gap)
+    if rng.random() < 0.15:  # a coarser upper half, as older protocols had
+        heights = np.concatenate([heights[: len(heights) // 2], heights[len(heights) // 2 :: 2]])
+    tilt = np.deg2rad(scan.tilt)
+    orientation = np.array([1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)])
+    half = 0.5 * (size - 1) * scan.spacing
+    corner = -half * (orientation[:3] + orientation[3:])
+    origins = corner + np.stack([np.zeros_like(heights), np.zeros_like(heights), heights], axis=1)
+    hu = np.empty((len(heights), size, size), dtype=np.int16)
+    mask = np.zeros((len(heights), size, size), dtype=np.uint8)
+    for k, origin in enumerate(origins):
+        hu[k], mask[k] = _draw_slice(rng, head, scan, bleeds, origin, orientation, size)
+    return Study(hu, mask, origins, orientation, scan.spacing, scan.thickness, scan.tilt)
+
+
+def _sample_bleeds(rng: np.random.Generator, head: Head) -> list[Bleed]:
+    if rng.random() > 0.5:
+        return []
+    count = rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])
+    chances = list(BLEED_CHANCES.values())
+    subtypes = rng.choice(list(BLEED_CHANCES), size=count, replace=False, p=chances)
+    # From the inside out, so that the outer ones lie on top.
+    order = ("intraparenchymal", "intraventricular", "subarachnoid", "subdural", "epidural")
+    return [sample_bleed(rng, subtype, head) for subtype in sorted(map(str, subtypes), key=order.index)]
+
+
+def _draw_slice(
+    rng: np.random.Generator,
+    head: Head,
+    scan: _Scan,
+    bleeds: list[Bleed],
+    origin: NDArray[np.float64],
+    orientation: NDArray[np.float64],
+    size: int,
+) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+    normal = np.cross(orientation[:3], orientation[3:])
+    hu = np.zeros((size, size), dtype=np.float32)
+    covers: dict[str, Array] = {}
+    fields = head.fields.at(_place(scan, origin, orientation, size))
+    for offset in (-0.25, 0.25):  # two planes a slice make its partial volume
+        points = _place(scan, origin + offset * scan.thickness * normal, orientation, size)
+        plane = draw_plane(head, points, fields, sample_push(bleeds, points))
+        for subtype, cover in paint_bleeds(bleeds, plane).items():
+            covers[subtype] = covers.get(subtype, np.float32(0)) + 0.5 * cover
+        hu += 0.5 * plane.hu
+    _paint_table(scan, hu, size)
+    hu = cv2.GaussianBlur(hu, (0, 0), scan.sharpness)
+    hu += _make_noise(rng, scan, hu)
+    mask = np.zeros((size, size), dtype=np.uint8)
+    for subtype, cover in covers.items():
+        blood = cover > 0.5
+        if blood.sum() * scan.spacing**2 >= MIN_AREA:
+            mask |= blood.astype(np.uint8) << np.uint8(SUBTYPES.index(subtype))
+    return np.clip(np.rint(hu), -1024, 20000).astype(np.int16), mask
+
+
+def _place(scan: _Scan, origin: NDArray[np.float64], orientation: NDArray[np.float64], size: int) -> Points:
+    """Returns where the pixels of a slice lie in the head (DICOM PS3.3 C.7.6.2.1.1, then the head's pose)."""
+    pivot = np.array([0.0, 0.0, 60.0])
+    base = scan.rotation @ (origin - pivot) + pivot + scan.shift
+    row = (scan.rotation @ orientation[:3]) * scan.spacing
+    column = (scan.rotation @ orientation[3:]) * scan.spacing
+    return Points.on_plane(base, row, column, size)
+
+
+def _paint_table(scan: _Scan, hu: Array, size: int) -> None:
+    """Paints the head holder and, in some studies, a gel pad between it and the head."""
+    half = 0.5 * (size - 1) * scan.spacing
+    axis = np.linspace(-half, half, size, dtype=np.float32)
+    x, y = axis[None, :], axis[:, None]
+    r = np.sqrt(x * x + (y * np.float32(0.93)) ** 2)
+    radius, thickness, value = scan.holder
+    air = np.clip((-300 - hu) / 500, 0, 1)
+    shell = np.clip((thickness / 2 - np.abs(r - radius)) / scan.spacing + 0.5, 0, 1) * (y > 25)
+    angle, width, depth, gel, rough = scan.pad
+    if depth:
+        turn = np.arccos(np.clip((x * np.cos(angle) + y * np.sin(angle)) / (r + 1), -1, 1)) / width
+        inner = radius - 2 - depth * bump(turn.astype(np.float32)) * (1 + 0.1 * np.sin(turn * 9 + rough))
+        pad = np.clip((r - inner) / scan.spacing + 0.5, 0, 1) * (r < radius - 2) * (turn < 1)
+        paint(hu, (air * pad).astype(np.float32), gel)
+    paint(hu, (air * shell).astype(np.float32), value)
+
+
+def _make_noise(rng: np.random.Generator, scan: _Scan, hu: Array) -> Array:
+    """Returns noise in HU: correlated as after a soft kernel, and more of it where the rays pass bone."""
+    white = rng.standard_normal(hu.shape, dtype=np.float32)
+    noise = cv2.GaussianBlur(white, (0, 0), 0.6)
+    bone = cv2.GaussianBlur(
+        cv2.resize(np.minimum(np.maximum(hu, 0), 1500), None, fx=0.25, fy=0.25), (0, 0), 5
+    )
+    rise = cv2.resize(1 + bone / 900, hu.shape[::-1])
+    scale = np.float32(scan.noise / 0.47)
+    return noise * rise * scale

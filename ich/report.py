@@ -1,0 +1,179 @@
+"""Figures: the curves of a run, and sheets of slices.
+
+Figures are made without pyplot, so that nothing is global and no display is needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import MaxNLocator
+
+from ich.schema import LABELS, UserError
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+"""Colours told apart with any colour vision. Source: Okabe and Ito, Color Universal Design, 2008."""
+
+LOSSES = {
+    "train_loss": "train loss",
+    "val_loss": "val loss",
+    "val_weighted_log_loss": "val weighted log loss",
+}
+MONITORED = ("val_weighted_log_loss", "val_loss")
+
+
+def draw_curves(metrics: pd.DataFrame) -> Figure:
+    """Draws the losses, the AUROC of each label and the learning rate of a run.
+
+    Args:
+        metrics: What Lightning's CSVLogger writes: ``epoch``, ``step`` and a column a metric, with the
+            figures of one epoch spread over several rows and NaN elsewhere. Columns may lack.
+
+    Returns:
+        Three panels. The epoch with the lowest ``val_weighted_log_loss`` (``val_loss`` where that lacks) is
+        marked in the first two.
+    """
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    losses, areas, rate = figure.subplots(1, 3, width_ratios=(1.15, 1.15, 0.7))
+    epochs = metrics.groupby("epoch").last() if "epoch" in metrics else pd.DataFrame()
+    best = _find_best(epochs)
+
+    _draw_lines(losses, epochs, LOSSES, "loss")
+    names = {f"val_auroc_{label}": label for label in LABELS} | {"val_auroc_mean": "mean"}
+    _draw_lines(areas, epochs, names, "AUROC (val)")
+    for axes in (losses, areas):
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        if best is not None:
+            axes.axvline(best, color="0.5", linestyle=":", linewidth=1.2, label=f"best epoch ({best:g})")
+        _place_legend(axes, columns=2)
+    _draw_rates(rate, metrics)
+    return figure
+
+
+def write_curves(metrics: pd.DataFrame | str | Path, path: str | Path) -> None:
+    """Writes the curves of a run as a PNG file; see ``draw_curves``.
+
+    Args:
+        metrics: The table, or the ``metrics.csv`` of Lightning's CSVLogger.
+        path: The picture.
+
+    Raises:
+        UserError: If ``metrics`` is a file that cannot be read as such a table.
+    """
+    if not isinstance(metrics, pd.DataFrame):
+        try:
+            metrics = pd.read_csv(metrics)
+        except (OSError, ValueError) as error:
+            raise UserError(f"no metrics can be read from {metrics}: {error}") from error
+    _write_png(draw_curves(metrics), path, dpi=160)
+
+
+def draw_contact_sheet(images: np.ndarray, titles: Sequence[str], columns: int = 6) -> Figure:
+    """Draws slices in rows, each with its title, white on black.
+
+    Args:
+        images: (N, H, W) grey values in [0, 1].
+        titles: N titles.
+        columns: Slices in a row.
+
+    Raises:
+        ValueError: If there are no images, or not one title an image.
+    """
+    if images.ndim != 3 or not len(images) or len(titles) != len(images) or columns < 1:
+        raise ValueError(
+            f"images {images.shape}, {len(titles)} titles, {columns} columns: "
+            "expected (N, H, W), N of them, 1 or more"
+        )
+    rows = math.ceil(len(images) / columns)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    height = 1.7 * images.shape[1] / images.shape[2] + 0.25  # inches, the title included
+    figure = Figure(figsize=(1.7 * columns, height * rows), layout=layout, facecolor="black")
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in panels:
+        axes.set_axis_off()
+    for axes, image, title in zip(panels, images, titles, strict=False):
+        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+        axes.set_title(title, color="white", fontsize=8, pad=3)
+    return figure
+
+
+def write_contact_sheet(
+    images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 6
+) -> None:
+    """Writes slices as one PNG file; see ``draw_contact_sheet``.
+
+    Args:
+        images: (N, H, W) grey values in [0, 1].
+        titles: N titles.
+        path: The picture.
+        columns: Slices in a row.
+    """
+    _write_png(draw_contact_sheet(images, titles, columns), path, dpi=150)
+
+
+def _find_best(epochs: pd.DataFrame) -> float | None:
+    for name in MONITORED:
+        if name in epochs and epochs[name].notna().any():
+            return float(epochs.index[int(epochs[name].argmin())])
+    return None
+
+
+def _draw_lines(axes: Axes, epochs: pd.DataFrame, names: dict[str, str], quantity: str) -> None:
+    axes.set_ylabel(quantity)
+    for (column, name), color in zip(names.items(), OKABE_ITO, strict=False):
+        if column not in epochs or not (values := epochs[column].dropna()).size:
+            continue
+        axes.plot(
+            values.index,
+            values,
+            color="black" if name == "mean" else color,
+            label=name,
+            linewidth=2.4 if name in ("any", "val loss") else 1.4,
+            # The weighted log loss may be the loss itself: dashes let the line below it be seen.
+            linestyle="--" if name in ("mean", "val weighted log loss") else "-",
+            marker="o",
+            markersize=3 if len(values) <= 30 else 0,
+        )
+
+
+def _draw_rates(axes: Axes, metrics: pd.DataFrame) -> None:
+    axes.set_ylabel("learning rate")
+    axes.set_xlabel("step")
+    rates = [column for column in metrics if str(column).startswith("lr") and "step" in metrics]
+    for i, column in enumerate(rates):
+        values = metrics.dropna(subset=[column])
+        color = OKABE_ITO[i % len(OKABE_ITO)]
+        marker = "o" if len(values) == 1 else None
+        axes.plot(
+            values["step"], values[column], color=color, marker=marker, linewidth=1.4, label=str(column)
+        )
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    _place_legend(axes, columns=1)
+
+
+def _place_legend(axes: Axes, columns: int) -> None:
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    if axes.lines:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False, fontsize=9)
+    else:
+        axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", color="0.5")
+
+
+def _write_png(figure: Figure, path: str | Path, dpi: int) -> None:
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        figure.savefig(partial, format="png", dpi=dpi)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,147 @@
+"""The words that every other module shares: labels, the input, a batch, the errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict
+
+from torch import Tensor
+
+SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
+"""The five subtypes of hemorrhage, spelled and ordered as in the RSNA 2019 label file."""
+
+LABELS = (*SUBTYPES, "any")
+"""What a model predicts for a slice; ``any`` is 1 where at least one subtype is."""
+
+LABEL_WEIGHTS = (1 / 7, 1 / 7, 1 / 7, 1 / 7, 1 / 7, 2 / 7)
+"""Weights of the RSNA 2019 metric, in the order of ``LABELS``; they sum to 1.
+
+Source: https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection/overview/evaluation
+"""
+
+WINDOWS: Mapping[str, tuple[float, float]] = {
+    "brain": (40.0, 80.0),
+    "subdural": (80.0, 200.0),
+    "soft_tissue": (40.0, 380.0),
+    "bone": (600.0, 2800.0),
+}
+"""Named windows: center and width in HU."""
+
+AIR_HU = -1024
+"""HU of what is not in the image: the lowest value of the CT scale."""
+
+NORMALISATIONS = ("unit", "symmetric", "imagenet", "max_abs")
+"""``unit`` is [0, 1], ``symmetric`` [-1, 1], ``imagenet`` the mean and deviation of ImageNet's grey
+values, ``max_abs`` HU over the largest magnitude in the slice (and then no windows)."""
+
+
+class UserError(Exception):
+    """Something that the user can mend: shown as one message, without a traceback, exit code 2."""
+
+
+class ReadError(UserError):
+    """A file that was refused.
+
+    Attributes:
+        code: Stable and short, one of ``ich.dicom.Refusal``.
+        path: The file.
+        detail: What was found, with the value, and what was expected.
+    """
+
+    def __init__(self, code: str, path: str | Path, detail: str) -> None:
+        super().__init__(code, str(path), detail)
+        self.code = code
+        self.path = str(path)
+        self.detail = detail
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.code}: {self.detail}"
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a network sees of a slice; it travels in the checkpoint.
+
+    Attributes:
+        size: Height and width of the image in pixels.
+        neighbours: Slices taken on either side of the slice, in order of position.
+        windows: Each a name from ``WINDOWS``, a pair ``(center, width)`` in HU, or ``"dicom"`` for the
+            window in the slice's own header. Every slice gives a channel a window. Empty with
+            ``normalisation="max_abs"``, and only then.
+        normalisation: One of ``NORMALISATIONS``.
+        learnable: Centers and widths are parameters of the model, which then takes HU.
+
+    Raises:
+        UserError: If a value is not one of these.
+    """
+
+    size: int = 256
+    neighbours: int = 0
+    windows: tuple[str | tuple[float, float], ...] = ("brain", "subdural", "soft_tissue")
+    normalisation: str = "imagenet"
+    learnable: bool = False
+
+    def __post_init__(self) -> None:
+        windows = tuple(w if isinstance(w, str) else _pair(w) for w in self.windows)
+        object.__setattr__(self, "windows", windows)
+        if self.size < 16:
+            raise UserError(f"input.size={self.size}: at least 16 pixels are needed")
+        if self.neighbours < 0:
+            raise UserError(f"input.neighbours={self.neighbours}: expected 0 or more")
+        if self.normalisation not in NORMALISATIONS:
+            raise UserError(
+                f"input.normalisation={self.normalisation}: expected one of {', '.join(NORMALISATIONS)}"
+            )
+        for window in windows:
+            if isinstance(window, str) and window not in (*WINDOWS, "dicom"):
+                known = ", ".join((*WINDOWS, "dicom"))
+                raise UserError(
+                    f"input.windows holds {window!r}: expected one of {known}, or [center, width] in HU"
+                )
+        if (self.normalisation == "max_abs") != (not windows):
+            raise UserError(
+                f"input.windows={list(windows)} with input.normalisation={self.normalisation}: "
+                "max_abs goes with no windows, every other normalisation with at least one"
+            )
+        if self.learnable and (not windows or "dicom" in windows):
+            raise UserError("input.learnable=true needs windows that are named or [center, width]")
+
+    @property
+    def depth(self) -> int:
+        """Slices in one input: the slice itself and its neighbours."""
+        return 2 * self.neighbours + 1
+
+    @property
+    def in_chans(self) -> int:
+        """Channels that the backbone takes."""
+        return self.depth * max(1, len(self.windows))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, fit for a checkpoint that loads with ``weights_only=True``."""
+        return asdict(self) | {"windows": [w if isinstance(w, str) else list(w) for w in self.windows]}
+
+
+def _pair(window: Any) -> tuple[float, float]:
+    try:
+        center, width = (float(value) for value in window)
+    except (TypeError, ValueError):
+        raise UserError(f"input.windows holds {window!r}: expected [center, width] in HU") from None
+    if not width > 0:
+        raise UserError(f"input.windows holds {window!r}: the width must be above 0 HU")
+    return center, width
+
+
+class Batch(TypedDict):
+    """What ``HeadCTDataModule`` gives a LightningModule, after the transfer to the device.
+
+    ``image`` stands there after the transfer (``hu`` with learnable windows); before it a batch
+    travels as ``hu``, which is a third of the size.
+    """
+
+    image: NotRequired[Tensor]  # (N, C, S, S) float32, windowed and normalised
+    hu: NotRequired[Tensor]  # (N, D, S, S) int16, Hounsfield units, D = 2 * neighbours + 1
+    window: NotRequired[Tensor]  # (N, 2) float32, the header's center and width in HU, on request
+    target: Tensor  # (N, 6) float32, 0 or 1 in the order of LABELS; NaN where unknown
+    row: Tensor  # (N,) int64, the slice's row in the data module's table

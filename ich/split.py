@@ -1,0 +1,285 @@
+"""Patients to train, val and test.
+
+Everything of a patient goes to one part: neighbouring slices and later studies of a head look alike, and
+a network that has seen one recognises the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.schema import LABELS, UserError
+from ich.tables import require_columns, write_table
+
+PARTS = ("train", "val", "test")
+
+
+def split_patients(
+    table: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction: float, fold: int | None, folds: int
+) -> pd.Series[str]:
+    """Splits by patient, so that every part holds its share of the slices and of each label.
+
+    Patients are dealt one by one, those with the rarest label first, each to the part that lacks most of
+    what the patient has: a multi-label stratification (Sechidis, Tsoumakas and Vlahavas, On the
+    stratification of multi-label data, ECML PKDD 2011) that balances patients, slices, positive patients
+    and positive slices of every label at once. A label with no more positive patients than parts gives
+    no part a second one before every part has one. Unknown labels count as neither.
+
+    Args:
+        table: Index with the label columns; the order of the rows does not matter.
+        seed: Decides between patients that are alike.
+        val_fraction: Share of ``val``, of all slices, with or without ``fold``.
+        test_fraction: Share of ``test``; of no effect with ``fold``.
+        fold: Number of the fold that is ``test``, or None. The folds of a seed are the same whichever of
+            them is asked for.
+        folds: How many folds there are.
+
+    Returns:
+        ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
+
+    Raises:
+        UserError: If a share or a fold is out of range, a slice has no PatientID, or there are fewer
+            patients than parts.
+    """
+    _check_shares(val_fraction, test_fraction, fold, folds)
+    _require_patients(table)
+    patients = _count_patients(table)
+    counts = patients.to_numpy(dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    if fold is None:
+        shares = [1 - val_fraction - test_fraction, val_fraction, test_fraction]
+        dealt = _deal_patients(counts, shares, rng)
+    else:
+        rest = _deal_patients(counts, [1 / folds] * folds, rng) != fold
+        val_share = val_fraction / (1 - 1 / folds)
+        dealt = np.full(len(counts), PARTS.index("test"))
+        dealt[rest] = _deal_patients(counts[rest], [1 - val_share, val_share], rng)
+    part_of = pd.Series(np.array(PARTS)[dealt], index=patients.index, dtype="str")
+    return table["PatientID"].map(part_of).rename("part")
+
+
+def split_slices(
+    table: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction: float, fold: int | None, folds: int
+) -> pd.Series[str]:
+    """Splits at random by slice, which leaks: slices of one patient stand in several parts.
+
+    It is there to reproduce work that did so. With ``fold`` only train and val leak into each other: test
+    is then the fold of ``split_patients``, so that its figures can be set beside those of a split by patient.
+
+    Args:
+        table: Index with the label columns, in the index's order.
+        seed: Of the draw, and of the folds.
+        val_fraction: Share of ``val``, of all slices.
+        test_fraction: Share of ``test``; of no effect with ``fold``.
+        fold: Number of the fold that is ``test``, or None.
+        folds: How many folds there are.
+
+    Returns:
+        ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
+
+    Raises:
+        UserError: As ``split_patients``.
+    """
+    _check_shares(val_fraction, test_fraction, fold, folds)
+    parts = pd.Series("train", index=table.index, dtype="str", name="part")
+    if fold is not None:
+        patientwise = split_patients(
+            table, seed=seed, val_fraction=0, test_fraction=0, fold=fold, folds=folds
+        )
+        parts[patientwise == "test"] = "test"
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(parts == "train"))
+    val, test = round(val_fraction * len(table)), 0 if fold is not None else round(test_fraction * len(table))
+    parts.iloc[order[:val]] = "val"
+    parts.iloc[order[val : val + test]] = "test"
+    return parts
+
+
+def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
+    """Reads the part of every slice from a CSV with ``part`` and ``SOPInstanceUID`` or ``PatientID``.
+
+    Where the file has both, ``SOPInstanceUID`` decides. Names that the table does not hold are of no
+    effect, so that the file of a whole data set serves a sample of it.
+
+    Args:
+        path: The file.
+        table: Index of the slices that need a part.
+
+    Returns:
+        ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
+
+    Raises:
+        UserError: If the file cannot be read, lacks a column, names another part, gives one name two
+            parts, or leaves slices without a part.
+    """
+    try:
+        split = pd.read_csv(path, dtype="str", keep_default_na=False, compression=None)
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.split={path} cannot be read as CSV: {error}") from error
+    key = "SOPInstanceUID" if "SOPInstanceUID" in split else "PatientID"
+    require_columns(split, ("part", key), path)
+    unknown = sorted(set(split["part"]) - set(PARTS))
+    if unknown:
+        raise UserError(f"{path} holds the part {unknown[0]!r}: expected one of {', '.join(PARTS)}")
+    split = split[[key, "part"]].drop_duplicates()
+    doubled = split.loc[split[key].duplicated(), key].nunique()
+    if doubled:
+        raise UserError(f"{path} gives {doubled} {key} more than one part; leave one row for each")
+    parts = table[key].map(split.set_index(key)["part"]).rename("part")
+    missing = int(parts.isna().sum())
+    if missing:
+        raise UserError(
+            f"{path} gives no part to {missing} of {len(table)} slices; add their {key}, "
+            "or leave data.split out to have a split made"
+        )
+    return parts.astype("str")
+
+
+def write_split(table: pd.DataFrame, parts: pd.Series[str], path: Path) -> None:
+    """Writes ``SOPInstanceUID``, ``PatientID`` and ``part`` of every slice, for ``read_split``."""
+    write_table(table[["SOPInstanceUID", "PatientID"]].assign(part=parts), path)
+
+
+def check_split(table: pd.DataFrame, parts: pd.Series[str]) -> None:
+    """Refuses a split whose parts share a patient or a study.
+
+    Slices without a PatientID, which only a file can have split, are told apart by their study.
+
+    Raises:
+        UserError: With the number that the parts share.
+    """
+    for column, noun in (("PatientID", "patients"), ("StudyInstanceUID", "studies")):
+        pairs = pd.DataFrame({"name": table[column], "part": parts})
+        pairs = pairs[~_is_blank(table[column])].drop_duplicates()
+        shared = pairs.loc[pairs["name"].duplicated(), "name"].nunique()
+        if shared:
+            raise UserError(
+                f"{shared} {noun} stand in more than one part of the split, so its figures would be too "
+                f"good; give every slice of a {column} one part"
+            )
+
+
+def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+    """Draws whole patients, at least one, up to ``limit`` slices.
+
+    A patient's place in the draw depends on the seed and the PatientID alone: neither the order of the rows
+    nor other patients change it, and a larger sample holds the smaller one.
+
+    Args:
+        table: Index.
+        limit: Slices that the sample holds at most, unless the first patient has more.
+        seed: Of the draw.
+
+    Returns:
+        The patients' rows in the order of ``table``, numbered anew.
+
+    Raises:
+        UserError: If ``limit`` is below 1 or a slice has no PatientID.
+    """
+    if limit < 1:
+        raise UserError(f"data.limit_slices={limit}: expected 1 or more")
+    _require_patients(table)
+    slices = table["PatientID"].value_counts()
+    drawn = slices.iloc[np.argsort([_hash_patient(seed, patient) for patient in slices.index])]
+    fits = drawn.cumsum() <= limit
+    fits.iloc[0] = True
+    return table[table["PatientID"].isin(drawn.index[fits])].reset_index(drop=True)
+
+
+def labels_without_positives(table: pd.DataFrame, parts: pd.Series[str]) -> dict[str, list[str]]:
+    """Lists the labels that no slice of a part is known to have.
+
+    Args:
+        table: Index with the label columns; NaN is unknown, and no positive.
+        parts: The part of every row.
+
+    Returns:
+        Labels by part, in the order of ``PARTS``; parts that are empty or lack none are left out.
+    """
+    found = (table[list(LABELS)] == 1).groupby(parts).any()
+    lacking = {part: [label for label in LABELS if not found.loc[part, label]] for part in found.index}
+    return {part: lacking[part] for part in PARTS if lacking.get(part)}
+
+
+def _hash_patient(seed: int, patient: str) -> str:
+    return hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()
+
+
+def _is_blank(names: pd.Series[str]) -> pd.Series[bool]:
+    return names.isna() | (names.str.strip() == "")
+
+
+def _check_shares(val_fraction: float, test_fraction: float, fold: int | None, folds: int) -> None:
+    test_share = test_fraction
+    if fold is not None:
+        if folds < 2:
+            raise UserError(f"data.folds={folds}: at least 2 folds are needed")
+        if not 0 <= fold < folds:
+            raise UserError(f"data.fold={fold}: expected 0 to {folds - 1}, as data.folds={folds}")
+        test_share = 1 / folds
+    for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= share < 1:
+            raise UserError(f"data.{name}={share}: expected a share from 0 to below 1")
+    if not val_fraction + test_share < 1:
+        other = f"data.test_fraction={test_fraction}" if fold is None else f"one of data.folds={folds}"
+        raise UserError(f"data.val_fraction={val_fraction} and {other} leave nothing to train on")
+
+
+def _require_patients(table: pd.DataFrame) -> None:
+    missing = int(_is_blank(table["PatientID"]).sum())
+    if missing:
+        raise UserError(
+            f"{missing} of {len(table)} slices have no PatientID, so nothing tells which belong together; "
+            "give every slice its part in a file with the columns SOPInstanceUID and part (data.split=FILE)"
+        )
+
+
+def _count_patients(table: pd.DataFrame) -> pd.DataFrame:
+    """(patients, 14): is one and has the label (7), then slices and positive slices (7)."""
+    positive = table[list(LABELS)] == 1
+    slices = positive.assign(slices=True).groupby(table["PatientID"]).sum()
+    slices = slices[["slices", *LABELS]]
+    return pd.concat([(slices > 0).add_prefix("has_"), slices], axis=1)
+
+
+def _deal_patients(
+    counts: NDArray[np.float64], shares: list[float], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deals the rows of ``counts`` to parts of the given shares; a share of 0 gets none."""
+    share = np.array(shares)[:, None]  # (K, 1)
+    wanted = np.flatnonzero(share[:, 0])
+    if len(counts) < len(wanted):
+        raise UserError(
+            f"{len(counts)} patients cannot be split into {len(wanted)} parts; "
+            "lower data.folds or set a share to 0"
+        )
+    has = counts[:, : counts.shape[1] // 2] > 0  # (P, 7)
+    left = has.sum(axis=0)
+    rarity = np.where(has, left, len(counts) + 1).min(axis=1)
+    # Large ones first pack best; patients within a factor of two are alike, which leaves the seed a say.
+    magnitude = np.floor(np.log2(counts[:, has.shape[1] :].sum(axis=1)))
+    order = np.lexsort((rng.random(len(counts)), -magnitude, rarity))
+    size = counts / np.maximum(counts.sum(axis=0), 1)  # (P, 14), a patient's share of each total
+    held = np.zeros((len(shares), counts.shape[1]))
+    lacks = np.ones((len(shares), has.shape[1]), dtype=bool)
+    lacks[share[:, 0] == 0] = False
+    rarest_first = np.argsort(left)
+    dealt = np.empty(len(counts), dtype=np.int64)
+    for row in order:
+        open_to = share[:, 0] > 0
+        for label in rarest_first:
+            if has[row, label] and left[label] <= lacks[:, label].sum():
+                open_to = lacks[:, label]
+                break
+        # Growth of the squared distance to the shares, in units of the share.
+        growth = (size[row] * (size[row] + 2 * (held - share)) / np.maximum(share, 1e-9)).sum(axis=1)
+        part = int(np.argmin(np.where(open_to, growth, np.inf)))
+        dealt[row] = part
+        held[part] += size[row]
+        lacks[part] &= ~has[row]
+        left -= has[row]
+    return dealt

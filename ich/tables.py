@@ -1,0 +1,118 @@
+"""The two tables at the waist of the library: the index and the predictions.
+
+The index has one row a slice and is all that training knows of the disk. The predictions table has one
+row a slice and is all that evaluation knows of a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ich.schema import LABELS, UserError
+
+UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
+
+INDEX_DTYPES = {
+    "path": "str",  # POSIX, relative to the root
+    "file_size": "int64",  # bytes
+    "mtime_ns": "int64",
+    "SOPInstanceUID": "str",
+    "PatientID": "str",
+    "StudyInstanceUID": "str",
+    "SeriesInstanceUID": "str",
+    "position": "float64",  # mm, ImagePositionPatient along the slice normal; NaN where not given
+    "InstanceNumber": "float64",  # NaN where not given
+    "tilt": "float64",  # degrees between the slice normal and the patient's long axis, signed
+    "Rows": "int32",
+    "Columns": "int32",
+    "row_spacing": "float64",  # mm between rows, PixelSpacing[0]; NaN where not given
+    "column_spacing": "float64",  # mm between columns, PixelSpacing[1]
+    "PhotometricInterpretation": "str",
+    "BitsStored": "int32",
+    "PixelRepresentation": "int32",
+    "RescaleSlope": "float64",
+    "RescaleIntercept": "float64",
+    "WindowCenter": "float64",  # HU, the first of several; NaN where not given
+    "WindowWidth": "float64",
+    "TransferSyntaxUID": "str",
+}
+"""Columns of the index and their types. Rows are ordered by patient, study, series and position."""
+
+PROB_COLUMNS = tuple(f"prob_{label}" for label in LABELS)
+TARGET_COLUMNS = tuple(f"target_{label}" for label in LABELS)
+PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
+
+
+def make_predictions(rows: pd.DataFrame, part: str, probs: np.ndarray) -> pd.DataFrame:
+    """Joins probabilities to the slices that they are of.
+
+    Args:
+        rows: Rows of the index (with the label columns, NaN where unknown), one a probability row.
+        part: ``train``, ``val`` or ``test``.
+        probs: (N, 6) probabilities in the order of ``LABELS``.
+
+    Returns:
+        A predictions table: ``PREDICTION_COLUMNS``.
+    """
+    table = rows.loc[:, list(UIDS)].reset_index(drop=True)
+    table["part"] = part
+    table[list(PROB_COLUMNS)] = probs
+    table[list(TARGET_COLUMNS)] = rows.loc[:, list(LABELS)].to_numpy(dtype=np.float64)
+    return table
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Reads a predictions table from a CSV file and checks it.
+
+    Raises:
+        UserError: If a column is missing or a probability lies outside [0, 1].
+    """
+    path = Path(path)
+    table = pd.read_csv(path, dtype=dict.fromkeys((*UIDS, "part"), "str"))
+    missing = [c for c in PREDICTION_COLUMNS if c not in table and c not in TARGET_COLUMNS]
+    if missing:
+        raise UserError(f"{path} lacks the columns {', '.join(missing)} of a predictions table")
+    probs = table[list(PROB_COLUMNS)].to_numpy(dtype=np.float64)
+    if not ((probs >= 0) & (probs <= 1)).all():
+        raise UserError(f"{path} holds probabilities that are missing or outside [0, 1]")
+    return table.reindex(columns=list(PREDICTION_COLUMNS))
+
+
+def write_table(table: pd.DataFrame, path: str | Path) -> None:
+    """Writes a table as Parquet or CSV, by the ending of its name; whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        if path.suffix == ".parquet":
+            table.to_parquet(partial, index=False)
+        else:
+            table.to_csv(partial, index=False)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_index(path: str | Path) -> pd.DataFrame:
+    """Reads an index from a Parquet file.
+
+    Raises:
+        UserError: If the file is no index of this version.
+    """
+    try:
+        table = pd.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no index: {error}. Remove it to have it made anew") from error
+    require_columns(table, tuple(INDEX_DTYPES), path)
+    return table
+
+
+def require_columns(table: pd.DataFrame, columns: Sequence[str], path: str | Path) -> None:
+    """Raises ``UserError`` naming the columns that the table at ``path`` lacks."""
+    missing = [column for column in columns if column not in table]
+    if missing:
+        found = ", ".join(map(str, table.columns[:8]))
+        raise UserError(f"{path} lacks the columns {', '.join(missing)}; it has {found}")

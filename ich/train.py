@@ -1,0 +1,344 @@
+"""From a configuration to a run's folder: data, model, training, the tables and the figures at its end."""
+
+from __future__ import annotations
+
+import errno
+import inspect
+import json
+import logging
+import sys
+import time
+import types
+import typing
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, make_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pandas as pd
+import torch
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+from rich.console import Console
+from rich.logging import RichHandler
+
+from ich.augment import Augment
+from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
+from ich.data import HeadCTDataModule
+from ich.evaluate import Summary, render_summary, summarize
+from ich.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
+from ich.models import SliceClassifier, load_classifier
+from ich.optim import OptimSpec
+from ich.report import write_curves
+from ich.schema import InputSpec, UserError
+from ich.split import write_split
+from ich.tables import make_predictions, write_table
+from ich.trainer import MONITOR, build_trainer
+
+log = logging.getLogger("ich")
+
+DISCLAIMER = "Research use only; not a medical device"
+
+TARGETS: tuple[Callable[..., Any], ...] = (
+    HeadCTDataModule,
+    InputSpec,
+    Augment,
+    SliceClassifier,
+    WeightedBCE,
+    FocalLoss,
+    SoftmaxCrossEntropy,
+    OptimSpec,
+    build_trainer,
+)
+"""What the configuration may build. A signature is the schema, and the one home of each default."""
+
+GIVEN = {"input", "augment", "loss", "optim", "run_dir", "loggers"}
+"""Arguments that are objects: built from their own group and passed by ``run``."""
+
+
+def register_signatures() -> None:
+    """Offers the signature of each target to Hydra as ``/signature/NAME``, with types and defaults."""
+    for target in TARGETS:
+        ConfigStore.instance().store(group="signature", name=target.__name__, node=_to_node(target))
+
+
+def _to_node(target: Callable[..., Any]) -> Any:
+    parameters = dict(inspect.signature(target).parameters)
+    if target is build_trainer:
+        translated = {
+            "accelerator",
+            "devices",
+            "logger",
+            "callbacks",
+            "default_root_dir",
+            "enable_model_summary",
+        }
+        lightning = inspect.signature(Trainer).parameters
+        parameters = {k: v for k, v in lightning.items() if k not in translated} | parameters
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    fields: list[tuple[str, Any, Any]] = []
+    for name, parameter in parameters.items():
+        if name in GIVEN or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        default = "???" if parameter.default is parameter.empty else parameter.default
+        kind = _to_config_type(hints.get(name, Any))
+        fields.append((name, kind, field(default_factory=partial(_plain, default))))
+    path = f"{target.__module__}.{target.__qualname__}"
+    return make_dataclass(target.__name__, [*fields, ("_target_", str, field(default=path))])
+
+
+def _to_config_type(hint: Any) -> Any:
+    """Types that the configuration can check; whatever else is left to the constructor."""
+    simple = (int, float, str, bool)
+    if hint in simple:
+        return hint
+    if isinstance(hint, types.UnionType):
+        known = [arg for arg in hint.__args__ if arg in simple]
+        if len(known) == 1 and len(hint.__args__) == 2 and type(None) in hint.__args__:
+            return typing.Optional[known[0]]  # noqa: UP045 - what OmegaConf understands
+    return Any
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
+
+
+def build(node: DictConfig, **given: Any) -> Any:
+    """Builds what a group of the configuration describes, with the objects that it is given."""
+    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**given)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    trainer: Trainer
+    datamodule: HeadCTDataModule
+    model: SliceClassifier
+
+
+def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
+    """Builds what the configuration says and reads the data's headers and labels; writes no run.
+
+    Raises:
+        UserError: For whatever the user has to mend.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    spec = build(cfg.input)
+    loggers = [build(node, save_dir=str(run_dir)) for node in cfg.logger.values()]
+    trainer = build(cfg.trainer, run_dir=run_dir, loggers=loggers)
+    augment = build(cfg.augment) if cfg.augment else None
+    datamodule = build(cfg.data, input=spec, augment=augment)
+    model = build(cfg.model, input=spec, loss=build(cfg.loss), optim=build(cfg.optim))
+    datamodule.prepare_data()
+    datamodule.setup()
+    if cfg.model.init_from is None:
+        model.start_at(datamodule.prevalences())
+    return Parts(trainer, datamodule, model)
+
+
+def train(cfg: DictConfig, run_dir: Path) -> float:
+    """Trains, and leaves a run's folder.
+
+    Args:
+        cfg: The composed configuration; with ``ckpt_path`` the run there goes on.
+        run_dir: The run's folder.
+
+    Returns:
+        The monitored metric of the best epoch.
+
+    Raises:
+        UserError: For whatever the user has to mend; what was not begun leaves nothing behind.
+    """
+    started = time.monotonic()
+    resumed = find_checkpoint(run_dir) if cfg.ckpt_path else None
+    if resumed is not None:
+        read_checkpoint(resumed)
+    elif (run_dir / CHECKPOINTS).exists():
+        raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
+    parts = build_parts(cfg, run_dir)
+    _open_run(cfg, run_dir, parts)
+    parts.trainer.fit(parts.model, datamodule=parts.datamodule, ckpt_path=resumed)
+    return finish(cfg, run_dir, parts.datamodule, seconds=time.monotonic() - started)
+
+
+def _open_run(cfg: DictConfig, run_dir: Path, parts: Parts) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    log_file = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
+    log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(log_file)
+    OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+    write_split(parts.datamodule.table, parts.datamodule.table["part"], run_dir / "split.csv")
+    for name, part in parts.datamodule.table.groupby("part", sort=False):
+        log.info("%s: %d slices of %d patients", name, len(part), part["PatientID"].nunique())
+    million = sum(p.numel() for p in parts.model.parameters()) / 1e6
+    spec = parts.model.input
+    log.info(
+        "%s, %.1f million parameters, input %d x %d x %d, on %s",
+        cfg.model.backbone, million, spec.in_chans, spec.size, spec.size, parts.trainer.accelerator.name(),
+    )  # fmt: skip
+
+
+def finish(cfg: DictConfig, run_dir: Path, datamodule: HeadCTDataModule, *, seconds: float) -> float:
+    """Writes what stands at a run's end: predictions, ``metrics.json``, the curves; prints the table.
+
+    Args:
+        cfg: The run's configuration.
+        run_dir: The run's folder, with its best checkpoint.
+        datamodule: Set up.
+        seconds: What training took.
+
+    Returns:
+        The monitored metric of the best epoch.
+    """
+    metrics = pd.read_csv(run_dir / "metrics.csv")
+    best = metrics.iloc[int(metrics[MONITOR].argmin())]
+    model = load_classifier(find_checkpoint(run_dir, "best"))
+    summaries: dict[str, Summary] = {}
+    for part, table in predict_parts(model, datamodule, cfg.trainer.gpus).items():
+        write_table(table, run_dir / f"predictions_{part}.csv")
+        summaries[part] = summarize(table, prevalences=datamodule.prevalences())
+    report = {
+        "best_epoch": int(best["epoch"]),
+        MONITOR: float(best[MONITOR]),
+        "leaky_split": datamodule.leaks,
+        "unread_slices": len(datamodule.unread),
+        "seconds": round(seconds, 1),
+        "note": DISCLAIMER,
+    } | {part: summary.to_dict() for part, summary in summaries.items()}
+    (run_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_curves(metrics, run_dir / "curves.png")
+    last = list(summaries)[-1]
+    title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.leaks else "")
+    rendered = render_summary(summaries[last], title)
+    Console().print(rendered)
+    with (run_dir / "run.log").open("a", encoding="utf-8") as file:
+        Console(file=file, width=100).print(rendered)
+    if datamodule.unread:
+        log.warning("%d slices could not be read and were left out", len(datamodule.unread))
+    log.info("everything is in %s", run_dir)
+    return float(best[MONITOR])
+
+
+def predict_parts(
+    model: SliceClassifier, datamodule: HeadCTDataModule, gpus: int | None = None
+) -> dict[str, pd.DataFrame]:
+    """Predicts the validation and the test part, on one device.
+
+    Args:
+        model: A trained model.
+        datamodule: Set up.
+        gpus: As in ``build_trainer``; more than one counts as one.
+
+    Returns:
+        A predictions table for each of ``val`` and ``test`` that has slices.
+    """
+    trainer = build_trainer(gpus=gpus if gpus is None else min(gpus, 1), devices=1)
+    outputs = trainer.predict(model, datamodule=datamodule) or []
+    batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)
+    rows = torch.cat([batch["row"] for batch in batches]).numpy()
+    probs = torch.cat([batch["probs"] for batch in batches]).numpy()
+    slices = datamodule.table.iloc[rows].reset_index(drop=True)
+    return {
+        part: make_predictions(slices[slices["part"] == part], part, probs[slices["part"] == part])
+        for part in ("val", "test")
+        if (slices["part"] == part).any()
+    }
+
+
+def resume_config(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:
+    """Reads the configuration of the run that ``ckpt_path`` names.
+
+    Args:
+        cfg: The composed configuration.
+        overrides: What was given on the command line; of these, ``trainer.*``, ``data.root`` and
+            ``data.num_workers`` may differ from the run that goes on.
+
+    Returns:
+        The configuration and the run's folder.
+
+    Raises:
+        UserError: If there is nothing to resume or another setting is to change.
+    """
+    path = Path(cfg.ckpt_path)
+    run_dir = path if path.is_dir() else path.parent.parent
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(
+            f"ckpt_path={path}: nothing to resume; expected a run's folder, with its config.yaml and "
+            f"{CHECKPOINTS}/last.ckpt"
+        )
+    changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra."))]
+    allowed = ("trainer.", "data.root=", "data.num_workers=")
+    refused = [item for item in changes if not item.startswith(allowed)]
+    if refused:
+        raise UserError(
+            f"ckpt_path={path} goes on with that run's own settings; take away {', '.join(refused)}, "
+            "or start a new run with model.init_from=CHECKPOINT"
+        )
+    own = OmegaConf.load(run_dir / "config.yaml")
+    changed = OmegaConf.merge(own, OmegaConf.from_dotlist(changes), {"ckpt_path": str(path)})
+    return typing.cast("DictConfig", changed), run_dir
+
+
+def run_job(cfg: DictConfig) -> float:
+    """Runs what Hydra composed.
+
+    Returns:
+        The monitored metric; NaN where a job of a multirun has failed.
+    """
+    hydra_config = HydraConfig.get()
+    made = Path(hydra_config.runtime.output_dir)
+    try:
+        if not cfg.ckpt_path:
+            return train(cfg, made)
+        own, run_dir = resume_config(cfg, list(hydra_config.overrides.task))
+        return train(own, run_dir)
+    except (UserError, OSError) as error:
+        _report(error)
+        if hydra_config.mode is RunMode.MULTIRUN:
+            _failures.append(made.name)
+            return float("nan")
+        raise SystemExit(2) from None
+    finally:
+        if not any(made.iterdir()):
+            made.rmdir()
+
+
+_failures: list[str] = []
+
+
+def _report(error: Exception) -> None:
+    """Prints the one message; what the user cannot mend is raised again."""
+    mendable = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
+    if isinstance(error, OSError) and error.errno not in mendable:
+        raise error
+    log.error("%s", error)
+
+
+def find_conf() -> Path:
+    """The folder ``conf``: beside the package in a checkout, inside it when installed from a wheel."""
+    package = Path(__file__).parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def main() -> None:
+    """Runs a training, or with ``-m`` several, from the command line's ``key=value`` arguments."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    log.setLevel(logging.INFO)
+    log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    register_signatures()
+    hydra.main(version_base="1.3", config_path=str(find_conf()), config_name="config")(run_job)()
+    if _failures:
+        log.error("%d jobs failed: %s", len(_failures), ", ".join(_failures))
+        sys.exit(2)

@@ -1,0 +1,450 @@
+import copy
+import dataclasses
+import io
+import logging
+import math
+import os
+import pickle
+import random
+import zlib
+from types import SimpleNamespace
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom import uid
+from pydicom.data import get_testdata_file
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
+from pydicom.pixels import apply_modality_lut
+
+from ich.dicom import MAX_BYTES, Header, Refusal, frames, read_header, read_hu
+from ich.schema import ReadError
+from ich.tables import INDEX_DTYPES
+
+ROWS, COLUMNS = 24, 20
+STORED = np.random.default_rng(0).integers(-900, 3000, (ROWS, COLUMNS))
+
+
+def make_slice(stored=STORED, bits=16, signed=1, syntax=uid.ExplicitVRLittleEndian, **changes):
+    """A slice with the header of the RSNA set; a change to None removes the element."""
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = syntax
+    ds.preamble = bytes(128)
+    order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
+    elements = {
+        "SOPInstanceUID": "ID_000000001",
+        "Modality": "CT",
+        "PatientID": "ID_0a",
+        "StudyInstanceUID": "ID_study",
+        "SeriesInstanceUID": "ID_series",
+        "StudyID": "",
+        "ImagePositionPatient": [-125.0, -120.0, 30.0],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "SamplesPerPixel": 1,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "Rows": stored.shape[0],
+        "Columns": stored.shape[1],
+        "PixelSpacing": [0.5, 0.4],
+        "BitsAllocated": 16,
+        "BitsStored": bits,
+        "HighBit": bits - 1,
+        "PixelRepresentation": signed,
+        "WindowCenter": [40.0, 600.0],
+        "WindowWidth": [80.0, 2800.0],
+        "RescaleIntercept": -24.0,
+        "RescaleSlope": 1.0,
+        "PixelData": stored.astype(f"{order}{'ui'[signed]}2").tobytes(),
+    }
+    with pydicom.config.disable_value_validation():
+        for keyword, value in (elements | changes).items():
+            if value is not None:
+                setattr(ds, keyword, value)
+        if "PixelData" in ds:
+            ds["PixelData"].VR = "OW"
+    return ds
+
+
+def to_bytes(ds):
+    buffer = io.BytesIO()
+    with pydicom.config.disable_value_validation():
+        pydicom.dcmwrite(buffer, ds, enforce_file_format=False)
+    return buffer.getvalue()
+
+
+def compressed(syntax, **changes):
+    ds = make_slice(**changes)
+    ds.compress(syntax, generate_instance_uid=False)
+    return ds
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a data set, or bytes, and returns the path."""
+
+    def write(content, name="slice.dcm"):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else to_bytes(content))
+        return path
+
+    return write
+
+
+def refusal(read, path):
+    with pytest.raises(ReadError) as caught:
+        read(path)
+    assert caught.value.path == str(path)
+    assert caught.value.detail
+    return caught.value
+
+
+def test_header_has_the_columns_of_the_index():
+    columns = set(INDEX_DTYPES) - {"path", "file_size", "mtime_ns"}
+    assert {field.name for field in dataclasses.fields(Header)} == columns
+
+
+def test_header_of_an_rsna_slice(write, caplog):
+    caplog.set_level(logging.INFO)
+    header = read_header(write(make_slice(syntax=uid.ImplicitVRLittleEndian)))
+    values = dataclasses.asdict(header)
+    assert math.isnan(values.pop("InstanceNumber"))
+    assert values == {
+        "SOPInstanceUID": "ID_000000001",
+        "PatientID": "ID_0a",
+        "StudyInstanceUID": "ID_study",
+        "SeriesInstanceUID": "ID_series",
+        "position": 30.0,
+        "tilt": 0.0,
+        "Rows": ROWS,
+        "Columns": COLUMNS,
+        "row_spacing": 0.5,
+        "column_spacing": 0.4,
+        "PhotometricInterpretation": "MONOCHROME2",
+        "BitsStored": 16,
+        "PixelRepresentation": 1,
+        "RescaleSlope": 1.0,
+        "RescaleIntercept": -24.0,
+        "WindowCenter": 40.0,
+        "WindowWidth": 80.0,
+        "TransferSyntaxUID": "1.2.840.10008.1.2",
+    }
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("orientation", "position", "tilt"),
+    [
+        # Rotated about x: the normal is (0, sin, cos), so that 10 mm along y and 30 along z project to it.
+        ([1, 0, 0, 0, 0.927184, -0.374607], 10 * 0.374607 + 30 * 0.927184, 22.0),
+        ([1, 0, 0, 0, 0.990268, 0.139173], 10 * -0.139173 + 30 * 0.990268, -8.0),
+        ([-1, 0, 0, 0, 1, 0], -30.0, 0.0),  # feet first: the normal points down
+        ([-1, 0, 0, 0, -1, 0], 30.0, 0.0),  # prone
+        ([1, 0, 0, 0, 0, -1], 10.0, 90.0),  # coronal
+    ],
+)
+def test_position_and_tilt_come_from_the_slice_normal(write, orientation, position, tilt):
+    ds = make_slice(ImageOrientationPatient=orientation, ImagePositionPatient=[7, 10, 30])
+    header = read_header(write(ds))
+    assert header.position == pytest.approx(position, abs=1e-4)
+    assert header.tilt == pytest.approx(tilt, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "fields"),
+    [
+        ({"ImageOrientationPatient": None}, ["position", "tilt"]),
+        ({"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]}, ["position", "tilt"]),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 1]}, ["position", "tilt"]),
+        ({"ImagePositionPatient": None}, ["position"]),
+        ({"ImagePositionPatient": ["0", "nan", "1"]}, ["position"]),
+        ({"PixelSpacing": None}, ["row_spacing", "column_spacing"]),
+        ({"PixelSpacing": [0, 0.5]}, ["row_spacing"]),
+        ({"WindowCenter": None, "WindowWidth": None}, ["WindowCenter", "WindowWidth"]),
+        ({"WindowCenter": "", "WindowWidth": 0}, ["WindowCenter", "WindowWidth"]),
+    ],
+)
+def test_what_is_absent_or_malformed_is_nan(write, changes, fields):
+    values = dataclasses.asdict(read_header(write(make_slice(InstanceNumber=7, **changes))))
+    assert [name for name, value in values.items() if value != value] == fields
+
+
+def test_patient_id_follows_its_character_set(write):
+    ds = make_slice(SpecificCharacterSet="ISO_IR 144", PatientID="Иванов")
+    assert read_header(write(ds)).PatientID == "Иванов"
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.ExplicitVRBigEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+    ],
+)
+@pytest.mark.parametrize(("bits", "signed"), [(16, 1), (16, 0), (12, 0), (12, 1)])
+def test_native_encodings(write, syntax, bits, signed):
+    stored = np.clip(STORED, 0 if not signed else -900, 2000)
+    path = write(make_slice(stored, bits, signed, syntax, RescaleIntercept=-1024.0 * (1 - signed)))
+    assert np.array_equal(read_hu(path), stored - 1024 * (1 - signed))
+
+
+@pytest.mark.parametrize(
+    "syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless], ids=lambda syntax: syntax.keyword
+)
+@pytest.mark.parametrize(("bits", "signed"), [(16, 1), (12, 0), (13, 1)])
+def test_compressed_twin_equals_uncompressed(write, syntax, bits, signed):
+    stored = np.clip(STORED, 0 if not signed else -900, 3000)
+    settings = {"stored": stored, "bits": bits, "signed": signed, "RescaleIntercept": -1024.0}
+    twin = write(compressed(syntax, **settings), "twin.dcm")
+    assert read_header(twin).TransferSyntaxUID == syntax
+    assert np.array_equal(read_hu(twin), np.clip(stored - 1024, -1024, None))
+
+
+def test_a_frame_in_several_fragments(write):
+    ds = compressed(uid.JPEG2000Lossless)
+    frame = next(pydicom.encaps.generate_fragments(ds.PixelData[8:]))
+    ds.PixelData = encapsulate([frame], fragments_per_frame=3)
+    assert np.array_equal(read_hu(write(ds)), np.clip(STORED - 24, -1024, None))
+
+
+# The second is JPEG 2000 whose signedness disagrees with PixelRepresentation.
+@pytest.mark.parametrize("name", ["CT_small.dcm", "J2K_pixelrep_mismatch.dcm"])
+def test_files_of_pydicom(name):
+    path = get_testdata_file(name)
+    ds = pydicom.dcmread(path)
+    expected = np.clip(apply_modality_lut(ds.pixel_array, ds), -1024, None)
+    hu = read_hu(path)
+    assert hu.dtype == np.int16
+    assert np.array_equal(hu, expected)
+    header = read_header(path)
+    assert (header.SOPInstanceUID, header.PatientID) == (ds.SOPInstanceUID, ds.PatientID)
+    assert header.row_spacing == ds.PixelSpacing[0]
+
+
+def test_a_slope_that_is_no_integer_rounds_to_the_nearest(write):
+    path = write(make_slice(RescaleSlope=0.7, RescaleIntercept=-10.25))
+    assert np.array_equal(read_hu(path), np.rint(STORED * 0.7 - 10.25))
+
+
+@pytest.mark.parametrize("intercept", [0.0, 1.0, -99.0])
+def test_the_quirk_is_mended(write, intercept):
+    stored = np.array([[0, 1000, 3095, 3096, 3196, 4095]])  # +1000, wrapped at 4096, -1000
+    path = write(make_slice(stored, 12, 0, RescaleIntercept=intercept))
+    assert read_hu(path).tolist() == [[0, 1000, 3095, -1000, -900, -1]]
+
+
+@pytest.mark.parametrize(("bits", "signed", "intercept"), [(12, 0, -1024.0), (12, 1, 0.0), (16, 0, 0.0)])
+def test_what_only_resembles_the_quirk_is_left(write, bits, signed, intercept):
+    stored = np.array([[0, 1000, 2000]])
+    hu = read_hu(write(make_slice(stored, bits, signed, RescaleIntercept=intercept)))
+    assert np.array_equal(hu, stored + int(intercept))
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, [-1024, -1024, 0, 500, 600, 700, 32767]),  # padding without a tag lies below the scale
+        ({"PixelPaddingValue": 600}, [-1024, -1024, 0, 500, -1024, 700, 32767]),
+        (
+            {"PixelPaddingValue": 700, "PixelPaddingRangeLimit": 500},
+            [-1024, -1024, 0, -1024, -1024, -1024, 32767],
+        ),
+        ({"RescaleIntercept": 100.0}, [-1024, -1024, 100, 600, 700, 800, 32767]),
+        ({"PhotometricInterpretation": "MONOCHROME1"}, [-1024, -1024, 0, 500, 600, 700, 32767]),
+    ],
+)
+@pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
+def test_padding_and_the_ends_of_the_scale(write, syntax, changes, expected):
+    stored = np.array([[-3024, -2000, 0, 500, 600, 700, 32767]])
+    ds = make_slice(stored, syntax=syntax, **({"RescaleIntercept": 0.0} | changes))
+    assert read_hu(write(ds)).tolist() == [expected]
+
+
+@pytest.mark.parametrize(("signed", "expected"), [(0, [5 - 1024, 4095 - 1024]), (1, [5, -1])])
+def test_bits_beyond_the_stored_ones_are_ignored(write, signed, expected):
+    stored = np.array([[0x1005, 0x7FFF]])  # an overlay in the upper four bits
+    path = write(make_slice(stored, 12, signed, RescaleIntercept=-1024.0 * (1 - signed)))
+    assert read_hu(path).tolist() == [expected]
+
+
+def test_excess_padding_of_the_pixels_is_dropped(write):
+    ds = make_slice()
+    ds.PixelData += bytes(10)
+    assert np.array_equal(read_hu(write(ds)), STORED - 24)
+
+
+def test_sequences_and_large_private_values_are_passed_over(write):
+    inner = Dataset()
+    inner.Rows, inner.RescaleSlope = 1, 9.0
+    ds = make_slice(SourceImageSequence=[inner, inner])
+    ds["SourceImageSequence"].is_undefined_length = True
+    inner.is_undefined_length_sequence_item = True
+    ds.add_new(0x00090010, "LO", "VENDOR")
+    ds.add_new(0x00091001, "OB", bytes(100_000))
+    path = write(ds)
+    assert read_header(path).Rows == ROWS
+    assert np.array_equal(read_hu(path), STORED - 24)
+
+
+REFUSED = [
+    (Refusal.NOT_CT, {"Modality": "MR"}),
+    (Refusal.NOT_CT, {"Modality": None}),
+    (Refusal.NO_PIXELS, {"PixelData": None}),
+    (Refusal.NO_PIXELS, {"PixelData": None, "FloatPixelData": bytes(4 * ROWS * COLUMNS)}),
+    (Refusal.COLOUR, {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}),
+    (Refusal.COLOUR, {"PhotometricInterpretation": "PALETTE COLOR"}),
+    (Refusal.MULTI_FRAME, {"NumberOfFrames": 2}),
+    (Refusal.MULTI_FRAME, {"SharedFunctionalGroupsSequence": [Dataset()]}),
+    (Refusal.NO_RESCALE, {"RescaleSlope": None}),
+    (Refusal.NO_RESCALE, {"RescaleIntercept": ""}),
+    (Refusal.NO_RESCALE, {"RescaleSlope": 0}),
+    (Refusal.NO_RESCALE, {"RescaleSlope": "1_0"}),
+    (Refusal.NO_RESCALE, {"RescaleSlope": 1e30}),
+    (Refusal.NO_RESCALE, {"RescaleType": "US"}),
+    (Refusal.NO_RESCALE, {"ModalityLUTSequence": [Dataset()]}),
+    (Refusal.NO_UID, {"SOPInstanceUID": None}),
+    (Refusal.NO_UID, {"SeriesInstanceUID": ""}),
+    (Refusal.PIXEL_FORMAT, {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}),
+    (Refusal.PIXEL_FORMAT, {"BitsStored": 12, "HighBit": 15}),
+    (Refusal.PIXEL_FORMAT, {"PixelRepresentation": 2}),
+    (Refusal.PIXEL_FORMAT, {"Rows": 0}),
+    (Refusal.TOO_LARGE, {"Rows": 5000}),
+    (Refusal.CORRUPT, {"Rows": None}),
+    (Refusal.CORRUPT, {"Rows": ROWS // 2}),  # pixels for two frames
+    (Refusal.TRUNCATED, {"PixelData": STORED.astype("<i2").tobytes()[:-2]}),
+    (Refusal.UNSUPPORTED_SYNTAX, {"syntax": uid.MPEG2MPML}),
+    (Refusal.CORRUPT, {"syntax": uid.JPEG2000Lossless}),  # with native pixels
+]
+
+
+@pytest.mark.parametrize(("code", "changes"), REFUSED)
+@pytest.mark.parametrize("read", [read_header, read_hu])
+def test_refused_by_its_header(write, read, code, changes):
+    ds = make_slice(**(changes | {"syntax": uid.ExplicitVRLittleEndian}))
+    ds.file_meta.TransferSyntaxUID = changes.get("syntax", uid.ExplicitVRLittleEndian)
+    data = to_bytes_as_explicit(ds)
+    assert refusal(read, write(data)).code == code
+
+
+def to_bytes_as_explicit(ds):
+    """Writes native pixels under whatever transfer syntax the header claims."""
+    syntax = ds.file_meta.TransferSyntaxUID
+    twin = copy.deepcopy(ds)
+    twin.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    data = to_bytes(twin)
+    plain = uid.ExplicitVRLittleEndian
+    old = (
+        b"UI"
+        + (len(plain) + len(plain) % 2).to_bytes(2, "little")
+        + plain.encode()
+        + b"\0" * (len(plain) % 2)
+    )
+    new = b"UI" + (len(syntax) + len(syntax) % 2).to_bytes(2, "little") + syntax.encode()
+    return data.replace(old, new + b"\0" * (len(syntax) % 2), 1)
+
+
+@pytest.mark.parametrize(
+    ("code", "content"),
+    [
+        (Refusal.EMPTY, b""),
+        (Refusal.NOT_DICOM, b"\xff\xd8\xff\xe0 JPEG"),
+        (Refusal.NOT_DICOM, bytes(200)),
+        (Refusal.NOT_DICOM, bytes(128) + b"DICM"),
+        (Refusal.TRUNCATED, to_bytes(make_slice())[:-1]),
+        (Refusal.TRUNCATED, to_bytes(make_slice())[:400]),
+        (Refusal.TRUNCATED, to_bytes(make_slice(syntax=uid.DeflatedExplicitVRLittleEndian))[:-100]),
+    ],
+)
+@pytest.mark.parametrize("read", [read_header, read_hu])
+def test_refused_by_its_bytes(write, read, code, content):
+    assert refusal(read, write(content)).code == code
+
+
+@pytest.mark.parametrize("syntax", [uid.RLELossless, uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_a_compressed_frame_that_is_cut_is_refused(write, syntax):
+    ds = compressed(syntax)
+    whole = to_bytes(ds)
+    assert refusal(read_hu, write(whole[:-60])).code == Refusal.TRUNCATED
+    frame = next(pydicom.encaps.generate_fragments(ds.PixelData[8:]))
+    ds.PixelData = encapsulate([frame[: len(frame) // 2]])
+    assert refusal(read_hu, write(ds)).code in (Refusal.TRUNCATED, Refusal.CORRUPT)
+
+
+@pytest.mark.parametrize("syntax", [uid.JPEGLSLossless, uid.JPEG2000Lossless])
+def test_a_compressed_frame_of_another_shape_is_refused(write, syntax):
+    ds = compressed(syntax)
+    ds.Rows, ds.Columns = ROWS // 2, COLUMNS * 2
+    assert refusal(read_hu, write(ds)).code == Refusal.CORRUPT
+
+
+def test_a_codec_that_is_not_installed_is_named(write, monkeypatch):
+    path = write(compressed(uid.JPEGLSLossless))
+    missing = SimpleNamespace(is_available=False, is_encapsulated=True)
+    monkeypatch.setitem(frames.DECODERS, uid.JPEGLSLossless, missing)
+    error = refusal(read_header, path)
+    assert error.code == Refusal.UNSUPPORTED_SYNTAX
+    assert "JPEG-LS" in str(error)
+    assert "pip install 'ich[codecs]'" in str(error)
+
+
+@pytest.mark.parametrize("read", [read_header, read_hu])
+def test_what_is_no_file_is_refused_at_once(tmp_path, read):
+    assert refusal(read, tmp_path).code == Refusal.NOT_FILE
+    assert refusal(read, tmp_path / "none.dcm").code == Refusal.UNREADABLE
+    fifo = tmp_path / "fifo.dcm"
+    os.mkfifo(fifo)
+    assert refusal(read, fifo).code == Refusal.NOT_FILE
+
+
+def test_what_is_too_large_is_refused_unread(tmp_path, write):
+    huge = tmp_path / "huge.dcm"
+    with huge.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)  # sparse
+    assert refusal(read_hu, huge).code == Refusal.TOO_LARGE
+
+    whole = to_bytes(make_slice(syntax=uid.DeflatedExplicitVRLittleEndian))
+    meta = whole[: whole.index(b"1.2.840.10008.1.2.1.99") + 22]
+    deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    bomb = b"".join([*(deflater.compress(bytes(1 << 20)) for _ in range(80)), deflater.flush()])
+    error = refusal(read_header, write(meta + bomb))
+    assert error.code == Refusal.TOO_LARGE
+    assert "inflates" in error.detail
+
+
+def test_a_refusal_survives_pickling(write):
+    error = refusal(read_header, write(make_slice(Modality="MR")))
+    twin = pickle.loads(pickle.dumps(error))
+    assert (twin.code, twin.path, twin.detail) == (error.code, error.path, error.detail)
+    assert twin.code == "not_ct"
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [
+        uid.ImplicitVRLittleEndian,
+        uid.ExplicitVRLittleEndian,
+        uid.DeflatedExplicitVRLittleEndian,
+        uid.JPEGLSLossless,
+        uid.JPEG2000Lossless,
+    ],
+    ids=lambda syntax: syntax.keyword,
+)
+def test_only_read_errors_leave_damaged_files(write, syntax):
+    rng = random.Random(0)
+    ds = compressed(syntax) if syntax.is_encapsulated else make_slice(syntax=syntax)
+    whole = to_bytes(ds)
+    refused = 0
+    for _ in range(60):
+        damaged = bytearray(whole[: rng.choice([len(whole), rng.randrange(len(whole))])])
+        for _ in range(rng.randrange(1, 6)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        try:
+            hu = read_hu(write(bytes(damaged)))
+        except ReadError as error:
+            refused += 1
+            assert error.code in set(Refusal)
+        else:
+            assert hu.dtype == np.int16
+    assert refused > 20

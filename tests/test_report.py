@@ -1,0 +1,106 @@
+"""Pictures are PNG files, and the lines in them are the logged figures."""
+
+import cv2
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import pytest
+
+from ich.report import draw_contact_sheet, draw_curves, write_contact_sheet, write_curves
+from ich.schema import LABELS, UserError
+
+
+def make_metrics(epochs=4):
+    """Rows as Lightning's CSVLogger spreads them: learning rate, validation and training apart."""
+    rows = []
+    for epoch in range(epochs):
+        step = 10 * epoch + 9
+        rows.append({"step": step - 5, "lr-AdamW": 1e-3 * 0.5**epoch})
+        areas = {f"val_auroc_{label}": 0.5 + 0.1 * epoch for label in (*LABELS, "mean")}
+        loss = 0.3 + 0.05 * abs(epoch - 2)
+        rows.append({"epoch": epoch, "step": step, "val_loss": loss, "val_weighted_log_loss": loss} | areas)
+        rows.append({"epoch": epoch, "step": step, "train_loss": 0.5 - 0.1 * epoch})
+    return pd.DataFrame(rows)
+
+
+def read_lines(axes):
+    return {line.get_label(): (list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines}
+
+
+def read_png(path):
+    assert path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
+    return cv2.imread(str(path))
+
+
+def test_curves_show_what_was_logged():
+    losses, areas, rate = map(read_lines, draw_curves(make_metrics()).axes)
+    assert losses["train loss"] == ([0, 1, 2, 3], pytest.approx([0.5, 0.4, 0.3, 0.2]))
+    assert losses["val weighted log loss"] == ([0, 1, 2, 3], pytest.approx([0.4, 0.35, 0.3, 0.35]))
+    assert set(areas) == {*LABELS, "mean", "best epoch (2)"}
+    assert areas["subdural"] == ([0, 1, 2, 3], pytest.approx([0.5, 0.6, 0.7, 0.8]))
+    assert rate["lr-AdamW"] == ([4, 14, 24, 34], pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4]))
+    assert losses["best epoch (2)"][0] == areas["best epoch (2)"][0] == [2, 2]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m,
+        lambda m: m.iloc[:3],
+        lambda m: m.drop(columns=["val_weighted_log_loss", "lr-AdamW", "val_auroc_epidural"]),
+        lambda m: m[["epoch", "step", "train_loss"]],
+        lambda m: m.assign(val_auroc_epidural=np.nan, val_loss=np.nan, val_weighted_log_loss=np.nan),
+        lambda m: m.iloc[:0],
+        lambda m: m[["step", "lr-AdamW"]],
+    ],
+    ids=["whole", "one epoch", "columns lack", "train only", "NaN", "no rows", "no epochs"],
+)
+def test_curves_are_written_from_a_file_whatever_lacks(tmp_path, change):
+    backend = mpl.rcParams._get("backend")
+    change(make_metrics()).to_csv(tmp_path / "metrics.csv", index=False)
+    write_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    picture = read_png(tmp_path / "curves.png")
+    height, width = picture.shape[:2]
+    assert 1200 <= width <= 2400
+    assert 0.25 <= height / width <= 0.6
+    assert picture.std() > 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "metrics.csv"]
+    assert mpl.rcParams._get("backend") == backend
+
+
+def test_best_epoch_falls_back_on_the_loss():
+    lines = read_lines(draw_curves(make_metrics().drop(columns="val_weighted_log_loss")).axes[0])
+    assert "best epoch (2)" in lines
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_metrics_that_cannot_be_read_are_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "metrics.csv").write_text(content)
+    with pytest.raises(UserError, match=r"metrics\.csv"):
+        write_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
+    assert not (tmp_path / "curves.png").exists()
+
+
+def test_contact_sheet_shows_every_slice_in_its_place(tmp_path):
+    images = np.linspace(0.2, 1, 5)[:, None, None] * np.ones((5, 40, 40))
+    write_contact_sheet(images, [f"slice {i}" for i in range(5)], tmp_path / "sheet.png", columns=3)
+    grey = read_png(tmp_path / "sheet.png")[..., 0]
+    height, width = grey.shape
+    for i, level in enumerate(images[:, 0, 0]):
+        row, column = divmod(i, 3)
+        center = grey[int((row + 0.55) * height / 2), int((column + 0.5) * width / 3)]
+        assert center == pytest.approx(255 * level, abs=2)
+    assert grey[int(0.75 * height), int(2.5 * width / 3)] == 0
+
+    titles = [axes.get_title() for axes in draw_contact_sheet(images, list("abcde"), columns=3).axes]
+    assert titles == ["a", "b", "c", "d", "e", ""]
+
+
+@pytest.mark.parametrize(
+    ("images", "titles"),
+    [(np.zeros((2, 8, 8)), ["a"]), (np.zeros((8, 8)), ["a"] * 8), (np.zeros((0, 8, 8)), [])],
+)
+def test_contact_sheet_refuses_what_does_not_match(images, titles):
+    with pytest.raises(ValueError, match="expected"):
+        draw_contact_sheet(images, titles)
