@@ -26,6 +26,7 @@ import csv
 import hashlib
 import importlib
 import shutil
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -137,11 +138,13 @@ def read_volume(root: Path, patient: int, numbers: Sequence[int], set_aside: Cou
         axes = nib.aff2axcodes(image.affine)
         if len(image.shape) != 3 or axes[2] not in ("I", "S"):
             raise UserError(f"{path}: shape {image.shape}, axes {axes}: expected a volume of axial slices")
+        if not image.header["sform_code"] and not image.header["qform_code"]:
+            print(f"{path.name} stores no orientation: its columns are taken to run to the patient's left")
         # Columns run to the patient's left and rows to the back, as in DICOM; the slices keep their numbers.
         wanted = nib.orientations.axcodes2ornt(("L", "P", axes[2]))
         image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted))
         volume = np.asanyarray(image.dataobj)
-    except (OSError, EOFError, nib.filebasedimages.ImageFileError) as error:
+    except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError) as error:
         raise UserError(f"{path} cannot be read: {error}. Download it anew") from error
     affine = np.diag([-1, -1, 1, 1]) @ image.affine  # NIfTI counts to the right and to the front
     columns, rows = affine[:3, 0], affine[:3, 1]

@@ -62,11 +62,11 @@ class BaselineCNN(nn.Module):
 
 
 @register_model
-def baseline_cnn(pretrained: bool = False, num_classes: int = 0, **kwargs: Any) -> BaselineCNN:
-    """``BaselineCNN`` through timm's door; it has no pretrained weights."""
-    if pretrained or num_classes:
+def baseline_cnn(pretrained: bool = False, in_chans: int = 1, img_size: int = 128, **_: Any) -> BaselineCNN:
+    """``BaselineCNN`` through timm's door, which passes more than it takes; it has no published weights."""
+    if pretrained:
         raise UserError("model.backbone=baseline_cnn has no pretrained weights; set model.pretrained=false")
-    return BaselineCNN(**kwargs)
+    return BaselineCNN(in_chans, img_size)
 
 
 def create_backbone(

@@ -128,7 +128,9 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
     split = split[[key, "part"]].drop_duplicates()
     doubled = split.loc[split[key].duplicated(), key].nunique()
     if doubled:
-        raise UserError(f"{path} gives {doubled} {key} more than one part; leave one row for each")
+        raise UserError(
+            f"{path} gives more than one part to a {key}, {doubled} times; leave one row for each"
+        )
     parts = table[key].map(split.set_index(key)["part"]).rename("part")
     missing = int(parts.isna().sum())
     if missing:
@@ -158,8 +160,8 @@ def check_split(table: pd.DataFrame, parts: pd.Series[str]) -> None:
         shared = pairs.loc[pairs["name"].duplicated(), "name"].nunique()
         if shared:
             raise UserError(
-                f"{shared} {noun} stand in more than one part of the split, so its figures would be too "
-                f"good; give every slice of a {column} one part"
+                f"{noun} in more than one part of the split: {shared}, so its figures would be too good; "
+                f"give all slices of a {column} one part"
             )
 
 

@@ -11,9 +11,11 @@ import time
 import types
 import typing
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, make_dataclass
 from functools import partial
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -165,17 +167,42 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         read_checkpoint(resumed)
     elif (run_dir / CHECKPOINTS).exists():
         raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
-    parts = build_parts(cfg, run_dir)
-    _open_run(cfg, run_dir, parts)
-    parts.trainer.fit(parts.model, datamodule=parts.datamodule, ckpt_path=resumed)
-    return finish(cfg, run_dir, parts.datamodule, seconds=time.monotonic() - started)
+    with _keep_log() as buffer:
+        parts = build_parts(cfg, run_dir)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        _write_log(buffer, run_dir / "run.log")
+        _describe_run(cfg, run_dir, parts)
+        parts.trainer.fit(parts.model, datamodule=parts.datamodule, ckpt_path=resumed)
+        return finish(cfg, run_dir, parts.datamodule, seconds=time.monotonic() - started)
 
 
-def _open_run(cfg: DictConfig, run_dir: Path, parts: Parts) -> None:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    log_file = logging.FileHandler(run_dir / "run.log", encoding="utf-8")
-    log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    log.addHandler(log_file)
+@contextmanager
+def _keep_log() -> Iterator[MemoryHandler]:
+    """Keeps what is logged until there is a run to write it to."""
+    buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)
+    log.addHandler(buffer)
+    try:
+        yield buffer
+    except UserError as error:
+        buffer.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), (), None))
+        raise
+    finally:
+        log.removeHandler(buffer)
+        file = buffer.target
+        buffer.close()
+        if file is not None:
+            file.close()
+
+
+def _write_log(buffer: MemoryHandler, path: Path) -> None:
+    file = logging.FileHandler(path, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    buffer.setTarget(file)
+    buffer.flush()
+    buffer.flushLevel = logging.NOTSET
+
+
+def _describe_run(cfg: DictConfig, run_dir: Path, parts: Parts) -> None:
     OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
     write_split(parts.datamodule.table, parts.datamodule.table["part"], run_dir / "split.csv")
     for name, part in parts.datamodule.table.groupby("part", sort=False):

@@ -1,4 +1,3 @@
-import copy
 import dataclasses
 import io
 import logging
@@ -15,14 +14,14 @@ import pytest
 from pydicom import uid
 from pydicom.data import get_testdata_file
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_modality_lut
 
 from ich.dicom import MAX_BYTES, Header, Refusal, frames, read_header, read_hu
 from ich.schema import ReadError
 from ich.tables import INDEX_DTYPES
 
-ROWS, COLUMNS = 24, 20
+ROWS, COLUMNS = 48, 40
 STORED = np.random.default_rng(0).integers(-900, 3000, (ROWS, COLUMNS))
 
 
@@ -204,7 +203,7 @@ def test_compressed_twin_equals_uncompressed(write, syntax, bits, signed):
 
 def test_a_frame_in_several_fragments(write):
     ds = compressed(uid.JPEG2000Lossless)
-    frame = next(pydicom.encaps.generate_fragments(ds.PixelData[8:]))
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
     ds.PixelData = encapsulate([frame], fragments_per_frame=3)
     assert np.array_equal(read_hu(write(ds)), np.clip(STORED - 24, -1024, None))
 
@@ -314,35 +313,27 @@ REFUSED = [
     (Refusal.CORRUPT, {"Rows": None}),
     (Refusal.CORRUPT, {"Rows": ROWS // 2}),  # pixels for two frames
     (Refusal.TRUNCATED, {"PixelData": STORED.astype("<i2").tobytes()[:-2]}),
-    (Refusal.UNSUPPORTED_SYNTAX, {"syntax": uid.MPEG2MPML}),
-    (Refusal.CORRUPT, {"syntax": uid.JPEG2000Lossless}),  # with native pixels
 ]
 
 
 @pytest.mark.parametrize(("code", "changes"), REFUSED)
 @pytest.mark.parametrize("read", [read_header, read_hu])
 def test_refused_by_its_header(write, read, code, changes):
-    ds = make_slice(**(changes | {"syntax": uid.ExplicitVRLittleEndian}))
-    ds.file_meta.TransferSyntaxUID = changes.get("syntax", uid.ExplicitVRLittleEndian)
-    data = to_bytes_as_explicit(ds)
+    assert refusal(read, write(make_slice(**changes))).code == code
+
+
+@pytest.mark.parametrize(
+    ("code", "syntax"),
+    [
+        (Refusal.UNSUPPORTED_SYNTAX, b"1.2.840.10008.1.2.9"),  # none that there is
+        (Refusal.CORRUPT, uid.RLELossless.encode()),  # with native pixels
+        (Refusal.CORRUPT, uid.ExplicitVRBigEndian.encode()),  # with little-endian elements
+    ],
+)
+@pytest.mark.parametrize("read", [read_header, read_hu])
+def test_refused_by_its_transfer_syntax(write, read, code, syntax):
+    data = to_bytes(make_slice()).replace(uid.ExplicitVRLittleEndian.encode(), syntax, 1)
     assert refusal(read, write(data)).code == code
-
-
-def to_bytes_as_explicit(ds):
-    """Writes native pixels under whatever transfer syntax the header claims."""
-    syntax = ds.file_meta.TransferSyntaxUID
-    twin = copy.deepcopy(ds)
-    twin.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    data = to_bytes(twin)
-    plain = uid.ExplicitVRLittleEndian
-    old = (
-        b"UI"
-        + (len(plain) + len(plain) % 2).to_bytes(2, "little")
-        + plain.encode()
-        + b"\0" * (len(plain) % 2)
-    )
-    new = b"UI" + (len(syntax) + len(syntax) % 2).to_bytes(2, "little") + syntax.encode()
-    return data.replace(old, new + b"\0" * (len(syntax) % 2), 1)
 
 
 @pytest.mark.parametrize(
@@ -353,7 +344,7 @@ def to_bytes_as_explicit(ds):
         (Refusal.NOT_DICOM, bytes(200)),
         (Refusal.NOT_DICOM, bytes(128) + b"DICM"),
         (Refusal.TRUNCATED, to_bytes(make_slice())[:-1]),
-        (Refusal.TRUNCATED, to_bytes(make_slice())[:400]),
+        (Refusal.TRUNCATED, to_bytes(make_slice())[:401]),
         (Refusal.TRUNCATED, to_bytes(make_slice(syntax=uid.DeflatedExplicitVRLittleEndian))[:-100]),
     ],
 )
@@ -367,7 +358,7 @@ def test_a_compressed_frame_that_is_cut_is_refused(write, syntax):
     ds = compressed(syntax)
     whole = to_bytes(ds)
     assert refusal(read_hu, write(whole[:-60])).code == Refusal.TRUNCATED
-    frame = next(pydicom.encaps.generate_fragments(ds.PixelData[8:]))
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
     ds.PixelData = encapsulate([frame[: len(frame) // 2]])
     assert refusal(read_hu, write(ds)).code in (Refusal.TRUNCATED, Refusal.CORRUPT)
 
@@ -435,7 +426,7 @@ def test_only_read_errors_leave_damaged_files(write, syntax):
     rng = random.Random(0)
     ds = compressed(syntax) if syntax.is_encapsulated else make_slice(syntax=syntax)
     whole = to_bytes(ds)
-    refused = 0
+    refused = set()
     for _ in range(60):
         damaged = bytearray(whole[: rng.choice([len(whole), rng.randrange(len(whole))])])
         for _ in range(rng.randrange(1, 6)):
@@ -443,8 +434,7 @@ def test_only_read_errors_leave_damaged_files(write, syntax):
         try:
             hu = read_hu(write(bytes(damaged)))
         except ReadError as error:
-            refused += 1
-            assert error.code in set(Refusal)
+            refused.add(error.code)
         else:
             assert hu.dtype == np.int16
-    assert refused > 20
+    assert {Refusal.TRUNCATED} < refused <= set(Refusal)

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
-from ich.evaluate import auroc, average_precision, compare, render_summary, summarize
+from ich.evaluate import compare, render_summary, summarize
+from ich.evaluate.areas import auroc, average_precision
 from ich.schema import LABELS, SUBTYPES, UserError
 
 WEIGHTS = np.array([1, 1, 1, 1, 1, 2]) / 7

@@ -214,6 +214,18 @@ def test_volume_shorter_than_its_labels_or_missing(tmp_path, script, capsys):
     assert "set aside 3 slices: no volume of the patient" in printed
 
 
+def test_a_volume_without_orientation_is_named(tmp_path, script, capsys):
+    """NIfTI leaves the direction open where both codes are 0; nibabel counts the first axis to the left."""
+    volume = np.zeros((8, 8, 3), np.int16)
+    volume[0, 7] = 77
+    write_volume(tmp_path / "in", 49, volume, None)
+    script.main([str(tmp_path / "in"), str(tmp_path / "out"), "--patients", "49"])
+    assert "049.nii stores no orientation" in capsys.readouterr().out
+    by_patient, _ = read_slices(tmp_path / "out")
+    for ds in by_patient.popitem()[1]:
+        assert np.argwhere(to_hu(ds) == 77).tolist() == [[0, 0]]
+
+
 def refuse(script, capsys, arguments):
     with pytest.raises(SystemExit) as stop:
         script.main(list(map(str, arguments)))

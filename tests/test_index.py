@@ -144,6 +144,17 @@ def test_refused_files_are_remembered_until_they_change(tmp_path: Path) -> None:
     assert (len(table), len(refused)) == (2, 0)
 
 
+def test_a_file_that_lacked_a_codec_is_tried_again(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    write_slice(root / "1.dcm", name="1")
+    good = write_slice(tmp_path / "2.dcm", name="2")
+    syntax = ExplicitVRLittleEndian.encode() + b"\0"
+    (root / "2.dcm").write_bytes(good.read_bytes().replace(syntax, b"1.2.840.10008.1.2.9\0"))
+    assert build_index(root).refused["code"].tolist() == ["unsupported_syntax"]
+    overwrite_unnoticed(root / "2.dcm", good)
+    assert build_index(root).table["path"].tolist() == ["1.dcm", "2.dcm"]
+
+
 def test_the_second_file_of_a_slice_is_refused_while_the_first_is_there(tmp_path: Path) -> None:
     for path in ("b.dcm", "a.dcm", "copy/a.dcm"):
         write_slice(tmp_path / path, name="same")
@@ -156,6 +167,10 @@ def test_the_second_file_of_a_slice_is_refused_while_the_first_is_there(tmp_path
     table, refused = build_index(tmp_path)
     assert table["path"].tolist() == ["b.dcm"]
     assert refused["path"].tolist() == ["copy/a.dcm"]
+    write_slice(tmp_path / "a.dcm", name="same")
+    table, refused = build_index(tmp_path)
+    assert table["path"].tolist() == ["a.dcm"]
+    assert refused["path"].tolist() == ["b.dcm", "copy/a.dcm"]
 
 
 def test_processes_read_what_one_reads(tmp_path: Path) -> None:
@@ -274,17 +289,21 @@ WIDE = ",".join(("SOPInstanceUID", *LABELS))
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        (["ID,Label", "s_any,1", "t_any,0", "s_any,0"], "1 slices two labels for one subtype: s;"),
-        (["ID,Label", "s_any,1", "s_any,"], "two labels for one subtype: s;"),
+        (
+            ["ID,Label", "s_any,1", "t_any,0", "s_any,0"],
+            "two labels for one subtype, for 1 of its slices: s;",
+        ),
+        (["ID,Label", "s_any,1", "s_any,"], "two labels for one subtype, .*: s;"),
         (
             ["ID,Label", *(f"s{i}_any,{j}" for i in range(7) for j in (0, 1))],
-            "gives 7 .*: s0, s1, s2, s3, s4;",
+            "for 7 of its slices: s0, s1, s2, s3, s4;",
         ),
-        ([WIDE, "s,0,0,0,0,0,0", "s,0,0,0,0,1,1"], "two labels for one subtype: s;"),
-        ([WIDE, "s,0,0,0,0,1,0"], "not the largest of the subtypes: s;"),
-        ([WIDE, "s,0,0,0,0,0,1"], "not the largest of the subtypes: s;"),
+        ([WIDE, "s,0,0,0,0,0,0", "s,0,0,0,0,1,1"], "two labels for one subtype, .*: s;"),
+        ([WIDE, "s,0,0,0,0,1,0"], "not the largest of the subtypes, .*: s;"),
+        ([WIDE, "s,0,0,0,0,0,1"], "not the largest of the subtypes, .*: s;"),
         (["ID,Label", "s_any,0", "s_subdual,1"], "'s_subdual': 'subdual' is no label; nearest is subdural"),
         (["ID,Label", "s,0"], "the ID 's': "),
+        (["ID,Label", "_any,0"], "labels without an? ID"),
         (["ID,Subdurall", "s,0"], "has the columns 'ID', 'Subdurall'; expected ID and Label, or"),
         (["ID,any,Subdural", "s,0,1"], "the column 'Subdural': .* nearest is subdural"),
         (

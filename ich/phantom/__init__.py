@@ -7,13 +7,18 @@ the seed; a patient is the same whatever the number of patients.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+import warnings
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pydicom
 from rich.console import Console
@@ -32,6 +37,9 @@ VERSION = 1
 
 SLICES = "stage_2_train"
 CSV = "stage_2_train.csv"
+
+POOL_FROM = 8
+"""Patients from which on several processes are worth their start."""
 
 
 def draw_patient(seed: int, patient: int, size: int = 256) -> list[Study]:
@@ -125,18 +133,18 @@ def _holds(out: Path, parameters: dict[str, Any]) -> bool:
 def _write_whole(out: Path, parameters: dict[str, Any]) -> None:
     """Writes beside ``out`` and moves the folder there when it is complete."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write_patients(partial, parameters)
-        (partial / MANIFEST).write_text(json.dumps(parameters, indent=1) + "\n")
-        partial.chmod(0o755)
+        _write_patients(whole, parameters)
+        (whole / MANIFEST).write_text(json.dumps(parameters, indent=1) + "\n")
+        whole.chmod(0o755)
         try:
-            os.replace(partial, out)
+            os.replace(whole, out)
         except OSError:  # another process may have made the same one meanwhile
             if not _holds(out, parameters):
                 raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(whole, ignore_errors=True)
 
 
 def _write_patients(out: Path, parameters: dict[str, Any]) -> None:
@@ -144,25 +152,29 @@ def _write_patients(out: Path, parameters: dict[str, Any]) -> None:
     if parameters["masks"]:
         (out / "masks").mkdir()
     numbers = range(parameters["patients"])
-    console = Console(stderr=True)
-    # numpy and OpenCV let go of the interpreter's lock, so threads do. The setting is for UIDs that are none.
-    with (
-        pydicom.config.disable_value_validation(),
-        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
-    ):
-        done = track(
-            pool.map(lambda number: _write_patient(out, number, parameters), numbers),
-            "Writing the phantom",
-            total=len(numbers),
-            console=console,
-            disable=not console.is_terminal,
-            transient=True,
-        )
-        rows = [row for patient in done for row in patient]
+    write = partial(_write_patient, out, parameters)
+    if len(numbers) < POOL_FROM:
+        rows = [row for number in numbers for row in write(number)]
+    else:
+        console = Console(stderr=True)
+        start = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        with warnings.catch_warnings():
+            # Python 3.12 warns of any fork beside threads. The children only draw and write, on one thread.
+            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+            with ProcessPoolExecutor(min(8, os.cpu_count() or 1), start, cv2.setNumThreads, (0,)) as pool:
+                done = track(
+                    pool.map(write, numbers),
+                    "Writing the phantom",
+                    total=len(numbers),
+                    console=console,
+                    disable=not console.is_terminal,
+                    transient=True,
+                )
+                rows = [row for patient in done for row in patient]
     (out / CSV).write_text("".join(["ID,Label\n", *rows]))
 
 
-def _write_patient(out: Path, number: int, parameters: dict[str, Any]) -> list[str]:
+def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[str]:
     """Writes the slices of a patient and returns their rows of the CSV file."""
     conformant = parameters["conformant"]
     studies = draw_patient(parameters["seed"], number, parameters["size"])
@@ -181,7 +193,8 @@ def _write_patient(out: Path, number: int, parameters: dict[str, Any]) -> list[s
         )
         for i, mask in enumerate(study.mask):
             uid = _make_uid(rng, conformant)
-            write_slice(out / SLICES / f"{uid}.dcm", uid, header, study, i)
+            with pydicom.config.disable_value_validation():  # of UIDs that are none
+                write_slice(out / SLICES / f"{uid}.dcm", uid, header, study, i)
             if parameters["masks"]:
                 np.savez_compressed(out / "masks" / f"{uid}.npz", mask=mask)
             present = int(np.bitwise_or.reduce(mask, axis=None))

@@ -97,7 +97,7 @@ class Head:
             skull=uniform(5, 8.5),
             scalp=uniform(4, 9),
             atrophy=atrophy,
-            ventricles=0.75 + 0.7 * atrophy + uniform(-0.1, 0.2) + sometimes(0.12, 0.3, 0.7),
+            ventricles=0.9 + 0.7 * atrophy + uniform(-0.1, 0.2) + sometimes(0.12, 0.3, 0.7),
             white=28 + offset + uniform(-2, 1.5),
             grey=37.5 + offset + uniform(-1.5, 2) + 3 * contrast,
             fluid=8 + 0.5 * offset + uniform(-3, 3),
@@ -157,6 +157,15 @@ class Plane:
     edges: Array
 
 
+def find_head(head: Head, points: Points) -> tuple[slice, slice]:
+    """Returns the rows and columns of a plane that hold all of the head; none of them above the vertex."""
+    up = (points.lowest - CENTER_Z) / (head.height + 15)
+    share = 1.0 if up <= 0 else max(0.0, 1 - up**2.5) ** 0.4
+    margin = 12.0  # REACH covers the scalp
+    x, y = (half * share * 1.06 + margin for half in (head.half_width, head.half_length))
+    return points.span.block((-x, -y, -300.0), (x, y, head.height + CENTER_Z))
+
+
 def draw_plane(head: Head, points: Points, fields: list[Array], push: tuple[Array, Array]) -> Plane:
     """Draws a plane through a head.
 
@@ -179,7 +188,7 @@ def draw_plane(head: Head, points: Points, fields: list[Array], push: tuple[Arra
     brain = norm.moved(1.6 * warp - push[0], 1.2 * warp - push[1], 0)
     _paint_outside(head, hu, points, depth, cos, sin, texture)
     _paint_base(hu, norm, depth, texture, cells)
-    outer = depth + np.float32(head.skull) * (1 + 0.18 * (sin * sin - cos * cos))
+    outer = depth + _measure_thickness(head, points, cos, sin)
     bone = np.where(
         np.abs(depth + 0.5 * np.float32(head.skull)) < 0.2 * head.skull, np.float32(650), np.float32(1350)
     )
@@ -212,6 +221,12 @@ def _measure_skull(head: Head, points: Points) -> tuple[Array, Array, Array]:
     return np.sqrt(r * r + up * up) * (1 / q - 1), cos, sin
 
 
+def _measure_thickness(head: Head, points: Points, cos: Array, sin: Array) -> Array:
+    """Returns the thickness of the vault in mm: thicker in front and behind, even at the vertex."""
+    below = np.clip((head.height + CENTER_Z - 8 - points.z) / 25, 0, 1)
+    return np.asarray(np.float32(head.skull) * (1 + 0.18 * (sin * sin - cos * cos) * below), dtype=np.float32)
+
+
 def _measure_floor(points: Points, texture: Array) -> Array:
     """Returns the height of the skull base in mm: anterior, middle and posterior fossa, and clivus."""
     x, y = np.abs(points.x), points.y
@@ -232,7 +247,7 @@ def _measure_floor(points: Points, texture: Array) -> Array:
 def _paint_outside(
     head: Head, hu: Array, points: Points, depth: Array, cos: Array, sin: Array, texture: Array
 ) -> None:
-    outer = depth + np.float32(head.skull) * (1 + 0.18 * (sin * sin - cos * cos))
+    outer = depth + _measure_thickness(head, points, cos, sin)
     scalp = (
         outer + np.float32(head.scalp) * (1 + 0.35 * np.clip(sin, -0.4, 1) ** 2) + texture * np.float32(0.4)
     )
@@ -246,8 +261,8 @@ def _paint_outside(
         bulge = thickness * bump(points.distance((*where, z)) / np.float32(extent))
         scalp = scalp + np.float32(0.7) * bulge
     # Below the vault the outline narrows to the face in front and widens to the neck behind.
-    paint(hu, points.inside(scalp), 15.0)
-    paint(hu, points.inside(scalp - 1.8), -95 + 6 * texture)
+    paint(hu, points.inside(scalp), 35.0)
+    paint(hu, points.inside(scalp - 2.2), -95 + 6 * texture)
     muscle = np.clip(cos * cos - 0.55, 0, 1) * 2.2 * np.clip((82 - points.z) / 30, 0, 1)
     muscle += np.clip((sin - 0.55) * 2.2, 0, 1) * np.clip((34 - points.z) / 20, 0, 1) * 1.6
     paint(
@@ -265,12 +280,14 @@ def _paint_outside(
 
 def _paint_base(hu: Array, points: Points, depth: Array, texture: Array, cells: Array) -> None:
     """Paints what lies below the skull base: muscle, orbits, air spaces of nose, sinuses and throat."""
+    if points.lowest > 62:
+        return
     inner = points.inside(depth - 1) * points.inside((46 - points.z) / 2)
     tissue = np.where(texture > 0.7, np.float32(-80), np.float32(50)) + 4 * texture
     paint(hu, inner, tissue)
     side = points.mirrored()
     orbit = side.capsule((19, -38, 33), (31, -64, 34), (6, 17))
-    paint(hu, points.inside(orbit + 2.2) * np.clip((points.y + 74) / 6, 0, 1), 800)
+    paint(hu, points.inside(orbit + 2.2) * np.clip((points.y + 70) / 7, 0, 1), 800)
     paint(hu, points.inside(orbit) * (depth > -8), -80)
     muscles = np.minimum(np.abs(orbit - 4) * -1 + 1.6, (-50 - points.y) / 2)
     paint(hu, points.inside(muscles) * 0.8, 45)
@@ -431,6 +448,8 @@ def _paint_calcium(head: Head, hu: Array, points: Points, cavity: Array, edges: 
 
 
 def _paint_petrous(hu: Array, points: Points, cells: Array, depth: Array) -> None:
+    if points.lowest > 48:
+        return
     side = points.mirrored()
     ridge = side.capsule((11, 3, 30), (58, 25, 26), (4.5, 11))
     below = points.inside((33 - points.z) / 2)

@@ -25,26 +25,31 @@ class Span:
     """Between which coordinates the rows and columns of a plane lie, mm; it spares work far from a shape.
 
     Attributes:
-        columns: (2, W) least and greatest x of every column.
-        rows: (2, 2, H) least and greatest y, then z, of every row.
+        columns: (2, W) least and greatest x of every column, growing.
+        rows: (2, 2, H) least and greatest y, growing, then z, of every row.
     """
 
     columns: Array
     rows: Array
 
-    def block(self, low: Point, high: Point, *, mirrored: bool) -> tuple[slice, slice]:
+    def block(self, low: Point, high: Point, *, mirrored: bool = False) -> tuple[slice, slice]:
         """Returns the rows and columns that may meet a box widened by ``REACH``."""
         left = -high[0] if mirrored else low[0]
-        across = (self.columns[1] > left - REACH) & (self.columns[0] < high[0] + REACH)
-        down = np.ones(self.rows.shape[2], dtype=bool)
-        for (least, most), axis in zip(self.rows, (1, 2), strict=True):
-            down &= (most > low[axis] - REACH) & (least < high[axis] + REACH)
-        return _stretch(down), _stretch(across)
+        across = _between(self.columns, left - REACH, high[0] + REACH)
+        down = _between(self.rows[0], low[1] - REACH, high[1] + REACH)
+        least, most = self.rows[1]
+        ends = (down.start, max(down.start, down.stop - 1))
+        if down.start < down.stop and (
+            min(least[i] for i in ends) > high[2] + REACH or max(most[i] for i in ends) < low[2] - REACH
+        ):
+            down = slice(0, 0)
+        return down, across
 
 
-def _stretch(flags: NDArray[np.bool_]) -> slice:
-    where = np.flatnonzero(flags)
-    return slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, 0)
+def _between(bounds: Array, low: float, high: float) -> slice:
+    """Returns which of the growing intervals ``bounds`` (2, N) meet the one from ``low`` to ``high``."""
+    start, stop = int(bounds[1].searchsorted(low)), int(bounds[0].searchsorted(high))
+    return slice(min(start, bounds.shape[1] - 1), stop)
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,12 @@ class Points:
         rows = np.stack([np.sort(a[:, [0, -1]].T, axis=0) for a in (y, z)])
         return cls(x, y, z, float(np.linalg.norm(row)), Span(columns, rows))
 
+    def crop(self, block: tuple[slice, slice]) -> Points:
+        """Returns the points in a block of rows and columns."""
+        down, across = block
+        span = Span(self.span.columns[:, across], self.span.rows[:, :, down])
+        return replace(self, x=self.x[block], y=self.y[block], z=self.z[block], span=span)
+
     def moved(self, dx: Array | float, dy: Array | float, dz: Array | float) -> Points:
         """Returns the points shifted by so many mm, which is less than ``REACH``."""
         return replace(self, x=self.x + dx, y=self.y + dy, z=self.z + dz)
@@ -95,6 +106,11 @@ class Points:
     def mirrored(self) -> Points:
         """Returns the points with both halves laid on the left one, for paired structures."""
         return replace(self, x=np.abs(self.x), folded=True)
+
+    @property
+    def lowest(self) -> float:
+        """The least z in mm."""
+        return float(self.span.rows[1].min())
 
     def inside(self, depth: Array) -> Array:
         """Returns how much of each pixel is inside, 0 to 1, from the depth below a surface in mm."""

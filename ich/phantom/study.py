@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ich.phantom.bleeds import Bleed, paint_bleeds, sample_bleed, sample_push
-from ich.phantom.head import Head, draw_plane
+from ich.phantom.head import Head, draw_plane, find_head
 from ich.phantom.shapes import Array, Points, bump, paint
 from ich.schema import SUBTYPES
 
@@ -148,24 +148,39 @@ def _draw_slice(
     size: int,
 ) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
     normal = np.cross(orientation[:3], orientation[3:])
-    hu = np.zeros((size, size), dtype=np.float32)
-    covers: dict[str, Array] = {}
-    fields = head.fields.at(_place(scan, origin, orientation, size))
-    for offset in (-0.25, 0.25):  # two planes a slice make its partial volume
-        points = _place(scan, origin + offset * scan.thickness * normal, orientation, size)
-        plane = draw_plane(head, points, fields, sample_push(bleeds, points))
-        for subtype, cover in paint_bleeds(bleeds, plane).items():
-            covers[subtype] = covers.get(subtype, np.float32(0)) + 0.5 * cover
-        hu += 0.5 * plane.hu
+    hu = np.full((size, size), -1000, dtype=np.float32)
+    mask = np.zeros((size, size), dtype=np.uint8)
+    middle = _place(scan, origin, orientation, size)
+    block = find_head(head, middle)
+    if hu[block].size:
+        planes = [
+            _place(scan, origin + offset * scan.thickness * normal, orientation, size).crop(block)
+            for offset in (-0.25, 0.25)  # two planes a slice make its partial volume
+        ]
+        hu[block], mask[block] = _draw_planes(head, bleeds, head.fields.at(middle.crop(block)), planes)
     _paint_table(scan, hu, size)
     hu = cv2.GaussianBlur(hu, (0, 0), scan.sharpness)
     hu += _make_noise(rng, scan, hu)
-    mask = np.zeros((size, size), dtype=np.uint8)
-    for subtype, cover in covers.items():
-        blood = cover > 0.5
-        if blood.sum() * scan.spacing**2 >= MIN_AREA:
-            mask |= blood.astype(np.uint8) << np.uint8(SUBTYPES.index(subtype))
     return np.clip(np.rint(hu), -1024, 20000).astype(np.int16), mask
+
+
+def _draw_planes(
+    head: Head, bleeds: list[Bleed], fields: list[Array], planes: list[Points]
+) -> tuple[Array, NDArray[np.uint8]]:
+    """Returns the mean of parallel planes in HU, and the lesions that fill at least half of a pixel."""
+    hu = np.zeros_like(planes[0].x)
+    covers: dict[str, Array] = {}
+    for points in planes:
+        plane = draw_plane(head, points, fields, sample_push(bleeds, points))
+        for subtype, cover in paint_bleeds(bleeds, plane).items():
+            covers[subtype] = covers.get(subtype, np.float32(0)) + cover / len(planes)
+        hu += plane.hu / len(planes)
+    mask = np.zeros(hu.shape, dtype=np.uint8)
+    for subtype, cover in covers.items():
+        blood = cover >= 0.5
+        if blood.sum() * planes[0].edge ** 2 >= MIN_AREA:
+            mask |= blood.astype(np.uint8) << np.uint8(SUBTYPES.index(subtype))
+    return hu, mask
 
 
 def _place(scan: _Scan, origin: NDArray[np.float64], orientation: NDArray[np.float64], size: int) -> Points:

@@ -1,63 +1,33 @@
-"""A folder of DICOM slices to a table, the labels of a CSV file, and the two joined."""
+"""A folder of DICOM slices to a table, the labels of a CSV file, and the two joined.
+
+``files`` finds the files and reads their headers, ``labels`` the two forms of a label file.
+"""
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import multiprocessing
 import os
-import sys
 import tempfile
-import time
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
-from ich.dicom import Refusal, read_header
-from ich.schema import LABELS, SUBTYPES, ReadError, UserError
+from ich.dicom import Refusal
+from ich.index.files import REFUSED_DTYPES, STAMP, Stamps, list_files, read_headers
+from ich.index.labels import LABEL_KEYS, find_key, melt, parse_values, read_csv, split_ids
+from ich.schema import LABELS, SUBTYPES, UserError
 from ich.tables import INDEX_DTYPES, read_index, write_table
 
 DUPLICATE_UID = "duplicate_uid"
 """Code of a file that was refused because another, earlier by path, has its SOPInstanceUID."""
 
-REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
-
-LABEL_KEYS = ("SOPInstanceUID", "ID")
-"""Columns that may name the slice in a wide label file, the first that is there."""
-
 _VERSION = 1  # of the cache: raised when what a header yields changes
-_STAMP = ["path", "file_size", "mtime_ns"]
-_HEADER = [column for column in INDEX_DTYPES if column not in _STAMP]
 _ORDER = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "position", "InstanceNumber", "path"]
-_CHUNK = 200  # files
-_QUIET = 4000  # files that are read without a progress bar, in a few seconds
-_PATIENCE = 20.0  # seconds of reading that are worth starting processes, each of which imports torch
 # What these say may change while the file does not: a codec is installed, a permission given.
 _PASSING = [Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX]
-# DICOM files bear any suffix or none, so what cannot be one is named here.
-_OTHER_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffixes in (
-        "csv doc docx htm html json log md pdf tsv txt xls xlsx xml yaml yml",
-        "bmp gif jp2 jpeg jpg mha mhd nii nrrd png svg tif tiff webp",
-        "7z bz2 gz h5 hdf5 npy npz parquet pkl tar tfrecord zip",
-        "ckpt onnx pt pth py sh",
-    )
-    for suffix in suffixes.split()
-)
-
-
-_File = tuple[str, int, int]  # path, bytes, time of change in ns
 
 
 class Index(NamedTuple):
@@ -109,7 +79,7 @@ def build_index(
     Raises:
         UserError: If the folder is missing or holds no slice that can be read, or the index cannot be kept.
     """
-    files, closed = _list_files(root)
+    files, closed = list_files(root)
     if not files and closed.empty:
         raise UserError(f"data.root={root} holds no DICOM file; expected e.g. {root}/stage_2_train/ID_*.dcm")
     folder = locate_index(root) if index_dir is None else index_dir
@@ -118,11 +88,11 @@ def build_index(
     if len(kept.table) < len(cached.table):  # a file that went may have been the first of a pair
         kept = kept._replace(refused=kept.refused[kept.refused["code"] != DUPLICATE_UID])
     known = {*kept.table["path"], *kept.refused["path"]}
-    changed = sorted(files.keys() - known)
+    changed = files.keys() - known
     if not changed and closed.empty and len(known) == sum(map(len, cached)):
         return cached
-    fresh = _read_headers(root, [(path, *files[path]) for path in changed], workers, progress)
-    index = _merge(kept, *fresh, Index(_no_slices(), closed))
+    fresh = read_headers(root, {path: files[path] for path in changed}, workers, progress)
+    index = _merge(kept, *fresh, (_no_slices(), closed))
     if index.table.empty:
         codes = ", ".join(f"{code} {count}" for code, count in index.refused["code"].value_counts().items())
         first = index.refused.iloc[0]
@@ -148,52 +118,8 @@ def locate_index(root: Path) -> Path:
     return cache / "ich" / hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
 
 
-def _list_files(root: Path) -> tuple[dict[str, tuple[int, int]], pd.DataFrame]:
-    """Returns size and time of change by path, and as refused what cannot be looked at."""
-    if not root.is_dir():
-        raise UserError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}")
-    files: dict[str, tuple[int, int]] = {}
-    closed: list[tuple[str, str, str, int, int]] = []
-    folders, seen = deque([""]), set()
-    while folders:
-        folder = folders.popleft()
-        try:
-            status = (root / folder).stat()
-            if (status.st_dev, status.st_ino) in seen:  # reached through a link
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.name.startswith("."):
-                        continue
-                    if not _is_text(entry.name):
-                        closed.append((ascii(path), Refusal.UNREADABLE, "a name that is no text", -1, -1))
-                    elif entry.is_dir():
-                        (folders.append if entry.is_symlink() else folders.appendleft)(path)
-                    elif Path(entry.name).suffix.lower() not in _OTHER_SUFFIXES:
-                        files[path] = _stamp(entry)
-        except OSError as error:
-            detail = f"{type(error).__name__}: {error.strerror}"
-            closed.append((folder or ".", Refusal.UNREADABLE, detail, -1, -1))
-    return files, pd.DataFrame(closed, columns=list(REFUSED_DTYPES)).astype(REFUSED_DTYPES)
-
-
-def _is_text(name: str) -> bool:
-    """Whether a name can stand in a table: bytes that are no text are surrogates in Python."""
-    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
-
-
-def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
-    try:
-        status = entry.stat()
-    except OSError:  # such as a link to nothing: reading it will say so
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-def _is_current(table: pd.DataFrame, files: dict[str, tuple[int, int]]) -> NDArray[np.bool_]:
-    rows = zip(*(table[column].tolist() for column in _STAMP), strict=True)
+def _is_current(table: pd.DataFrame, files: Stamps) -> NDArray[np.bool_]:
+    rows = zip(*(table[column].tolist() for column in STAMP), strict=True)
     return np.array([files.get(path) == (size, time) for path, size, time in rows], dtype=bool)
 
 
@@ -227,68 +153,21 @@ def _write_cache(index: Index, folder: Path) -> None:
         ) from error
 
 
-def _read_headers(root: Path, files: list[_File], workers: int | None, progress: bool) -> Iterator[Index]:
-    """Reads in this process, and what would take it long in several."""
-    chunks = deque(files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK))
-    shown = progress and len(files) > _QUIET and sys.stderr.isatty()
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task("Reading headers", total=len(files))
-        start, pace = time.monotonic(), 0.0
-        while chunks and (workers == 1 or (not workers and pace * len(chunks) < _PATIENCE)):
-            chunk = chunks.popleft()
-            yield _read_chunk(root, chunk)
-            bar.advance(task, len(chunk))
-            pace = (time.monotonic() - start) * _CHUNK / bar.tasks[task].completed
-        for index in _read_in_processes(root, chunks, workers):
-            bar.advance(task, sum(map(len, index)))
-            yield index
-
-
-def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | None) -> Iterator[Index]:
-    if not chunks:
-        return
-    # Spawned, as a fork would copy the locks of torch's threads.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
-        try:
-            yield from pool.map(partial(_read_chunk, root), chunks)
-        except BrokenProcessPool as error:
-            raise UserError(
-                "a process that reads headers ended: in a script, start the work under "
-                "if __name__ == '__main__':; where memory is short, use one process (workers=1)"
-            ) from error
-
-
-def _read_chunk(root: Path, files: list[_File]) -> Index:
-    rows: list[tuple[Any, ...]] = []
-    refused: list[tuple[Any, ...]] = []
-    for path, size, changed in files:
-        try:
-            header = read_header(root / path)
-            rows.append((path, size, changed, *(getattr(header, column) for column in _HEADER)))
-        except ReadError as error:
-            refused.append((path, str(error.code), error.detail, size, changed))
-    return Index(
-        pd.DataFrame(rows, columns=[*_STAMP, *_HEADER]).astype(INDEX_DTYPES)[list(INDEX_DTYPES)],
-        pd.DataFrame(refused, columns=list(REFUSED_DTYPES)).astype(REFUSED_DTYPES),
-    )
-
-
 def _no_slices() -> pd.DataFrame:
     return pd.DataFrame(columns=list(INDEX_DTYPES)).astype(INDEX_DTYPES)
 
 
-def _merge(*indexes: Index) -> Index:
+def _merge(*indexes: tuple[pd.DataFrame, pd.DataFrame]) -> Index:
     """Joins and orders indexes; of files with one SOPInstanceUID the first by path stays."""
-    table = pd.concat([index.table for index in indexes]).sort_values("path")
+    tables, refusals = zip(*indexes, strict=True)
+    table = pd.concat(tables).sort_values("path")
     doubled = table["SOPInstanceUID"].duplicated()
     first = table[~doubled].set_index("SOPInstanceUID")["path"]
-    seconds = table.loc[doubled, _STAMP].assign(
+    seconds = table.loc[doubled, STAMP].assign(
         code=DUPLICATE_UID,
         detail="has the SOPInstanceUID of " + table.loc[doubled, "SOPInstanceUID"].map(first),
     )
-    refused = pd.concat([*(index.refused for index in indexes), seconds[list(REFUSED_DTYPES)]])
+    refused = pd.concat([*refusals, seconds[list(REFUSED_DTYPES)]])
     return Index(
         table[~doubled].sort_values(_ORDER, ignore_index=True),
         refused.sort_values("path", ignore_index=True).astype(REFUSED_DTYPES),
@@ -315,7 +194,7 @@ def find_labels(root: Path) -> Path:
 
 def _holds_labels(path: Path) -> bool:
     try:
-        return _find_key(_read_csv(path, nrows=0)) is not None
+        return find_key(read_csv(path, nrows=0)) is not None
     except UserError:
         return False
 
@@ -334,8 +213,8 @@ def read_labels(path: Path) -> pd.DataFrame:
         UserError: If the file cannot be read or has other columns, an unknown subtype, labels other than
             0 and 1, or labels that contradict each other.
     """
-    table = _read_csv(path)
-    key = _find_key(table)
+    table = read_csv(path)
+    key = find_key(table)
     if key is None:
         raise UserError(
             f"{path} has the columns {', '.join(map(ascii, table.columns[:8]))}; expected ID and Label, or "
@@ -343,9 +222,11 @@ def read_labels(path: Path) -> pd.DataFrame:
         )
     if table.empty:
         raise UserError(f"{path} holds no label")
-    uids, columns, values = _split_ids(table, path) if "Label" in table else _melt(table, key, path)
-    labels = _parse_values(values, uids, columns, path)
+    uids, columns, values = split_ids(table, path) if "Label" in table else melt(table, key, path)
+    labels = parse_values(values, uids, columns, path)
     codes, names = pd.factorize(uids)
+    if "" in names:
+        raise UserError(f"{path} has labels without a {key}; complete or remove them")
     wide = np.full((len(names), len(LABELS)), np.nan, dtype=np.float32)
     wide[codes, columns] = labels
     kept = wide[codes, columns]
@@ -360,79 +241,10 @@ def read_labels(path: Path) -> pd.DataFrame:
     return pd.DataFrame(wide, index=pd.Index(names, name="SOPInstanceUID"), columns=list(LABELS))
 
 
-def _read_csv(path: Path, nrows: int | None = None) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype="str", keep_default_na=False, compression=None, nrows=nrows)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as CSV: {error}") from error
-
-
-def _find_key(table: pd.DataFrame) -> str | None:
-    """Returns the column that names the slice, or None if the table holds no labels."""
-    if "Label" in table:
-        return "ID" if "ID" in table else None
-    keys = [key for key in LABEL_KEYS if key in table]
-    return keys[0] if keys and any(label in table for label in LABELS) else None
-
-
-_Long = tuple["pd.Series[str]", NDArray[np.int64], "pd.Series[str]"]
-
-
-def _split_ids(table: pd.DataFrame, path: Path) -> _Long:
-    """Long form to slices, numbers of labels and values, label by label."""
-    with_label = [table[table["ID"].str.endswith(f"_{label}")] for label in LABELS]
-    counts = [len(rows) for rows in with_label]
-    if sum(counts) < len(table):
-        known = pd.concat(with_label).index
-        name = str(table["ID"].drop(known).iloc[0])
-        raise UserError(f"{path} holds the ID {name!r}: {_suggest(name.rpartition('_')[2])}")
-    names = (
-        rows["ID"].str.slice(stop=-len(label) - 1) for rows, label in zip(with_label, LABELS, strict=True)
-    )
-    return (
-        pd.concat(names, ignore_index=True),
-        np.repeat(np.arange(len(LABELS)), counts),
-        pd.concat([rows["Label"] for rows in with_label], ignore_index=True),
-    )
-
-
-def _melt(table: pd.DataFrame, key: str, path: Path) -> _Long:
-    """Wide form to slices, numbers of labels and values, a row each."""
-    for column in table.columns.difference([*LABELS, key]):
-        near = difflib.get_close_matches(column.strip().lower(), LABELS, n=1, cutoff=0.85)
-        if near and near[0] not in table:
-            raise UserError(f"{path} has the column {column!r}: {_suggest(column)}")
-    present = [number for number, label in enumerate(LABELS) if label in table]
-    columns = np.tile(np.array(present), len(table))
-    uids = table[key].repeat(len(present)).reset_index(drop=True)
-    values = table[[LABELS[number] for number in present]].to_numpy().ravel()
-    return uids, columns, pd.Series(values, dtype="str")
-
-
-def _suggest(name: str) -> str:
-    near = difflib.get_close_matches(name.strip().lower(), LABELS, n=1, cutoff=0.0)
-    return f"{name!r} is no label; nearest is {near[0]}, of {', '.join(LABELS)}"
-
-
-def _parse_values(
-    values: pd.Series[str], uids: pd.Series[str], columns: NDArray[np.int64], path: Path
-) -> NDArray[np.float32]:
-    numbers, texts = pd.factorize(values)
-    parsed = pd.to_numeric(pd.Series(texts).str.strip(), errors="coerce").to_numpy(dtype=np.float32)
-    wrong = np.array([bool(text.strip()) for text in texts]) & ~np.isin(parsed, (0, 1))
-    if wrong.any():
-        row = int(np.argmax(wrong[numbers]))
-        raise UserError(
-            f"{path} has the label {values.iloc[row]!r} for {LABELS[columns[row]]} of {uids.iloc[row]}: "
-            "expected 0, 1 or nothing"
-        )
-    return np.asarray(parsed[numbers])
-
-
 def _refuse(names: Any, what: str, path: Path) -> None:
     if len(names):
         examples = ", ".join(map(str, names[:5]))
-        raise UserError(f"{path} gives {len(names)} slices {what}: {examples}; correct or remove them")
+        raise UserError(f"{path} has {what}, for {len(names)} of its slices: {examples}; correct them")
 
 
 def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, JoinCounts]:

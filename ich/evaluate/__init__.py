@@ -3,13 +3,16 @@
 Everything here is a function of the predictions table of ``ich.tables`` alone: no model, no GPU, no disk.
 Intervals are 95 % percentile intervals of a bootstrap over patients (Efron and Tibshirani, An Introduction
 to the Bootstrap, 1993, chapter 13): the slices of one patient are not independent of each other.
+
+``areas`` computes AUROC and average precision, ``estimate`` draws the patients; what a table and two tables
+are summed up to stands here.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +21,8 @@ from numpy.typing import ArrayLike, NDArray
 from rich import box
 from rich.table import Table
 
+from ich.evaluate.areas import Ranking
+from ich.evaluate.estimate import Estimate, bootstrap, to_plain
 from ich.schema import LABEL_WEIGHTS, LABELS, SUBTYPES, UserError
 from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, require_columns
 
@@ -28,23 +33,6 @@ EPSILON = 1e-15
 """Probabilities are clipped to [EPSILON, 1 - EPSILON] before the logarithm, as the RSNA 2019 metric does."""
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval; NaN where it is not available.
-
-    It formats like a float, ``f"{estimate:.3f}"``: ``0.912 (0.880-0.940)``, or ``n/a``.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __format__(self, spec: str) -> str:
-        if math.isnan(self.value):
-            return "n/a"
-        return f"{self.value:{spec}} ({self.low:{spec}}-{self.high:{spec}})"
 
 
 @dataclass(frozen=True)
@@ -92,7 +80,7 @@ class Summary:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values fit for JSON: an estimate as ``x`` and ``x_interval``, None for NaN."""
-        return _plain_fields(self)
+        return to_plain(self)
 
 
 @dataclass(frozen=True)
@@ -118,35 +106,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values fit for JSON: an estimate as ``x`` and ``x_interval``, None for NaN."""
-        return _plain_fields(self)
-
-
-def auroc(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Area under the receiver operating characteristic, exact with ties.
-
-    Args:
-        target: (N,) 0 or 1; NaN where unknown, which leaves the slice out.
-        prob: (N,) scores, higher for 1.
-        weight: (N,) weights of 0 or more; each slice once without it.
-
-    Returns:
-        The area, or NaN where one class is absent.
-    """
-    return _score(target, prob, weight)[0]
-
-
-def average_precision(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Average precision, the sum over thresholds of the gain in recall times the precision.
-
-    Args:
-        target: (N,) 0 or 1; NaN where unknown, which leaves the slice out.
-        prob: (N,) scores, higher for 1.
-        weight: (N,) weights of 0 or more; each slice once without it.
-
-    Returns:
-        The average precision, or NaN where one class is absent.
-    """
-    return _score(target, prob, weight)[1]
+        return to_plain(self)
 
 
 def summarize(
@@ -169,7 +129,7 @@ def summarize(
         UserError: If the table is none, is empty, has a slice twice or holds impossible values.
     """
     scores = _Scores(predictions)
-    estimates = _bootstrap(scores, scores.patients, replicates, seed)
+    estimates = bootstrap(scores, scores.patients, replicates, seed)
     constant = scores.prevalences if prevalences is None else _check_prevalences(prevalences)
     loss, weight = _loss_terms(scores.target, np.broadcast_to(constant, scores.target.shape))
     labels = {
@@ -213,7 +173,7 @@ def compare(a: pd.DataFrame, b: pd.DataFrame, *, replicates: int = 1000, seed: i
             f"the two predictions tables differ in the targets of {others} slices: "
             "make both from the same labels"
         )
-    estimates = _bootstrap(
+    estimates = bootstrap(
         lambda counts: scores_a(counts) - scores_b(counts), scores_a.patients, replicates, seed
     )
     once = np.ones(scores_a.patients)
@@ -277,38 +237,6 @@ def _summarize_label(
     )
 
 
-class _Ranking:
-    """The known slices of a label from the highest probability down, with the ties of each positive.
-
-    Only sums up to the first slice of a positive's probability and past the last one enter the figures, so
-    that another weighting costs one gather and one running sum.
-    """
-
-    def __init__(self, target: Floats, prob: Floats) -> None:
-        known = np.flatnonzero(~np.isnan(target))
-        self.rows = known[np.argsort(-prob[known], kind="stable")]
-        falling, positive = -prob[self.rows], target[self.rows] == 1
-        self.positives = np.flatnonzero(positive)
-        self.start = np.searchsorted(falling, falling[self.positives], "left")
-        self.stop = np.searchsorted(falling, falling[self.positives], "right")
-        before = np.concatenate([[0], np.cumsum(positive)])
-        self.positive_start, self.positive_stop = before[self.start], before[self.stop]
-
-    def score(self, weight: Floats) -> tuple[float, float]:
-        """Returns AUROC and average precision for (K,) weights in the order of ``rows``."""
-        own = weight[self.positives]
-        total, hits = (np.concatenate([[0.0], np.cumsum(values)]) for values in (weight, own))
-        positives, negatives = hits[-1], total[-1] - hits[-1]
-        if not (positives > 0 and negatives > 0):
-            return math.nan, math.nan
-        above = total[self.start] - hits[self.positive_start]  # negatives that rank higher
-        reached = total[self.stop]
-        above_or_level = reached - hits[self.positive_stop]
-        precision = np.divide(hits[self.positive_stop], reached, out=np.zeros_like(own), where=reached > 0)
-        area = 1 - own @ (above + above_or_level) / (2 * positives * negatives)
-        return float(area), float(own @ precision / positives)
-
-
 class _Scores:
     """A predictions table made ready to be scored again and again with patients drawn anew.
 
@@ -322,7 +250,7 @@ class _Scores:
         self.codes, names = pd.factorize(predictions["PatientID"])
         self.patients = len(names)
         probs = predictions[list(PROB_COLUMNS)].to_numpy(np.float64)
-        self.rankings = [_Ranking(self.target[:, i], probs[:, i]) for i in range(len(LABELS))]
+        self.rankings = [Ranking(self.target[:, i], probs[:, i]) for i in range(len(LABELS))]
         self.ranked_codes = [self.codes[ranking.rows] for ranking in self.rankings]
         self.loss, self.weight = (
             np.bincount(self.codes, weights=terms, minlength=self.patients)
@@ -348,26 +276,6 @@ class _Scores:
         return np.concatenate([pairs[:, 0], pairs[:, 1], [mean, loss]])
 
 
-def _bootstrap(
-    statistic: Callable[[Floats], Floats], patients: int, replicates: int, seed: int
-) -> list[Estimate]:
-    if replicates < 1:
-        raise UserError(f"replicates={replicates}: expected at least 1")
-    rng = np.random.default_rng(seed)
-    draws = (rng.integers(patients, size=patients) for _ in range(replicates))
-    samples = np.array([statistic(np.bincount(d, minlength=patients).astype(np.float64)) for d in draws])
-    values = statistic(np.ones(patients))
-    return [_estimate(value, sample) for value, sample in zip(values, samples.T, strict=True)]
-
-
-def _estimate(value: float, sample: Floats) -> Estimate:
-    sample = sample[~np.isnan(sample)]
-    if math.isnan(value) or not sample.size:
-        return Estimate(float(value), math.nan, math.nan)
-    low, high = np.percentile(sample, [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))
-
-
 def _loss_terms(target: Floats, probs: Floats) -> tuple[Floats, Floats]:
     """(N,) weighted cross-entropy of each slice over its known labels, and (N,) the sum of their weights."""
     known = ~np.isnan(target)
@@ -375,12 +283,6 @@ def _loss_terms(target: Floats, probs: Floats) -> tuple[Floats, Floats]:
     entropy = -np.where(target == 1, np.log(clipped), np.log1p(-clipped))
     weights = np.where(known, np.asarray(LABEL_WEIGHTS), 0.0)
     return np.where(known, weights * entropy, 0.0).sum(axis=1), weights.sum(axis=1)
-
-
-def _score(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None) -> tuple[float, float]:
-    ranking = _Ranking(np.asarray(target, np.float64), np.asarray(prob, np.float64))
-    weights = np.ones(np.shape(target)) if weight is None else np.asarray(weight, np.float64)
-    return ranking.score(weights[ranking.rows])
 
 
 def _check(predictions: pd.DataFrame) -> None:
@@ -430,23 +332,3 @@ def _align(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
 
 def _ratio(numerator: float, denominator: float) -> float:
     return float(numerator / denominator) if denominator > 0 else math.nan
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return _plain_fields(value) if is_dataclass(value) else value
-
-
-def _plain_fields(figures: Any) -> dict[str, Any]:
-    plain: dict[str, Any] = {}
-    for name in (field.name for field in fields(figures)):
-        value = getattr(figures, name)
-        if isinstance(value, Estimate):
-            plain[name] = _plain(value.value)
-            plain[f"{name}_interval"] = [_plain(value.low), _plain(value.high)]
-        else:
-            plain[name] = _plain(value)
-    return plain

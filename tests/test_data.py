@@ -1,0 +1,259 @@
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from torch import nn
+
+from ich.augment import Augment
+from ich.data import HeadCTDataModule
+from ich.data.order import balance_weights, draw_order
+from ich.data.slices import resize_hu
+from ich.schema import LABELS, InputSpec, ReadError, UserError
+
+SMALL = InputSpec(size=64)
+
+
+def make(root: Path, spec: InputSpec = SMALL, **kwargs) -> HeadCTDataModule:
+    datamodule = HeadCTDataModule(str(root), spec, **{"num_workers": 0, "batch_size": 8, **kwargs})
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def receive(datamodule: HeadCTDataModule, batch: dict) -> dict:
+    """What a LightningModule is given, on the CPU."""
+    batch = datamodule.on_before_batch_transfer(batch, 0)
+    return datamodule.on_after_batch_transfer(batch, 0)
+
+
+def read_reference(path: Path) -> np.ndarray:
+    """HU by pydicom alone, with the RSNA quirk by hand and padding as air."""
+    with pydicom.config.disable_value_validation():
+        ds = pydicom.dcmread(path)
+        stored, slope, intercept = ds.pixel_array.astype(np.int32), ds.RescaleSlope, ds.RescaleIntercept
+    if ds.BitsStored == 12 and ds.PixelRepresentation == 0 and intercept > -100:
+        stored = stored + 1000
+        stored[stored >= 4096] -= 4096
+        intercept = -1000
+    return np.maximum(stored * float(slope) + float(intercept), -1024)
+
+
+@pytest.fixture
+def copy(phantom: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(phantom, tmp_path / "phantom"))
+
+
+class Stranger(LightningModule):
+    """Somebody else's module, which knows nothing but the batch."""
+
+    def __init__(self, channels: int = 3) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten(), nn.Linear(16 * channels, 6))
+
+    def training_step(self, batch, batch_idx):
+        target = batch["target"]
+        loss = nn.functional.binary_cross_entropy_with_logits(
+            self.net(batch["image"]), target.nan_to_num(), reduction="none"
+        )
+        return loss[target.isfinite()].mean()
+
+    def validation_step(self, batch, batch_idx):
+        assert batch["image"].shape[1:] == (3, 64, 64)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def test_batch_has_the_documented_keys_shapes_and_types(phantom: Path) -> None:
+    datamodule = make(phantom)
+    batch = receive(datamodule, next(iter(datamodule.train_dataloader())))
+    assert set(batch) == {"image", "target", "row"}
+    assert batch["image"].shape == (8, 3, 64, 64)
+    assert batch["image"].dtype == torch.float32
+    assert batch["target"].shape == (8, 6)
+    assert batch["target"].dtype == torch.float32
+    assert batch["row"].dtype == torch.int64
+    rows = datamodule.table.iloc[batch["row"].numpy()]
+    np.testing.assert_array_equal(batch["target"].numpy(), rows[list(LABELS)].to_numpy(np.float32))
+
+
+def test_image_is_the_windowed_slice_that_pydicom_reads(phantom: Path) -> None:
+    spec = InputSpec(size=64, windows=("brain", (80.0, 200.0)), normalisation="unit")
+    datamodule = make(phantom, spec)
+    batch = receive(datamodule, next(iter(datamodule.test_dataloader())))
+    for image, row in zip(batch["image"].numpy(), batch["row"].tolist(), strict=True):
+        hu = read_reference(phantom / datamodule.table["path"][row])
+        brain = np.clip((hu - 40) / 80 + 0.5, 0, 1)
+        subdural = np.clip((hu - 80) / 200 + 0.5, 0, 1)
+        np.testing.assert_allclose(image, np.stack([brain, subdural]), atol=0.5 / 80 + 1e-6)
+
+
+def test_somebody_elses_module_trains_as_it_is(phantom: Path) -> None:
+    trainer = Trainer(
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(Stranger(), datamodule=HeadCTDataModule(str(phantom), SMALL, num_workers=0))
+    assert trainer.global_step > 0
+
+
+def test_learnable_windows_leave_hu_to_the_model(phantom: Path) -> None:
+    datamodule = make(phantom, InputSpec(size=64, learnable=True))
+    batch = receive(datamodule, next(iter(datamodule.val_dataloader())))
+    assert set(batch) == {"hu", "target", "row"}
+    assert batch["hu"].shape == (8, 1, 64, 64)
+    assert batch["hu"].dtype == torch.int16
+
+
+def test_neighbours_are_the_slices_beside_it_and_repeat_at_the_ends(phantom: Path) -> None:
+    datamodule = make(phantom, InputSpec(size=64, neighbours=1, learnable=True))
+    table = datamodule.table
+    for batch in datamodule.test_dataloader():
+        for hu, row in zip(batch["hu"].numpy(), batch["row"].tolist(), strict=True):
+            series = table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"][row]]
+            place = series["position"].rank().loc[row]
+            beside = [
+                series.index[(series["position"].rank() == np.clip(place + step, 1, len(series)))][0]
+                for step in (-1, 0, 1)
+            ]
+            expected = [read_reference(phantom / table["path"][r]) for r in beside]
+            np.testing.assert_allclose(hu, np.stack(expected), atol=0.5)
+
+
+def test_order_and_augmentation_depend_on_seed_and_epoch_but_not_on_workers(phantom: Path) -> None:
+    augment = Augment(flip=0.5, rotate=20, noise_hu=5)
+    batches = {
+        workers: list(make(phantom, augment=augment, num_workers=workers).train_dataloader())
+        for workers in (0, 2)
+    }
+    assert len(batches[0]) == len(batches[2]) > 2
+    for alone, shared in zip(batches[0], batches[2], strict=True):
+        assert torch.equal(alone["row"], shared["row"])
+        assert torch.equal(alone["hu"], shared["hu"])
+    rows = np.arange(100)
+    assert np.array_equal(draw_order(rows, 0, 1), draw_order(rows, 0, 1))
+    assert not np.array_equal(draw_order(rows, 0, 1), draw_order(rows, 0, 2))
+    assert not np.array_equal(draw_order(rows, 0, 1), draw_order(rows, 1, 1))
+    assert np.array_equal(np.sort(draw_order(rows, 0, 1)), rows)
+
+
+def test_evaluation_parts_are_not_augmented_and_keep_their_order(phantom: Path) -> None:
+    plain = list(make(phantom).val_dataloader())
+    augmented = list(make(phantom, augment=Augment(rotate=90)).val_dataloader())
+    assert all(torch.equal(a["hu"], b["hu"]) for a, b in zip(plain, augmented, strict=True))
+    rows = torch.cat([batch["row"] for batch in plain])
+    assert torch.equal(rows, rows.sort().values)
+
+
+def test_balanced_sampling_draws_rare_labels_more_often() -> None:
+    target = np.zeros((1000, 6), dtype=np.float32)
+    target[:10, [0, 5]] = 1
+    target[10:20, 0] = np.nan
+    weights = balance_weights(target)
+    drawn = draw_order(np.arange(1000), 0, 0, weights)
+    # By hand: ten positives weigh 1/sqrt(10), 990 negatives 1/sqrt(990): 9 % of the draws.
+    expected = 10 / np.sqrt(10) / (10 / np.sqrt(10) + 990 / np.sqrt(990))
+    assert np.mean(drawn < 10) == pytest.approx(expected, abs=0.03)
+
+
+def test_parts_share_no_patient_and_folds_partition_the_patients(phantom: Path) -> None:
+    tested: list[str] = []
+    for fold in range(3):
+        table = make(phantom, fold=fold, folds=3).table
+        patients = {part: set(rows["PatientID"]) for part, rows in table.groupby("part")}
+        assert not patients["train"] & patients["test"]
+        assert not patients["train"] & patients["val"]
+        tested += patients["test"]
+    assert sorted(tested) == sorted(set(table["PatientID"]))
+
+
+def test_split_file_and_sample_are_honoured(phantom: Path, tmp_path: Path) -> None:
+    datamodule = make(phantom, limit_slices=100, seed=5)
+    table = datamodule.table
+    assert 40 <= len(table) <= 100
+    full = make(phantom).table
+    assert full.groupby("PatientID").size().loc[table["PatientID"].unique()].sum() == len(table)
+    assert make(phantom, limit_slices=100, seed=5).table.equals(table)
+    patients = full["PatientID"].unique()
+    parts = ["train"] * (len(patients) - 2) + ["val", "test"]
+    pd.DataFrame({"PatientID": patients, "part": parts}).to_csv(tmp_path / "split.csv", index=False)
+    given = make(phantom, split=str(tmp_path / "split.csv"))
+    assert set(given.part("test")["PatientID"]) == {patients[-1]}
+
+
+def damage(root: Path, rows: pd.DataFrame, count: int) -> list[str]:
+    """Cuts the pixels of files short while their size stays, so that only reading tells."""
+    paths = [root / path for path in rows["path"].head(count)]
+    for path in paths:
+        content = path.read_bytes()
+        mark = content.rindex(b"\xe0\x7f\x10\x00")
+        path.write_bytes(content[:mark] + b"\0" * (len(content) - mark))
+    return [str(path) for path in paths]
+
+
+def test_unreadable_slice_stops_with_its_name_unless_tolerated(copy: Path, caplog) -> None:
+    datamodule = make(copy)
+    (name,) = damage(copy, datamodule.part("val"), 1)
+    with pytest.raises(ReadError, match=Path(name).name):
+        [receive(datamodule, batch) for batch in datamodule.val_dataloader()]
+    tolerant = HeadCTDataModule(str(copy), SMALL, num_workers=2, batch_size=8, tolerate=1)
+    tolerant._table, tolerant._arrays = datamodule._table, datamodule._arrays
+    with caplog.at_level(logging.WARNING):
+        batches = [receive(tolerant, batch) for batch in tolerant.val_dataloader()]
+    assert sum(len(batch["row"]) for batch in batches) == len(datamodule.part("val")) - 1
+    assert len(tolerant.unread) == 1
+    assert "left out" in caplog.text
+
+
+def test_unknown_labels_stay_unknown(copy: Path) -> None:
+    labels = pd.read_csv(copy / "stage_2_train.csv")
+    labels.loc[labels["ID"].str.endswith("_epidural"), "Label"] = np.nan
+    labels.to_csv(copy / "stage_2_train.csv", index=False)
+    datamodule = make(copy)
+    batch = next(iter(datamodule.train_dataloader()))
+    assert batch["target"][:, 0].isnan().all()
+    assert batch["target"][:, 5].isfinite().all()
+    assert np.isfinite(datamodule.prevalences()).all()
+
+
+def test_label_without_positives_is_named(copy: Path, caplog) -> None:
+    labels = pd.read_csv(copy / "stage_2_train.csv")
+    labels.loc[labels["ID"].str.endswith("_epidural"), "Label"] = 0
+    labels.to_csv(copy / "stage_2_train.csv", index=False)
+    with caplog.at_level(logging.WARNING):
+        make(copy)
+    assert "epidural" in caplog.text
+
+
+def test_workers_hold_no_object_for_each_slice(phantom: Path) -> None:
+    dataset = make(phantom).train_dataloader().dataset
+    assert all(not column.dtype.hasobject for column in dataset.arrays)
+
+
+def test_slices_that_are_not_square_keep_their_shape() -> None:
+    hu = np.full((100, 50), 40, dtype=np.int16)
+    square = resize_hu(hu, 50)
+    assert square.shape == (50, 50)
+    np.testing.assert_array_equal(square[:, 13:37], 40)
+    np.testing.assert_array_equal(square[:, [0, 11, 38, 49]], -1024)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"sampling": "fair"}, "data.sampling=fair"),
+        ({"batch_size": 0}, "data.batch_size=0"),
+        ({"fold": 9}, "data.fold=9"),
+    ],
+)
+def test_arguments_out_of_range_are_refused(phantom: Path, arguments: dict, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        make(phantom, **arguments)
