@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
-from torch import Tensor
+if TYPE_CHECKING:  # a type alone, and torch takes seconds that reading headers need not wait for
+    from torch import Tensor
 
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 """The five subtypes of hemorrhage, spelled and ordered as in the RSNA 2019 label file."""

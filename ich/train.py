@@ -47,6 +47,13 @@ log = logging.getLogger("ich")
 
 DISCLAIMER = "Research use only; not a medical device"
 
+NO_NEWS = (
+    ".*does not have many workers",
+    "Checkpoint directory .* exists and is not empty",  # so it is where a run goes on
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
+)
+"""Warnings of Lightning that tell a user of this program nothing."""
+
 TARGETS: tuple[Callable[..., Any], ...] = (
     HeadCTDataModule,
     InputSpec,
@@ -362,8 +369,10 @@ def main() -> None:
     """Runs a training, or with ``-m`` several, from the command line's ``key=value`` arguments."""
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
     log.setLevel(logging.INFO)
-    log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    if not log.handlers:
+        log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
+    for known in NO_NEWS:
+        warnings.filterwarnings("ignore", message=known)
     register_signatures()
     hydra.main(version_base="1.3", config_path=str(find_conf()), config_name="config")(run_job)()
     if _failures:

@@ -139,7 +139,7 @@ def _write_whole(out: Path, parameters: dict[str, Any]) -> None:
         (whole / MANIFEST).write_text(json.dumps(parameters, indent=1) + "\n")
         whole.chmod(0o755)
         try:
-            os.replace(whole, out)
+            whole.replace(out)
         except OSError:  # another process may have made the same one meanwhile
             if not _holds(out, parameters):
                 raise
@@ -188,7 +188,7 @@ def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[s
             series=_make_uid(rng, conformant),
             frame=_make_uid(rng, conformant),
             number=k,
-            encoding=Encoding.sample(rng, conformant=conformant),
+            encoding=Encoding.sample(rng, number + k, conformant=conformant),
             conformant=conformant,
         )
         for i, mask in enumerate(study.mask):
@@ -208,7 +208,7 @@ def _make_id(rng: np.random.Generator) -> str:
 
 
 def _make_uid(rng: np.random.Generator, conformant: bool) -> str:
-    """Returns a UID under the root for UUIDs (DICOM PS3.5 B.2), or an identifier as the RSNA data has them."""
+    """Returns a UID of the root for UUIDs (DICOM PS3.5 B.2), or an identifier as in the RSNA data."""
     if not conformant:
         return _make_id(rng)
     return f"2.25.{int.from_bytes(rng.bytes(15), 'big')}"

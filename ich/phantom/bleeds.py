@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ich.phantom.head import CENTER_Z, Head, Plane
-from ich.phantom.shapes import Array, Points, bump, paint
+from ich.phantom.anatomy import Plane
+from ich.phantom.head import CENTER_Z, Head
+from ich.phantom.shapes import Array, Point, Points, bump, paint
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
     if rng.random() < 0.2:
         return _sample_parafalcine(rng)
     angle = _sample_angle(rng, 0.5)
-    half = 1 - np.cos(rng.uniform(0.95, 1.5))
+    half = float(1 - np.cos(rng.uniform(0.95, 1.5)))
     z, extent = rng.uniform(75, 95), rng.uniform(38, 60)
     thickness = np.float32(rng.uniform(6, 12))
 
@@ -115,8 +116,8 @@ def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
 
 
 def _sample_parafalcine(rng: np.random.Generator) -> Bleed:
-    side, thickness = rng.choice([-1.0, 1.0]), np.float32(rng.uniform(3, 5.5))
-    y, z = rng.choice([-45.0, 40.0]), rng.uniform(88, 105)
+    side, thickness = float(rng.choice([-1.0, 1.0])), np.float32(rng.uniform(3, 5.5))
+    y, z = float(rng.choice([-45.0, 40.0])), rng.uniform(88, 105)
 
     def cover(plane: Plane) -> Array:
         x = plane.points.x * np.float32(side)
@@ -145,14 +146,15 @@ def _sample_subarachnoid(rng: np.random.Generator, head: Head) -> Bleed:
         near = bump(plane.points.distance(center) / extent)
         fold = plane.points.inside(width - plane.sulcus) * plane.points.inside((20 - plane.depth) / 2)
         film = plane.points.inside(np.float32(1.6) - plane.depth)
-        return np.clip(3.5 * near, 0, 1) * np.maximum(fold, film)
+        return np.asarray(np.clip(3.5 * near, 0, 1) * np.maximum(fold, film))
 
     return Bleed("subarachnoid", hu, center, 0.0, convex)
 
 
 def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:
-    side = rng.choice([-1.0, 1.0])
+    side = float(rng.choice([-1.0, 1.0]))
     place = rng.random()
+    center: Point
     if place < 0.4:
         center = (side * rng.uniform(20, 28), rng.uniform(-12, 12), rng.uniform(62, 74))
         size = rng.uniform(9, 18)
@@ -165,11 +167,11 @@ def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:
             (side * rng.uniform(8, 30), rng.uniform(38, 52), rng.uniform(16, 32)),
             rng.uniform(9, 14),
         )
-    radii = tuple(size * rng.uniform(0.8, 1.25, 3))
+    a, b, c = (size * rng.uniform(0.8, 1.25) for _ in range(3))
     rim = np.float32(rng.uniform(4, 9))
 
     def depth(plane: Plane) -> Array:
-        return plane.points.ellipsoid(center, radii) + 1.6 * plane.edges
+        return plane.points.ellipsoid(center, (a, b, c)) + 1.6 * plane.edges
 
     return Bleed(
         "intraparenchymal",
@@ -181,8 +183,8 @@ def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:
     )
 
 
-def _sample_intraventricular(rng: np.random.Generator, head: Head) -> Bleed:
-    hu, side = rng.uniform(58, 78), rng.choice([-1.0, 1.0])
+def _sample_intraventricular(rng: np.random.Generator, _: Head) -> Bleed:
+    hu, side = rng.uniform(58, 78), float(rng.choice([-1.0, 1.0]))
     if rng.random() < 0.5:
         level = np.float32(rng.uniform(22, 34))
 

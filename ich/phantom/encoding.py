@@ -45,16 +45,12 @@ class Encoding:
     implicit: bool
 
     @classmethod
-    def sample(cls, rng: np.random.Generator, *, conformant: bool) -> Encoding:
-        """Draws an encoding; a conformant one is never wrapped."""
-        windows, implicit, padded = (bool(flag) for flag in rng.random(3) < 0.5)
-        kind = rng.random() * (0.8 if conformant else 1.0)
-        if kind < 0.4:
-            return cls(12, False, -1024, False, False, windows, implicit)
-        if kind < 0.8:
-            intercept = int(rng.choice([0, -1000, -1024]))
-            return cls(16, True, intercept, False, padded, windows, implicit)
-        return cls(12, False, int(rng.choice([0, 1])), True, False, windows, implicit)
+    def sample(cls, rng: np.random.Generator, number: int, *, conformant: bool) -> Encoding:
+        """Draws the encoding of series ``number``: the kinds in turn, the wrapped one unless conformant."""
+        padded, windows, implicit = (bool(flag) for flag in rng.random(3) < 0.5)
+        kinds = _KINDS[:-1] if conformant else _KINDS
+        bits, signed, intercept, wrapped = kinds[number % len(kinds)]
+        return cls(bits, signed, intercept, wrapped, signed and padded, windows, implicit)
 
     def store(self, hu: NDArray[np.int16]) -> NDArray[np.int16] | NDArray[np.uint16]:
         """Returns the stored values of a slice, (H, W): HU that do not fit are cut off."""
@@ -68,6 +64,17 @@ class Encoding:
         if self.padded:
             value[_outside_circle(len(hu))] = PADDING
         return np.clip(value, -(2**15), 2**15 - 1).astype(np.int16)
+
+
+_KINDS = (
+    (12, False, -1024, False),
+    (16, True, 0, False),
+    (12, False, -1024, False),
+    (16, True, -1024, False),
+    (16, True, -1000, False),
+    (12, False, 0, True),
+)
+"""BitsStored, whether signed, RescaleIntercept, whether wrapped."""
 
 
 @dataclass(frozen=True)

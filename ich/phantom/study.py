@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ich.phantom.anatomy import draw_plane, find_head
 from ich.phantom.bleeds import Bleed, paint_bleeds, sample_bleed, sample_push
-from ich.phantom.head import Head, draw_plane, find_head
+from ich.phantom.head import Head
 from ich.phantom.shapes import Array, Points, bump, paint
 from ich.schema import SUBTYPES
 
@@ -81,7 +82,7 @@ class _Scan:
             sharpness=float(rng.uniform(0.45, 0.75)),
             holder=(rng.uniform(95, 112), rng.uniform(2, 5), rng.uniform(-150, 250)),
             pad=(
-                rng.normal(np.pi / 2, 0.5),
+                float(rng.normal(np.pi / 2, 0.5)),
                 rng.uniform(0.5, 1.3),
                 rng.uniform(10, 24) if rng.random() < 0.5 else 0.0,
                 rng.uniform(25, 80),
@@ -120,10 +121,11 @@ def draw_study(rng: np.random.Generator, size: int = 256, *, head: Head | None =
     half = 0.5 * (size - 1) * scan.spacing
     corner = -half * (orientation[:3] + orientation[3:])
     origins = corner + np.stack([np.zeros_like(heights), np.zeros_like(heights), heights], axis=1)
+    noise = np.random.default_rng(rng.integers(2**63))  # apart, so that the rest is the same at any size
     hu = np.empty((len(heights), size, size), dtype=np.int16)
     mask = np.zeros((len(heights), size, size), dtype=np.uint8)
     for k, origin in enumerate(origins):
-        hu[k], mask[k] = _draw_slice(rng, head, scan, bleeds, origin, orientation, size)
+        hu[k], mask[k] = _draw_slice(noise, head, scan, bleeds, origin, orientation, size)
     return Study(hu, mask, origins, orientation, scan.spacing, scan.thickness, scan.tilt)
 
 
@@ -139,7 +141,7 @@ def _sample_bleeds(rng: np.random.Generator, head: Head) -> list[Bleed]:
 
 
 def _draw_slice(
-    rng: np.random.Generator,
+    noise: np.random.Generator,
     head: Head,
     scan: _Scan,
     bleeds: list[Bleed],
@@ -159,9 +161,9 @@ def _draw_slice(
         ]
         hu[block], mask[block] = _draw_planes(head, bleeds, head.fields.at(middle.crop(block)), planes)
     _paint_table(scan, hu, size)
-    hu = cv2.GaussianBlur(hu, (0, 0), scan.sharpness)
-    hu += _make_noise(rng, scan, hu)
-    return np.clip(np.rint(hu), -1024, 20000).astype(np.int16), mask
+    blurred = np.asarray(cv2.GaussianBlur(hu, (0, 0), scan.sharpness), dtype=np.float32)
+    noisy = blurred + _make_noise(noise, scan, blurred)
+    return np.clip(np.rint(noisy), -1024, 20000).astype(np.int16), mask
 
 
 def _draw_planes(
@@ -203,11 +205,12 @@ def _paint_table(scan: _Scan, hu: Array, size: int) -> None:
     shell = np.clip((thickness / 2 - np.abs(r - radius)) / scan.spacing + 0.5, 0, 1) * (y > 25)
     angle, width, depth, gel, rough = scan.pad
     if depth:
-        turn = np.arccos(np.clip((x * np.cos(angle) + y * np.sin(angle)) / (r + 1), -1, 1)) / width
-        inner = radius - 2 - depth * bump(turn.astype(np.float32)) * (1 + 0.1 * np.sin(turn * 9 + rough))
+        along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
+        turn = np.arccos(np.clip(along / (r + 1), -1, 1)) / width
+        inner = radius - 2 - depth * bump(turn) * (1 + 0.1 * np.sin(turn * 9 + rough))
         pad = np.clip((r - inner) / scan.spacing + 0.5, 0, 1) * (r < radius - 2) * (turn < 1)
-        paint(hu, (air * pad).astype(np.float32), gel)
-    paint(hu, (air * shell).astype(np.float32), value)
+        paint(hu, air * pad, gel)
+    paint(hu, air * shell, value)
 
 
 def _make_noise(rng: np.random.Generator, scan: _Scan, hu: Array) -> Array:

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import errno
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
+from sklearn.metrics import log_loss, roc_auc_score
+
+import ich.train
+from ich.models import load_classifier
+from ich.schema import LABELS, UserError
+from ich.trainer import build_trainer, place
+
+REPOSITORY = Path(__file__).parent.parent
+TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=2", "data.num_workers=0"]
+FILES = {
+    "checkpoints",
+    "config.yaml",
+    "curves.png",
+    "metrics.csv",
+    "metrics.json",
+    "predictions_test.csv",
+    "predictions_val.csv",
+    "run.log",
+    "split.csv",
+    "tensorboard",
+}
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phantom: Path):
+    """Calls the program with its command line, in a folder of its own, on the small phantom."""
+    monkeypatch.chdir(tmp_path)
+    small = ["data=rsna", f"data.root={phantom}", "input.size=64", *TINY]
+
+    def call(*overrides: str, base: list[str] = small) -> int:
+        flags = [item for item in overrides if item.startswith("-")]  # before all others: argparse wants them so
+        given = [item for item in overrides if item not in flags]
+        monkeypatch.setattr(sys, "argv", ["train.py", *flags, *base, *given])
+        try:
+            ich.train.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return call
+
+
+def test_run_leaves_one_folder_with_all_there_is(run, capsys) -> None:
+    assert run("run_dir=out", "trainer.gpus=0") == 0
+    folder = Path("out")
+    assert {path.name for path in folder.iterdir()} == FILES
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list(Path().iterdir()) == [folder]
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert config["model"]["backbone"] == "test_resnet"
+    split = pd.read_csv(folder / "split.csv")
+    predictions = pd.read_csv(folder / "predictions_test.csv")
+    assert set(predictions["SOPInstanceUID"]) == set(split.loc[split["part"] == "test", "SOPInstanceUID"])
+    assert set(predictions["part"]) == {"test"}
+    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    printed = capsys.readouterr().out
+    assert "Research use only" in printed
+    for label in LABELS:
+        assert label in printed
+    assert "epoch 2 of 2" in (folder / "run.log").read_text()
+
+
+def test_figures_at_the_end_are_those_of_scikit_learn(run) -> None:
+    assert run("run_dir=out") == 0
+    report = json.loads(Path("out/metrics.json").read_text())
+    predictions = pd.read_csv("out/predictions_test.csv")
+    for label in LABELS:
+        target, probs = predictions[f"target_{label}"], predictions[f"prob_{label}"]
+        found = report["test"]["labels"][label]
+        assert found["positives"] == target.sum()
+        if 0 < target.sum() < len(target):
+            assert found["auroc"] == pytest.approx(roc_auc_score(target, probs))
+    weights = np.tile([1, 1, 1, 1, 1, 2], len(predictions))
+    target = predictions[[f"target_{label}" for label in LABELS]].to_numpy().ravel()
+    probs = predictions[[f"prob_{label}" for label in LABELS]].to_numpy().ravel()
+    assert report["test"]["weighted_log_loss"] == pytest.approx(
+        log_loss(target, probs, sample_weight=weights, labels=[0, 1])
+    )
+    metrics = pd.read_csv("out/metrics.csv")
+    assert metrics["epoch"].tolist() == [0, 1]
+    assert report["best_epoch"] == metrics["val_weighted_log_loss"].idxmin()
+
+
+def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> None:
+    assert run("run_dir=out", "trainer.ema_decay=0.9") == 0
+    model = load_classifier("out/checkpoints/best.ckpt")
+    config = yaml.safe_load(Path("out/config.yaml").read_text())
+    datamodule = ich.train.HeadCTDataModule(str(phantom), model.input, num_workers=0, seed=config["seed"])
+    datamodule.setup()
+    tables = ich.train.predict_parts(model, datamodule, gpus=0)
+    for part in ("val", "test"):
+        written = pd.read_csv(f"out/predictions_{part}.csv")
+        columns = [f"prob_{label}" for label in LABELS]
+        np.testing.assert_allclose(tables[part][columns], written[columns], rtol=1e-5)
+
+
+def test_same_seed_same_run(run) -> None:
+    for name in ("a", "b"):
+        assert run(f"run_dir={name}", "augment.noise_hu=3") == 0
+    assert Path("a/predictions_test.csv").read_bytes() == Path("b/predictions_test.csv").read_bytes()
+    assert run("run_dir=c", "seed=1") == 0
+    assert Path("c/split.csv").read_bytes() != Path("a/split.csv").read_bytes()
+
+
+def test_stopped_run_goes_on_with_its_own_settings(run) -> None:
+    assert run("run_dir=out", "optim.lr=0.002") == 0
+    assert run("ckpt_path=out", "trainer.max_epochs=3", base=[]) == 0
+    metrics = pd.read_csv("out/metrics.csv")
+    assert metrics["epoch"].tolist() == [0, 1, 2]
+    assert {path.name for path in Path("out").iterdir()} == FILES
+    config = yaml.safe_load(Path("out/config.yaml").read_text())
+    assert config["optim"]["lr"] == 0.002
+    assert config["trainer"]["max_epochs"] == 3
+    assert list(Path().iterdir()) == [Path("out")]
+
+
+def test_fine_tuning_starts_where_the_other_run_ended(run) -> None:
+    assert run("run_dir=first") == 0
+    start = "model.init_from=first/checkpoints/best.ckpt"
+    assert run("run_dir=second", start, "optim.lr=1e-12", "trainer.max_epochs=1") == 0
+    first = load_classifier("first/checkpoints/best.ckpt").get_parameter("head.1.weight")
+    second = load_classifier("second/checkpoints/best.ckpt").get_parameter("head.1.weight")
+    torch.testing.assert_close(first, second)
+
+
+def test_multirun_trains_each_and_a_bad_job_fails_alone(run, caplog) -> None:
+    nets = "model.backbone=test_resnet,no_such_net,test_efficientnet"
+    code = run("-m", "hydra.sweep.dir=sweep", nets)
+    assert code == 2
+    assert "no_such_net" in caplog.text
+    assert sorted(path.name for path in Path("sweep").iterdir()) == ["0", "2", "multirun.yaml"]
+    assert {path.name for path in Path("sweep/2").iterdir()} == FILES
+
+
+def test_early_stopping(run) -> None:
+    assert run("run_dir=out", "optim.lr=1e-12", "trainer.patience=1", "trainer.max_epochs=50") == 0
+    assert len(pd.read_csv("out/metrics.csv")) < 10
+
+
+def test_any_argument_of_the_trainer_is_taken_and_others_are_not(run, capsys) -> None:
+    assert run("run_dir=out", "trainer.accumulate_grad_batches=4", "trainer.gradient_clip_val=0.5") == 0
+    metrics = pd.read_csv("out/metrics.csv")
+    slices = (pd.read_csv("out/split.csv")["part"] == "train").sum()
+    assert metrics["step"].iloc[-1] == 2 * -(-(slices // 32) // 4)
+    assert run("trainer.no_such_argument=1") == 1
+    assert run("data.batch_size=many") == 1
+    assert "no_such_argument" in capsys.readouterr().err
+
+
+def test_leaky_split_is_marked(run, capsys) -> None:
+    assert run("run_dir=out", "data.split=slice") == 0
+    assert "LEAKY" in capsys.readouterr().out
+    assert json.loads(Path("out/metrics.json").read_text())["leaky_split"] is True
+
+
+def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
+    spec = ich.train.InputSpec(size=64)
+    datamodule = ich.train.HeadCTDataModule(str(phantom), spec, num_workers=0)
+    model = ich.train.SliceClassifier("test_resnet", input=spec, pretrained=False)
+    trainer = build_trainer(run_dir=tmp_path, gpus=0, max_epochs=1, devices=2, strategy="ddp_spawn")
+    trainer.fit(model, datamodule=datamodule)
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 1
+    assert load_classifier(tmp_path / "checkpoints" / "best.ckpt").input == spec
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.root=/nowhere"], "/nowhere"),
+        (["model.backbone=resnet81"], "nearest: .*resnet18"),
+        (["trainer.gpus=99"], "trainer.gpus=99: this machine has"),
+        (["trainer.gpus=0", "trainer.precision=16-mixed"], "needs a GPU"),
+        (["input.windows=[brian]"], "brian"),
+        (["input.normalisation=max_abs"], "max_abs goes with no windows"),
+        (["optim.name=adamv"], "adamw"),
+        (["data.labels=/nowhere.csv"], "/nowhere.csv"),
+        (["data.split=/nowhere.csv"], "/nowhere.csv"),
+        (["data.fold=7"], "data.fold=7"),
+        (["model.init_from=/nowhere.ckpt"], "/nowhere.ckpt"),
+        (["ckpt_path=nowhere"], "nothing to resume"),
+        (["data.limit_slices=0"], "limit_slices"),
+        (["data.root=???"], "data.root must be given"),
+    ],
+)
+def test_bad_input_is_one_message_and_leaves_nothing(run, caplog, overrides: list[str], message: str) -> None:
+    assert run("run_dir=out", *overrides) == 2
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert re.search(message, record.getMessage())
+    assert not Path("out").exists()
+
+
+def write_labels(phantom: Path, rows: list[str]) -> str:
+    path = Path("labels.csv").absolute()
+    path.write_text("\n".join(rows) + "\n")
+    return f"data.labels={path}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["name,truth", "a,1"], "columns"),
+        (["ID,Label", "ID_000000000_any,1"], "ID_000000000"),
+        (["ID,Label", "ID_000000000_epidual,1"], "epidual"),
+        (["ID,Label", "ID_000000000_any,2"], "2"),
+    ],
+)
+def test_bad_labels_are_one_message(run, phantom: Path, caplog, rows: list[str], message: str) -> None:
+    assert run("run_dir=out", write_labels(phantom, rows)) == 2
+    assert message in caplog.text
+    assert not Path("out").exists()
+
+
+def test_empty_folder_and_foreign_checkpoint(run, caplog, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert run("run_dir=out", "data.root=empty") == 2
+    assert "holds no" in caplog.text
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    assert run("run_dir=out", "model.init_from=other.ckpt") == 2
+    assert "checkpoint of something else" in caplog.text
+    assert not Path("out").exists()
+
+
+def test_second_run_in_the_same_folder_is_refused(run, caplog) -> None:
+    assert run("run_dir=out") == 0
+    before = Path("out/metrics.json").read_bytes()
+    assert run("run_dir=out") == 2
+    assert "holds a run already" in caplog.text
+    assert Path("out/metrics.json").read_bytes() == before
+    assert run("ckpt_path=out", "optim.lr=1", base=[]) == 2
+    assert "take away optim.lr=1" in caplog.text
+
+
+def test_full_disk_is_one_message(run, caplog, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args, **kwargs) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "out/predictions_val.csv")
+
+    monkeypatch.setattr(ich.train, "write_table", fail)
+    assert run("run_dir=out") == 2
+    assert "No space left on device" in caplog.text
+
+
+def test_place_counts_before_it_promises() -> None:
+    assert place(0) == {"accelerator": "cpu", "devices": 1, "strategy": "auto"}
+    with pytest.raises(UserError, match=r"trainer\.gpus=-1"):
+        place(-1)
+
+
+def test_help_teaches() -> None:
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "train.py", "--help"], capture_output=True, text=True, check=True
+    )
+    for word in ("data.root=", "ckpt_path=RUN", "convnext_tiny", "limit_slices", "Research use only"):
+        assert word in done.stdout
