@@ -40,7 +40,7 @@ class MetricsLog(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Drops rows that a resumed run is going to write again."""
         if trainer.is_global_zero and self.path.exists():
             table = pd.read_csv(self.path)
