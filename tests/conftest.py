@@ -3,8 +3,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Before anything imports the model hub: no test may reach for the network.
+# Before anything imports them. No test may reach for the network; threads wait without spinning.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 

@@ -55,8 +55,24 @@ def draw_patient(seed: int, patient: int, size: int = 256) -> list[Study]:
     """
     rng = np.random.default_rng([seed, patient])
     head = Head.sample(rng)
-    count = 1 + (rng.random() < 0.22) + (rng.random() < 0.04)
-    return [draw_study(rng, size, head=head) for _ in range(count)]
+    later = rng.integers(10, size=rng.choice(3, p=[0.78, 0.18, 0.04]))
+    return [draw_study(rng, size, head, _sample_subtypes(rng, int(turn))) for turn in (patient, *later)]
+
+
+def _sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
+    """Draws the hemorrhages of a study: six in ten have some, and every subtype has its turn.
+
+    Rare subtypes are more frequent than in practice, so that a small data set has enough of each.
+    """
+    turn %= 10
+    if turn > len(SUBTYPES):
+        return []
+    compact = ("intraparenchymal", "intraventricular")  # these cover the fewest slices
+    first = SUBTYPES[turn] if turn < len(SUBTYPES) else str(rng.choice(compact))
+    others = [subtype for subtype in SUBTYPES if subtype != first]
+    chances = np.array([2.0 if subtype in compact else 1.0 for subtype in others])
+    more = rng.choice(others, rng.choice(3, p=[0.55, 0.35, 0.1]), replace=False, p=chances / chances.sum())
+    return [first, *map(str, more)]
 
 
 def write_phantom(
@@ -87,7 +103,7 @@ def write_phantom(
     Raises:
         UserError: If a parameter is out of range, or ``out`` holds something else or cannot be written to.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     if patients < 1:
         raise UserError(f"patients={patients}: a phantom has at least 1")
     if seed < 0:

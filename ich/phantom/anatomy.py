@@ -12,7 +12,7 @@ import numpy as np
 
 from ich.phantom.base import measure_floor, paint_base, paint_petrous
 from ich.phantom.head import CENTER_Z, Head
-from ich.phantom.shapes import Array, Points, bump, paint, union
+from ich.phantom.shapes import Array, Points, bump, paint
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def _measure_skull(head: Head, points: Points) -> tuple[Array, Array, Array]:
     egg, lateral, box = head.harmonics
     width, length = head.half_width - head.skull, head.half_length - head.skull
     radius = 1 / np.sqrt((cos / width) ** 2 + (sin / length) ** 2)
-    radius *= 1 + egg * (sin - 0.4 * sin**3) + lateral * cos + box * (1 - 8 * cos * cos * sin * sin)
+    radius *= 1 + egg * (sin - 0.4 * sin * sin * sin) + lateral * cos + box * (1 - 8 * cos * cos * sin * sin)
     up = points.z - CENTER_Z
     u, v = r / radius, np.abs(up) / np.where(up > 0, np.float32(head.height - head.skull), np.float32(125))
     q = np.exp(np.float32(0.4) * np.log(u * u * np.sqrt(u) + v * v * np.sqrt(v) + np.float32(1e-6)))
@@ -149,39 +149,34 @@ def _measure_ventricles(head: Head, points: Points) -> Array:
     """Returns the depth in mm below the surface of the ventricles."""
     side, s = points.mirrored(), head.ventricles
     # The radii say how wide they are, so that atrophy widens them without moving them.
-    return union(
-        [
-            side.capsule((5 * s, -31, 73), (8, -8, 80), (3.2 * s, 4 * s)),
-            side.capsule((8, -8, 80), (15, 22, 84), (4 * s, 5 * s)),
-            side.capsule((15, 22, 84), (23, 34, 73), (5 * s, 5.8 * s)),
-            side.capsule((23, 34, 73), (23, 58, 69), (5.6 * s, 2.2 * s)),
-            side.capsule((23, 34, 72), (30, 6, 49), (3.6 * s, 2 * s)),
-            points.ellipsoid((0, 2, 64), (2.4 * s, 14, 13)),
-            points.ellipsoid((0, 33, 28), (6.5 * s**0.5, 5 * s**0.5, 11)),
-        ]
+    return points.depth(
+        side.capsule((5 * s, -31, 73), (8, -8, 80), (3.2 * s, 4 * s)),
+        side.capsule((8, -8, 80), (15, 22, 84), (4 * s, 5 * s)),
+        side.capsule((15, 22, 84), (23, 34, 73), (5 * s, 5.8 * s)),
+        side.capsule((23, 34, 73), (23, 58, 69), (5.6 * s, 2.2 * s)),
+        side.capsule((23, 34, 72), (30, 6, 49), (3.6 * s, 2 * s)),
+        points.ellipsoid((0, 2, 64), (2.4 * s, 14, 13)),
+        points.ellipsoid((0, 33, 28), (6.5 * s**0.5, 5 * s**0.5, 11)),
     )
 
 
 def _measure_cisterns(head: Head, points: Points) -> Array:
     """Returns the depth in mm below the surface of the basal cisterns and the Sylvian fissures."""
     side, wide = points.mirrored(), np.float32(0.5 + 1.3 * head.atrophy)
-    suprasellar = points.ellipsoid((0, -16, 47), (12, 11, 7))
-    sylvian = union(
-        [
-            side.capsule((8, -17, 48), (32, -17, 52), (2.2, 2.0)),
+    return (
+        wide
+        - np.float32(0.6)
+        + points.depth(
+            points.ellipsoid((0, -16, 47), (12, 11, 7)),  # suprasellar
+            side.capsule((8, -17, 48), (32, -17, 52), (2.2, 2.0)),  # Sylvian
             side.capsule((32, -17, 52), (40, 6, 68), (2.2, 1.4)),
             side.capsule((33, -14, 56), (56, -8, 60), (2.0, 2.4)),
-        ]
+            side.capsule((13, -8, 50), (17, 10, 54), (2.2, 2)),  # ambient
+            side.capsule((17, 10, 54), (4, 22, 57), (2, 2.8)),  # quadrigeminal
+            points.ellipsoid((0, -3, 36), (10, 3.2, 10)),  # prepontine
+            points.ellipsoid((0, 62, 4), (13, 9, 12)),  # cisterna magna
+        )
     )
-    ambient = union(
-        [
-            side.capsule((13, -8, 50), (17, 10, 54), (2.2, 2)),
-            side.capsule((17, 10, 54), (4, 22, 57), (2, 2.8)),
-        ]
-    )
-    prepontine = points.ellipsoid((0, -3, 36), (10, 3.2, 10))
-    magna = points.ellipsoid((0, 62, 4), (13, 9, 12))
-    return union([suprasellar, sylvian, ambient, prepontine, magna]) + wide - 0.6
 
 
 def _paint_brain(
@@ -207,26 +202,22 @@ def _paint_brain(
     tissue = np.float32(head.white) + texture * np.float32(0.7)
     grey = np.float32(head.grey)
     side = points.mirrored()
-    nuclei = union(
-        [
-            side.ellipsoid((11 * head.ventricles**0.3, 12, 67), (8, 13, 10)),
-            side.ellipsoid((24, -4, 66), (6.5, 15, 11)),
-            side.ellipsoid((13 + 2 * head.ventricles, -22, 74), (4.5, 9, 12)),
-        ]
+    nuclei = points.depth(
+        side.ellipsoid((11 * head.ventricles**0.3, 12, 67), (8, 13, 10)),
+        side.ellipsoid((24, -4, 66), (6.5, 15, 11)),
+        side.ellipsoid((13 + 2 * head.ventricles, -22, 74), (4.5, 9, 12)),
     )
     tissue += np.maximum(ribbon, points.inside(nuclei / 2)) * (grey - tissue)
     if head.infarct[3]:
-        old = side if False else points
-        tissue -= (
-            points.inside(old.ellipsoid(head.infarct[:3], (head.infarct[3],) * 3) / 3 + texture / 3) * 13
-        )
+        old = points.depth(points.ellipsoid(head.infarct[:3], (head.infarct[3],) * 3))
+        tissue -= 13 * points.inside((old + texture) / 3)
     paint(hu, cavity * points.inside(surface), tissue)
     half = np.float32(0.25 + 1.25 * head.atrophy) * np.clip(1.15 - cortex / 20, 0, 1) * (1 - 0.6 * below)
     midline = np.float32(0.5 + 1.4 * head.atrophy) - x
     midline -= 6 * np.clip((np.abs(y + 2) < 62) * (101 - z) / 8, 0, 1)
     folds = points.inside(half - sulcus) * (half > 0.12) * points.inside(surface + 1)
     fissure = points.inside(midline) * points.inside((z - 50) / 4)
-    spaces = union([ventricle, cistern])
+    spaces = np.maximum(ventricle, cistern)
     paint(hu, cavity * np.maximum(np.maximum(0.85 * folds, fissure), points.inside(spaces)), head.fluid)
     if head.hygroma[1]:
         turn = np.float32(np.cos(head.hygroma[0])) * np.sign(points.x) * bump((points.y + 10) / 75)
@@ -251,13 +242,11 @@ def _paint_dura(head: Head, hu: Array, points: Points, depth: Array, cavity: Arr
     transverse = points.inside(np.float32(5) - depth) * points.inside(4.5 - np.abs(z - 38)) * (y > 30)
     paint(hu, cavity * np.maximum(sinus, transverse), head.venous)
     side = points.mirrored()
-    arteries = union(
-        [
-            side.capsule((4, -13, 46), (27, -16, 50), (1.5, 1.3)),
-            side.capsule((27, -16, 50), (38, 2, 64), (1.3, 0.9)),
-            points.capsule((0, -5, 28), (0, -8, 44), (1.8, 1.8)),
-            side.capsule((2, -16, 47), (1.5, -44, 66), (1.1, 0.9)),
-        ]
+    arteries = points.depth(
+        side.capsule((4, -13, 46), (27, -16, 50), (1.5, 1.3)),
+        side.capsule((27, -16, 50), (38, 2, 64), (1.3, 0.9)),
+        points.capsule((0, -5, 28), (0, -8, 44), (1.8, 1.8)),
+        side.capsule((2, -16, 47), (1.5, -44, 66), (1.1, 0.9)),
     )
     paint(hu, cavity * points.inside(arteries), head.arterial)
 
@@ -267,19 +256,21 @@ def _paint_calcium(head: Head, hu: Array, points: Points, cavity: Array, edges: 
     side = points.mirrored()
     rough = 0.5 * edges
     if pineal:
-        paint(hu, cavity * points.inside(points.ellipsoid((0, 21, 63), (pineal,) * 3) + rough), head.calcium)
+        shape = points.depth(points.ellipsoid((0, 21, 63), (pineal,) * 3))
+        paint(hu, cavity * points.inside(shape + rough), head.calcium)
     if plexus:
-        shape = side.ellipsoid((22, 34, 75), (plexus * 0.8, plexus * 1.5, plexus * 1.6))
+        shape = points.depth(side.ellipsoid((22, 34, 75), (plexus * 0.8, plexus * 1.5, plexus * 1.6)))
         paint(hu, cavity * points.inside(shape + rough), head.calcium * 0.8)
     if pallidum:
-        shape = side.ellipsoid((19, -2, 65), (pallidum * 0.7, pallidum * 1.4, pallidum * 1.5))
+        shape = points.depth(side.ellipsoid((19, -2, 65), (pallidum * 0.7, pallidum * 1.4, pallidum * 1.5)))
         paint(hu, cavity * points.inside(shape + 2 * rough), 0.45 * head.calcium + 25)
     if falx:
-        shape = points.ellipsoid((0, -48, 98), (falx, 9, 13))
+        shape = points.depth(points.ellipsoid((0, -48, 98), (falx, 9, 13)))
         paint(hu, cavity * points.inside(shape + rough), 0.8 * head.calcium)
     if head.clip:
         x, y, z = head.clip
-        paint(hu, points.inside(points.capsule((x - 4, y, z - 2), (x + 4, y + 5, z + 3), (1.6, 1.6))), 9000)
+        shape = points.depth(points.capsule((x - 4, y, z - 2), (x + 4, y + 5, z + 3), (1.6, 1.6)))
+        paint(hu, points.inside(shape), 9000)
 
 
 def _add_streaks(head: Head, hu: Array, points: Points, vault: Array) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ich.phantom.shapes import Array, Points, bump, paint, union
+from ich.phantom.shapes import Array, Points, bump, paint
 
 
 def measure_floor(points: Points, texture: Array) -> Array:
@@ -32,24 +32,22 @@ def paint_base(hu: Array, points: Points, depth: Array, texture: Array, cells: A
     tissue = np.where(texture > 0.7, np.float32(-80), np.float32(50)) + 4 * texture
     paint(hu, inner, tissue)
     side = points.mirrored()
-    orbit = side.capsule((19, -38, 33), (31, -64, 34), (6, 17))
+    orbit = points.depth(side.capsule((19, -38, 33), (31, -64, 34), (6, 17)))
     paint(hu, points.inside(orbit + 2.2) * np.clip((points.y + 70) / 7, 0, 1), 800)
     paint(hu, points.inside(orbit) * (depth > -8), -80)
     muscles = np.minimum(np.abs(orbit - 4) * -1 + 1.6, (-50 - points.y) / 2)
     paint(hu, points.inside(muscles) * 0.8, 45)
-    paint(hu, points.inside(side.capsule((19, -40, 33), (31, -60, 34), (2, 2))), 40)
-    globe = side.ellipsoid((32, -69, 34), (12, 12, 12))
+    paint(hu, points.inside(points.depth(side.capsule((19, -40, 33), (31, -60, 34), (2, 2)))), 40)
+    globe = points.depth(side.ellipsoid((32, -69, 34), (12, 12, 12)))
     paint(hu, points.inside(globe + 1), 45)
     paint(hu, points.inside(globe), 12)
-    paint(hu, points.inside(side.ellipsoid((32, -77, 34), (4.5, 2.2, 4.5))), 75)
-    nose = side.ellipsoid((5, -60, 24), (8, 27, 19))
-    cavities = union(
-        [
-            side.ellipsoid((5, -22, 27), (9, 13, 9)),
-            side.ellipsoid((31, -60, 6), (15, 17, 14)),
-            side.ellipsoid((12, -82, 50), (13, 5, 9)),
-            points.ellipsoid((0, -24, 2), (13, 10, 16)),
-        ]
+    paint(hu, points.inside(points.depth(side.ellipsoid((32, -77, 34), (4.5, 2.2, 4.5)))), 75)
+    nose = points.depth(side.ellipsoid((5, -60, 24), (8, 27, 19)))
+    cavities = points.depth(
+        side.ellipsoid((5, -22, 27), (9, 13, 9)),
+        side.ellipsoid((31, -60, 6), (15, 17, 14)),
+        side.ellipsoid((12, -82, 50), (13, 5, 9)),
+        points.ellipsoid((0, -24, 2), (13, 10, 16)),
     )
     paint(hu, points.inside(np.maximum(cavities, nose) + 1.5), 700)
     paint(hu, points.inside(cavities), -960)
@@ -61,11 +59,11 @@ def paint_petrous(hu: Array, points: Points, cells: Array, depth: Array) -> None
     if points.lowest > 48:
         return
     side = points.mirrored()
-    ridge = side.capsule((11, 3, 30), (58, 25, 26), (4.5, 11))
+    ridge = points.depth(side.capsule((11, 3, 30), (58, 25, 26), (4.5, 11)))
     below = points.inside((33 - points.z) / 2)
     paint(hu, points.inside(ridge) * below, 1250 + 150 * cells)
-    mastoid = side.ellipsoid((56, 30, 16), (15, 19, 20)) * np.float32(1)
+    mastoid = points.depth(side.ellipsoid((56, 30, 16), (15, 19, 20)))
     body = points.inside(mastoid) * points.inside(depth + 9)
     paint(hu, body, 900)
     paint(hu, points.inside(mastoid - 2) * points.inside(depth + 7) * (cells > -0.2), -650)
-    paint(hu, points.inside(side.capsule((40, 14, 20), (75, 12, 19), (3.5, 3.5))), -900)
+    paint(hu, points.inside(points.depth(side.capsule((40, 14, 20), (75, 12, 19), (3.5, 3.5)))), -900)

@@ -56,21 +56,31 @@ def sample_push(bleeds: list[Bleed], points: Points) -> tuple[Array, Array]:
     return dx, dy
 
 
-def paint_bleeds(bleeds: list[Bleed], plane: Plane) -> dict[str, Array]:
-    """Paints hemorrhages into a plane, in place.
+def paint_bleeds(bleeds: list[Bleed], planes: list[Plane], least: float) -> dict[str, Array]:
+    """Paints hemorrhages into the parallel planes of a slice, in place.
+
+    Args:
+        bleeds: From the inside out.
+        planes: Of one slice.
+        least: Area in mm² below which a hemorrhage is left out of the slice, so that a slice without its
+            label does not show it.
 
     Returns:
-        For each subtype the share of each pixel that is blood, (H, W).
+        For each subtype that is there the share of each pixel that is blood, (H, W).
     """
     covers: dict[str, Array] = {}
     for bleed in bleeds:
         if bleed.rim:
-            paint(plane.hu, bleed.rim(plane) * plane.cavity, 17.0)
+            for plane in planes:
+                paint(plane.hu, bleed.rim(plane) * plane.cavity, 17.0)
     for bleed in bleeds:
-        cover = bleed.cover(plane) * plane.cavity
-        paint(plane.hu, cover, np.float32(bleed.hu) + 2 * plane.edges)
-        before = covers.get(bleed.subtype)
-        covers[bleed.subtype] = cover if before is None else np.maximum(before, cover)
+        parts = [bleed.cover(plane) * plane.cavity for plane in planes]
+        mean = sum(parts[1:], parts[0]) / len(parts)
+        if (mean >= 0.5).sum() * planes[0].points.edge ** 2 < least:
+            continue
+        for plane, part in zip(planes, parts, strict=True):
+            paint(plane.hu, part, bleed.hu + 2 * plane.edges)
+        covers[bleed.subtype] = np.maximum(covers.get(bleed.subtype, mean), mean)
     return covers
 
 
@@ -88,7 +98,7 @@ def _sample_angle(rng: np.random.Generator, spread: float) -> float:
 
 def _sample_epidural(rng: np.random.Generator, head: Head) -> Bleed:
     center = _on_skull(head, _sample_angle(rng, 1.0), rng.uniform(52, 98))
-    extent, thickness = np.float32(rng.uniform(30, 44)), np.float32(rng.uniform(13, 25))
+    extent, thickness = np.float32(rng.uniform(32, 46)), np.float32(rng.uniform(15, 26))
 
     def cover(plane: Plane) -> Array:
         u = plane.points.distance(center) / extent
@@ -103,7 +113,7 @@ def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
     angle = _sample_angle(rng, 0.5)
     half = float(1 - np.cos(rng.uniform(0.95, 1.5)))
     z, extent = rng.uniform(75, 95), rng.uniform(38, 60)
-    thickness = np.float32(rng.uniform(6, 12))
+    thickness = np.float32(rng.uniform(8, 14))
 
     def cover(plane: Plane) -> Array:
         along = (1 - plane.cos * np.float32(np.cos(angle)) - plane.sin * np.float32(np.sin(angle))) / half
@@ -112,11 +122,11 @@ def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
         return plane.points.inside(thick - plane.depth) * (along + up * up < 1)
 
     center = _on_skull(head, angle, 80.0)
-    return Bleed("subdural", rng.uniform(54, 74), center, float(thickness) * 0.5, cover)
+    return Bleed("subdural", rng.uniform(58, 76), center, float(thickness) * 0.5, cover)
 
 
 def _sample_parafalcine(rng: np.random.Generator) -> Bleed:
-    side, thickness = float(rng.choice([-1.0, 1.0])), np.float32(rng.uniform(3, 5.5))
+    side, thickness = float(rng.choice([-1.0, 1.0])), np.float32(rng.uniform(4.5, 7.5))
     y, z = float(rng.choice([-45.0, 40.0])), rng.uniform(88, 105)
 
     def cover(plane: Plane) -> Array:
@@ -125,12 +135,12 @@ def _sample_parafalcine(rng: np.random.Generator) -> Bleed:
         thick = thickness * np.clip(2.2 * where, 0, 1) + 0.3 * plane.edges
         return plane.points.inside(thick - x) * plane.points.inside(x) * (where > 0.05)
 
-    return Bleed("subdural", rng.uniform(56, 74), (0.0, y, z), 0.0, cover)
+    return Bleed("subdural", rng.uniform(60, 76), (0.0, y, z), 0.0, cover)
 
 
 def _sample_subarachnoid(rng: np.random.Generator, head: Head) -> Bleed:
-    width = np.float32(1.7 + 0.6 * head.atrophy + rng.uniform(0, 0.5))
-    hu = rng.uniform(56, 76)
+    width = np.float32(2.2 + 0.5 * head.atrophy + rng.uniform(0, 0.6))
+    hu = rng.uniform(62, 80)
     if rng.random() < 0.45:
 
         def basal(plane: Plane) -> Array:
@@ -157,21 +167,21 @@ def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:
     center: Point
     if place < 0.4:
         center = (side * rng.uniform(20, 28), rng.uniform(-12, 12), rng.uniform(62, 74))
-        size = rng.uniform(9, 18)
+        size = rng.uniform(11, 19)
     elif place < 0.9:
         x, y, z = _on_skull(head, _sample_angle(rng, 1.35), rng.uniform(58, 105))
         deep = rng.uniform(0.55, 0.68)
-        center, size = (x * deep, y * deep, z), rng.uniform(9, 20)
+        center, size = (x * deep, y * deep, z), rng.uniform(11, 21)
     else:
         center, size = (
             (side * rng.uniform(8, 30), rng.uniform(38, 52), rng.uniform(16, 32)),
             rng.uniform(9, 14),
         )
-    a, b, c = (size * rng.uniform(0.8, 1.25) for _ in range(3))
+    a, b, c = (size * rng.uniform(low, low + 0.4) for low in (0.8, 0.8, 1.0))
     rim = np.float32(rng.uniform(4, 9))
 
     def depth(plane: Plane) -> Array:
-        return plane.points.ellipsoid(center, (a, b, c)) + 1.6 * plane.edges
+        return plane.points.depth(plane.points.ellipsoid(center, (a, b, c))) + 1.6 * plane.edges
 
     return Bleed(
         "intraparenchymal",
@@ -184,7 +194,7 @@ def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:
 
 
 def _sample_intraventricular(rng: np.random.Generator, _: Head) -> Bleed:
-    hu, side = rng.uniform(58, 78), float(rng.choice([-1.0, 1.0]))
+    hu, side = rng.uniform(62, 80), float(rng.choice([-1.0, 1.0]))
     if rng.random() < 0.5:
         level = np.float32(rng.uniform(22, 34))
 
@@ -196,8 +206,10 @@ def _sample_intraventricular(rng: np.random.Generator, _: Head) -> Bleed:
 
         return Bleed("intraventricular", hu, (0.0, 40.0, 72.0), 0.0, layered)
 
+    reach = 3.0 if rng.random() < 0.6 else 60.0  # one lateral ventricle and the third, or all of them
+
     def cast(plane: Plane) -> Array:
-        half = plane.points.inside(plane.points.x * np.float32(side) + 3)
+        half = plane.points.inside(plane.points.x * np.float32(side) + reach)
         return plane.points.inside(plane.ventricle) * half
 
     return Bleed("intraventricular", hu, (0.0, 0.0, 72.0), 0.0, cast)

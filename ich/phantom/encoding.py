@@ -47,10 +47,9 @@ class Encoding:
     @classmethod
     def sample(cls, rng: np.random.Generator, number: int, *, conformant: bool) -> Encoding:
         """Draws the encoding of series ``number``: the kinds in turn, the wrapped one unless conformant."""
-        padded, windows, implicit = (bool(flag) for flag in rng.random(3) < 0.5)
+        windows, implicit = (bool(flag) for flag in rng.random(2) < 0.5)
         kinds = _KINDS[:-1] if conformant else _KINDS
-        bits, signed, intercept, wrapped = kinds[number % len(kinds)]
-        return cls(bits, signed, intercept, wrapped, signed and padded, windows, implicit)
+        return cls(*kinds[number % len(kinds)], windows, implicit)
 
     def store(self, hu: NDArray[np.int16]) -> NDArray[np.int16] | NDArray[np.uint16]:
         """Returns the stored values of a slice, (H, W): HU that do not fit are cut off."""
@@ -67,14 +66,14 @@ class Encoding:
 
 
 _KINDS = (
-    (12, False, -1024, False),
-    (16, True, 0, False),
-    (12, False, -1024, False),
-    (16, True, -1024, False),
-    (16, True, -1000, False),
-    (12, False, 0, True),
+    (12, False, -1024, False, False),
+    (16, True, 0, False, True),
+    (12, False, -1024, False, False),
+    (16, True, -1024, False, False),
+    (16, True, -1000, False, True),
+    (12, False, 0, True, False),
 )
-"""BitsStored, whether signed, RescaleIntercept, whether wrapped."""
+"""BitsStored, whether signed, RescaleIntercept, whether wrapped, whether padded."""
 
 
 @dataclass(frozen=True)

@@ -116,7 +116,7 @@ class Head:
                 uniform(0, 2 * np.pi),
                 uniform(45, 105),
                 uniform(28, 60),
-                sometimes(0.45, 6, 16),
+                sometimes(0.55, 7, 17),
                 uniform(48, 76),
             ),
             infarct=(side * uniform(25, 45), uniform(-40, 50), uniform(55, 105), sometimes(0.15, 10, 22)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -53,6 +53,13 @@ def _between(bounds: Array, low: float, high: float) -> slice:
     """Returns which of the growing intervals ``bounds`` (2, N) meet the one from ``low`` to ``high``."""
     start, stop = int(bounds[1].searchsorted(low)), int(bounds[0].searchsorted(high))
     return slice(min(start, bounds.shape[1] - 1), stop)
+
+
+class Near(NamedTuple):
+    """A shape where it is near: the rows and columns, and in them the depth below its surface in mm."""
+
+    block: tuple[slice, slice]
+    depth: Array
 
 
 @dataclass(frozen=True)
@@ -127,8 +134,8 @@ class Points:
         dx, dy, dz = self.x - np.float32(to[0]), self.y - np.float32(to[1]), self.z - np.float32(to[2])
         return np.asarray(np.sqrt(dx * dx + dy * dy + dz * dz))
 
-    def capsule(self, start: Point, end: Point, radii: tuple[float, float]) -> Array:
-        """Returns the depth in mm below the surface of a rod whose radius goes from one to the other."""
+    def capsule(self, start: Point, end: Point, radii: tuple[float, float]) -> Near:
+        """Returns a rod whose radius goes from one to the other."""
         widest = max(radii)
         low, high = _box(start, end, (widest,) * 3)
         block = self.span.block(low, high, mirrored=self.folded)
@@ -140,25 +147,27 @@ class Points:
         dz -= h * az
         near = np.float32(radii[0]) + h * np.float32(radii[1] - radii[0])
         near -= np.sqrt(dx * dx + dy * dy + dz * dz)
-        return self._fill(near, block)
+        return Near(block, near)
 
-    def ellipsoid(self, center: Point, radii: Point) -> Array:
-        """Returns the depth in mm below the surface of an ellipsoid, exact along its least radius."""
+    def ellipsoid(self, center: Point, radii: Point) -> Near:
+        """Returns an ellipsoid; its depth is exact along the least radius."""
         low, high = _box(center, center, radii)
         block = self.span.block(low, high, mirrored=self.folded)
         dx, dy, dz = self._from(center, block)
         dx *= np.float32(1 / radii[0])
         dy *= np.float32(1 / radii[1])
         dz *= np.float32(1 / radii[2])
-        return self._fill((1 - np.sqrt(dx * dx + dy * dy + dz * dz)) * np.float32(min(radii)), block)
+        return Near(block, (1 - np.sqrt(dx * dx + dy * dy + dz * dz)) * np.float32(min(radii)))
 
     def _from(self, start: Point, block: tuple[slice, slice]) -> tuple[Array, Array, Array]:
         x, y, z = (a[block] - np.float32(v) for a, v in zip((self.x, self.y, self.z), start, strict=True))
         return x, y, z
 
-    def _fill(self, near: Array, block: tuple[slice, slice]) -> Array:
+    def depth(self, *shapes: Near) -> Array:
+        """Returns the depth in mm below the surface of shapes that have grown together, (H, W)."""
         depth = np.full_like(self.x, FAR)
-        depth[block] = near
+        for block, near in shapes:
+            np.maximum(depth[block], near, out=depth[block])
         return depth
 
 
@@ -172,14 +181,6 @@ def _box(start: Point, end: Point, radii: Point) -> tuple[Point, Point]:
 def paint(hu: Array, cover: Array, value: Array | float) -> None:
     """Lays a material over the plane, in place: ``cover`` 0 to 1 is the share of it in each pixel."""
     hu += cover * (value - hu)
-
-
-def union(depths: Sequence[Array]) -> Array:
-    """Returns the depth below the surface of shapes that have grown together."""
-    out = depths[0]
-    for depth in depths[1:]:
-        out = np.maximum(out, depth)
-    return out
 
 
 def bump(u: Array) -> Array:
@@ -197,14 +198,12 @@ class Fields:
     """Smooth random fields in the head: sums of plane waves, mean 0, deviation 1.
 
     Attributes:
-        waves: (3, N) wave vectors, radians a mm.
-        phases: (N,) radians.
-        mix: (N, F) how much of each wave goes into each field.
+        waves: (F, 3, N) wave vectors of each field, radians a mm.
+        phases: (F, N) radians.
     """
 
     waves: Array
     phases: Array
-    mix: Array
 
     @classmethod
     def sample(cls, rng: np.random.Generator, lengths: Sequence[tuple[float, float]], waves: int) -> Fields:
@@ -218,26 +217,23 @@ class Fields:
         Returns:
             As many fields as ``lengths``.
         """
-        count = len(lengths)
-        direction = rng.standard_normal((3, count * waves))
+        direction = rng.standard_normal((len(lengths), 3, waves))
         # The slices are thick: detail that runs along the axis survives, detail across it would average out.
-        direction[2] *= 0.6
-        direction /= np.linalg.norm(direction, axis=0)
-        length = np.concatenate([rng.uniform(low, high, waves) for low, high in lengths])
-        mix = np.kron(np.eye(count), np.full((waves, 1), np.sqrt(2 / waves)))
-        phases = rng.uniform(0, 2 * np.pi, count * waves)
-        return cls(*(a.astype(np.float32) for a in (direction * (2 * np.pi / length), phases, mix)))
+        direction[:, 2] *= 0.6
+        direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+        length = np.stack([rng.uniform(low, high, waves) for low, high in lengths])
+        phases = rng.uniform(0, 2 * np.pi, length.shape)
+        vectors = direction * (2 * np.pi / length[:, None])
+        return cls(vectors.astype(np.float32), phases.astype(np.float32))
 
     def at(self, points: Points) -> list[Array]:
         """Returns the fields on a plane, each (H, W)."""
         height, width = points.x.shape
         step = max(1, round(FIELD_STEP / points.edge))
-        coarse = [a[::step, ::step] for a in (points.x, points.y, points.z)]
-        flat = np.stack([a.ravel() for a in coarse], axis=1)  # (P, 3)
-        values = np.cos(flat @ self.waves + self.phases) @ self.mix  # (P, F)
-        return [
-            np.asarray(
-                cv2.resize(np.ascontiguousarray(field).reshape(coarse[0].shape), (width, height)), np.float32
-            )
-            for field in values.T
-        ]
+        x, y, z = (a[::step, ::step, None] for a in (points.x, points.y, points.z))
+        fields: list[Array] = []
+        # Not as a matrix product: for three coordinates BLAS would start threads that mostly wait.
+        for (a, b, c), phases in zip(self.waves, self.phases, strict=True):
+            field = np.cos(x * a + y * b + z * c + phases).sum(axis=2) * np.float32(np.sqrt(2 / len(phases)))
+            fields.append(np.asarray(cv2.resize(field, (width, height)), dtype=np.float32))
+        return fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import cv2
@@ -14,18 +15,10 @@ from ich.phantom.head import Head
 from ich.phantom.shapes import Array, Points, bump, paint
 from ich.schema import SUBTYPES
 
-MIN_AREA = 60.0
-"""mm² of a subtype in a slice from which on the slice is labelled with it."""
+MIN_AREA = 100.0
+"""mm² of a hemorrhage in a slice from which on the slice shows it and is labelled with it."""
 
-BLEED_CHANCES = {
-    "epidural": 0.2,
-    "intraparenchymal": 0.24,
-    "intraventricular": 0.16,
-    "subarachnoid": 0.18,
-    "subdural": 0.22,
-}
-"""How the first hemorrhage of a study is chosen. Rarer ones are more frequent than in practice, so that a
-small data set has some of each."""
+_INSIDE_OUT = ("intraparenchymal", "intraventricular", "subarachnoid", "subdural", "epidural")
 
 
 @dataclass(frozen=True)
@@ -70,7 +63,7 @@ class _Scan:
     def sample(cls, rng: np.random.Generator, size: int) -> _Scan:
         roll, pitch, yaw = rng.normal(0, (0.035, 0.07, 0.13))
         tilted = rng.random() < 0.35
-        gap = float(rng.choice([5.0, 7.0, 8.0, 9.0], p=[0.15, 0.25, 0.35, 0.25]))
+        gap = float(rng.choice([5.0, 7.0, 8.5, 10.0], p=[0.1, 0.25, 0.35, 0.3]))
         return cls(
             rotation=_rotate(1, roll) @ _rotate(0, pitch) @ _rotate(2, yaw),
             shift=np.array([rng.uniform(-7, 7), rng.uniform(-8, 8), rng.uniform(-2, 2)]),
@@ -84,8 +77,8 @@ class _Scan:
             pad=(
                 float(rng.normal(np.pi / 2, 0.5)),
                 rng.uniform(0.5, 1.3),
-                rng.uniform(10, 24) if rng.random() < 0.5 else 0.0,
-                rng.uniform(25, 80),
+                rng.uniform(12, 28) if rng.random() < 0.6 else 0.0,
+                rng.uniform(35, 85),
                 rng.uniform(0, 6),
             ),
         )
@@ -97,22 +90,23 @@ def _rotate(axis: int, angle: float) -> NDArray[np.float64]:
     return np.asarray(turned, dtype=np.float64)
 
 
-def draw_study(rng: np.random.Generator, size: int = 256, *, head: Head | None = None) -> Study:
+def draw_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str]) -> Study:
     """Draws a study: the same bytes from the same generator state.
 
     Args:
         rng: Source of all randomness.
         size: Height and width in pixels.
-        head: The patient's head, where an earlier study has shown it; by default a new one.
+        head: The patient's head.
+        subtypes: The hemorrhages in it, none or some of ``SUBTYPES``.
 
     Returns:
-        The study, hemorrhage or not.
+        The study.
     """
-    head = Head.sample(rng) if head is None else head
     scan = _Scan.sample(rng, size)
-    bleeds = _sample_bleeds(rng, head)
-    if any(bleed.subtype == "intraventricular" for bleed in bleeds):
-        head = replace(head, ventricles=max(head.ventricles, 1.2))
+    # From the inside out, so that the outer ones lie on top.
+    bleeds = [sample_bleed(rng, subtype, head) for subtype in sorted(subtypes, key=_INSIDE_OUT.index)]
+    if "intraventricular" in subtypes:
+        head = replace(head, ventricles=max(head.ventricles, 1.45))
     heights = np.arange(rng.uniform(2, 14), head.height + 50 + 0.5 * scan.gap, scan.gap)
     if rng.random() < 0.15:  # a coarser upper half, as older protocols had
         heights = np.concatenate([heights[: len(heights) // 2], heights[len(heights) // 2 :: 2]])
@@ -127,17 +121,6 @@ def draw_study(rng: np.random.Generator, size: int = 256, *, head: Head | None =
     for k, origin in enumerate(origins):
         hu[k], mask[k] = _draw_slice(noise, head, scan, bleeds, origin, orientation, size)
     return Study(hu, mask, origins, orientation, scan.spacing, scan.thickness, scan.tilt)
-
-
-def _sample_bleeds(rng: np.random.Generator, head: Head) -> list[Bleed]:
-    if rng.random() > 0.5:
-        return []
-    count = rng.choice([1, 2, 3], p=[0.6, 0.3, 0.1])
-    chances = list(BLEED_CHANCES.values())
-    subtypes = rng.choice(list(BLEED_CHANCES), size=count, replace=False, p=chances)
-    # From the inside out, so that the outer ones lie on top.
-    order = ("intraparenchymal", "intraventricular", "subarachnoid", "subdural", "epidural")
-    return [sample_bleed(rng, subtype, head) for subtype in sorted(map(str, subtypes), key=order.index)]
 
 
 def _draw_slice(
@@ -170,19 +153,11 @@ def _draw_planes(
     head: Head, bleeds: list[Bleed], fields: list[Array], planes: list[Points]
 ) -> tuple[Array, NDArray[np.uint8]]:
     """Returns the mean of parallel planes in HU, and the lesions that fill at least half of a pixel."""
-    hu = np.zeros_like(planes[0].x)
-    covers: dict[str, Array] = {}
-    for points in planes:
-        plane = draw_plane(head, points, fields, sample_push(bleeds, points))
-        for subtype, cover in paint_bleeds(bleeds, plane).items():
-            covers[subtype] = covers.get(subtype, np.float32(0)) + cover / len(planes)
-        hu += plane.hu / len(planes)
-    mask = np.zeros(hu.shape, dtype=np.uint8)
-    for subtype, cover in covers.items():
-        blood = cover >= 0.5
-        if blood.sum() * planes[0].edge ** 2 >= MIN_AREA:
-            mask |= blood.astype(np.uint8) << np.uint8(SUBTYPES.index(subtype))
-    return hu, mask
+    drawn = [draw_plane(head, points, fields, sample_push(bleeds, points)) for points in planes]
+    mask = np.zeros(planes[0].x.shape, dtype=np.uint8)
+    for subtype, cover in paint_bleeds(bleeds, drawn, MIN_AREA).items():
+        mask |= (cover >= 0.5).astype(np.uint8) << np.uint8(SUBTYPES.index(subtype))
+    return np.mean([plane.hu for plane in drawn], axis=0), mask
 
 
 def _place(scan: _Scan, origin: NDArray[np.float64], orientation: NDArray[np.float64], size: int) -> Points:
