@@ -41,8 +41,11 @@ class MetricsLog(Callback):
         self.path = path
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Drops rows that a resumed run is going to write again."""
-        if trainer.is_global_zero and self.path.exists():
+        """Makes the folder, and drops rows that a resumed run is going to write again."""
+        if not trainer.is_global_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
             table = pd.read_csv(self.path)
             write_table(table[table["epoch"] < trainer.current_epoch], self.path)
 

@@ -104,15 +104,15 @@ def _sample_epidural(rng: np.random.Generator, head: Head) -> Bleed:
         u = plane.points.distance(center) / extent
         return plane.points.inside(thickness * (1 - u * u) - plane.depth)
 
-    return Bleed("epidural", rng.uniform(60, 82), center, float(thickness) * 0.3, cover)
+    return Bleed("epidural", rng.uniform(64, 84), center, float(thickness) * 0.3, cover)
 
 
 def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
     if rng.random() < 0.2:
         return _sample_parafalcine(rng)
     angle = _sample_angle(rng, 0.5)
-    half = float(1 - np.cos(rng.uniform(0.95, 1.5)))
-    z, extent = rng.uniform(75, 95), rng.uniform(38, 60)
+    half = float(1 - np.cos(rng.uniform(1.1, 1.6)))
+    z, extent = rng.uniform(75, 95), rng.uniform(45, 65)
     thickness = np.float32(rng.uniform(8, 14))
 
     def cover(plane: Plane) -> Array:
@@ -122,7 +122,7 @@ def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
         return plane.points.inside(thick - plane.depth) * (along + up * up < 1)
 
     center = _on_skull(head, angle, 80.0)
-    return Bleed("subdural", rng.uniform(58, 76), center, float(thickness) * 0.5, cover)
+    return Bleed("subdural", rng.uniform(55, 72), center, float(thickness) * 0.5, cover)
 
 
 def _sample_parafalcine(rng: np.random.Generator) -> Bleed:

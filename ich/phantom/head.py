@@ -42,7 +42,8 @@ class Head:
         falx_width: Half thickness of the falx.
         calcified: Radius of calcification in pineal, choroid plexus, pallidum and falx; 0 for none.
         calcium: HU of those.
-        swelling: Scalp hematoma: angle in radians, z, half extent, thickness (0 for none), HU.
+        swellings: Scalp hematomas: angle in radians, z, half extent, thickness (0 for none), HU.
+        muscle: Temporal muscles and neck.
         infarct: Old infarct: x, y, z and radius (0 for none).
         hygroma: Old collection at CSF density: angle in radians and thickness (0 for none).
         clip: A metal clip and its streaks: x, y, z; None for none.
@@ -68,7 +69,8 @@ class Head:
     falx_width: float
     calcified: tuple[float, float, float, float]
     calcium: float
-    swelling: tuple[float, float, float, float, float]
+    swellings: tuple[tuple[float, float, float, float, float], ...]
+    muscle: float
     infarct: tuple[float, float, float, float]
     hygroma: tuple[float, float]
     clip: tuple[float, float, float] | None
@@ -112,13 +114,17 @@ class Head:
                 sometimes(0.25, 1, 2.2),
             ),
             calcium=uniform(75, 350),
-            swelling=(
-                uniform(0, 2 * np.pi),
-                uniform(45, 105),
-                uniform(28, 60),
-                sometimes(0.55, 7, 17),
-                uniform(48, 76),
+            swellings=tuple(
+                (
+                    uniform(0, 2 * np.pi),
+                    uniform(45, 115),
+                    uniform(28, 60),
+                    sometimes(0.6, 7, 17),
+                    uniform(52, 82),
+                )
+                for _ in range(2)
             ),
+            muscle=uniform(48, 64),
             infarct=(side * uniform(25, 45), uniform(-40, 50), uniform(55, 105), sometimes(0.15, 10, 22)),
             hygroma=(uniform(-0.5, 0.5) + (0 if rng.random() < 0.5 else np.pi), sometimes(0.14, 4, 11)),
             clip=(side * uniform(8, 30), uniform(-25, 5), uniform(44, 60)) if rng.random() < 0.06 else None,

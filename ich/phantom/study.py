@@ -45,6 +45,18 @@ class Study:
 
 
 @dataclass(frozen=True)
+class _Pad:
+    """A gel pad or wet dressing between head and holder, as dense as blood; lengths in mm, angles in radians."""
+
+    angle: float
+    width: float
+    depth: float  # 0 for none
+    hu: float
+    z: float
+    extent: float
+
+
+@dataclass(frozen=True)
 class _Scan:
     """How a head lies in the scanner and is scanned."""
 
@@ -57,13 +69,13 @@ class _Scan:
     noise: float
     sharpness: float
     holder: tuple[float, float, float]
-    pad: tuple[float, float, float, float, float]
+    pad: _Pad
 
     @classmethod
     def sample(cls, rng: np.random.Generator, size: int) -> _Scan:
         roll, pitch, yaw = rng.normal(0, (0.035, 0.07, 0.13))
         tilted = rng.random() < 0.35
-        gap = float(rng.choice([5.0, 7.0, 8.5, 10.0], p=[0.1, 0.25, 0.35, 0.3]))
+        gap = float(rng.choice([5.0, 6.0, 7.0, 8.0], p=[0.1, 0.2, 0.35, 0.35]))
         return cls(
             rotation=_rotate(1, roll) @ _rotate(0, pitch) @ _rotate(2, yaw),
             shift=np.array([rng.uniform(-7, 7), rng.uniform(-8, 8), rng.uniform(-2, 2)]),
@@ -74,12 +86,13 @@ class _Scan:
             noise=float(rng.uniform(3, 6)),
             sharpness=float(rng.uniform(0.45, 0.75)),
             holder=(rng.uniform(95, 112), rng.uniform(2, 5), rng.uniform(-150, 250)),
-            pad=(
-                float(rng.normal(np.pi / 2, 0.5)),
-                rng.uniform(0.5, 1.3),
-                rng.uniform(12, 28) if rng.random() < 0.6 else 0.0,
-                rng.uniform(35, 85),
-                rng.uniform(0, 6),
+            pad=_Pad(
+                angle=float(rng.normal(np.pi / 2, 0.5)),
+                width=rng.uniform(0.5, 1.3),
+                depth=rng.uniform(10, 30) if rng.random() < 0.75 else 0.0,
+                hu=rng.uniform(50, 84),
+                z=rng.uniform(20, 120),
+                extent=rng.uniform(30, 90),
             ),
         )
 
@@ -107,7 +120,7 @@ def draw_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequen
     bleeds = [sample_bleed(rng, subtype, head) for subtype in sorted(subtypes, key=_INSIDE_OUT.index)]
     if "intraventricular" in subtypes:
         head = replace(head, ventricles=max(head.ventricles, 1.45))
-    heights = np.arange(rng.uniform(2, 14), head.height + 50 + 0.5 * scan.gap, scan.gap)
+    heights = np.arange(rng.uniform(10, 22), head.height + rng.uniform(34, 46), scan.gap)
     if rng.random() < 0.15:  # a coarser upper half, as older protocols had
         heights = np.concatenate([heights[: len(heights) // 2], heights[len(heights) // 2 :: 2]])
     tilt = np.deg2rad(scan.tilt)
@@ -143,7 +156,7 @@ def _draw_slice(
             for offset in (-0.25, 0.25)  # two planes a slice make its partial volume
         ]
         hu[block], mask[block] = _draw_planes(head, bleeds, head.fields.at(middle.crop(block)), planes)
-    _paint_table(scan, hu, size)
+    _paint_table(scan, hu, size, float(origin[2]))
     blurred = np.asarray(cv2.GaussianBlur(hu, (0, 0), scan.sharpness), dtype=np.float32)
     noisy = blurred + _make_noise(noise, scan, blurred)
     return np.clip(np.rint(noisy), -1024, 20000).astype(np.int16), mask
@@ -169,7 +182,7 @@ def _place(scan: _Scan, origin: NDArray[np.float64], orientation: NDArray[np.flo
     return Points.on_plane(base, row, column, size)
 
 
-def _paint_table(scan: _Scan, hu: Array, size: int) -> None:
+def _paint_table(scan: _Scan, hu: Array, size: int, z: float) -> None:
     """Paints the head holder and, in some studies, a gel pad between it and the head."""
     half = 0.5 * (size - 1) * scan.spacing
     axis = np.linspace(-half, half, size, dtype=np.float32)
@@ -178,13 +191,14 @@ def _paint_table(scan: _Scan, hu: Array, size: int) -> None:
     radius, thickness, value = scan.holder
     air = np.clip((-300 - hu) / 500, 0, 1)
     shell = np.clip((thickness / 2 - np.abs(r - radius)) / scan.spacing + 0.5, 0, 1) * (y > 25)
-    angle, width, depth, gel, rough = scan.pad
-    if depth:
-        along = x * np.float32(np.cos(angle)) + y * np.float32(np.sin(angle))
-        turn = np.arccos(np.clip(along / (r + 1), -1, 1)) / width
-        inner = radius - 2 - depth * bump(turn) * (1 + 0.1 * np.sin(turn * 9 + rough))
-        pad = np.clip((r - inner) / scan.spacing + 0.5, 0, 1) * (r < radius - 2) * (turn < 1)
-        paint(hu, air * pad, gel)
+    pad = scan.pad
+    depth = pad.depth * float(bump(np.float32((z - pad.z) / pad.extent)))
+    if depth > 0:
+        along = x * np.float32(np.cos(pad.angle)) + y * np.float32(np.sin(pad.angle))
+        turn = np.arccos(np.clip(along / (r + 1), -1, 1)) / pad.width
+        inner = radius - 2 - depth * bump(turn) * (1 + 0.1 * np.sin(turn * 9 + pad.z))
+        gel = np.clip((r - inner) / scan.spacing + 0.5, 0, 1) * (r < radius - 2) * (turn < 1)
+        paint(hu, air * gel, pad.hu)
     paint(hu, air * shell, value)
 
 

@@ -1,0 +1,48 @@
+"""What the README promises, taken from the README itself."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+import ich.train
+
+REPOSITORY = Path(__file__).parent.parent
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+COMMANDS = sorted(set(re.findall(r"^(?:python train\.py|ich train)\b[^\n#]*", README, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_commands_compose(command: str) -> None:
+    words = [word for word in shlex.split(command.strip())[2:] if word != "-m"]
+    # A sweep's values are Hydra's to expand; each on its own must be one that there is.
+    words = [word.split(",")[0] for word in words]
+    ich.train.register_signatures()
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        compose("config", overrides=words)
+
+
+def test_library_example_runs(tmp_path: Path, phantom: Path) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    shutil.copytree(phantom, tmp_path / "data" / "phantom")
+    script = tmp_path / "example.py"
+    code = code.replace('"resnet18"', '"test_resnet"').replace("batch_size=32", "batch_size=32, num_workers=0")
+    script.write_text(code)
+    done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert float(re.findall(r"tensor\((.*?)[,)]", done.stdout)[0]) > 0
+    assert (tmp_path / "runs" / "mine" / "checkpoints" / "best.ckpt").is_file()
+
+
+def test_files_and_pictures_that_it_names_are_there() -> None:
+    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
+        assert (REPOSITORY / path).exists(), path
+    for path in re.findall(r"`((?:ich|examples|benchmarks|conf)/[\w./]+)`", README):
+        assert (REPOSITORY / path).exists(), path
