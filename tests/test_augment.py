@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from ich.augment import Augment
-from ich.schema import AIR_HU
-from ich.schema import UserError
+from ich.schema import AIR_HU, UserError
 
 EVERYTHING = {
     "flip": 0.5,

@@ -121,7 +121,9 @@ def test_moving_average_is_what_is_kept() -> None:
     model, recorder = make(), Recorder()
     trainer = build_trainer(gpus=0, max_epochs=1, ema_decay=0.9)
     trainer.callbacks.append(recorder)
-    trainer.fit(model, DataLoader([make_batch()] * 5, batch_size=None), DataLoader([make_batch()], batch_size=None))
+    trainer.fit(
+        model, DataLoader([make_batch()] * 5, batch_size=None), DataLoader([make_batch()], batch_size=None)
+    )
     average = recorder.weights[0]
     for weight in recorder.weights[1:]:
         average = 0.9 * average + 0.1 * weight

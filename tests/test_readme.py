@@ -33,7 +33,9 @@ def test_library_example_runs(tmp_path: Path, phantom: Path) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     shutil.copytree(phantom, tmp_path / "data" / "phantom")
     script = tmp_path / "example.py"
-    code = code.replace('"resnet18"', '"test_resnet"').replace("batch_size=32", "batch_size=32, num_workers=0")
+    code = code.replace('"resnet18"', '"test_resnet"').replace(
+        "batch_size=32", "batch_size=32, num_workers=0"
+    )
     script.write_text(code)
     done = subprocess.run([sys.executable, script], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -42,7 +42,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phantom: Path):
     small = ["data=rsna", f"data.root={phantom}", "input.size=64", *TINY]
 
     def call(*overrides: str, base: list[str] = small) -> int:
-        flags = [item for item in overrides if item.startswith("-")]  # before all others: argparse wants them so
+        flags = [
+            item for item in overrides if item.startswith("-")
+        ]  # before all others: argparse wants them so
         given = [item for item in overrides if item not in flags]
         monkeypatch.setattr(sys, "argv", ["train.py", *flags, *base, *given])
         try:

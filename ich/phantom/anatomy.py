@@ -121,28 +121,22 @@ def _paint_outside(
     scalp = (
         outer + np.float32(head.scalp) * (1 + 0.35 * np.clip(sin, -0.4, 1) ** 2) + texture * np.float32(0.4)
     )
-    angle, z, extent, thickness, swelling = head.swelling
-    bulge = np.zeros_like(hu)
-    if thickness:
-        where = (float(head.half_width * 1.1 * np.cos(angle)), float(head.half_length * np.sin(angle)))
-        bulge = thickness * bump(points.distance((*where, z)) / np.float32(extent))
-        scalp = scalp + np.float32(0.7) * bulge
-    # Below the vault the outline narrows to the face in front and widens to the neck behind.
+    bulges: list[tuple[Array, float]] = []
+    for angle, z, extent, thickness, value in head.swellings:
+        if thickness:
+            where = (float(1.1 * head.half_width * np.cos(angle)), float(head.half_length * np.sin(angle)), z)
+            bulge = np.float32(thickness) * bump(points.distance(where) / np.float32(extent))
+            scalp = scalp + np.float32(0.7) * bulge
+            bulges.append((bulge, value))
     paint(hu, points.inside(scalp), 35.0)
     paint(hu, points.inside(scalp - 2.2), -95 + 6 * texture)
     muscle = np.clip(cos * cos - 0.55, 0, 1) * 2.2 * np.clip((82 - points.z) / 30, 0, 1)
     muscle += np.clip((sin - 0.55) * 2.2, 0, 1) * np.clip((34 - points.z) / 20, 0, 1) * 1.6
-    paint(
-        hu,
-        points.inside(outer + 9 * np.clip(muscle, 0, 1) - 0.5) * points.inside(scalp - 2),
-        56 + 3 * texture,
-    )
-    if thickness:
-        paint(
-            hu,
-            points.inside(outer + bulge - 0.5) * (bulge > 0.5) * points.inside(scalp - 1),
-            swelling + 3 * texture,
-        )
+    fleshy = points.inside(outer + 9 * np.clip(muscle, 0, 1) - 0.5) * points.inside(scalp - 2)
+    paint(hu, fleshy, head.muscle + 3 * texture)
+    for bulge, value in bulges:
+        swollen = points.inside(outer + bulge - 0.5) * (bulge > 0.5) * points.inside(scalp - 1)
+        paint(hu, swollen, value + 3 * texture)
 
 
 def _measure_ventricles(head: Head, points: Points) -> Array:

@@ -46,7 +46,7 @@ class Study:
 
 @dataclass(frozen=True)
 class _Pad:
-    """A gel pad or wet dressing between head and holder, as dense as blood; lengths in mm, angles in radians."""
+    """A gel pad or wet dressing at the head, as dense as blood; lengths in mm, angles in radians."""
 
     angle: float
     width: float
@@ -192,7 +192,7 @@ def _paint_table(scan: _Scan, hu: Array, size: int, z: float) -> None:
     air = np.clip((-300 - hu) / 500, 0, 1)
     shell = np.clip((thickness / 2 - np.abs(r - radius)) / scan.spacing + 0.5, 0, 1) * (y > 25)
     pad = scan.pad
-    depth = pad.depth * float(bump(np.float32((z - pad.z) / pad.extent)))
+    depth = pad.depth * max(0.0, 1 - ((z - pad.z) / pad.extent) ** 2) ** 2
     if depth > 0:
         along = x * np.float32(np.cos(pad.angle)) + y * np.float32(np.sin(pad.angle))
         turn = np.arccos(np.clip(along / (r + 1), -1, 1)) / pad.width
