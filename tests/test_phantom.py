@@ -161,7 +161,7 @@ def test_patients_have_several_studies_of_ordered_slices_and_some_are_tilted(pha
         row, column = np.array(orientation.pop(), dtype=float).reshape(2, 3)
         normal = np.cross(row, column)
         positions = [float(normal @ np.array(ds.ImagePositionPatient, dtype=float)) for ds in slices]
-        assert len(slices) >= 10
+        assert len(slices) >= 8
         assert (np.diff(positions) > 3).all()
         tilts.add(round(float(normal[1]), 3))
     assert len(tilts) > 1

@@ -78,7 +78,7 @@ def _sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
 def write_phantom(
     out: str | Path,
     *,
-    patients: int = 72,
+    patients: int = 64,
     seed: int = 0,
     size: int = 256,
     masks: bool = False,

@@ -88,7 +88,7 @@ class Head:
 
         uniform = rng.uniform
         offset = float(np.clip(rng.normal(0, 3), -6, 6))
-        contrast = rng.random() < 0.18
+        contrast = rng.random() < 0.22
         atrophy = float(rng.beta(1.3, 1.8))
         side = float(rng.choice([-1.0, 1.0]))
         return cls(
@@ -119,7 +119,7 @@ class Head:
                     uniform(0, 2 * np.pi),
                     uniform(45, 115),
                     uniform(28, 60),
-                    sometimes(0.6, 7, 17),
+                    sometimes(0.65, 7, 17),
                     uniform(52, 82),
                 )
                 for _ in range(2)

@@ -89,10 +89,10 @@ class _Scan:
             pad=_Pad(
                 angle=float(rng.normal(np.pi / 2, 0.5)),
                 width=rng.uniform(0.5, 1.3),
-                depth=rng.uniform(10, 30) if rng.random() < 0.75 else 0.0,
+                depth=rng.uniform(10, 30) if rng.random() < 0.85 else 0.0,
                 hu=rng.uniform(50, 84),
                 z=rng.uniform(20, 120),
-                extent=rng.uniform(30, 90),
+                extent=rng.uniform(40, 100),
             ),
         )
 
