@@ -8,14 +8,15 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
-import ich.train
+from ich.data import HeadCTDataModule
+from ich.train.signatures import register_signatures
 
 CONF = Path(__file__).parent.parent / "conf"
 CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.glob("*/*.yaml"))
 
 
 def compose_with(*overrides: str) -> DictConfig:
-    ich.train.register_signatures()
+    register_signatures()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return compose("config", overrides=["data.root=data", *overrides])
 
@@ -35,7 +36,7 @@ def test_every_file_composes_and_binds_to_its_constructor(choice: str) -> None:
 
 def test_defaults_of_the_constructors_are_the_defaults_of_the_configuration() -> None:
     cfg = compose_with("data=rsna")
-    for name, parameter in inspect.signature(ich.train.HeadCTDataModule).parameters.items():
+    for name, parameter in inspect.signature(HeadCTDataModule).parameters.items():
         if name not in ("root", "input", "augment", "seed"):
             assert cfg.data[name] == parameter.default, name
     assert cfg.model.pretrained is True

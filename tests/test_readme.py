@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
-import ich.train
+from ich.train.signatures import register_signatures
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
@@ -24,7 +24,7 @@ def test_commands_compose(command: str) -> None:
     words = [word for word in shlex.split(command.strip())[2:] if word != "-m"]
     # A sweep's values are Hydra's to expand; each on its own must be one that there is.
     words = [word.split(",")[0] for word in words]
-    ich.train.register_signatures()
+    register_signatures()
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         compose("config", overrides=words)
 

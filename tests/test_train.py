@@ -15,8 +15,9 @@ import yaml
 from sklearn.metrics import log_loss, roc_auc_score
 
 import ich.train
-from ich.models import load_classifier
-from ich.schema import LABELS, UserError
+from ich.data import HeadCTDataModule
+from ich.models import SliceClassifier, load_classifier
+from ich.schema import LABELS, InputSpec, UserError
 from ich.trainer import build_trainer, place
 
 REPOSITORY = Path(__file__).parent.parent
@@ -101,7 +102,7 @@ def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> Non
     assert run("run_dir=out", "trainer.ema_decay=0.9") == 0
     model = load_classifier("out/checkpoints/best.ckpt")
     config = yaml.safe_load(Path("out/config.yaml").read_text())
-    datamodule = ich.train.HeadCTDataModule(str(phantom), model.input, num_workers=0, seed=config["seed"])
+    datamodule = HeadCTDataModule(str(phantom), model.input, num_workers=0, seed=config["seed"])
     datamodule.setup()
     tables = ich.train.predict_parts(model, datamodule, gpus=0)
     for part in ("val", "test"):
@@ -170,9 +171,9 @@ def test_leaky_split_is_marked(run, capsys) -> None:
 
 
 def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
-    spec = ich.train.InputSpec(size=64)
-    datamodule = ich.train.HeadCTDataModule(str(phantom), spec, num_workers=0)
-    model = ich.train.SliceClassifier("test_resnet", input=spec, pretrained=False)
+    spec = InputSpec(size=64)
+    datamodule = HeadCTDataModule(str(phantom), spec, num_workers=0)
+    model = SliceClassifier("test_resnet", input=spec, pretrained=False)
     trainer = build_trainer(run_dir=tmp_path, gpus=0, max_epochs=1, devices=2, strategy="ddp_spawn")
     trainer.fit(model, datamodule=datamodule)
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 1

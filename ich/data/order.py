@@ -45,7 +45,8 @@ def balance_weights(target: NDArray[np.float32]) -> NDArray[np.float64]:
     by_label = 1 / np.sqrt(np.maximum(positive.sum(axis=0), 1))  # (6,)
     negatives = max(1, int((~positive.any(axis=1)).sum()))
     weights: NDArray[np.float64] = np.where(positive, by_label, 0).max(axis=1)
-    return np.maximum(weights, 1 / np.sqrt(negatives))
+    np.maximum(weights, 1 / np.sqrt(negatives), out=weights)
+    return weights
 
 
 class EpochSampler(Sampler[tuple[int, int]]):

@@ -23,10 +23,7 @@ from pydicom import uid
 
 from ich.dicom.elements import PIXEL_DATA, Element, Stream, Tag, Values, read_syntax, read_values
 from ich.dicom.frames import DECODERS, PixelFormat, check_length, describe_syntax, read_stored
-from ich.schema import ReadError
-
-HU_MIN, HU_MAX = -1024, 32767
-"""Range of what ``read_hu`` returns: air outside the scan circle, and the largest number of 16 bits."""
+from ich.schema import AIR_HU, ReadError
 
 MAX_SIDE = 4096  # pixels; CT is 512, at times 1024 or 2048
 MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
@@ -139,10 +136,10 @@ def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
         found = _read_slice(stream)
         stored = read_stored(found.pixels, found.stream, found.header.TransferSyntaxUID, found.pixel_format)
     hu = _rescale(stored.astype(np.int32), found.header)
-    np.clip(hu, HU_MIN, HU_MAX, out=hu)
+    np.clip(hu, AIR_HU, np.iinfo(np.int16).max, out=hu)
     bounds = _find_padding(found)
     if bounds is not None:
-        hu[(stored >= bounds[0]) & (stored <= bounds[1])] = HU_MIN
+        hu[(stored >= bounds[0]) & (stored <= bounds[1])] = AIR_HU
     return hu.astype(np.int16)
 
 

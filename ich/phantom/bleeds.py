@@ -108,26 +108,26 @@ def _sample_epidural(rng: np.random.Generator, head: Head) -> Bleed:
 
 
 def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
-    if rng.random() < 0.2:
-        return _sample_parafalcine(rng)
     angle = _sample_angle(rng, 0.5)
     half = float(1 - np.cos(rng.uniform(1.1, 1.6)))
     z, extent = rng.uniform(75, 95), rng.uniform(45, 65)
     thickness = np.float32(rng.uniform(8, 14))
+    falx = _sample_parafalcine(rng) if rng.random() < 0.25 else None
 
     def cover(plane: Plane) -> Array:
         along = (1 - plane.cos * np.float32(np.cos(angle)) - plane.sin * np.float32(np.sin(angle))) / half
         up = (plane.points.z - z) / extent
         thick = thickness * np.sqrt(np.clip(1 - along - up * up, 0, None)) + 0.5 * plane.edges
-        return plane.points.inside(thick - plane.depth) * (along + up * up < 1)
+        crescent = plane.points.inside(thick - plane.depth) * (along + up * up < 1)
+        return np.maximum(crescent, falx(plane)) if falx else crescent
 
     center = _on_skull(head, angle, 80.0)
     return Bleed("subdural", rng.uniform(55, 72), center, float(thickness) * 0.5, cover)
 
 
-def _sample_parafalcine(rng: np.random.Generator) -> Bleed:
+def _sample_parafalcine(rng: np.random.Generator) -> Callable[[Plane], Array]:
     side, thickness = float(rng.choice([-1.0, 1.0])), np.float32(rng.uniform(4.5, 7.5))
-    y, z = float(rng.choice([-45.0, 40.0])), rng.uniform(88, 105)
+    y, z = float(rng.choice([-45.0, 40.0])), rng.uniform(80, 100)
 
     def cover(plane: Plane) -> Array:
         x = plane.points.x * np.float32(side)
@@ -135,30 +135,27 @@ def _sample_parafalcine(rng: np.random.Generator) -> Bleed:
         thick = thickness * np.clip(2.2 * where, 0, 1) + 0.3 * plane.edges
         return plane.points.inside(thick - x) * plane.points.inside(x) * (where > 0.05)
 
-    return Bleed("subdural", rng.uniform(60, 76), (0.0, y, z), 0.0, cover)
+    return cover
 
 
 def _sample_subarachnoid(rng: np.random.Generator, head: Head) -> Bleed:
-    width = np.float32(2.2 + 0.5 * head.atrophy + rng.uniform(0, 0.6))
-    hu = rng.uniform(62, 80)
-    if rng.random() < 0.45:
+    width = np.float32(2.3 + 0.5 * head.atrophy + rng.uniform(0, 0.6))
+    angle, extent = _sample_angle(rng, 1.2), np.float32(rng.uniform(44, 60))
+    basal = bool(rng.random() < 0.4)
+    # With blood in the cisterns, that in the sulci starts at the Sylvian fissure.
+    center = _on_skull(head, angle, rng.uniform(55, 70) if basal else rng.uniform(70, 105))
 
-        def basal(plane: Plane) -> Array:
-            fissure = plane.points.inside(width - np.abs(plane.points.x)) * (plane.points.y < -20)
-            fissure = fissure * plane.points.inside((82 - plane.points.z) / 4) * (plane.points.z > 46)
-            return np.maximum(plane.points.inside(plane.cistern + 1.0), fissure)
-
-        return Bleed("subarachnoid", hu, (0.0, -16.0, 47.0), 0.0, basal)
-    center = _on_skull(head, _sample_angle(rng, 1.2), rng.uniform(70, 108))
-    extent = np.float32(rng.uniform(42, 58))
-
-    def convex(plane: Plane) -> Array:
+    def cover(plane: Plane) -> Array:
         near = bump(plane.points.distance(center) / extent)
         fold = plane.points.inside(width - plane.sulcus) * plane.points.inside((20 - plane.depth) / 2)
         film = plane.points.inside(np.float32(1.6) - plane.depth)
-        return np.asarray(np.clip(3.5 * near, 0, 1) * np.maximum(fold, film))
+        sulci: Array = np.clip(3.5 * near, 0, 1) * np.maximum(fold, film)
+        if not basal:
+            return sulci
+        above = plane.points.inside((plane.points.z - 30) / 4)  # the cisterna magna stays free
+        return np.maximum(sulci, above * plane.points.inside(plane.cistern + 1.0))
 
-    return Bleed("subarachnoid", hu, center, 0.0, convex)
+    return Bleed("subarachnoid", rng.uniform(62, 80), center, 0.0, cover)
 
 
 def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:

@@ -15,7 +15,7 @@ from ich.phantom.head import Head
 from ich.phantom.shapes import Array, Points, bump, paint
 from ich.schema import SUBTYPES
 
-MIN_AREA = 100.0
+MIN_AREA = 150.0
 """mm² of a hemorrhage in a slice from which on the slice shows it and is labelled with it."""
 
 _INSIDE_OUT = ("intraparenchymal", "intraventricular", "subarachnoid", "subdural", "epidural")

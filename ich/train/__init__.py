@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import errno
-import inspect
 import json
 import logging
 import os
 import sys
 import time
-import types
 import typing
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, make_dataclass
-from functools import partial
+from dataclasses import dataclass
 from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
@@ -27,7 +24,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hydra
 import pandas as pd
 import torch
-from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -35,17 +31,15 @@ from pytorch_lightning import Trainer, seed_everything
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ich.augment import Augment
 from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
 from ich.evaluate import Summary, render_summary, summarize
-from ich.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
 from ich.models import SliceClassifier, load_classifier
-from ich.optim import OptimSpec
 from ich.report import write_curves
-from ich.schema import InputSpec, UserError
+from ich.schema import UserError
 from ich.split import write_split
 from ich.tables import make_predictions, write_table
+from ich.train.signatures import register_signatures
 from ich.trainer import MONITOR, build_trainer
 
 log = logging.getLogger("ich")
@@ -58,69 +52,6 @@ NO_NEWS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
 )
 """Warnings of Lightning that tell a user of this program nothing."""
-
-TARGETS: tuple[Callable[..., Any], ...] = (
-    HeadCTDataModule,
-    InputSpec,
-    Augment,
-    SliceClassifier,
-    WeightedBCE,
-    FocalLoss,
-    SoftmaxCrossEntropy,
-    OptimSpec,
-    build_trainer,
-)
-"""What the configuration may build. A signature is the schema, and the one home of each default."""
-
-GIVEN = {"input", "augment", "loss", "optim", "run_dir", "loggers"}
-"""Arguments that are objects: built from their own group and passed by ``run``."""
-
-
-def register_signatures() -> None:
-    """Offers the signature of each target to Hydra as ``/signature/NAME``, with types and defaults."""
-    for target in TARGETS:
-        ConfigStore.instance().store(group="signature", name=target.__name__, node=_to_node(target))
-
-
-def _to_node(target: Callable[..., Any]) -> Any:
-    parameters = dict(inspect.signature(target).parameters)
-    if target is build_trainer:
-        translated = {
-            "accelerator",
-            "devices",
-            "logger",
-            "callbacks",
-            "default_root_dir",
-            "enable_model_summary",
-        }
-        lightning = inspect.signature(Trainer).parameters
-        parameters = {k: v for k, v in lightning.items() if k not in translated} | parameters
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    fields: list[tuple[str, Any, Any]] = []
-    for name, parameter in parameters.items():
-        if name in GIVEN or parameter.kind is parameter.VAR_KEYWORD:
-            continue
-        default = "???" if parameter.default is parameter.empty else parameter.default
-        kind = _to_config_type(hints.get(name, Any))
-        fields.append((name, kind, field(default_factory=partial(_plain, default))))
-    path = f"{target.__module__}.{target.__qualname__}"
-    return make_dataclass(target.__name__, [*fields, ("_target_", str, field(default=path))])
-
-
-def _to_config_type(hint: Any) -> Any:
-    """Types that the configuration can check; whatever else is left to the constructor."""
-    simple = (int, float, str, bool)
-    if hint in simple:
-        return hint
-    if isinstance(hint, types.UnionType):
-        known = [arg for arg in hint.__args__ if arg in simple]
-        if len(known) == 1 and len(hint.__args__) == 2 and type(None) in hint.__args__:
-            return typing.Optional[known[0]]  # noqa: UP045 - what OmegaConf understands
-    return Any
-
-
-def _plain(default: Any) -> Any:
-    return list(default) if isinstance(default, tuple) else default
 
 
 def build(node: DictConfig, **given: Any) -> Any:
@@ -365,7 +296,7 @@ def _report(error: Exception) -> None:
 
 def find_conf() -> Path:
     """The folder ``conf``: beside the package in a checkout, inside it when installed from a wheel."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"
 

@@ -1,0 +1,85 @@
+"""The schema of the configuration: the signatures of what it may build."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import field, make_dataclass
+from functools import partial
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from pytorch_lightning import Trainer
+
+from ich.augment import Augment
+from ich.data import HeadCTDataModule
+from ich.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
+from ich.models import SliceClassifier
+from ich.optim import OptimSpec
+from ich.schema import InputSpec
+from ich.trainer import build_trainer
+
+TARGETS: tuple[Callable[..., Any], ...] = (
+    HeadCTDataModule,
+    InputSpec,
+    Augment,
+    SliceClassifier,
+    WeightedBCE,
+    FocalLoss,
+    SoftmaxCrossEntropy,
+    OptimSpec,
+    build_trainer,
+)
+"""What the configuration may build. A signature is the schema, and the one home of each default."""
+
+GIVEN = {"input", "augment", "loss", "optim", "run_dir", "loggers"}
+"""Arguments that are objects: built from their own group and passed by ``run``."""
+
+
+def register_signatures() -> None:
+    """Offers the signature of each target to Hydra as ``/signature/NAME``, with types and defaults."""
+    for target in TARGETS:
+        ConfigStore.instance().store(group="signature", name=target.__name__, node=_to_node(target))
+
+
+def _to_node(target: Callable[..., Any]) -> Any:
+    parameters = dict(inspect.signature(target).parameters)
+    if target is build_trainer:
+        translated = {
+            "accelerator",
+            "devices",
+            "logger",
+            "callbacks",
+            "default_root_dir",
+            "enable_model_summary",
+        }
+        lightning = inspect.signature(Trainer).parameters
+        parameters = {k: v for k, v in lightning.items() if k not in translated} | parameters
+    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    fields: list[tuple[str, Any, Any]] = []
+    for name, parameter in parameters.items():
+        if name in GIVEN or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        default = "???" if parameter.default is parameter.empty else parameter.default
+        kind = _to_config_type(hints.get(name, Any))
+        fields.append((name, kind, field(default_factory=partial(_plain, default))))
+    path = f"{target.__module__}.{target.__qualname__}"
+    return make_dataclass(target.__name__, [*fields, ("_target_", str, field(default=path))])
+
+
+def _to_config_type(hint: Any) -> Any:
+    """Types that the configuration can check; whatever else is left to the constructor."""
+    simple = (int, float, str, bool)
+    if hint in simple:
+        return hint
+    if isinstance(hint, types.UnionType):
+        known = [arg for arg in hint.__args__ if arg in simple]
+        if len(known) == 1 and len(hint.__args__) == 2 and type(None) in hint.__args__:
+            return typing.Optional[known[0]]  # noqa: UP045 - what OmegaConf understands
+    return Any
+
+
+def _plain(default: Any) -> Any:
+    return list(default) if isinstance(default, tuple) else default
