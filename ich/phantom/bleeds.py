@@ -140,7 +140,7 @@ def _sample_parafalcine(rng: np.random.Generator) -> Callable[[Plane], Array]:
 
 def _sample_subarachnoid(rng: np.random.Generator, head: Head) -> Bleed:
     width = np.float32(2.3 + 0.5 * head.atrophy + rng.uniform(0, 0.6))
-    angle, extent = _sample_angle(rng, 1.2), np.float32(rng.uniform(44, 60))
+    angle, extent = _sample_angle(rng, 1.2), np.float32(rng.uniform(48, 64))
     basal = bool(rng.random() < 0.4)
     # With blood in the cisterns, that in the sulci starts at the Sylvian fissure.
     center = _on_skull(head, angle, rng.uniform(55, 70) if basal else rng.uniform(70, 105))
@@ -155,7 +155,7 @@ def _sample_subarachnoid(rng: np.random.Generator, head: Head) -> Bleed:
         above = plane.points.inside((plane.points.z - 30) / 4)  # the cisterna magna stays free
         return np.maximum(sulci, above * plane.points.inside(plane.cistern + 1.0))
 
-    return Bleed("subarachnoid", rng.uniform(62, 80), center, 0.0, cover)
+    return Bleed("subarachnoid", rng.uniform(66, 82), center, 0.0, cover)
 
 
 def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:

@@ -88,7 +88,7 @@ class Head:
 
         uniform = rng.uniform
         offset = float(np.clip(rng.normal(0, 3), -6, 6))
-        contrast = rng.random() < 0.22
+        contrast = rng.random() < 0.15
         atrophy = float(rng.beta(1.3, 1.8))
         side = float(rng.choice([-1.0, 1.0]))
         return cls(
