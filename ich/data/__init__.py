@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class HeadCTDataModule(LightningDataModule):
         labels: CSV file, long (RSNA) or wide; by default the one in ``root``.
         index_dir: Where the index is kept; by default in ``root``, or in the user's cache where ``root``
             cannot be written to.
-        phantom: Write a phantom of that many patients to ``root`` first, unless it is there.
+        phantom: Arguments of ``write_phantom``, which writes to ``root`` first unless it is there.
         augment: Applied to training slices.
         split: ``patient``, ``slice`` (which leaks, and is there to reproduce work that did so), or a CSV
             file with ``part`` and ``PatientID`` or ``SOPInstanceUID``.
@@ -75,7 +76,7 @@ class HeadCTDataModule(LightningDataModule):
         *,
         labels: str | None = None,
         index_dir: str | None = None,
-        phantom: int | None = None,
+        phantom: Mapping[str, Any] | None = None,
         augment: Augment | None = None,
         split: str = "patient",
         val_fraction: float = 0.15,
@@ -139,7 +140,7 @@ class HeadCTDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Writes the phantom if asked, and brings the index up to date, in one process."""
         if self.phantom is not None:
-            write_phantom(self.root, patients=self.phantom, seed=0)
+            write_phantom(self.root, **self.phantom)
         self._build_index()
 
     def setup(self, stage: str | None = None) -> None:

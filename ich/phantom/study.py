@@ -83,7 +83,7 @@ class _Scan:
             thickness=min(gap, 5.0),
             gap=gap,
             tilt=float(rng.integers(-8, 27)) if tilted else 0.0,
-            noise=float(rng.uniform(3, 6)),
+            noise=float(rng.uniform(3, 5.5)),
             sharpness=float(rng.uniform(0.45, 0.75)),
             holder=(rng.uniform(95, 112), rng.uniform(2, 5), rng.uniform(-150, 250)),
             pad=_Pad(
@@ -209,6 +209,6 @@ def _make_noise(rng: np.random.Generator, scan: _Scan, hu: Array) -> Array:
     bone = cv2.GaussianBlur(
         cv2.resize(np.minimum(np.maximum(hu, 0), 1500), None, fx=0.25, fy=0.25), (0, 0), 5
     )
-    rise = cv2.resize(1 + bone / 900, hu.shape[::-1])
+    rise = cv2.resize(1 + bone / 1600, hu.shape[::-1])
     scale = np.float32(scan.noise / 0.47)
     return noise * rise * scale
