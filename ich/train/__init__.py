@@ -78,6 +78,8 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
     seed_everything(cfg.seed, workers=True, verbose=False)
+    if cfg.threads is not None:
+        torch.set_num_threads(cfg.threads)
     spec = build(cfg.input)
     loggers = [build(node, save_dir=str(run_dir)) for node in cfg.logger.values()]
     trainer = build(cfg.trainer, run_dir=run_dir, loggers=loggers)
