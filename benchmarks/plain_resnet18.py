@@ -44,7 +44,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--split", type=Path, required=True, help="CSV with SOPInstanceUID, PatientID, part")
+    parser.add_argument("--split", type=Path, required=True, help="split.csv of a run")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
@@ -52,7 +52,7 @@ def main() -> None:
     torch.manual_seed(args.seed)
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
 
-    table = pd.read_csv(args.split)
+    table = pd.read_csv(args.split, dtype=str)
     labels = pd.read_csv(args.root / "stage_2_train.csv")
     labels[["uid", "label"]] = labels.ID.str.rsplit("_", n=1, expand=True)
     target = labels.pivot(index="uid", columns="label", values="Label").loc[table.SOPInstanceUID, LABELS]

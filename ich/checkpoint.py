@@ -71,9 +71,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(f"the checkpoint {path} does not exist")
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is no checkpoint that loads safely: {reason}") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise UserError(
+            f"{path} is no checkpoint that loads safely (weights_only): it is damaged, or something else"
+        ) from error
     card = checkpoint.get("card") if isinstance(checkpoint, dict) else None
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = card.get("format") if isinstance(card, dict) else "no card"

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from ich import __version__
 from ich.index import build_index, locate_index
 from ich.phantom import write_phantom
-from ich.schema import UserError
+from ich.schema import DISCLAIMER, UserError
 
 
 def main() -> None:
@@ -25,8 +27,10 @@ def main() -> None:
     args = _make_parser().parse_args()
     try:
         args.run(args)
-    except UserError as error:
-        Console(stderr=True).print(f"[bold red]error[/] {error}", highlight=False, soft_wrap=True)
+    except (UserError, OSError) as error:
+        Console(stderr=True).print(
+            f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
         sys.exit(2)
     return None
 
@@ -35,7 +39,7 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ich",
         description="Detects intracranial hemorrhage in head CT and names its subtypes.",
-        epilog="Research use only; not a medical device.",
+        epilog=f"{DISCLAIMER}.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -59,11 +63,16 @@ def _make_parser() -> argparse.ArgumentParser:
         "data set, with its label CSV.",
     )
     phantom.add_argument("out", type=Path, metavar="OUT", help="new folder")
-    phantom.add_argument("--patients", type=int, default=72, metavar="N", help="(default: %(default)s)")
-    phantom.add_argument("--seed", type=int, default=0, metavar="N", help="(default: %(default)s)")
-    phantom.add_argument(
-        "--size", type=int, default=256, metavar="PX", help="rows and columns (default: %(default)s)"
-    )
+    numbers = {
+        "patients": "how many",
+        "seed": "the same seed gives the same files",
+        "size": "rows and columns",
+    }
+    for name, meaning in numbers.items():
+        default = inspect.signature(write_phantom).parameters[name].default
+        phantom.add_argument(
+            f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)"
+        )
     phantom.add_argument("--masks", action="store_true", help="write lesion masks to OUT/masks")
     phantom.add_argument(
         "--conformant", action="store_true", help="write all that a conformant CT header has"

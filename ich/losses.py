@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from ich.schema import LABEL_WEIGHTS
 
+MIN_PREVALENCE = 1e-4
+"""Of a label without positives: it may still have some elsewhere."""
+
 
 class WeightedBCE(nn.Module):
     """Weighted multi-label log loss: the RSNA 2019 metric itself, on logits.
@@ -104,7 +107,7 @@ def prevalence_logits(prevalences: Sequence[float] | Tensor) -> Tensor:
         positives can still learn; NaN gives 0, which is a probability of one half.
     """
     prevalences = torch.as_tensor(prevalences, dtype=torch.float64)
-    return prevalences.clamp(1e-4, 1 - 1e-4).logit().nan_to_num(0.0).float()
+    return prevalences.clamp(MIN_PREVALENCE, 1 - MIN_PREVALENCE).logit().nan_to_num(0.0).float()
 
 
 def _split_known(target: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from ich.schema import LABELS, Batch, InputSpec, UserError
 from ich.window import Window
 
 LINKS = ("sigmoid", "softmax")
+
+_BUILD_ERRORS: tuple[type[Exception], ...] = (
+    *(RuntimeError, AssertionError, TypeError, ValueError),
+    *(KeyError, IndexError, EOFError, pickle.UnpicklingError),  # of a weights file that is none
+)
 
 
 class BaselineCNN(nn.Module):
@@ -116,18 +122,20 @@ def create_backbone(
         _go_offline_without_hub()
     try:
         backbone: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+        with torch.no_grad():  # some tell only now that they take no image of this size
+            backbone.eval()(torch.zeros(1, in_chans, img_size, img_size))
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         raise UserError(
             f"the weights of model.backbone={name} are out of reach: no answer from the model hub and none "
             "cached. Give model.weights_file=FILE, or start from random weights with model.pretrained=false"
         ) from error
-    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+    except _BUILD_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"model.backbone={name} cannot be built for input.size={img_size}, {in_chans} channels, "
             f"pretrained={pretrained}: {reason}"
         ) from error
-    return backbone
+    return backbone.train()
 
 
 def _go_offline_without_hub() -> None:
@@ -164,7 +172,7 @@ class SliceClassifier(LightningModule):
 
     def __init__(
         self,
-        backbone: str = "resnet18",
+        backbone: str = "regnetx_002",
         *,
         input: InputSpec | Mapping[str, Any],  # noqa: A002 - the configuration's word
         pretrained: bool = True,
@@ -181,6 +189,8 @@ class SliceClassifier(LightningModule):
         super().__init__()
         if link not in LINKS:
             raise UserError(f"model.link={link}: expected one of {', '.join(LINKS)}")
+        if not 0 <= drop_rate < 1:
+            raise UserError(f"model.drop_rate={drop_rate}: expected a number from 0 to below 1")
         spec = input if isinstance(input, InputSpec) else InputSpec(**input)
         self.input = spec
         self.link = link

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from timm.optim import (
@@ -25,7 +25,7 @@ SCHEDULES = ("cosine", "constant")
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """How a network is optimised; it travels in the checkpoint.
+    """How a network is optimised.
 
     Attributes:
         name: Any optimizer of timm by its name there.
@@ -73,10 +73,6 @@ class OptimSpec:
         if self.layer_decay is not None:
             _check("layer_decay", self.layer_decay, above=0, most=1)
         _check("freeze_epochs", self.freeze_epochs, least=0)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, fit for a checkpoint that loads with ``weights_only=True``."""
-        return asdict(self) | {"options": dict(self.options or {})}
 
 
 def build_optimizer(spec: OptimSpec, model: nn.Module) -> Optimizer:

@@ -30,6 +30,9 @@ WINDOWS: Mapping[str, tuple[float, float]] = {
 }
 """Named windows: center and width in HU."""
 
+DISCLAIMER = "Research use only; not a medical device"
+"""Stands wherever results stand."""
+
 AIR_HU = -1024
 """HU of what is not in the image: the lowest value of the CT scale."""
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.schema import LABELS, UserError
-from ich.tables import require_columns, write_table
+from ich.tables import UIDS, require_columns, write_table
 
 PARTS = ("train", "val", "test")
 
@@ -142,8 +142,8 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
 
 
 def write_split(table: pd.DataFrame, parts: pd.Series[str], path: Path) -> None:
-    """Writes ``SOPInstanceUID``, ``PatientID`` and ``part`` of every slice, for ``read_split``."""
-    write_table(table[["SOPInstanceUID", "PatientID"]].assign(part=parts), path)
+    """Writes the UIDs, the patient and the part of every slice, for ``read_split``."""
+    write_table(table[list(UIDS)].assign(part=parts), path)
 
 
 def check_split(table: pd.DataFrame, parts: pd.Series[str]) -> None:

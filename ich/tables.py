@@ -44,6 +44,7 @@ INDEX_DTYPES = {
 
 PROB_COLUMNS = tuple(f"prob_{label}" for label in LABELS)
 TARGET_COLUMNS = tuple(f"target_{label}" for label in LABELS)
+NUMBERS = (*PROB_COLUMNS, *TARGET_COLUMNS)
 PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
 
 
@@ -69,10 +70,17 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     """Reads a predictions table from a CSV file and checks it.
 
     Raises:
-        UserError: If a column is missing or a probability lies outside [0, 1].
+        UserError: If the file or a column is missing, or a probability lies outside [0, 1].
     """
     path = Path(path)
-    table = pd.read_csv(path, dtype=dict.fromkeys((*UIDS, "part"), "str"))
+    text = dict.fromkeys((*UIDS, "part"), "str")
+    try:
+        # A patient may be called NA: only the numbers have missing values.
+        table = pd.read_csv(
+            path, dtype=text, keep_default_na=False, na_values={column: [""] for column in NUMBERS}
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no predictions table: {error}") from error
     missing = [c for c in PREDICTION_COLUMNS if c not in table and c not in TARGET_COLUMNS]
     if missing:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} of a predictions table")

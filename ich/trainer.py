@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,11 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import (
     EarlyStopping,
-    EMAWeightAveraging,
     ModelCheckpoint,
     RichProgressBar,
+    WeightAveraging,
 )
+from torch import Tensor
 
 from ich.checkpoint import CHECKPOINTS
 from ich.schema import UserError
@@ -64,6 +66,21 @@ class MetricsLog(Callback):
         log.info("epoch %d of %s  %s", trainer.current_epoch + 1, trainer.max_epochs, figures)
 
 
+class MovingAverage(WeightAveraging):
+    """Lightning's exponential moving average of the weights, fit to be sent to spawned processes.
+
+    Args:
+        decay: Share of the average that a step keeps.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=True, avg_fn=partial(_average, decay))
+
+
+def _average(decay: float, averaged: Tensor, current: Tensor, _: Tensor | int) -> Tensor:
+    return torch.lerp(averaged.float(), current.float(), 1 - decay).to(averaged.dtype)
+
+
 def _head_lr(trainer: Trainer) -> float:
     groups = trainer.optimizers[0].param_groups
     return float(max(group["lr"] for group in groups))
@@ -73,6 +90,7 @@ def build_trainer(
     *,
     run_dir: str | Path | None = None,
     gpus: int | None = None,
+    devices: int | None = None,
     max_epochs: int = 5,
     precision: str | None = None,
     patience: int | None = None,
@@ -85,6 +103,7 @@ def build_trainer(
     Args:
         run_dir: Folder for metrics and checkpoints; without one nothing is written.
         gpus: None uses what is there, 0 the CPU, n that many GPUs.
+        devices: Processes, one a device, in place of as many as ``gpus`` says.
         max_epochs: Epochs to train.
         precision: Lightning's; by default bf16 on a GPU that has it, else 32 bit.
         patience: Epochs without a better log loss after which the run stops; None trains to the end.
@@ -96,11 +115,18 @@ def build_trainer(
         The trainer.
 
     Raises:
-        UserError: If there are fewer GPUs than asked for, or the precision needs one.
+        UserError: If there are fewer GPUs than asked for, the precision needs one, or a number is out of
+            range.
     """
+    if max_epochs < 1:
+        raise UserError(f"trainer.max_epochs={max_epochs}: expected 1 or more")
+    if ema_decay is not None and not 0 < ema_decay < 1:
+        raise UserError(f"trainer.ema_decay={ema_decay}: expected a number between 0 and 1")
     placement = place(gpus)
+    if devices is not None:
+        placement |= {"devices": devices, "strategy": "ddp_spawn" if devices > 1 else "auto"}
     if precision is None:
-        bf16 = placement["accelerator"] == "cuda" and torch.cuda.is_bf16_supported()
+        bf16 = placement["accelerator"] == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         precision = "bf16-mixed" if bf16 else "32-true"
     if precision == "16-mixed" and placement["accelerator"] == "cpu":
         raise UserError("trainer.precision=16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
@@ -112,7 +138,7 @@ def build_trainer(
     if patience is not None:
         callbacks.append(EarlyStopping(MONITOR, patience=patience, mode="min"))
     if ema_decay is not None:
-        callbacks.append(EMAWeightAveraging(decay=ema_decay))
+        callbacks.append(MovingAverage(ema_decay))
     bar = sys.stderr.isatty() and lightning.get("enable_progress_bar") is not False
     if bar:
         callbacks.append(RichProgressBar(leave=False))

@@ -41,7 +41,7 @@ class Window(nn.Module):
     A learnable window has two parameters, both 0 at the start: ``shift``, how far the center has moved in
     units of the window's first width, and ``log_scale``, the logarithm of the width over the first width.
     So the width stays positive, one learning rate suits narrow and wide windows as well as the network's
-    own weights, and weight decay pulls towards the window that was asked for.
+    own weights.
 
     Args:
         spec: The input. Its windows, normalisation and ``learnable`` are used.

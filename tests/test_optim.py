@@ -97,14 +97,6 @@ def test_a_bad_value_is_refused(values: dict[str, object], message: str) -> None
         OptimSpec(**values)
 
 
-def test_a_spec_survives_a_checkpoint() -> None:
-    spec = OptimSpec(name="sgd", options={"momentum": 0.8, "nesterov": True}, layer_decay=0.7)
-    file = io.BytesIO()
-    torch.save(spec.to_dict(), file)
-    file.seek(0)
-    assert OptimSpec(**torch.load(file, weights_only=True)) == spec
-
-
 def test_lr_factor_by_hand() -> None:
     cosine = [lr_factor(step, 14, 4, "cosine", 0.2) for step in range(16)]
     assert cosine[:5] == [0.25, 0.5, 0.75, 1.0, 1.0]

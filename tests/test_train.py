@@ -174,10 +174,47 @@ def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
     spec = InputSpec(size=64)
     datamodule = HeadCTDataModule(str(phantom), spec, num_workers=0)
     model = SliceClassifier("test_resnet", input=spec, pretrained=False)
-    trainer = build_trainer(run_dir=tmp_path, gpus=0, max_epochs=1, devices=2, strategy="ddp_spawn")
+    trainer = build_trainer(run_dir=tmp_path, gpus=0, devices=2, max_epochs=1, ema_decay=0.9)
+    assert trainer.world_size == 2
     trainer.fit(model, datamodule=datamodule)
-    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 1
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    batches = len(datamodule.part("train")) // 2 // 32
+    assert metrics["step"].tolist() == [pytest.approx(batches, abs=1)]
     assert load_classifier(tmp_path / "checkpoints" / "best.ckpt").input == spec
+
+
+def test_prediction_takes_one_device_where_there_are_more(
+    phantom: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = InputSpec(size=64)
+    datamodule = HeadCTDataModule(str(phantom), spec, num_workers=0)
+    datamodule.setup()
+    model = SliceClassifier("test_resnet", input=spec, pretrained=False).eval()
+    several = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
+    monkeypatch.setattr("ich.trainer.place", lambda gpus: dict(several))
+    tables = ich.train.predict_parts(model, datamodule)
+    assert len(tables["test"]) == len(datamodule.part("test"))
+
+
+def test_resume_refuses_data_that_changed(run, phantom: Path, caplog) -> None:
+    labels = pd.read_csv(phantom / "stage_2_train.csv")
+    labels.to_csv("labels.csv", index=False)
+    assert run("run_dir=out", "data.labels=labels.csv") == 0
+    split = Path("out/split.csv").read_bytes()
+    labels.iloc[60:].to_csv("labels.csv", index=False)
+    assert run("ckpt_path=out", "trainer.max_epochs=3", base=[]) == 2
+    assert "changed since the run began" in caplog.text
+    assert Path("out/split.csv").read_bytes() == split
+
+
+def test_run_is_for_its_owner_alone(run) -> None:
+    assert run("run_dir=out") == 0
+    assert Path("out").stat().st_mode & 0o077 == 0
+
+
+def test_diverged_run_says_so(run, caplog) -> None:
+    assert run("run_dir=out", "optim.lr=1e30", "trainer.gradient_clip_val=null") == 2
+    assert "lower optim.lr" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -197,6 +234,16 @@ def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
         (["ckpt_path=nowhere"], "nothing to resume"),
         (["data.limit_slices=0"], "limit_slices"),
         (["data.root=???"], "data.root must be given"),
+        (["data.num_workers=-1"], "data.num_workers=-1"),
+        (["data.val_fraction=0"], "val part has no slice"),
+        (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
+        (["trainer.precision=fp16"], "fp16"),
+        (["trainer.strategy=nonsense"], "nonsense"),
+        (["trainer.ema_decay=2"], "trainer.ema_decay=2"),
+        (["trainer.limit_val_batches=0"], "limit_val_batches"),
+        (["model.drop_rate=2"], "model.drop_rate=2"),
+        (["optim.options={betas: 3}"], "betas"),
+        (["data.split=x.csv", "data.fold=1"], "leave one out"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(run, caplog, overrides: list[str], message: str) -> None:

@@ -20,6 +20,7 @@ from ich.augment import Augment
 from ich.data.order import EpochSampler, balance_weights, draw_order
 from ich.data.slices import SliceDataset, collate, to_arrays
 from ich.index import build_index, find_labels, join_labels, read_labels
+from ich.losses import MIN_PREVALENCE
 from ich.phantom import write_phantom
 from ich.schema import LABELS, Batch, InputSpec, ReadError, UserError
 from ich.split import (
@@ -35,6 +36,7 @@ from ich.window import Window
 log = logging.getLogger(__name__)
 
 SAMPLINGS = ("natural", "balanced")
+SPLITS = ("patient", "slice")
 
 
 class HeadCTDataModule(LightningDataModule):
@@ -95,6 +97,10 @@ class HeadCTDataModule(LightningDataModule):
             raise UserError(f"data.sampling={sampling}: expected one of {', '.join(SAMPLINGS)}")
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
+        if num_workers is not None and num_workers < 0:
+            raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
+        if fold is not None and split not in SPLITS:
+            raise UserError(f"data.fold={fold} with data.split={split}: the file has no folds; leave one out")
         self.root = Path(root)
         self.input = input
         self.labels = labels
@@ -112,7 +118,7 @@ class HeadCTDataModule(LightningDataModule):
         self.sampling = sampling
         self.tolerate = tolerate
         self.seed = seed
-        self.unread: dict[int, ReadError] = {}
+        self.unread: dict[str, ReadError] = {}
         self._table: pd.DataFrame | None = None
         self._window = Window(input)
 
@@ -123,24 +129,41 @@ class HeadCTDataModule(LightningDataModule):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The index with the label columns and ``part``: one row a slice. Made by ``setup``."""
+        """The index with the label columns and ``part``: one row a slice. Made by ``setup``.
+
+        A slice without any label is in no part (``unlabelled``); it is there as a neighbour.
+        """
         if self._table is None:
             raise RuntimeError("call HeadCTDataModule.setup() first")
         return self._table
+
+    @property
+    def labelled(self) -> pd.DataFrame:
+        """The table's rows that are in a part."""
+        return self.table[self.table["part"] != "unlabelled"]
 
     def part(self, name: str) -> pd.DataFrame:
         """Returns the table's rows of ``train``, ``val`` or ``test``."""
         return self.table[self.table["part"] == name]
 
     def prevalences(self) -> tuple[float, ...]:
-        """Returns the share of positives among known targets of the training part, in order of LABELS."""
-        known = self.part("train")[list(LABELS)]
-        return tuple(float(share) for share in known.mean().fillna(0.0))
+        """Returns the share of positives among known targets of the training part, in order of ``LABELS``.
+
+        At least ``MIN_PREVALENCE``, so that a label without positives there is not ruled out; NaN where
+        nothing is known.
+        """
+        shares = self.part("train")[list(LABELS)].mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)
+        return tuple(float(share) for share in shares)
 
     def prepare_data(self) -> None:
         """Writes the phantom if asked, and brings the index up to date, in one process."""
+        if self._table is not None:
+            return
         if self.phantom is not None:
-            write_phantom(self.root, **self.phantom)
+            try:
+                write_phantom(self.root, **self.phantom)
+            except TypeError as error:
+                raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
         self._build_index()
 
     def setup(self, stage: str | None = None) -> None:
@@ -159,11 +182,12 @@ class HeadCTDataModule(LightningDataModule):
             counts.unlabelled,
             counts.without_file,
         )
-        table = table[table[list(LABELS)].notna().any(axis=1)]
+        labelled = table[table[list(LABELS)].notna().any(axis=1)]
         if self.limit_slices is not None:
-            table = sample_patients(table, self.limit_slices, self.seed)
+            labelled = sample_patients(labelled, self.limit_slices, self.seed)
+            table = table[table["PatientID"].isin(labelled["PatientID"])]
+        table["part"] = self._split(labelled).reindex(table.index).fillna("unlabelled")
         table = table.reset_index(drop=True)
-        table["part"] = self._split(table)
         self._warn(table)
         self._arrays = to_arrays(table)
         self._table = table
@@ -177,7 +201,7 @@ class HeadCTDataModule(LightningDataModule):
         return index.table
 
     def _split(self, table: pd.DataFrame) -> pd.Series[str]:
-        if self.split not in ("patient", "slice"):
+        if self.split not in SPLITS:
             parts = read_split(Path(self.split), table)
             check_split(table, parts)
             return parts
@@ -195,7 +219,14 @@ class HeadCTDataModule(LightningDataModule):
         return parts
 
     def _warn(self, table: pd.DataFrame) -> None:
-        for part, labels in labels_without_positives(table, table["part"]).items():
+        empty = [part for part in ("train", "val") if not (table["part"] == part).any()]
+        if empty:
+            raise UserError(
+                f"the {' and the '.join(empty)} part has no slice; see data.split={self.split} and "
+                f"data.val_fraction={self.val_fraction}"
+            )
+        labelled = table[table["part"] != "unlabelled"]
+        for part, labels in labels_without_positives(labelled, labelled["part"]).items():
             log.warning(
                 "no positive slice of %s in the %s part: its metrics are not available",
                 ", ".join(labels),
@@ -203,11 +234,11 @@ class HeadCTDataModule(LightningDataModule):
             )
         if self.leaks:
             log.warning("data.split=slice: slices of one patient stand in several parts, the figures leak")
-        lacking = int(table["WindowCenter"].isna().sum())
+        lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
         if "dicom" in self.input.windows and lacking:
             raise UserError(
-                f"input.windows holds dicom, but {lacking} of {len(table)} slices have no WindowCenter; "
-                "choose named windows"
+                f"input.windows holds dicom, but {lacking} of {len(table)} slices have no WindowCenter or no "
+                "WindowWidth above 0; choose named windows"
             )
 
     def train_dataloader(self) -> DataLoader[Any]:
@@ -262,7 +293,9 @@ class HeadCTDataModule(LightningDataModule):
             UserError: If no slice of a batch could be read.
         """
         for row, error in batch.pop("unread", []):
-            self.unread[row] = error
+            if error.path in self.unread:
+                continue
+            self.unread[error.path] = error
             if len(self.unread) > self.tolerate:
                 raise error
             log.warning("left out row %d: %s (%d of %d)", row, error.code, len(self.unread), self.tolerate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -49,8 +50,8 @@ def balance_weights(target: NDArray[np.float32]) -> NDArray[np.float64]:
     return weights
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """Hands out ``(epoch, row)``.
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """Hands out ``(epoch, row, repeat)``; ``repeat`` counts how often the row came before in the epoch.
 
     Args:
         rows: The part's rows.
@@ -71,7 +72,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         epoch = self.current_epoch()
         rows = self.rows if self.order is None else self.order(epoch)
-        return ((epoch, int(row)) for row in rows)
+        seen: Counter[int] = Counter()
+        for row in rows.tolist():
+            yield epoch, row, seen[row]
+            seen[row] += 1

@@ -36,8 +36,8 @@ class SliceArrays(NamedTuple):
 class SliceDataset(Dataset[dict[str, Any] | Unread]):
     """Reads slices with their neighbours as HU, resized and, in training, augmented.
 
-    An item is asked for as ``(epoch, row)``, so that augmentation is a function of the seed, the epoch and
-    the slice, whatever the number of workers.
+    An item is asked for as ``(epoch, row, repeat)``, so that augmentation is a function of these and the
+    seed, whatever the number of workers.
 
     Args:
         root: Folder of the data set.
@@ -56,14 +56,14 @@ class SliceDataset(Dataset[dict[str, Any] | Unread]):
         self.augment = augment
         self.seed = seed
 
-    def __getitem__(self, item: tuple[int, int]) -> dict[str, Any] | Unread:
-        epoch, row = item
+    def __getitem__(self, item: tuple[int, int, int]) -> dict[str, Any] | Unread:
+        epoch, row, repeat = item
         try:
             hu = np.stack([self._read(r) for r in self._neighbourhood(row)])  # (D, S, S) int16
         except ReadError as error:
             return Unread(row, error)
         if self.augment is not None:
-            hu = self.augment(hu, (self.seed, epoch, row))
+            hu = self.augment(hu, (self.seed, epoch, row, repeat))
         sample = {"hu": hu, "target": self.arrays.target[row], "row": row}
         if "dicom" in self.spec.windows:
             sample["window"] = self.arrays.window[row]

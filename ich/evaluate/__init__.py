@@ -23,7 +23,7 @@ from rich.table import Table
 
 from ich.evaluate.areas import Ranking
 from ich.evaluate.estimate import Estimate, bootstrap, to_plain
-from ich.schema import LABEL_WEIGHTS, LABELS, SUBTYPES, UserError
+from ich.schema import DISCLAIMER, LABEL_WEIGHTS, LABELS, SUBTYPES, UserError
 from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, require_columns
 
 FEW = 5
@@ -198,7 +198,7 @@ def render_summary(summary: Summary, title: str) -> Table:
     note = f"* positives from fewer than {FEW} patients: the interval says little\n" if few else ""
     table = Table(
         title=f"{title}: {summary.slices:,} slices of {summary.patients:,} patients",
-        caption=f"95 % intervals by bootstrap over patients\n{note}Research use only; not a medical device",
+        caption=f"95 % intervals by bootstrap over patients\n{note}{DISCLAIMER}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,

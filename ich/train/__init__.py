@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import os
@@ -26,6 +25,7 @@ import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning import Trainer, seed_everything
 from rich.console import Console
@@ -35,16 +35,15 @@ from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
 from ich.evaluate import Summary, render_summary, summarize
 from ich.models import SliceClassifier, load_classifier
+from ich.optim import build_optimizer
 from ich.report import write_curves
-from ich.schema import UserError
+from ich.schema import DISCLAIMER, UserError
 from ich.split import write_split
 from ich.tables import make_predictions, write_table
 from ich.train.signatures import register_signatures
 from ich.trainer import MONITOR, build_trainer
 
 log = logging.getLogger("ich")
-
-DISCLAIMER = "Research use only; not a medical device"
 
 NO_NEWS = (
     ".*does not have many workers",
@@ -81,11 +80,17 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
     spec = build(cfg.input)
-    loggers = [build(node, save_dir=str(run_dir)) for node in cfg.logger.values()]
-    trainer = build(cfg.trainer, run_dir=run_dir, loggers=loggers)
+    try:
+        loggers = [build(node, save_dir=str(run_dir)) for node in cfg.logger.values()]
+        trainer = build(cfg.trainer, run_dir=run_dir, loggers=loggers)
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        raise UserError(f"trainer or logger cannot be built: {error}") from error
+    if trainer.limit_val_batches == 0:
+        raise UserError("trainer.limit_val_batches=0: the best epoch is chosen on the validation part")
     augment = build(cfg.augment) if cfg.augment else None
     datamodule = build(cfg.data, input=spec, augment=augment)
     model = build(cfg.model, input=spec, loss=build(cfg.loss), optim=build(cfg.optim))
+    build_optimizer(model.optim, model)  # refuses bad settings before anything is written
     datamodule.prepare_data()
     datamodule.setup()
     if cfg.model.init_from is None:
@@ -110,15 +115,34 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     resumed = find_checkpoint(run_dir) if cfg.ckpt_path else None
     if resumed is not None:
         read_checkpoint(resumed)
+        # What the run began from need not be there any more.
+        cfg.model.update(pretrained=False, weights_file=None, init_from=None)
     elif (run_dir / CHECKPOINTS).exists():
         raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
     with _keep_log() as buffer:
         parts = build_parts(cfg, run_dir)
+        if resumed is not None:
+            _require_same_split(parts.datamodule, run_dir / "split.csv")
         run_dir.mkdir(parents=True, exist_ok=True)
+        run_dir.chmod(0o700)  # it names patients
         _write_log(buffer, run_dir / "run.log")
         _describe_run(cfg, run_dir, parts)
         parts.trainer.fit(parts.model, datamodule=parts.datamodule, ckpt_path=resumed)
         return finish(cfg, run_dir, parts.datamodule, seconds=time.monotonic() - started)
+
+
+def _require_same_split(datamodule: HeadCTDataModule, path: Path) -> None:
+    """Refuses to go on where the data gives other parts than the run began with."""
+    began = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("SOPInstanceUID")["part"]
+    now = datamodule.labelled.set_index("SOPInstanceUID")["part"]
+    changed = len(began.index.symmetric_difference(now.index)) + int(
+        (began != now.reindex(began.index)).sum()
+    )
+    if changed:
+        raise UserError(
+            f"{path} and the data disagree on {changed} slices: files or labels changed since the run began. "
+            "Start a new run with model.init_from=CHECKPOINT"
+        )
 
 
 @contextmanager
@@ -148,9 +172,11 @@ def _write_log(buffer: MemoryHandler, path: Path) -> None:
 
 
 def _describe_run(cfg: DictConfig, run_dir: Path, parts: Parts) -> None:
+    cfg.run_dir = str(run_dir)
     OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
-    write_split(parts.datamodule.table, parts.datamodule.table["part"], run_dir / "split.csv")
-    for name, part in parts.datamodule.table.groupby("part", sort=False):
+    labelled = parts.datamodule.labelled
+    write_split(labelled, labelled["part"], run_dir / "split.csv")
+    for name, part in labelled.groupby("part", sort=False):
         log.info("%s: %d slices of %d patients", name, len(part), part["PatientID"].nunique())
     million = sum(p.numel() for p in parts.model.parameters()) / 1e6
     spec = parts.model.input
@@ -173,6 +199,8 @@ def finish(cfg: DictConfig, run_dir: Path, datamodule: HeadCTDataModule, *, seco
         The monitored metric of the best epoch.
     """
     metrics = pd.read_csv(run_dir / "metrics.csv")
+    if metrics[MONITOR].isna().all():
+        raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
     model = load_classifier(find_checkpoint(run_dir, "best"))
     summaries: dict[str, Summary] = {}
@@ -241,11 +269,10 @@ def resume_config(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pa
     Raises:
         UserError: If there is nothing to resume or another setting is to change.
     """
-    path = Path(cfg.ckpt_path)
-    run_dir = path if path.is_dir() else path.parent.parent
+    run_dir = Path(cfg.ckpt_path)
     if not (run_dir / "config.yaml").is_file():
         raise UserError(
-            f"ckpt_path={path}: nothing to resume; expected a run's folder, with its config.yaml and "
+            f"ckpt_path={run_dir}: nothing to resume; expected a run's folder, with its config.yaml and "
             f"{CHECKPOINTS}/last.ckpt"
         )
     changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra."))]
@@ -253,11 +280,11 @@ def resume_config(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pa
     refused = [item for item in changes if not item.startswith(allowed)]
     if refused:
         raise UserError(
-            f"ckpt_path={path} goes on with that run's own settings; take away {', '.join(refused)}, "
+            f"ckpt_path={run_dir} goes on with that run's own settings; take away {', '.join(refused)}, "
             "or start a new run with model.init_from=CHECKPOINT"
         )
     own = OmegaConf.load(run_dir / "config.yaml")
-    changed = OmegaConf.merge(own, OmegaConf.from_dotlist(changes), {"ckpt_path": str(path)})
+    changed = OmegaConf.merge(own, OmegaConf.from_dotlist(changes), {"ckpt_path": str(run_dir)})
     return typing.cast("DictConfig", changed), run_dir
 
 
@@ -275,7 +302,7 @@ def run_job(cfg: DictConfig) -> float:
         own, run_dir = resume_config(cfg, list(hydra_config.overrides.task))
         return train(own, run_dir)
     except (UserError, OSError) as error:
-        _report(error)
+        log.error("%s", error)  # noqa: TRY400 - one message, no traceback
         if hydra_config.mode is RunMode.MULTIRUN:
             _failures.append(made.name)
             return float("nan")
@@ -286,14 +313,6 @@ def run_job(cfg: DictConfig) -> float:
 
 
 _failures: list[str] = []
-
-
-def _report(error: Exception) -> None:
-    """Prints the one message; what the user cannot mend is raised again."""
-    mendable = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS)
-    if isinstance(error, OSError) and error.errno not in mendable:
-        raise error
-    log.error("%s", error)
 
 
 def find_conf() -> Path:

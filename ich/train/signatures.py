@@ -34,8 +34,8 @@ TARGETS: tuple[Callable[..., Any], ...] = (
 )
 """What the configuration may build. A signature is the schema, and the one home of each default."""
 
-GIVEN = {"input", "augment", "loss", "optim", "run_dir", "loggers"}
-"""Arguments that are objects: built from their own group and passed by ``run``."""
+GIVEN = {"input", "augment", "loss", "optim", "run_dir", "loggers", "devices"}
+"""Arguments that are no settings: objects of their own group, and what ``train`` decides."""
 
 
 def register_signatures() -> None:
@@ -54,6 +54,9 @@ def _to_node(target: Callable[..., Any]) -> Any:
             "callbacks",
             "default_root_dir",
             "enable_model_summary",
+            "enable_checkpointing",
+            "log_every_n_steps",
+            "fast_dev_run",
         }
         lightning = inspect.signature(Trainer).parameters
         parameters = {k: v for k, v in lightning.items() if k not in translated} | parameters

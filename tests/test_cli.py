@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import ich.cli
+from ich import __version__
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["ich", *arguments])
+        try:
+            ich.cli.main()
+        except SystemExit as stop:
+            return int(stop.code or 0)
+        return 0
+
+    return call
+
+
+def test_phantom_then_index(call, capsys) -> None:
+    assert (
+        call("phantom", "out", "--patients", "2", "--size", "64", "--seed", "4", "--masks", "--conformant")
+        == 0
+    )
+    parameters = json.loads(Path("out/phantom.json").read_text())
+    assert parameters["patients"] == 2
+    assert parameters["masks"] is True
+    assert parameters["conformant"] is True
+    assert any(Path("out/masks").iterdir())
+    assert call("index", "out") == 0
+    slices = len(list(Path("out/stage_2_train").iterdir()))
+    assert f"{slices} slices" in capsys.readouterr().out
+    assert len(pd.read_parquet("out/.ich/index.parquet")) == slices
+
+
+def test_index_counts_what_it_refuses(call, phantom: Path, capsys, tmp_path: Path) -> None:
+    source = next((phantom / "stage_2_train").iterdir())
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "whole.dcm").write_bytes(source.read_bytes())
+    (tmp_path / "data" / "empty.dcm").write_bytes(b"")
+    (tmp_path / "data" / "cut.dcm").write_bytes(source.read_bytes()[:-100])
+    assert call("index", "data", "--index-dir", "kept") == 0
+    printed = capsys.readouterr().out
+    assert "1 slices" in printed
+    assert "empty: 1" in printed
+    assert "truncated: 1" in printed
+    assert (tmp_path / "kept" / "index.parquet").is_file()
+    assert not (tmp_path / "data" / ".ich").exists()
+
+
+def test_train_is_the_program_in_the_checkout(call, phantom: Path) -> None:
+    tiny = [
+        "model.backbone=test_resnet",
+        "model.pretrained=false",
+        "trainer.max_epochs=1",
+        "data.num_workers=0",
+    ]
+    assert call("train", "data=rsna", f"data.root={phantom}", "input.size=64", "run_dir=run", *tiny) == 0
+    assert Path("run/metrics.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["index", "nowhere"], "nowhere does not exist"),
+        (["phantom", "full"], "full is not empty"),
+        (["phantom", "out", "--patients", "0"], "patients=0"),
+        (["phantom", "out", "--size", "many"], "invalid int value: 'many'"),
+        ([], "required"),
+    ],
+)
+def test_bad_input_is_one_message_and_exit_code_2(call, capsys, arguments: list[str], message: str) -> None:
+    Path("full").mkdir()
+    Path("full/file").touch()
+    assert call(*arguments) == 2
+    error = capsys.readouterr().err
+    assert message in " ".join(error.split())
+    assert "Traceback" not in error
+
+
+def test_version(call, capsys) -> None:
+    assert call("--version") == 0
+    assert __version__ in capsys.readouterr().out
