@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> None:
             found = slices.iloc[row]
             hu = torch.from_numpy(resize_hu(read_hu(args.root / found["path"]), 192))
             images.append(apply_window(hu, *WINDOWS["brain"]).numpy())
-            titles.append(", ".join(subtype for subtype in SUBTYPES if found[subtype] == 1))
+            titles.append("\n".join(subtype for subtype in SUBTYPES if found[subtype] == 1))
     write_contact_sheet(np.stack(images), titles, args.out, columns=args.columns)
 
 

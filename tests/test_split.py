@@ -28,6 +28,7 @@ def make_table(patients: int, positives: tuple[int, ...] = (0, 0, 0, 0, 0), seed
     patient = np.repeat(np.arange(patients), slices)
     table = pd.DataFrame({"PatientID": [f"P{number:05d}" for number in patient]})
     table["SOPInstanceUID"] = [f"S{row}" for row in range(len(table))]
+    table["SeriesInstanceUID"] = table["PatientID"] + ".3"
     table["StudyInstanceUID"] = table["PatientID"] + rng.choice([".1", ".2"], len(table))
     for subtype, count in zip(SUBTYPES, positives, strict=True):
         has = np.isin(patient, rng.choice(patients, count, replace=False))

@@ -176,6 +176,7 @@ def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
     model = SliceClassifier("test_resnet", input=spec, pretrained=False)
     trainer = build_trainer(run_dir=tmp_path, gpus=0, devices=2, max_epochs=1, ema_decay=0.9)
     assert trainer.world_size == 2
+    datamodule.setup()
     trainer.fit(model, datamodule=datamodule)
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     batches = len(datamodule.part("train")) // 2 // 32

@@ -331,6 +331,7 @@ def main() -> None:
     for known in NO_NEWS:
         warnings.filterwarnings("ignore", message=known)
     register_signatures()
+    _failures.clear()
     hydra.main(version_base="1.3", config_path=str(find_conf()), config_name="config")(run_job)()
     if _failures:
         log.error("%d jobs failed: %s", len(_failures), ", ".join(_failures))
