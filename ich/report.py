@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from ich.schema import LABELS, UserError
+from ich.schema import LABELS, MONITOR, UserError
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Colours told apart with any colour vision. Source: Okabe and Ito, Color Universal Design, 2008."""
@@ -24,9 +24,9 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "
 LOSSES = {
     "train_loss": "train loss",
     "val_loss": "val loss",
-    "val_weighted_log_loss": "val weighted log loss",
+    MONITOR: "val weighted log loss",
 }
-MONITORED = ("val_weighted_log_loss", "val_loss")
+MONITORED = (MONITOR, "val_loss")
 
 
 def draw_curves(metrics: pd.DataFrame) -> Figure:

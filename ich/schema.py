@@ -33,6 +33,9 @@ WINDOWS: Mapping[str, tuple[float, float]] = {
 DISCLAIMER = "Research use only; not a medical device"
 """Stands wherever results stand."""
 
+MONITOR = "val_weighted_log_loss"
+"""The logged metric that chooses the best epoch; lower is better."""
+
 AIR_HU = -1024
 """HU of what is not in the image: the lowest value of the CT scale."""
 

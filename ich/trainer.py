@@ -21,13 +21,10 @@ from pytorch_lightning.callbacks import (
 from torch import Tensor
 
 from ich.checkpoint import CHECKPOINTS
-from ich.schema import UserError
+from ich.schema import MONITOR, UserError
 from ich.tables import write_table
 
 log = logging.getLogger(__name__)
-
-MONITOR = "val_weighted_log_loss"
-"""What chooses the best epoch; lower is better."""
 
 
 class MetricsLog(Callback):

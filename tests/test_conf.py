@@ -42,6 +42,11 @@ def test_defaults_of_the_constructors_are_the_defaults_of_the_configuration() ->
     assert cfg.model.pretrained is True
 
 
+def test_only_the_small_default_network_computes_on_one_thread() -> None:
+    assert compose_with().threads == 1
+    assert compose_with("model=resnet50").threads is None
+
+
 def test_phantom_starts_from_random_weights_with_any_model() -> None:
     assert compose_with("model=resnet50").model.pretrained is False
     assert compose_with("model=resnet50", "data=rsna").model.pretrained is True

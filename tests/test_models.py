@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 from pytorch_lightning import Callback
+from sklearn.metrics import log_loss
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -128,6 +129,15 @@ def test_moving_average_is_what_is_kept() -> None:
     for weight in recorder.weights[1:]:
         average = 0.9 * average + 0.1 * weight
     torch.testing.assert_close(model.get_parameter("head.1.weight").detach(), average)
+
+
+def test_test_step_gives_the_metrics_of_scikit_learn() -> None:
+    model, batch = make().eval(), make_batch()
+    (found,) = build_trainer(gpus=0).test(model, DataLoader([batch], batch_size=None), verbose=False)
+    probs = model.to_probs(model(batch["image"])).detach().double().flatten()
+    weights = torch.tensor([1, 1, 1, 1, 1, 2]).repeat(len(batch["row"]))
+    expected = log_loss(batch["target"].flatten(), probs, sample_weight=weights, labels=[0, 1])
+    assert found["test_weighted_log_loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_softmax_link_gives_probabilities_that_sum_to_one() -> None:

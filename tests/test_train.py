@@ -136,6 +136,11 @@ def test_fine_tuning_starts_where_the_other_run_ended(run) -> None:
     start = "model.init_from=first/checkpoints/best.ckpt"
     assert run("run_dir=second", start, "optim.lr=1e-12", "trainer.max_epochs=1") == 0
     first = load_classifier("first/checkpoints/best.ckpt").get_parameter("head.1.weight")
+    Path("first/checkpoints/best.ckpt").unlink()
+    assert run("ckpt_path=second", "trainer.max_epochs=2", base=[]) == 0
+    config = yaml.safe_load(Path("second/config.yaml").read_text())
+    assert config["model"]["init_from"] == "first/checkpoints/best.ckpt"
+    assert config["ckpt_path"] is None
     second = load_classifier("second/checkpoints/best.ckpt").get_parameter("head.1.weight")
     torch.testing.assert_close(first, second)
 

@@ -188,7 +188,7 @@ class HeadCTDataModule(LightningDataModule):
             table = table[table["PatientID"].isin(labelled["PatientID"])]
         table["part"] = self._split(labelled).reindex(table.index).fillna("unlabelled")
         table = table.reset_index(drop=True)
-        self._warn(table)
+        self._check(table)
         self._arrays = to_arrays(table)
         self._table = table
 
@@ -218,7 +218,8 @@ class HeadCTDataModule(LightningDataModule):
             check_split(table, parts)
         return parts
 
-    def _warn(self, table: pd.DataFrame) -> None:
+    def _check(self, table: pd.DataFrame) -> None:
+        """Refuses a table that cannot be trained on, and warns of what its figures will lack."""
         empty = [part for part in ("train", "val") if not (table["part"] == part).any()]
         if empty:
             raise UserError(

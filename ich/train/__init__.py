@@ -37,11 +37,11 @@ from ich.evaluate import Summary, render_summary, summarize
 from ich.models import SliceClassifier, load_classifier
 from ich.optim import build_optimizer
 from ich.report import write_curves
-from ich.schema import DISCLAIMER, UserError
+from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.split import write_split
 from ich.tables import make_predictions, write_table
 from ich.train.signatures import register_signatures
-from ich.trainer import MONITOR, build_trainer
+from ich.trainer import build_trainer
 
 log = logging.getLogger("ich")
 
@@ -115,12 +115,10 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     resumed = find_checkpoint(run_dir) if cfg.ckpt_path else None
     if resumed is not None:
         read_checkpoint(resumed)
-        # What the run began from need not be there any more.
-        cfg.model.update(pretrained=False, weights_file=None, init_from=None)
     elif (run_dir / CHECKPOINTS).exists():
         raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
     with _keep_log() as buffer:
-        parts = build_parts(cfg, run_dir)
+        parts = build_parts(cfg if resumed is None else _without_start(cfg), run_dir)
         if resumed is not None:
             _require_same_split(parts.datamodule, run_dir / "split.csv")
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -129,6 +127,12 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         _describe_run(cfg, run_dir, parts)
         parts.trainer.fit(parts.model, datamodule=parts.datamodule, ckpt_path=resumed)
         return finish(cfg, run_dir, parts.datamodule, seconds=time.monotonic() - started)
+
+
+def _without_start(cfg: DictConfig) -> DictConfig:
+    """What a run began from need not be there any more when it goes on."""
+    start = {"pretrained": False, "weights_file": None, "init_from": None}
+    return typing.cast("DictConfig", OmegaConf.merge(cfg, {"model": start}))
 
 
 def _require_same_split(datamodule: HeadCTDataModule, path: Path) -> None:
@@ -172,7 +176,7 @@ def _write_log(buffer: MemoryHandler, path: Path) -> None:
 
 
 def _describe_run(cfg: DictConfig, run_dir: Path, parts: Parts) -> None:
-    cfg.run_dir = str(run_dir)
+    cfg.update(run_dir=str(run_dir), ckpt_path=None)
     OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
     labelled = parts.datamodule.labelled
     write_split(labelled, labelled["part"], run_dir / "split.csv")
