@@ -222,13 +222,18 @@ class SliceClassifier(LightningModule):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self.memory_format)
         if init_from is not None:
-            self._load_weights(init_from)
+            self.load_weights(init_from)
         if compile:
             self.backbone.compile()
         self.val_metrics = build_metrics("val_")
         self.test_metrics = build_metrics("test_")
 
-    def _load_weights(self, path: str) -> None:
+    def load_weights(self, path: str | Path) -> None:
+        """Starts from the weights of a checkpoint of this library.
+
+        Raises:
+            UserError: If it is none, or of a model that differs in its parts or its input.
+        """
         checkpoint = read_checkpoint(path)
         other = checkpoint["card"]["model"]["backbone"]
         if other != self.card["model"]["backbone"]:

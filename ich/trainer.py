@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import (
     EarlyStopping,
     ModelCheckpoint,
     RichProgressBar,
     WeightAveraging,
 )
+from pytorch_lightning.loggers import WandbLogger
 from torch import Tensor
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ich.checkpoint import CHECKPOINTS
 from ich.schema import MONITOR, UserError
@@ -155,6 +158,41 @@ def build_trainer(
             "log_every_n_steps": 1,
         }
     )
+
+
+def fit(
+    trainer: Trainer,
+    model: LightningModule,
+    datamodule: LightningDataModule,
+    *,
+    settings: Mapping[str, Any],
+    ckpt_path: Path | None = None,
+) -> None:
+    """Trains, in this process or in several.
+
+    Args:
+        trainer: From ``build_trainer``.
+        model: To be trained.
+        datamodule: Gives the batches.
+        settings: Of the run, plain values; they go to its loggers.
+        ckpt_path: Checkpoint to go on from.
+
+    Raises:
+        UserError: As raised by the model or the data module, also where that was in a spawned process.
+    """
+    for logger in trainer.loggers:
+        logger.log_hyperparams(dict(settings))
+    try:
+        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+    except ProcessRaisedException as error:
+        # All that comes out of a spawned process is the text of its traceback.
+        if (raised := re.search(r"^ich\.schema\.(?:User|Read)Error: (.+)", error.msg, re.MULTILINE)) is None:
+            raise
+        raise UserError(raised[1]) from error
+    finally:
+        for logger in trainer.loggers:
+            if isinstance(logger, WandbLogger):
+                logger.experiment.finish()  # or the next job of a multirun would write into this one
 
 
 def place(gpus: int | None) -> dict[str, Any]:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 # Before anything imports them. No test may reach for the network; threads wait without spinning.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+import pydicom
 import pytest
+from pydicom.encaps import encapsulate, generate_frames
+from pydicom.uid import RLELossless
 
 from ich.phantom import write_phantom
 
@@ -18,3 +22,18 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "phantom"
     write_phantom(root, patients=12, seed=3, size=64)
     return root
+
+
+@pytest.fixture(scope="session")
+def damage() -> Callable[[Path], None]:
+    """Breaks the pixels of a slice so that its header is whole and only reading tells."""
+
+    def compress_and_break(path: Path) -> None:
+        with pydicom.config.disable_value_validation():
+            ds = pydicom.dcmread(path)
+            ds.compress(RLELossless, generate_instance_uid=False)
+            (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
+            ds.PixelData = encapsulate([bytes(64) + frame[64:]])  # an RLE header of no segments
+            ds.save_as(path)
+
+    return compress_and_break

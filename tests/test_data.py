@@ -9,8 +9,6 @@ import pandas as pd
 import pydicom
 import pytest
 import torch
-from pydicom.encaps import encapsulate, generate_frames
-from pydicom.uid import RLELossless
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
@@ -191,17 +189,7 @@ def test_split_file_and_sample_are_honoured(phantom: Path, tmp_path: Path) -> No
     assert set(given.part("test")["PatientID"]) == {patients[-1]}
 
 
-def damage(path: Path) -> None:
-    """Compresses the pixels and breaks them, so that the header is whole and only reading tells."""
-    with pydicom.config.disable_value_validation():
-        ds = pydicom.dcmread(path)
-        ds.compress(RLELossless, generate_instance_uid=False)
-        (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
-        ds.PixelData = encapsulate([bytes(64) + frame[64:]])  # an RLE header of no segments
-        ds.save_as(path)
-
-
-def test_unreadable_slice_stops_with_its_name_unless_tolerated(copy: Path, caplog) -> None:
+def test_unreadable_slice_stops_with_its_name_unless_tolerated(copy: Path, damage, caplog) -> None:
     path = copy / make(copy).part("val")["path"].iloc[0]
     damage(path)
     datamodule = make(copy, num_workers=2)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 import yaml
 from sklearn.metrics import log_loss, roc_auc_score
 
-import ich.train
+import ich.train.results
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier, load_classifier
 from ich.schema import LABELS, InputSpec, UserError
@@ -104,7 +105,7 @@ def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> Non
     config = yaml.safe_load(Path("out/config.yaml").read_text())
     datamodule = HeadCTDataModule(str(phantom), model.input, num_workers=0, seed=config["seed"])
     datamodule.setup()
-    tables = ich.train.predict_parts(model, datamodule, gpus=0)
+    tables = ich.train.results.predict_parts(model, datamodule, gpus=0)
     for part in ("val", "test"):
         written = pd.read_csv(f"out/predictions_{part}.csv")
         columns = [f"prob_{label}" for label in LABELS]
@@ -143,6 +144,40 @@ def test_fine_tuning_starts_where_the_other_run_ended(run) -> None:
     assert config["ckpt_path"] is None
     second = load_classifier("second/checkpoints/best.ckpt").get_parameter("head.1.weight")
     torch.testing.assert_close(first, second)
+
+
+PRETRAIN = [
+    "pretrain=phantom",
+    "pretrain.data.root=other",
+    "pretrain.data.phantom={patients: 9, size: 64}",
+    "+pretrain.data.phantom.seed=5",
+    "pretrain.trainer.max_epochs=1",
+]
+
+
+def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(run) -> None:
+    still = "optim.lr=1e-12", "trainer.max_epochs=1", "pretrain.optim.lr=1e-3"
+    assert run("run_dir=out", *PRETRAIN, *still) == 0
+    assert {path.name for path in Path("out").iterdir()} == FILES | {"pretrain"}
+    assert {path.name for path in Path("out/pretrain").iterdir()} == FILES
+    first = load_classifier("out/pretrain/checkpoints/best.ckpt").get_parameter("head.1.weight")
+    second = load_classifier("out/checkpoints/best.ckpt").get_parameter("head.1.weight")
+    torch.testing.assert_close(first, second)
+    files = [set(pd.read_csv(f"{folder}/split.csv")["SOPInstanceUID"]) for folder in ("out", "out/pretrain")]
+    assert not files[0] & files[1]
+
+
+@pytest.mark.parametrize("lost", [["metrics.json"], []], ids=["in pretraining", "after it"])
+def test_run_that_stopped_before_its_first_checkpoint_goes_on(run, lost: list[str]) -> None:
+    assert run("run_dir=out", *PRETRAIN) == 0
+    whole = Path("out/predictions_test.csv").read_bytes()
+    shutil.rmtree("out/checkpoints")
+    for path in [Path("out/metrics.csv"), *(Path("out/pretrain", name) for name in lost)]:
+        path.unlink()
+    assert run("run_dir=out") == 2
+    assert run("ckpt_path=out", base=[]) == 0
+    assert Path("out/predictions_test.csv").read_bytes() == whole
+    assert Path("out/pretrain/metrics.json").exists()
 
 
 def test_multirun_trains_each_and_a_bad_job_fails_alone(run, caplog) -> None:
@@ -189,6 +224,27 @@ def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
     assert load_classifier(tmp_path / "checkpoints" / "best.ckpt").input == spec
 
 
+def test_unreadable_slice_in_one_of_two_processes_is_one_message(
+    run, phantom: Path, damage, monkeypatch: pytest.MonkeyPatch, caplog
+) -> None:
+    shutil.copytree(phantom, "copy")
+    assert run("data.root=copy", "run_dir=first", "trainer.max_epochs=1") == 0
+    split = pd.read_csv("first/split.csv").query("part == 'train'")
+    path = Path("copy/stage_2_train") / f"{split['SOPInstanceUID'].iloc[0]}.dcm"
+    damage(path)
+    two = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
+    monkeypatch.setattr("ich.trainer.place", lambda gpus: dict(two))
+    assert run("data.root=copy", "run_dir=second", "logger=csv") == 2
+    (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert re.match(rf"copy/.*{path.name}: corrupt: ", record.getMessage())
+
+
+def test_settings_stand_in_the_logger(run) -> None:
+    assert run("run_dir=out", "optim.lr=0.002") == 0
+    settings = yaml.safe_load(Path("out/tensorboard/hparams.yaml").read_text())
+    assert settings["optim"]["lr"] == 0.002
+
+
 def test_prediction_takes_one_device_where_there_are_more(
     phantom: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +254,7 @@ def test_prediction_takes_one_device_where_there_are_more(
     model = SliceClassifier("test_resnet", input=spec, pretrained=False).eval()
     several = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
     monkeypatch.setattr("ich.trainer.place", lambda gpus: dict(several))
-    tables = ich.train.predict_parts(model, datamodule)
+    tables = ich.train.results.predict_parts(model, datamodule)
     assert len(tables["test"]) == len(datamodule.part("test"))
 
 
@@ -250,6 +306,8 @@ def test_diverged_run_says_so(run, caplog) -> None:
         (["model.drop_rate=2"], "model.drop_rate=2"),
         (["optim.options={betas: 3}"], "betas"),
         (["data.split=x.csv", "data.fold=1"], "leave one out"),
+        (["pretrain=phantom", "pretrain.data.phantom={patients: 0}"], "patients"),
+        (["pretrain=phantom", "+pretrain.data.rot=x"], "pretrain does not fit .*rot"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(run, caplog, overrides: list[str], message: str) -> None:
@@ -304,7 +362,7 @@ def test_full_disk_is_one_message(run, caplog, monkeypatch: pytest.MonkeyPatch) 
     def fail(*args, **kwargs) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "out/predictions_val.csv")
 
-    monkeypatch.setattr(ich.train, "write_table", fail)
+    monkeypatch.setattr(ich.train.results, "write_table", fail)
     assert run("run_dir=out") == 2
     assert "No space left on device" in caplog.text
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import sys
@@ -27,23 +26,25 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer, seed_everything
 from rich.console import Console
 from rich.logging import RichHandler
 
 from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
-from ich.evaluate import Summary, render_summary, summarize
-from ich.models import SliceClassifier, load_classifier
+from ich.models import SliceClassifier
 from ich.optim import build_optimizer
-from ich.report import write_curves
-from ich.schema import DISCLAIMER, MONITOR, UserError
+from ich.schema import UserError
 from ich.split import write_split
-from ich.tables import make_predictions, write_table
+from ich.train.results import write_results
 from ich.train.signatures import register_signatures
-from ich.trainer import build_trainer
+from ich.trainer import fit
 
 log = logging.getLogger("ich")
+
+PRETRAIN = "pretrain"
+"""Folder of a run that holds the run which it starts from."""
 
 NO_NEWS = (
     ".*does not have many workers",
@@ -98,11 +99,22 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     return Parts(trainer, datamodule, model)
 
 
+@dataclass(frozen=True)
+class Run:
+    """A run that is ready to begin, or to go on from ``resumed``."""
+
+    cfg: DictConfig
+    folder: Path
+    parts: Parts
+    resumed: Path | None
+
+
 def train(cfg: DictConfig, run_dir: Path) -> float:
     """Trains, and leaves a run's folder.
 
     Args:
-        cfg: The composed configuration; with ``ckpt_path`` the run there goes on.
+        cfg: The composed configuration; with ``ckpt_path`` the run there goes on. With ``pretrain`` another
+            run comes first, in a folder of the run, from whose best weights this one starts.
         run_dir: The run's folder.
 
     Returns:
@@ -112,21 +124,80 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         UserError: For whatever the user has to mend; what was not begun leaves nothing behind.
     """
     started = time.monotonic()
-    resumed = find_checkpoint(run_dir) if cfg.ckpt_path else None
-    if resumed is not None:
-        read_checkpoint(resumed)
-    elif (run_dir / CHECKPOINTS).exists():
-        raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
     with _keep_log() as buffer:
-        parts = build_parts(cfg if resumed is None else _without_start(cfg), run_dir)
-        if resumed is not None:
-            _require_same_split(parts.datamodule, run_dir / "split.csv")
-        run_dir.mkdir(parents=True, exist_ok=True)
-        run_dir.chmod(0o700)  # it names patients
+        run = prepare(cfg, run_dir)
+        starts_from = None if run.resumed else _prepare_pretraining(cfg, run_dir)
+        _begin(run)
         _write_log(buffer, run_dir / "run.log")
-        _describe_run(cfg, run_dir, parts)
-        parts.trainer.fit(parts.model, datamodule=parts.datamodule, ckpt_path=resumed)
-        return finish(cfg, run_dir, parts.datamodule, seconds=time.monotonic() - started)
+        _describe_run(run)
+        if isinstance(starts_from, Run):
+            log.info("pretraining in %s", starts_from.folder)
+            _begin(starts_from)
+            _describe_run(starts_from)
+            _complete(starts_from, time.monotonic())
+            log.info("pretraining is done; training starts from its best weights")
+            starts_from = find_checkpoint(starts_from.folder, "best")
+        if starts_from is not None:
+            run.parts.model.load_weights(starts_from)
+            run.parts.model.start_at(run.parts.datamodule.prevalences())
+        return _complete(run, started)
+
+
+def prepare(cfg: DictConfig, run_dir: Path) -> Run:
+    """Builds a run and refuses what cannot begin; writes nothing.
+
+    Raises:
+        UserError: For whatever the user has to mend.
+    """
+    resumed = None
+    if cfg.ckpt_path and not (cfg.pretrain and not _has_begun(run_dir) and (run_dir / PRETRAIN).is_dir()):
+        resumed = find_checkpoint(run_dir)
+        read_checkpoint(resumed)
+    elif not cfg.ckpt_path and (_has_begun(run_dir) or (run_dir / PRETRAIN).exists()):
+        raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
+    parts = build_parts(cfg if resumed is None else _without_start(cfg), run_dir)
+    if cfg.ckpt_path:
+        _require_same_split(parts.datamodule, run_dir / "split.csv")
+    return Run(cfg, run_dir, parts, resumed)
+
+
+def _has_begun(run_dir: Path) -> bool:
+    return any((run_dir / CHECKPOINTS).glob("*.ckpt"))
+
+
+def _prepare_pretraining(cfg: DictConfig, run_dir: Path) -> Run | Path | None:
+    """What a run starts from: a run that is ready, the best checkpoint of one that is done, or nothing."""
+    if not cfg.pretrain:
+        return None
+    if cfg.model.init_from is not None:
+        raise UserError(
+            f"model.init_from={cfg.model.init_from} and pretrain: a run has one start; leave one out"
+        )
+    folder = run_dir / PRETRAIN
+    if (folder / "metrics.json").is_file():
+        return find_checkpoint(folder, "best")
+    own = {"pretrain": None, "ckpt_path": str(folder) if _has_begun(folder) else None}
+    try:
+        first = OmegaConf.merge(cfg, cfg.pretrain, own)
+    except OmegaConfBaseException as error:
+        raise UserError(f"pretrain does not fit the configuration: {str(error).splitlines()[0]}") from error
+    return prepare(typing.cast("DictConfig", first), folder)
+
+
+def _begin(run: Run) -> None:
+    run.folder.mkdir(parents=True, exist_ok=True)
+    run.folder.chmod(0o700)  # it names patients
+
+
+def _complete(run: Run, started: float) -> float:
+    """Trains what is left and writes what stands at the end."""
+    cfg, parts = run.cfg, run.parts
+    # Again: what came between, another run even, must not matter.
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
+    seconds = time.monotonic() - started
+    return write_results(run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds)
 
 
 def _without_start(cfg: DictConfig) -> DictConfig:
@@ -175,11 +246,12 @@ def _write_log(buffer: MemoryHandler, path: Path) -> None:
     buffer.flushLevel = logging.NOTSET
 
 
-def _describe_run(cfg: DictConfig, run_dir: Path, parts: Parts) -> None:
-    cfg.update(run_dir=str(run_dir), ckpt_path=None)
-    OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+def _describe_run(run: Run) -> None:
+    cfg, parts = run.cfg, run.parts
+    cfg.update(run_dir=str(run.folder), ckpt_path=None)
+    OmegaConf.save(cfg, run.folder / "config.yaml", resolve=True)
     labelled = parts.datamodule.labelled
-    write_split(labelled, labelled["part"], run_dir / "split.csv")
+    write_split(labelled, labelled["part"], run.folder / "split.csv")
     for name, part in labelled.groupby("part", sort=False):
         log.info("%s: %d slices of %d patients", name, len(part), part["PatientID"].nunique())
     million = sum(p.numel() for p in parts.model.parameters()) / 1e6
@@ -188,75 +260,6 @@ def _describe_run(cfg: DictConfig, run_dir: Path, parts: Parts) -> None:
         "%s, %.1f million parameters, input %d x %d x %d, on %s",
         cfg.model.backbone, million, spec.in_chans, spec.size, spec.size, parts.trainer.accelerator.name(),
     )  # fmt: skip
-
-
-def finish(cfg: DictConfig, run_dir: Path, datamodule: HeadCTDataModule, *, seconds: float) -> float:
-    """Writes what stands at a run's end: predictions, ``metrics.json``, the curves; prints the table.
-
-    Args:
-        cfg: The run's configuration.
-        run_dir: The run's folder, with its best checkpoint.
-        datamodule: Set up.
-        seconds: What training took.
-
-    Returns:
-        The monitored metric of the best epoch.
-    """
-    metrics = pd.read_csv(run_dir / "metrics.csv")
-    if metrics[MONITOR].isna().all():
-        raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
-    best = metrics.iloc[int(metrics[MONITOR].argmin())]
-    model = load_classifier(find_checkpoint(run_dir, "best"))
-    summaries: dict[str, Summary] = {}
-    for part, table in predict_parts(model, datamodule, cfg.trainer.gpus).items():
-        write_table(table, run_dir / f"predictions_{part}.csv")
-        summaries[part] = summarize(table, prevalences=datamodule.prevalences())
-    report = {
-        "best_epoch": int(best["epoch"]),
-        MONITOR: float(best[MONITOR]),
-        "leaky_split": datamodule.leaks,
-        "unread_slices": len(datamodule.unread),
-        "seconds": round(seconds, 1),
-        "note": DISCLAIMER,
-    } | {part: summary.to_dict() for part, summary in summaries.items()}
-    (run_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    write_curves(metrics, run_dir / "curves.png")
-    last = list(summaries)[-1]
-    title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.leaks else "")
-    rendered = render_summary(summaries[last], title)
-    Console().print(rendered)
-    with (run_dir / "run.log").open("a", encoding="utf-8") as file:
-        Console(file=file, width=100).print(rendered)
-    if datamodule.unread:
-        log.warning("%d slices could not be read and were left out", len(datamodule.unread))
-    log.info("everything is in %s", run_dir)
-    return float(best[MONITOR])
-
-
-def predict_parts(
-    model: SliceClassifier, datamodule: HeadCTDataModule, gpus: int | None = None
-) -> dict[str, pd.DataFrame]:
-    """Predicts the validation and the test part, on one device.
-
-    Args:
-        model: A trained model.
-        datamodule: Set up.
-        gpus: As in ``build_trainer``; more than one counts as one.
-
-    Returns:
-        A predictions table for each of ``val`` and ``test`` that has slices.
-    """
-    trainer = build_trainer(gpus=gpus if gpus is None else min(gpus, 1), devices=1)
-    outputs = trainer.predict(model, datamodule=datamodule) or []
-    batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)
-    rows = torch.cat([batch["row"] for batch in batches]).numpy()
-    probs = torch.cat([batch["probs"] for batch in batches]).numpy()
-    slices = datamodule.table.iloc[rows].reset_index(drop=True)
-    return {
-        part: make_predictions(slices[slices["part"] == part], part, probs[slices["part"] == part])
-        for part in ("val", "test")
-        if (slices["part"] == part).any()
-    }
 
 
 def resume_config(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:

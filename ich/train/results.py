@@ -1,0 +1,97 @@
+"""What stands at a run's end: the predictions tables, the figures, the curves."""
+
+from __future__ import annotations
+
+import json
+import logging
+import typing
+from pathlib import Path
+
+import pandas as pd
+import torch
+from rich.console import Console
+
+from ich.checkpoint import find_checkpoint
+from ich.data import HeadCTDataModule
+from ich.evaluate import Summary, render_summary, summarize
+from ich.models import SliceClassifier, load_classifier
+from ich.report import write_curves
+from ich.schema import DISCLAIMER, MONITOR, UserError
+from ich.tables import make_predictions, write_table
+from ich.trainer import build_trainer
+
+log = logging.getLogger(__name__)
+
+
+def write_results(
+    run_dir: Path, datamodule: HeadCTDataModule, *, gpus: int | None = None, seconds: float
+) -> float:
+    """Writes predictions, ``metrics.json`` and the curves of a run, and prints its table.
+
+    Args:
+        run_dir: The run's folder, with its best checkpoint.
+        datamodule: Set up.
+        gpus: As in ``build_trainer``.
+        seconds: What training took.
+
+    Returns:
+        The monitored metric of the best epoch.
+
+    Raises:
+        UserError: If the run diverged.
+    """
+    metrics = pd.read_csv(run_dir / "metrics.csv")
+    if metrics[MONITOR].isna().all():
+        raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
+    best = metrics.iloc[int(metrics[MONITOR].argmin())]
+    model = load_classifier(find_checkpoint(run_dir, "best"))
+    summaries: dict[str, Summary] = {}
+    for part, table in predict_parts(model, datamodule, gpus).items():
+        write_table(table, run_dir / f"predictions_{part}.csv")
+        summaries[part] = summarize(table, prevalences=datamodule.prevalences())
+    report = {
+        "best_epoch": int(best["epoch"]),
+        MONITOR: float(best[MONITOR]),
+        "leaky_split": datamodule.leaks,
+        "unread_slices": len(datamodule.unread),
+        "seconds": round(seconds, 1),
+        "note": DISCLAIMER,
+    } | {part: summary.to_dict() for part, summary in summaries.items()}
+    (run_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_curves(metrics, run_dir / "curves.png")
+    last = list(summaries)[-1]
+    title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.leaks else "")
+    rendered = render_summary(summaries[last], title)
+    Console().print(rendered)
+    with (run_dir / "run.log").open("a", encoding="utf-8") as file:
+        Console(file=file, width=100).print(rendered)
+    if datamodule.unread:
+        log.warning("%d slices could not be read and were left out", len(datamodule.unread))
+    log.info("everything is in %s", run_dir)
+    return float(best[MONITOR])
+
+
+def predict_parts(
+    model: SliceClassifier, datamodule: HeadCTDataModule, gpus: int | None = None
+) -> dict[str, pd.DataFrame]:
+    """Predicts the validation and the test part, on one device.
+
+    Args:
+        model: A trained model.
+        datamodule: Set up.
+        gpus: As in ``build_trainer``; more than one counts as one.
+
+    Returns:
+        A predictions table for each of ``val`` and ``test`` that has slices.
+    """
+    trainer = build_trainer(gpus=gpus if gpus is None else min(gpus, 1), devices=1)
+    outputs = trainer.predict(model, datamodule=datamodule) or []
+    batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)
+    rows = torch.cat([batch["row"] for batch in batches]).numpy()
+    probs = torch.cat([batch["probs"] for batch in batches]).numpy()
+    slices = datamodule.table.iloc[rows].reset_index(drop=True)
+    return {
+        part: make_predictions(slices[slices["part"] == part], part, probs[slices["part"] == part])
+        for part in ("val", "test")
+        if (slices["part"] == part).any()
+    }
