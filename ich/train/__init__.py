@@ -139,7 +139,6 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
             starts_from = find_checkpoint(starts_from.folder, "best")
         if starts_from is not None:
             run.parts.model.load_weights(starts_from)
-            run.parts.model.start_at(run.parts.datamodule.prevalences())
         return _complete(run, started)
 
 
