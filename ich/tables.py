@@ -32,6 +32,7 @@ INDEX_DTYPES = {
     "row_spacing": "float64",  # mm between rows, PixelSpacing[0]; NaN where not given
     "column_spacing": "float64",  # mm between columns, PixelSpacing[1]
     "PhotometricInterpretation": "str",
+    "BitsAllocated": "int32",
     "BitsStored": "int32",
     "PixelRepresentation": "int32",
     "RescaleSlope": "float64",
@@ -39,6 +40,9 @@ INDEX_DTYPES = {
     "WindowCenter": "float64",  # HU, the first of several; NaN where not given
     "WindowWidth": "float64",
     "TransferSyntaxUID": "str",
+    "padding_low": "int32",  # lowest stored value that is padding
+    "padding_high": "int32",  # highest; below the lowest where none is named
+    "pixel_offset": "int64",  # bytes from the start of the file to the pixels; -1 where they need decoding
 }
 """Columns of the index and their types. Rows are ordered by patient, study, series and position."""
 

@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import math
 import os
+import struct
 from collections.abc import Iterator
 from enum import IntEnum
+from functools import lru_cache
 from typing import BinaryIO, Literal, NamedTuple
 
+from pydicom import uid
 from pydicom.charset import python_encoding
 
+HEAD = 4096  # bytes at the start of a file; the header of a slice is mostly shorter
 MAX_ELEMENTS = 100_000  # before the pixels, nested ones included: hundreds are usual
 MAX_VALUE = 1 << 16  # bytes of a value that is read, all of which are short
 UNDEFINED = 0xFFFFFFFF  # the length of what ends at a delimiter
@@ -23,6 +27,11 @@ _TRANSFER_SYNTAX = 0x00020010
 _PIXELS, PIXEL_DATA = 0x7FE00008, 0x7FE00010  # float pixel data come before Pixel Data
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with a length of 32 bits
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_IMPLICIT_VR = str.__str__(uid.ImplicitVRLittleEndian)
+_NOT_PLAIN = frozenset(map(str.__str__, (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)))
+_IMPLICIT, _EXPLICIT = struct.Struct("<II"), struct.Struct("<I2sH")  # the start of an element
+_LENGTH = struct.Struct("<I")
 
 
 class Tag(IntEnum):
@@ -59,6 +68,16 @@ class Tag(IntEnum):
 
 
 _TAGS = frozenset(map(int, Tag))
+
+
+def _swap(tag: int) -> int:
+    """A tag as one little-endian number of 32 bits reads."""
+    return (tag & 0xFFFF) << 16 | tag >> 16
+
+
+_SWAPPED = {_swap(tag): int(tag) for tag in Tag}
+_PIXEL_GROUP = _PIXELS >> 16
+_SWAPPED_SYNTAX, _SWAPPED_PIXELS = _swap(_TRANSFER_SYNTAX), _swap(PIXEL_DATA)
 
 
 class Element(NamedTuple):
@@ -145,29 +164,17 @@ class Stream:
 class Values:
     """Raw values by tag. Texts are not held to the rules of their kind: RSNA's UIDs would break them."""
 
-    def __init__(self, order: Literal["little", "big"]) -> None:
-        self.raw: dict[int, bytes] = {}
+    def __init__(self, order: Literal["little", "big"], raw: dict[int, bytes] | None = None) -> None:
+        self.raw = {} if raw is None else raw
         self.order = order
 
     def text(self, tag: Tag) -> str:
         """The first value as text, empty where there is none."""
-        value = self.raw.get(tag, b"")
-        charset = self.raw.get(Tag.SpecificCharacterSet, b"").partition(b"\\")[0].strip(b" \0")
-        try:
-            text = value.decode(python_encoding.get(charset.decode("latin-1"), "latin-1"))
-        except UnicodeDecodeError:
-            text = value.decode("latin-1")  # still tells one patient from another
-        return text.partition("\\")[0].strip(" \0")
+        return _parse_text(self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b""))
 
-    def numbers(self, tag: Tag, count: int) -> list[float]:
+    def numbers(self, tag: Tag, count: int) -> tuple[float, ...]:
         """The first values of a decimal or integer string; all NaN where one lacks or is malformed."""
-        value = self.raw.get(tag, b"")
-        try:
-            numbers = [float(part.strip(b" \0")) for part in value.split(b"\\")[:count]]
-        except ValueError:
-            return [math.nan] * count
-        sound = len(numbers) == count and all(map(math.isfinite, numbers))
-        return numbers if sound and b"_" not in value else [math.nan] * count  # Python takes 1_0 for 10
+        return _parse_numbers(self.raw.get(tag, b""), count)
 
     def short(self, tag: Tag) -> int:
         """An unsigned 16-bit value that a CT image must have."""
@@ -175,6 +182,80 @@ class Values:
         if len(value) != 2:
             raise ValueError(f"{tag.name} is missing or not one number of 16 bits")
         return int.from_bytes(value, self.order)
+
+
+class Skimmed(NamedTuple):
+    """A header up to the value of its pixels."""
+
+    syntax: str
+    explicit: bool
+    values: Values
+    pixels: Element
+    offset: int  # of the value of the pixels, in bytes
+
+
+def skim(head: bytes) -> Skimmed | None:
+    """Walks a header that is as plain as most are; the same as walking the file, in a tenth of the time.
+
+    Args:
+        head: The first ``HEAD`` bytes of a file, or all of a shorter one.
+
+    Returns:
+        None for whatever is not plain, damage included: a header longer than ``head``, another byte order,
+        deflated, with elements of undefined length before the pixels.
+    """
+    try:
+        syntax, offset = _skim_syntax(head)
+        if not syntax or syntax in _NOT_PLAIN:
+            return None
+        explicit = syntax != _IMPLICIT_VR
+        raw: dict[int, bytes] = {}
+        vr, size = b"", len(head)
+        while True:
+            if explicit:
+                tag, vr, length = _EXPLICIT.unpack_from(head, offset)
+                offset += 8
+                if vr in _LONG_VRS:
+                    (length,) = _LENGTH.unpack_from(head, offset)
+                    offset += 4
+                elif vr not in _SHORT_VRS:
+                    return None
+            else:
+                tag, length = _IMPLICIT.unpack_from(head, offset)
+                offset += 8
+            if tag & 0xFFFF >= _PIXEL_GROUP:
+                break
+            if (end := offset + length) > size:
+                return None
+            if tag in _SWAPPED:
+                raw[_SWAPPED[tag]] = head[offset:end]
+            offset = end
+    except struct.error:
+        return None
+    if tag != _SWAPPED_PIXELS:
+        return None
+    return Skimmed(syntax, explicit, Values("little", raw), Element(PIXEL_DATA, vr, length), offset)
+
+
+def _skim_syntax(head: bytes) -> tuple[str, int]:
+    """The transfer syntax, and where the data set begins; no syntax for what ``read_syntax`` has to read."""
+    syntax, offset = "", 132
+    if head[128:132] != b"DICM":
+        return syntax, offset
+    while head[offset : offset + 2] == b"\2\0":
+        tag, vr, length = _EXPLICIT.unpack_from(head, offset)
+        offset += 8
+        if vr in _LONG_VRS:
+            (length,) = _LENGTH.unpack_from(head, offset)
+            offset += 4
+        elif vr not in _SHORT_VRS:
+            return "", offset
+        if offset + length > len(head):
+            return "", offset
+        if tag == _SWAPPED_SYNTAX:
+            syntax = head[offset : offset + length].decode("latin-1").strip(" \0")
+        offset += length
+    return syntax, offset
 
 
 def read_syntax(stream: Stream) -> str:
@@ -210,6 +291,27 @@ def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]
             stream.skip(element, explicit)
             values.raw[element.tag] = b""  # of a sequence only its presence matters
     return values, element
+
+
+# Cached, as most values of a slice are those of its neighbour.
+@lru_cache(maxsize=4096)
+def _parse_text(value: bytes, charset: bytes) -> str:
+    first = charset.partition(b"\\")[0].strip(b" \0")  # PS3.3 C.12.1.1.2
+    try:
+        text = value.decode(python_encoding.get(first.decode("latin-1"), "latin-1"))
+    except UnicodeDecodeError:
+        text = value.decode("latin-1")  # still tells one patient from another
+    return text.partition("\\")[0].strip(" \0")
+
+
+@lru_cache(maxsize=4096)
+def _parse_numbers(value: bytes, count: int) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part.strip(b" \0")) for part in value.split(b"\\")[:count])
+    except ValueError:
+        return (math.nan,) * count
+    sound = len(numbers) == count and all(map(math.isfinite, numbers))
+    return numbers if sound and b"_" not in value else (math.nan,) * count  # Python takes 1_0 for 10
 
 
 def _name(tag: int) -> str:

@@ -34,6 +34,10 @@ DECODERS = _find_decoders()
 """pydicom's decoders by transfer syntax; ``is_available`` says whether a codec is installed."""
 
 
+ENCAPSULATED = frozenset(syntax for syntax, decoder in DECODERS.items() if decoder.is_encapsulated)
+"""Transfer syntaxes whose pixels are compressed, each frame apart."""
+
+
 @dataclass(frozen=True)
 class PixelFormat:
     """The Image Pixel module (PS3.3 C.7.6.3) of one grey frame."""
@@ -65,7 +69,7 @@ def check_length(pixels: Element, stream: Stream, syntax: str, pixel_format: Pix
         ValueError: If the length fits neither the transfer syntax nor the image.
     """
     length, expected = pixels.length, pixel_format.size
-    if DECODERS[syntax].is_encapsulated != (length == UNDEFINED):
+    if (syntax in ENCAPSULATED) != (length == UNDEFINED):
         raise ValueError(f"Pixel Data are not encoded as {describe_syntax(syntax)} says")
     if length == UNDEFINED:
         return
@@ -86,7 +90,7 @@ def read_stored(pixels: Element, stream: Stream, syntax: str, pixel_format: Pixe
         (rows, columns) array of 8 or 16 bits, signed as PixelRepresentation says.
     """
     decoder = DECODERS[syntax]
-    if decoder.is_encapsulated:
+    if syntax in ENCAPSULATED:
         frame = _read_frame(stream)
         if syntax != uid.RLELossless:
             _check_codestream(frame, pixel_format)
@@ -101,7 +105,7 @@ def read_stored(pixels: Element, stream: Stream, syntax: str, pixel_format: Pixe
         "pixel_vr": pixels.vr.decode() or "OW",  # implicit VR is always OW (PS3.5 A.1)
     }
     stored, _ = decoder.as_array(data, index=0, validate=False, raw=True, **options)
-    return stored
+    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
 
 
 def _read_frame(stream: Stream) -> bytes:

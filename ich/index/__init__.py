@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.dicom import Refusal
+from ich.dicom.refusal import Refusal
 from ich.index.files import REFUSED_DTYPES, STAMP, Stamps, list_files, read_headers
 from ich.index.labels import LABEL_KEYS, find_key, melt, parse_values, read_csv, split_ids
 from ich.schema import LABELS, SUBTYPES, UserError
@@ -24,7 +24,7 @@ from ich.tables import INDEX_DTYPES, read_index, write_table
 DUPLICATE_UID = "duplicate_uid"
 """Code of a file that was refused because another, earlier by path, has its SOPInstanceUID."""
 
-_VERSION = 1  # of the cache: raised when what a header yields changes
+_VERSION = 2  # of the cache: raised when what a header yields changes
 _ORDER = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "position", "InstanceNumber", "path"]
 # What these say may change while the file does not: a codec is installed, a permission given.
 _PASSING = [Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX]

@@ -18,7 +18,8 @@ import pandas as pd
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
-from ich.dicom import Refusal, read_header
+from ich.dicom import read_header
+from ich.dicom.refusal import Refusal
 from ich.schema import ReadError, UserError
 from ich.tables import INDEX_DTYPES
 

@@ -1,0 +1,137 @@
+"""What many slices have in common: how their pixels are stored, what they mean, how the slice lies."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from ich.dicom.elements import Tag, Values
+from ich.dicom.frames import PixelFormat
+from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.rescale import Rescale
+
+MAX_SIDE = 4096  # pixels; CT is 512, at times 1024 or 2048
+MAX_SLOPE, MAX_INTERCEPT = 1e4, 1e6  # HU; beyond these nothing of CT is left
+
+
+class Kind(NamedTuple):
+    """What many slices have in common."""
+
+    pixel_format: PixelFormat
+    rescale: Rescale
+    normal: tuple[float, float, float]  # of the slice; NaN without a sound orientation
+    tilt: float  # degrees
+    spacing: tuple[float, float]  # mm between rows, between columns
+
+
+KIND_TAGS = (
+    Tag.SpecificCharacterSet,
+    Tag.Modality,
+    Tag.ImageOrientationPatient,
+    Tag.SamplesPerPixel,
+    Tag.PhotometricInterpretation,
+    Tag.NumberOfFrames,
+    Tag.Rows,
+    Tag.Columns,
+    Tag.PixelSpacing,
+    Tag.BitsAllocated,
+    Tag.BitsStored,
+    Tag.HighBit,
+    Tag.PixelRepresentation,
+    Tag.PixelPaddingValue,
+    Tag.PixelPaddingRangeLimit,
+    Tag.RescaleIntercept,
+    Tag.RescaleSlope,
+    Tag.RescaleType,
+    Tag.ModalityLUTSequence,
+    Tag.SharedFunctionalGroupsSequence,
+)
+"""What a kind follows from."""
+
+
+@lru_cache(maxsize=4096)
+def find_kind(order: Literal["little", "big"], raw: tuple[bytes | None, ...]) -> Kind:
+    """The kind that the values of ``KIND_TAGS`` make: mostly one that was seen before."""
+    values = Values(order, {tag: v for tag, v in zip(KIND_TAGS, raw, strict=True) if v is not None})
+    _check_image(values)
+    pixel_format = _make_pixel_format(values)
+    slope, intercept = _find_rescale(values)
+    signed = pixel_format.pixel_representation == 1
+    rescale = Rescale(pixel_format.bits_stored, signed, slope, intercept, _find_padding(values, signed))
+    normal, tilt = _find_normal(values)
+    row_spacing, column_spacing = (s if s > 0 else math.nan for s in values.numbers(Tag.PixelSpacing, 2))
+    return Kind(pixel_format, rescale, normal, tilt, (row_spacing, column_spacing))
+
+
+def _check_image(values: Values) -> None:
+    """Refuses what is no single grey CT slice."""
+    if (modality := values.text(Tag.Modality)) != "CT":
+        raise RefusedError(Refusal.NOT_CT, f"Modality is {modality!r}, expected 'CT'")
+    frames = values.text(Tag.NumberOfFrames) or "1"
+    if frames != "1":
+        raise RefusedError(Refusal.MULTI_FRAME, f"NumberOfFrames is {frames}, expected 1")
+    if Tag.SharedFunctionalGroupsSequence in values.raw:
+        raise RefusedError(Refusal.MULTI_FRAME, "is Enhanced CT, expected a slice a file")
+    samples, photometric = values.short(Tag.SamplesPerPixel), values.text(Tag.PhotometricInterpretation)
+    if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
+        raise RefusedError(
+            Refusal.COLOUR,
+            f"SamplesPerPixel is {samples} and PhotometricInterpretation {photometric!r}, "
+            "expected 1 and MONOCHROME1 or MONOCHROME2",
+        )
+
+
+def _make_pixel_format(values: Values) -> PixelFormat:
+    rows, columns = values.short(Tag.Rows), values.short(Tag.Columns)
+    if max(rows, columns) > MAX_SIDE:
+        raise RefusedError(
+            Refusal.TOO_LARGE, f"has {rows} x {columns} pixels, at most {MAX_SIDE} a side are read"
+        )
+    allocated, stored = values.short(Tag.BitsAllocated), values.short(Tag.BitsStored)
+    high, signed = values.short(Tag.HighBit), values.short(Tag.PixelRepresentation)
+    sound = allocated in (8, 16) and 1 < stored <= allocated and high == stored - 1 and signed in (0, 1)
+    if not sound or rows == 0 or columns == 0:
+        raise RefusedError(
+            Refusal.PIXEL_FORMAT,
+            f"{rows} x {columns} pixels, BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}, "
+            f"PixelRepresentation {signed}: expected 8 or 16 bits, HighBit one below BitsStored, and 0 or 1",
+        )
+    return PixelFormat(rows, columns, allocated, stored, signed, values.text(Tag.PhotometricInterpretation))
+
+
+def _find_rescale(values: Values) -> tuple[float, float]:
+    """Slope and intercept, where they lead to HU (PS3.3 C.8.2.1)."""
+    (slope,), (intercept,) = values.numbers(Tag.RescaleSlope, 1), values.numbers(Tag.RescaleIntercept, 1)
+    if Tag.ModalityLUTSequence in values.raw:
+        raise RefusedError(Refusal.NO_RESCALE, "has a Modality LUT, expected RescaleSlope and Intercept")
+    if (kind := values.text(Tag.RescaleType)) not in ("", "HU"):
+        raise RefusedError(Refusal.NO_RESCALE, f"RescaleType is {kind!r}, expected 'HU' or none")
+    if not (0 < abs(slope) <= MAX_SLOPE and abs(intercept) <= MAX_INTERCEPT):
+        raise RefusedError(
+            Refusal.NO_RESCALE,
+            f"RescaleSlope is {slope} and RescaleIntercept {intercept}, expected two numbers that lead to HU",
+        )
+    return slope, intercept
+
+
+def _find_normal(values: Values) -> tuple[tuple[float, float, float], float]:
+    """The normal of the slice (PS3.3 C.7.6.2.1.1), and its tilt in degrees."""
+    a, b, c, d, e, f = values.numbers(Tag.ImageOrientationPatient, 6)
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)  # row direction x column direction
+    length = math.hypot(*normal)
+    if not abs(length - 1) < 0.01:  # not two directions at a right angle
+        return (math.nan, math.nan, math.nan), math.nan
+    upwards = math.copysign(1, normal[2])
+    x, y, z = (n / length for n in normal)
+    return (x, y, z), math.degrees(math.atan2(upwards * y, upwards * z))
+
+
+def _find_padding(values: Values, signed: bool) -> tuple[int, int] | None:
+    """The lowest and highest stored value that are padding (PS3.3 C.7.5.1.1.2)."""
+    first, last = (values.raw.get(tag, b"") for tag in (Tag.PixelPaddingValue, Tag.PixelPaddingRangeLimit))
+    if len(first) != 2:
+        return None
+    # Signed as the pixels are, whatever an explicit VR says.
+    bounds = [int.from_bytes(v, values.order, signed=signed) for v in (first, last) if len(v) == 2]
+    return min(bounds), max(bounds)

@@ -1,0 +1,33 @@
+"""Why a file is refused."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Refusal(StrEnum):
+    """Why a file was refused: the codes of ``ReadError``, stable between versions."""
+
+    UNREADABLE = "unreadable"  # the system does not open or read it
+    NOT_FILE = "not_file"  # a folder, pipe, socket or device
+    EMPTY = "empty"  # no bytes
+    NOT_DICOM = "not_dicom"  # no DICOM file meta information (PS3.10 7.1)
+    CORRUPT = "corrupt"  # not to be parsed or decoded, or contradicts itself
+    TRUNCATED = "truncated"  # ends before its last element or pixel
+    TOO_LARGE = "too_large"  # larger than any CT slice, perhaps only when inflated
+    NO_PIXELS = "no_pixels"  # no Pixel Data
+    NOT_CT = "not_ct"  # Modality is not CT
+    COLOUR = "colour"  # several samples a pixel, or a palette
+    MULTI_FRAME = "multi_frame"  # several frames, or Enhanced CT
+    PIXEL_FORMAT = "pixel_format"  # bit fields that no CT slice has
+    NO_RESCALE = "no_rescale"  # no slope and intercept that lead to HU
+    NO_UID = "no_uid"  # lacks the UID of the instance, series or study
+    UNSUPPORTED_SYNTAX = "unsupported_syntax"  # no codec for its transfer syntax is installed
+
+
+class RefusedError(Exception):
+    """A refusal before the name of the file is put to it."""
+
+    def __init__(self, code: Refusal, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
