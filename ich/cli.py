@@ -89,6 +89,8 @@ def _index(args: argparse.Namespace) -> None:
         f"{table['StudyInstanceUID'].nunique()} studies, {table['PatientID'].nunique()} patients "
         f"in {folder / 'index.parquet'}"
     )
+    direct = int((table["pixel_offset"] >= 0).sum())
+    print(f"{direct} are read where their pixels lie, {len(table) - direct} have to be decoded")
     if len(index.refused):
         print(f"{len(index.refused)} files refused, listed in {folder / 'refused.csv'}")
         for code, count in index.refused["code"].value_counts().items():

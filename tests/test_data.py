@@ -14,6 +14,7 @@ from torch import nn
 
 from ich.augment import Augment
 from ich.data import HeadCTDataModule
+from ich.data.buffers import Buffers
 from ich.data.order import balance_weights, draw_order
 from ich.data.slices import resize_hu
 from ich.schema import LABELS, InputSpec, ReadError, UserError
@@ -225,8 +226,43 @@ def test_label_without_positives_is_named(copy: Path, caplog) -> None:
 
 
 def test_workers_hold_no_object_for_each_slice(phantom: Path) -> None:
-    dataset = make(phantom).train_dataloader().dataset
-    assert all(not column.dtype.hasobject for column in dataset.arrays)
+    datamodule = make(phantom)
+    arrays = datamodule.train_dataloader().dataset.arrays
+    columns = [column for column in arrays if isinstance(column, np.ndarray)]
+    assert {len(column) for column in columns} == {len(datamodule.table)}
+    assert all(not column.dtype.hasobject for column in columns)
+    assert len(arrays.layouts) < 20
+
+
+def test_memory_of_a_batch_is_used_again_once_nobody_holds_it() -> None:
+    buffers = Buffers()
+    first = buffers.take((4, 1, 8, 8)).fill_(7)
+    part = first[1:2, 0]
+    del first
+    assert buffers.take((4, 1, 8, 8)).fill_(0).data_ptr() != part.data_ptr() - 128
+    assert (part == 7).all()
+    place = part.data_ptr() - 128
+    del part
+    assert place in {buffers.take((2, 1, 8, 8)).data_ptr() for _ in range(3)}
+
+
+def test_summary_tells_which_way_slices_took(copy: Path) -> None:
+    decoded = make(copy).table["pixel_offset"].lt(0).sum()
+    datamodule = make(copy, num_workers=2)
+    changed = datamodule.table["pixel_offset"].ge(0).idxmax()
+    path = copy / datamodule.table["path"][changed]
+    expected = read_reference(path)
+    path.touch()
+    batches = [
+        receive(datamodule, batch)
+        for loader in (datamodule.train_dataloader(), datamodule.predict_dataloader())
+        for batch in loader
+    ]
+    assert datamodule.read == sum(len(batch["row"]) for batch in batches)
+    assert datamodule.decoded in (decoded, decoded + 1)  # training leaves out what fills no batch
+    one = datamodule.predict_dataloader().dataset[0, changed, 0]
+    assert one["decoded"] == 1
+    np.testing.assert_allclose(one["hu"][0, 0].numpy(), expected, atol=0.5)
 
 
 def test_slices_that_are_not_square_keep_their_shape() -> None:

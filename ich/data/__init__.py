@@ -8,17 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader
 
 from ich.augment import Augment
+from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, balance_weights, draw_order
-from ich.data.slices import SliceDataset, collate, to_arrays
+from ich.data.slices import SliceDataset, to_arrays
 from ich.index import build_index, find_labels, join_labels, read_labels
 from ich.losses import MIN_PREVALENCE
 from ich.phantom import write_phantom
@@ -62,7 +61,7 @@ class HeadCTDataModule(LightningDataModule):
         folds: Number of folds.
         limit_slices: Use a sample of whole patients of about this many slices.
         batch_size: Slices a batch and process.
-        num_workers: Reading processes; by default one a core, at most 8.
+        num_workers: Threads that read; by default one a core, at most 8.
         sampling: ``natural``, or ``balanced`` to favour slices with rare subtypes.
         tolerate: Unreadable slices that are left out and counted before the run stops.
         seed: Of the split, the sample, the order and the augmentation.
@@ -119,6 +118,7 @@ class HeadCTDataModule(LightningDataModule):
         self.tolerate = tolerate
         self.seed = seed
         self.unread: dict[str, ReadError] = {}
+        self.read, self.decoded = 0, 0
         self._table: pd.DataFrame | None = None
         self._window = Window(input)
 
@@ -242,7 +242,7 @@ class HeadCTDataModule(LightningDataModule):
                 "WindowWidth above 0; choose named windows"
             )
 
-    def train_dataloader(self) -> DataLoader[Any]:
+    def train_dataloader(self) -> SliceLoader:
         """Returns batches of the training part, in an order of their own each epoch."""
         rows = self._rows("train")
         weights = balance_weights(self._arrays.target[rows]) if self.sampling == "balanced" else None
@@ -252,15 +252,15 @@ class HeadCTDataModule(LightningDataModule):
         )
         return self._load(sampler, self.augment, drop_last=len(rows) > self.batch_size)
 
-    def val_dataloader(self) -> DataLoader[Any]:
+    def val_dataloader(self) -> SliceLoader:
         """Returns batches of the validation part, in the order of the table."""
         return self._load(EpochSampler(self._rows("val")))
 
-    def test_dataloader(self) -> DataLoader[Any]:
+    def test_dataloader(self) -> SliceLoader:
         """Returns batches of the test part, in the order of the table."""
         return self._load(EpochSampler(self._rows("test")))
 
-    def predict_dataloader(self) -> DataLoader[Any]:
+    def predict_dataloader(self) -> SliceLoader:
         """Returns batches of the validation and the test part, in the order of the table."""
         return self._load(EpochSampler(self._rows("val", "test")))
 
@@ -272,17 +272,14 @@ class HeadCTDataModule(LightningDataModule):
 
     def _load(
         self, sampler: EpochSampler, augment: Augment | None = None, drop_last: bool = False
-    ) -> DataLoader[Any]:
-        return DataLoader(
-            SliceDataset(self.root, self._arrays, self.input, augment, self.seed),
+    ) -> SliceLoader:
+        pinned = torch.cuda.is_available()
+        return SliceLoader(
+            SliceDataset(self.root, self._arrays, self.input, augment, self.seed, pinned),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
             drop_last=drop_last,
-            persistent_workers=self.num_workers > 0,
-            worker_init_fn=_leave_cores_to_others,
             generator=torch.Generator().manual_seed(self.seed),
         )
 
@@ -293,6 +290,8 @@ class HeadCTDataModule(LightningDataModule):
             ReadError: For the first slice over ``tolerate``.
             UserError: If no slice of a batch could be read.
         """
+        self.read += len(batch.get("row", ()))
+        self.decoded += batch.pop("decoded", 0)
         for row, error in batch.pop("unread", []):
             if error.path in self.unread:
                 continue
@@ -315,7 +314,3 @@ class HeadCTDataModule(LightningDataModule):
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _leave_cores_to_others(_: int) -> None:
-    cv2.setNumThreads(0)

@@ -1,7 +1,9 @@
-"""One slice with its neighbours: read, resized, augmented, still HU; and slices to a batch."""
+"""Slices with their neighbours: read, resized, augmented, still HU, batch by batch."""
 
 from __future__ import annotations
 
+import copy
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -9,32 +11,117 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import Dataset
 
 from ich.augment import Augment
+from ich.data.buffers import Buffers
 from ich.dicom import read_hu
+from ich.dicom.direct import Layout, Place, read_hu_at
+from ich.dicom.rescale import Rescale
 from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
+
+Item = tuple[int, int, int]
+"""Epoch, row, and how often the row came before in the epoch."""
+
+_LAYOUT = [
+    *("Rows", "Columns", "BitsStored", "PixelRepresentation", "RescaleSlope", "RescaleIntercept"),
+    *("padding_low", "padding_high"),
+]
+"""Columns of the index that make a ``Layout``."""
 
 
 class Unread(NamedTuple):
-    """A slice that could not be read, on its way from a worker to the data module."""
+    """A slice that could not be read, on its way to the data module."""
 
     row: int
     error: ReadError
 
 
 class SliceArrays(NamedTuple):
-    """What reading needs of the table, as arrays: a forked worker shares their memory."""
+    """What reading needs of the table, as arrays: nothing in it grows with use."""
 
     path: NDArray[np.bytes_]  # (rows,) relative to the root
+    file_size: NDArray[np.int64]  # (rows,) bytes
+    mtime_ns: NDArray[np.int64]  # (rows,)
+    pixel_offset: NDArray[np.int64]  # (rows,) bytes; -1 where pixels need decoding
+    layout: NDArray[np.int32]  # (rows,) its number in ``layouts``
+    layouts: tuple[Layout, ...]  # a few for a data set
     series: NDArray[np.int32]  # (rows,) a number a series; its slices lie side by side
     target: NDArray[np.float32]  # (rows, 6), NaN where unknown
     window: NDArray[np.float32]  # (rows, 2) center and width of the header, HU
 
 
-class SliceDataset(Dataset[dict[str, Any] | Unread]):
-    """Reads slices with their neighbours as HU, resized and, in training, augmented.
+def to_arrays(table: pd.DataFrame) -> SliceArrays:
+    """Takes from the index with the label columns what reading needs."""
+    series = table["StudyInstanceUID"] + "/" + table["SeriesInstanceUID"]
+    return SliceArrays(
+        path=np.char.encode(table["path"].to_numpy(dtype=str), "utf-8"),
+        file_size=table["file_size"].to_numpy(np.int64),
+        mtime_ns=table["mtime_ns"].to_numpy(np.int64),
+        pixel_offset=table["pixel_offset"].to_numpy(np.int64),
+        layout=table.groupby(_LAYOUT, sort=False).ngroup().to_numpy().astype(np.int32),
+        layouts=tuple(map(_to_layout, table[_LAYOUT].drop_duplicates().itertuples(index=False))),
+        series=pd.factorize(series)[0].astype(np.int32),
+        target=table[list(LABELS)].to_numpy(dtype=np.float32),
+        window=table[["WindowCenter", "WindowWidth"]].to_numpy(dtype=np.float32),
+    )
+
+
+def _to_layout(row: Any) -> Layout:
+    padding = (row.padding_low, row.padding_high) if row.padding_low <= row.padding_high else None
+    signed = row.PixelRepresentation == 1
+    rescale = Rescale(row.BitsStored, signed, row.RescaleSlope, row.RescaleIntercept, padding)
+    return Layout(row.Rows, row.Columns, rescale)
+
+
+class SliceReader:
+    """Reads slices of a table as HU of one size.
+
+    An uncompressed slice is read where the index says that its pixels lie; every other one, and one whose
+    file has changed since, is decoded. Both give the same HU. Its memory is its own: one thread, one reader.
+
+    Args:
+        root: Folder of the data set.
+        arrays: The table's columns.
+
+    Attributes:
+        decoded: Slices that were read by decoding so far.
+    """
+
+    def __init__(self, root: Path, arrays: SliceArrays) -> None:
+        self.root = root
+        self.arrays = arrays
+        self.decoded = 0
+        self._prefix = os.fsencode(root) + b"/"
+        self._buffer = np.empty(0, np.uint8)
+
+    def read(self, row: int, out: NDArray[np.int16]) -> None:
+        """Reads a slice into ``out``, (size, size) HU.
+
+        Raises:
+            ReadError: If it cannot be read.
+        """
+        resize_hu(self._read(row), out.shape[0], out)
+
+    def _read(self, row: int) -> NDArray[np.int16]:
+        """(Rows, Columns) HU, until the next call."""
+        arrays = self.arrays
+        path = self._prefix + arrays.path[row]
+        if (offset := int(arrays.pixel_offset[row])) >= 0:
+            layout = arrays.layouts[arrays.layout[row]]
+            place = Place(offset, int(arrays.file_size[row]), int(arrays.mtime_ns[row]))
+            if self._buffer.size < layout.size:
+                self._buffer = np.empty(layout.size, np.uint8)
+            if (hu := read_hu_at(path, place, layout, self._buffer)) is not None:
+                return hu
+        self.decoded += 1
+        return read_hu(os.fsdecode(path))
+
+
+class SliceDataset(Dataset[dict[str, Any]]):
+    """Reads batches of slices with their neighbours as HU, resized and, in training, augmented.
 
     An item is asked for as ``(epoch, row, repeat)``, so that augmentation is a function of these and the
     seed, whatever the number of workers.
@@ -45,29 +132,69 @@ class SliceDataset(Dataset[dict[str, Any] | Unread]):
         spec: Size and neighbours of the input.
         augment: Applied to HU, or None.
         seed: Of the augmentation.
+        pinned: Batches lie in memory from which a GPU copies beside other work.
     """
 
     def __init__(
-        self, root: Path, arrays: SliceArrays, spec: InputSpec, augment: Augment | None, seed: int
+        self,
+        root: Path,
+        arrays: SliceArrays,
+        spec: InputSpec,
+        augment: Augment | None,
+        seed: int,
+        pinned: bool = False,
     ) -> None:
-        self.root = root
         self.arrays = arrays
         self.spec = spec
         self.augment = augment
         self.seed = seed
+        self.reader = SliceReader(root, arrays)
+        self.buffers = Buffers(pinned)
 
-    def __getitem__(self, item: tuple[int, int, int]) -> dict[str, Any] | Unread:
+    def for_thread(self) -> SliceDataset:
+        """Returns a twin for another thread, which shares the table's columns and nothing that changes."""
+        twin = copy.copy(self)
+        twin.augment = copy.deepcopy(self.augment)
+        twin.reader = SliceReader(self.reader.root, self.arrays)
+        twin.buffers = Buffers(self.buffers.pinned)
+        return twin
+
+    def __getitem__(self, item: Item) -> dict[str, Any]:
+        """Returns a batch of one."""
+        return self.__getitems__([item])
+
+    def __getitems__(self, items: Sequence[Item]) -> dict[str, Any]:
+        """Reads a batch, as ``DataLoader`` asks for it.
+
+        Returns:
+            A ``Batch`` in HU of the slices that could be read, and under ``unread`` and ``decoded`` those
+            that could not and the number of those that were decoded. Without ``hu`` if none could be read.
+        """
+        size, decoded = self.spec.size, self.reader.decoded
+        hu = self.buffers.take((len(items), self.spec.depth, size, size))  # (N, D, S, S) int16
+        slots, rows = hu.numpy(), list[int]()
+        unread: list[Unread] = []
+        for item in items:
+            try:
+                self._fill(slots[len(rows)], item)
+                rows.append(item[1])
+            except ReadError as error:
+                unread.append(Unread(item[1], error))
+        batch: dict[str, Any] = {"unread": unread, "decoded": self.reader.decoded - decoded}
+        if rows:
+            batch["hu"] = hu[: len(rows)]
+            batch["target"] = torch.from_numpy(self.arrays.target[rows])
+            batch["row"] = torch.tensor(rows)
+            if "dicom" in self.spec.windows:
+                batch["window"] = torch.from_numpy(self.arrays.window[rows])
+        return batch
+
+    def _fill(self, out: NDArray[np.int16], item: Item) -> None:
         epoch, row, repeat = item
-        try:
-            hu = np.stack([self._read(r) for r in self._neighbourhood(row)])  # (D, S, S) int16
-        except ReadError as error:
-            return Unread(row, error)
+        for slot, neighbour in zip(out, self._neighbourhood(row), strict=True):
+            self.reader.read(neighbour, slot)
         if self.augment is not None:
-            hu = self.augment(hu, (self.seed, epoch, row, repeat))
-        sample = {"hu": hu, "target": self.arrays.target[row], "row": row}
-        if "dicom" in self.spec.windows:
-            sample["window"] = self.arrays.window[row]
-        return sample
+            out[:] = self.augment(out, (self.seed, epoch, row, repeat))
 
     def _neighbourhood(self, row: int) -> list[int]:
         """Rows of the slice and its neighbours; at the end of a series its last slice repeats."""
@@ -80,20 +207,20 @@ class SliceDataset(Dataset[dict[str, Any] | Unread]):
             rows = [before, *rows, after]
         return rows
 
-    def _read(self, row: int) -> NDArray[np.int16]:
-        return resize_hu(read_hu(self.root / self.arrays.path[row].decode()), self.spec.size)
 
-
-def resize_hu(hu: NDArray[np.int16], size: int) -> NDArray[np.int16]:
+def resize_hu(hu: NDArray[np.int16], size: int, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
     """Resizes a slice to (size, size), padding the shorter side with air so that shapes are kept.
 
     Args:
         hu: (Rows, Columns) HU.
         size: In pixels.
+        out: (size, size), contiguous, to write to.
 
     Returns:
-        (size, size) HU.
+        (size, size) HU: ``out``, or a new array.
     """
+    if out is None:
+        out = np.empty((size, size), dtype=np.int16)
     rows, columns = hu.shape
     if rows != columns:
         side = max(rows, columns)
@@ -102,28 +229,8 @@ def resize_hu(hu: NDArray[np.int16], size: int) -> NDArray[np.int16]:
         square[top : top + rows, left : left + columns] = hu
         hu = square
     if hu.shape[0] == size:
-        return hu
-    shrinks = size < hu.shape[0]
-    return np.asarray(
-        cv2.resize(hu, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR),
-        dtype=np.int16,
-    )
-
-
-def collate(samples: Sequence[dict[str, Any] | Unread]) -> dict[str, Any]:
-    """Stacks the slices that were read; those that were not stand under ``unread``."""
-    read = [sample for sample in samples if not isinstance(sample, Unread)]
-    batch: dict[str, Any] = default_collate(read) if read else {}
-    batch["unread"] = [sample for sample in samples if isinstance(sample, Unread)]
-    return batch
-
-
-def to_arrays(table: pd.DataFrame) -> SliceArrays:
-    """Takes from the index with the label columns what reading needs."""
-    series = table["StudyInstanceUID"] + "/" + table["SeriesInstanceUID"]
-    return SliceArrays(
-        path=np.char.encode(table["path"].to_numpy(dtype=str), "utf-8"),
-        series=pd.factorize(series)[0].astype(np.int32),
-        target=table[list(LABELS)].to_numpy(dtype=np.float32),
-        window=table[["WindowCenter", "WindowWidth"]].to_numpy(dtype=np.float32),
-    )
+        np.copyto(out, hu)
+    else:
+        shrinks = size < hu.shape[0]
+        cv2.resize(hu, (size, size), dst=out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return out

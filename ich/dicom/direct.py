@@ -19,6 +19,11 @@ class Layout(NamedTuple):
     rescale: Rescale
 
     @property
+    def size(self) -> int:
+        """Bytes of the pixels."""
+        return 2 * self.rows * self.columns
+
+    @property
     def dtype(self) -> np.dtype[np.integer]:
         """Of a stored value: 16 bits, little-endian."""
         return np.dtype("<i2" if self.rescale.signed else "<u2")
@@ -47,7 +52,7 @@ def read_hu_at(
         (rows, columns) HU, as ``ich.dicom.read_hu`` gives them, in the memory of ``buffer``. None where the
         file has another size or time than it had, or is gone: its header has to be read again.
     """
-    wanted = 2 * layout.rows * layout.columns
+    wanted = layout.size
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

@@ -53,6 +53,8 @@ def write_results(
         "best_epoch": int(best["epoch"]),
         MONITOR: float(best[MONITOR]),
         "leaky_split": datamodule.leaks,
+        "read_slices": datamodule.read,
+        "decoded_slices": datamodule.decoded,
         "unread_slices": len(datamodule.unread),
         "seconds": round(seconds, 1),
         "note": DISCLAIMER,
@@ -65,6 +67,7 @@ def write_results(
     Console().print(rendered)
     with (run_dir / "run.log").open("a", encoding="utf-8") as file:
         Console(file=file, width=100).print(rendered)
+    log.info("%d slices were read, %d of them by decoding", datamodule.read, datamodule.decoded)
     if datamodule.unread:
         log.warning("%d slices could not be read and were left out", len(datamodule.unread))
     log.info("everything is in %s", run_dir)
