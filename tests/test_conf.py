@@ -24,6 +24,7 @@ def compose_with(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_file_composes_and_binds_to_its_constructor(choice: str) -> None:
     cfg = compose_with(choice.replace("/", "="))
+    assert not OmegaConf.missing_keys(cfg)
     nodes = [cfg[group] for group in ("input", "augment", "loss", "optim", "model", "trainer", "data")]
     for node in (*nodes, *cfg.logger.values()):
         if not node:

@@ -180,6 +180,14 @@ def test_run_that_stopped_before_its_first_checkpoint_goes_on(run, lost: list[st
     assert Path("out/pretrain/metrics.json").exists()
 
 
+@pytest.mark.parametrize("experiment", ["baseline_cnn", "ct_ich"])
+def test_experiments_train(run, phantom: Path, experiment: str) -> None:
+    base = ["data=rsna", f"data.root={phantom}", f"experiment={experiment}", "input.size=64"]
+    pretraining = PRETRAIN if experiment == "ct_ich" else []
+    assert run("run_dir=out", "trainer.max_epochs=1", *pretraining, base=base) == 0
+    assert json.loads(Path("out/metrics.json").read_text())["best_epoch"] == 0
+
+
 def test_multirun_trains_each_and_a_bad_job_fails_alone(run, caplog) -> None:
     nets = "model.backbone=test_resnet,no_such_net,test_efficientnet"
     code = run("-m", "hydra.sweep.dir=sweep", nets)

@@ -63,7 +63,7 @@ def _to_node(target: Callable[..., Any]) -> Any:
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     fields: list[tuple[str, Any, Any]] = []
     for name, parameter in parameters.items():
-        if name in GIVEN or parameter.kind is parameter.VAR_KEYWORD:
+        if name in GIVEN or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = "???" if parameter.default is parameter.empty else parameter.default
         kind = _to_config_type(hints.get(name, Any))
