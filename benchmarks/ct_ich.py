@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -60,12 +61,6 @@ def pool(out: Path, row: str) -> pd.DataFrame:
     return pd.concat([read_predictions(out / f"{row}_{fold}" / "predictions_test.csv") for fold in FOLDS])
 
 
-def describe(table: pd.DataFrame) -> dict:
-    summary = summarize(table).to_dict()
-    return {key: summary[key] for key in ("slices", "patients", "labels", "weighted_log_loss",
-            "weighted_log_loss_interval", "constant_log_loss", "auroc_mean_subtypes")}  # fmt: skip
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -81,18 +76,25 @@ def main() -> None:
                 train_plain(root, out / f"{PLAIN}_{fold}", out / f"{RECIPE}_{fold}" / "split.csv")
             else:
                 train(root, out, row, fold)
-    tables = {row: pool(args.out, row) for row in args.rows}
-    report = {"rows": {row: describe(table) for row, table in tables.items()}}
-    if {RECIPE, PLAIN} <= tables.keys():
-        report["recipe_minus_plain"] = compare(tables[RECIPE], tables[PLAIN]).to_dict()
-    (args.out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
-    for row, figures in report["rows"].items():
-        any_label = figures["labels"]["any"]
+    tables = {row: pool(out, row) for row in args.rows}
+    summaries = {row: summarize(table) for row, table in tables.items()}
+    report: dict[str, Any] = {"rows": {row: summary.to_dict() for row, summary in summaries.items()}}
+    for row, summary in summaries.items():
         print(
-            f"{row:32} any AUROC {any_label['auroc']:.3f} {any_label['auroc_interval']}  log loss "
-            f"{figures['weighted_log_loss']:.4f} {figures['weighted_log_loss_interval']}, "
-            f"constant {figures['constant_log_loss']:.4f}"
+            f"{row:30} any AUROC {summary.labels['any'].auroc:.3f}  "
+            f"subtypes {summary.auroc_mean_subtypes:.3f}  log loss {summary.weighted_log_loss:.4f}, constant {summary.constant_log_loss:.4f}"
         )
+    for label, figures in summaries[args.rows[0]].labels.items():
+        areas = "  ".join(f"{row} {summary.labels[label].auroc:.3f}" for row, summary in summaries.items())
+        print(f"{label}: {figures.positives} slices of {figures.positive_patients} patients  {areas}")
+    if {RECIPE, PLAIN} <= tables.keys():
+        paired = compare(tables[RECIPE], tables[PLAIN])
+        report["recipe_minus_plain"] = paired.to_dict()
+        print(
+            f"recipe minus plain: any AUROC {paired.auroc['any'].difference:.3f}, "
+            f"log loss {paired.weighted_log_loss.difference:.4f}"
+        )
+    (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
