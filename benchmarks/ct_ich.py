@@ -82,7 +82,8 @@ def main() -> None:
     for row, summary in summaries.items():
         print(
             f"{row:30} any AUROC {summary.labels['any'].auroc:.3f}  "
-            f"subtypes {summary.auroc_mean_subtypes:.3f}  log loss {summary.weighted_log_loss:.4f}, constant {summary.constant_log_loss:.4f}"
+            f"subtypes {summary.auroc_mean_subtypes:.3f}  "
+            f"log loss {summary.weighted_log_loss:.4f}, constant {summary.constant_log_loss:.4f}"
         )
     for label, figures in summaries[args.rows[0]].labels.items():
         areas = "  ".join(f"{row} {summary.labels[label].auroc:.3f}" for row, summary in summaries.items())
