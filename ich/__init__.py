@@ -5,7 +5,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     schema       0  labels, InputSpec, Batch, the error types
     dicom        1  one file: header, stored pixels -> HU
     window       1  windowing: HU -> image
-    augment      1  albumentations pipelines on HU
+    augment      1  draws of random changes to HU; applied on the CPU or a device
     losses       1  weighted binary cross-entropy and its alternatives
     optim        1  optimizer and learning-rate schedule
     phantom      1  synthetic head-CT studies as real DICOM

@@ -1,23 +1,52 @@
-"""Random changes to a slice and its neighbours on the CPU, in Hounsfield units."""
+"""Random changes to slices in Hounsfield units: drawn in one place, applied on the CPU or on a device."""
 
 from __future__ import annotations
 
 import math
 import os
-import random
+from collections.abc import Sequence
+from functools import cache
+from typing import Generic, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 # Read at import: without it albumentations asks the network for its newest version.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations as A
+from albumentations.augmentations.dropout.functional import fill_holes_with_value
+from albumentations.augmentations.geometric.functional import warp_affine
 
 from ich.schema import AIR_HU, UserError
 
+Array = TypeVar("Array", NDArray[np.generic], Tensor)
+
+HOLES_PROBABILITY = 0.5  # of any patch at all
+HOLE_MIN = 0.02  # smallest side of a patch, as a fraction of the image
+_STARTS = 1 << 20  # of the noise of an input in the table of noise
+_INT16 = np.iinfo(np.int16)
+
+
+class Changes(NamedTuple, Generic[Array]):
+    """What is to happen to N inputs, in this order; None what is never to happen.
+
+    Attributes:
+        matrix: (N, 3, 3) float32, from pixels (x, y, 1) before to pixels after; outside is air.
+        holes: (N, K, 4) int64, left, top, right and bottom of patches of air in pixels.
+        tone: (N, 2) float32, factor of HU and offset in HU.
+        noise: (N, 2) float32, standard deviation in HU, and where in ``make_noise`` the noise begins.
+    """
+
+    matrix: Array | None
+    holes: Array | None
+    tone: Array | None
+    noise: Array | None
+
 
 class Augment:
-    """Augments a slice: flip and affine, dropped patches, then calibration and noise.
+    """Draws how slices are augmented: flip and affine, dropped patches, then calibration and noise.
 
     All slices of one input move together. Every change is off by default but for what is given; the
     ranges are symmetric and drawn uniformly.
@@ -34,6 +63,8 @@ class Augment:
         shift_hu: Largest offset of all values in HU, as between scanners.
         scale_hu: Largest change of contrast about water, as a fraction; tube voltage changes it.
         noise_hu: Largest standard deviation in HU of added white noise, drawn from 0 on.
+        on_device: Apply to the batch where the network is, which spares the CPU; otherwise slice by slice
+            where they are read. The draws are the same.
 
     Raises:
         UserError: If a value is out of its range.
@@ -53,6 +84,7 @@ class Augment:
         shift_hu: float = 0.0,
         scale_hu: float = 0.0,
         noise_hu: float = 0.0,
+        on_device: bool = False,
     ) -> None:
         _check("flip", flip, 1)
         _check("rotate", rotate, 180)
@@ -65,69 +97,165 @@ class Augment:
         _check("shift_hu", shift_hu, math.inf)
         _check("scale_hu", scale_hu, 0.9)
         _check("noise_hu", noise_hu, math.inf)
-        self._shift_hu, self._scale_hu, self._noise_hu = shift_hu, scale_hu, noise_hu
-        geometry: list[A.BasicTransform] = []
-        if flip > 0:
-            geometry.append(A.HorizontalFlip(p=flip))
-        if affine > 0 and any((rotate, scale, shift, shear)):
-            geometry.append(
-                A.Affine(
-                    rotate=(-rotate, rotate),
-                    scale=(1 - scale, 1 + scale),
-                    keep_ratio=True,
-                    translate_percent=(-shift, shift),
-                    shear=(-shear, shear),
-                    border_mode=cv2.BORDER_CONSTANT,
-                    fill=AIR_HU,
-                    p=affine,
-                )
-            )
-        if holes > 0 and hole_size > 0:
-            sides = (min(0.02, hole_size), hole_size)
-            geometry.append(
-                A.CoarseDropout(
-                    num_holes_range=(1, holes),
-                    hole_height_range=sides,
-                    hole_width_range=sides,
-                    fill=AIR_HU,
-                    p=0.5,
-                )
-            )
-        self._geometry = A.Compose(geometry) if geometry else None
+        self.flip, self.affine = flip, affine
+        self.rotate, self.scale, self.shift, self.shear = rotate, scale, shift, shear
+        self.holes, self.hole_size = int(holes), hole_size
+        self.shift_hu, self.scale_hu, self.noise_hu = shift_hu, scale_hu, noise_hu
+        self.on_device = on_device
 
-    def __call__(self, hu: np.ndarray, seed: tuple[int, ...]) -> np.ndarray:
-        """Augments one input.
+    def draw(self, keys: Sequence[tuple[int, ...]], size: int) -> Changes[NDArray[np.generic]]:
+        """Draws the changes of a batch.
 
         Args:
-            hu: (D, H, W) int16 Hounsfield units, left as they are.
-            seed: Non-negative numbers, such as run, epoch and row: the same seed gives the same output,
-                whichever worker draws it.
+            keys: One an input: non-negative numbers, such as seed, epoch, row and repeat. The same key gives
+                the same changes, whatever else is in the batch and whoever draws.
+            size: Of the images, in pixels.
 
         Returns:
-            (D, H, W) int16, contiguous; ``hu`` itself where nothing is to change.
+            The changes of the inputs, in order of the keys.
         """
-        rng = np.random.default_rng(seed)
-        if self._geometry is not None:
-            # Not set_random_seed, which starts every transform from the same number: a flip would then
-            # decide the angle.
-            self._geometry.set_random_state(rng, random.Random(int(rng.integers(2**63))))
-            image = np.ascontiguousarray(hu.transpose(1, 2, 0))  # (H, W, D)
-            hu = self._geometry(image=image)["image"].transpose(2, 0, 1)
-        return np.ascontiguousarray(self._vary(hu, rng))
+        # As many draws for each input, whatever is asked for: so no change depends on another's setting.
+        u = np.stack([np.random.default_rng(key).random(13 + 4 * self.holes) for key in keys])
+        either_way = 2 * u - 1
+        return Changes(
+            matrix=self._draw_matrix(u[:, 0], u[:, 1], either_way[:, 2:8], size),
+            holes=self._draw_holes(u[:, 8], u[:, 13:].reshape(len(u), -1, 4), size),
+            tone=self._draw_tone(either_way[:, 9:11]),
+            noise=self._draw_noise(u[:, 11:13]),
+        )
 
-    def _vary(self, hu: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Applies calibration and noise, each slice its own noise."""
-        if not (self._shift_hu or self._scale_hu or self._noise_hu):
-            return hu
-        slope = np.float32(1 + self._scale_hu * rng.uniform(-1, 1))
-        varied = hu.astype(np.float32) * slope
-        varied += np.float32(self._shift_hu * rng.uniform(-1, 1))
-        if self._noise_hu:
-            varied += np.float32(self._noise_hu * rng.uniform()) * rng.standard_normal(hu.shape, np.float32)
-        limits = np.iinfo(np.int16)
-        np.rint(varied, out=varied)
-        np.clip(varied, limits.min, limits.max, out=varied)
-        return varied.astype(np.int16)
+    def _draw_matrix(
+        self, flip: NDArray[np.float64], affine: NDArray[np.float64], u: NDArray[np.float64], size: int
+    ) -> NDArray[np.generic] | None:
+        """Takes draws of [0, 1) for whether, and (N, 6) of [-1, 1) for how much."""
+        moves = self.affine > 0 and any((self.rotate, self.scale, self.shift, self.shear))
+        if not (self.flip or moves):
+            return None
+        u = u * (affine < self.affine)[:, None]
+        return _make_matrices(
+            np.deg2rad(self.rotate * u[:, 0]),
+            1 + self.scale * u[:, 1],
+            np.where(flip < self.flip, -1, 1),
+            self.shift * size * u[:, 2:4],
+            np.tan(np.deg2rad(self.shear * u[:, 4:6])),
+            (size - 1) / 2,
+        )
+
+    def _draw_holes(
+        self, number: NDArray[np.float64], u: NDArray[np.float64], size: int
+    ) -> NDArray[np.generic] | None:
+        """Takes draws of [0, 1): for how many, and (N, K, 4) for height, width, top and left."""
+        if not (self.holes and self.hole_size):
+            return None
+        count = np.where(number < HOLES_PROBABILITY, 1 + number / HOLES_PROBABILITY * self.holes, 0)
+        least = min(HOLE_MIN, self.hole_size)
+        sides = np.rint(size * (least + (self.hole_size - least) * u[..., :2]))  # (N, K, 2)
+        sides *= (np.arange(self.holes) < count.astype(int)[:, None])[..., None]
+        start = np.rint((size - sides) * u[..., 2:])  # top, left
+        return np.concatenate([start, start + sides], axis=2)[..., [1, 0, 3, 2]].astype(np.int64)
+
+    def _draw_tone(self, u: NDArray[np.float64]) -> NDArray[np.generic] | None:
+        if not (self.scale_hu or self.shift_hu):
+            return None
+        return (u * (self.scale_hu, self.shift_hu) + (1, 0)).astype(np.float32)
+
+    def _draw_noise(self, u: NDArray[np.float64]) -> NDArray[np.generic] | None:
+        return (u * (self.noise_hu, _STARTS)).astype(np.float32) if self.noise_hu else None
+
+
+def _make_matrices(
+    angle: NDArray[np.float64],  # (N,) radians
+    scale: NDArray[np.float64],  # (N,)
+    mirror: NDArray[np.integer],  # (N,) -1 for a left-right flip, 1 for none
+    shift: NDArray[np.float64],  # (N, 2) pixels
+    shear: NDArray[np.float64],  # (N, 2) tangent of the angle
+    centre: float,  # of the image, in pixels
+) -> NDArray[np.float32]:
+    """Flips, shears, scales and turns about the centre, then shifts: (N, 3, 3)."""
+    cos, sin, one = scale * np.cos(angle), scale * np.sin(angle), np.ones_like(angle)
+    turn = np.stack([cos, -sin, sin, cos], axis=1).reshape(-1, 2, 2)
+    skew = np.stack([one, shear[:, 0], shear[:, 1], one], axis=1).reshape(-1, 2, 2)
+    linear = turn @ skew
+    linear[:, :, 0] *= mirror[:, None]
+    matrix = np.zeros((len(angle), 3, 3), np.float32)
+    matrix[:, :2, :2] = linear
+    matrix[:, :2, 2] = centre - linear.sum(axis=2) * centre + shift
+    matrix[:, 2, 2] = 1
+    return matrix
+
+
+@cache
+def make_noise(count: int) -> NDArray[np.float32]:
+    """Returns white noise of standard deviation 1: ``count`` values from each place where it may begin.
+
+    To draw it anew for each input would take longer than all the rest.
+    """
+    return np.random.default_rng(0).standard_normal(_STARTS + count, np.float32)
+
+
+def apply_changes(hu: NDArray[np.int16], changes: Changes[NDArray[np.generic]], number: int) -> None:
+    """Applies the changes of one input on the CPU, in place.
+
+    In float32, in which OpenCV moves an image in less time than in integers.
+
+    Args:
+        hu: (D, S, S) Hounsfield units, contiguous.
+        changes: Of a batch.
+        number: Of the input in the batch.
+    """
+    matrix, holes, tone, noise = (None if field is None else field[number] for field in changes)
+    image = np.ascontiguousarray(hu.transpose(1, 2, 0), dtype=np.float32)  # (S, S, D)
+    if matrix is not None:
+        air = float(AIR_HU)  # a float fills all channels, an integer the first
+        image = warp_affine(image, matrix, cv2.INTER_LINEAR, air, cv2.BORDER_CONSTANT, image.shape[:2])
+    if holes is not None:
+        image = fill_holes_with_value(image, holes, np.float32(AIR_HU))
+    image = np.ascontiguousarray(image.transpose(2, 0, 1)).reshape(-1, hu.shape[2])  # (D * S, S)
+    slope, offset = (1.0, 0.0) if tone is None else map(float, tone)
+    deviation, added = 0.0, image
+    if noise is not None:
+        deviation, start = float(noise[0]), int(noise[1])
+        added = make_noise(hu.size)[start : start + hu.size].reshape(image.shape)
+    # Rounds to the nearest HU and saturates.
+    cv2.addWeighted(image, slope, added, deviation, offset, dst=hu.reshape(image.shape), dtype=cv2.CV_16S)
+
+
+def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
+    """Applies changes to a batch on the device where it is; the same as ``apply_changes``, but for rounding.
+
+    Args:
+        hu: (N, D, S, S) int16 Hounsfield units.
+        changes: On the same device.
+
+    Returns:
+        (N, D, S, S) int16.
+    """
+    # Takes seconds to import, which only those who ask for it should wait.
+    from kornia.geometry.transform import warp_affine as warp_affine_batch
+
+    _, depth, size, _ = hu.shape
+    image = hu.float()
+    if changes.matrix is not None:
+        image = warp_affine_batch(image - AIR_HU, changes.matrix[:, :2], (size, size)) + AIR_HU
+    if changes.holes is not None:
+        image = image.masked_fill(_cover(changes.holes, size)[:, None], AIR_HU)
+    if changes.tone is not None:
+        slope, offset = changes.tone[:, :, None, None, None].unbind(1)  # each (N, 1, 1, 1)
+        image = image * slope + offset
+    if changes.noise is not None:
+        deviation, start = changes.noise.unbind(1)
+        table = torch.from_numpy(make_noise(depth * size * size)).to(hu.device)
+        places = start.long()[:, None] + torch.arange(depth * size * size, device=hu.device)
+        image = image + deviation[:, None, None, None] * table[places].view_as(image)
+    return image.round().clamp(_INT16.min, _INT16.max).to(torch.int16)
+
+
+def _cover(holes: Tensor, size: int) -> Tensor:
+    """Which pixels patches (N, K, 4) cover: (N, S, S)."""
+    place = torch.arange(size, device=holes.device)
+    left, top, right, bottom = holes[..., None].unbind(2)  # each (N, K, 1)
+    columns, rows = (place >= left) & (place < right), (place >= top) & (place < bottom)  # (N, K, S)
+    return (rows[..., :, None] & columns[..., None, :]).any(dim=1)
 
 
 def _check(name: str, value: float, most: float) -> None:

@@ -15,7 +15,7 @@ from torch import nn
 from ich.augment import Augment
 from ich.data import HeadCTDataModule
 from ich.data.buffers import Buffers
-from ich.data.order import balance_weights, draw_order
+from ich.data.order import EpochSampler, balance_weights, draw_order
 from ich.data.slices import resize_hu
 from ich.schema import LABELS, InputSpec, ReadError, UserError
 
@@ -144,6 +144,29 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_but_not_on_workers(phan
     assert not np.array_equal(draw_order(rows, 0, 1), draw_order(rows, 0, 2))
     assert not np.array_equal(draw_order(rows, 0, 1), draw_order(rows, 1, 1))
     assert np.array_equal(np.sort(draw_order(rows, 0, 1)), rows)
+
+
+def test_the_device_augments_as_the_cpu_does(phantom: Path) -> None:
+    spec = InputSpec(size=64, neighbours=1, learnable=True)
+    changes = {"flip": 0.5, "rotate": 20, "scale": 0.1, "shift": 0.05, "shift_hu": 5}
+    batches = [
+        receive(datamodule, next(iter(datamodule.train_dataloader())))
+        for datamodule in (
+            make(phantom, spec),
+            make(phantom, spec, augment=Augment(**changes)),
+            make(phantom, spec, augment=Augment(**changes, on_device=True), num_workers=2),
+        )
+    ]
+    plain, on_cpu, on_device = (batch["hu"].numpy().astype(int) for batch in batches)
+    assert [set(batch) for batch in batches] == [{"hu", "target", "row"}] * 3
+    assert (on_cpu != plain).any(axis=(1, 2, 3)).all()
+    assert np.abs(on_device - on_cpu).max() <= 5  # HU: the skull is an edge of 1,000 HU a pixel
+
+
+def test_repeats_are_counted_where_rows_are_drawn_again() -> None:
+    rows = np.array([3, 1, 3, 3, 2, 1])
+    sampler = EpochSampler(np.arange(6), lambda epoch: rows, lambda: 4)
+    assert list(sampler) == [(4, 3, 0), (4, 1, 0), (4, 3, 1), (4, 3, 2), (4, 2, 0), (4, 1, 1)]
 
 
 def test_evaluation_parts_are_not_augmented_and_keep_their_order(phantom: Path) -> None:

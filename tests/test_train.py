@@ -114,10 +114,19 @@ def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> Non
 
 def test_same_seed_same_run(run) -> None:
     for name in ("a", "b"):
-        assert run(f"run_dir={name}", "augment.noise_hu=3") == 0
+        assert run(f"run_dir={name}", "augment=strong") == 0
     assert Path("a/predictions_test.csv").read_bytes() == Path("b/predictions_test.csv").read_bytes()
     assert run("run_dir=c", "seed=1") == 0
     assert Path("c/split.csv").read_bytes() != Path("a/split.csv").read_bytes()
+
+
+def test_augmenting_on_the_device_trains_the_same_network(run) -> None:
+    tables = []
+    for augment in ("none", "strong", "strong_on_device"):
+        assert run(f"run_dir={augment}", f"augment={augment}") == 0
+        tables.append(pd.read_csv(f"{augment}/predictions_test.csv")[[f"prob_{label}" for label in LABELS]])
+    none, strong, on_device = (table.to_numpy() for table in tables)
+    assert np.abs(on_device - strong).max() < np.abs(none - strong).max() / 5
 
 
 def test_stopped_run_goes_on_with_its_own_settings(run) -> None:

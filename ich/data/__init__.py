@@ -14,14 +14,14 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
-from ich.augment import Augment
+from ich.augment import Augment, apply_changes_to_batch
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, balance_weights, draw_order
 from ich.data.slices import SliceDataset, to_arrays
 from ich.index import build_index, find_labels, join_labels, read_labels
 from ich.losses import MIN_PREVALENCE
 from ich.phantom import write_phantom
-from ich.schema import LABELS, Batch, InputSpec, ReadError, UserError
+from ich.schema import LABELS, InputSpec, ReadError, UserError
 from ich.split import (
     check_split,
     labels_without_positives,
@@ -303,8 +303,10 @@ class HeadCTDataModule(LightningDataModule):
             raise UserError("no slice of a batch could be read; see the warnings above")
         return batch
 
-    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
-        """Windows the batch where it is, unless the model does it."""
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Augments the batch where it is, if asked; windows it there, unless the model does it."""
+        if changes := batch.pop("changes", None):
+            batch["hu"] = apply_changes_to_batch(batch["hu"], changes)
         if not self.input.learnable and "hu" in batch:
             hu = batch.pop("hu")
             with torch.no_grad():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
+
+_CHUNK = 4096  # rows that are Python objects at a time
 
 
 def draw_order(
@@ -75,7 +76,17 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
     def __iter__(self) -> Iterator[tuple[int, int, int]]:
         epoch = self.current_epoch()
         rows = self.rows if self.order is None else self.order(epoch)
-        seen: Counter[int] = Counter()
-        for row in rows.tolist():
-            yield epoch, row, seen[row]
-            seen[row] += 1
+        repeats = _count_repeats(rows)
+        for start in range(0, len(rows), _CHUNK):  # an object for each of 750,000 rows would be 50 MB
+            part = slice(start, start + _CHUNK)
+            for row, repeat in zip(rows[part].tolist(), repeats[part].tolist(), strict=True):
+                yield epoch, row, repeat
+
+
+def _count_repeats(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How often each row came before."""
+    order = np.argsort(rows, kind="stable")
+    _, first, counts = np.unique(rows[order], return_index=True, return_counts=True)
+    repeats = np.empty(len(rows), dtype=np.int64)
+    repeats[order] = np.arange(len(rows)) - np.repeat(first, counts)
+    return repeats

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ich.augment import Augment
+from ich.augment import Augment, Changes, apply_changes
 from ich.data.buffers import Buffers
 from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, read_hu_at
@@ -130,7 +130,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         root: Folder of the data set.
         arrays: The table's columns.
         spec: Size and neighbours of the input.
-        augment: Applied to HU, or None.
+        augment: Applied to HU, or None; what is for the device goes along with the batch.
         seed: Of the augmentation.
         pinned: Batches lie in memory from which a GPU copies beside other work.
     """
@@ -154,7 +154,6 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def for_thread(self) -> SliceDataset:
         """Returns a twin for another thread, which shares the table's columns and nothing that changes."""
         twin = copy.copy(self)
-        twin.augment = copy.deepcopy(self.augment)
         twin.reader = SliceReader(self.reader.root, self.arrays)
         twin.buffers = Buffers(self.buffers.pinned)
         return twin
@@ -167,34 +166,46 @@ class SliceDataset(Dataset[dict[str, Any]]):
         """Reads a batch, as ``DataLoader`` asks for it.
 
         Returns:
-            A ``Batch`` in HU of the slices that could be read, and under ``unread`` and ``decoded`` those
-            that could not and the number of those that were decoded. Without ``hu`` if none could be read.
+            A ``Batch`` in HU of the slices that could be read, with ``changes`` for the device where it is
+            to augment; and under ``unread`` and ``decoded`` those that could not be read and the number of
+            those that were decoded. Without ``hu`` if none could be read.
         """
         size, decoded = self.spec.size, self.reader.decoded
         hu = self.buffers.take((len(items), self.spec.depth, size, size))  # (N, D, S, S) int16
-        slots, rows = hu.numpy(), list[int]()
+        slots, kept = hu.numpy(), list[int]()
         unread: list[Unread] = []
-        for item in items:
+        for number, (_, row, _) in enumerate(items):
             try:
-                self._fill(slots[len(rows)], item)
-                rows.append(item[1])
+                self._read(slots[len(kept)], row)
+                kept.append(number)
             except ReadError as error:
-                unread.append(Unread(item[1], error))
+                unread.append(Unread(row, error))
         batch: dict[str, Any] = {"unread": unread, "decoded": self.reader.decoded - decoded}
-        if rows:
-            batch["hu"] = hu[: len(rows)]
+        if kept:
+            batch |= self._augment(slots, [items[number] for number in kept])
+            rows = [items[number][1] for number in kept]
+            batch["hu"] = hu[: len(kept)]
             batch["target"] = torch.from_numpy(self.arrays.target[rows])
             batch["row"] = torch.tensor(rows)
             if "dicom" in self.spec.windows:
                 batch["window"] = torch.from_numpy(self.arrays.window[rows])
         return batch
 
-    def _fill(self, out: NDArray[np.int16], item: Item) -> None:
-        epoch, row, repeat = item
+    def _read(self, out: NDArray[np.int16], row: int) -> None:
+        """Reads a slice and its neighbours into ``out``, (D, S, S)."""
         for slot, neighbour in zip(out, self._neighbourhood(row), strict=True):
             self.reader.read(neighbour, slot)
-        if self.augment is not None:
-            out[:] = self.augment(out, (self.seed, epoch, row, repeat))
+
+    def _augment(self, slots: NDArray[np.int16], items: Sequence[Item]) -> dict[str, Any]:
+        """Augments in place, or returns what the device is to do."""
+        if self.augment is None:
+            return {}
+        changes = self.augment.draw([(self.seed, *item) for item in items], self.spec.size)
+        if self.augment.on_device:
+            return {"changes": Changes(*(None if f is None else torch.from_numpy(f) for f in changes))}
+        for number, slot in enumerate(slots[: len(items)]):
+            apply_changes(slot, changes, number)
+        return {}
 
     def _neighbourhood(self, row: int) -> list[int]:
         """Rows of the slice and its neighbours; at the end of a series its last slice repeats."""

@@ -91,7 +91,8 @@ def _shift(stored: Stored, rescale: Rescale) -> NDArray[np.int16]:
     least, most = (-(1 << bits) if rescale.signed else 0), (1 << bits) - 1
     low, high = AIR_HU - shift, MOST_HU - shift
     if least < low or most > high:
-        np.clip(stored, max(low, type_limits.min), min(high, type_limits.max), out=stored)
+        bounds = np.array([max(low, type_limits.min), min(high, type_limits.max)], stored.dtype)
+        np.clip(stored, bounds[0], bounds[1], out=stored)  # Python's numbers would take eight times as long
     hu = stored.view(np.int16)  # unsigned and signed 16 bits add alike
     if shift:
         np.add(hu, np.int16(shift), out=hu)
