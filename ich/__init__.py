@@ -3,6 +3,7 @@
 The modules read from top to bottom like the flow of the data; each imports only from a lower floor.
 
     schema       0  labels, InputSpec, Batch, the error types
+    files        0  files, whole or not at all
     dicom        1  one file: header, stored pixels -> HU
     window       1  windowing: HU -> image
     augment      1  draws of random changes to HU; applied on the CPU or a device

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
+from ich.files import replacing
 from ich.schema import LABELS, MONITOR, UserError
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
@@ -170,10 +171,5 @@ def _place_legend(axes: Axes, columns: int) -> None:
 
 
 def _write_png(figure: Figure, path: str | Path, dpi: int) -> None:
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(Path(path)) as partial:
         figure.savefig(partial, format="png", dpi=dpi)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

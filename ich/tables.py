@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ich.files import replacing
 from ich.schema import LABELS, UserError
 
 UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
@@ -97,15 +98,11 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
     """Writes a table as Parquet or CSV, by the ending of its name; whole or not at all."""
     path = Path(path)
-    partial = path.with_name(f".{path.name}.part")
-    try:
+    with replacing(path) as partial:
         if path.suffix == ".parquet":
             table.to_parquet(partial, index=False)
         else:
             table.to_csv(partial, index=False)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_index(path: str | Path) -> pd.DataFrame:

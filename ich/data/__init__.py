@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
 from ich.augment import Augment, apply_changes_to_batch
+from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, balance_weights, draw_order
-from ich.data.slices import SliceDataset, to_arrays
+from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.index import build_index, find_labels, join_labels, read_labels
 from ich.losses import MIN_PREVALENCE
 from ich.phantom import write_phantom
@@ -51,6 +52,8 @@ class HeadCTDataModule(LightningDataModule):
         labels: CSV file, long (RSNA) or wide; by default the one in ``root``.
         index_dir: Where the index is kept; by default in ``root``, or in the user's cache where ``root``
             cannot be written to.
+        cache: Folder of the resized slices, which are written there first unless they are: for disks that
+            are slow to open many files.
         phantom: Arguments of ``write_phantom``, which writes to ``root`` first unless it is there.
         augment: Applied to training slices.
         split: ``patient``, ``slice`` (which leaks, and is there to reproduce work that did so), or a CSV
@@ -77,6 +80,7 @@ class HeadCTDataModule(LightningDataModule):
         *,
         labels: str | None = None,
         index_dir: str | None = None,
+        cache: str | None = None,
         phantom: Mapping[str, Any] | None = None,
         augment: Augment | None = None,
         split: str = "patient",
@@ -104,6 +108,7 @@ class HeadCTDataModule(LightningDataModule):
         self.input = input
         self.labels = labels
         self.index_dir = index_dir
+        self.cache = Path(cache) if cache else None
         self.phantom = phantom
         self.augment = augment
         self.split = split
@@ -156,7 +161,7 @@ class HeadCTDataModule(LightningDataModule):
         return tuple(float(share) for share in shares)
 
     def prepare_data(self) -> None:
-        """Writes the phantom if asked, and brings the index up to date, in one process."""
+        """Writes the phantom and the cache if asked, and brings the index up to date, in one process."""
         if self._table is not None:
             return
         if self.phantom is not None:
@@ -165,6 +170,9 @@ class HeadCTDataModule(LightningDataModule):
             except TypeError as error:
                 raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
         self._build_index()
+        if self.cache is not None:
+            self.setup()
+            build_cache(self.cache, self.root, self._arrays, self.input.size, self.num_workers)
 
     def setup(self, stage: str | None = None) -> None:
         """Joins the index to the labels and splits it.
@@ -275,13 +283,18 @@ class HeadCTDataModule(LightningDataModule):
     ) -> SliceLoader:
         pinned = torch.cuda.is_available()
         return SliceLoader(
-            SliceDataset(self.root, self._arrays, self.input, augment, self.seed, pinned),
+            SliceDataset(self._make_reader(), self._arrays, self.input, augment, self.seed, pinned),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             drop_last=drop_last,
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def _make_reader(self) -> Reader:
+        if self.cache is None:
+            return SliceReader(self.root, self._arrays)
+        return CacheReader(self.cache, self.root, self._arrays, self.input.size)
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Counts the slices that could not be read.

@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, Self
 
 import cv2
 import numpy as np
@@ -76,8 +76,24 @@ def _to_layout(row: Any) -> Layout:
     return Layout(row.Rows, row.Columns, rescale)
 
 
+class Reader(Protocol):
+    """Reads slices of a table as HU of one size, wherever they lie.
+
+    Attributes:
+        decoded: Slices that were read by decoding so far.
+    """
+
+    decoded: int
+
+    def read(self, row: int, out: NDArray[np.int16]) -> None:
+        """Reads a slice into ``out``, (size, size) HU, contiguous; raises ``ReadError`` if it cannot be."""
+
+    def for_thread(self) -> Self:
+        """Returns a reader for another thread."""
+
+
 class SliceReader:
-    """Reads slices of a table as HU of one size.
+    """Reads slices from their DICOM files.
 
     An uncompressed slice is read where the index says that its pixels lie; every other one, and one whose
     file has changed since, is decoded. Both give the same HU. Its memory is its own: one thread, one reader.
@@ -97,8 +113,12 @@ class SliceReader:
         self._prefix = os.fsencode(root) + b"/"
         self._buffer = np.empty(0, np.uint8)
 
+    def for_thread(self) -> SliceReader:
+        """Returns a reader with memory of its own."""
+        return SliceReader(self.root, self.arrays)
+
     def read(self, row: int, out: NDArray[np.int16]) -> None:
-        """Reads a slice into ``out``, (size, size) HU.
+        """Reads a slice and resizes it into ``out``, (size, size) HU, contiguous.
 
         Raises:
             ReadError: If it cannot be read.
@@ -127,7 +147,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     seed, whatever the number of workers.
 
     Args:
-        root: Folder of the data set.
+        reader: Of the table's slices.
         arrays: The table's columns.
         spec: Size and neighbours of the input.
         augment: Applied to HU, or None; what is for the device goes along with the batch.
@@ -137,24 +157,24 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     def __init__(
         self,
-        root: Path,
+        reader: Reader,
         arrays: SliceArrays,
         spec: InputSpec,
-        augment: Augment | None,
-        seed: int,
+        augment: Augment | None = None,
+        seed: int = 0,
         pinned: bool = False,
     ) -> None:
         self.arrays = arrays
         self.spec = spec
         self.augment = augment
         self.seed = seed
-        self.reader = SliceReader(root, arrays)
+        self.reader = reader
         self.buffers = Buffers(pinned)
 
     def for_thread(self) -> SliceDataset:
         """Returns a twin for another thread, which shares the table's columns and nothing that changes."""
         twin = copy.copy(self)
-        twin.reader = SliceReader(self.reader.root, self.arrays)
+        twin.reader = self.reader.for_thread()
         twin.buffers = Buffers(self.buffers.pinned)
         return twin
 

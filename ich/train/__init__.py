@@ -266,8 +266,8 @@ def resume_config(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pa
 
     Args:
         cfg: The composed configuration.
-        overrides: What was given on the command line; of these, ``trainer.*``, ``data.root`` and
-            ``data.num_workers`` may differ from the run that goes on.
+        overrides: What was given on the command line; of these, ``trainer.*``, ``data.root``,
+            ``data.cache`` and ``data.num_workers`` may differ from the run that goes on.
 
     Returns:
         The configuration and the run's folder.
@@ -282,7 +282,7 @@ def resume_config(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pa
             f"{CHECKPOINTS}/last.ckpt"
         )
     changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra."))]
-    allowed = ("trainer.", "data.root=", "data.num_workers=")
+    allowed = ("trainer.", "data.root=", "data.cache=", "data.num_workers=")
     refused = [item for item in changes if not item.startswith(allowed)]
     if refused:
         raise UserError(

@@ -1,0 +1,171 @@
+"""``data.cache``: resized slices in one file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ich.data.cache
+from ich.augment import Augment
+from ich.data import HeadCTDataModule
+from ich.data.slices import SliceReader
+from ich.schema import InputSpec, ReadError, UserError
+
+SPEC = InputSpec(size=48, neighbours=1)
+
+
+@pytest.fixture
+def root(phantom: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(phantom, tmp_path / "phantom"))
+
+
+def make(root: Path, cache: Path | None, spec: InputSpec = SPEC, **kwargs) -> HeadCTDataModule:
+    augment = Augment(flip=0.5, rotate=20, noise_hu=5)
+    datamodule = HeadCTDataModule(
+        str(root), spec, **{"cache": cache and str(cache), "augment": augment, "num_workers": 2} | kwargs
+    )
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def read_all(datamodule: HeadCTDataModule) -> list[dict]:
+    loaders = (datamodule.train_dataloader(), datamodule.predict_dataloader())
+    return [datamodule.on_before_batch_transfer(batch, 0) for loader in loaders for batch in loader]
+
+
+def assert_same_batches(one: HeadCTDataModule, other: HeadCTDataModule) -> None:
+    for a, b in zip(read_all(one), read_all(other), strict=True):
+        assert set(a) == set(b)
+        assert all(torch.equal(a[key].nan_to_num(), b[key].nan_to_num()) for key in a)
+
+
+def count_reads(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> list[int]:
+    """Rows that are read from DICOM files from now on; at a number of them the user presses Ctrl-C."""
+    rows: list[int] = []
+    read = SliceReader.read
+
+    def counted(self: SliceReader, row: int, out: np.ndarray) -> None:
+        if len(rows) == stop_at:
+            raise KeyboardInterrupt
+        rows.append(row)
+        read(self, row, out)
+
+    monkeypatch.setattr(SliceReader, "read", counted)
+    return rows
+
+
+def test_batches_are_those_of_the_files_to_the_bit(root: Path, tmp_path: Path) -> None:
+    cached = make(root, tmp_path / "cache")
+    assert_same_batches(cached, make(root, None))
+    assert {path.name for path in (tmp_path / "cache").iterdir()} == {
+        "hu.npy", "slices.parquet", "cache.json",
+    }  # fmt: skip
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
+
+
+def test_it_is_an_array_that_numpy_reads(root: Path, tmp_path: Path) -> None:
+    cached = make(root, tmp_path / "cache", InputSpec(size=64))
+    hu = np.load(tmp_path / "cache" / "hu.npy", mmap_mode="r")
+    assert (hu.shape, hu.dtype) == ((len(cached.table), 64, 64), np.int16)
+
+
+def test_files_are_not_read_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = count_reads(monkeypatch)
+    table = make(root, tmp_path / "cache").table
+    assert sorted(rows) == list(range(len(table)))
+    rows.clear()
+    read_all(make(root, tmp_path / "cache"))
+    assert rows == []
+
+
+def test_a_sample_is_read_from_the_cache_of_all(root: Path, tmp_path: Path) -> None:
+    make(root, tmp_path / "cache")
+    sample = {"limit_slices": 120}
+    assert_same_batches(make(root, tmp_path / "cache", **sample), make(root, None, **sample))
+
+
+def test_what_was_stopped_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ich.data.cache, "_SAVED", 64)
+    with monkeypatch.context() as patch:
+        count_reads(patch, stop_at=150)
+        with pytest.raises(KeyboardInterrupt):
+            make(root, tmp_path / "cache")
+    rows = count_reads(monkeypatch)
+    cached = make(root, tmp_path / "cache")
+    assert 0 < len(rows) <= len(cached.table) - 64
+    monkeypatch.undo()
+    assert_same_batches(cached, make(root, None))
+
+
+def test_slices_that_cannot_be_read_stay_so(root: Path, tmp_path: Path, damage) -> None:
+    path = root / make(root, None).part("val")["path"].iloc[0]
+    damage(path)
+    with pytest.raises(ReadError) as from_file:
+        read_all(make(root, None))
+    with pytest.raises(ReadError) as from_cache:
+        read_all(make(root, tmp_path / "cache"))
+    assert str(from_cache.value) == str(from_file.value)
+    assert_same_batches(make(root, tmp_path / "cache", tolerate=9), make(root, None, tolerate=9))
+
+
+def touch(root: Path, cache: Path) -> None:
+    next(root.rglob("*.dcm")).touch()
+
+
+def add(root: Path, cache: Path) -> None:
+    first = sorted(root.rglob("*.dcm"))[0]
+    kept = cache.parent / "kept.dcm"
+    kept.write_bytes(first.read_bytes())
+    first.unlink()
+    shutil.rmtree(cache)
+    make(root, cache)
+    first.write_bytes(kept.read_bytes())
+
+
+def cut(root: Path, cache: Path) -> None:
+    os.truncate(cache / "hu.npy", 10_000)
+
+
+def spoil(root: Path, cache: Path) -> None:
+    (cache / "cache.json").write_text("{")
+
+
+def occupy(root: Path, cache: Path) -> None:
+    shutil.rmtree(cache)
+    cache.mkdir()
+    (cache / "thesis.txt").touch()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (touch, "lacks 1 of .* slices as they are now, .*dcm for one"),
+        (add, "lacks 1 of .* slices as they are now"),
+        (cut, "hu.npy is missing or cut off"),
+        (spoil, "cache.json cannot be read"),
+        (occupy, "holds something that is no cache"),
+    ],
+)
+def test_a_cache_that_does_not_fit_is_refused(root: Path, tmp_path: Path, change, message: str) -> None:
+    make(root, tmp_path / "cache")
+    change(root, tmp_path / "cache")
+    with pytest.raises(UserError, match=message):
+        make(root, tmp_path / "cache")
+
+
+def test_a_cache_of_another_size_is_refused(root: Path, tmp_path: Path) -> None:
+    make(root, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"holds slices of 48 px and input.size=64"):
+        make(root, tmp_path / "cache", InputSpec(size=64))
+
+
+def test_a_disk_that_is_too_small_is_named(root: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))
+    with pytest.raises(UserError, match=r"needs 0\.0 GB for .* slices of 48 px, and 0\.0 GB are free"):
+        make(root, tmp_path / "cache")
