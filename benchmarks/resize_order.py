@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 from rich.progress import track
 
-from ich.data.slices import resize_hu
+from ich.data.resize import resize_hu
 from ich.dicom import read_hu
 from ich.index import build_index
 from ich.schema import WINDOWS

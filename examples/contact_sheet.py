@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ich.data.slices import resize_hu
+from ich.data.resize import resize_hu
 from ich.dicom import read_hu
 from ich.index import build_index, find_labels, join_labels, read_labels
 from ich.report import write_contact_sheet

@@ -4,6 +4,7 @@ import logging
 import shutil
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pydicom
@@ -16,7 +17,7 @@ from ich.augment import Augment
 from ich.data import HeadCTDataModule
 from ich.data.buffers import Buffers
 from ich.data.order import EpochSampler, balance_weights, draw_order
-from ich.data.slices import resize_hu
+from ich.data.resize import resize_hu
 from ich.schema import LABELS, InputSpec, ReadError, UserError
 
 SMALL = InputSpec(size=64)
@@ -286,6 +287,21 @@ def test_summary_tells_which_way_slices_took(copy: Path) -> None:
     one = datamodule.predict_dataloader().dataset[0, changed, 0]
     assert one["decoded"] == 1
     np.testing.assert_allclose(one["hu"][0, 0].numpy(), expected, atol=0.5)
+
+
+@pytest.mark.parametrize("size", [8, 64, 96, 100, 160, 224, 256, 257, 384, 480, 512])
+def test_slices_shrink_by_area_as_opencv_has_it(size: int) -> None:
+    hu = np.random.default_rng(size).integers(-1024, 3000, (512, 512)).astype(np.int16)
+    expected = cv2.resize(hu, (size, size), interpolation=cv2.INTER_AREA).astype(int)
+    difference = np.abs(resize_hu(hu, size) - expected)
+    assert difference.max() <= 1  # HU: halves round either way
+    assert (difference > 0).mean() < 0.001
+
+
+def test_a_pixel_is_the_mean_of_what_it_covers() -> None:
+    hu = np.array([[0, 3, 6], [0, 3, 6], [0, 3, 6]], np.int16)
+    # By hand: (0 + 3 / 2) / 1.5 and (3 / 2 + 6) / 1.5.
+    np.testing.assert_array_equal(resize_hu(hu, 2), [[1, 5], [1, 5]])
 
 
 def test_slices_that_are_not_square_keep_their_shape() -> None:

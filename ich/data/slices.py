@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
-import cv2
 import numpy as np
 import pandas as pd
 import torch
@@ -17,10 +16,11 @@ from torch.utils.data import Dataset
 
 from ich.augment import Augment, Changes, apply_changes
 from ich.data.buffers import Buffers
+from ich.data.resize import resize_hu
 from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, read_hu_at
 from ich.dicom.rescale import Rescale
-from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
+from ich.schema import LABELS, InputSpec, ReadError
 
 Item = tuple[int, int, int]
 """Epoch, row, and how often the row came before in the epoch."""
@@ -237,31 +237,3 @@ class SliceDataset(Dataset[dict[str, Any]]):
             after = last + 1 if last + 1 < len(series) and series[last + 1] == series[row] else last
             rows = [before, *rows, after]
         return rows
-
-
-def resize_hu(hu: NDArray[np.int16], size: int, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
-    """Resizes a slice to (size, size), padding the shorter side with air so that shapes are kept.
-
-    Args:
-        hu: (Rows, Columns) HU.
-        size: In pixels.
-        out: (size, size), contiguous, to write to.
-
-    Returns:
-        (size, size) HU: ``out``, or a new array.
-    """
-    if out is None:
-        out = np.empty((size, size), dtype=np.int16)
-    rows, columns = hu.shape
-    if rows != columns:
-        side = max(rows, columns)
-        top, left = (side - rows) // 2, (side - columns) // 2
-        square = np.full((side, side), AIR_HU, dtype=np.int16)
-        square[top : top + rows, left : left + columns] = hu
-        hu = square
-    if hu.shape[0] == size:
-        np.copyto(out, hu)
-    else:
-        shrinks = size < hu.shape[0]
-        cv2.resize(hu, (size, size), dst=out, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    return out

@@ -1,0 +1,78 @@
+"""Slices of one size: squared, then resized by area where they shrink."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ich.schema import AIR_HU
+
+_LARGEST_BLOCK = 32  # pixels; with larger ones OpenCV is the faster
+
+
+def resize_hu(hu: NDArray[np.int16], size: int, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+    """Resizes a slice to (size, size), padding the shorter side with air so that shapes are kept.
+
+    Where it shrinks, a pixel is the mean of the area that it covers, rounded to the nearest HU; where it
+    grows, it is interpolated linearly.
+
+    Args:
+        hu: (Rows, Columns) HU.
+        size: In pixels.
+        out: (size, size), contiguous, to write to.
+
+    Returns:
+        (size, size) HU: ``out``, or a new array.
+    """
+    if out is None:
+        out = np.empty((size, size), dtype=np.int16)
+    hu = _pad_to_square(hu)
+    side = len(hu)
+    if side == size:
+        np.copyto(out, hu)
+    elif size > side:
+        cv2.resize(hu, (size, size), dst=out, interpolation=cv2.INTER_LINEAR)
+    elif side == 2 * size or side // math.gcd(side, size) > _LARGEST_BLOCK:
+        cv2.resize(hu, (size, size), dst=out, interpolation=cv2.INTER_AREA)
+    else:
+        _shrink(hu, _make_shares(side, size), out)
+    return out
+
+
+def _pad_to_square(hu: NDArray[np.int16]) -> NDArray[np.int16]:
+    rows, columns = hu.shape
+    if rows == columns:
+        return hu
+    side = max(rows, columns)
+    top, left = (side - rows) // 2, (side - columns) // 2
+    square = np.full((side, side), AIR_HU, dtype=np.int16)
+    square[top : top + rows, left : left + columns] = hu
+    return square
+
+
+def _shrink(hu: NDArray[np.int16], shares: NDArray[np.float32], out: NDArray[np.int16]) -> None:
+    """As OpenCV's INTER_AREA, in about half of its time: every block of Q pixels becomes P in one way.
+
+    Many small products of matrices, each too small for BLAS to start threads for.
+    """
+    before, side, size = shares.shape[1], len(hu), len(out)
+    blocks = side // before
+    rows = shares @ hu.astype(np.float32).reshape(blocks, before, side)  # (blocks, P, side)
+    means = rows.reshape(size, blocks, before) @ shares.T  # (size, blocks, P)
+    np.rint(means, out=means)
+    np.copyto(out, means.reshape(size, size), casting="unsafe")
+
+
+@cache
+def _make_shares(side: int, size: int) -> NDArray[np.float32]:
+    """The share of each of Q pixels in the mean of each of P that cover them: (P, Q), size / side = P / Q."""
+    divisor = math.gcd(side, size)
+    before, after = side // divisor, size // divisor
+    edges = np.arange(after + 1) * before / after  # of the new pixels, in old ones
+    pixels = np.arange(before)
+    overlap = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (overlap.clip(0) * after / before).astype(np.float32)
