@@ -309,13 +309,13 @@ def write_headers(slices: Slices, root: Path) -> list[str]:
     for path, row in zip(slices.paths, slices.table.itertuples(), strict=True):
         with Path(path).open("rb") as file:
             heads.append((file.read(row.pixel_offset), row.SOPInstanceUID.encode(), row.file_size))
-    paths = [root / f"{number}.dcm" for number in range(HEADERS)]
-    for number, path in enumerate(paths):
+    copies = [root / f"{number}.dcm" for number in range(HEADERS)]
+    for number, copy in enumerate(copies):
         head, uid, size = heads[number % len(heads)]
-        with path.open("wb") as file:
+        with copy.open("wb") as file:
             file.write(head.replace(uid, uid[:-6] + b"%06d" % number))
             file.truncate(size)
-    return [str(path) for path in paths]
+    return [str(copy) for copy in copies]
 
 
 def measure_index(slices: Slices, args: argparse.Namespace) -> Section:
