@@ -417,8 +417,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument("--root", type=Path, help="folder of DICOM slices; by default a phantom is written")
     parser.add_argument("--work", type=Path, help="folder that keeps what is made, for the next time")
-    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS), metavar="SECTION")
-    parser.add_argument("--skip", nargs="+", choices=SECTIONS, default=[], metavar="SECTION")
+    sections = {"nargs": "+", "choices": SECTIONS, "metavar": "SECTION"}
+    parser.add_argument("--only", **sections, default=list(SECTIONS), help="measure these alone")
+    parser.add_argument("--skip", **sections, default=[], help="leave these out")
     parser.add_argument("--size", type=int, default=256, help="of the output in px (%(default)s)")
     parser.add_argument("--rounds", type=int, default=11, help="that count (%(default)s)")
     parser.add_argument("--batch", type=int, default=64, help="slices a round and reader (%(default)s)")
@@ -455,6 +456,8 @@ def run(args: argparse.Namespace, work: Path) -> None:
 
 def main() -> None:
     args = parse_args()
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     # Each reader and each worker has one core; with more, OpenCV's and PyTorch's threads help some only.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -197,6 +197,8 @@ def run(args: argparse.Namespace, work: Path) -> None:
 def main() -> None:
     args = parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)  # its tips and notes
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
     if args.work:
         run(args, args.work.resolve())
     else:
