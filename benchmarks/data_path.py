@@ -57,12 +57,13 @@ from torch.utils.data import DataLoader
 from ich.augment import Augment
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, draw_order
-from ich.data.slices import SliceArrays, SliceDataset, SliceReader, resize_hu, to_arrays
+from ich.data.resize import resize_hu
+from ich.data.slices import SliceArrays, SliceDataset, SliceReader, to_arrays
 from ich.index import build_index
 from ich.phantom import write_phantom
 from ich.schema import AIR_HU, LABELS, InputSpec
 from ich.tables import read_index, write_table
-from ich.window import Window
+from ich.window import Window, window_batch
 
 PATIENTS = 7  # 132 slices, 66 MB: more than processors cache
 HEADERS = 2000  # files: as many as make the fixed costs of an index small
@@ -173,6 +174,10 @@ def optional(work: Callable[[int], Any] | None) -> Variant | None:
     return None if work is None else each(work)
 
 
+def open_slices(slices: Slices, spec: InputSpec, augment: Augment | None = None) -> SliceDataset:
+    return SliceDataset(SliceReader(slices.root, slices.arrays), slices.arrays, spec, augment)
+
+
 def own_hu(slices: Slices, size: int) -> Callable[[int], None]:
     reader, out = SliceReader(slices.root, slices.arrays), np.empty((size, size), dtype=np.int16)
     return lambda row: reader.read(row, out)
@@ -181,11 +186,12 @@ def own_hu(slices: Slices, size: int) -> Callable[[int], None]:
 def own_images(slices: Slices, size: int) -> Callable[[Rows], None]:
     """Batches as a network without a GPU gets them."""
     spec = InputSpec(size=size)
-    dataset, window = SliceDataset(slices.root, slices.arrays, spec, None, seed=0), Window(spec)
+    dataset, window = open_slices(slices, spec), Window(spec)
 
     def run(rows: Rows) -> None:
         for start in range(0, len(rows), 32):
-            window(dataset.__getitems__([(0, row, 0) for row in rows[start : start + 32].tolist()])["hu"])
+            items = [(0, row, 0) for row in rows[start : start + 32].tolist()]
+            window_batch(window, dataset.__getitems__(items)["hu"])
 
     return run
 
@@ -233,7 +239,7 @@ def own_loader(
     slices: Slices, size: int, workers: int, augment: dict[str, float] | None = None, *, windows: bool = False
 ) -> Variant:
     spec = InputSpec(size=size)
-    dataset = SliceDataset(slices.root, slices.arrays, spec, Augment(**augment) if augment else None, seed=0)
+    dataset = open_slices(slices, spec, Augment(**augment) if augment else None)
     window = Window(spec)
 
     def run(rows: Rows) -> float:
@@ -241,7 +247,9 @@ def own_loader(
         batches = SliceLoader(
             dataset, batch_size=32, sampler=items, num_workers=workers, prefetch_factor=2 if workers else None
         )
-        return time_batches(window(batch["hu"]) if windows else batch["hu"] for batch in batches)
+        return time_batches(
+            window_batch(window, batch["hu"]) if windows else batch["hu"] for batch in batches
+        )
 
     return run
 
@@ -378,7 +386,7 @@ def grow(work: Path, count: int) -> float:
     table, rows = build_index(root).table, np.arange(count)
     slices = join(root, table.iloc[rows % len(table)], work)
     loader = SliceLoader(
-        SliceDataset(slices.root, slices.arrays, InputSpec(size=size), None, seed=0),
+        open_slices(slices, InputSpec(size=size)),
         batch_size=32,
         sampler=EpochSampler(rows, lambda epoch: draw_order(rows, 0, epoch)),
         num_workers=1,

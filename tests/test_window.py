@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut
 
 from ich.schema import WINDOWS, InputSpec
-from ich.window import Window, apply_window
+from ich.window import Window, apply_window, window_batch
 
 PAIRS = [*WINDOWS.values(), (35.5, 71.0), (-600.0, 1500.0)]
 
@@ -100,6 +100,18 @@ def test_a_learnable_window_starts_as_asked_and_finds_another() -> None:
         optimizer.step()
     assert window.center.item() == pytest.approx(80, abs=1)
     assert window.width.item() == pytest.approx(200, abs=2)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+@pytest.mark.parametrize(
+    "spec", [InputSpec(), InputSpec(windows=("dicom",)), InputSpec(windows=(), normalisation="max_abs")]
+)
+def test_a_batch_is_windowed_as_its_slices_are(count: int, spec: InputSpec) -> None:
+    hu = hu_batch(n=5)[:count]
+    header = torch.tensor([[40.0, 80.0], [50.0, 350.0], [600.0, 2800.0], [0.0, 1.0], [80.0, 200.0]])[:count]
+    torch.testing.assert_close(
+        window_batch(Window(spec), hu, header), Window(spec)(hu, header), rtol=0, atol=0
+    )
 
 
 def test_a_single_slice_is_refused() -> None:

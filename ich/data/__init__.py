@@ -31,7 +31,7 @@ from ich.split import (
     split_patients,
     split_slices,
 )
-from ich.window import Window
+from ich.window import Window, window_batch
 
 log = logging.getLogger(__name__)
 
@@ -322,8 +322,7 @@ class HeadCTDataModule(LightningDataModule):
             batch["hu"] = apply_changes_to_batch(batch["hu"], changes)
         if not self.input.learnable and "hu" in batch:
             hu = batch.pop("hu")
-            with torch.no_grad():
-                batch["image"] = self._window.to(hu.device)(hu, batch.pop("window", None))
+            batch["image"] = window_batch(self._window.to(hu.device), hu, batch.pop("window", None))
         return batch
 
 
