@@ -71,7 +71,7 @@ def list_files(root: Path, progress: bool) -> tuple[pd.DataFrame, list[Row]]:
     paths, sizes, times = list[str](), list[int](), list[int]()
     columns = (SpinnerColumn(), TextColumn("Listing files: {task.completed:.0f}"), TimeElapsedColumn())
     with _make_bar(columns, progress) as bar:
-        task, start = bar.add_task("", visible=False), time.monotonic()
+        task, start = bar.add_task("", total=None, visible=False), time.monotonic()
         for path, size, changed in _walk(root, closed):
             paths.append(path)
             sizes.append(size)
