@@ -4,7 +4,11 @@ import csv
 import os
 import re
 import shutil
+import signal
 import stat
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +19,8 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from ich.index import DUPLICATE_UID, build_index, find_labels, join_labels, locate_index, read_labels
+from ich.dicom import Header, read_header
+from ich.index import DUPLICATE_UID, build_index, files, find_labels, join_labels, locate_index, read_labels
 from ich.schema import LABELS, SUBTYPES, UserError
 from ich.tables import INDEX_DTYPES
 
@@ -183,9 +188,125 @@ def test_processes_read_what_one_reads(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(several.refused, one.refused)
 
 
+@pytest.fixture
+def ten_files(tmp_path: Path) -> Path:
+    """Ten files that are read two at a time, in the order of their names: one is empty, one a duplicate."""
+    root = tmp_path / "root"
+    for number in range(10):
+        write_slice(root / f"{number}.dcm", name=str(number % 9), z=-float(number))
+    (root / "1.dcm").write_bytes(b"")
+    return root
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files whose headers this process reads, as it reads them."""
+    names: list[str] = []
+
+    def read(path: str) -> Header:
+        names.append(Path(path).name)
+        return read_header(path)
+
+    monkeypatch.setattr(files, "read_header", read)
+    return names
+
+
+def interrupt_after(chunks: int, root: Path, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Indexes a folder two files at a time, until somebody presses Ctrl-C."""
+    left = [None] * chunks
+    count = files.Progress.advance
+
+    def advance(*arguments: Any) -> None:
+        count(*arguments)
+        left.pop()
+        if not left:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "_CHUNK", 2)
+        patch.setattr(files.Progress, "advance", advance)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(root, workers=workers)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_was_read_before_an_interruption_is_not_read_again(
+    ten_files: Path, opened: list[str], workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    interrupt_after(2, ten_files, workers, monkeypatch)
+    by_others = [] if workers == 1 else ["0.dcm", "1.dcm", "2.dcm", "3.dcm"]
+    interrupt_after(1, ten_files, 1, monkeypatch)
+    parts = [path for path in (ten_files / ".ich").rglob("*") if path.is_dir()]
+    assert len(parts) == 2
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (ten_files / ".ich", *parts)} == {0o700}
+    kept = [path for part in parts for path in part.iterdir()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in kept} == {0o600}
+    index = build_index(ten_files, workers=1)
+    assert [*by_others, *opened] == [f"{number}.dcm" for number in range(10)]
+    assert sorted(path.name for path in (ten_files / ".ich").iterdir()) == ["index.parquet", "refused.csv"]
+    whole = build_index(ten_files, index_dir=tmp_path / "other", workers=1)
+    assert whole.refused["path"].tolist() == ["1.dcm", "9.dcm"]
+    for found, expected in zip(index, whole, strict=True):
+        pd.testing.assert_frame_equal(found, expected)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from ich.index import build_index, cache, files
+
+def read(path, read_header=files.read_header):
+    if path.endswith("5.dcm"):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_header(path)
+
+files.read_header, files._CHUNK, cache._INTERVAL = read, 2, 0.0
+build_index(Path(sys.argv[1]), workers=1)
+"""
+
+
+def leave(root: Path) -> None:
+    """Nothing happens between the death of a process and the next one."""
+
+
+def break_a_part(root: Path) -> None:
+    part = next(path for path in root.glob(".ich/*/index.parquet") if "3.dcm" in list_paths(path))
+    part.write_bytes(part.read_bytes()[:-20])
+
+
+def list_paths(table: Path) -> list[str]:
+    return pd.read_parquet(table)["path"].tolist()
+
+
+def change_a_file(root: Path) -> None:
+    touch(root / "3.dcm")
+
+
+def remove_a_file(root: Path) -> None:
+    (root / "3.dcm").unlink()
+
+
+@pytest.mark.parametrize(
+    ("happens", "again"),
+    [(leave, []), (break_a_part, ["2.dcm", "3.dcm"]), (change_a_file, ["3.dcm"]), (remove_a_file, [])],
+)
+def test_what_was_read_before_the_process_was_killed_is_not_read_again(
+    ten_files: Path, opened: list[str], tmp_path: Path, happens: Callable[[Path], None], again: list[str]
+) -> None:
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(ten_files)], check=False, timeout=120)
+    assert killed.returncode == -signal.SIGKILL
+    happens(ten_files)
+    index = build_index(ten_files, workers=1)
+    assert opened == [*again, *(f"{number}.dcm" for number in range(4, 10))]
+    whole = build_index(ten_files, index_dir=tmp_path / "other", workers=1)
+    for found, expected in zip(index, whole, strict=True):
+        pd.testing.assert_frame_equal(found, expected)
+
+
 def test_the_kept_index_is_its_owners_alone(tmp_path: Path) -> None:
     write_slice(tmp_path / "1.dcm", name="1")
     build_index(tmp_path)
+    assert stat.S_IMODE((tmp_path / ".ich").stat().st_mode) == 0o700
     kept = sorted((tmp_path / ".ich").iterdir())
     assert [path.name for path in kept] == ["index.parquet", "refused.csv"]
     assert [stat.S_IMODE(path.stat().st_mode) for path in kept] == [0o600, 0o600]
@@ -281,6 +402,13 @@ def test_any_follows_from_five_subtypes_and_not_from_fewer(tmp_path: Path) -> No
     # From one subtype only positives of any would follow, which train it to say yes.
     path = write_csv(tmp_path / "w.csv", "SOPInstanceUID,epidural", "s,0", "t,1")
     assert read_labels(path)["any"].isna().all()
+
+
+def test_texts_stay_as_they_are_whether_the_file_is_plain_or_not(tmp_path: Path) -> None:
+    for last in ("NA,1", "NA", '"NA",1', "   \nNA,1"):
+        labels = read_labels(write_csv(tmp_path / "x.csv", "ID,any", "007,1", "1.20,0", last))
+        assert labels.index.tolist() == ["007", "1.20", "NA"]
+        np.testing.assert_array_equal(labels["any"], [1, 0, np.nan if last == "NA" else 1])
 
 
 WIDE = ",".join(("SOPInstanceUID", *LABELS))

@@ -55,18 +55,22 @@ class SliceArrays(NamedTuple):
 
 def to_arrays(table: pd.DataFrame) -> SliceArrays:
     """Takes from the index with the label columns what reading needs."""
-    series = table["StudyInstanceUID"] + "/" + table["SeriesInstanceUID"]
     return SliceArrays(
-        path=np.char.encode(table["path"].to_numpy(dtype=str), "utf-8"),
+        path=np.array(table["path"].str.encode("utf-8").to_list(), dtype=bytes),
         file_size=table["file_size"].to_numpy(np.int64),
         mtime_ns=table["mtime_ns"].to_numpy(np.int64),
         pixel_offset=table["pixel_offset"].to_numpy(np.int64),
-        layout=table.groupby(_LAYOUT, sort=False).ngroup().to_numpy().astype(np.int32),
+        layout=_number(table, _LAYOUT),
         layouts=tuple(map(_to_layout, table[_LAYOUT].drop_duplicates().itertuples(index=False))),
-        series=pd.factorize(series)[0].astype(np.int32),
+        series=_number(table, ["StudyInstanceUID", "SeriesInstanceUID"]),
         target=table[list(LABELS)].to_numpy(dtype=np.float32),
         window=table[["WindowCenter", "WindowWidth"]].to_numpy(dtype=np.float32),
     )
+
+
+def _number(table: pd.DataFrame, columns: list[str]) -> NDArray[np.int32]:
+    """(rows,) the same number where the columns are the same, from 0 in order of appearance."""
+    return table.groupby(columns, sort=False).ngroup().to_numpy().astype(np.int32)
 
 
 def _to_layout(row: Any) -> Layout:

@@ -28,6 +28,7 @@ _PIXELS, PIXEL_DATA = 0x7FE00008, 0x7FE00010  # float pixel data come before Pix
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with a length of 32 bits
 _SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
+_IS_LONG = dict.fromkeys(_LONG_VRS, True) | dict.fromkeys(_SHORT_VRS, False)
 _IMPLICIT_VR = str.__str__(uid.ImplicitVRLittleEndian)
 _NOT_PLAIN = frozenset(map(str.__str__, (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)))
 _IMPLICIT, _EXPLICIT = struct.Struct("<II"), struct.Struct("<I2sH")  # the start of an element
@@ -210,16 +211,16 @@ def skim(head: bytes) -> Skimmed | None:
             return None
         explicit = syntax != _IMPLICIT_VR
         raw: dict[int, bytes] = {}
-        vr, size = b"", len(head)
+        vr, size, find_tag = b"", len(head), _SWAPPED.get
         while True:
             if explicit:
                 tag, vr, length = _EXPLICIT.unpack_from(head, offset)
                 offset += 8
-                if vr in _LONG_VRS:
+                if (is_long := _IS_LONG.get(vr)) is None:
+                    return None
+                if is_long:
                     (length,) = _LENGTH.unpack_from(head, offset)
                     offset += 4
-                elif vr not in _SHORT_VRS:
-                    return None
             else:
                 tag, length = _IMPLICIT.unpack_from(head, offset)
                 offset += 8
@@ -227,8 +228,8 @@ def skim(head: bytes) -> Skimmed | None:
                 break
             if (end := offset + length) > size:
                 return None
-            if tag in _SWAPPED:
-                raw[_SWAPPED[tag]] = head[offset:end]
+            if (known := find_tag(tag)) is not None:
+                raw[known] = head[offset:end]
             offset = end
     except struct.error:
         return None
@@ -245,11 +246,11 @@ def _skim_syntax(head: bytes) -> tuple[str, int]:
     while head[offset : offset + 2] == b"\2\0":
         tag, vr, length = _EXPLICIT.unpack_from(head, offset)
         offset += 8
-        if vr in _LONG_VRS:
+        if (is_long := _IS_LONG.get(vr)) is None:
+            return "", offset
+        if is_long:
             (length,) = _LENGTH.unpack_from(head, offset)
             offset += 4
-        elif vr not in _SHORT_VRS:
-            return "", offset
         if offset + length > len(head):
             return "", offset
         if tag == _SWAPPED_SYNTAX:
@@ -296,12 +297,17 @@ def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]
 # Cached, as most values of a slice are those of its neighbour.
 @lru_cache(maxsize=4096)
 def _parse_text(value: bytes, charset: bytes) -> str:
-    first = charset.partition(b"\\")[0].strip(b" \0")  # PS3.3 C.12.1.1.2
     try:
-        text = value.decode(python_encoding.get(first.decode("latin-1"), "latin-1"))
+        text = value.decode(_find_encoding(charset))
     except UnicodeDecodeError:
         text = value.decode("latin-1")  # still tells one patient from another
     return text.partition("\\")[0].strip(" \0")
+
+
+@lru_cache
+def _find_encoding(charset: bytes) -> str:
+    first = charset.partition(b"\\")[0].strip(b" \0")  # PS3.3 C.12.1.1.2
+    return python_encoding.get(first.decode("latin-1"), "latin-1")
 
 
 @lru_cache(maxsize=4096)

@@ -61,8 +61,14 @@ def describe_syntax(syntax: str) -> str:
     return syntax if name == syntax else f"{name} ({syntax})"
 
 
-def check_length(pixels: Element, stream: Stream, syntax: str, pixel_format: PixelFormat) -> None:
+def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFormat) -> None:
     """Refuses pixels that cannot be there, as far as that shows without reading them.
+
+    Args:
+        pixels: Pixel Data.
+        left: Bytes from the start of their value to the end of the file.
+        syntax: Transfer syntax.
+        pixel_format: What they shall be.
 
     Raises:
         EOFError: If bytes are missing.
@@ -73,7 +79,7 @@ def check_length(pixels: Element, stream: Stream, syntax: str, pixel_format: Pix
         raise ValueError(f"Pixel Data are not encoded as {describe_syntax(syntax)} says")
     if length == UNDEFINED:
         return
-    present = min(length, stream.size - stream.file.tell())
+    present = min(length, left)
     if present < max(length, expected):
         raise EOFError(f"has {present} of {max(length, expected)} bytes of Pixel Data")
     if length >= 2 * (expected + expected % 2):

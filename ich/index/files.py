@@ -7,33 +7,35 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
+from rich.progress import (
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from ich.dicom import read_header
 from ich.dicom.refusal import Refusal
+from ich.index.cache import Row, Rows
 from ich.schema import ReadError, UserError
-from ich.tables import INDEX_DTYPES
-
-REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
 
 STAMP = ["path", "file_size", "mtime_ns"]
 """Columns that tell whether a file has changed."""
 
-Stamps = dict[str, tuple[int, int]]  # bytes and time of change in ns, by path; -1 where not to be had
-_File = tuple[str, int, int]
-_Tables = tuple[pd.DataFrame, pd.DataFrame]  # slices, refused
+_File = tuple[str, int, int]  # path, bytes and time of change in ns; -1 where these are not to be had
 
-_HEADER = [column for column in INDEX_DTYPES if column not in STAMP]
 _CHUNK = 200  # files
+_MOMENT = 1.0  # seconds of listing that are not worth a word
 _QUIET = 4000  # files that are read without a progress bar, in a few seconds
 _PATIENCE = 20.0  # seconds of reading that are worth starting processes, each of which imports torch
 # DICOM files bear any suffix or none, so what cannot be one is named here.
@@ -49,22 +51,42 @@ _OTHER_SUFFIXES = frozenset(
 )
 
 
-def list_files(root: Path) -> tuple[Stamps, pd.DataFrame]:
+def list_files(root: Path, progress: bool) -> tuple[pd.DataFrame, list[Row]]:
     """Lists every file below a folder that may be DICOM.
 
+    Args:
+        root: The folder.
+        progress: Count them on a terminal if it takes longer than a moment.
+
     Returns:
-        Size and time of change by path; and as refused what cannot be looked into.
+        The columns of ``STAMP``, -1 where a size or time is not to be had; and rows of ``REFUSED_DTYPES``
+        for what cannot be looked into.
 
     Raises:
         UserError: If ``root`` is no folder.
     """
     if not root.is_dir():
         raise UserError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}")
-    files: Stamps = {}
-    closed: list[tuple[str, str, str, int, int]] = []
+    closed: list[Row] = []
+    paths, sizes, times = list[str](), list[int](), list[int]()
+    columns = (SpinnerColumn(), TextColumn("Listing files: {task.completed:.0f}"), TimeElapsedColumn())
+    with _make_bar(columns, progress) as bar:
+        task, start = bar.add_task("", total=None, visible=False), time.monotonic()
+        for path, size, changed in _walk(root, closed):
+            paths.append(path)
+            sizes.append(size)
+            times.append(changed)
+            if len(paths) % 1000 == 0:
+                bar.update(task, completed=len(paths), visible=time.monotonic() - start > _MOMENT)
+    texts = pd.Series(paths, dtype="str")
+    return pd.DataFrame(dict(zip(STAMP, (texts, sizes, times), strict=True))), closed
+
+
+def _walk(root: Path, closed: list[Row]) -> Iterator[_File]:
     folders, seen = deque([""]), set()
     while folders:
         folder = folders.popleft()
+        prefix = f"{folder}/" if folder else ""
         try:
             status = (root / folder).stat()
             if (status.st_dev, status.st_ino) in seen:  # reached through a link
@@ -72,19 +94,19 @@ def list_files(root: Path) -> tuple[Stamps, pd.DataFrame]:
             seen.add((status.st_dev, status.st_ino))
             with os.scandir(root / folder) as entries:
                 for entry in entries:
-                    path = f"{folder}/{entry.name}" if folder else entry.name
-                    if entry.name.startswith("."):
+                    name = entry.name
+                    if name.startswith("."):
                         continue
-                    if not _is_text(entry.name):
-                        closed.append((ascii(path), Refusal.UNREADABLE, "a name that is no text", -1, -1))
+                    if not _is_text(name):
+                        detail = "a name that is no text"
+                        closed.append((ascii(prefix + name), Refusal.UNREADABLE, detail, -1, -1))
                     elif entry.is_dir():
-                        (folders.append if entry.is_symlink() else folders.appendleft)(path)
-                    elif Path(entry.name).suffix.lower() not in _OTHER_SUFFIXES:
-                        files[path] = _stamp(entry)
+                        (folders.append if entry.is_symlink() else folders.appendleft)(prefix + name)
+                    elif name[name.rfind(".") :].lower() not in _OTHER_SUFFIXES:
+                        yield (prefix + name, *_stamp(entry))
         except OSError as error:
             detail = f"{type(error).__name__}: {error.strerror}"
             closed.append((folder or ".", Refusal.UNREADABLE, detail, -1, -1))
-    return files, pd.DataFrame(closed, columns=list(REFUSED_DTYPES)).astype(REFUSED_DTYPES)
 
 
 def _is_text(name: str) -> bool:
@@ -100,39 +122,43 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def read_headers(root: Path, stamps: Stamps, workers: int | None, progress: bool) -> Iterator[_Tables]:
+def read_headers(root: Path, files: pd.DataFrame, workers: int | None, progress: bool) -> Iterator[Rows]:
     """Reads headers in this process, and what would take it long in several.
 
     Args:
         root: The folder.
-        stamps: The files to read.
+        files: Those to read: the columns of ``STAMP``.
         workers: 1 for this process alone, a number of processes, or None to have it decided.
         progress: Show a bar on a terminal if there are many.
 
     Yields:
-        Slices (``INDEX_DTYPES``) and refused files (``REFUSED_DTYPES``), some hundred at a time.
+        Slices and refused files, some hundred at a time.
 
     Raises:
         UserError: If a process dies.
     """
-    files = [(path, *stamps[path]) for path in sorted(stamps)]
-    chunks = deque(files[i : i + _CHUNK] for i in range(0, len(files), _CHUNK))
-    shown = progress and len(files) > _QUIET and sys.stderr.isatty()
+    stamps = sorted(zip(*(files[column].tolist() for column in STAMP), strict=True))
+    chunks = deque(stamps[i : i + _CHUNK] for i in range(0, len(stamps), _CHUNK))
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar:
-        task = bar.add_task("Reading headers", total=len(files))
+    with _make_bar(columns, progress and len(stamps) > _QUIET) as bar:
+        task = bar.add_task("Reading headers", total=len(stamps))
         start, pace = time.monotonic(), 0.0
         while chunks and (workers == 1 or (not workers and pace * len(chunks) < _PATIENCE)):
             chunk = chunks.popleft()
             yield _read_chunk(root, chunk)
             bar.advance(task, len(chunk))
             pace = (time.monotonic() - start) * _CHUNK / bar.tasks[task].completed
-        for tables in _read_in_processes(root, chunks, workers):
-            bar.advance(task, sum(map(len, tables)))
-            yield tables
+        for rows in _read_in_processes(root, chunks, workers):
+            yield rows
+            bar.advance(task, sum(map(len, rows)))
 
 
-def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | None) -> Iterator[_Tables]:
+def _make_bar(columns: Iterable[ProgressColumn], shown: bool) -> Progress:
+    shown = shown and sys.stderr.isatty()
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+
+
+def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | None) -> Iterator[Rows]:
     if not chunks:
         return
     # Spawned, as a fork would copy the locks of torch's threads.
@@ -147,16 +173,14 @@ def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | No
             ) from error
 
 
-def _read_chunk(root: Path, files: list[_File]) -> _Tables:
-    rows: list[tuple[Any, ...]] = []
-    refused: list[tuple[Any, ...]] = []
+def _read_chunk(root: Path, files: list[_File]) -> Rows:
+    folder = str(root)
+    slices: list[Row] = []
+    refused: list[Row] = []
     for path, size, changed in files:
         try:
-            header = read_header(root / path)
-            rows.append((path, size, changed, *(getattr(header, column) for column in _HEADER)))
+            # A header's fields are the further columns of INDEX_DTYPES, in their order.
+            slices.append((path, size, changed, *read_header(f"{folder}/{path}")))
         except ReadError as error:
             refused.append((path, str(error.code), error.detail, size, changed))
-    return (
-        pd.DataFrame(rows, columns=[*STAMP, *_HEADER]).astype(INDEX_DTYPES)[list(INDEX_DTYPES)],
-        pd.DataFrame(refused, columns=list(REFUSED_DTYPES)).astype(REFUSED_DTYPES),
-    )
+    return slices, refused
