@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pydicom
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -16,10 +17,12 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
+from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import Header, elements, read_header, read_hu
-from ich.dicom.direct import Layout, Place, read_hu_at
+from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.rescale import Rescale
 from ich.index import build_index
+from ich.schema import LABELS
 
 PLAIN = (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)
 
@@ -34,9 +37,10 @@ def read_direct(path: Path, header: Header) -> np.ndarray | None:
         header.RescaleIntercept,
         padding,
     )
-    buffer = np.empty(header.Rows * header.Columns * 2 + 10, np.uint8)
     place = Place(header.pixel_offset, status.st_size, status.st_mtime_ns)
-    return read_hu_at(path, place, Layout(header.Rows, header.Columns, rescale), buffer)
+    (frame,) = make_frames([Layout(header.Rows, header.Columns, rescale)])
+    shifted = read_hu_at(path, place, frame)
+    return None if shifted is None else shifted.values + np.int16(shifted.shift)
 
 
 def read_as_pydicom_does(path: Path) -> np.ndarray:
@@ -113,6 +117,25 @@ def test_both_ways_equal_pydicoms_on_any_layout(tmp_path: Path, content: bytes) 
     np.testing.assert_array_equal(read_direct(path, header), expected)
 
 
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(content=slices(), size=st.integers(1, 20))
+def test_both_ways_give_one_resized_slice(tmp_path: Path, content: bytes, size: int) -> None:
+    path = tmp_path / "slice.dcm"
+    path.write_bytes(content)
+    header, status = read_header(path), path.stat()
+    row = {"path": path.name, "file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    table = pd.DataFrame([row | header._asdict() | dict.fromkeys(LABELS, 0.0)])
+    largest = max(header.Rows, header.Columns)
+    for side in {size, largest, max(1, largest // 2)}:
+        found = []
+        for offset in (header.pixel_offset, -1):
+            reader = SliceReader(tmp_path, to_arrays(table.assign(pixel_offset=offset)))
+            found.append(np.empty((side, side), np.int16))
+            reader.read(0, found[-1])
+            assert reader.decoded == (offset < 0)
+        np.testing.assert_array_equal(*found)
+
+
 @settings(max_examples=200, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     content=slices(),
@@ -175,9 +198,8 @@ def test_a_file_that_changed_is_not_believed(
     path.write_bytes((phantom / row["path"]).read_bytes())
     header, status = read_header(path), path.stat()
     rescale = Rescale(header.BitsStored, header.PixelRepresentation == 1, 1.0, -1024.0, None)
-    layout = Layout(header.Rows, header.Columns, rescale)
+    (frame,) = make_frames([Layout(header.Rows, header.Columns, rescale)])
     place = Place(header.pixel_offset, status.st_size, status.st_mtime_ns)
-    buffer = np.empty(2 * header.Rows * header.Columns, np.uint8)
-    assert read_hu_at(path, place, layout, buffer) is not None
+    assert read_hu_at(path, place, frame) is not None
     change(path)
-    assert read_hu_at(path, place, layout, buffer) is None
+    assert read_hu_at(path, place, frame) is None

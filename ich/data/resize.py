@@ -14,7 +14,9 @@ from ich.schema import AIR_HU
 _LARGEST_BLOCK = 32  # pixels; with larger ones OpenCV is the faster
 
 
-def resize_hu(hu: NDArray[np.int16], size: int, out: NDArray[np.int16] | None = None) -> NDArray[np.int16]:
+def resize_hu(
+    hu: NDArray[np.int16], size: int, out: NDArray[np.int16] | None = None, *, air: int = AIR_HU
+) -> NDArray[np.int16]:
     """Resizes a slice to (size, size), padding the shorter side with air so that shapes are kept.
 
     Where it shrinks, a pixel is the mean of the area that it covers, rounded to the nearest HU; where it
@@ -24,13 +26,14 @@ def resize_hu(hu: NDArray[np.int16], size: int, out: NDArray[np.int16] | None = 
         hu: (Rows, Columns) HU.
         size: In pixels.
         out: (size, size), contiguous, to write to.
+        air: What to pad with.
 
     Returns:
         (size, size) HU: ``out``, or a new array.
     """
     if out is None:
         out = np.empty((size, size), dtype=np.int16)
-    hu = _pad_to_square(hu)
+    hu = _pad_to_square(hu, air)
     side = len(hu)
     if side == size:
         np.copyto(out, hu)
@@ -43,13 +46,21 @@ def resize_hu(hu: NDArray[np.int16], size: int, out: NDArray[np.int16] | None = 
     return out
 
 
-def _pad_to_square(hu: NDArray[np.int16]) -> NDArray[np.int16]:
+def keeps_shift(hu: NDArray[np.int16], size: int) -> bool:
+    """Whether a constant may as well be added after resizing, to the bit.
+
+    OpenCV rounds means of two by two pixels in integers, halves upwards; other means are rounded as floats.
+    """
+    return max(hu.shape) in (size, 2 * size)
+
+
+def _pad_to_square(hu: NDArray[np.int16], air: int) -> NDArray[np.int16]:
     rows, columns = hu.shape
     if rows == columns:
         return hu
     side = max(rows, columns)
     top, left = (side - rows) // 2, (side - columns) // 2
-    square = np.full((side, side), AIR_HU, dtype=np.int16)
+    square = np.full((side, side), air, dtype=np.int16)
     square[top : top + rows, left : left + columns] = hu
     return square
 

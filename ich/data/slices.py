@@ -16,11 +16,11 @@ from torch.utils.data import Dataset
 
 from ich.augment import Augment, Changes, apply_changes
 from ich.data.buffers import Buffers
-from ich.data.resize import resize_hu
+from ich.data.resize import keeps_shift, resize_hu
 from ich.dicom import read_hu
-from ich.dicom.direct import Layout, Place, read_hu_at
-from ich.dicom.rescale import Rescale
-from ich.schema import LABELS, InputSpec, ReadError
+from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
+from ich.dicom.rescale import Rescale, Shifted
+from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
 
 Item = tuple[int, int, int]
 """Epoch, row, and how often the row came before in the epoch."""
@@ -115,7 +115,7 @@ class SliceReader:
         self.arrays = arrays
         self.decoded = 0
         self._prefix = os.fsencode(root) + b"/"
-        self._buffer = np.empty(0, np.uint8)
+        self._frames = make_frames(arrays.layouts)
 
     def for_thread(self) -> SliceReader:
         """Returns a reader with memory of its own."""
@@ -127,21 +127,25 @@ class SliceReader:
         Raises:
             ReadError: If it cannot be read.
         """
-        resize_hu(self._read(row), out.shape[0], out)
+        (values, shift), size = self._read(row), len(out)
+        if shift and not keeps_shift(values, size):
+            np.add(values, np.int16(shift), out=values)
+            shift = 0
+        resize_hu(values, size, out, air=AIR_HU - shift)
+        if shift:
+            np.add(out, np.int16(shift), out=out)
 
-    def _read(self, row: int) -> NDArray[np.int16]:
-        """(Rows, Columns) HU, until the next call."""
+    def _read(self, row: int) -> Shifted:
+        """(Rows, Columns) HU less a constant, until the next call."""
         arrays = self.arrays
         path = self._prefix + arrays.path[row]
         if (offset := int(arrays.pixel_offset[row])) >= 0:
-            layout = arrays.layouts[arrays.layout[row]]
             place = Place(offset, int(arrays.file_size[row]), int(arrays.mtime_ns[row]))
-            if self._buffer.size < layout.size:
-                self._buffer = np.empty(layout.size, np.uint8)
-            if (hu := read_hu_at(path, place, layout, self._buffer)) is not None:
-                return hu
+            shifted = read_hu_at(path, place, self._frames[arrays.layout[row]])
+            if shifted is not None:
+                return shifted
         self.decoded += 1
-        return read_hu(os.fsdecode(path))
+        return Shifted(read_hu(os.fsdecode(path)), 0)
 
 
 class SliceDataset(Dataset[dict[str, Any]]):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ich.dicom.rescale import Rescale, Stored, clear_unused_bits, to_hu
+from ich.dicom.rescale import Rescale, Shifted, Stored, clear_unused_bits, to_shifted
 
 
 class Layout(NamedTuple):
@@ -37,22 +37,38 @@ class Place(NamedTuple):
     mtime_ns: int
 
 
-def read_hu_at(
-    path: str | os.PathLike[str] | bytes, place: Place, layout: Layout, buffer: NDArray[np.uint8]
-) -> NDArray[np.int16] | None:
+class Frame(NamedTuple):
+    """Memory for the pixels of a layout, as bytes and as what they stand for."""
+
+    layout: Layout
+    pixels: memoryview
+    stored: Stored  # (rows, columns), the same memory
+
+
+def make_frames(layouts: Sequence[Layout]) -> list[Frame]:
+    """Makes a frame for each layout, all in one memory: a slice is read and used before the next is."""
+    memory = np.empty(max((layout.size for layout in layouts), default=0), np.uint8)
+    frames = []
+    for layout in layouts:
+        pixels = memory[: layout.size]
+        stored = pixels.view(layout.dtype).reshape(layout.rows, layout.columns)
+        frames.append(Frame(layout, pixels.data, stored))
+    return frames
+
+
+def read_hu_at(path: str | os.PathLike[str] | bytes, place: Place, frame: Frame) -> Shifted | None:
     """Reads the pixels of a slice with one ``pread``.
 
     Args:
         path: The file.
         place: Where the pixels lie.
-        layout: How they lie there.
-        buffer: At least rows * columns * 2 bytes, written over.
+        frame: Of their layout, written over.
 
     Returns:
-        (rows, columns) HU, as ``ich.dicom.read_hu`` gives them, in the memory of ``buffer``. None where the
-        file has another size or time than it had, or is gone: its header has to be read again.
+        (rows, columns) HU, as ``ich.dicom.read_hu`` gives them, less a constant and in the memory of
+        ``frame``. None where the file has another size or time than it had, or is gone: its header has to be
+        read again.
     """
-    wanted = layout.size
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -61,12 +77,12 @@ def read_hu_at(
         before = os.fstat(file)
         if (before.st_size, before.st_mtime_ns) != (place.file_size, place.mtime_ns):
             return None
-        if os.preadv(file, [buffer[:wanted].data], place.offset) != wanted:
+        if os.preadv(file, [frame.pixels], place.offset) != frame.pixels.nbytes:
             return None
     except OSError:
         return None
     finally:
         os.close(file)
-    stored: Stored = buffer[:wanted].view(layout.dtype).reshape(layout.rows, layout.columns)
-    clear_unused_bits(stored, layout.rescale.bits_stored)
-    return to_hu(stored, layout.rescale)
+    rescale = frame.layout.rescale
+    clear_unused_bits(frame.stored, rescale.bits_stored)
+    return to_shifted(frame.stored, rescale)
