@@ -66,7 +66,7 @@ from ich.tables import read_index, write_table
 from ich.window import Window, window_batch
 
 PATIENTS = 7  # 132 slices, 66 MB: more than processors cache
-HEADERS = 2000  # files: as many as make the fixed costs of an index small
+HEADERS = 6000  # files: as many as make the fixed costs of an index small
 AUGMENT = {"flip": 0.5, "rotate": 15, "scale": 0.1, "shift": 0.05, "shift_hu": 4, "scale_hu": 0.03}
 """``augment=default``."""
 
@@ -287,7 +287,8 @@ def measure_headers(slices: Slices, args: argparse.Namespace) -> Section:
         {
             own: together(lambda _: index_anew(root)),
             pydicom: each(peers.pydicom_header(paths)),
-            sdl: optional(peers.dicomsdl_header(paths)),
+            sdl: optional(peers.dicomsdl_header(paths, whole=True)),
+            "dicomsdl, until the pixels": optional(peers.dicomsdl_header(paths, whole=False)),
         },
         len(paths),
         batch=len(paths),

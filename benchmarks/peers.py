@@ -210,16 +210,22 @@ def pydicom_header(paths: Sequence[str]) -> Read:
     return run
 
 
-def dicomsdl_header(paths: Sequence[str]) -> Read | None:
-    """What dicomsdl reads up to the pixels, and the values that the index holds."""
+def dicomsdl_header(paths: Sequence[str], *, whole: bool) -> Read | None:
+    """The values that the index holds, from dicomsdl.
+
+    Args:
+        paths: Of the slices.
+        whole: Open files as its documentation does; or have it stop before the pixels.
+    """
     if find_spec("dicomsdl") is None:
         return None
     import dicomsdl as sdl
 
-    keywords, before_pixels = ("TransferSyntaxUID", *KEYWORDS), 0x7FE00000
+    keywords = ("TransferSyntaxUID", *KEYWORDS)
+    until = {} if whole else {"load_until": 0x7FE00000}
 
     def run(row: int) -> list[Any]:
-        ds = sdl.open(paths[row], load_until=before_pixels)
+        ds = sdl.open(paths[row], **until)
         return [getattr(ds, keyword) for keyword in keywords]
 
     return run
