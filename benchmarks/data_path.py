@@ -42,12 +42,14 @@ from measure import (
     Times,
     Variant,
     count_cores,
+    draw_times,
     each,
     interleave,
     print_figures,
     print_machine,
     print_times,
     ratio,
+    read_augment,
     together,
     write_json,
 )
@@ -67,8 +69,7 @@ from ich.window import Window, window_batch
 
 PATIENTS = 7  # 132 slices, 66 MB: more than processors cache
 HEADERS = 6000  # files: as many as make the fixed costs of an index small
-AUGMENT = {"flip": 0.5, "rotate": 15, "scale": 0.1, "shift": 0.05, "shift_hu": 4, "scale_hu": 0.03}
-"""``augment=default``."""
+AUGMENT = read_augment()
 
 HU, IMAGE = "ich: HU", "ich: three windows, normalised"
 
@@ -419,6 +420,8 @@ SECTIONS: dict[str, Callable[[Slices, argparse.Namespace], Section]] = {
     "memory": measure_memory,
 }
 
+DRAWN = ("reads", "loaders", "headers")
+
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -438,6 +441,9 @@ def parse_args() -> argparse.Namespace:
         "--memory-rows", type=int, default=750_000, help="slices of the large index (%(default)s)"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round and the machine's facts")
+    parser.add_argument(
+        "--png", type=Path, metavar="FILE", help="draw the times of reading, loading, headers"
+    )
     args = parser.parse_args()
     if args.rounds < 1 or args.batch < 1 or args.epoch < 5 * 32 or args.memory_rows < 200 * 32:
         parser.error("--rounds and --batch are 1 or more, --epoch 160, --memory-rows 6400")
@@ -461,12 +467,15 @@ def run(args: argparse.Namespace, work: Path) -> None:
     if args.json:
         times = {name: section.times for name, section in sections.items()}
         write_json(args.json, vars(args), times, figures)
+    if args.png:
+        titles = {name: section.title for name, section in sections.items() if name in DRAWN}
+        draw_times(titles, {name: (s.own, s.times) for name, s in sections.items()}, args.png)
 
 
 def main() -> None:
     args = parse_args()
-    if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
+    for file in filter(None, (args.json, args.png)):
+        file.parent.mkdir(parents=True, exist_ok=True)
     # Each reader and each worker has one core; with more, OpenCV's and PyTorch's threads help some only.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
+from matplotlib.figure import Figure as Picture
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -26,6 +28,8 @@ PACKAGES = (
     *("monai", "dicomsdl", "timm", "pytorch-lightning"),
 )
 CONSOLE = Console() if sys.stdout.isatty() else Console(width=110)  # a file takes whole lines
+
+CONF = Path(__file__).parent.parent / "conf"
 
 Rows = NDArray[np.int64]
 Variant = Callable[[Rows], float]
@@ -72,6 +76,12 @@ class Figure(NamedTuple):
             return None
         median = spread(self.values).median
         return median >= self.bound if self.at_least else median <= self.bound
+
+
+def read_augment(name: str = "default") -> dict[str, float]:
+    """What ``augment=NAME`` sets."""
+    settings: dict[str, Any] = yaml.safe_load((CONF / "augment" / f"{name}.yaml").read_text())
+    return {key: value for key, value in settings.items() if key != "defaults"}
 
 
 def spread(values: NDArray[np.float64]) -> Spread:
@@ -160,6 +170,38 @@ def print_figures(figures: Sequence[Figure]) -> None:
         measured = "not measured" if figure.values is None else spread(figure.values).show(2)
         table.add_row(figure.name, bound, measured, verdicts[figure.is_reached])
     CONSOLE.print(table)
+
+
+def draw_times(titles: Mapping[str, str], sections: Mapping[str, tuple[str, Times]], path: Path) -> None:
+    """Draws the median time of an item as a bar, a panel a section; this library's are blue.
+
+    Args:
+        titles: Of the sections that are drawn.
+        sections: This library's variant, to which the others are compared, and the times.
+        path: PNG file.
+    """
+    shown = {
+        name: (own, {variant: seconds for variant, seconds in times.items() if seconds is not None})
+        for name, (own, times) in sections.items()
+        if name in titles
+    }
+    heights = [len(times) + 1.5 for _, times in shown.values()]
+    figure = Picture(figsize=(8, 0.27 * sum(heights)), layout="constrained")
+    panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for panel, (name, (own, times)) in zip(panels, shown.items(), strict=True):
+        micros = [1e6 * float(np.median(seconds)) for seconds in times.values()]
+        colours = ["tab:blue" if variant.startswith("ich") else "0.7" for variant in times]
+        bars = panel.barh(list(times), micros, color=colours)
+        factors = [spread(seconds / times[own]).median for seconds in times.values()]
+        labels = [f"{m:,.0f} µs, {f:.2g} x" for m, f in zip(micros, factors, strict=True)]
+        panel.bar_label(bars, labels, padding=3, fontsize=8)
+        panel.set_title(titles[name], loc="left", fontsize=10)
+        panel.set_xscale("log")
+        panel.set_xlim(min(micros) / 2, max(micros) * 6)
+        panel.tick_params(labelsize=8)
+        panel.invert_yaxis()
+        panel.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
 
 
 def write_json(

@@ -24,7 +24,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Figure, describe_machine, print_figures, print_machine
+from lightning_fabric.utilities import move_data_to_device
+from measure import Figure, describe_machine, print_figures, print_machine, read_augment
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
@@ -37,8 +38,6 @@ from ich.schema import Batch, InputSpec
 from ich.trainer import build_trainer
 
 PHANTOM = {"patients": 7, "size": 512}
-AUGMENT = {"flip": 0.5, "rotate": 15, "scale": 0.1, "shift": 0.05, "shift_hu": 4, "scale_hu": 0.03}
-"""``augment=default``."""
 
 
 class LongEpoch(HeadCTDataModule):
@@ -113,11 +112,14 @@ def prepare(args: argparse.Namespace, work: Path) -> LongEpoch:
     """Sets the data module up and reads each of its files once."""
     if args.root is None:
         print("Drawing a phantom of 512 x 512 slices, unless it is there: half a minute", flush=True)
+    augment = None
+    if args.augment != "none":
+        augment = Augment(**read_augment(), on_device=args.augment == "device")
     data = LongEpoch(
         str(args.root or work / "phantom"),
         InputSpec(size=args.size),
         phantom=None if args.root else PHANTOM,
-        augment=None if args.no_augment else Augment(**AUGMENT),
+        augment=augment,
         limit_slices=args.limit_slices,
         batch_size=args.batch_size,
         num_workers=args.workers,
@@ -133,7 +135,7 @@ def prepare(args: argparse.Namespace, work: Path) -> LongEpoch:
 def hold_batch(data: LongEpoch, device: torch.device) -> DataLoader[Batch]:
     """One batch on the device, as many times as there are steps."""
     batch = data.on_before_batch_transfer(next(iter(data.train_dataloader())), 0)
-    moved = {name: value.to(device) for name, value in batch.items()}
+    moved = move_data_to_device(batch, device)
     return DataLoader([data.on_after_batch_transfer(moved, 0)] * data.steps, batch_size=None)
 
 
@@ -150,7 +152,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--size", type=int, default=160, help="of the image in px (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
     parser.add_argument("--workers", type=int, default=2, help="threads that read (%(default)s)")
-    parser.add_argument("--no-augment", action="store_true", help="leave augmentation out")
+    parser.add_argument(
+        "--augment", choices=("none", "cpu", "device"), help="where; by default on the GPU where there is one"
+    )
     parser.add_argument("--gpus", type=int, choices=(0, 1), help="by default 1 where there is one")
     parser.add_argument("--precision", help="Lightning's; by default bf16 on a GPU that has it, else 32 bit")
     parser.add_argument("--steps", type=int, default=24, help="in all (%(default)s)")
@@ -161,6 +165,8 @@ def parse_args() -> argparse.Namespace:
         parser.error("--skip is 1 or more and below --steps")
     if args.gpus is None:
         args.gpus = int(torch.cuda.is_available())
+    if args.augment is None:
+        args.augment = "device" if args.gpus else "cpu"
     return args
 
 
