@@ -193,7 +193,7 @@ def draw_times(titles: Mapping[str, str], sections: Mapping[str, tuple[str, Time
         colours = ["tab:blue" if variant.startswith("ich") else "0.7" for variant in times]
         bars = panel.barh(list(times), micros, color=colours)
         factors = [spread(seconds / times[own]).median for seconds in times.values()]
-        labels = [f"{m:,.0f} µs, {f:.2g} x" for m, f in zip(micros, factors, strict=True)]
+        labels = [f"{m:,.0f} µs, {f:,.{1 if f < 10 else 0}f} x" for m, f in zip(micros, factors, strict=True)]
         panel.bar_label(bars, labels, padding=3, fontsize=8)
         panel.set_title(titles[name], loc="left", fontsize=10)
         panel.set_xscale("log")

@@ -244,10 +244,15 @@ def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
         image = image * slope + offset
     if changes.noise is not None:
         deviation, start = changes.noise.unbind(1)
-        table = torch.from_numpy(make_noise(depth * size * size)).to(hu.device)
+        table = _copy_noise(depth * size * size, hu.device)
         places = start.long()[:, None] + torch.arange(depth * size * size, device=hu.device)
         image = image + deviation[:, None, None, None] * table[places].view_as(image)
     return image.round().clamp(_INT16.min, _INT16.max).to(torch.int16)
+
+
+@cache
+def _copy_noise(count: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(make_noise(count)).to(device)
 
 
 def _cover(holes: Tensor, size: int) -> Tensor:
