@@ -30,7 +30,7 @@ _INT16 = np.iinfo(np.int16)
 
 
 class Changes(NamedTuple, Generic[Array]):
-    """What is to happen to N inputs, in this order; None what is never to happen.
+    """What is to happen to N inputs, in this order; a field is None where it never happens.
 
     Attributes:
         matrix: (N, 3, 3) float32, from pixels (x, y, 1) before to pixels after; outside is air.
@@ -93,6 +93,8 @@ class Augment:
         _check("shear", shear, 45)
         _check("affine", affine, 1)
         _check("holes", holes, math.inf)
+        if holes != int(holes):
+            raise UserError(f"augment.holes={holes}: expected a whole number")
         _check("hole_size", hole_size, 1)
         _check("shift_hu", shift_hu, math.inf)
         _check("scale_hu", scale_hu, 0.9)
@@ -186,7 +188,7 @@ def _make_matrices(
 
 @cache
 def make_noise(count: int) -> NDArray[np.float32]:
-    """Returns white noise of standard deviation 1: ``count`` values from each place where it may begin.
+    """Returns white noise of standard deviation 1, (n,): ``count`` values from each place where it may begin.
 
     To draw it anew for each input would take longer than all the rest.
     """
@@ -243,16 +245,16 @@ def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
         slope, offset = changes.tone[:, :, None, None, None].unbind(1)  # each (N, 1, 1, 1)
         image = image * slope + offset
     if changes.noise is not None:
-        deviation, start = changes.noise.unbind(1)
-        table = _copy_noise(depth * size * size, hu.device)
-        places = start.long()[:, None] + torch.arange(depth * size * size, device=hu.device)
-        image = image + deviation[:, None, None, None] * table[places].view_as(image)
+        deviation, start = changes.noise.unbind(1)  # each (N,)
+        noise = _copy_noise(depth * size * size, hu.device)
+        image = image + deviation[:, None, None, None] * noise[start.long()].view_as(image)
     return image.round().clamp(_INT16.min, _INT16.max).to(torch.int16)
 
 
 @cache
 def _copy_noise(count: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(make_noise(count)).to(device)
+    """(places, count): ``make_noise`` on a device, seen from each place where it may begin."""
+    return torch.from_numpy(make_noise(count)).to(device).unfold(0, count, 1)
 
 
 def _cover(holes: Tensor, size: int) -> Tensor:

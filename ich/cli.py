@@ -27,6 +27,9 @@ def main() -> None:
     args = _make_parser().parse_args()
     try:
         args.run(args)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        sys.exit(130)
     except (UserError, OSError) as error:
         Console(stderr=True).print(
             f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True
@@ -54,7 +57,12 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     index.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
     index.add_argument("--index-dir", type=Path, metavar="DIR", help="where to keep it (default: ROOT/.ich)")
-    index.add_argument("--workers", type=int, metavar="N", help="processes that read (default: one a core)")
+    index.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes that read (default: as many as pay)",
+    )
     index.set_defaults(run=_index)
     phantom = commands.add_parser(
         "phantom",

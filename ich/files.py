@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +13,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """Gives a path beside ``path`` to write to, which takes its place in the end.
 
     Where writing fails, ``path`` stays as it was.
+
+    Raises:
+        OSError: If what was written cannot take the place.
     """
-    partial = path.with_name(f".{path.name}.part")
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")  # its own, if runs meet
     try:
         yield partial
         partial.replace(path)

@@ -9,6 +9,7 @@ import torch
 from ich.augment import Augment, Changes, apply_changes, apply_changes_to_batch
 from ich.schema import AIR_HU, UserError
 
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 EVERYTHING = {
     "flip": 0.5,
     "rotate": 20,
@@ -125,16 +126,17 @@ def test_noise_is_white_and_no_more_than_asked() -> None:
     assert abs(np.corrcoef(noisy[:, 0].ravel(), noisy[:, 1].ravel())[0, 1]) < 0.02
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("depth", [1, 3])
 @pytest.mark.parametrize("size", [33, 96])
-def test_device_gives_what_the_cpu_gives(depth: int, size: int) -> None:
+def test_device_gives_what_the_cpu_gives(device: str, depth: int, size: int) -> None:
     """On a body without noise of its own, to which an error of a part of a pixel shows at edges alone."""
     augment = Augment(**EVERYTHING)
     hu = np.stack([head(depth, size)] * 32)
     changes = augment.draw([(5, 0, row) for row in range(len(hu))], size)
     on_device = apply_changes_to_batch(
-        torch.from_numpy(hu), Changes(*(torch.from_numpy(field) for field in changes))
-    )
+        torch.from_numpy(hu).to(device), Changes(*(torch.from_numpy(field).to(device) for field in changes))
+    ).cpu()
     on_cpu = hu.copy()
     for number, slices in enumerate(on_cpu):
         apply_changes(slices, changes, number)
@@ -160,7 +162,8 @@ def test_nothing_asked_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("flip", 1.5), ("rotate", -5), ("scale", 1.0), ("noise_hu", float("nan"))]
+    ("name", "value"),
+    [("holes", 1.5), ("flip", 1.5), ("rotate", -5), ("scale", 1.0), ("noise_hu", float("nan"))],
 )
 def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(UserError, match=f"augment.{name}={value}"):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -14,6 +19,8 @@ import ich.data.cache
 from ich.augment import Augment
 from ich.data import HeadCTDataModule
 from ich.data.slices import SliceReader
+from ich.dicom.refusal import Refusal
+from ich.phantom import write_phantom
 from ich.schema import InputSpec, ReadError, UserError
 
 SPEC = InputSpec(size=48, neighbours=1)
@@ -63,9 +70,8 @@ def count_reads(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> 
 def test_batches_are_those_of_the_files_to_the_bit(root: Path, tmp_path: Path) -> None:
     cached = make(root, tmp_path / "cache")
     assert_same_batches(cached, make(root, None))
-    assert {path.name for path in (tmp_path / "cache").iterdir()} == {
-        "hu.npy", "slices.parquet", "cache.json",
-    }  # fmt: skip
+    names = {path.name for path in (tmp_path / "cache").iterdir()}
+    assert names == {"hu.npy", "slices.parquet", "cache.json", ".lock"}
     assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700
 
 
@@ -91,7 +97,7 @@ def test_a_sample_is_read_from_the_cache_of_all(root: Path, tmp_path: Path) -> N
 
 
 def test_what_was_stopped_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ich.data.cache, "_SAVED", 64)
+    monkeypatch.setattr(ich.data.cache, "_INTERVAL", 0.0)
     with monkeypatch.context() as patch:
         count_reads(patch, stop_at=150)
         with pytest.raises(KeyboardInterrupt):
@@ -114,49 +120,140 @@ def test_slices_that_cannot_be_read_stay_so(root: Path, tmp_path: Path, damage) 
     assert_same_batches(make(root, tmp_path / "cache", tolerate=9), make(root, None, tolerate=9))
 
 
-def touch(root: Path, cache: Path) -> None:
+def change_file(root: Path, cache: Path) -> None:
     next(root.rglob("*.dcm")).touch()
 
 
-def add(root: Path, cache: Path) -> None:
+def add_file(root: Path, cache: Path) -> None:
     first = sorted(root.rglob("*.dcm"))[0]
-    kept = cache.parent / "kept.dcm"
-    kept.write_bytes(first.read_bytes())
+    content = first.read_bytes()
     first.unlink()
     shutil.rmtree(cache)
     make(root, cache)
-    first.write_bytes(kept.read_bytes())
+    first.write_bytes(content)
 
 
-def cut(root: Path, cache: Path) -> None:
-    os.truncate(cache / "hu.npy", 10_000)
+def cut_pixels(root: Path, cache: Path) -> None:
+    os.truncate(cache / "hu.npy", (cache / "hu.npy").stat().st_size - 64)
 
 
-def spoil(root: Path, cache: Path) -> None:
+def retype_pixels(root: Path, cache: Path) -> None:
+    np.save(cache / "hu.npy", np.load(cache / "hu.npy").astype(np.float32))
+
+
+def reshape_pixels(root: Path, cache: Path) -> None:
+    hu = np.load(cache / "hu.npy")
+    np.save(cache / "hu.npy", np.concatenate([hu, hu[:1]]))
+
+
+def spoil_state(root: Path, cache: Path) -> None:
     (cache / "cache.json").write_text("{")
+
+
+def change_state(root: Path, cache: Path) -> None:
+    state = json.loads((cache / "cache.json").read_text())
+    (cache / "cache.json").write_text(json.dumps(state | {"done": "all"}))
+
+
+def age_state(root: Path, cache: Path) -> None:
+    (cache / "cache.json").write_text('{"version": 0, "layout": []}')
+
+
+def empty_slices(root: Path, cache: Path) -> None:
+    pd.read_parquet(cache / "slices.parquet").iloc[:0].to_parquet(cache / "slices.parquet")
+
+
+def rename_columns(root: Path, cache: Path) -> None:
+    pd.DataFrame({"thesis": [1]}).to_parquet(cache / "slices.parquet")
 
 
 def occupy(root: Path, cache: Path) -> None:
     shutil.rmtree(cache)
     cache.mkdir()
-    (cache / "thesis.txt").touch()
+    (cache / "hu.npy").write_text("of somebody else")
+
+
+def replace_by_file(root: Path, cache: Path) -> None:
+    shutil.rmtree(cache)
+    cache.touch()
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (touch, "lacks 1 of .* slices as they are now, .*dcm for one"),
-        (add, "lacks 1 of .* slices as they are now"),
-        (cut, "hu.npy is missing or cut off"),
-        (spoil, "cache.json cannot be read"),
+        (change_file, "does not hold 1 of .* slices as they are now, .*dcm for one: files have changed"),
+        (add_file, "does not hold 1 of .* slices as they are now, .* files were added since"),
+        (cut_pixels, "hu.npy is missing or cut off"),
+        (retype_pixels, "hu.npy holds float32"),
+        (reshape_pixels, "hu.npy holds int16 of shape"),
+        (spoil_state, "is damaged"),
+        (change_state, "is damaged .*done 'all'"),
+        (age_state, "is of another version"),
+        (empty_slices, "is damaged"),
+        (rename_columns, "is damaged"),
         (occupy, "holds something that is no cache"),
+        (replace_by_file, "cannot be used: "),
     ],
 )
 def test_a_cache_that_does_not_fit_is_refused(root: Path, tmp_path: Path, change, message: str) -> None:
     make(root, tmp_path / "cache")
     change(root, tmp_path / "cache")
     with pytest.raises(UserError, match=message):
-        make(root, tmp_path / "cache")
+        make(root, tmp_path / "cache").train_dataloader()
+
+
+def test_a_cache_of_other_data_is_refused_and_not_to_be_removed(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    write_phantom(other, patients=6, seed=9, size=64)
+    make(root, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"is of another data set; name another folder$"):
+        make(other, tmp_path / "cache")
+
+
+def test_an_error_of_the_disk_stops_the_build_and_is_not_kept(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = SliceReader.read
+
+    def fail(self: SliceReader, row: int, out: np.ndarray) -> None:
+        if row == 100:
+            raise ReadError(Refusal.UNREADABLE, root / "x.dcm", "Input/output error")
+        read(self, row, out)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SliceReader, "read", fail)
+        with pytest.raises(ReadError, match="Input/output error"):
+            make(root, tmp_path / "cache")
+    assert_same_batches(make(root, tmp_path / "cache"), make(root, None))
+
+
+def test_runs_that_start_together_share_one_build(root: Path, tmp_path: Path) -> None:
+    make(root, None)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(lambda _: make(root, tmp_path / "cache"), range(3)))
+    assert_same_batches(made[0], make(root, None))
+
+
+def test_a_killed_build_goes_on(root: Path, tmp_path: Path) -> None:
+    make(root, None)
+    script = (
+        "import os, ich.data.cache as cache; from ich.data import HeadCTDataModule; "
+        "from ich.schema import InputSpec; cache._INTERVAL = 0.0; write = cache._write_manifest; "
+        "cache._write_manifest = lambda f, m: (write(f, m), m.done > 100 and os.kill(os.getpid(), 9)); "
+        f"spec, folder = InputSpec(size=48, neighbours=1), {str(tmp_path / 'cache')!r}; "
+        f"HeadCTDataModule({str(root)!r}, spec, cache=folder, num_workers=0).prepare_data()"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert 100 < json.loads((tmp_path / "cache" / "cache.json").read_text())["done"] < 200
+    assert_same_batches(make(root, tmp_path / "cache"), make(root, None))
+
+
+def test_it_is_made_whatever_was_called_before(root: Path, tmp_path: Path) -> None:
+    datamodule = HeadCTDataModule(str(root), SPEC, cache=str(tmp_path / "cache"), num_workers=0)
+    make(root, None)
+    datamodule.setup()
+    datamodule.prepare_data()
+    assert len(list(datamodule.predict_dataloader())) > 0
 
 
 def test_a_cache_of_another_size_is_refused(root: Path, tmp_path: Path) -> None:

@@ -228,6 +228,14 @@ def test_unreadable_slice_stops_with_its_name_unless_tolerated(copy: Path, damag
     assert "left out" in caplog.text
 
 
+def test_an_unreadable_slice_keeps_no_memory_of_its_batch(copy: Path, damage) -> None:
+    damage(copy / make(copy).part("val")["path"].iloc[0])
+    datamodule = make(copy, tolerate=1)
+    [receive(datamodule, batch) for batch in datamodule.val_dataloader()]
+    (error,) = datamodule.unread.values()
+    assert error.__traceback__ is None  # whose frames would hold it
+
+
 def test_unknown_labels_stay_unknown(copy: Path) -> None:
     labels = pd.read_csv(copy / "stage_2_train.csv")
     labels.loc[labels["ID"].str.endswith("_epidural"), "Label"] = np.nan
@@ -283,6 +291,7 @@ def test_summary_tells_which_way_slices_took(copy: Path) -> None:
         for batch in loader
     ]
     assert datamodule.read == sum(len(batch["row"]) for batch in batches)
+    assert datamodule.decoded <= datamodule.read
     assert datamodule.decoded in (decoded, decoded + 1)  # training leaves out what fills no batch
     one = datamodule.predict_dataloader().dataset[0, changed, 0]
     assert one["decoded"] == 1
@@ -302,6 +311,19 @@ def test_a_pixel_is_the_mean_of_what_it_covers() -> None:
     hu = np.array([[0, 3, 6], [0, 3, 6], [0, 3, 6]], np.int16)
     # By hand: (0 + 3 / 2) / 1.5 and (3 / 2 + 6) / 1.5.
     np.testing.assert_array_equal(resize_hu(hu, 2), [[1, 5], [1, 5]])
+
+
+def test_neighbours_count_as_what_is_read(phantom: Path) -> None:
+    datamodule = make(phantom, InputSpec(size=64, neighbours=1))
+    batches = [receive(datamodule, batch) for batch in datamodule.val_dataloader()]
+    assert datamodule.read == 3 * sum(len(batch["row"]) for batch in batches)
+
+
+def test_each_epoch_and_each_repeat_is_augmented_anew(phantom: Path) -> None:
+    dataset = make(phantom, augment=Augment(noise_hu=5)).train_dataloader().dataset
+    seen = [dataset[item]["hu"].numpy().tobytes() for item in ((0, 3, 0), (1, 3, 0), (0, 3, 1), (0, 3, 0))]
+    assert len(set(seen)) == 3
+    assert seen[0] == seen[3]
 
 
 def test_slices_that_are_not_square_keep_their_shape() -> None:

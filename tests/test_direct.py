@@ -17,6 +17,7 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
+from ich.data.resize import keeps_shift, resize_hu
 from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import Header, elements, read_header, read_hu
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
@@ -186,6 +187,44 @@ def replace(path: Path) -> None:
     path.unlink()
     path.write_bytes(content[:-2] + b"\1\1")
     os.utime(path, ns=(time, time + 1))
+
+
+@pytest.mark.parametrize("size", [128, 200, 256, 512])
+@pytest.mark.parametrize(("signed", "intercept"), [(False, -1024), (True, -1000), (True, 0), (True, 33)])
+def test_both_ways_at_real_sizes(tmp_path: Path, size: int, signed: bool, intercept: int) -> None:
+    """Large enough for the vector code of OpenCV and NumPy."""
+    rng = np.random.default_rng(size)
+    layout = Layout(512, 512, Rescale(16 if signed else 12, signed, 1.0, float(intercept), None))
+    stored = rng.integers(-2000 if signed else 0, 4096, (512, 512)).astype(layout.dtype)
+    (tmp_path / "pixels").write_bytes(bytes(10) + stored.tobytes())
+    status = (tmp_path / "pixels").stat()
+    place = Place(10, status.st_size, status.st_mtime_ns)
+    values, shift = read_hu_at(tmp_path / "pixels", place, make_frames([layout])[0])
+    hu = np.maximum(stored.astype(int) + intercept, -1024).astype(np.int16)
+    np.testing.assert_array_equal(values + shift, hu)
+    if keeps_shift(values, size):
+        np.testing.assert_array_equal(resize_hu(values, size) + shift, resize_hu(hu, size))
+    else:
+        assert size not in (256, 512)
+
+
+def test_a_file_that_is_written_over_meanwhile_is_not_believed(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = build_index(phantom).table
+    path = tmp_path / "slice.dcm"
+    path.write_bytes((phantom / table[table["pixel_offset"] >= 0]["path"].iloc[0]).read_bytes())
+    header, preadv = read_header(path), os.preadv
+
+    def write_before(file: int, buffers: list, offset: int) -> int:
+        time = path.stat().st_mtime_ns
+        path.write_bytes(bytes(path.stat().st_size))
+        os.utime(path, ns=(time, time + 1))
+        return preadv(file, buffers, offset)
+
+    assert read_direct(path, header) is not None
+    monkeypatch.setattr(os, "preadv", write_before)
+    assert read_direct(path, header) is None
 
 
 @pytest.mark.parametrize("change", [shorten, replace, Path.unlink])

@@ -444,6 +444,8 @@ WIDE = ",".join(("SOPInstanceUID", *LABELS))
         (["ID;Label", "s_any;0"], "has the columns 'ID;Label'"),
         (["ID,Label"], "holds no label"),
         (["a,b", '"', "1,2,3,4", ","], "x.csv"),
+        (["SOPInstanceUID,any,note", "a,1,x", 'b,0,"cut off', "c,1,y"], "x.csv cannot be read as CSV"),
+        (["ID,Label", "a_any,1", '"b_any","'], "x.csv cannot be read as CSV"),
     ],
 )
 def test_labels_that_are_wrong_are_an_error_that_names_them(

@@ -166,8 +166,9 @@ PRETRAIN = [
 
 def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(run) -> None:
     still = "optim.lr=1e-12", "trainer.max_epochs=1", "pretrain.optim.lr=1e-3"
-    assert run("run_dir=out", *PRETRAIN, *still) == 0
+    assert run("run_dir=out", "data.cache=cache", *PRETRAIN, *still) == 0
     assert {path.name for path in Path("out").iterdir()} == FILES | {"pretrain"}
+    assert Path("cache/hu.npy").exists()
     assert {path.name for path in Path("out/pretrain").iterdir()} == FILES
     first = load_classifier("out/pretrain/checkpoints/best.ckpt").get_parameter("head.1.weight")
     second = load_classifier("out/checkpoints/best.ckpt").get_parameter("head.1.weight")

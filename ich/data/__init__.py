@@ -125,6 +125,7 @@ class HeadCTDataModule(LightningDataModule):
         self.unread: dict[str, ReadError] = {}
         self.read, self.decoded = 0, 0
         self._table: pd.DataFrame | None = None
+        self._cached: CacheReader | None = None
         self._window = Window(input)
 
     @property
@@ -162,17 +163,20 @@ class HeadCTDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Writes the phantom and the cache if asked, and brings the index up to date, in one process."""
-        if self._table is not None:
-            return
+        if self._table is None:
+            self._prepare_files()
+        if self.cache is not None:
+            self.setup()
+            arrays, size = self._arrays, self.input.size
+            build_cache(self.cache, self.root, self.table, arrays, size, self.num_workers)
+
+    def _prepare_files(self) -> None:
         if self.phantom is not None:
             try:
                 write_phantom(self.root, **self.phantom)
             except TypeError as error:
                 raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
         self._build_index()
-        if self.cache is not None:
-            self.setup()
-            build_cache(self.cache, self.root, self._arrays, self.input.size, self.num_workers)
 
     def setup(self, stage: str | None = None) -> None:
         """Joins the index to the labels and splits it.
@@ -281,7 +285,7 @@ class HeadCTDataModule(LightningDataModule):
     def _load(
         self, sampler: EpochSampler, augment: Augment | None = None, drop_last: bool = False
     ) -> SliceLoader:
-        pinned = torch.cuda.is_available()
+        pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
             SliceDataset(self._make_reader(), self._arrays, self.input, augment, self.seed, pinned),
             batch_size=self.batch_size,
@@ -294,7 +298,9 @@ class HeadCTDataModule(LightningDataModule):
     def _make_reader(self) -> Reader:
         if self.cache is None:
             return SliceReader(self.root, self._arrays)
-        return CacheReader(self.cache, self.root, self._arrays, self.input.size)
+        if self._cached is None:
+            self._cached = CacheReader(self.cache, self.root, self.table, self.input.size)
+        return self._cached
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Counts the slices that could not be read.
@@ -303,7 +309,7 @@ class HeadCTDataModule(LightningDataModule):
             ReadError: For the first slice over ``tolerate``.
             UserError: If no slice of a batch could be read.
         """
-        self.read += len(batch.get("row", ()))
+        self.read += batch.pop("read", 0)
         self.decoded += batch.pop("decoded", 0)
         for row, error in batch.pop("unread", []):
             if error.path in self.unread:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import logging
 import os
 import shutil
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,123 +23,199 @@ from rich.progress import MofNCompleteColumn, Progress
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader
+from ich.dicom.refusal import Refusal
 from ich.files import replacing
 from ich.schema import InputSpec, ReadError, UserError
 from ich.tables import write_table
 
-PIXELS, SLICES, STATE = "hu.npy", "slices.parquet", "cache.json"
+log = logging.getLogger(__name__)
+
+PIXELS, SLICES, STATE, LOCK = "hu.npy", "slices.parquet", "cache.json", ".lock"
 """Files of a cache: (slices, size, size) int16 HU; path, size and time of each slice's file; the rest."""
 
 _VERSION = 1  # raised when the HU of a slice change
 _BATCH = 64  # slices that are read at a time
-_SAVED = 4096  # slices after which a stopped build can go on
+_INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
+_STAMP = ["path", "file_size", "mtime_ns"]
 
 
-class State(NamedTuple):
-    """What ``cache.json`` holds."""
+class Manifest(NamedTuple):
+    """What a cache holds."""
 
-    version: int
     size: int  # pixels
     done: int  # slices that are written
-    unread: list[list[Any]]  # row, code, detail of each slice that could not be read
+    unread: dict[int, tuple[str, str]]  # code and detail by row, of slices that could not be read
+    slices: pd.DataFrame  # path, file_size, mtime_ns
 
 
 def build_cache(
-    folder: Path, root: Path, arrays: SliceArrays, size: int, workers: int, progress: bool = True
+    folder: Path, root: Path, table: pd.DataFrame, arrays: SliceArrays, size: int, workers: int
 ) -> None:
     """Writes the slices of a data set, resized, unless they are there; what was stopped goes on.
 
-    The folder is readable by its owner alone, as it holds images of patients.
+    The folder is readable by its owner alone, as it holds images of patients. A run that finds another at it
+    waits.
 
     Args:
         folder: Of the cache.
         root: Folder of the data set.
+        table: Index of the slices.
         arrays: The table's columns.
         size: In pixels.
         workers: Threads that read.
-        progress: Show a bar on a terminal.
 
     Raises:
-        UserError: If the folder holds something else, is of other slices or another size, or the disk is
-            too small.
+        ReadError: If the disk gives an error for a file, which says nothing of the slice in it.
+        UserError: If the folder holds something else, is of other slices or another size, cannot be written
+            to, or the disk is too small.
     """
-    state = _read_state(folder)
-    if state is None:
-        state = _begin(folder, arrays, size)
-    _locate(folder, state, arrays, size)
-    written = _read_slices(folder)
-    if state.done == len(written):
-        return
-    if len(written) != len(arrays.path) or not (written["path"] == _decode(arrays.path)).all():
-        raise UserError(
-            f"data.cache={folder} was begun for {len(written)} other slices and is not complete; remove it "
-            "to have it made anew"
-        )
     try:
-        _fill(
-            folder, state, SliceDataset(SliceReader(root, arrays), arrays, InputSpec(size)), workers, progress
-        )
-    except OSError as error:
-        raise UserError(f"data.cache={folder} cannot be written to: {error.strerror or error}") from error
-
-
-def _begin(folder: Path, arrays: SliceArrays, size: int) -> State:
-    """Makes the files of a cache, without slices."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"data.cache={folder} holds something that is no cache; name a new folder")
-    count = len(arrays.path)
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
-        needed, free = 2 * count * size * size, shutil.disk_usage(folder).free
-        if needed > free:
-            raise UserError(
-                f"data.cache={folder} needs {needed / 1e9:.1f} GB for {count} slices of {size} px, and "
-                f"{free / 1e9:.1f} GB are free; make room, or name another disk"
-            )
-        slices = pd.DataFrame(
-            {"path": _decode(arrays.path), "file_size": arrays.file_size, "mtime_ns": arrays.mtime_ns}
-        )
-        write_table(slices, folder / SLICES)
-        np.lib.format.open_memmap(folder / PIXELS, "w+", np.int16, (count, size, size)).flush()
-        state = State(_VERSION, size, 0, [])
-        _write_state(folder, state)
+        if (manifest := _read_manifest(folder)) is not None and manifest.done == len(manifest.slices):
+            locate_slices(folder, manifest, table, size)
+            return
+        with _lock(folder):
+            manifest = _read_manifest(folder) or _begin(folder, table, size)
+            locate_slices(folder, manifest, table, size)
+            if not manifest.slices["path"].equals(table["path"]):
+                raise UserError(
+                    f"data.cache={folder} was begun for {len(manifest.slices)} other slices and is not "
+                    "complete; remove it to have it made anew"
+                )
+            dataset = SliceDataset(SliceReader(root, arrays), arrays, InputSpec(size))
+            _fill(folder, manifest, dataset, workers)
     except OSError as error:
         raise UserError(
-            f"data.cache={folder} cannot be written to: {error.strerror or error}; name another folder"
+            f"data.cache={folder} cannot be used: {error.strerror or error}; name another folder"
         ) from error
-    return state
 
 
-def _fill(folder: Path, state: State, dataset: SliceDataset, workers: int, progress: bool) -> None:
-    offset, count = _find_pixels(folder)
-    rows = np.arange(state.done, count)
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Makes the folder, unless it is there, and keeps other runs out of it."""
+    made = not folder.exists()
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    names = {path.name for path in folder.iterdir()}
+    if LOCK not in names and any(not name.startswith(".") for name in names):
+        raise UserError(f"data.cache={folder} holds something that is no cache; name a new folder")
+    if not made:
+        folder.chmod(0o700)
+    with (folder / LOCK).open("wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another run is writing the cache %s; waiting for it", folder)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _begin(folder: Path, table: pd.DataFrame, size: int) -> Manifest:
+    """Makes the files of a cache, without slices."""
+    needed, free = 2 * len(table) * size * size, shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(
+            f"data.cache={folder} needs {needed / 1e9:.1f} GB for {len(table)} slices of {size} px, and "
+            f"{free / 1e9:.1f} GB are free; make room, or name another disk"
+        )
+    slices = table[_STAMP].reset_index(drop=True)
+    write_table(slices, folder / SLICES)
+    np.lib.format.open_memmap(folder / PIXELS, "w+", np.dtype("<i2"), (len(table), size, size)).flush()
+    manifest = Manifest(size, 0, {}, slices)
+    _write_manifest(folder, manifest)
+    return manifest
+
+
+def _fill(folder: Path, manifest: Manifest, dataset: SliceDataset, workers: int) -> None:
+    """Writes the slices that are not there yet."""
+    count, done, unread = len(manifest.slices), manifest.done, dict(manifest.unread)
+    offset = _find_pixels(folder, manifest)
+    rows = np.arange(done, count)
     loader = SliceLoader(dataset, batch_size=_BATCH, sampler=EpochSampler(rows), num_workers=workers)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    shown = progress and sys.stderr.isatty()
     with (
-        Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown) as bar,
-        (folder / PIXELS).open("r+b", buffering=0) as file,
+        Progress(
+            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
+        ) as bar,
+        (folder / PIXELS).open("r+b") as file,
     ):
-        task = bar.add_task("Writing the cache", total=count, completed=state.done)
-        saved = state.done
-        for batch in loader:
-            for row, hu in zip(batch.get("row", ()), batch.get("hu", ()), strict=True):
-                os.pwrite(file.fileno(), hu.numpy(), offset + int(row) * hu.nbytes)
-            unread = [[row, str(error.code), error.detail] for row, error in batch["unread"]]
-            done = min(state.done + _BATCH, count)
-            state = state._replace(done=done, unread=state.unread + unread)
-            bar.update(task, completed=done)
-            if done - saved >= _SAVED or done == count:
-                os.fsync(file.fileno())  # before the state says that they are there
-                _write_state(folder, state)
-                saved = done
+
+        def save() -> None:
+            file.flush()
+            os.fsync(file.fileno())  # before the manifest says that they are there
+            _write_manifest(folder, manifest._replace(done=done, unread=unread))
+
+        task = bar.add_task("Writing the cache", total=count, completed=done)
+        saved = time.monotonic()
+        try:
+            for batch in loader:
+                for row, error in batch["unread"]:
+                    if error.code == Refusal.UNREADABLE:
+                        raise error
+                    unread[row] = (str(error.code), error.detail)
+                for row, hu in zip(batch.get("row", ()), batch.get("hu", ()), strict=True):
+                    file.seek(offset + int(row) * hu.nbytes)
+                    file.write(hu.numpy().data)
+                done = min(done + _BATCH, count)
+                bar.update(task, completed=done)
+                if time.monotonic() - saved >= _INTERVAL:
+                    save()
+                    saved = time.monotonic()
+        finally:
+            save()
 
 
-def _find_pixels(folder: Path) -> tuple[int, int]:
-    """Where the slices begin in their file, and how many there are."""
-    pixels = np.lib.format.open_memmap(folder / PIXELS, "r")
-    return int(pixels.offset), len(pixels)
+def locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: int) -> NDArray[np.int64]:
+    """Finds the slices of a table in a cache.
+
+    Args:
+        folder: Of the cache.
+        manifest: What it holds.
+        table: Index of the slices.
+        size: That they have to have, in pixels.
+
+    Returns:
+        (rows,) the place of each in the cache.
+
+    Raises:
+        UserError: If the cache is not of these slices as they are now.
+    """
+    if manifest.size != size:
+        raise UserError(
+            f"data.cache={folder} holds slices of {manifest.size} px and input.size={size}; name another "
+            "folder"
+        )
+    place: NDArray[np.int64] = pd.Index(manifest.slices["path"]).get_indexer(pd.Index(table["path"]))
+    lacking = place < 0
+    if lacking.all():
+        raise UserError(f"data.cache={folder} is of another data set; name another folder")
+    found = manifest.slices.iloc[place]
+    changed = ~lacking & (found[_STAMP[1:]].to_numpy() != table[_STAMP[1:]].to_numpy()).any(axis=1)
+    for wrong, what in (
+        (changed, "files have changed since it was made"),
+        (lacking, "it was made of a part of the data (data.limit_slices), or files were added since"),
+    ):
+        if wrong.any():
+            raise UserError(
+                f"data.cache={folder} does not hold {int(wrong.sum())} of {len(table)} slices as they are "
+                f"now, {table['path'].iloc[int(np.argmax(wrong))]} for one: {what}. Remove it to have it "
+                "made anew, or name another folder"
+            )
+    return place
+
+
+def _find_pixels(folder: Path, manifest: Manifest) -> int:
+    """Where the slices begin in their file, in bytes."""
+    path, shape = folder / PIXELS, (len(manifest.slices), manifest.size, manifest.size)
+    try:
+        pixels = np.lib.format.open_memmap(path, "r")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is missing or cut off; remove the cache to have it made anew") from error
+    fits = pixels.shape == shape and pixels.dtype == np.dtype("<i2") and pixels.flags.c_contiguous
+    if not fits:
+        raise UserError(
+            f"{path} holds {pixels.dtype} of shape {pixels.shape}, expected int16 of {shape}; remove the "
+            "cache to have it made anew"
+        )
+    return int(pixels.offset)
 
 
 class CacheReader:
@@ -143,7 +224,7 @@ class CacheReader:
     Args:
         folder: Of the cache.
         root: Folder of the data set, which is not looked into.
-        arrays: The table's columns.
+        table: Index of the slices.
         size: Of the slices in pixels.
 
     Attributes:
@@ -155,17 +236,17 @@ class CacheReader:
 
     decoded = 0
 
-    def __init__(self, folder: Path, root: Path, arrays: SliceArrays, size: int) -> None:
-        state = _read_state(folder)
-        if state is None or state.done < len(_read_slices(folder)):
-            raise UserError(
-                f"data.cache={folder} is not complete; call HeadCTDataModule.prepare_data() first"
-            )
-        self._place = _locate(folder, state, arrays, size)  # (rows,) of the table in the cache
-        self._unread = {row: (code, detail) for row, code, detail in state.unread}
-        self._root, self._paths = root, arrays.path
-        self._file = os.fsencode(folder / PIXELS)
-        self._offset, _ = _find_pixels(folder)
+    def __init__(self, folder: Path, root: Path, table: pd.DataFrame, size: int) -> None:
+        manifest = _read_manifest(folder)
+        if manifest is None or manifest.done < len(manifest.slices):
+            raise UserError(f"data.cache={folder} is not complete; call prepare_data() first")
+        self._place = locate_slices(folder, manifest, table, size)  # (rows,)
+        self._unread = {
+            row: ReadError(code, root / manifest.slices["path"][row], detail)
+            for row, (code, detail) in manifest.unread.items()
+        }
+        self._pixels = os.fsencode(folder / PIXELS)
+        self._offset = _find_pixels(folder, manifest)
 
     def for_thread(self) -> CacheReader:
         """Returns itself: nothing in it changes."""
@@ -176,73 +257,62 @@ class CacheReader:
 
         Raises:
             ReadError: If it could not be read when the cache was made.
-            UserError: If the cache is gone or shorter than it was.
+            UserError: If the cache is gone or cut off.
         """
         place = int(self._place[row])
         if place in self._unread:
-            code, detail = self._unread[place]
-            raise ReadError(code, self._root / os.fsdecode(self._paths[row]), detail)
+            raise self._unread[place]
         try:
-            file = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(self._pixels, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 count = os.preadv(file, [out.data], self._offset + place * out.nbytes)
             finally:
                 os.close(file)
         except OSError as error:
-            raise UserError(f"{os.fsdecode(self._file)} cannot be read: {error.strerror}") from error
+            raise UserError(f"{os.fsdecode(self._pixels)} cannot be read: {error.strerror}") from error
         if count < out.nbytes:
-            raise UserError(f"{os.fsdecode(self._file)} is cut off; remove the cache to have it made anew")
+            raise UserError(f"{os.fsdecode(self._pixels)} has become shorter; remove the cache")
 
 
-def _locate(folder: Path, state: State, arrays: SliceArrays, size: int) -> NDArray[np.int64]:
-    """Finds the table's rows in a cache, and refuses one that is not of these slices as they are now."""
-    if state.version != _VERSION:
-        raise UserError(f"data.cache={folder} is of another version of ich; remove it to have it made anew")
-    if state.size != size:
-        raise UserError(
-            f"data.cache={folder} holds slices of {state.size} px and input.size={size}; name another folder"
-        )
-    slices = _read_slices(folder)
-    bytes_of_slices = 2 * len(slices) * size * size
-    if not (folder / PIXELS).is_file() or (folder / PIXELS).stat().st_size < bytes_of_slices:
-        raise UserError(f"{folder / PIXELS} is missing or cut off; remove the cache to have it made anew")
-    paths = _decode(arrays.path)
-    place: NDArray[np.int64] = pd.Index(slices["path"]).get_indexer(pd.Index(paths)).astype(np.int64)
-    found = slices.iloc[place]
-    fits = (place >= 0) & (found["file_size"].to_numpy() == arrays.file_size)
-    fits &= found["mtime_ns"].to_numpy() == arrays.mtime_ns
-    if not fits.all():
-        raise UserError(
-            f"data.cache={folder} lacks {int((~fits).sum())} of {len(fits)} slices as they are now, "
-            f"{paths[int(np.argmin(fits))]} for one: files were added or changed since it was made. Remove "
-            "it to have it made anew"
-        )
-    return place
-
-
-def _decode(paths: NDArray[np.bytes_]) -> NDArray[np.str_]:
-    decoded: NDArray[np.str_] = np.char.decode(paths, "utf-8")
-    return decoded
-
-
-def _read_slices(folder: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(folder / SLICES)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / SLICES} cannot be read: {error}; remove the cache") from error
-
-
-def _read_state(folder: Path) -> State | None:
+def _read_manifest(folder: Path) -> Manifest | None:
     """What a folder says of its cache; None where there is none."""
     path = folder / STATE
-    if not path.is_file():
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
         return None
     try:
-        return State(**json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{path} cannot be read: {error}; remove the cache to have it made anew") from error
+        state = json.loads(text)
+        if state["version"] != _VERSION:
+            raise UserError(
+                f"data.cache={folder} is of another version of ich; remove it to have it made anew"
+            )
+        slices = pd.read_parquet(folder / SLICES, columns=_STAMP)
+        manifest = _parse_state(state, slices)
+    except (OSError, ValueError, TypeError, LookupError) as error:
+        raise UserError(
+            f"data.cache={folder} is damaged ({error}); remove it to have it made anew"
+        ) from error
+    return manifest
 
 
-def _write_state(folder: Path, state: State) -> None:
+def _parse_state(state: dict[str, Any], slices: pd.DataFrame) -> Manifest:
+    """Raises ``ValueError``, ``TypeError`` or ``LookupError`` for what no cache says."""
+    size, done = state["size"], state["done"]
+    unread = {int(row): (str(code), str(detail)) for row, code, detail in state["unread"]}
+    if type(size) is not int or type(done) is not int or not 0 <= done <= len(slices):
+        raise ValueError(f"{STATE} says size {size!r} and done {done!r} of {len(slices)}")
+    if not slices["path"].is_unique or not all(0 <= row < done for row in unread):
+        raise ValueError(f"{SLICES} and {STATE} do not fit together")
+    return Manifest(size, done, unread, slices)
+
+
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
+    state = {
+        "version": _VERSION,
+        "size": manifest.size,
+        "done": manifest.done,
+        "unread": [[row, code, detail] for row, (code, detail) in manifest.unread.items()],
+    }
     with replacing(folder / STATE) as partial:
-        partial.write_text(json.dumps(state._asdict()), encoding="utf-8")
+        partial.write_text(json.dumps(state), encoding="utf-8")

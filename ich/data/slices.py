@@ -90,7 +90,12 @@ class Reader(Protocol):
     decoded: int
 
     def read(self, row: int, out: NDArray[np.int16]) -> None:
-        """Reads a slice into ``out``, (size, size) HU, contiguous; raises ``ReadError`` if it cannot be."""
+        """Reads a slice into ``out``, (size, size) HU, contiguous.
+
+        Raises:
+            ReadError: If it cannot be read.
+            UserError: If no slice can be read any more.
+        """
 
     def for_thread(self) -> Self:
         """Returns a reader for another thread."""
@@ -144,8 +149,9 @@ class SliceReader:
             shifted = read_hu_at(path, place, self._frames[arrays.layout[row]])
             if shifted is not None:
                 return shifted
+        hu = read_hu(os.fsdecode(path))
         self.decoded += 1
-        return Shifted(read_hu(os.fsdecode(path)), 0)
+        return Shifted(hu, 0)
 
 
 class SliceDataset(Dataset[dict[str, Any]]):
@@ -161,6 +167,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
         augment: Applied to HU, or None; what is for the device goes along with the batch.
         seed: Of the augmentation.
         pinned: Batches lie in memory from which a GPU copies beside other work.
+
+    Attributes:
+        read: Slices that were read so far, a neighbour each time that it was.
     """
 
     def __init__(
@@ -177,6 +186,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         self.augment = augment
         self.seed = seed
         self.reader = reader
+        self.read = 0
         self.buffers = Buffers(pinned)
 
     def for_thread(self) -> SliceDataset:
@@ -195,10 +205,10 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
         Returns:
             A ``Batch`` in HU of the slices that could be read, with ``changes`` for the device where it is
-            to augment; and under ``unread`` and ``decoded`` those that could not be read and the number of
-            those that were decoded. Without ``hu`` if none could be read.
+            to augment. Under ``unread`` the slices that could not be read, under ``read`` and ``decoded`` how
+            many files were, neighbours included. Without ``hu`` if none could be read.
         """
-        size, decoded = self.spec.size, self.reader.decoded
+        size, read, decoded = self.spec.size, self.read, self.reader.decoded
         hu = self.buffers.take((len(items), self.spec.depth, size, size))  # (N, D, S, S) int16
         slots, kept = hu.numpy(), list[int]()
         unread: list[Unread] = []
@@ -207,8 +217,13 @@ class SliceDataset(Dataset[dict[str, Any]]):
                 self._read(slots[len(kept)], row)
                 kept.append(number)
             except ReadError as error:
-                unread.append(Unread(row, error))
-        batch: dict[str, Any] = {"unread": unread, "decoded": self.reader.decoded - decoded}
+                # The traceback would keep the memory of the batch.
+                unread.append(Unread(row, error.with_traceback(None)))
+        batch: dict[str, Any] = {
+            "unread": unread,
+            "read": self.read - read,
+            "decoded": self.reader.decoded - decoded,
+        }
         if kept:
             batch |= self._augment(slots, [items[number] for number in kept])
             rows = [items[number][1] for number in kept]
@@ -223,6 +238,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         """Reads a slice and its neighbours into ``out``, (D, S, S)."""
         for slot, neighbour in zip(out, self._neighbourhood(row), strict=True):
             self.reader.read(neighbour, slot)
+            self.read += 1
 
     def _augment(self, slots: NDArray[np.int16], items: Sequence[Item]) -> dict[str, Any]:
         """Augments in place, or returns what the device is to do."""

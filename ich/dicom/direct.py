@@ -74,10 +74,11 @@ def read_hu_at(path: str | os.PathLike[str] | bytes, place: Place, frame: Frame)
     except OSError:
         return None
     try:
-        before = os.fstat(file)
-        if (before.st_size, before.st_mtime_ns) != (place.file_size, place.mtime_ns):
-            return None
-        if os.preadv(file, [frame.pixels], place.offset) != frame.pixels.nbytes:
+        count = os.preadv(file, [frame.pixels], place.offset)
+        # Afterwards: what was written over meanwhile has another time by now.
+        status = os.fstat(file)
+        is_same = (status.st_size, status.st_mtime_ns) == (place.file_size, place.mtime_ns)
+        if count != frame.pixels.nbytes or not is_same:
             return None
     except OSError:
         return None

@@ -75,9 +75,10 @@ def build_index(
     if len(kept.table) < len(cached.table):  # a file that went may have been the first of a pair
         lasting = cached.refused["code"] != DUPLICATE_UID
         kept, changed = _take_current(cached._replace(refused=cached.refused[lasting]), files)
-    if changed.empty and not closed and all(len(k) == len(c) for k, c in zip(kept, cached, strict=True)):
-        return cached
     unfinished = Unfinished(folder)
+    if changed.empty and not closed and all(len(k) == len(c) for k, c in zip(kept, cached, strict=True)):
+        unfinished.remove()  # of a run that was interrupted while another came to the end
+        return cached
     earlier, changed = _take_current(unfinished.read(), changed)
     fresh = unfinished.collect(read_headers(root, changed, workers, progress))
     index = _merge(kept, earlier, *fresh, make_index([], closed))

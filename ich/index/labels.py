@@ -27,25 +27,28 @@ def read_csv(path: Path, nrows: int | None = None) -> pd.DataFrame:
         UserError: If it cannot be.
     """
     try:
+        if nrows is not None:
+            return _parse_csv(path, nrows)
         content = path.read_bytes()
-        columns = _parse_csv(content, nrows=0)
-        plain = None if nrows == 0 else _parse_plain_csv(content, columns.columns.tolist())
-        return _parse_csv(content, nrows) if plain is None else plain
+        columns = _parse_csv(io.BytesIO(content), nrows=0)
+        plain = _parse_plain_csv(content, columns.columns.tolist())
+        return _parse_csv(io.BytesIO(content)) if plain is None else plain
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
 
 
-def _parse_csv(content: bytes, nrows: int | None) -> pd.DataFrame:
-    return pd.read_csv(io.BytesIO(content), dtype="str", keep_default_na=False, nrows=nrows)
+def _parse_csv(source: Path | io.BytesIO, nrows: int | None = None) -> pd.DataFrame:
+    return pd.read_csv(source, dtype="str", keep_default_na=False, compression=None, nrows=nrows)
 
 
 def _parse_plain_csv(content: bytes, columns: list[str]) -> pd.DataFrame | None:
     """Parses 4.5 million rows in a fifth of the time that pandas takes; None for what is not plain."""
+    if b'"' in content:  # Arrow takes a quote that is never closed for one that is
+        return None
     options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(columns, pa.large_string()))
     try:
         table = pyarrow.csv.read_csv(
             pa.BufferReader(content),
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),
             convert_options=options,
         )
     except pa.ArrowInvalid:

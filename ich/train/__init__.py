@@ -15,7 +15,7 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
-# Read when torch is imported: threads that wait for each other by spinning take the cores from the processes
+# Read when torch is imported: threads that wait for each other by spinning take the cores from the threads
 # that read slices, which made a step four times slower on two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

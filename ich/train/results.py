@@ -67,7 +67,8 @@ def write_results(
     Console().print(rendered)
     with (run_dir / "run.log").open("a", encoding="utf-8") as file:
         Console(file=file, width=100).print(rendered)
-    log.info("%d slices were read, %d of them by decoding", datamodule.read, datamodule.decoded)
+    source = "from the cache" if datamodule.cache else f"{datamodule.decoded} of them by decoding"
+    log.info("slices were read %d times, %s", datamodule.read, source)
     if datamodule.unread:
         log.warning("%d slices could not be read and were left out", len(datamodule.unread))
     log.info("everything is in %s", run_dir)
