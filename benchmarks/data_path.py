@@ -225,9 +225,7 @@ def measure_loaders(slices: Slices, args: argparse.Namespace) -> Section:
         augmented,
         times,
         [
-            Figure(
-                "augmented, windowed, one worker, against PyTorch over PNGs", 3, ratio(times, stock, windowed)
-            ),
+            Figure("augmented and windowed, against PyTorch over PNGs", 3, ratio(times, stock, windowed)),
             Figure("one worker against in-process, rate", 0.7, ratio(times, none, one)),
             Figure("two workers against one, rate", 1.5, ratio(times, one, two)),
             Figure(
