@@ -1,8 +1,9 @@
 """One DICOM file: its header, and its stored pixels as Hounsfield units.
 
-``elements`` walks the data set, ``kind`` makes out what slice it is, ``frames`` decodes its pixels and
-``rescale`` takes them to HU; ``direct`` reads those of an uncompressed slice where the index says that they
-lie. Why a file is no slice stands in ``refusal``.
+``elements`` walks the data set, ``kind`` makes out what slice it is, ``frames`` reads its pixels with
+``codecs``, compressed ones in another process (``decoding``), and ``rescale`` takes them to HU; ``direct``
+reads those of an uncompressed slice where the index says that they lie. Why a file is no slice stands in
+``refusal``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from pydicom import uid
 
+from ich.dicom.codecs import DECODERS, ENCAPSULATED, describe_uid
 from ich.dicom.elements import (
     HEAD,
     PIXEL_DATA,
@@ -29,20 +31,15 @@ from ich.dicom.elements import (
     read_values,
     skim,
 )
-from ich.dicom.frames import (
-    DECODERS,
-    ENCAPSULATED,
-    check_length,
-    describe_syntax,
-    read_stored,
-)
+from ich.dicom.frames import check_length, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import to_hu
-from ich.schema import ReadError
+from ich.schema import ReadError, UserError
 
 MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
 MAX_INFLATED = 1 << 26  # of a deflated data set: twice the largest slice
+_PIECE = 1 << 20  # bytes that are inflated at a time
 UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
 
 # Plain texts, as a UID of pydicom takes several times as long to compare.
@@ -157,7 +154,7 @@ def _read(path: str, use: Callable[[int, int], _Result]) -> _Result:
         raise ReadError(Refusal.TRUNCATED, path, str(error)) from error
     except OSError as error:
         raise ReadError(Refusal.UNREADABLE, path, error.strerror or str(error)) from error
-    except (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (UserError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         # pydicom and the codecs raise whatever they come upon (one in Rust panics, which is no Exception),
@@ -212,7 +209,7 @@ def _read_slice(file: int, size: int) -> _Slice:
     if syntax in ENCAPSULATED and not DECODERS[syntax].is_available:
         raise RefusedError(
             Refusal.UNSUPPORTED_SYNTAX,
-            f"no codec for {describe_syntax(syntax)} is installed: pip install 'ich[codecs]'",
+            f"no codec for {describe_uid(syntax)} is installed: pip install 'ich[codecs]'",
         )
     check_length(pixels, size - offset, syntax, kind.pixel_format)
     direct = syntax in _PLAIN and kind.pixel_format.bits_allocated == 16
@@ -227,7 +224,7 @@ def _walk(stream: Stream) -> tuple[str, Values, Element, Stream]:
     if not syntax:
         raise RefusedError(Refusal.NOT_DICOM, "lacks TransferSyntaxUID in its file meta information")
     if syntax not in DECODERS:
-        raise RefusedError(Refusal.UNSUPPORTED_SYNTAX, f"no codec is known for {describe_syntax(syntax)}")
+        raise RefusedError(Refusal.UNSUPPORTED_SYNTAX, f"no codec is known for {describe_uid(syntax)}")
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         stream = _inflate(stream.file)
     stream.order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
@@ -239,13 +236,16 @@ def _walk(stream: Stream) -> tuple[str, Values, Element, Stream]:
 
 def _inflate(file: BinaryIO) -> Stream:
     """Inflates the data set after the file meta information (PS3.5 A.5), up to a bound."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = inflater.decompress(file.read(), MAX_INFLATED)
-    if not inflater.eof:
-        if len(data) == MAX_INFLATED:
+    inflater, inflated, left = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO(), MAX_INFLATED
+    while not inflater.eof:
+        # What is left of a piece is handed over again, so that memory is a piece's and what came of it.
+        if not (piece := inflater.unconsumed_tail or file.read(_PIECE)):
+            raise EOFError("ends within its deflated data set")
+        left -= inflated.write(inflater.decompress(piece, _PIECE))
+        if left < 0:
             raise RefusedError(Refusal.TOO_LARGE, f"inflates to more than {MAX_INFLATED} bytes")
-        raise EOFError("ends within its deflated data set")
-    return Stream(io.BytesIO(data), len(data))
+    inflated.seek(0)
+    return Stream(inflated, MAX_INFLATED - left)
 
 
 def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> Header:
