@@ -38,7 +38,7 @@ from ich.dicom.rescale import to_hu
 from ich.schema import ReadError, UserError
 
 MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
-MAX_INFLATED = 1 << 26  # of a deflated data set: twice the largest slice
+MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header
 _PIECE = 1 << 20  # bytes that are inflated at a time
 UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
 

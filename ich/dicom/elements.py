@@ -19,7 +19,7 @@ from pydicom import uid
 from pydicom.charset import python_encoding
 
 HEAD = 4096  # bytes at the start of a file; the header of a slice is mostly shorter
-MAX_ELEMENTS = 100_000  # before the pixels, nested ones included: hundreds are usual
+MAX_ELEMENTS = 50_000  # before the pixels, nested ones included: hundreds are usual
 MAX_DEPTH = 32  # of sequences in sequences: a few are usual
 MAX_VALUE = 1 << 10  # bytes of a value that is read, all of which are short; many are cached
 UNDEFINED = 0xFFFFFFFF  # the length of what ends at a delimiter
