@@ -177,7 +177,7 @@ def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
         seed: Of the draw.
 
     Returns:
-        The patients' rows in the order of ``table``, numbered anew.
+        The patients' rows, in the order of ``table`` and with its index.
 
     Raises:
         UserError: If ``limit`` is below 1 or a slice has no PatientID.
@@ -189,7 +189,7 @@ def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     drawn = slices.iloc[np.argsort([_hash_patient(seed, patient) for patient in slices.index])]
     fits = drawn.cumsum() <= limit
     fits.iloc[0] = True
-    return table[table["PatientID"].isin(drawn.index[fits])].reset_index(drop=True)
+    return table[table["PatientID"].isin(drawn.index[fits])]
 
 
 def labels_without_positives(table: pd.DataFrame, parts: pd.Series[str]) -> dict[str, list[str]]:
