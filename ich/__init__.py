@@ -14,6 +14,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     tables       1  the index and the predictions table
     report       1  figures
     index        2  folder -> index; label CSV; join
+    identical    2  slices of different patients with the same pixels
     split        2  patients -> train, val, test
     metrics      2  the weighted log loss and the metric collection
     data         3  slice dataset and HeadCTDataModule

@@ -31,7 +31,7 @@ from ich.dicom.elements import (
     read_values,
     skim,
 )
-from ich.dicom.frames import check_length, read_stored
+from ich.dicom.frames import check_length, find_fragments, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import to_hu
@@ -40,6 +40,7 @@ from ich.schema import ReadError, UserError
 MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
 MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header
 _PIECE = 1 << 20  # bytes that are inflated at a time
+_BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
 UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
 
 # Plain texts, as a UID of pydicom takes several times as long to compare.
@@ -136,6 +137,40 @@ def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
     return _read(os.fspath(path), _decode)
+
+
+def read_blocks(path: str | os.PathLike[str]) -> bytes:
+    """Reads some blocks at fixed places of the pixels, as they lie in the file: a few KiB of a slice.
+
+    Returns:
+        The bytes that the pixels take, as a number of eight bytes, and ``_BLOCKS`` blocks spread over them,
+        or all of them where they are fewer. Of a compressed slice, of its fragments one after the other.
+
+    Raises:
+        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+    """
+    return _read(os.fspath(path), _read_blocks)
+
+
+def _read_blocks(file: int, size: int) -> bytes:
+    header, kind, _, offset, stream = _read_slice(file, size)
+    stream = stream or _open(file, size)
+    stream.file.seek(offset)
+    pieces = [(offset, kind.pixel_format.size)]
+    if header.TransferSyntaxUID in ENCAPSULATED:
+        pieces = find_fragments(stream)
+    total = sum(length for _, length in pieces)
+    blocks = [total.to_bytes(8, "little")]
+    starts = [max(0, total * (n + 1) // (_BLOCKS + 1) - _BLOCK // 2) for n in range(_BLOCKS)]
+    begin = 0  # of a piece, among all
+    for place, length in pieces:
+        for start in starts:
+            first, last = max(start, begin), min(start + _BLOCK, begin + length)
+            if first < last:
+                stream.file.seek(place + first - begin)
+                blocks.append(stream.take(last - first))
+        begin += length
+    return b"".join(blocks)
 
 
 def _read(path: str, use: Callable[[int, int], _Result]) -> _Result:
