@@ -8,27 +8,21 @@ same, and only those are read whole.
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress
 
 from ich.dicom import read_blocks, read_hu
 from ich.files import replacing
+from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
 
 HASHES = "hashes.parquet"
 """File beside the index: path, size and time of each slice's file, and the hash of its blocks."""
 
 _STAMP = ["path", "file_size", "mtime_ns"]
-_THREADS = 8  # they wait for the disk, mostly
-_AHEAD = 4096  # files that are handed to them at a time
 
 
 def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool = True) -> NDArray[np.int64]:
@@ -56,7 +50,7 @@ def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool
     rows = np.flatnonzero(candidates)
     paths = [str(root / path) for path in table["path"].iloc[rows]]
     digests = np.full(len(table), "", dtype=object)
-    digests[rows] = list(_track(_digest, paths, "Comparing pixels", progress))
+    digests[rows] = list(map_in_threads(_digest, paths, "Comparing pixels", progress))
     shared = _share(digests, owners.to_numpy())
     groups = np.full(len(table), -1, dtype=np.int64)
     groups[shared] = pd.factorize(digests[shared])[0]
@@ -79,26 +73,13 @@ def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) 
     paths = [str(root / path) for path in table["path"].iloc[rows]]
     done = 0
     try:
-        for done, value in enumerate(_track(_hash, paths, "Reading blocks of pixels", progress), 1):
+        for done, value in enumerate(map_in_threads(_hash, paths, "Reading blocks of pixels", progress), 1):
             known[rows[done - 1]] = value
     finally:
         if done:  # after an interruption, what was read until then
             fresh = table[_STAMP].iloc[rows[:done]].assign(hash=known[rows[:done]])
             _keep(pd.concat([fresh[fresh["hash"] != ""], kept]).drop_duplicates("path"), folder)
     return known
-
-
-def _track(function: Callable[[str], str], paths: list[str], title: str, progress: bool) -> Iterator[str]:
-    """Does something to files in threads, in order."""
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    shown = progress and sys.stderr.isatty() and len(paths) > 0
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
-    with bar, ThreadPoolExecutor(_THREADS) as pool:
-        task = bar.add_task(title, total=len(paths))
-        for start in range(0, len(paths), _AHEAD):
-            for value in pool.map(function, paths[start : start + _AHEAD]):
-                yield value
-                bar.advance(task)
 
 
 def _hash(path: str) -> str:
