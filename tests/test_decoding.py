@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, RLELossless
 
+from ich.data import HeadCTDataModule
 from ich.dicom import decoding, read_hu
 from ich.dicom.refusal import Refusal
-from ich.schema import ReadError, UserError
+from ich.schema import InputSpec, ReadError, UserError
 
 
 @pytest.fixture
@@ -111,6 +113,23 @@ def test_what_a_codec_does_costs_one_file(
         else:
             np.testing.assert_array_equal(read_hu(path), read_hu(phantom / "stage_2_train" / path.name))
     assert leave_no_process()
+
+
+def test_a_loader_loses_one_slice_to_a_crash(
+    phantom: Path, tmp_path: Path, damage: Callable[[Path], None], break_codec: Callable[[str], None]
+) -> None:
+    shutil.copytree(phantom, tmp_path / "data")
+    datamodule = HeadCTDataModule(str(tmp_path / "data"), InputSpec(size=64), num_workers=2, tolerate=1)
+    datamodule.prepare_data()
+    datamodule.setup()
+    rows = datamodule.part("val")
+    damage(tmp_path / "data" / rows["path"].iloc[3])  # compresses it, too
+    break_codec("os.abort()")
+    seen = 0
+    for batch in datamodule.val_dataloader():
+        seen += len(datamodule.on_before_batch_transfer(batch, 0)["row"])
+    assert seen == len(rows) - 1
+    assert [error.code for error in datamodule.unread.values()] == [Refusal.CRASHED]
 
 
 def test_a_codec_that_prints_is_understood(slices: list[Path], break_codec: Callable[[str], None]) -> None:

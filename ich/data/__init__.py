@@ -167,7 +167,7 @@ class HeadCTDataModule(LightningDataModule):
         return tuple(float(share) for share in shares)
 
     def prepare_data(self) -> None:
-        """Writes the phantom and the cache if asked, and brings the index up to date, in one process."""
+        """Writes the phantom, hashes and cache if asked, and brings the index up to date, in one process."""
         if self._table is not None:
             return
         if self.phantom is not None:
@@ -176,6 +176,8 @@ class HeadCTDataModule(LightningDataModule):
             except TypeError as error:
                 raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
         self._build_index()
+        if self.check_pixels:
+            self.setup()  # keeps the hashes, which other processes then only read
         if self.cache is not None:
             self.setup()
             build_cache(self.cache, self.root, self._arrays, self.input.size, self.num_workers)
