@@ -30,7 +30,7 @@ from ich.dicom.refusal import Refusal, RefusedError
 from ich.schema import UserError
 
 TIME_LIMIT = 8.0  # seconds to decode a slice, which takes 0.01 to 0.1
-MEMORY_LIMIT = 1 << 29  # bytes that decoding may add: eight times what the largest slice takes
+MEMORY_LIMIT = 1 << 29  # bytes that decoding may add: sixteen times the pixels of the largest slice
 _START_LIMIT = 60.0  # seconds until a process is ready, mostly one
 
 _COMMAND = [sys.executable, "-P", "-W", "ignore", "-c", "from ich.dicom.decoding import serve; serve()"]
