@@ -4,6 +4,7 @@ The modules read from top to bottom like the flow of the data; each imports only
 
     schema       0  labels, InputSpec, Batch, the error types
     files        0  files, whole or not at all
+    progress     0  work on many files, with a bar
     dicom        1  one file: header, stored pixels -> HU
     window       1  windowing: HU -> image
     augment      1  draws of random changes to HU; applied on the CPU or a device
@@ -14,6 +15,8 @@ The modules read from top to bottom like the flow of the data; each imports only
     tables       1  the index and the predictions table
     report       1  figures
     index        2  folder -> index; label CSV; join
+    findings     2  what is not plausible of slices and series
+    identical    2  slices of different patients with the same pixels
     split        2  patients -> train, val, test
     metrics      2  the weighted log loss and the metric collection
     data         3  slice dataset and HeadCTDataModule

@@ -209,7 +209,7 @@ def test_a_sample_holds_whole_patients_whatever_the_order_of_rows() -> None:
     sample = sample_patients(table, 1000, seed=0)
     assert 960 <= len(sample) <= 1000
     drawn = set(sample["PatientID"])
-    pd.testing.assert_frame_equal(sample, table[table["PatientID"].isin(drawn)].reset_index(drop=True))
+    pd.testing.assert_frame_equal(sample, table[table["PatientID"].isin(drawn)])
     assert set(sample_patients(table[::-1], 1000, seed=0)["PatientID"]) == drawn
     assert set(sample_patients(table, 1000, seed=1)["PatientID"]) != drawn
     assert set(sample_patients(table, 500, seed=0)["PatientID"]) < drawn
