@@ -54,6 +54,9 @@ def _make_parser() -> argparse.ArgumentParser:
     )
     index.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
     index.add_argument("--index-dir", type=Path, metavar="DIR", help="where to keep it (default: ROOT/.ich)")
+    index.add_argument(
+        "--pseudonyms", action="store_true", help="keep a keyed hash of PatientID in its place, from now on"
+    )
     index.add_argument("--workers", type=int, metavar="N", help="processes that read (default: one a core)")
     index.set_defaults(run=_index)
     phantom = commands.add_parser(
@@ -91,7 +94,7 @@ def _make_parser() -> argparse.ArgumentParser:
 
 
 def _index(args: argparse.Namespace) -> None:
-    index = build_index(args.root, index_dir=args.index_dir, workers=args.workers)
+    index = build_index(args.root, index_dir=args.index_dir, pseudonyms=args.pseudonyms, workers=args.workers)
     table, folder = index.table, args.index_dir or locate_index(args.root)
     print(
         f"{len(table)} slices, {table['SeriesInstanceUID'].nunique()} series, "

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +21,14 @@ from rich.progress import MofNCompleteColumn, Progress
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader
-from ich.files import replacing
+from ich.files import for_owner_alone, replacing
 from ich.schema import InputSpec, ReadError, UserError
 from ich.tables import write_table
 
 PIXELS, SLICES, STATE = "hu.npy", "slices.parquet", "cache.json"
-"""Files of a cache: (slices, size, size) int16 HU; path, size and time of each slice's file; the rest."""
+"""Files of a cache: (slices, size, size) int16 HU; what tells each slice's file from others; the rest."""
 
-_VERSION = 1  # raised when the HU of a slice change
+_VERSION = 2  # raised when the HU of a slice or the files change
 _BATCH = 64  # slices that are read at a time
 _SAVED = 4096  # slices after which a stopped build can go on
 
@@ -36,7 +39,8 @@ class State(NamedTuple):
     version: int
     size: int  # pixels
     done: int  # slices that are written
-    unread: list[list[Any]]  # row, code, detail of each slice that could not be read
+    unread: list[list[Any]]  # row and code of each slice that could not be read
+    key: str  # in hexadecimal, of the hash that stands for a path: no two caches have the same hashes
 
 
 def build_cache(
@@ -44,7 +48,8 @@ def build_cache(
 ) -> None:
     """Writes the slices of a data set, resized, unless they are there; what was stopped goes on.
 
-    The folder is readable by its owner alone, as it holds images of patients.
+    The folder is readable by its owner alone, as it holds images of patients. It names neither them nor
+    files: a slice is its row, and its file a hash of the path.
 
     Args:
         folder: Of the cache.
@@ -58,6 +63,11 @@ def build_cache(
         UserError: If the folder holds something else, is of other slices or another size, or the disk is
             too small.
     """
+    with for_owner_alone():
+        _build(folder, root, arrays, size, workers, progress)
+
+
+def _build(folder: Path, root: Path, arrays: SliceArrays, size: int, workers: int, progress: bool) -> None:
     state = _read_state(folder)
     if state is None:
         state = _begin(folder, arrays, size)
@@ -65,7 +75,7 @@ def build_cache(
     written = _read_slices(folder)
     if state.done == len(written):
         return
-    if len(written) != len(arrays.path) or not (written["path"] == _decode(arrays.path)).all():
+    if not np.array_equal(written["path"], _hash_paths(arrays.path, state.key)):
         raise UserError(
             f"data.cache={folder} was begun for {len(written)} other slices and is not complete; remove it "
             "to have it made anew"
@@ -92,12 +102,11 @@ def _begin(folder: Path, arrays: SliceArrays, size: int) -> State:
                 f"data.cache={folder} needs {needed / 1e9:.1f} GB for {count} slices of {size} px, and "
                 f"{free / 1e9:.1f} GB are free; make room, or name another disk"
             )
-        slices = pd.DataFrame(
-            {"path": _decode(arrays.path), "file_size": arrays.file_size, "mtime_ns": arrays.mtime_ns}
-        )
+        state = State(_VERSION, size, 0, [], secrets.token_hex(16))
+        paths = _hash_paths(arrays.path, state.key)
+        slices = pd.DataFrame({"path": paths, "file_size": arrays.file_size, "mtime_ns": arrays.mtime_ns})
         write_table(slices, folder / SLICES)
         np.lib.format.open_memmap(folder / PIXELS, "w+", np.int16, (count, size, size)).flush()
-        state = State(_VERSION, size, 0, [])
         _write_state(folder, state)
     except OSError as error:
         raise UserError(
@@ -121,7 +130,7 @@ def _fill(folder: Path, state: State, dataset: SliceDataset, workers: int, progr
         for batch in loader:
             for row, hu in zip(batch.get("row", ()), batch.get("hu", ()), strict=True):
                 os.pwrite(file.fileno(), hu.numpy(), offset + int(row) * hu.nbytes)
-            unread = [[row, str(error.code), error.detail] for row, error in batch["unread"]]
+            unread = [[row, str(error.code)] for row, error in batch["unread"]]
             done = min(state.done + _BATCH, count)
             state = state._replace(done=done, unread=state.unread + unread)
             bar.update(task, completed=done)
@@ -162,7 +171,7 @@ class CacheReader:
                 f"data.cache={folder} is not complete; call HeadCTDataModule.prepare_data() first"
             )
         self._place = _locate(folder, state, arrays, size)  # (rows,) of the table in the cache
-        self._unread = {row: (code, detail) for row, code, detail in state.unread}
+        self._unread: dict[int, str] = dict(state.unread)
         self._root, self._paths = root, arrays.path
         self._file = os.fsencode(folder / PIXELS)
         self._offset, _ = _find_pixels(folder)
@@ -180,8 +189,8 @@ class CacheReader:
         """
         place = int(self._place[row])
         if place in self._unread:
-            code, detail = self._unread[place]
-            raise ReadError(code, self._root / os.fsdecode(self._paths[row]), detail)
+            path = self._root / os.fsdecode(self._paths[row])
+            raise ReadError(self._unread[place], path, "it could not be read when the cache was made")
         try:
             file = os.open(self._file, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -206,23 +215,26 @@ def _locate(folder: Path, state: State, arrays: SliceArrays, size: int) -> NDArr
     bytes_of_slices = 2 * len(slices) * size * size
     if not (folder / PIXELS).is_file() or (folder / PIXELS).stat().st_size < bytes_of_slices:
         raise UserError(f"{folder / PIXELS} is missing or cut off; remove the cache to have it made anew")
-    paths = _decode(arrays.path)
-    place: NDArray[np.int64] = pd.Index(slices["path"]).get_indexer(pd.Index(paths)).astype(np.int64)
+    paths = pd.Index(_hash_paths(arrays.path, state.key))
+    place: NDArray[np.int64] = pd.Index(slices["path"]).get_indexer(paths).astype(np.int64)
     found = slices.iloc[place]
     fits = (place >= 0) & (found["file_size"].to_numpy() == arrays.file_size)
     fits &= found["mtime_ns"].to_numpy() == arrays.mtime_ns
     if not fits.all():
+        lacks = f"lacks {int((~fits).sum())} of {len(fits)} slices as they are now"
+        changed = "files were added or changed since it was made. Remove it to have it made anew"
+        example = os.fsdecode(arrays.path[int(np.argmin(fits))])
         raise UserError(
-            f"data.cache={folder} lacks {int((~fits).sum())} of {len(fits)} slices as they are now, "
-            f"{paths[int(np.argmin(fits))]} for one: files were added or changed since it was made. Remove "
-            "it to have it made anew"
+            f"data.cache={folder} {lacks}, {example} for one: {changed}",
+            kept=f"data.cache {lacks}: {changed}",
         )
     return place
 
 
-def _decode(paths: NDArray[np.bytes_]) -> NDArray[np.str_]:
-    decoded: NDArray[np.str_] = np.char.decode(paths, "utf-8")
-    return decoded
+def _hash_paths(paths: NDArray[np.bytes_], key: str) -> NDArray[np.int64]:
+    """(rows,) 64 bits of BLAKE2b; two of a million paths fall together once in 40 million data sets."""
+    keyed = partial(hashlib.blake2b, digest_size=8, key=bytes.fromhex(key))
+    return np.frombuffer(b"".join(keyed(path).digest() for path in paths), np.int64)
 
 
 def _read_slices(folder: Path) -> pd.DataFrame:
