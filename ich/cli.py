@@ -73,6 +73,9 @@ def _make_parser() -> argparse.ArgumentParser:
     index.add_argument(
         "--hash", action="store_true", help="find slices of different patients with the same pixels"
     )
+    index.add_argument(
+        "--pseudonyms", action="store_true", help="keep a keyed hash of PatientID in its place, from now on"
+    )
     index.set_defaults(run=_index)
     phantom = commands.add_parser(
         "phantom",
@@ -96,11 +99,20 @@ def _make_parser() -> argparse.ArgumentParser:
         "--conformant", action="store_true", help="write all that a conformant CT header has"
     )
     phantom.set_defaults(run=_phantom)
+    bundle = commands.add_parser(
+        "bundle",
+        help="write a trained model to one file, to hand it on",
+        description="Writes the weights of a run's best epoch, with what it takes to use them, to one file "
+        "that names no patient and has no code in it.",
+    )
+    bundle.add_argument("source", type=Path, metavar="RUN", help="a run's folder, or a checkpoint")
+    bundle.add_argument("out", type=Path, metavar="OUT", help="new file, for instance model.zip")
+    bundle.set_defaults(run=_bundle)
     return parser
 
 
 def _index(args: argparse.Namespace) -> None:
-    index = build_index(args.root, index_dir=args.index_dir, workers=args.workers)
+    index = build_index(args.root, index_dir=args.index_dir, pseudonyms=args.pseudonyms, workers=args.workers)
     table, folder = index.table, args.index_dir or locate_index(args.root)
     print(
         f"{len(table)} slices, {table['SeriesInstanceUID'].nunique()} series, "
@@ -145,3 +157,15 @@ def _phantom(args: argparse.Namespace) -> None:
         conformant=args.conformant,
     )
     print(f"phantom of {args.patients} patients in {args.out}")
+
+
+def _bundle(args: argparse.Namespace) -> None:
+    # These import torch, which takes seconds that the other commands are spared.
+    from ich.bundle import write_bundle
+    from ich.checkpoint import find_checkpoint
+    from ich.models import load_classifier
+
+    source = find_checkpoint(args.source, "best")
+    model = load_classifier(source)
+    write_bundle(model.card, model.state_dict(), args.out)
+    print(f"{model.card['model']['backbone']} of {source} in {args.out}")

@@ -15,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.schema import LABELS, UserError
-from ich.tables import UIDS, require_columns, write_table
+from ich.tables import UIDS, require_columns, restore_texts, write_table
 
 PARTS = ("train", "val", "test")
 
@@ -118,7 +118,7 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
             parts, or leaves slices without a part.
     """
     try:
-        split = pd.read_csv(path, dtype="str", keep_default_na=False, compression=None)
+        split = restore_texts(pd.read_csv(path, dtype="str", keep_default_na=False, compression=None))
     except (OSError, ValueError) as error:
         raise UserError(f"data.split={path} cannot be read as CSV: {error}") from error
     key = "SOPInstanceUID" if "SOPInstanceUID" in split else "PatientID"

@@ -54,6 +54,8 @@ class HeadCTDataModule(LightningDataModule):
         labels: CSV file, long (RSNA) or wide; by default the one in ``root``.
         index_dir: Where the index is kept; by default in ``root``, or in the user's cache where ``root``
             cannot be written to.
+        pseudonyms: Keep a keyed hash of PatientID in the index, and so everywhere else. An index that has
+            pseudonyms keeps them.
         cache: Folder of the resized slices, which are written there first unless they are: for disks that
             are slow to open many files.
         phantom: Arguments of ``write_phantom``, which writes to ``root`` first unless it is there.
@@ -84,6 +86,7 @@ class HeadCTDataModule(LightningDataModule):
         *,
         labels: str | None = None,
         index_dir: str | None = None,
+        pseudonyms: bool = False,
         cache: str | None = None,
         phantom: Mapping[str, Any] | None = None,
         augment: Augment | None = None,
@@ -113,6 +116,7 @@ class HeadCTDataModule(LightningDataModule):
         self.input = input
         self.labels = labels
         self.index_dir = index_dir
+        self.pseudonyms = pseudonyms
         self.cache = Path(cache) if cache else None
         self.phantom = phantom
         self.augment = augment
@@ -218,7 +222,7 @@ class HeadCTDataModule(LightningDataModule):
 
     def _build_index(self) -> pd.DataFrame:
         index_dir = Path(self.index_dir) if self.index_dir else None
-        index = build_index(self.root, index_dir=index_dir)
+        index = build_index(self.root, index_dir=index_dir, pseudonyms=self.pseudonyms)
         if len(index.refused):
             codes = index.refused["code"].value_counts()
             log.warning("%d files refused: %s", len(index.refused), codes.to_dict())
