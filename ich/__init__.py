@@ -3,25 +3,30 @@
 The modules read from top to bottom like the flow of the data; each imports only from a lower floor.
 
     schema       0  labels, InputSpec, Batch, the error types
-    files        0  files, whole or not at all
+    files        0  files, whole or not at all, for their owner alone
+    progress     0  work on many files, with a bar
     dicom        1  one file: header, stored pixels -> HU
     window       1  windowing: HU -> image
     augment      1  draws of random changes to HU; applied on the CPU or a device
     losses       1  weighted binary cross-entropy and its alternatives
     optim        1  optimizer and learning-rate schedule
     phantom      1  synthetic head-CT studies as real DICOM
-    checkpoint   1  checkpoint files: finding and reading them
+    card         1  what a file says of its model, checked
     tables       1  the index and the predictions table
     report       1  figures
     index        2  folder -> index; label CSV; join
+    findings     2  what is not plausible of slices and series
+    identical    2  slices of different patients with the same pixels
     split        2  patients -> train, val, test
+    checkpoint   2  checkpoint files: finding and reading them
+    bundle       2  a model to hand on, in one file
     metrics      2  the weighted log loss and the metric collection
     data         3  slice dataset and HeadCTDataModule
     models       3  SliceClassifier
     evaluate     3  predictions table -> figures with intervals
     trainer      3  Lightning's Trainer: devices, checkpoints, the log of metrics
     train        4  configuration -> run folder
-    cli          6  ich train | index | phantom
+    cli          6  ich train | index | phantom | bundle
 """
 
 __version__ = "0.1.0"

@@ -4,31 +4,15 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 
-from ich import __version__
-from ich.schema import LABELS, UserError
-
-FORMAT = "ich slice classifier 1"
+from ich.card import check_card
+from ich.schema import UserError
 
 CHECKPOINTS = "checkpoints"
 """Folder of a run that holds ``best.ckpt`` and ``last.ckpt``."""
-
-
-class Card(TypedDict):
-    """What a checkpoint says of its model; plain values only."""
-
-    format: str
-    version: str
-    labels: list[str]
-    model: dict[str, Any]
-
-
-def make_card(model: dict[str, Any]) -> Card:
-    """Returns the card that goes into a checkpoint, with the arguments that build the model."""
-    return {"format": FORMAT, "version": __version__, "labels": list(LABELS), "model": model}
 
 
 def find_checkpoint(path: str | Path, name: str = "last") -> Path:
@@ -75,10 +59,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         raise UserError(
             f"{path} is no checkpoint that loads safely (weights_only): it is damaged, or something else"
         ) from error
-    card = checkpoint.get("card") if isinstance(checkpoint, dict) else None
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        found = card.get("format") if isinstance(card, dict) else "no card"
-        raise UserError(f"{path} is a checkpoint of something else: found {found}, expected {FORMAT!r}")
-    if card["labels"] != list(LABELS):
-        raise UserError(f"{path} has the labels {card['labels']}; this version has {list(LABELS)}")
+    found = checkpoint if isinstance(checkpoint, dict) else {}
+    check_card(found.get("card"), str(path))
+    weights = found.get("state_dict")
+    if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
+        raise UserError(f"{path} holds no weights")
     return checkpoint

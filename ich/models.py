@@ -17,7 +17,9 @@ from timm.models import register_model
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
 
-from ich.checkpoint import make_card, read_checkpoint
+from ich.bundle import is_bundle, read_bundle
+from ich.card import Card, make_card
+from ich.checkpoint import read_checkpoint
 from ich.losses import WeightedBCE, prevalence_logits
 from ich.metrics import build_metrics
 from ich.optim import OptimSpec, build_optimizer, build_schedule
@@ -156,7 +158,7 @@ class SliceClassifier(LightningModule):
         input: What the network sees; with ``learnable`` the model takes HU and windows it itself.
         pretrained: Start from the published weights of the backbone.
         weights_file: Weights of the backbone in a local file, in place of the hub.
-        init_from: A checkpoint of this library whose weights to start from (fine-tuning).
+        init_from: A checkpoint or bundle of this library whose weights to start from (fine-tuning).
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the backbone.
         link: ``sigmoid``: labels are independent; ``softmax``: they exclude each other.
@@ -229,17 +231,17 @@ class SliceClassifier(LightningModule):
         self.test_metrics = build_metrics("test_")
 
     def load_weights(self, path: str | Path) -> None:
-        """Starts from the weights of a checkpoint of this library.
+        """Starts from the weights of a checkpoint or bundle of this library.
 
         Raises:
             UserError: If it is none, or of a model that differs in its parts or its input.
         """
-        checkpoint = read_checkpoint(path)
-        other = checkpoint["card"]["model"]["backbone"]
+        card, state_dict = _read_model(path)
+        other = card["model"]["backbone"]
         if other != self.card["model"]["backbone"]:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
         try:
-            self.load_state_dict(checkpoint["state_dict"])
+            self.load_state_dict(state_dict)
         except RuntimeError as error:
             raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
 
@@ -327,18 +329,31 @@ class SliceClassifier(LightningModule):
 
 
 def load_classifier(path: str | Path) -> SliceClassifier:
-    """Loads a trained model; the checkpoint is all it takes.
+    """Loads a trained model; the file is all it takes.
 
     Args:
-        path: A checkpoint that a run wrote.
+        path: A checkpoint that a run wrote, or a bundle.
 
     Returns:
         The model in evaluation mode on the CPU.
 
     Raises:
-        UserError: If the file is missing, damaged or a checkpoint of something else.
+        UserError: If the file is missing, damaged or of something else.
     """
-    checkpoint = read_checkpoint(path)
-    model = SliceClassifier(**checkpoint["card"]["model"], pretrained=False)
-    model.load_state_dict(checkpoint["state_dict"])
+    card, state_dict = _read_model(path)
+    model = SliceClassifier(**card["model"], pretrained=False)
+    model.card = card
+    try:
+        model.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is damaged: its weights are not those of {card['model']['backbone']}"
+        ) from error
     return model.eval()
+
+
+def _read_model(path: str | Path) -> tuple[Card, Mapping[str, Tensor]]:
+    if is_bundle(path):
+        return read_bundle(path)
+    checkpoint = read_checkpoint(path)
+    return checkpoint["card"], checkpoint["state_dict"]

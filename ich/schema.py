@@ -45,7 +45,24 @@ values, ``max_abs`` HU over the largest magnitude in the slice (and then no wind
 
 
 class UserError(Exception):
-    """Something that the user can mend: shown as one message, without a traceback, exit code 2."""
+    """Something that the user can mend: shown as one message, without a traceback, exit code 2.
+
+    The terminal shows the message. A file of a run keeps ``kept``: where a message names a patient, or a file
+    or folder of the data set, it is to be given without them.
+
+    Args:
+        *args: The message.
+        kept: What a log file may keep of it; by default all of it.
+    """
+
+    def __init__(self, *args: str, kept: str | None = None) -> None:
+        super().__init__(*args)
+        self._kept = kept
+
+    @property
+    def kept(self) -> str:
+        """The message without names of patients and files."""
+        return str(self) if self._kept is None else self._kept
 
 
 class ReadError(UserError):
@@ -54,8 +71,11 @@ class ReadError(UserError):
     Attributes:
         code: Stable and short, one of ``ich.dicom.Refusal``.
         path: The file.
-        detail: What was found, with the value, and what was expected.
+        detail: What was found, with the value, and what was expected; it may quote the file.
+        row: Of the slice in the data module's table, where that is known.
     """
+
+    row: int | None = None
 
     def __init__(self, code: str, path: str | Path, detail: str) -> None:
         super().__init__(code, str(path), detail)
@@ -65,6 +85,11 @@ class ReadError(UserError):
 
     def __str__(self) -> str:
         return f"{self.path}: {self.code}: {self.detail}"
+
+    @property
+    def kept(self) -> str:
+        """The row and the code: the path names folders, and the detail may quote the header."""
+        return f"{'a slice' if self.row is None else f'row {self.row}'}: {self.code}"
 
 
 @dataclass(frozen=True)
@@ -93,10 +118,12 @@ class InputSpec:
     def __post_init__(self) -> None:
         windows = tuple(w if isinstance(w, str) else _pair(w) for w in self.windows)
         object.__setattr__(self, "windows", windows)
-        if self.size < 16:
-            raise UserError(f"input.size={self.size}: at least 16 pixels are needed")
-        if self.neighbours < 0:
-            raise UserError(f"input.neighbours={self.neighbours}: expected 0 or more")
+        if not 16 <= self.size <= 1024:
+            raise UserError(f"input.size={self.size}: expected 16 to 1024 pixels")
+        if not 0 <= self.neighbours <= 16:
+            raise UserError(f"input.neighbours={self.neighbours}: expected 0 to 16")
+        if len(windows) > 16:
+            raise UserError(f"input.windows holds {len(windows)} windows: expected at most 16")
         if self.normalisation not in NORMALISATIONS:
             raise UserError(
                 f"input.normalisation={self.normalisation}: expected one of {', '.join(NORMALISATIONS)}"

@@ -7,6 +7,7 @@ a network that has seen one recognises the other.
 from __future__ import annotations
 
 import hashlib
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.schema import LABELS, UserError
-from ich.tables import UIDS, require_columns, write_table
+from ich.tables import UIDS, require_columns, restore_texts, write_table
 
 PARTS = ("train", "val", "test")
 
@@ -117,7 +118,7 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
             parts, or leaves slices without a part.
     """
     try:
-        split = pd.read_csv(path, dtype="str", keep_default_na=False, compression=None)
+        split = restore_texts(pd.read_csv(path, dtype="str", keep_default_na=False, compression=None))
     except (OSError, ValueError) as error:
         raise UserError(f"data.split={path} cannot be read as CSV: {error}") from error
     key = "SOPInstanceUID" if "SOPInstanceUID" in split else "PatientID"
@@ -146,23 +147,60 @@ def write_split(table: pd.DataFrame, parts: pd.Series[str], path: Path) -> None:
     write_table(table[list(UIDS)].assign(part=parts), path)
 
 
-def check_split(table: pd.DataFrame, parts: pd.Series[str]) -> None:
-    """Refuses a split whose parts share a patient or a study.
+def join_patients(table: pd.DataFrame, twins: pd.Series[int]) -> pd.Series[str]:
+    """Gives patients who share pixels one name, with all that they share pixels with in turn.
+
+    Args:
+        table: Index.
+        twins: For every row, on the index of ``table``: the same number for slices with the same pixels, -1
+            for those that share theirs with nobody (``ich.identical``).
+
+    Returns:
+        The PatientID of one of them for every row.
+    """
+    names = table["PatientID"].astype("str")
+    of_patient = pd.Series(names.unique(), index=names.unique())
+    for _, shared in names[twins >= 0].groupby(twins[twins >= 0]):
+        joined = of_patient[shared.unique()].unique()
+        of_patient[of_patient.isin(joined)] = joined.min()
+    return names.map(of_patient)
+
+
+def check_split(table: pd.DataFrame, parts: pd.Series[str], twins: pd.Series[int] | None = None) -> None:
+    """Refuses a split whose parts share a patient, a study or pixels.
 
     Slices without a PatientID, which only a file can have split, are told apart by their study.
 
+    Args:
+        table: Index; its row labels are what an error names.
+        parts: The part of every row.
+        twins: As ``join_patients`` takes them, if they are known.
+
     Raises:
-        UserError: With the number that the parts share.
+        UserError: With the number that the parts share, and some of the rows.
     """
-    for column, noun in (("PatientID", "patients"), ("StudyInstanceUID", "studies")):
-        pairs = pd.DataFrame({"name": table[column], "part": parts})
-        pairs = pairs[~_is_blank(table[column])].drop_duplicates()
-        shared = pairs.loc[pairs["name"].duplicated(), "name"].nunique()
-        if shared:
-            raise UserError(
-                f"{noun} in more than one part of the split: {shared}, so its figures would be too good; "
-                f"give all slices of a {column} one part"
-            )
+    _refuse_shared(table["PatientID"], parts, "patients", "give all slices of a PatientID one part")
+    _refuse_shared(
+        table["StudyInstanceUID"], parts, "studies", "give all slices of a StudyInstanceUID one part"
+    )
+    if twins is not None:
+        shared = twins[twins >= 0].astype("str")
+        _refuse_shared(shared, parts, "identical pixels", "give the patients of these slices one part")
+
+
+def _refuse_shared(names: pd.Series[str], parts: pd.Series[str], noun: str, remedy: str) -> None:
+    pairs = pd.DataFrame({"name": names[~_is_blank(names)], "part": parts}).dropna()
+    firsts = pairs.drop_duplicates()
+    shared = firsts[firsts["name"].duplicated(keep=False)].groupby("name", sort=False)["part"]
+    if not shared.ngroups:
+        return
+    examples = [
+        " and ".join(f"{row} ({part})" for row, part in rows.items()) for _, rows in islice(shared, 5)
+    ]
+    raise UserError(
+        f"{noun} in more than one part of the split: {shared.ngroups}, so its figures would be too good; "
+        f"{remedy}. Rows of the index, for some: {'; '.join(examples)}"
+    )
 
 
 def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:

@@ -2,10 +2,18 @@
 
 The index has one row a slice and is all that training knows of the disk. The predictions table has one
 row a slice and is all that evaluation knows of a model.
+
+In a CSV a text that a spreadsheet would take for a formula, because it begins with ``=``, ``+``, ``-``,
+``@``, a tab or an end of line, is written with an apostrophe before it; one that begins with apostrophes and
+then such a character has one more. ``restore_texts`` takes one away again, so that what was written comes
+back, and leaves every other apostrophe. Every text stands in quotes, so that no line within it begins a row.
+Source: OWASP, CSV Injection.
 """
 
 from __future__ import annotations
 
+import csv
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,6 +61,12 @@ NUMBERS = (*PROB_COLUMNS, *TARGET_COLUMNS)
 PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
 
 
+def hash_slices(table: pd.DataFrame) -> str:
+    """SHA-256 of a table's SOPInstanceUIDs, sorted, a line each: tells tables apart, and names nobody."""
+    lines = "".join(f"{uid}\n" for uid in sorted(table["SOPInstanceUID"]))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
 def make_predictions(rows: pd.DataFrame, part: str, probs: np.ndarray) -> pd.DataFrame:
     """Joins probabilities to the slices that they are of.
 
@@ -81,8 +95,10 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     text = dict.fromkeys((*UIDS, "part"), "str")
     try:
         # A patient may be called NA: only the numbers have missing values.
-        table = pd.read_csv(
-            path, dtype=text, keep_default_na=False, na_values={column: [""] for column in NUMBERS}
+        table = restore_texts(
+            pd.read_csv(
+                path, dtype=text, keep_default_na=False, na_values={column: [""] for column in NUMBERS}
+            )
         )
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no predictions table: {error}") from error
@@ -95,14 +111,39 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     return table.reindex(columns=list(PREDICTION_COLUMNS))
 
 
+_FORMULA = r"^('*[=+\-@\t\r\n])"
+_ESCAPED = r"^'('*[=+\-@\t\r\n])"
+
+
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Writes a table as Parquet or CSV, by the ending of its name; whole or not at all."""
+    """Writes a table as Parquet or CSV, by the ending of its name; whole or not at all.
+
+    In a CSV no text is a formula; numbers stay as they are. ``restore_texts`` undoes it.
+    """
     path = Path(path)
     with replacing(path) as partial:
         if path.suffix == ".parquet":
             table.to_parquet(partial, index=False)
+            return
+        escaped = _replace(table, _FORMULA, r"'\1")
+        if _list_texts(table):
+            escaped.to_csv(partial, index=False, quoting=csv.QUOTE_NONNUMERIC)
         else:
-            table.to_csv(partial, index=False)
+            escaped.to_csv(partial, index=False)
+
+
+def restore_texts(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table that was read from a CSV with its texts as they were given to ``write_table``."""
+    return _replace(table, _ESCAPED, r"\1")
+
+
+def _replace(table: pd.DataFrame, pattern: str, by: str) -> pd.DataFrame:
+    texts = {column: table[column].str.replace(pattern, by, regex=True) for column in _list_texts(table)}
+    return table.assign(**texts)
+
+
+def _list_texts(table: pd.DataFrame) -> list[str]:
+    return [str(column) for column in table if pd.api.types.is_string_dtype(table[column])]
 
 
 def read_index(path: str | Path) -> pd.DataFrame:

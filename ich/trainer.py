@@ -183,12 +183,12 @@ def fit(
     for logger in trainer.loggers:
         logger.log_hyperparams(dict(settings))
     try:
-        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path)
+        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
     except ProcessRaisedException as error:
         # All that comes out of a spawned process is the text of its traceback.
         if (raised := re.search(r"^ich\.schema\.(?:User|Read)Error: (.+)", error.msg, re.MULTILINE)) is None:
             raise
-        raise UserError(raised[1]) from error
+        raise UserError(raised[1], kept="training stopped; the terminal says why") from error
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):

@@ -4,7 +4,9 @@ import math
 import os
 import pickle
 import random
+import warnings
 import zlib
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,7 +18,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_modality_lut
 
-from ich.dicom import MAX_BYTES, Header, frames, read_header, read_hu
+from ich.dicom import MAX_BYTES, Header, codecs, read_header, read_hu
 from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
 from ich.tables import INDEX_DTYPES
@@ -378,7 +380,7 @@ def test_a_compressed_frame_of_another_shape_is_refused(write, syntax):
 def test_a_codec_that_is_not_installed_is_named(write, monkeypatch):
     path = write(compressed(uid.JPEGLSLossless))
     missing = SimpleNamespace(is_available=False, is_encapsulated=True)
-    monkeypatch.setitem(frames.DECODERS, uid.JPEGLSLossless, missing)
+    monkeypatch.setitem(codecs.DECODERS, uid.JPEGLSLossless, missing)
     error = refusal(read_header, path)
     assert error.code == Refusal.UNSUPPORTED_SYNTAX
     assert "JPEG-LS" in str(error)
@@ -443,3 +445,95 @@ def test_only_read_errors_leave_damaged_files(write, syntax):
         else:
             assert hu.dtype == np.int16
     assert {Refusal.TRUNCATED} < refused <= set(Refusal)
+
+
+def nest(depth):
+    """An element with so many sequences of undefined length in each other (explicit VR little endian)."""
+    down, item = b"\x08\0\x12\x11SQ\0\0\xff\xff\xff\xff", b"\xfe\xff\0\xe0\xff\xff\xff\xff"
+    up = b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0"
+    return (down + item) * depth + up * depth
+
+
+@pytest.mark.parametrize(("depth", "code"), [(30, None), (5000, Refusal.CORRUPT), (100_000, Refusal.CORRUPT)])
+def test_nested_sequences_are_bounded(write, depth, code):
+    whole = to_bytes(make_slice())
+    place = whole.index(b"\x10\0\x20\0LO")  # PatientID
+    path = write(whole[:place] + nest(depth) + whole[place:])
+    for read in (read_header, read_hu):
+        if code is None:
+            read(path)
+        else:
+            error = refusal(read, path)
+            assert error.code == code
+            assert "deep" in error.detail
+
+
+@pytest.mark.parametrize("tag", ["PatientID", "WindowCenter"])
+def test_a_value_longer_than_any_is_refused_and_named(write, tag):
+    value = "P" * 2000 if tag == "PatientID" else [40] * 2000
+    error = refusal(read_header, write(make_slice(**{tag: value})))
+    assert error.code == Refusal.CORRUPT
+    assert tag in error.detail
+
+
+def test_a_frame_that_no_codec_makes_is_refused_undecoded(write):
+    ds = compressed(uid.RLELossless)
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    ds.PixelData = encapsulate([frame + bytes(1 << 20)])
+    error = refusal(read_hu, write(ds))
+    assert error.code == Refusal.CORRUPT
+    assert "at most" in error.detail
+    ds.Rows, ds.Columns = 40_000, 20_000
+    assert refusal(read_hu, write(ds)).code == Refusal.TOO_LARGE
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "code"),
+    [
+        (uid.CTImageStorage, None),
+        (uid.SecondaryCaptureImageStorage, Refusal.NOT_CT),
+        (uid.EnhancedCTImageStorage, Refusal.NOT_CT),
+        ("1.2.3.4", Refusal.NOT_CT),
+    ],
+)
+def test_a_sop_class_other_than_ct_is_refused(write, sop_class, code):
+    path = write(make_slice(SOPClassUID=sop_class))
+    if code is None:
+        assert read_hu(path).shape == (ROWS, COLUMNS)
+    else:
+        error = refusal(read_header, path)
+        assert error.code == code
+        assert str(uid.UID(sop_class).name) in error.detail
+
+
+def find_images_of_pydicom():
+    """The CT slices among the files that pydicom ships, by pydicom's own reading, and all files."""
+    root = Path(get_testdata_file("CT_small.dcm")).parent.parent
+    files = sorted(path for path in root.rglob("*") if path.is_file())
+    slices = set()
+    for path in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                ds = pydicom.dcmread(path)
+                grey = ds.SOPClassUID == uid.CTImageStorage and ds.SamplesPerPixel == 1
+            except Exception:
+                continue
+        if grey and "PixelData" in ds and ds.get("NumberOfFrames", 1) == 1:
+            slices.add(path)
+    return files, slices
+
+
+def test_of_the_files_that_pydicom_ships_only_ct_slices_are_read():
+    files, slices = find_images_of_pydicom()
+    assert len(files) > 50
+    assert len(slices) > 5
+    read, refused = {}, []
+    for path in files:
+        try:
+            read[path] = read_header(path), read_hu(path)
+        except ReadError as error:
+            refused.append(error)
+    assert read.keys() == slices
+    assert all(hu.shape == (header.Rows, header.Columns) for header, hu in read.values())
+    assert {error.code for error in refused} <= set(Refusal)

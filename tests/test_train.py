@@ -173,6 +173,7 @@ def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(run) -> Non
     first = load_classifier("out/pretrain/checkpoints/best.ckpt").get_parameter("head.1.weight")
     second = load_classifier("out/checkpoints/best.ckpt").get_parameter("head.1.weight")
     torch.testing.assert_close(first, second)
+    assert not [path for path in Path("out").rglob("*") if path.stat().st_mode & 0o077]
     files = [set(pd.read_csv(f"{folder}/split.csv")["SOPInstanceUID"]) for folder in ("out", "out/pretrain")]
     assert not files[0] & files[1]
 
@@ -255,12 +256,16 @@ def test_unreadable_slice_in_one_of_two_processes_is_one_message(
     assert run("data.root=copy", "run_dir=second", "logger=csv") == 2
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert re.match(rf"copy/.*{path.name}: corrupt: ", record.getMessage())
+    log = Path("second/run.log").read_text()
+    assert "ERROR training stopped" in log
+    assert path.name not in log
 
 
 def test_settings_stand_in_the_logger(run) -> None:
     assert run("run_dir=out", "optim.lr=0.002") == 0
     settings = yaml.safe_load(Path("out/tensorboard/hparams.yaml").read_text())
     assert settings["optim"]["lr"] == 0.002
+    assert "root" not in settings["data"]  # a folder's name may name a patient
 
 
 def test_prediction_takes_one_device_where_there_are_more(

@@ -19,12 +19,14 @@ from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, balance_weights, draw_order
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
-from ich.index import build_index, find_labels, join_labels, read_labels
+from ich.identical import find_identical
+from ich.index import build_index, find_labels, join_labels, locate_index, read_labels
 from ich.losses import MIN_PREVALENCE
 from ich.phantom import write_phantom
 from ich.schema import LABELS, InputSpec, ReadError, UserError
 from ich.split import (
     check_split,
+    join_patients,
     labels_without_positives,
     read_split,
     sample_patients,
@@ -52,6 +54,8 @@ class HeadCTDataModule(LightningDataModule):
         labels: CSV file, long (RSNA) or wide; by default the one in ``root``.
         index_dir: Where the index is kept; by default in ``root``, or in the user's cache where ``root``
             cannot be written to.
+        pseudonyms: Keep a keyed hash of PatientID in the index, and so everywhere else. An index that has
+            pseudonyms keeps them.
         cache: Folder of the resized slices, which are written there first unless they are: for disks that
             are slow to open many files.
         phantom: Arguments of ``write_phantom``, which writes to ``root`` first unless it is there.
@@ -62,6 +66,8 @@ class HeadCTDataModule(LightningDataModule):
         test_fraction: Share that is held out for the final figures; not used with ``fold``.
         fold: Hold out this fold, counted from 0, as the test part.
         folds: Number of folds.
+        check_pixels: Find slices that are the same under different patients, which takes some reads of each
+            file the first time. Such patients go to one part; a split file that parts them is refused.
         limit_slices: Use a sample of whole patients of about this many slices.
         batch_size: Slices a batch and process.
         num_workers: Threads that read; by default one a core, at most 8.
@@ -80,6 +86,7 @@ class HeadCTDataModule(LightningDataModule):
         *,
         labels: str | None = None,
         index_dir: str | None = None,
+        pseudonyms: bool = False,
         cache: str | None = None,
         phantom: Mapping[str, Any] | None = None,
         augment: Augment | None = None,
@@ -88,6 +95,7 @@ class HeadCTDataModule(LightningDataModule):
         test_fraction: float = 0.15,
         fold: int | None = None,
         folds: int = 5,
+        check_pixels: bool = False,
         limit_slices: int | None = None,
         batch_size: int = 32,
         num_workers: int | None = None,
@@ -108,6 +116,7 @@ class HeadCTDataModule(LightningDataModule):
         self.input = input
         self.labels = labels
         self.index_dir = index_dir
+        self.pseudonyms = pseudonyms
         self.cache = Path(cache) if cache else None
         self.phantom = phantom
         self.augment = augment
@@ -116,6 +125,7 @@ class HeadCTDataModule(LightningDataModule):
         self.test_fraction = test_fraction
         self.fold = fold
         self.folds = folds
+        self.check_pixels = check_pixels
         self.limit_slices = limit_slices
         self.batch_size = batch_size
         self.num_workers = min(8, _cores()) if num_workers is None else num_workers
@@ -162,9 +172,11 @@ class HeadCTDataModule(LightningDataModule):
         return tuple(float(share) for share in shares)
 
     def prepare_data(self) -> None:
-        """Writes the phantom and the cache if asked, and brings the index up to date, in one process."""
+        """Writes the phantom, hashes and cache if asked, and brings the index up to date, in one process."""
         if self._table is None:
             self._prepare_files()
+        if self.check_pixels:
+            self.setup()  # keeps the hashes, which other processes then only read
         if self.cache is not None:
             self.setup()
             arrays, size = self._arrays, self.input.size
@@ -198,7 +210,11 @@ class HeadCTDataModule(LightningDataModule):
         if self.limit_slices is not None:
             labelled = sample_patients(labelled, self.limit_slices, self.seed)
             table = table[table["PatientID"].isin(labelled["PatientID"])]
-        table["part"] = self._split(labelled).reindex(table.index).fillna("unlabelled")
+        twins = self._find_twins(labelled) if self.check_pixels else None
+        parts = self._split(labelled, twins)
+        if not self.leaks:
+            check_split(labelled, parts, twins)
+        table["part"] = parts.reindex(table.index).fillna("unlabelled")
         table = table.reset_index(drop=True)
         self._check(table)
         self._arrays = to_arrays(table)
@@ -206,19 +222,26 @@ class HeadCTDataModule(LightningDataModule):
 
     def _build_index(self) -> pd.DataFrame:
         index_dir = Path(self.index_dir) if self.index_dir else None
-        index = build_index(self.root, index_dir=index_dir)
+        index = build_index(self.root, index_dir=index_dir, pseudonyms=self.pseudonyms)
         if len(index.refused):
             codes = index.refused["code"].value_counts()
             log.warning("%d files refused: %s", len(index.refused), codes.to_dict())
         return index.table
 
-    def _split(self, table: pd.DataFrame) -> pd.Series[str]:
+    def _find_twins(self, table: pd.DataFrame) -> pd.Series[int]:
+        folder = Path(self.index_dir) if self.index_dir else locate_index(self.root)
+        twins = pd.Series(find_identical(self.root, table, folder), table.index)
+        if count := int((twins >= 0).sum()):
+            log.warning("%d slices have the pixels of a slice of another patient", count)
+        return twins
+
+    def _split(self, table: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
         if self.split not in SPLITS:
-            parts = read_split(Path(self.split), table)
-            check_split(table, parts)
-            return parts
+            return read_split(Path(self.split), table)
+        if twins is not None:
+            table = table.assign(PatientID=join_patients(table, twins))
         split = split_slices if self.leaks else split_patients
-        parts = split(
+        return split(
             table,
             seed=self.seed,
             val_fraction=self.val_fraction,
@@ -226,9 +249,6 @@ class HeadCTDataModule(LightningDataModule):
             fold=self.fold,
             folds=self.folds,
         )
-        if not self.leaks:
-            check_split(table, parts)
-        return parts
 
     def _check(self, table: pd.DataFrame) -> None:
         """Refuses a table that cannot be trained on, and warns of what its figures will lack."""

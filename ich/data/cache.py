@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,16 +27,16 @@ from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader
 from ich.dicom.refusal import Refusal
-from ich.files import replacing
+from ich.files import for_owner_alone, replacing
 from ich.schema import InputSpec, ReadError, UserError
 from ich.tables import write_table
 
 log = logging.getLogger(__name__)
 
 PIXELS, SLICES, STATE, LOCK = "hu.npy", "slices.parquet", "cache.json", ".lock"
-"""Files of a cache: (slices, size, size) int16 HU; path, size and time of each slice's file; the rest."""
+"""Files of a cache: (slices, size, size) int16 HU; what tells each slice's file from others; the rest."""
 
-_VERSION = 1  # raised when the HU of a slice change
+_VERSION = 2  # raised when the HU of a slice or the files change
 _BATCH = 64  # slices that are read at a time
 _INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
 _STAMP = ["path", "file_size", "mtime_ns"]
@@ -44,8 +47,9 @@ class Manifest(NamedTuple):
 
     size: int  # pixels
     done: int  # slices that are written
-    unread: dict[int, tuple[str, str]]  # code and detail by row, of slices that could not be read
-    slices: pd.DataFrame  # path, file_size, mtime_ns
+    unread: dict[int, str]  # code by row, of slices that could not be read
+    key: str  # in hexadecimal, of the hash that stands for a path: no two caches have the same hashes
+    slices: pd.DataFrame  # hash of the path, file_size, mtime_ns
 
 
 def build_cache(
@@ -53,8 +57,8 @@ def build_cache(
 ) -> None:
     """Writes the slices of a data set, resized, unless they are there; what was stopped goes on.
 
-    The folder is readable by its owner alone, as it holds images of patients. A run that finds another at it
-    waits.
+    The folder is readable by its owner alone, as it holds images of patients. It names neither them nor
+    files: a slice is its row, and its file a keyed hash of the path. A run that finds another at it waits.
 
     Args:
         folder: Of the cache.
@@ -73,10 +77,10 @@ def build_cache(
         if (manifest := _read_manifest(folder)) is not None and manifest.done == len(manifest.slices):
             locate_slices(folder, manifest, table, size)
             return
-        with _lock(folder):
+        with for_owner_alone(), _lock(folder):
             manifest = _read_manifest(folder) or _begin(folder, table, size)
             locate_slices(folder, manifest, table, size)
-            if not manifest.slices["path"].equals(table["path"]):
+            if not np.array_equal(manifest.slices["path"], _hash_paths(table, manifest.key)):
                 raise UserError(
                     f"data.cache={folder} was begun for {len(manifest.slices)} other slices and is not "
                     "complete; remove it to have it made anew"
@@ -116,10 +120,11 @@ def _begin(folder: Path, table: pd.DataFrame, size: int) -> Manifest:
             f"data.cache={folder} needs {needed / 1e9:.1f} GB for {len(table)} slices of {size} px, and "
             f"{free / 1e9:.1f} GB are free; make room, or name another disk"
         )
-    slices = table[_STAMP].reset_index(drop=True)
+    key = secrets.token_hex(16)
+    slices = table[_STAMP].assign(path=_hash_paths(table, key)).reset_index(drop=True)
     write_table(slices, folder / SLICES)
     np.lib.format.open_memmap(folder / PIXELS, "w+", np.dtype("<i2"), (len(table), size, size)).flush()
-    manifest = Manifest(size, 0, {}, slices)
+    manifest = Manifest(size, 0, {}, key, slices)
     _write_manifest(folder, manifest)
     return manifest
 
@@ -150,7 +155,7 @@ def _fill(folder: Path, manifest: Manifest, dataset: SliceDataset, workers: int)
                 for row, error in batch["unread"]:
                     if error.code == Refusal.UNREADABLE:
                         raise error
-                    unread[row] = (str(error.code), error.detail)
+                    unread[row] = str(error.code)
                 for row, hu in zip(batch.get("row", ()), batch.get("hu", ()), strict=True):
                     file.seek(offset + int(row) * hu.nbytes)
                     file.write(hu.numpy().data)
@@ -183,7 +188,8 @@ def locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: i
             f"data.cache={folder} holds slices of {manifest.size} px and input.size={size}; name another "
             "folder"
         )
-    place: NDArray[np.int64] = pd.Index(manifest.slices["path"]).get_indexer(pd.Index(table["path"]))
+    paths = pd.Index(_hash_paths(table, manifest.key))
+    place: NDArray[np.int64] = pd.Index(manifest.slices["path"]).get_indexer(paths)
     lacking = place < 0
     if lacking.all():
         raise UserError(f"data.cache={folder} is of another data set; name another folder")
@@ -194,12 +200,20 @@ def locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: i
         (lacking, "it was made of a part of the data (data.limit_slices), or files were added since"),
     ):
         if wrong.any():
+            lacks = f"does not hold {int(wrong.sum())} of {len(table)} slices as they are now"
+            remedy = f"{what}. Remove it to have it made anew, or name another folder"
+            example = table["path"].iloc[int(np.argmax(wrong))]
             raise UserError(
-                f"data.cache={folder} does not hold {int(wrong.sum())} of {len(table)} slices as they are "
-                f"now, {table['path'].iloc[int(np.argmax(wrong))]} for one: {what}. Remove it to have it "
-                "made anew, or name another folder"
+                f"data.cache={folder} {lacks}, {example} for one: {remedy}",
+                kept=f"data.cache {lacks}: {remedy}",
             )
     return place
+
+
+def _hash_paths(table: pd.DataFrame, key: str) -> NDArray[np.int64]:
+    """(rows,) 64 bits of BLAKE2b; two of a million paths fall together once in 40 million data sets."""
+    keyed = partial(hashlib.blake2b, digest_size=8, key=bytes.fromhex(key))
+    return np.frombuffer(b"".join(keyed(os.fsencode(path)).digest() for path in table["path"]), np.int64)
 
 
 def _find_pixels(folder: Path, manifest: Manifest) -> int:
@@ -241,10 +255,7 @@ class CacheReader:
         if manifest is None or manifest.done < len(manifest.slices):
             raise UserError(f"data.cache={folder} is not complete; call prepare_data() first")
         self._place = locate_slices(folder, manifest, table, size)  # (rows,)
-        self._unread = {
-            row: ReadError(code, root / manifest.slices["path"][row], detail)
-            for row, (code, detail) in manifest.unread.items()
-        }
+        self._unread, self._root, self._paths = manifest.unread, root, table["path"]
         self._pixels = os.fsencode(folder / PIXELS)
         self._offset = _find_pixels(folder, manifest)
 
@@ -261,7 +272,8 @@ class CacheReader:
         """
         place = int(self._place[row])
         if place in self._unread:
-            raise self._unread[place]
+            path = self._root / self._paths.iloc[row]
+            raise ReadError(self._unread[place], path, "it could not be read when the cache was made")
         try:
             file = os.open(self._pixels, os.O_RDONLY | os.O_CLOEXEC)
             try:
@@ -299,12 +311,13 @@ def _read_manifest(folder: Path) -> Manifest | None:
 def _parse_state(state: dict[str, Any], slices: pd.DataFrame) -> Manifest:
     """Raises ``ValueError``, ``TypeError`` or ``LookupError`` for what no cache says."""
     size, done = state["size"], state["done"]
-    unread = {int(row): (str(code), str(detail)) for row, code, detail in state["unread"]}
+    unread = {int(row): str(code) for row, code in state["unread"]}
+    bytes.fromhex(state["key"])
     if type(size) is not int or type(done) is not int or not 0 <= done <= len(slices):
         raise ValueError(f"{STATE} says size {size!r} and done {done!r} of {len(slices)}")
     if not slices["path"].is_unique or not all(0 <= row < done for row in unread):
         raise ValueError(f"{SLICES} and {STATE} do not fit together")
-    return Manifest(size, done, unread, slices)
+    return Manifest(size, done, unread, state["key"], slices)
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -312,7 +325,8 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
         "version": _VERSION,
         "size": manifest.size,
         "done": manifest.done,
-        "unread": [[row, code, detail] for row, (code, detail) in manifest.unread.items()],
+        "unread": [[row, code] for row, code in manifest.unread.items()],
+        "key": manifest.key,
     }
     with replacing(folder / STATE) as partial:
         partial.write_text(json.dumps(state), encoding="utf-8")

@@ -237,7 +237,11 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def _read(self, out: NDArray[np.int16], row: int) -> None:
         """Reads a slice and its neighbours into ``out``, (D, S, S)."""
         for slot, neighbour in zip(out, self._neighbourhood(row), strict=True):
-            self.reader.read(neighbour, slot)
+            try:
+                self.reader.read(neighbour, slot)
+            except ReadError as error:
+                error.row = neighbour
+                raise
             self.read += 1
 
     def _augment(self, slots: NDArray[np.int16], items: Sequence[Item]) -> dict[str, Any]:

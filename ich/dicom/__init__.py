@@ -1,8 +1,9 @@
 """One DICOM file: its header, and its stored pixels as Hounsfield units.
 
-``elements`` walks the data set, ``kind`` makes out what slice it is, ``frames`` decodes its pixels and
-``rescale`` takes them to HU; ``direct`` reads those of an uncompressed slice where the index says that they
-lie. Why a file is no slice stands in ``refusal``.
+``elements`` walks the data set, ``kind`` makes out what slice it is, ``frames`` reads its pixels with
+``codecs``, compressed ones in another process (``decoding``), and ``rescale`` takes them to HU; ``direct``
+reads those of an uncompressed slice where the index says that they lie. Why a file is no slice stands in
+``refusal``.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 import numpy as np
 from pydicom import uid
 
+from ich.dicom.codecs import DECODERS, ENCAPSULATED, describe_uid
 from ich.dicom.elements import (
     HEAD,
     PIXEL_DATA,
@@ -29,20 +31,16 @@ from ich.dicom.elements import (
     read_values,
     skim,
 )
-from ich.dicom.frames import (
-    DECODERS,
-    ENCAPSULATED,
-    check_length,
-    describe_syntax,
-    read_stored,
-)
+from ich.dicom.frames import check_length, find_fragments, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import to_hu
-from ich.schema import ReadError
+from ich.schema import ReadError, UserError
 
 MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
-MAX_INFLATED = 1 << 26  # of a deflated data set: twice the largest slice
+MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header
+_PIECE = 1 << 20  # bytes that are inflated at a time
+_BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
 UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
 
 # Plain texts, as a UID of pydicom takes several times as long to compare.
@@ -141,6 +139,40 @@ def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
     return _read(os.fspath(path), _decode)
 
 
+def read_blocks(path: str | os.PathLike[str]) -> bytes:
+    """Reads some blocks at fixed places of the pixels, as they lie in the file: a few KiB of a slice.
+
+    Returns:
+        The bytes that the pixels take, as a number of eight bytes, and ``_BLOCKS`` blocks spread over them,
+        or all of them where they are fewer. Of a compressed slice, of its fragments one after the other.
+
+    Raises:
+        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+    """
+    return _read(os.fspath(path), _read_blocks)
+
+
+def _read_blocks(file: int, size: int) -> bytes:
+    header, kind, _, offset, stream = _read_slice(file, size)
+    stream = stream or _open(file, size)
+    stream.file.seek(offset)
+    pieces = [(offset, kind.pixel_format.size)]
+    if header.TransferSyntaxUID in ENCAPSULATED:
+        pieces = find_fragments(stream)
+    total = sum(length for _, length in pieces)
+    blocks = [total.to_bytes(8, "little")]
+    starts = [max(0, total * (n + 1) // (_BLOCKS + 1) - _BLOCK // 2) for n in range(_BLOCKS)]
+    begin = 0  # of a piece, among all
+    for place, length in pieces:
+        for start in starts:
+            first, last = max(start, begin), min(start + _BLOCK, begin + length)
+            if first < last:
+                stream.file.seek(place + first - begin)
+                blocks.append(stream.take(last - first))
+        begin += length
+    return b"".join(blocks)
+
+
 def _read(path: str, use: Callable[[int, int], _Result]) -> _Result:
     """Hands a file's descriptor and size to ``use``; what goes wrong meanwhile becomes a ``ReadError``."""
     try:
@@ -157,7 +189,7 @@ def _read(path: str, use: Callable[[int, int], _Result]) -> _Result:
         raise ReadError(Refusal.TRUNCATED, path, str(error)) from error
     except OSError as error:
         raise ReadError(Refusal.UNREADABLE, path, error.strerror or str(error)) from error
-    except (MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+    except (UserError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
         # pydicom and the codecs raise whatever they come upon (one in Rust panics, which is no Exception),
@@ -212,7 +244,7 @@ def _read_slice(file: int, size: int) -> _Slice:
     if syntax in ENCAPSULATED and not DECODERS[syntax].is_available:
         raise RefusedError(
             Refusal.UNSUPPORTED_SYNTAX,
-            f"no codec for {describe_syntax(syntax)} is installed: pip install 'ich[codecs]'",
+            f"no codec for {describe_uid(syntax)} is installed: pip install 'ich[codecs]'",
         )
     check_length(pixels, size - offset, syntax, kind.pixel_format)
     direct = syntax in _PLAIN and kind.pixel_format.bits_allocated == 16
@@ -227,7 +259,7 @@ def _walk(stream: Stream) -> tuple[str, Values, Element, Stream]:
     if not syntax:
         raise RefusedError(Refusal.NOT_DICOM, "lacks TransferSyntaxUID in its file meta information")
     if syntax not in DECODERS:
-        raise RefusedError(Refusal.UNSUPPORTED_SYNTAX, f"no codec is known for {describe_syntax(syntax)}")
+        raise RefusedError(Refusal.UNSUPPORTED_SYNTAX, f"no codec is known for {describe_uid(syntax)}")
     if syntax == uid.DeflatedExplicitVRLittleEndian:
         stream = _inflate(stream.file)
     stream.order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
@@ -239,13 +271,16 @@ def _walk(stream: Stream) -> tuple[str, Values, Element, Stream]:
 
 def _inflate(file: BinaryIO) -> Stream:
     """Inflates the data set after the file meta information (PS3.5 A.5), up to a bound."""
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    data = inflater.decompress(file.read(), MAX_INFLATED)
-    if not inflater.eof:
-        if len(data) == MAX_INFLATED:
+    inflater, inflated, left = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO(), MAX_INFLATED
+    while not inflater.eof:
+        # What is left of a piece is handed over again, so that memory is a piece's and what came of it.
+        if not (piece := inflater.unconsumed_tail or file.read(_PIECE)):
+            raise EOFError("ends within its deflated data set")
+        left -= inflated.write(inflater.decompress(piece, _PIECE))
+        if left < 0:
             raise RefusedError(Refusal.TOO_LARGE, f"inflates to more than {MAX_INFLATED} bytes")
-        raise EOFError("ends within its deflated data set")
-    return Stream(io.BytesIO(data), len(data))
+    inflated.seek(0)
+    return Stream(inflated, MAX_INFLATED - left)
 
 
 def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> Header:

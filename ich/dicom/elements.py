@@ -19,8 +19,9 @@ from pydicom import uid
 from pydicom.charset import python_encoding
 
 HEAD = 4096  # bytes at the start of a file; the header of a slice is mostly shorter
-MAX_ELEMENTS = 100_000  # before the pixels, nested ones included: hundreds are usual
-MAX_VALUE = 1 << 16  # bytes of a value that is read, all of which are short
+MAX_ELEMENTS = 50_000  # before the pixels, nested ones included: hundreds are usual
+MAX_DEPTH = 32  # of sequences in sequences: a few are usual
+MAX_VALUE = 1 << 10  # bytes of a value that is read, all of which are short; many are cached
 UNDEFINED = 0xFFFFFFFF  # the length of what ends at a delimiter
 
 _TRANSFER_SYNTAX = 0x00020010
@@ -39,6 +40,7 @@ class Tag(IntEnum):
     """The elements that are read, under their keywords (PS3.6)."""
 
     SpecificCharacterSet = 0x00080005
+    SOPClassUID = 0x00080016
     SOPInstanceUID = 0x00080018
     Modality = 0x00080060
     PatientID = 0x00100020
@@ -69,6 +71,7 @@ class Tag(IntEnum):
 
 
 _TAGS = frozenset(map(int, Tag))
+_SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # of which only presence matters
 
 
 def _swap(tag: int) -> int:
@@ -132,8 +135,10 @@ class Stream:
             raise ValueError(f"{_name(tag)} has the value representation {vr!r}")
         return Element(tag, vr, int.from_bytes(start[6:], order))
 
-    def skip(self, element: Element, explicit: bool) -> None:
-        """Skips a value, a sequence of undefined length item by item."""
+    def skip(self, element: Element, explicit: bool, depth: int = 0) -> None:
+        """Skips a value, a sequence of undefined length item by item, ``depth`` sequences down."""
+        if depth > MAX_DEPTH:
+            raise ValueError(f"has sequences more than {MAX_DEPTH} deep")
         if element.length != UNDEFINED:
             if self.file.tell() + element.length > self.size:
                 raise self._cut()
@@ -143,10 +148,10 @@ class Stream:
         explicit = explicit and element.vr != b"UN"
         for item in self.items():
             if item.length != UNDEFINED:
-                self.skip(item, explicit)
+                self.skip(item, explicit, depth + 1)
                 continue
             while (nested := self.next(explicit)) is not None and nested.tag != _ITEM_END:
-                self.skip(nested, explicit)
+                self.skip(nested, explicit, depth + 1)
 
     def items(self) -> Iterator[Element]:
         """Yields the items of a sequence or of encapsulated pixels up to its end (PS3.5 7.5, A.4)."""
@@ -229,7 +234,9 @@ def skim(head: bytes) -> Skimmed | None:
             if (end := offset + length) > size:
                 return None
             if (known := find_tag(tag)) is not None:
-                raw[known] = head[offset:end]
+                if length > MAX_VALUE:
+                    return None
+                raw[known] = b"" if known in _SEQUENCES else head[offset:end]
             offset = end
     except struct.error:
         return None
@@ -284,13 +291,17 @@ def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]
     """
     values = Values(stream.order)
     while (element := stream.next(explicit)) is not None and element.tag < _PIXELS:
-        if element.tag not in _TAGS:
+        if element.tag in _SEQUENCES:
+            stream.skip(element, explicit)
+            values.raw[element.tag] = b""
+        elif element.tag not in _TAGS:
             stream.skip(element, explicit)
         elif element.length <= MAX_VALUE:
             values.raw[element.tag] = stream.take(element.length)
         else:
-            stream.skip(element, explicit)
-            values.raw[element.tag] = b""  # of a sequence only its presence matters
+            raise ValueError(
+                f"{Tag(element.tag).name} has {element.length} bytes, expected at most {MAX_VALUE}"
+            )
     return values, element
 
 

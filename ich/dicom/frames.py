@@ -1,64 +1,22 @@
 """Pixel Data to stored values, native or compressed.
 
-Damage is an ``EOFError`` where bytes are missing, and else whatever the codec raises.
+Damage is an ``EOFError`` where bytes are missing, a ``RefusedError`` where a codec fails, and else whatever
+pydicom raises.
 """
 
 from __future__ import annotations
 
-import logging
 import struct
-from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from pydicom import config, uid
+from pydicom import uid
 from pydicom.encaps import encapsulate
-from pydicom.pixels.decoders.base import Decoder, get_decoder
 
+from ich.dicom.codecs import ENCAPSULATED, PixelFormat, decode, describe_uid
+from ich.dicom.decoding import decode_apart
 from ich.dicom.elements import UNDEFINED, Element, Stream
 
-# pydicom logs a traceback for each codec that fails on a frame; what failed is in the error it raises.
-logging.getLogger("pydicom.pixels.decoders.base").setLevel(logging.CRITICAL)
-
-
-def _find_decoders() -> dict[str, Decoder]:
-    decoders = {}
-    for syntax in uid.AllTransferSyntaxes:
-        with suppress(NotImplementedError):
-            decoders[str(syntax)] = get_decoder(syntax)
-    return decoders
-
-
-DECODERS = _find_decoders()
-"""pydicom's decoders by transfer syntax; ``is_available`` says whether a codec is installed."""
-
-
-ENCAPSULATED = frozenset(syntax for syntax, decoder in DECODERS.items() if decoder.is_encapsulated)
-"""Transfer syntaxes whose pixels are compressed, each frame apart."""
-
-
-@dataclass(frozen=True)
-class PixelFormat:
-    """The Image Pixel module (PS3.3 C.7.6.3) of one grey frame."""
-
-    rows: int
-    columns: int
-    bits_allocated: int
-    bits_stored: int
-    pixel_representation: int
-    photometric_interpretation: str
-
-    @property
-    def size(self) -> int:
-        """Bytes of the frame, uncompressed."""
-        return self.rows * self.columns * self.bits_allocated // 8
-
-
-def describe_syntax(syntax: str) -> str:
-    """Returns the name of a transfer syntax, where it has one, and its UID."""
-    name = uid.UID(syntax, config.IGNORE).name
-    return syntax if name == syntax else f"{name} ({syntax})"
+_SLACK = 1 << 16  # bytes of a compressed frame beyond twice its pixels, for the headers of small ones
 
 
 def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFormat) -> None:
@@ -76,7 +34,7 @@ def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFor
     """
     length, expected = pixels.length, pixel_format.size
     if (syntax in ENCAPSULATED) != (length == UNDEFINED):
-        raise ValueError(f"Pixel Data are not encoded as {describe_syntax(syntax)} says")
+        raise ValueError(f"Pixel Data are not encoded as {describe_uid(syntax)} says")
     if length == UNDEFINED:
         return
     present = min(length, left)
@@ -89,35 +47,49 @@ def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFor
 def read_stored(pixels: Element, stream: Stream, syntax: str, pixel_format: PixelFormat) -> np.ndarray:
     """Reads stored values, from a stream that stands at the value of Pixel Data.
 
-    Bits beyond BitsStored are cleared or hold the sign (PS3.5 8.1.1), and the sign is that of
-    PixelRepresentation, whatever a JPEG stream says of it.
+    Compressed ones are decoded in another process, which their codec may bring down.
 
     Returns:
-        (rows, columns) array of 8 or 16 bits, signed as PixelRepresentation says.
+        (rows, columns) array as ``codecs.decode`` gives it.
     """
-    decoder = DECODERS[syntax]
-    if syntax in ENCAPSULATED:
-        frame = _read_frame(stream)
-        if syntax != uid.RLELossless:
-            _check_codestream(frame, pixel_format)
-        data = encapsulate([frame], has_bot=False)
-    else:
-        data = stream.take(pixels.length)
-    # Options in the place of a data set, and unvalidated: what pydicom would warn of is refused by now.
-    options: dict[str, Any] = vars(pixel_format) | {
-        "samples_per_pixel": 1,
-        "number_of_frames": 1,
-        "pixel_keyword": "PixelData",
-        "pixel_vr": pixels.vr.decode() or "OW",  # implicit VR is always OW (PS3.5 A.1)
-    }
-    stored, _ = decoder.as_array(data, index=0, validate=False, raw=True, **options)
-    return stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    vr = pixels.vr.decode() or "OW"  # implicit VR is always OW (PS3.5 A.1)
+    if syntax not in ENCAPSULATED:
+        return decode(stream.take(pixels.length), syntax, vr, pixel_format)
+    frame = _read_frame(stream, 2 * pixel_format.size + _SLACK)
+    if syntax != uid.RLELossless:
+        _check_codestream(frame, pixel_format)
+    return decode_apart(encapsulate([frame], has_bot=False), syntax, vr, pixel_format)
 
 
-def _read_frame(stream: Stream) -> bytes:
-    """Joins the fragments of the only frame (PS3.5 A.4); the first item is the offset table."""
-    fragments = [stream.take(item.length) for item in stream.items()]
-    return b"".join(fragments[1:])
+def find_fragments(stream: Stream) -> list[tuple[int, int]]:
+    """Finds the fragments of the only frame (PS3.5 A.4): where each lies, and its length, in bytes.
+
+    The first item is the offset table and none of them.
+
+    Raises:
+        EOFError: If the file ends before they do.
+        ValueError: If one of them has no length.
+    """
+    found = []
+    for item in stream.items():
+        if item.length == UNDEFINED:
+            raise ValueError("has a fragment of undefined length")
+        found.append((stream.file.tell(), item.length))
+        stream.skip(item, explicit=False)
+    return found[1:]
+
+
+def _read_frame(stream: Stream, limit: int) -> bytes:
+    """Joins the fragments of the only frame; refuses unread what no codec makes of its pixels."""
+    fragments = find_fragments(stream)
+    size = sum(length for _, length in fragments)
+    if size > limit:
+        raise ValueError(f"has {size} bytes of compressed pixels, expected at most {limit}")
+    frame = bytearray()
+    for offset, length in fragments:
+        stream.file.seek(offset)
+        frame += stream.take(length)
+    return bytes(frame)
 
 
 def _check_codestream(frame: bytes, pixel_format: PixelFormat) -> None:

@@ -6,13 +6,19 @@ import math
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+from pydicom import uid
+
+from ich.dicom.codecs import PixelFormat, describe_uid
 from ich.dicom.elements import Tag, Values
-from ich.dicom.frames import PixelFormat
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import Rescale
 
 MAX_SIDE = 4096  # pixels; CT is 512, at times 1024 or 2048
 MAX_SLOPE, MAX_INTERCEPT = 1e4, 1e6  # HU; beyond these nothing of CT is left
+
+_CT_IMAGE = str.__str__(
+    uid.CTImageStorage
+)  # plain, as a UID of pydicom takes several times as long to compare
 
 
 class Kind(NamedTuple):
@@ -27,6 +33,7 @@ class Kind(NamedTuple):
 
 KIND_TAGS = (
     Tag.SpecificCharacterSet,
+    Tag.SOPClassUID,
     Tag.Modality,
     Tag.ImageOrientationPatient,
     Tag.SamplesPerPixel,
@@ -73,6 +80,10 @@ def _check_image(values: Values) -> None:
         raise RefusedError(Refusal.MULTI_FRAME, f"NumberOfFrames is {frames}, expected 1")
     if Tag.SharedFunctionalGroupsSequence in values.raw:
         raise RefusedError(Refusal.MULTI_FRAME, "is Enhanced CT, expected a slice a file")
+    if (sop_class := values.text(Tag.SOPClassUID)) not in ("", _CT_IMAGE):
+        raise RefusedError(
+            Refusal.NOT_CT, f"SOPClassUID is {describe_uid(sop_class)}, expected CT Image Storage or none"
+        )
     samples, photometric = values.short(Tag.SamplesPerPixel), values.text(Tag.PhotometricInterpretation)
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise RefusedError(

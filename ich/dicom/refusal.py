@@ -14,7 +14,7 @@ class Refusal(StrEnum):
     NOT_DICOM = "not_dicom"  # no DICOM file meta information (PS3.10 7.1)
     CORRUPT = "corrupt"  # not to be parsed or decoded, or contradicts itself
     TRUNCATED = "truncated"  # ends before its last element or pixel
-    TOO_LARGE = "too_large"  # larger than any CT slice, perhaps only when inflated
+    TOO_LARGE = "too_large"  # larger than any CT slice, perhaps only when inflated or decoded
     NO_PIXELS = "no_pixels"  # no Pixel Data
     NOT_CT = "not_ct"  # Modality is not CT
     COLOUR = "colour"  # several samples a pixel, or a palette
@@ -22,6 +22,8 @@ class Refusal(StrEnum):
     PIXEL_FORMAT = "pixel_format"  # bit fields that no CT slice has
     NO_RESCALE = "no_rescale"  # no slope and intercept that lead to HU
     NO_UID = "no_uid"  # lacks the UID of the instance, series or study
+    CRASHED = "crashed"  # ends the process that decodes it
+    TIMEOUT = "timeout"  # takes far longer to decode than any slice
     UNSUPPORTED_SYNTAX = "unsupported_syntax"  # no codec for its transfer syntax is installed
 
 

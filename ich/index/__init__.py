@@ -1,7 +1,7 @@
 """A folder of DICOM slices to a table, the labels of a CSV file, and the two joined.
 
-``files`` finds the files and reads their headers, ``cache`` keeps what was read, ``labels`` knows the two
-forms of a label file.
+``files`` finds the files and reads their headers, ``pseudonyms`` hides whose they are, ``cache`` keeps what
+was read, ``labels`` knows the two forms of a label file.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from ich.index.cache import REFUSED_DTYPES, Index, Unfinished, make_index, read_cache, write_cache
 from ich.index.files import STAMP, list_files, read_headers
 from ich.index.labels import LABEL_KEYS, find_key, melt, parse_values, read_csv, split_ids
+from ich.index.pseudonyms import find_key as find_pseudonym_key
+from ich.index.pseudonyms import hide_patients
 from ich.schema import LABELS, SUBTYPES, UserError
 
 DUPLICATE_UID = "duplicate_uid"
@@ -43,7 +45,12 @@ class JoinCounts(NamedTuple):
 
 
 def build_index(
-    root: Path, *, index_dir: Path | None = None, workers: int | None = None, progress: bool = True
+    root: Path,
+    *,
+    index_dir: Path | None = None,
+    pseudonyms: bool = False,
+    workers: int | None = None,
+    progress: bool = True,
 ) -> Index:
     """Reads the headers of every slice below a folder, in any layout.
 
@@ -55,6 +62,8 @@ def build_index(
     Args:
         root: The folder.
         index_dir: Where the index is kept; by default ``locate_index(root)``.
+        pseudonyms: Keep a keyed hash of PatientID in its place. An index that has pseudonyms keeps them,
+            asked for or not.
         workers: Processes that read; by default one a core if reading takes long, and else this one. They
             import the main script, which therefore has to start its work under
             ``if __name__ == "__main__":``.
@@ -70,17 +79,20 @@ def build_index(
     if files.empty and not closed:
         raise UserError(f"data.root={root} holds no DICOM file; expected e.g. {root}/stage_2_train/ID_*.dcm")
     folder = locate_index(root) if index_dir is None else index_dir
-    cached = read_cache(folder)
+    key = find_pseudonym_key(folder, make=pseudonyms)
+    hidden = key is not None
+    cached = read_cache(folder, pseudonyms=hidden)
     kept, changed = _take_current(cached, files)
     if len(kept.table) < len(cached.table):  # a file that went may have been the first of a pair
         lasting = cached.refused["code"] != DUPLICATE_UID
         kept, changed = _take_current(cached._replace(refused=cached.refused[lasting]), files)
-    unfinished = Unfinished(folder)
+    unfinished = Unfinished(folder, pseudonyms=hidden)
     if changed.empty and not closed and all(len(k) == len(c) for k, c in zip(kept, cached, strict=True)):
         unfinished.remove()  # of a run that was interrupted while another came to the end
         return cached
     earlier, changed = _take_current(unfinished.read(), changed)
-    fresh = unfinished.collect(read_headers(root, changed, workers, progress))
+    rows = read_headers(root, changed, workers, progress)
+    fresh = unfinished.collect(rows if key is None else hide_patients(rows, key))
     index = _merge(kept, earlier, *fresh, make_index([], closed))
     if index.table.empty:
         codes = ", ".join(f"{code} {count}" for code, count in index.refused["code"].value_counts().items())
@@ -89,7 +101,7 @@ def build_index(
             f"data.root={root} holds no CT slice that can be read; refused: {codes}; "
             f"for one, {first['path']}: {first['detail']}"
         )
-    write_cache(index, folder)
+    write_cache(index, folder, pseudonyms=hidden)
     unfinished.remove()
     return index
 

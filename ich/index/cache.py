@@ -15,11 +15,11 @@ import pandas as pd
 
 from ich.dicom.refusal import Refusal
 from ich.schema import UserError
-from ich.tables import INDEX_DTYPES, read_index, write_table
+from ich.tables import INDEX_DTYPES, read_index, restore_texts, write_table
 
 REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
 
-_VERSION = 2  # raised when what a header yields changes
+_VERSION = 3  # raised when what a header yields changes
 # What these say may change while the file does not: a codec is installed, a permission given.
 _PASSING = [Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX]
 _PREFIX = "unfinished-"  # of the folders of what was read before an index is whole
@@ -55,30 +55,60 @@ def _make_table(rows: list[Row], dtypes: dict[str, str]) -> pd.DataFrame:
     )
 
 
-def read_cache(folder: Path) -> Index:
-    """Reads the index that is kept in a folder; an empty one if there is none, or a broken one."""
+def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
+    """Reads the index that is kept in a folder.
+
+    Args:
+        folder: Of the index.
+        pseudonyms: Whether they have to stand in the place of PatientIDs.
+
+    Returns:
+        The index; an empty one if there is none, or a broken one, or one of which patients are not yet
+        hidden.
+
+    Raises:
+        UserError: If patients are hidden whose key is gone.
+    """
     try:
         table = read_index(folder / "index.parquet")
-        refused = pd.read_csv(folder / "refused.csv", dtype=REFUSED_DTYPES, keep_default_na=False)
+        refused = restore_texts(
+            pd.read_csv(folder / "refused.csv", dtype=REFUSED_DTYPES, keep_default_na=False)
+        )
         fits = table.attrs.pop("version", None) == _VERSION and list(refused) == list(REFUSED_DTYPES)
+        hidden = table.attrs.pop("pseudonyms", False)
     except (UserError, OSError, ValueError):
         fits = False
-    if not fits:
+    if fits and hidden and not pseudonyms:
+        raise UserError(
+            f"the index in {folder} holds pseudonyms, and their key is gone; remove the folder to have it "
+            "made anew"
+        )
+    if not fits or hidden != pseudonyms:
         return make_index([], [])
     return Index(table[list(INDEX_DTYPES)], refused[~refused["code"].isin(_PASSING)])
 
 
-def write_cache(index: Index, folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Makes a folder and those above it, closed to others, as mkdir's own parents would not be."""
+    for made in (*reversed(folder.parents), folder):
+        made.mkdir(mode=0o700, exist_ok=True)
+
+
+def write_cache(index: Index, folder: Path, *, pseudonyms: bool) -> None:
     """Keeps an index in a folder, each file whole or not at all, readable by its owner alone.
+
+    Args:
+        index: To be kept.
+        folder: Made where it does not exist.
+        pseudonyms: Whether they stand in the place of PatientIDs.
 
     Raises:
         UserError: If it cannot be written.
     """
     table = index.table.copy(deep=False)
-    table.attrs["version"] = _VERSION
+    table.attrs |= {"version": _VERSION, "pseudonyms": pseudonyms}
     try:
-        for made in (*reversed(folder.parents), folder):  # mkdir's own parents would be open to others
-            made.mkdir(mode=0o700, exist_ok=True)
+        make_folder(folder)
         # A folder of its own, closed to others: runs that start together do not meet in it.
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as closed:
             for name, content in (("refused.csv", index.refused), ("index.parquet", table)):
@@ -99,15 +129,18 @@ class Unfinished:
 
     Args:
         folder: Of the index.
+        pseudonyms: Whether they stand in the place of PatientIDs.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, pseudonyms: bool) -> None:
         self._folder = folder
+        self._pseudonyms = pseudonyms
         self._parts = sorted(folder.glob(f"{_PREFIX}*"))
 
     def read(self) -> Index:
         """Reads what interrupted runs have left; a file may be in it more than once."""
-        tables, refusals = zip(make_index([], []), *map(read_cache, self._parts), strict=True)
+        parts = (read_cache(part, pseudonyms=self._pseudonyms) for part in self._parts)
+        tables, refusals = zip(make_index([], []), *parts, strict=True)
         return Index(pd.concat(tables, ignore_index=True), pd.concat(refusals, ignore_index=True))
 
     def collect(self, chunks: Iterable[Rows]) -> list[Index]:
@@ -140,4 +173,4 @@ class Unfinished:
 
     def _write(self, index: Index) -> None:
         self._parts.append(self._folder / f"{_PREFIX}{uuid.uuid4().hex}")
-        write_cache(index, self._parts[-1])
+        write_cache(index, self._parts[-1], pseudonyms=self._pseudonyms)

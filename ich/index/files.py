@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
 
 import pandas as pd
-from rich.console import Console
 from rich.progress import (
     MofNCompleteColumn,
     Progress,
-    ProgressColumn,
     SpinnerColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -27,6 +24,7 @@ from rich.progress import (
 from ich.dicom import read_header
 from ich.dicom.refusal import Refusal
 from ich.index.cache import Row, Rows
+from ich.progress import make_bar
 from ich.schema import ReadError, UserError
 
 STAMP = ["path", "file_size", "mtime_ns"]
@@ -70,7 +68,7 @@ def list_files(root: Path, progress: bool) -> tuple[pd.DataFrame, list[Row]]:
     closed: list[Row] = []
     paths, sizes, times = list[str](), list[int](), list[int]()
     columns = (SpinnerColumn(), TextColumn("Listing files: {task.completed:.0f}"), TimeElapsedColumn())
-    with _make_bar(columns, progress) as bar:
+    with make_bar(columns, progress) as bar:
         task, start = bar.add_task("", total=None, visible=False), time.monotonic()
         for path, size, changed in _walk(root, closed):
             paths.append(path)
@@ -140,7 +138,7 @@ def read_headers(root: Path, files: pd.DataFrame, workers: int | None, progress:
     stamps = sorted(zip(*(files[column].tolist() for column in STAMP), strict=True))
     chunks = deque(stamps[i : i + _CHUNK] for i in range(0, len(stamps), _CHUNK))
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with _make_bar(columns, progress and len(stamps) > _QUIET) as bar:
+    with make_bar(columns, progress and len(stamps) > _QUIET) as bar:
         task = bar.add_task("Reading headers", total=len(stamps))
         start, pace = time.monotonic(), 0.0
         while chunks and (workers == 1 or (not workers and pace * len(chunks) < _PATIENCE)):
@@ -151,11 +149,6 @@ def read_headers(root: Path, files: pd.DataFrame, workers: int | None, progress:
         for rows in _read_in_processes(root, chunks, workers):
             yield rows
             bar.advance(task, sum(map(len, rows)))
-
-
-def _make_bar(columns: Iterable[ProgressColumn], shown: bool) -> Progress:
-    shown = shown and sys.stderr.isatty()
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
 
 
 def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | None) -> Iterator[Rows]:

@@ -33,11 +33,14 @@ from rich.logging import RichHandler
 
 from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
+from ich.files import for_owner_alone
 from ich.models import SliceClassifier
 from ich.optim import build_optimizer
 from ich.schema import UserError
 from ich.split import write_split
+from ich.tables import hash_slices, restore_texts
 from ich.train.results import write_results
+from ich.train.settings import leave_out_places, require_known_targets
 from ich.train.signatures import register_signatures
 from ich.trainer import fit
 
@@ -185,7 +188,7 @@ def _prepare_pretraining(cfg: DictConfig, run_dir: Path) -> Run | Path | None:
 
 def _begin(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
-    run.folder.chmod(0o700)  # it names patients
+    run.folder.chmod(0o700)  # it may have been there, open to others
 
 
 def _complete(run: Run, started: float) -> float:
@@ -193,7 +196,8 @@ def _complete(run: Run, started: float) -> float:
     cfg, parts = run.cfg, run.parts
     # Again: what came between, another run even, must not matter.
     seed_everything(cfg.seed, workers=True, verbose=False)
-    settings = typing.cast("dict[str, Any]", OmegaConf.to_container(cfg, resolve=True))
+    parts.model.card["trained_on"] = hash_slices(parts.datamodule.part("train"))
+    settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
     fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
     seconds = time.monotonic() - started
     return write_results(run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds)
@@ -207,7 +211,8 @@ def _without_start(cfg: DictConfig) -> DictConfig:
 
 def _require_same_split(datamodule: HeadCTDataModule, path: Path) -> None:
     """Refuses to go on where the data gives other parts than the run began with."""
-    began = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("SOPInstanceUID")["part"]
+    split = restore_texts(pd.read_csv(path, dtype=str, keep_default_na=False))
+    began = split.set_index("SOPInstanceUID")["part"]
     now = datamodule.labelled.set_index("SOPInstanceUID")["part"]
     changed = len(began.index.symmetric_difference(now.index)) + int(
         (began != now.reindex(began.index)).sum()
@@ -227,7 +232,7 @@ def _keep_log() -> Iterator[MemoryHandler]:
     try:
         yield buffer
     except UserError as error:
-        buffer.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, str(error), (), None))
+        buffer.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, error.kept, (), None))
         raise
     finally:
         log.removeHandler(buffer)
@@ -290,6 +295,7 @@ def resume_config(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Pa
             "or start a new run with model.init_from=CHECKPOINT"
         )
     own = OmegaConf.load(run_dir / "config.yaml")
+    require_known_targets(OmegaConf.to_container(own), run_dir / "config.yaml")
     changed = OmegaConf.merge(own, OmegaConf.from_dotlist(changes), {"ckpt_path": str(run_dir)})
     return typing.cast("DictConfig", changed), run_dir
 
@@ -338,7 +344,8 @@ def main() -> None:
         warnings.filterwarnings("ignore", message=known)
     register_signatures()
     _failures.clear()
-    hydra.main(version_base="1.3", config_path=str(find_conf()), config_name="config")(run_job)()
+    with for_owner_alone():  # a run names patients
+        hydra.main(version_base="1.3", config_path=str(find_conf()), config_name="config")(run_job)()
     if _failures:
         log.error("%d jobs failed: %s", len(_failures), ", ".join(_failures))
         sys.exit(2)

@@ -34,6 +34,8 @@ TARGETS: tuple[Callable[..., Any], ...] = (
 )
 """What the configuration may build. A signature is the schema, and the one home of each default."""
 
+TARGET_PATHS = {target: f"{target.__module__}.{target.__qualname__}" for target in TARGETS}
+
 GIVEN = {"input", "augment", "loss", "optim", "run_dir", "loggers", "devices"}
 """Arguments that are no settings: objects of their own group, and what ``train`` decides."""
 
@@ -68,8 +70,8 @@ def _to_node(target: Callable[..., Any]) -> Any:
         default = "???" if parameter.default is parameter.empty else parameter.default
         kind = _to_config_type(hints.get(name, Any))
         fields.append((name, kind, field(default_factory=partial(_plain, default))))
-    path = f"{target.__module__}.{target.__qualname__}"
-    return make_dataclass(target.__name__, [*fields, ("_target_", str, field(default=path))])
+    path = field(default=TARGET_PATHS[target])
+    return make_dataclass(target.__name__, [*fields, ("_target_", str, path)])
 
 
 def _to_config_type(hint: Any) -> Any:

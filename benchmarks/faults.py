@@ -1,0 +1,26 @@
+"""What happens when things go wrong: long runs that count it.
+
+    python benchmarks/faults.py files --count 100000     # mutated DICOM files, twenty minutes on a core
+    python benchmarks/faults.py bombs                     # small files that ask for much
+
+Each subcommand prints its counts, and exits with 1 if one is not what it has to be.
+"""
+
+import argparse
+import sys
+
+import faults_bombs
+import faults_files
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    faults_files.add_command(commands)
+    faults_bombs.add_command(commands)
+    args = parser.parse_args()
+    sys.exit(0 if args.run(args) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The card of a model: what a checkpoint or a bundle says of it.
+
+A card comes out of a file that somebody else may have made. It is data: checked field by field, and nothing
+in it names a file, a class or an address.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NotRequired, TypedDict
+
+from ich import __version__
+from ich.schema import LABELS, InputSpec, UserError
+
+FORMAT = "ich slice classifier 1"
+
+
+class Card(TypedDict):
+    """What a file says of its model; plain values only.
+
+    ``model`` holds the arguments that build it. ``trained_on`` is the ``hash_slices`` of the training part,
+    or missing where a trainer of the user's own has trained it.
+    """
+
+    format: str
+    version: str
+    labels: list[str]
+    model: dict[str, Any]
+    trained_on: NotRequired[str]
+
+
+def make_card(model: dict[str, Any]) -> Card:
+    """Returns the card of a model, with the arguments that build it."""
+    return {"format": FORMAT, "version": __version__, "labels": list(LABELS), "model": model}
+
+
+def check_card(card: Any, source: str) -> Card:
+    """Checks a card that a file holds: every field known, of its type and in its range.
+
+    Args:
+        card: Whatever the file holds in its place.
+        source: Names the file in the message.
+
+    Returns:
+        The same card.
+
+    Raises:
+        UserError: If it is no card of this version.
+    """
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        found = show(card.get("format")) if isinstance(card, dict) else "no card"
+        raise UserError(f"{source} is a checkpoint of something else: found {found}, expected {FORMAT!r}")
+    optional = {"trained_on"} & card.keys()
+    check_fields(card, {name: _CARD[name] for name in (_CARD.keys() - {"trained_on"}) | optional}, source)
+    if card["labels"] != list(LABELS):
+        raise UserError(f"{source} has the labels {show(card['labels'])}; this version has {list(LABELS)}")
+    check_fields(card["model"], _MODEL, f"{source}: model")
+    check_fields(card["model"]["input"], _INPUT, f"{source}: model.input")
+    try:
+        InputSpec(**card["model"]["input"])
+    except UserError as error:
+        raise UserError(f"{source}: model.{error}") from error
+    return card  # type: ignore[return-value]
+
+
+Check = Callable[[Any], bool]
+
+
+def check_fields(found: Mapping[Any, Any], checks: Mapping[str, tuple[Check, str]], source: str) -> None:
+    """Checks that a mapping has just these fields, each as its check wants it.
+
+    Raises:
+        UserError: Naming the first field that is not.
+    """
+    missing, unknown = checks.keys() - found.keys(), found.keys() - checks.keys()
+    if missing or unknown:
+        wrong = f"lacks {min(missing)}" if missing else f"has the unknown field {show(min(unknown, key=str))}"
+        raise UserError(f"{source} {wrong}; it is damaged, or of another version of ich")
+    for name, (check, expected) in checks.items():
+        if not check(found[name]):
+            raise UserError(f"{source}: {name} is {show(found[name])}; expected {expected}")
+
+
+def show(value: Any) -> str:
+    """A value from a file as it may stand in a message: on one line, and not at length."""
+    text = ascii(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def is_text(value: Any) -> bool:
+    """Whether it is a short text."""
+    return isinstance(value, str) and len(value) <= 200
+
+
+def is_digest(value: Any) -> bool:
+    """Whether it is a SHA-256 in hexadecimal."""
+    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_rate(value: Any) -> bool:
+    return _is_number(value) and 0 <= value < 1
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_window(value: Any) -> bool:
+    pair = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    return is_text(value) or (pair and all(abs(number) <= 1e5 for number in value))
+
+
+def _is_name(value: Any) -> bool:
+    return is_text(value) and re.fullmatch(r"\w+(\.\w+)?", value, re.ASCII) is not None
+
+
+_NAME = (_is_name, "the name of a timm model")
+_TEXT = (is_text, "a text")
+_RATE = (_is_rate, "a number from 0 to below 1")
+_FLAG = (lambda value: isinstance(value, bool), "true or false")
+_FIELDS = (lambda value: isinstance(value, dict), "fields")
+_LIST = (lambda value: isinstance(value, list) and len(value) <= 16, "a list of at most 16")
+
+_CARD: dict[str, tuple[Check, str]] = {
+    "format": _TEXT,
+    "version": _TEXT,
+    "labels": _LIST,
+    "model": _FIELDS,
+    "trained_on": (is_digest, "a SHA-256"),
+}
+_MODEL: dict[str, tuple[Check, str]] = {
+    "backbone": _NAME,
+    "input": _FIELDS,
+    "drop_rate": _RATE,
+    "drop_path_rate": _RATE,
+    "link": _TEXT,
+    "channels_last": _FLAG,
+}
+_INPUT: dict[str, tuple[Check, str]] = {
+    "size": (_is_count, "a whole number"),
+    "neighbours": (_is_count, "a whole number"),
+    "windows": (
+        lambda value: _LIST[0](value) and all(map(_is_window, value)),
+        "a list of names or [center, width] in HU",
+    ),
+    "normalisation": _TEXT,
+    "learnable": _FLAG,
+}

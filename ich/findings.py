@@ -1,0 +1,184 @@
+"""What is not plausible of a slice's pixels and of a series, though it can be read.
+
+Nothing is left out for it: a finding is for somebody to look at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.dicom import read_hu
+from ich.progress import map_in_threads
+from ich.schema import ReadError, UserError
+from ich.tables import write_table
+
+FINDINGS = "findings.csv"
+"""File beside the index."""
+
+COLUMNS = ("code", "SeriesInstanceUID", "path", "detail")
+"""Of a table of findings; ``path`` is empty where a finding is of a series."""
+
+AIR = (-1024, -500)  # HU: air is -1000, and half of a pixel with fat at -100 still air
+TISSUE = (0, 100)  # HU: from cerebrospinal fluid (0 to 15) over grey matter (35 to 45) to blood (to 90)
+LEAST_AIR = 0.1  # share of a slice: the field of 210 to 250 mm is a good deal wider than a head
+BONE = (300, 32767)  # HU: and metal
+LEAST_TISSUE = 0.005  # share of a slice: a circle of 18 mm in a field of 230 mm
+MOST_BONE = 0.25  # share of a slice: a skull of 10 mm takes up some 10 % of a field of 230 mm
+SAME_POSITION = 0.01  # mm
+GAP = 1.5  # steps: half-way between none and one slice that is missing
+SAME_TILT = 0.5  # degrees
+SAME_SPACING = 0.01  # share
+
+
+class Finding(StrEnum):
+    """What was found: the codes of a table of findings, stable between versions."""
+
+    CONSTANT = "constant"  # all pixels of the slice are the same
+    LITTLE_AIR = "little_air"  # hardly any air around the head, as with a wrong intercept
+    LITTLE_TISSUE = "little_tissue"  # hardly any soft tissue, as above the head or with a wrong intercept
+    MUCH_BONE = "much_bone"  # more bone than a skull has, as with a wrong intercept
+    NO_POSITION = "no_position"  # slices without a position, so that their order is unknown
+    DUPLICATE_POSITION = "duplicate_position"  # several slices at one position
+    GAP = "gap"  # a step between slices that is larger than those around it
+    NOT_MONOTONE = "not_monotone"  # positions go to and fro in the order of InstanceNumber
+    MIXED_ORIENTATION = "mixed_orientation"  # slices of several tilts
+    MIXED_SPACING = "mixed_spacing"  # pixels of several sizes
+    MIXED_SHAPE = "mixed_shape"  # images of several sizes
+
+
+Found = tuple[Finding, str]
+"""A code and what was found, with its number."""
+
+
+def find_in_slice(hu: NDArray[np.int16]) -> list[Found]:
+    """Finds what is not plausible of the pixels of a slice of head CT.
+
+    The slices of CT-ICH (1,491 of 50 patients) have shares of 0.41 to 0.90 of air, 0.016 to 0.46 of soft
+    tissue and at most 0.16 of bone.
+
+    Args:
+        hu: (Rows, Columns) Hounsfield units.
+    """
+    if (hu == hu.flat[0]).all():
+        return [(Finding.CONSTANT, f"all pixels are {hu.flat[0]} HU")]
+    found = []
+    for code, (low, high), least, most in (
+        (Finding.LITTLE_AIR, AIR, LEAST_AIR, 1.0),
+        (Finding.LITTLE_TISSUE, TISSUE, LEAST_TISSUE, 1.0),
+        (Finding.MUCH_BONE, BONE, 0.0, MOST_BONE),
+    ):
+        share = float(((hu >= low) & (hu <= high)).mean())
+        if not least <= share <= most:
+            found.append((code, f"{100 * share:.2f} % of the pixels have {low} to {high} HU"))
+    return found
+
+
+def check_series(table: pd.DataFrame) -> pd.DataFrame:
+    """Finds what is not plausible of the order and the geometry of each series of an index.
+
+    Positions are those along the slice normal (PS3.3 C.7.6.2.1.1). Steps may change within a series, as in
+    protocols with thinner slices at the skull base: a gap is larger than those on its either side.
+
+    Returns:
+        A table of ``COLUMNS``, a row a series and code.
+    """
+    keys = ["StudyInstanceUID", "SeriesInstanceUID"]
+    number = table.groupby(keys, sort=False).ngroup()
+    names = table["SeriesInstanceUID"].groupby(number).first().to_numpy()
+    found = [
+        (str(code), name, "", detail)
+        for code, details in (*_find_in_positions(table, number), *_find_mixed(table, number))
+        for name, detail in zip(names[details.index], details, strict=True)
+    ]
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def _find_in_positions(
+    table: pd.DataFrame, number: pd.Series[int]
+) -> Iterator[tuple[Finding, pd.Series[str]]]:
+    """Yields codes, each with what was found by the number of the series."""
+    slices = table[["position", "InstanceNumber"]].assign(series=number)
+    yield _count(Finding.NO_POSITION, slices["position"].isna(), number, "slices have no position")
+    slices = slices.dropna(subset="position").sort_values(["series", "position"])
+    step = slices.groupby("series")["position"].diff()
+    yield _count(
+        Finding.DUPLICATE_POSITION, step < SAME_POSITION, slices["series"], "slices lie where another does"
+    )
+    steps = slices.assign(step=step)[step >= SAME_POSITION]
+    by_series = steps.groupby("series")["step"]
+    around = pd.concat([by_series.shift(places) for places in range(-2, 3)], axis=1)
+    usual = pd.Series(np.nanmedian(around.to_numpy(), axis=1), steps.index) if len(steps) else steps["step"]
+    yield _count(Finding.GAP, steps["step"] > GAP * usual, steps["series"], "gaps between slices")
+    slices = slices.dropna(subset="InstanceNumber").sort_values(["series", "InstanceNumber"], kind="stable")
+    turn = slices.groupby("series")["position"].diff()
+    falls, rises = ((sign * turn > SAME_POSITION).groupby(slices["series"]).sum() for sign in (-1, 1))
+    text = "positions go to and fro in the order of InstanceNumber"
+    yield Finding.NOT_MONOTONE, pd.Series(text, falls.index)[(falls > 0) & (rises > 0)]
+
+
+def _count(
+    code: Finding, found: pd.Series[bool], series: pd.Series[int], what: str
+) -> tuple[Finding, pd.Series[str]]:
+    counts = found.groupby(series).sum()
+    return code, counts[counts > 0].map(lambda count: f"{count} {what}")
+
+
+def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[Finding, pd.Series[str]]]:
+    for code, columns, same, share in (
+        (Finding.MIXED_ORIENTATION, ["tilt"], SAME_TILT, 0.0),
+        (Finding.MIXED_SPACING, ["row_spacing", "column_spacing"], 0.0, SAME_SPACING),
+        (Finding.MIXED_SHAPE, ["Rows", "Columns"], 0.0, 0.0),
+    ):
+        by_series = table[columns].groupby(number)
+        low, high = by_series.min(), by_series.max()
+        mixed = (high - low > same + share * low).any(axis=1)
+        text = pd.Series("", low.index)
+        for column in columns:
+            text += f"{column} from " + low[column].map("{:g}".format)
+            text += " to " + high[column].map("{:g}".format) + "; "
+        yield code, text[mixed].str.removesuffix("; ")
+
+
+def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
+    """Reads the pixels of every slice of an index, and finds what is not plausible of them.
+
+    Args:
+        root: Folder of the data set.
+        table: Its index.
+        progress: Show a bar on a terminal.
+
+    Returns:
+        A table of ``COLUMNS``; where pixels cannot be read, with a code of ``ich.dicom.refusal``.
+    """
+    found = []
+    results = map_in_threads(partial(_check_slice, root), table["path"].to_list(), "Reading pixels", progress)
+    for series, path, codes in zip(table["SeriesInstanceUID"], table["path"], results, strict=True):
+        found += [(str(code), series, path, detail) for code, detail in codes]
+    return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def _check_slice(root: Path, path: str) -> list[Found] | list[tuple[str, str]]:
+    try:
+        return find_in_slice(read_hu(root / path))
+    except ReadError as error:
+        return [(error.code, error.detail)]
+
+
+def write_findings(findings: pd.DataFrame, folder: Path) -> None:
+    """Writes a table of findings beside the index, readable by its owner alone as it names files.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    try:
+        write_table(findings, folder / FINDINGS)
+        (folder / FINDINGS).chmod(0o600)
+    except OSError as error:
+        raise UserError(f"the findings cannot be written to {folder}: {error.strerror or error}") from error

@@ -1,0 +1,122 @@
+"""Slices of different patients whose pixels are the same.
+
+Some data sets hold a study twice, under two PatientIDs, and a split by patient then leaks. Reading all pixels
+of 750,000 slices to find out takes hours, so a hash of a few blocks of each file says which slices may be the
+same, and only those are read whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.dicom import read_blocks, read_hu
+from ich.files import replacing
+from ich.progress import map_in_threads
+from ich.schema import ReadError, UserError
+
+HASHES = "hashes.parquet"
+"""File beside the index: path, size and time of each slice's file, and the hash of its blocks."""
+
+_STAMP = ["path", "file_size", "mtime_ns"]
+
+
+def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool = True) -> NDArray[np.int64]:
+    """Finds slices whose pixels are those of a slice of another patient.
+
+    Candidates agree in some blocks as they lie in the file, so that a slice and its compressed twin are not
+    found. They count if all their pixels are the same in HU and not all one value: slices of nothing but air
+    are alike in every patient. Slices without a PatientID are told apart by their study.
+
+    Args:
+        root: Folder of the data set.
+        table: Its index, whole or in part.
+        folder: Of the index; hashes are kept there in ``HASHES``, and made anew for files that have changed.
+        progress: Show a bar on a terminal.
+
+    Returns:
+        (rows,) the same number for slices with the same pixels, and -1 for those that share theirs with no
+        slice of another patient. A slice that cannot be read shares them with none.
+
+    Raises:
+        UserError: If the hashes cannot be kept.
+    """
+    owners = table["PatientID"].where(table["PatientID"].str.strip() != "", table["StudyInstanceUID"])
+    candidates = _share(_read_hashes(root, table, folder, progress), owners.to_numpy())
+    rows = np.flatnonzero(candidates)
+    paths = [str(root / path) for path in table["path"].iloc[rows]]
+    digests = np.full(len(table), "", dtype=object)
+    digests[rows] = list(map_in_threads(_digest, paths, "Comparing pixels", progress))
+    shared = _share(digests, owners.to_numpy())
+    groups = np.full(len(table), -1, dtype=np.int64)
+    groups[shared] = pd.factorize(digests[shared])[0]
+    return groups
+
+
+def _share(keys: NDArray[np.object_], owners: NDArray[np.object_]) -> NDArray[np.bool_]:
+    """Which rows have a key that another owner has as well; an empty key is none."""
+    pairs = pd.DataFrame({"key": keys, "owner": owners})
+    counts = pairs.drop_duplicates().groupby("key")["owner"].size()
+    shared = counts.index[(counts > 1) & (counts.index != "")]
+    return pairs["key"].isin(shared).to_numpy()
+
+
+def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) -> NDArray[np.object_]:
+    """The hash of each row's blocks, empty where its file cannot be read."""
+    kept = _read_kept(folder)
+    known = table[_STAMP].merge(kept, how="left", on=_STAMP)["hash"].to_numpy(dtype=object)
+    rows = np.flatnonzero(pd.isna(known))
+    paths = [str(root / path) for path in table["path"].iloc[rows]]
+    done = 0
+    try:
+        for done, value in enumerate(map_in_threads(_hash, paths, "Reading blocks of pixels", progress), 1):
+            known[rows[done - 1]] = value
+    finally:
+        if done:  # after an interruption, what was read until then
+            fresh = table[_STAMP].iloc[rows[:done]].assign(hash=known[rows[:done]])
+            _keep(pd.concat([fresh[fresh["hash"] != ""], kept]).drop_duplicates("path"), folder)
+    return known
+
+
+def _hash(path: str) -> str:
+    """Of some blocks of a slice as they lie in its file; empty if it cannot be read."""
+    try:
+        return hashlib.blake2b(read_blocks(path), digest_size=8).hexdigest()
+    except ReadError:
+        return ""
+
+
+def _digest(path: str) -> str:
+    """Of all pixels in HU; empty if they cannot be read or are all the same."""
+    try:
+        hu = read_hu(path)
+    except ReadError:
+        return ""
+    if (hu == hu.flat[0]).all():
+        return ""
+    return hashlib.blake2b(hu.tobytes(), digest_size=16, salt=repr(hu.shape).encode()[:16]).hexdigest()
+
+
+def _read_kept(folder: Path) -> pd.DataFrame:
+    columns = [*_STAMP, "hash"]
+    try:
+        return pd.read_parquet(folder / HASHES)[columns]
+    except (OSError, ValueError, KeyError):  # none, or a broken one
+        types = {"path": "str", "file_size": "int64", "mtime_ns": "int64", "hash": "str"}
+        return pd.DataFrame(columns=columns).astype(types)
+
+
+def _keep(hashes: pd.DataFrame, folder: Path) -> None:
+    try:
+        with replacing(folder / HASHES) as partial:
+            partial.touch(mode=0o600)  # it names files
+            hashes.to_parquet(partial, index=False)
+    except OSError as error:
+        raise UserError(
+            f"the hashes of pixels cannot be written to {folder}: {error.strerror or error}; "
+            "make room, or name another folder with data.index_dir"
+        ) from error

@@ -1,0 +1,70 @@
+"""Pseudonyms in place of PatientID: slices of a patient belong together, and nobody reads whose they are."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from ich.index.cache import Row, Rows, make_folder
+from ich.schema import UserError
+from ich.tables import INDEX_DTYPES
+
+KEY = "pseudonyms.key"
+"""File beside the index. Whoever has it can tell whether a PatientID is in the index; without it nobody
+can."""
+
+_BYTES = 32
+_PATIENT = list(INDEX_DTYPES).index("PatientID")
+
+
+def find_key(folder: Path, *, make: bool) -> bytes | None:
+    """Reads the key of the pseudonyms of an index.
+
+    Args:
+        folder: Of the index.
+        make: Draw a key where there is none.
+
+    Returns:
+        The key, or None where the index has PatientIDs as they are.
+
+    Raises:
+        UserError: If it cannot be written or read, or is damaged.
+    """
+    path = folder / KEY
+    try:
+        if make and not path.exists():
+            make_folder(folder)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(secrets.token_bytes(_BYTES))
+        key = path.read_bytes()
+    except OSError as error:
+        if not make and not path.exists():
+            return None
+        raise UserError(
+            f"the key of the pseudonyms, {path}, cannot be read or written: {error.strerror or error}; "
+            "name another folder with data.index_dir"
+        ) from error
+    if len(key) != _BYTES:
+        raise UserError(f"{path} has {len(key)} bytes, not {_BYTES}: it is damaged; remove it and the index")
+    return key
+
+
+def hide_patients(chunks: Iterable[Rows], key: bytes) -> Iterator[Rows]:
+    """Puts pseudonyms in the place of PatientIDs: the first half of HMAC-SHA-256, in hexadecimal.
+
+    A PatientID that is blank stays so, as it tells no patients apart.
+    """
+    for slices, refused in chunks:
+        yield [_hide_patient(row, key) for row in slices], refused
+
+
+def _hide_patient(row: Row, key: bytes) -> Row:
+    patient = row[_PATIENT]
+    if not patient.strip():
+        return row
+    pseudonym = hmac.digest(key, patient.encode(), hashlib.sha256).hex()[:32]
+    return (*row[:_PATIENT], pseudonym, *row[_PATIENT + 1 :])

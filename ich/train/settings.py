@@ -1,0 +1,47 @@
+"""The settings of a run: what loggers may keep of them, and what they may build."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from ich.data import SPLITS
+from ich.schema import UserError
+from ich.train.signatures import TARGET_PATHS
+
+PLACES = ("root", "labels", "index_dir", "cache", "split")
+"""Settings of the data that may name folders and files, and these patients. Of a run's files ``config.yaml``
+alone has them: they are the user's own words, and the run needs them to go on."""
+
+_LOGGER = re.compile(r"pytorch_lightning\.loggers\.\w+")
+
+
+def leave_out_places(settings: Any) -> Any:
+    """Returns settings as a logger may keep them: without what names folders and files of the data."""
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        name: leave_out_places(value)
+        for name, value in settings.items()
+        if name not in PLACES or value is None or value in SPLITS
+    }
+
+
+def require_known_targets(settings: Any, path: Path) -> None:
+    """Refuses settings that would build anything else than this program does.
+
+    Args:
+        settings: As a file has them.
+        path: The file.
+
+    Raises:
+        UserError: If a ``_target_``, at any depth, is not one of ``TARGETS`` or a logger of Lightning.
+    """
+    if isinstance(settings, dict):
+        target = settings.get("_target_")
+        if not (target is None or target in TARGET_PATHS.values() or _LOGGER.fullmatch(str(target))):
+            raise UserError(f"{path} would build {target!r}; a run of this program builds no such thing")
+    children = settings.values() if isinstance(settings, dict) else settings
+    for child in children if isinstance(settings, dict | list) else ():
+        require_known_targets(child, path)

@@ -1,0 +1,369 @@
+"""Bundles, and what files do that somebody has prepared."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import struct
+import sys
+import zipfile
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import safetensors.torch
+import torch
+import yaml
+
+import ich.cli
+from ich.bundle import write_bundle
+from ich.models import SliceClassifier, load_classifier
+from ich.schema import UserError
+
+PACKAGE = Path(ich.cli.__file__).parent
+TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["ich", *arguments])
+    try:
+        ich.cli.main()
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def trained(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bool]]:
+    """A run that went on and was bundled, and of each load of a checkpoint whether it was safe."""
+    folder = tmp_path_factory.mktemp("trained")
+    loads: list[bool] = []
+    load = torch.load
+
+    def spy(*args: Any, weights_only: bool | None = None, **kwargs: Any) -> Any:
+        loads.append(weights_only is True)
+        return load(*args, weights_only=weights_only, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(torch, "load", spy)
+        data = [
+            "data=rsna",
+            f"data.root={phantom}",
+            "input.size=64",
+            "data.limit_slices=150",
+            "data.val_fraction=0.3",
+        ]
+        assert call(patch, "train", *data, *TINY, "run_dir=run", "logger=csv") == 0
+        assert call(patch, "train", "ckpt_path=run", "trainer.max_epochs=2") == 0
+        assert call(patch, "bundle", "run", "model.zip") == 0
+    return folder, loads
+
+
+@pytest.fixture
+def bundle(trained: tuple[Path, list[bool]], tmp_path: Path) -> Path:
+    """A copy of the bundle, alone in a folder."""
+    return Path(shutil.copy(trained[0] / "model.zip", tmp_path / "model.zip"))
+
+
+def test_bundle_is_the_model(trained, bundle: Path) -> None:
+    folder, _ = trained
+    ours, theirs = (load_classifier(path) for path in (folder / "run/checkpoints/best.ckpt", bundle))
+    x = torch.randn(2, ours.input.in_chans, 64, 64)
+    assert torch.equal(ours(x), theirs(x))
+    assert theirs.card == ours.card
+    split = pd.read_csv(folder / "run/split.csv")
+    uids = sorted(split.loc[split["part"] == "train", "SOPInstanceUID"])
+    assert theirs.card["trained_on"] == sha256("".join(f"{uid}\n" for uid in uids).encode()).hexdigest()
+    write_bundle(theirs.card, theirs.state_dict(), bundle.with_name("again.zip"))
+    assert bundle.with_name("again.zip").read_bytes() == bundle.read_bytes()
+    tuned = SliceClassifier("test_resnet", input=ours.input, init_from=str(bundle), pretrained=False)
+    assert torch.equal(tuned.get_parameter("head.1.weight"), ours.get_parameter("head.1.weight"))
+
+
+def test_any_tool_opens_a_bundle(bundle: Path) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        description = json.loads(archive.read("model.json"))
+        weights = archive.read("model.safetensors")
+    assert description["versions"].keys() == {"ich", "torch", "timm"}
+    assert description["weights_sha256"] == sha256(weights).hexdigest()
+    assert "head.1.bias" in safetensors.torch.load(weights)
+
+
+def test_bundle_takes_a_new_file_and_a_run(trained, bundle: Path, monkeypatch, capsys) -> None:
+    assert call(monkeypatch, "bundle", str(trained[0] / "run"), str(bundle)) == 2
+    assert "exists; name a new file" in capsys.readouterr().err
+    assert call(monkeypatch, "bundle", str(bundle.parent), str(bundle.with_name("new.zip"))) == 2
+    assert "nothing to load" in " ".join(capsys.readouterr().err.split())
+
+
+def test_checkpoints_are_loaded_as_weights_alone(trained) -> None:
+    _, loads = trained
+    assert len(loads) >= 3
+    assert all(loads)
+    # Nor is there another door: 2026-11, timm loads weights files so, torch.hub is not used.
+    doors = re.compile(
+        r"weights_only=(?!True)|allow_pickle=True|pickle\.loads?\(|read_pickle|torch\.hub|\beval\("
+    )
+    for path in PACKAGE.rglob("*.py"):
+        text = path.read_text(encoding="utf-8").replace(".eval(", "")
+        assert not doors.search(text), path
+        loads = re.findall(r"(?<!safetensors\.)torch\.load\(.*", text)
+        assert all("weights_only=True" in line for line in loads), path
+
+
+Fields = dict[str, Any]
+
+
+def rewrite(bundle: Path, text: bytes | None = None, weights: bytes | None = None) -> None:
+    """Writes a bundle anew with another description or other weights, whose digest it names."""
+    with zipfile.ZipFile(bundle) as archive:
+        old = archive.read("model.json"), archive.read("model.safetensors")
+    text, weights = text or old[0], weights or old[1]
+    text = text.replace(sha256(old[1]).hexdigest().encode(), sha256(weights).hexdigest().encode())
+    with zipfile.ZipFile(bundle, "w") as archive:
+        archive.writestr("model.json", text)
+        archive.writestr("model.safetensors", weights)
+
+
+def describe(bundle: Path) -> Fields:
+    with zipfile.ZipFile(bundle) as archive:
+        description: Fields = json.loads(archive.read("model.json"))
+    return description
+
+
+def assert_refused(bundle: Path, message: str) -> None:
+    """One message, and nothing written anywhere near."""
+    place = bundle.parent.parent
+    before = sorted(place.rglob("*"))
+    with pytest.raises(UserError, match=message):
+        load_classifier(bundle)
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        ("_target_", "os.system", "unknown field '_target_'"),
+        ("card.model._target_", "os.system", "unknown field '_target_'"),
+        ("card.model.input._target_", "os.system", "unknown field '_target_'"),
+        ("card.model.weights_file", "/etc/passwd", "unknown field 'weights_file'"),
+        ("card.model.init_from", "../other.ckpt", "unknown field 'init_from'"),
+        (
+            "card.model.backbone",
+            {"_target_": "os.system", "command": "touch x"},
+            "expected the name of a timm",
+        ),
+        ("card.model.backbone", "hf-hub:somebody/model", "expected the name of a timm model"),
+        ("card.model.backbone", "local-dir:/tmp", "expected the name of a timm model"),
+        ("card.model.backbone", "../x", "expected the name of a timm model"),
+        ("card.model.backbone", "/etc/passwd", "expected the name of a timm model"),
+        ("card.model.backbone", "no_such_network", "is no model of timm"),
+        ("card.model.drop_rate", "0.5", "drop_rate is '0.5'; expected a number"),
+        ("card.model.drop_path_rate", 1e308, "drop_path_rate is 1e"),
+        ("card.model.channels_last", 1, "expected true or false"),
+        ("card.model.link", "exec", "model.link=exec"),
+        ("card.model.input.size", 10**12, "size=1000000000000: expected 16 to 1024"),
+        ("card.model.input.size", "64", "size is '64'; expected a whole number"),
+        ("card.model.input.neighbours", True, "expected a whole number"),
+        ("card.model.input.neighbours", 10**6, "expected 0 to 16"),
+        ("card.model.input.windows", [[40, "80"]], "expected a list of names or"),
+        ("card.model.input.windows", [[40, 80]] * 1000, "expected a list of names or"),
+        ("card.model.input.windows", [[40, 10**400]], "expected a list of names or"),
+        ("card.model.input.windows", ["../brain"], "windows holds '../brain'"),
+        ("card.model.input", None, "input is None; expected fields"),
+        ("card.labels", ["any"], "has the labels"),
+        ("card.trained_on", "../x", "expected a SHA-256"),
+        ("card", [], "expected fields"),
+        ("format", "ich bundle 2", "expected 'ich bundle 1'"),
+        ("versions", {"ich": "1", "torch": "1"}, "expected the versions"),
+        ("weights_sha256", "0" * 64, "its weights are not those"),
+    ],
+)
+def test_description_is_data_and_is_checked(bundle: Path, place: str, value: Any, message: str) -> None:
+    description = describe(bundle)
+    *parents, last = place.split(".")
+    fields = description
+    for name in parents:
+        fields = fields[name]
+    fields[last] = value
+    rewrite(bundle, json.dumps(description).encode())
+    assert_refused(bundle, message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"\xff\xfe", "no JSON that can be read"),
+        (b"[" * 60_000, "no JSON that can be read"),
+        (b'{"format": NaN}', "NaN is no number of JSON"),
+        (b'{"format": 1, "format": 2}', "a field stands there twice"),
+        (b"[]", "holds no fields"),
+        (b"9" * 10_000, "no JSON that can be read"),
+        (b" " * 100_000, "model.json is larger than"),
+        (b"{}", "lacks "),
+    ],
+)
+def test_json_that_is_none(bundle: Path, text: bytes, message: str) -> None:
+    rewrite(bundle, text)
+    assert_refused(bundle, message)
+
+
+def add_member(name: str) -> Callable[[Path], None]:
+    def add(bundle: Path) -> None:
+        with zipfile.ZipFile(bundle, "a") as archive:
+            archive.writestr(name, "evil")
+
+    return add
+
+
+def rename(bundle: Path) -> None:
+    content = bundle.read_bytes()
+    bundle.write_bytes(content.replace(b"model.safetensors", b"../../../../evil."))
+
+
+def rename_in_one_place(bundle: Path) -> None:
+    content = bundle.read_bytes()
+    bundle.write_bytes(content.replace(b"model.safetensors", b"../../../../evil.", 1))
+
+
+def compress(bundle: Path) -> None:
+    with zipfile.ZipFile(bundle) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(bundle, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in contents.items():
+            archive.writestr(name, content)
+
+
+def claim_size(bundle: Path) -> None:
+    """Both sizes of the last member in the archive's directory become 3 GB."""
+    content = bytearray(bundle.read_bytes())
+    entry = content.rfind(b"PK\x01\x02")
+    content[entry + 20 : entry + 28] = struct.pack("<II", 3_000_000_000, 3_000_000_000)
+    bundle.write_bytes(content)
+
+
+def cut(bundle: Path) -> None:
+    os.truncate(bundle, 3000)
+
+
+def flip(bundle: Path) -> None:
+    content = bytearray(bundle.read_bytes())
+    content[len(content) // 2] ^= 1
+    bundle.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (add_member("../evil"), "it has 3 members"),
+        (add_member("/tmp/evil"), "it has 3 members"),
+        (add_member("code.py"), "it has 3 members"),
+        pytest.param(
+            add_member("model.json"),
+            "it has 3 members",
+            marks=pytest.mark.filterwarnings("ignore:Duplicate name"),
+        ),
+        (rename, "it has 2 members; expected"),
+        (rename_in_one_place, "is damaged"),
+        (compress, "is compressed"),
+        (claim_size, "claims to be larger than the file"),
+        (cut, "no checkpoint that loads safely"),
+        (flip, "is damaged"),
+    ],
+)
+def test_archive_that_is_no_bundle(bundle: Path, change, message: str) -> None:
+    change(bundle)
+    assert_refused(bundle, message)
+
+
+def tensors(header: Fields, content: bytes = b"") -> bytes:
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + content
+
+
+HUGE = {"head.1.bias": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}
+WRAPPED = {"head.1.bias": {"dtype": "F32", "shape": [2**32, 2**32], "data_offsets": [0, 0]}}
+OTHER = {"../evil": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        (tensors(HUGE), "cannot be read"),
+        (tensors(WRAPPED), "cannot be read"),
+        (struct.pack("<Q", 2**60) + b"{}", "cannot be read"),
+        (tensors(OTHER, bytes(4)), "its weights are not those of test_resnet"),
+        (b"\x80\x04cos\nsystem\n.", "cannot be read"),
+    ],
+    ids=["huge", "wrapped", "long header", "of another", "pickle"],
+)
+def test_weights_that_are_none(bundle: Path, weights: bytes, message: str) -> None:
+    rewrite(bundle, weights=weights)
+    assert_refused(bundle, message)
+
+
+class Evil:
+    """A pickle of it makes a file when it is loaded."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("executed",)
+
+
+@pytest.fixture
+def poisoned(trained, tmp_path: Path, monkeypatch) -> Path:
+    """A run whose checkpoints hold a pickle that runs a function, in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    run = Path(shutil.copytree(trained[0] / "run", tmp_path / "run"))
+    for path in (run / "checkpoints").iterdir():
+        checkpoint = torch.load(path, weights_only=True)
+        torch.save(checkpoint | {"callbacks": Evil()}, path)
+    return run
+
+
+def test_pickle_in_a_checkpoint_is_not_run(
+    poisoned: Path, phantom: Path, monkeypatch, caplog, capsys
+) -> None:
+    file = poisoned / "checkpoints" / "best.ckpt"
+    with pytest.raises(UserError, match="no checkpoint that loads safely"):
+        load_classifier(file)
+    assert call(monkeypatch, "bundle", "run", "model.zip") == 2
+    assert "no checkpoint that loads safely" in " ".join(capsys.readouterr().err.split())
+    data = ["data=rsna", f"data.root={phantom}", "input.size=64", *TINY, "run_dir=new"]
+    assert call(monkeypatch, "train", "ckpt_path=run", "trainer.max_epochs=9") == 2
+    assert call(monkeypatch, "train", *data, f"model.init_from={file}") == 2
+    assert call(monkeypatch, "train", *data, f"model.weights_file={file}") == 2
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 3
+    assert {path.name for path in Path().iterdir()} <= {"run", "runs"}
+
+
+def test_card_of_a_checkpoint_is_checked(trained, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained[0] / "run/checkpoints/best.ckpt", weights_only=True)
+    checkpoint["card"]["model"]["weights_file"] = "/etc/passwd"
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    with pytest.raises(UserError, match="unknown field 'weights_file'"):
+        load_classifier(tmp_path / "best.ckpt")
+
+
+@pytest.mark.parametrize("place", [("data",), ("data", "phantom"), ("logger", "mine"), ("optim", "options")])
+def test_a_run_builds_nothing_but_what_this_program_builds(
+    trained, tmp_path: Path, monkeypatch, caplog, place: tuple[str, ...]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = Path(shutil.copytree(trained[0] / "run", tmp_path / "run"))
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    node = config
+    for name in place:
+        if not isinstance(node.get(name), dict):
+            node[name] = {}
+        node = node[name]
+    node.update(_target_="os.mkdir", path="executed")
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert call(monkeypatch, "train", "ckpt_path=run") == 2
+    assert "config.yaml would build 'os.mkdir'" in caplog.text
+    assert not Path("executed").exists()
