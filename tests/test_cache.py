@@ -58,7 +58,7 @@ def count_reads(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> 
     read = SliceReader.read
 
     def counted(self: SliceReader, row: int, out: np.ndarray) -> None:
-        if len(rows) == stop_at:
+        if stop_at is not None and len(rows) >= stop_at:
             raise KeyboardInterrupt
         rows.append(row)
         read(self, row, out)
