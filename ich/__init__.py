@@ -10,7 +10,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     losses       1  weighted binary cross-entropy and its alternatives
     optim        1  optimizer and learning-rate schedule
     phantom      1  synthetic head-CT studies as real DICOM
-    checkpoint   1  checkpoint files: finding and reading them
+    checkpoint   1  checkpoint files: writing, finding and reading them
     tables       1  the index and the predictions table
     report       1  figures
     index        2  folder -> index; label CSV; join
