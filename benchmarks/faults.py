@@ -2,6 +2,9 @@
 
     python benchmarks/faults.py files --count 100000     # mutated DICOM files, twenty minutes on a core
     python benchmarks/faults.py bombs                     # small files that ask for much
+    python benchmarks/faults.py kills --count 50          # trainings that are killed and go on
+    python benchmarks/faults.py sigterm --count 20        # trainings that are told to stop
+    python benchmarks/faults.py disk --count 20           # saves to a full or closed disk
 
 Each subcommand prints its counts, and exits with 1 if one is not what it has to be.
 """
@@ -11,6 +14,7 @@ import sys
 
 import faults_bombs
 import faults_files
+import faults_training
 
 
 def main() -> None:
@@ -18,6 +22,7 @@ def main() -> None:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     faults_files.add_command(commands)
     faults_bombs.add_command(commands)
+    faults_training.add_training(commands)
     args = parser.parse_args()
     sys.exit(0 if args.run(args) else 1)
 

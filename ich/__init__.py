@@ -18,7 +18,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     findings     2  what is not plausible of slices and series
     identical    2  slices of different patients with the same pixels
     split        2  patients -> train, val, test
-    checkpoint   2  checkpoint files: finding and reading them
+    checkpoint   2  checkpoint files: writing, finding and reading them
     bundle       2  a model to hand on, in one file
     metrics      2  the weighted log loss and the metric collection
     data         3  slice dataset and HeadCTDataModule

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
     """Gives a path beside ``path`` to write to, which takes its place in the end.
 
-    Where writing fails, ``path`` stays as it was.
+    Where writing fails, ``path`` stays as it was. What was written is on the disk before it takes the place,
+    so that a machine that loses power has one of the two, whole. A process that is killed leaves its partial
+    file, which the next one overwrites.
+
+    Args:
+        path: The file.
+        previous: In the same folder; becomes what ``path`` was.
 
     Raises:
         OSError: If what was written cannot take the place.
     """
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")  # its own, if runs meet
+    partial = path.with_name(f".{path.name}.part")
     try:
         yield partial
+        _flush(partial)
+        if previous is not None and path.exists():
+            path.replace(previous)
         partial.replace(path)
+        _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -34,3 +43,12 @@ def for_owner_alone() -> Iterator[None]:
         yield
     finally:
         os.umask(before)
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

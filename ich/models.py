@@ -15,7 +15,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from timm.models import register_model
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 
 from ich.bundle import is_bundle, read_bundle
 from ich.card import Card, make_card
@@ -227,6 +227,9 @@ class SliceClassifier(LightningModule):
             self.load_weights(init_from)
         if compile:
             self.backbone.compile()
+        self.train_loss = MeanMetric(
+            nan_strategy="disable"
+        )  # of Lightning's own means a checkpoint keeps nothing
         self.val_metrics = build_metrics("val_")
         self.test_metrics = build_metrics("test_")
 
@@ -275,15 +278,18 @@ class SliceClassifier(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a training batch."""
-        return self._step(batch, "train")
+        logits, loss = self._loss(batch)
+        self.train_loss.update(loss.detach(), len(logits))
+        self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
+        return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the metrics of the validation part."""
-        self._step(batch, "val", self.val_metrics)
+        self._evaluate(batch, "val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the metrics of the test part."""
-        self._step(batch, "test", self.test_metrics)
+        self._evaluate(batch, "test", self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns ``row`` (N,) and ``probs`` (N, 6)."""
@@ -292,16 +298,26 @@ class SliceClassifier(LightningModule):
     def _x(self, batch: Batch) -> Tensor:
         return batch["hu"] if self.window is not None else batch["image"]
 
-    def _step(self, batch: Batch, part: str, metrics: MetricCollection | None = None) -> Tensor:
+    def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = self(self._x(batch))  # (N, 6)
         loss: Tensor = self.loss(logits, batch["target"])
-        on_bar = part == "train"
-        self.log(f"{part}_loss", loss, on_step=False, on_epoch=True, prog_bar=on_bar, batch_size=len(logits))
-        if metrics is not None:
-            metrics.update(self.to_probs(logits), batch["target"])
-        return loss
+        return logits, loss
+
+    def _evaluate(self, batch: Batch, part: str, metrics: MetricCollection) -> None:
+        logits, loss = self._loss(batch)
+        self.log(f"{part}_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
+        metrics.update(self.to_probs(logits), batch["target"])
 
     def on_train_epoch_start(self) -> None:
+        """Begins the mean loss anew."""
+        self.train_loss.reset()
+        self._freeze()
+
+    def on_train_start(self) -> None:
+        """Freezes the backbone where a run goes on within an epoch, whose start it does not see."""
+        self._freeze()
+
+    def _freeze(self) -> None:
         """Keeps the statistics of a frozen backbone as they are; its learning rate is 0 meanwhile."""
         self.backbone.train(self.current_epoch >= self.optim.freeze_epochs)
 
@@ -324,8 +340,13 @@ class SliceClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the card, from which ``load_classifier`` builds the model again."""
+        """Adds the card, from which ``load_classifier`` builds the model again, and the loss so far."""
         checkpoint["card"] = dict(self.card)
+        checkpoint["train_loss"] = [self.train_loss.mean_value.clone(), self.train_loss.weight.clone()]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes the loss of the epoch so far back."""
+        self.train_loss.mean_value, self.train_loss.weight = checkpoint["train_loss"]
 
 
 def load_classifier(path: str | Path) -> SliceClassifier:

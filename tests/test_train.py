@@ -62,7 +62,8 @@ def test_run_leaves_one_folder_with_all_there_is(run, capsys) -> None:
     assert run("run_dir=out", "trainer.gpus=0") == 0
     folder = Path("out")
     assert {path.name for path in folder.iterdir()} == FILES
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    checkpoints = {path.name for path in (folder / "checkpoints").iterdir()}
+    assert checkpoints == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     assert list(Path().iterdir()) == [folder]
     config = yaml.safe_load((folder / "config.yaml").read_text())
     assert config["model"]["backbone"] == "test_resnet"

@@ -134,6 +134,7 @@ class HeadCTDataModule(LightningDataModule):
         self.seed = seed
         self.unread: dict[str, ReadError] = {}
         self.read, self.decoded = 0, 0
+        self._interrupted = (0, 0)  # epoch and batches that a resumed run has done of it
         self._table: pd.DataFrame | None = None
         self._cached: CacheReader | None = None
         self._window = Window(input)
@@ -196,6 +197,7 @@ class HeadCTDataModule(LightningDataModule):
         Args:
             stage: Lightning's; every stage needs the same table.
         """
+        self._interrupted = (0, 0)
         if self._table is not None:
             return
         labels = read_labels(Path(self.labels) if self.labels else find_labels(self.root))
@@ -282,7 +284,12 @@ class HeadCTDataModule(LightningDataModule):
         sampler = EpochSampler(
             rows, lambda epoch: draw_order(rows, seed, epoch, weights), lambda: self._current_epoch()
         )
-        return self._load(sampler, self.augment, drop_last=len(rows) > self.batch_size)
+        return self._load(
+            sampler,
+            augment=self.augment,
+            drop_last=len(rows) > self.batch_size,
+            start=lambda: self._batches_done(),
+        )
 
     def val_dataloader(self) -> SliceLoader:
         """Returns batches of the validation part, in the order of the table."""
@@ -302,17 +309,36 @@ class HeadCTDataModule(LightningDataModule):
     def _current_epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
 
-    def _load(
-        self, sampler: EpochSampler, augment: Augment | None = None, drop_last: bool = False
-    ) -> SliceLoader:
+    def _batches_done(self) -> int:
+        """Batches of the current epoch that a resumed run does not read again."""
+        epoch, batches = self._interrupted
+        return batches if self._current_epoch() == epoch else 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the training part stands, and what was counted; goes into a checkpoint."""
+        counts = {"read": self.read, "decoded": self.decoded}
+        if self.trainer is None:
+            return counts
+        loop = self.trainer.fit_loop
+        within = loop.epoch_progress.current.ready > self.trainer.current_epoch
+        batches = loop.epoch_loop.batch_progress.current.ready if within else 0
+        return counts | {"epoch": self.trainer.current_epoch, "batches": batches}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on there."""
+        self.read, self.decoded = state_dict["read"], state_dict["decoded"]
+        self._interrupted = (state_dict["epoch"], state_dict["batches"])
+
+    def _load(self, sampler: EpochSampler, **training: Any) -> SliceLoader:
+        augment = training.pop("augment", None)
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
             SliceDataset(self._make_reader(), self._arrays, self.input, augment, self.seed, pinned),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
-            drop_last=drop_last,
             generator=torch.Generator().manual_seed(self.seed),
+            **training,
         )
 
     def _make_reader(self) -> Reader:

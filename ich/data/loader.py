@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from threading import local
 from typing import Any
 
@@ -20,14 +21,30 @@ class SliceLoader(DataLoader[dict[str, Any]]):
     Reading, resizing and rescaling give up Python's lock, so that threads run side by side, and a batch need
     not travel between processes, which costs more than reading it does. Arguments are those of
     ``DataLoader``: ``num_workers`` threads read ``prefetch_factor`` batches ahead each, in order.
+
+    Args:
+        dataset: The slices.
+        start: Asked at the start of each pass for the number of batches to leave out, unread.
+        **kwargs: Of ``DataLoader``.
     """
 
     dataset: SliceDataset
 
+    def __init__(self, dataset: SliceDataset, *, start: Callable[[], int] = lambda: 0, **kwargs: Any) -> None:
+        super().__init__(dataset, **kwargs)
+        self.start = start
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing: where a pass stands is in the data module's state. Lightning takes it for a promise."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing, likewise."""
+
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Yields the batches of an epoch."""
         cv2.setNumThreads(0)  # a slice is small: OpenCV's threads would only be in the way
-        batches = iter(self.batch_sampler)  # type: ignore[arg-type]
+        batches = islice(self.batch_sampler, self.start(), None)  # type: ignore[arg-type]
         if self.num_workers == 0:
             yield from map(self.dataset.__getitems__, batches)
             return

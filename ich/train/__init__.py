@@ -20,7 +20,6 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hydra
-import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -30,27 +29,34 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Trainer, seed_everything
 from rich.console import Console
 from rich.logging import RichHandler
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
-from ich.files import for_owner_alone
+from ich.files import for_owner_alone, replacing
 from ich.models import SliceClassifier
 from ich.optim import build_optimizer
 from ich.schema import UserError
 from ich.split import write_split
-from ich.tables import hash_slices, restore_texts
+from ich.tables import hash_slices
 from ich.train.results import write_results
-from ich.train.settings import leave_out_places, require_known_targets
+from ich.train.resume import find_newest, require_same_split, resume_config, without_start
+from ich.train.settings import leave_out_places
 from ich.train.signatures import register_signatures
 from ich.trainer import fit
+from ich.trainer.signals import exit_at_once, handling_stops, is_requeued
 
 log = logging.getLogger("ich")
 
 PRETRAIN = "pretrain"
 """Folder of a run that holds the run which it starts from."""
 
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+"""What PyTorch says on each of its devices where memory runs out."""
+
 NO_NEWS = (
     ".*does not have many workers",
+    "This DataLoader will create .* worker processes",  # ours are threads
     "Checkpoint directory .* exists and is not empty",  # so it is where a run goes on
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
 )
@@ -152,14 +158,16 @@ def prepare(cfg: DictConfig, run_dir: Path) -> Run:
         UserError: For whatever the user has to mend.
     """
     resumed = None
-    if cfg.ckpt_path and not (cfg.pretrain and not _has_begun(run_dir) and (run_dir / PRETRAIN).is_dir()):
+    if cfg.ckpt_path and _has_begun(run_dir):
         resumed = find_checkpoint(run_dir)
         read_checkpoint(resumed)
-    elif not cfg.ckpt_path and (_has_begun(run_dir) or (run_dir / PRETRAIN).exists()):
+    elif cfg.ckpt_path:
+        log.info("%s has no checkpoint yet: it starts again from its beginning", run_dir)
+    elif _has_begun(run_dir) or (run_dir / PRETRAIN).exists():
         raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
-    parts = build_parts(cfg if resumed is None else _without_start(cfg), run_dir)
+    parts = build_parts(cfg if resumed is None else without_start(cfg), run_dir)
     if cfg.ckpt_path:
-        _require_same_split(parts.datamodule, run_dir / "split.csv")
+        require_same_split(parts.datamodule, run_dir / "split.csv")
     return Run(cfg, run_dir, parts, resumed)
 
 
@@ -198,30 +206,26 @@ def _complete(run: Run, started: float) -> float:
     seed_everything(cfg.seed, workers=True, verbose=False)
     parts.model.card["trained_on"] = hash_slices(parts.datamodule.part("train"))
     settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
-    fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
-    seconds = time.monotonic() - started
-    return write_results(run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds)
+    with _naming_sizes(cfg):
+        fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
+        seconds = time.monotonic() - started
+        return write_results(run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds)
 
 
-def _without_start(cfg: DictConfig) -> DictConfig:
-    """What a run began from need not be there any more when it goes on."""
-    start = {"pretrained": False, "weights_file": None, "init_from": None}
-    return typing.cast("DictConfig", OmegaConf.merge(cfg, {"model": start}))
-
-
-def _require_same_split(datamodule: HeadCTDataModule, path: Path) -> None:
-    """Refuses to go on where the data gives other parts than the run began with."""
-    split = restore_texts(pd.read_csv(path, dtype=str, keep_default_na=False))
-    began = split.set_index("SOPInstanceUID")["part"]
-    now = datamodule.labelled.set_index("SOPInstanceUID")["part"]
-    changed = len(began.index.symmetric_difference(now.index)) + int(
-        (began != now.reindex(began.index)).sum()
-    )
-    if changed:
+@contextmanager
+def _naming_sizes(cfg: DictConfig) -> Iterator[None]:
+    """Says of memory that ran out what it was too little for."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, ProcessRaisedException) as error:
+        words = str(error).lower()
+        if not isinstance(error, MemoryError) and not any(sign in words for sign in OUT_OF_MEMORY):
+            raise
         raise UserError(
-            f"{path} and the data disagree on {changed} slices: files or labels changed since the run began. "
-            "Start a new run with model.init_from=CHECKPOINT"
-        )
+            f"out of memory with data.batch_size={cfg.data.batch_size}, input.size={cfg.input.size} and "
+            f"model.backbone={cfg.model.backbone}: lower data.batch_size (trainer.accumulate_grad_batches "
+            "makes up for it) or input.size"
+        ) from error
 
 
 @contextmanager
@@ -253,9 +257,10 @@ def _write_log(buffer: MemoryHandler, path: Path) -> None:
 def _describe_run(run: Run) -> None:
     cfg, parts = run.cfg, run.parts
     cfg.update(run_dir=str(run.folder), ckpt_path=None)
-    OmegaConf.save(cfg, run.folder / "config.yaml", resolve=True)
     labelled = parts.datamodule.labelled
     write_split(labelled, labelled["part"], run.folder / "split.csv")
+    with replacing(run.folder / "config.yaml") as partial:  # last: by it a run is known
+        OmegaConf.save(cfg, partial, resolve=True)
     for name, part in labelled.groupby("part", sort=False):
         log.info("%s: %d slices of %d patients", name, len(part), part["PatientID"].nunique())
     million = sum(p.numel() for p in parts.model.parameters()) / 1e6
@@ -264,40 +269,6 @@ def _describe_run(run: Run) -> None:
         "%s, %.1f million parameters, input %d x %d x %d, on %s",
         cfg.model.backbone, million, spec.in_chans, spec.size, spec.size, parts.trainer.accelerator.name(),
     )  # fmt: skip
-
-
-def resume_config(cfg: DictConfig, overrides: list[str]) -> tuple[DictConfig, Path]:
-    """Reads the configuration of the run that ``ckpt_path`` names.
-
-    Args:
-        cfg: The composed configuration.
-        overrides: What was given on the command line; of these, ``trainer.*``, ``data.root``,
-            ``data.cache`` and ``data.num_workers`` may differ from the run that goes on.
-
-    Returns:
-        The configuration and the run's folder.
-
-    Raises:
-        UserError: If there is nothing to resume or another setting is to change.
-    """
-    run_dir = Path(cfg.ckpt_path)
-    if not (run_dir / "config.yaml").is_file():
-        raise UserError(
-            f"ckpt_path={run_dir}: nothing to resume; expected a run's folder, with its config.yaml and "
-            f"{CHECKPOINTS}/last.ckpt"
-        )
-    changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra."))]
-    allowed = ("trainer.", "data.root=", "data.cache=", "data.num_workers=")
-    refused = [item for item in changes if not item.startswith(allowed)]
-    if refused:
-        raise UserError(
-            f"ckpt_path={run_dir} goes on with that run's own settings; take away {', '.join(refused)}, "
-            "or start a new run with model.init_from=CHECKPOINT"
-        )
-    own = OmegaConf.load(run_dir / "config.yaml")
-    require_known_targets(OmegaConf.to_container(own), run_dir / "config.yaml")
-    changed = OmegaConf.merge(own, OmegaConf.from_dotlist(changes), {"ckpt_path": str(run_dir)})
-    return typing.cast("DictConfig", changed), run_dir
 
 
 def run_job(cfg: DictConfig) -> float:
@@ -309,10 +280,12 @@ def run_job(cfg: DictConfig) -> float:
     hydra_config = HydraConfig.get()
     made = Path(hydra_config.runtime.output_dir)
     try:
-        if not cfg.ckpt_path:
-            return train(cfg, made)
-        own, run_dir = resume_config(cfg, list(hydra_config.overrides.task))
-        return train(own, run_dir)
+        if cfg.ckpt_path:
+            run_dir = find_newest(made.parent) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+            return train(resume_config(run_dir, list(hydra_config.overrides.task)), run_dir)
+        if is_requeued() and (made / "config.yaml").is_file():
+            return train(resume_config(made, []), made)
+        return train(cfg, made)
     except (UserError, OSError) as error:
         log.error("%s", error)  # noqa: TRY400 - one message, no traceback
         if hydra_config.mode is RunMode.MULTIRUN:
@@ -344,7 +317,7 @@ def main() -> None:
         warnings.filterwarnings("ignore", message=known)
     register_signatures()
     _failures.clear()
-    with for_owner_alone():  # a run names patients
+    with for_owner_alone(), handling_stops(exit_at_once):  # a run names patients
         hydra.main(version_base="1.3", config_path=str(find_conf()), config_name="config")(run_job)()
     if _failures:
         log.error("%d jobs failed: %s", len(_failures), ", ".join(_failures))

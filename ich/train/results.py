@@ -14,6 +14,7 @@ from rich.console import Console
 from ich.checkpoint import find_checkpoint
 from ich.data import HeadCTDataModule
 from ich.evaluate import Summary, render_summary, summarize
+from ich.files import replacing
 from ich.models import SliceClassifier, load_classifier
 from ich.report import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
@@ -59,7 +60,8 @@ def write_results(
         "seconds": round(seconds, 1),
         "note": DISCLAIMER,
     } | {part: summary.to_dict() for part, summary in summaries.items()}
-    (run_dir / "metrics.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    with replacing(run_dir / "metrics.json") as partial:
+        partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_curves(metrics, run_dir / "curves.png")
     last = list(summaries)[-1]
     title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.leaks else "")

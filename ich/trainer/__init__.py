@@ -2,88 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import sys
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import (
-    EarlyStopping,
-    ModelCheckpoint,
-    RichProgressBar,
-    WeightAveraging,
-)
+from pytorch_lightning.callbacks import RichProgressBar
 from pytorch_lightning.loggers import WandbLogger
-from torch import Tensor
-from torch.multiprocessing.spawn import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from ich.checkpoint import CHECKPOINTS
-from ich.schema import MONITOR, UserError
-from ich.tables import write_table
-
-log = logging.getLogger(__name__)
-
-
-class MetricsLog(Callback):
-    """Writes the metrics of an epoch as a row of ``metrics.csv`` and a line of the log.
-
-    Lightning's own CSV logger deletes the file of a run that goes on; this one keeps its rows.
-
-    Args:
-        path: The CSV file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the folder, and drops rows that a resumed run is going to write again."""
-        if not trainer.is_global_zero:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            table = pd.read_csv(self.path)
-            write_table(table[table["epoch"] < trainer.current_epoch], self.path)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Adds the row and the line."""
-        if not trainer.is_global_zero:
-            return
-        values = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": _head_lr(trainer), **values}
-        rows = pd.DataFrame([row])
-        if self.path.exists():
-            rows = pd.concat([pd.read_csv(self.path), rows])
-        write_table(rows, self.path)
-        shown = ("train_loss", "val_loss", MONITOR, "val_auroc_any", "val_auroc_mean")
-        figures = "  ".join(f"{name} {values[name]:.4f}" for name in shown if name in values)
-        log.info("epoch %d of %s  %s", trainer.current_epoch + 1, trainer.max_epochs, figures)
-
-
-class MovingAverage(WeightAveraging):
-    """Lightning's exponential moving average of the weights, fit to be sent to spawned processes.
-
-    Args:
-        decay: Share of the average that a step keeps.
-    """
-
-    def __init__(self, decay: float) -> None:
-        super().__init__(use_buffers=True, avg_fn=partial(_average, decay))
-
-
-def _average(decay: float, averaged: Tensor, current: Tensor, _: Tensor | int) -> Tensor:
-    return torch.lerp(averaged.float(), current.float(), 1 - decay).to(averaged.dtype)
-
-
-def _head_lr(trainer: Trainer) -> float:
-    groups = trainer.optimizers[0].param_groups
-    return float(max(group["lr"] for group in groups))
+from ich.checkpoint import CHECKPOINTS, DurableIO
+from ich.schema import UserError
+from ich.trainer.callbacks import LossWatch, MetricsLog, MovingAverage, Patience
+from ich.trainer.saving import Checkpoints
+from ich.trainer.signals import STOPS, exit_at_once, exit_code, handling_stops
 
 
 def build_trainer(
@@ -95,6 +30,7 @@ def build_trainer(
     precision: str | None = None,
     patience: int | None = None,
     ema_decay: float | None = None,
+    save_minutes: float = 10.0,
     loggers: Sequence[Any] = (),
     **lightning: Any,
 ) -> Trainer:
@@ -108,6 +44,7 @@ def build_trainer(
         precision: Lightning's; by default bf16 on a GPU that has it, else 32 bit.
         patience: Epochs without a better log loss after which the run stops; None trains to the end.
         ema_decay: Keep an exponential moving average of the weights; it is what is validated and saved.
+        save_minutes: Minutes between saves within an epoch; at its end a run is saved anyway.
         loggers: Lightning's loggers, beside ``metrics.csv``.
         **lightning: Any other argument of Lightning's Trainer.
 
@@ -122,6 +59,8 @@ def build_trainer(
         raise UserError(f"trainer.max_epochs={max_epochs}: expected 1 or more")
     if ema_decay is not None and not 0 < ema_decay < 1:
         raise UserError(f"trainer.ema_decay={ema_decay}: expected a number between 0 and 1")
+    if not save_minutes >= 0:
+        raise UserError(f"trainer.save_minutes={save_minutes}: expected 0, after every step, or more")
     placement = place(gpus)
     if devices is not None:
         placement |= {"devices": devices, "strategy": "ddp_spawn" if devices > 1 else "auto"}
@@ -132,11 +71,13 @@ def build_trainer(
         raise UserError("trainer.precision=16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
     if lightning.get("strategy", "auto") != "auto":
         placement["strategy"] = lightning["strategy"]
-    callbacks: list[Callback] = []
+    watch = LossWatch()
+    callbacks: list[Callback] = [watch]
     if run_dir is not None:
-        callbacks += [MetricsLog(Path(run_dir) / "metrics.csv"), *_checkpoints(Path(run_dir) / CHECKPOINTS)]
+        callbacks.append(MetricsLog(Path(run_dir) / "metrics.csv"))
+        callbacks.append(Checkpoints(Path(run_dir) / CHECKPOINTS, save_minutes, watch))
     if patience is not None:
-        callbacks.append(EarlyStopping(MONITOR, patience=patience, mode="min"))
+        callbacks.append(Patience(patience))
     if ema_decay is not None:
         callbacks.append(MovingAverage(ema_decay))
     bar = sys.stderr.isatty() and lightning.get("enable_progress_bar") is not False
@@ -149,6 +90,7 @@ def build_trainer(
             "max_epochs": max_epochs,
             "precision": precision,
             "callbacks": callbacks,
+            "plugins": [*_as_list(lightning.get("plugins")), DurableIO()],
             "logger": list(loggers) or False,
             "default_root_dir": run_dir,
             "enable_progress_bar": bar,
@@ -179,11 +121,17 @@ def fit(
 
     Raises:
         UserError: As raised by the model or the data module, also where that was in a spawned process.
+        SystemExit: Where a signal has stopped it; what was reached is saved.
     """
     for logger in trainer.loggers:
         logger.log_hyperparams(dict(settings))
     try:
-        trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        with handling_stops(_forward(trainer)):
+            trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except ProcessExitedException as error:
+        if error.exit_code not in [code for stop in STOPS for code in (exit_code(stop), -stop)]:
+            raise
+        raise SystemExit(exit_code(-error.exit_code) if error.exit_code < 0 else error.exit_code) from None
     except ProcessRaisedException as error:
         # All that comes out of a spawned process is the text of its traceback.
         if (raised := re.search(r"^ich\.schema\.(?:User|Read)Error: (.+)", error.msg, re.MULTILINE)) is None:
@@ -218,7 +166,13 @@ def place(gpus: int | None) -> dict[str, Any]:
     return {"accelerator": accelerator, "devices": wanted, "strategy": "ddp_spawn" if wanted > 1 else "auto"}
 
 
-def _checkpoints(folder: Path) -> list[ModelCheckpoint]:
-    best = ModelCheckpoint(folder, "best", monitor=MONITOR, mode="min", enable_version_counter=False)
-    last = ModelCheckpoint(folder, "last", enable_version_counter=False, save_on_train_epoch_end=True)
-    return [best, last]
+def _forward(trainer: Trainer) -> Callable[[int], None]:
+    """What to do with a signal: pass it to the processes that train, or exit where this one does."""
+    launcher = trainer.strategy.launcher
+    return exit_at_once if launcher is None else launcher.kill
+
+
+def _as_list(plugins: Any) -> list[Any]:
+    if plugins is None:
+        return []
+    return plugins if isinstance(plugins, list) else [plugins]

@@ -1,0 +1,238 @@
+"""Sections of ``faults.py``: a training that is killed, stopped, or cannot save, and then goes on.
+
+Each case is a training of its own in a process of its own, on a small phantom, interrupted once and resumed;
+then weights, optimizer and metrics are compared to the bit with a training that was never interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import torch
+
+import ich.files
+from ich.checkpoint import find_checkpoint, is_whole, read_checkpoint
+from ich.phantom import write_phantom
+
+SMALL = [
+    *("data=rsna", "input.size=64", "data.batch_size=16", "logger=csv", "trainer.gpus=0", "threads=1"),
+    *("model.backbone=test_resnet", "model.pretrained=false", "model.drop_rate=0.2", "trainer.max_epochs=3"),
+    *("trainer.ema_decay=0.9", "trainer.accumulate_grad_batches=2", "trainer.save_minutes=0"),
+]
+MOMENTS = ("half written", "written", "flushed", "old one moved", "renamed")
+"""Within a save."""
+
+DEVICES = {"full": "/dev/full", "read-only": "/proc/version"}
+"""Files that cannot be written to."""
+
+
+def add_training(sections: Any) -> None:
+    """Adds the sections ``kills``, ``sigterm`` and ``disk``."""
+    for name, run, count in (("kills", run_kills, 50), ("sigterm", run_sigterm, 20), ("disk", run_disk, 20)):
+        section = sections.add_parser(name, help=(run.__doc__ or "").splitlines()[0])
+        section.add_argument("--count", type=int, default=count)
+        section.add_argument("--seed", type=int, default=0)
+        section.add_argument("--out", type=Path, help="folder to work in; not where temporary files go")
+        section.set_defaults(run=run)
+
+
+class Bench:
+    """A phantom, and the training on it that nothing interrupts."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.random = random.Random(args.seed)
+        self.folder = Path(tempfile.mkdtemp(prefix="faults", dir=args.out or Path.cwd()))
+        self.data = self.folder / "phantom"
+        write_phantom(self.data, patients=12, seed=3, size=64)
+        self.counts: Counter[str] = Counter()
+        started = time.monotonic()
+        code = self.start(self.folder / "whole").wait()
+        self.seconds = time.monotonic() - started
+        if code:
+            raise SystemExit(f"the training that is not interrupted ended with {code}")
+
+    def start(self, run: Path, moment: str = "", save: int = 0) -> subprocess.Popen[bytes]:
+        """Starts or goes on with a training; it kills itself at a moment of the save of that number."""
+        workers = f"data.num_workers={self.random.choice((0, 2, 4))}"
+        began = (run / "config.yaml").exists()
+        fresh = [*SMALL, f"data.root={self.data}", f"run_dir={run}"]
+        argv = [workers, f"ckpt_path={run}"] if began else [workers, *fresh]
+        with (self.folder / "output.txt").open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, __file__, moment, str(save), *argv], stdout=output, stderr=subprocess.STDOUT
+            )
+
+    def finish(self, run: Path) -> None:
+        """Goes on, and counts whether the end is that of the whole training."""
+        if any(run.glob("checkpoints/*.ckpt")):
+            self.counts["had saved"] += 1
+            self.counts["had a whole checkpoint"] += is_whole(find_checkpoint(run))
+        code = self.start(run).wait()
+        self.counts["resumed"] += code == 0
+        self.counts["same to the bit"] += code == 0 and is_same(self.folder / "whole", run)
+        shutil.rmtree(run, ignore_errors=True)
+
+    def close(self, title: str, count: int) -> bool:
+        """Prints the counts; says whether every case came through."""
+        print(f"{title}: {count} cases, " + ", ".join(f"{n} {what}" for what, n in self.counts.items()))
+        good = self.counts["same to the bit"] == count
+        if good:
+            shutil.rmtree(self.folder)
+        return good
+
+
+def is_same(one: Path, other: Path) -> bool:
+    """Whether two runs ended in the same weights, optimizer states and metrics, to the bit."""
+    if (one / "metrics.csv").read_bytes() != (other / "metrics.csv").read_bytes():
+        return False
+    for name in ("last", "best"):
+        states = [read_checkpoint(run / "checkpoints" / f"{name}.ckpt") for run in (one, other)]
+        for part in ("state_dict", "current_model_state", "optimizer_states"):
+            tensors = [list(_tensors(state[part])) for state in states]
+            if not all(torch.equal(a, b) for a, b in zip(*tensors, strict=True)):
+                return False
+    return True
+
+
+def _tensors(state: Any) -> Any:
+    if isinstance(state, torch.Tensor):
+        yield state
+    elif isinstance(state, dict | list):
+        for part in state.values() if isinstance(state, dict) else state:
+            yield from _tensors(part)
+
+
+def run_kills(args: argparse.Namespace) -> bool:
+    """SIGKILL at random moments, two fifths of them inside a save."""
+    bench = Bench(args)
+    inside = args.count * 2 // 5
+    for case in range(args.count):
+        run = bench.folder / f"run{case}"
+        if case < inside:
+            moment = MOMENTS[case % len(MOMENTS)]
+            bench.counts["killed inside a save"] += (
+                bench.start(run, moment, bench.random.randint(2, 15)).wait() == -9
+            )
+        else:
+            bench.counts["killed"] += _send(bench, bench.start(run), signal.SIGKILL) == -9
+        bench.finish(run)
+    return bench.close("kills", args.count)
+
+
+def run_sigterm(args: argparse.Namespace) -> bool:
+    """SIGTERM at random moments of a training."""
+    bench, slowest = Bench(args), 0.0
+    for case in range(args.count):
+        run = bench.folder / f"run{case}"
+        process = bench.start(run)
+        while not any(run.glob("checkpoints/*.ckpt")) and process.poll() is None:
+            time.sleep(0.01)
+        time.sleep(bench.random.uniform(0, 3))
+        sent = time.monotonic()
+        process.terminate()
+        bench.counts["clean stops (143)"] += process.wait() == 143
+        slowest = max(slowest, time.monotonic() - sent)
+        bench.finish(run)
+    return bench.close(f"sigterm (slowest stop {slowest:.1f} s)", args.count)
+
+
+def run_disk(args: argparse.Namespace) -> bool:
+    """A disk that is full, or that cannot be written to, at a save; in turns."""
+    bench = Bench(args)
+    for case in range(args.count):
+        run = bench.folder / f"run{case}"
+        before = (bench.folder / "output.txt").stat().st_size
+        moment = ("quota", *DEVICES)[case % 3]
+        bench.counts["stopped with 2"] += bench.start(run, moment, bench.random.randint(2, 15)).wait() == 2
+        with (bench.folder / "output.txt").open("rb") as output:
+            output.seek(before)
+            said = output.read().decode()
+        bench.counts["clear message"] += (
+            "could not be saved" in said.replace("\n", " ") and "Traceback" not in said
+        )
+        bench.finish(run)
+    return bench.close("disk", args.count)
+
+
+def _send(bench: Bench, process: subprocess.Popen[bytes], signum: int) -> int:
+    """Sends a signal at a random moment of a training's time; returns the exit code."""
+    until = time.monotonic() + bench.random.uniform(0.2, 1) * bench.seconds
+    while time.monotonic() < until and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signum)
+    return process.wait()
+
+
+def _arm(moment: str, save: int) -> None:
+    """Makes the save of that number go wrong at a moment."""
+    flush, replace, write = ich.files._flush, Path.replace, Path.write_bytes
+    saves = 0
+
+    def die_if(now: str) -> None:
+        if saves == save and now == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def is_partial(path: Path) -> bool:
+        return path.name == ".last.ckpt.part"
+
+    def writing(path: Path, data: Any) -> int:
+        nonlocal saves
+        saves += is_partial(path)
+        if saves == save and is_partial(path):
+            _fail(path, data, moment, write)
+        return write(path, data)
+
+    def flushing(path: Path) -> None:
+        if is_partial(path):
+            die_if("written")
+        flush(path)
+
+    def replacing(path: Path, target: str | Path) -> Path:
+        if path.name == "last.ckpt":
+            die_if("flushed")
+        if is_partial(path):
+            die_if("old one moved")
+        moved = replace(path, target)
+        if is_partial(path):
+            die_if("renamed")
+        return moved
+
+    ich.files._flush = flushing
+    Path.replace = replacing  # type: ignore[method-assign]
+    Path.write_bytes = writing  # type: ignore[method-assign]
+
+
+def _fail(path: Path, data: Any, moment: str, write: Callable[[Path, Any], int]) -> None:
+    """Dies in the middle, or finds a real disk that is full or cannot be written to."""
+    if moment == "half written":
+        write(path, data[: len(data) // 2])
+        os.kill(os.getpid(), signal.SIGKILL)
+    if moment == "quota":
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(data) // 2, resource.RLIM_INFINITY))
+    if moment in DEVICES:
+        path.symlink_to(DEVICES[moment])  # the kernel answers as such a disk does
+
+
+if __name__ == "__main__":
+    from ich.train import main
+
+    moment, save, *overrides = sys.argv[1:]
+    if moment:
+        _arm(moment, int(save))
+    sys.argv = ["train.py", *overrides]
+    main()

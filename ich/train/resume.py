@@ -1,0 +1,81 @@
+"""Which run goes on, and with what settings."""
+
+from __future__ import annotations
+
+import typing
+from pathlib import Path
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from ich.checkpoint import CHECKPOINTS
+from ich.data import HeadCTDataModule
+from ich.schema import UserError
+from ich.tables import restore_texts
+from ich.train.settings import require_known_targets
+
+
+def find_newest(runs: Path) -> Path:
+    """Finds the run below a folder that was begun, or gone on with, last.
+
+    Raises:
+        UserError: If there is none.
+    """
+    found = [*runs.glob("*/config.yaml"), *runs.glob("*_multirun/*/config.yaml")]
+    if not found:
+        raise UserError(f"ckpt_path=last: nothing to resume; there is no run below {runs}")
+    return max(found, key=lambda path: path.stat().st_mtime_ns).parent
+
+
+def resume_config(run_dir: Path, overrides: list[str]) -> DictConfig:
+    """Reads the configuration of a run that is to go on.
+
+    Args:
+        run_dir: The run's folder.
+        overrides: What was given on the command line; of these, ``trainer.*``, ``data.root``,
+            ``data.cache`` and ``data.num_workers`` may differ from the run that goes on.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        UserError: If there is nothing to resume or another setting is to change.
+    """
+    if not (run_dir / "config.yaml").is_file():
+        raise UserError(
+            f"ckpt_path={run_dir}: nothing to resume; expected a run's folder, with its config.yaml and "
+            f"{CHECKPOINTS}/last.ckpt"
+        )
+    changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra."))]
+    allowed = ("trainer.", "data.root=", "data.cache=", "data.num_workers=")
+    refused = [item for item in changes if not item.startswith(allowed)]
+    if refused:
+        raise UserError(
+            f"ckpt_path={run_dir} goes on with that run's own settings; take away {', '.join(refused)}, "
+            "or start a new run with model.init_from=CHECKPOINT"
+        )
+    own = OmegaConf.load(run_dir / "config.yaml")
+    require_known_targets(OmegaConf.to_container(own), run_dir / "config.yaml")
+    changed = OmegaConf.merge(own, OmegaConf.from_dotlist(changes), {"ckpt_path": str(run_dir)})
+    return typing.cast("DictConfig", changed)
+
+
+def without_start(cfg: DictConfig) -> DictConfig:
+    """What a run began from need not be there any more when it goes on."""
+    start = {"pretrained": False, "weights_file": None, "init_from": None}
+    return typing.cast("DictConfig", OmegaConf.merge(cfg, {"model": start}))
+
+
+def require_same_split(datamodule: HeadCTDataModule, path: Path) -> None:
+    """Refuses to go on where the data gives other parts than the run began with."""
+    split = restore_texts(pd.read_csv(path, dtype=str, keep_default_na=False))
+    began = split.set_index("SOPInstanceUID")["part"]
+    now = datamodule.labelled.set_index("SOPInstanceUID")["part"]
+    changed = len(began.index.symmetric_difference(now.index)) + int(
+        (began != now.reindex(began.index)).sum()
+    )
+    if changed:
+        raise UserError(
+            f"{path} and the data disagree on {changed} slices: files or labels changed since the run began. "
+            "Start a new run with model.init_from=CHECKPOINT"
+        )

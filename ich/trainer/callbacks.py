@@ -1,0 +1,176 @@
+"""What watches over a training: its metrics, the average of its weights, its patience, its loss."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
+from torch import Tensor
+
+from ich.schema import MONITOR, UserError
+from ich.tables import write_table
+
+log = logging.getLogger(__name__)
+
+
+class MetricsLog(Callback):
+    """Writes the metrics of an epoch as a row of ``metrics.csv`` and a line of the log.
+
+    Lightning's own CSV logger deletes the file of a run that goes on; this one keeps its rows. A row is
+    written before the checkpoint of its epoch.
+
+    Args:
+        path: The CSV file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._before: dict[str, float] = {}  # metrics that stood when the run was interrupted
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Makes the folder, and drops rows that a resumed run is going to write again."""
+        if not trainer.is_global_zero:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            table = self._read()
+            write_table(table[table["epoch"].astype(int) < trainer.current_epoch], self.path)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keeps the figures of a validation within an epoch for a checkpoint."""
+        if not trainer.sanity_checking:
+            self._before |= _values(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Adds the row and the line."""
+        self._before |= _values(trainer)  # in every process: some metrics are put together from all
+        if not trainer.is_global_zero:
+            return
+        values = self._before
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": _head_lr(trainer), **values}
+        rows = pd.DataFrame([row])
+        if self.path.exists():
+            rows = pd.concat([self._read(), rows])
+        write_table(rows, self.path)
+        shown = ("train_loss", "val_loss", MONITOR, "val_auroc_any", "val_auroc_mean")
+        figures = "  ".join(f"{name} {values[name]:.4f}" for name in shown if name in values)
+        log.info("epoch %d of %s  %s", trainer.current_epoch + 1, trainer.max_epochs, figures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Metrics of the last validation, which Lightning forgets."""
+        return {"metrics": self._before}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes them back."""
+        self._before = dict(state_dict["metrics"])
+
+    def _read(self) -> pd.DataFrame:
+        return pd.read_csv(self.path, dtype=str)  # as text: what is written stays as it was
+
+
+class MovingAverage(WeightAveraging):
+    """Lightning's exponential moving average of the weights, fit to be sent to spawned processes.
+
+    Args:
+        decay: Share of the average that a step keeps.
+    """
+
+    def __init__(self, decay: float) -> None:
+        super().__init__(use_buffers=True, avg_fn=partial(_average, decay))
+
+
+class Patience(EarlyStopping):
+    """Lightning's early stopping on the log loss, which a resumed run remembers.
+
+    Args:
+        patience: Validations without a better one after which the run stops.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__(MONITOR, patience=patience, mode="min")
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the count back; the patience is the one that the resumed run is given."""
+        super().load_state_dict(state_dict | {"patience": self.patience})
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops a run that had run out of patience when it was interrupted."""
+        trainer.should_stop |= self.wait_count >= self.patience
+
+
+class LossWatch(Callback):
+    """Stops a run whose loss is not finite.
+
+    On a GPU a loss is looked at one step late, when it is there without waiting for it.
+    """
+
+    def __init__(self) -> None:
+        self._pending: _Pending | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Takes the loss of the step, and looks at it or at the one before.
+
+        Raises:
+            UserError: If it is not finite.
+        """
+        self.check()
+        if not isinstance(outputs, Mapping):
+            return
+        finite, arrived = outputs["loss"].detach().isfinite().all(), None
+        if finite.is_cuda:
+            finite = torch.empty((), dtype=torch.bool, pin_memory=True).copy_(finite, non_blocking=True)
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        rows = batch.get("row") if isinstance(batch, Mapping) else None
+        self._pending = _Pending(finite, arrived, rows, trainer.current_epoch, batch_idx)
+        if arrived is None:
+            self.check()
+
+    def check(self) -> None:
+        """Looks at the loss that was taken last, and waits for it if need be.
+
+        Raises:
+            UserError: If it is not finite.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        if pending.arrived is not None:
+            pending.arrived.synchronize()
+        if not pending.finite:
+            rows = [] if pending.rows is None else pending.rows.tolist()
+            raise UserError(
+                f"the loss of batch {pending.batch} in epoch {pending.epoch}, both from 0, is not finite: "
+                f"the run diverged and is not saved. Its slices are rows {rows} of the table; look at "
+                "them, or try a lower optim.lr"
+            )
+
+
+class _Pending(NamedTuple):
+    finite: Tensor  # () bool, on the CPU
+    arrived: torch.cuda.Event | None
+    rows: Tensor | None  # (N,)
+    epoch: int
+    batch: int
+
+
+def _average(decay: float, averaged: Tensor, current: Tensor, _: Tensor | int) -> Tensor:
+    return torch.lerp(averaged.float(), current.float(), 1 - decay).to(averaged.dtype)
+
+
+def _values(trainer: Trainer) -> dict[str, float]:
+    return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+
+def _head_lr(trainer: Trainer) -> float:
+    groups = trainer.optimizers[0].param_groups
+    return float(max(group["lr"] for group in groups))

@@ -1,0 +1,191 @@
+"""When a run is saved, so that it goes on as if it had never been interrupted."""
+
+from __future__ import annotations
+
+import logging
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.trainer.states import TrainerFn
+from torch import Tensor
+
+from ich.checkpoint import is_whole, require_space
+from ich.schema import MONITOR, UserError
+from ich.trainer.callbacks import LossWatch, MovingAverage
+from ich.trainer.signals import catch_stops, exit_code, requeue
+
+log = logging.getLogger(__name__)
+
+
+class Checkpoints(Checkpoint):
+    """Saves ``best.ckpt``, and ``last.ckpt`` with the state of all generators; stops when told to.
+
+    ``last`` is saved at each epoch's end and, within an epoch, every so many minutes, but only where going
+    on is exact: after a step of the optimizer, and not where a validation or the epoch's end comes next.
+    The one before stays as ``previous.ckpt``. ``best`` is saved at the end of the validation that it won.
+
+    On SIGTERM or SIGUSR1 ``last`` is saved at the next such place and the process exits with 128 and the
+    signal's number; within a validation it exits without saving. A job of SLURM that gets SIGUSR1, its
+    warning that time is up, is put back into the queue.
+
+    Args:
+        folder: Of the checkpoints.
+        minutes: Between saves within an epoch.
+        watch: Asked before anything is saved.
+    """
+
+    def __init__(self, folder: Path, minutes: float, watch: LossWatch) -> None:
+        self.folder = folder
+        self.minutes = minutes
+        self.watch = watch
+        self.best = float("inf")
+        self._generators: list[dict[str, Any]] = []
+        self._signal = 0
+        self._saved_at = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts generators back where they were, looks for room on the disk, and listens to signals.
+
+        Raises:
+            UserError: If checkpoints will not fit.
+        """
+        if trainer.is_global_zero:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not is_whole(last := self.folder / "last.ckpt"):
+                last.unlink(missing_ok=True)  # or it would take the place of the whole one before it
+            require_space(self.folder, _expect_size(trainer, pl_module))
+        if trainer.global_rank < len(self._generators):
+            restore_generators(self._generators[trainer.global_rank])
+        self._saved_at = time.monotonic()
+        self._signal = 0
+        catch_stops(lambda signum: setattr(self, "_signal", signum))
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Saves if it is time to and the place is right; stops if told to."""
+        loop = trainer.fit_loop.epoch_loop
+        if (
+            loop._should_accumulate()
+            or loop._num_ready_batches_reached()
+            or (trainer.fit_loop._data_fetcher and loop._should_check_val_fx(trainer.fit_loop._data_fetcher))
+        ):
+            return
+        due = time.monotonic() - self._saved_at >= 60 * self.minutes
+        stop = _largest(trainer, self._signal)
+        if stop or _largest(trainer, due):
+            self._save_last(trainer)
+        if stop:
+            _stop(trainer, stop)
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Stops if told to: half a validation cannot be saved."""
+        if not trainer.sanity_checking and (stop := _largest(trainer, self._signal)):
+            log.warning(
+                "told to stop within a validation: it is not saved, nor what came since the last save"
+            )
+            _stop(trainer, stop)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves the best.
+
+        Raises:
+            UserError: If the model does not log what the best is chosen by.
+        """
+        if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
+            return
+        if (score := trainer.callback_metrics.get(MONITOR)) is None:
+            raise UserError(f"the model logs no {MONITOR}, by which the best epoch is chosen")
+        if float(score) < self.best:
+            self.best = float(score)
+            self._save(trainer, "best")
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Saves; stops if told to."""
+        self._save_last(trainer)
+        if stop := _largest(trainer, self._signal):
+            _stop(trainer, stop)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score, and the generators of each process."""
+        own = collect_generators()
+        every = [own]
+        if dist.is_available() and dist.is_initialized():
+            every = [own] * dist.get_world_size()
+            dist.all_gather_object(every, own)
+        return {"best": self.best, "generators": every}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes them back; the generators are set when training starts."""
+        self.best = state_dict["best"]
+        self._generators = state_dict["generators"]
+
+    def _save_last(self, trainer: Trainer) -> None:
+        self._save(trainer, "last", previous=self.folder / "previous.ckpt")
+        self._saved_at = time.monotonic()
+
+    def _save(self, trainer: Trainer, name: str, previous: Path | None = None) -> None:
+        """Saves what is finite: a loss can be so when the weights after it are not."""
+        self.watch.check()
+        if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
+            raise UserError(
+                f"weights are not finite after step {trainer.global_step}: the run diverged and is not "
+                "saved; try a lower optim.lr"
+            )
+        trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False, storage_options=previous)
+
+
+def _largest(trainer: Trainer, value: int) -> int:
+    """The largest value among the processes, which have to do the same."""
+    if trainer.world_size == 1:
+        return value
+    every = trainer.strategy.reduce(torch.tensor(value, device=trainer.strategy.root_device), reduce_op="max")
+    return int(every)
+
+
+def _stop(trainer: Trainer, signum: int) -> None:
+    if trainer.is_global_zero:
+        log.warning("stopped by signal %d in epoch %d; ckpt_path=RUN goes on", signum, trainer.current_epoch)
+        if signum == signal.SIGUSR1:
+            requeue()
+    raise SystemExit(exit_code(signum))
+
+
+def _expect_size(trainer: Trainer, model: LightningModule) -> int:
+    """Bytes of a checkpoint, at most: weights, their average, and two moments a weight."""
+    weights = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
+    averaged = any(isinstance(callback, MovingAverage) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    return weights * (3 + averaged)
+
+
+def collect_generators() -> dict[str, Any]:
+    """Returns the state of Python's, NumPy's and PyTorch's global generators, fit for ``weights_only``."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002 - the global one
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), torch.from_numpy(np.asarray(keys, dtype=np.int64)), int(position)],
+        "numpy_gauss": [int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_generators(state: dict[str, Any]) -> None:
+    """Puts the generators where ``collect_generators`` found them."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position = state["numpy"]
+    words32 = keys.numpy().astype(np.uint32)
+    np.random.set_state((name, words32, position, *state["numpy_gauss"]))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state["cuda"])

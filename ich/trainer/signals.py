@@ -1,0 +1,73 @@
+"""What a run does when it is told to stop: SIGTERM and SIGUSR1."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+
+log = logging.getLogger(__name__)
+
+STOPS = (signal.SIGTERM, signal.SIGUSR1)
+"""Signals that stop a run; it exits with 128 and the signal's number, 143 and 138 on Linux."""
+
+
+def exit_code(signum: int) -> int:
+    """Exit code of a process that a signal has stopped, as a shell counts it."""
+    return 128 + signum
+
+
+def catch_stops(handle: Callable[[int], Any]) -> None:
+    """Calls ``handle`` with the signal's number where one of ``STOPS`` comes; for the main thread only."""
+
+    def call(signum: int, _: FrameType | None) -> None:
+        handle(signum)
+
+    if threading.current_thread() is threading.main_thread():
+        for stop in STOPS:
+            signal.signal(stop, call)
+
+
+@contextmanager
+def handling_stops(handle: Callable[[int], Any]) -> Iterator[None]:
+    """``catch_stops`` for a while; then what was there before is there again."""
+    before = {stop: signal.getsignal(stop) for stop in STOPS}
+    catch_stops(handle)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for stop, handler in before.items():
+                signal.signal(stop, handler)
+
+
+def exit_at_once(signum: int) -> None:
+    """Ends the process where there is nothing to save."""
+    raise SystemExit(exit_code(signum))
+
+
+def is_requeued() -> bool:
+    """Whether SLURM has started this job before."""
+    return SLURMEnvironment.detect() and int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+
+
+def requeue() -> None:
+    """Puts a job of SLURM back into the queue, as Lightning does; elsewhere it does nothing."""
+    if not SLURMEnvironment.detect() or (job := os.environ.get("SLURM_JOB_ID")) is None:
+        return
+    if (array := os.environ.get("SLURM_ARRAY_JOB_ID")) is not None:
+        job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    try:
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        log.error("SLURM job %s could not be put back into the queue: %s", job, error)  # noqa: TRY400 - no news in a traceback
+    else:
+        log.info("SLURM job %s is back in the queue", job)
