@@ -171,7 +171,7 @@ def run_disk(args: argparse.Namespace) -> bool:
 
 def _send(bench: Bench, process: subprocess.Popen[bytes], signum: int) -> int:
     """Sends a signal at a random moment of a training's time; returns the exit code."""
-    until = time.monotonic() + bench.random.uniform(0.2, 1) * bench.seconds
+    until = time.monotonic() + bench.random.uniform(0.4, 1) * bench.seconds
     while time.monotonic() < until and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(signum)
