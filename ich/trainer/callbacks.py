@@ -41,7 +41,7 @@ class MetricsLog(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             table = self._read()
-            write_table(table[table["epoch"].astype(int) < trainer.current_epoch], self.path)
+            write_table(table[table["epoch"] < trainer.current_epoch], self.path)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the figures of a validation within an epoch for a checkpoint."""
@@ -72,7 +72,7 @@ class MetricsLog(Callback):
         self._before = dict(state_dict["metrics"])
 
     def _read(self) -> pd.DataFrame:
-        return pd.read_csv(self.path, dtype=str)  # as text: what is written stays as it was
+        return pd.read_csv(self.path, float_precision="round_trip")  # what is written stays as it was
 
 
 class MovingAverage(WeightAveraging):
