@@ -14,8 +14,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, WeightAveraging
 from torch import Tensor
 
+from ich.files import replacing
 from ich.schema import MONITOR, UserError
-from ich.tables import write_table
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class MetricsLog(Callback):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if self.path.exists():
             table = self._read()
-            write_table(table[table["epoch"] < trainer.current_epoch], self.path)
+            self._write(table[table["epoch"].astype(int) < trainer.current_epoch])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the figures of a validation within an epoch for a checkpoint."""
@@ -58,7 +58,7 @@ class MetricsLog(Callback):
         rows = pd.DataFrame([row])
         if self.path.exists():
             rows = pd.concat([self._read(), rows])
-        write_table(rows, self.path)
+        self._write(rows)
         shown = ("train_loss", "val_loss", MONITOR, "val_auroc_any", "val_auroc_mean")
         figures = "  ".join(f"{name} {values[name]:.4f}" for name in shown if name in values)
         log.info("epoch %d of %s  %s", trainer.current_epoch + 1, trainer.max_epochs, figures)
@@ -72,7 +72,11 @@ class MetricsLog(Callback):
         self._before = dict(state_dict["metrics"])
 
     def _read(self) -> pd.DataFrame:
-        return pd.read_csv(self.path, float_precision="round_trip")  # what is written stays as it was
+        return pd.read_csv(self.path, dtype=str)  # as text: what is written stays as it was
+
+    def _write(self, rows: pd.DataFrame) -> None:
+        with replacing(self.path) as partial:  # numbers alone, which need no quotes
+            rows.to_csv(partial, index=False)
 
 
 class MovingAverage(WeightAveraging):
