@@ -18,11 +18,10 @@ from ich.dicom import read_blocks, read_hu
 from ich.files import replacing
 from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
+from ich.tables import STAMP
 
 HASHES = "hashes.parquet"
 """File beside the index: path, size and time of each slice's file, and the hash of its blocks."""
-
-_STAMP = ["path", "file_size", "mtime_ns"]
 
 
 def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool = True) -> NDArray[np.int64]:
@@ -68,7 +67,7 @@ def _share(keys: NDArray[np.object_], owners: NDArray[np.object_]) -> NDArray[np
 def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) -> NDArray[np.object_]:
     """The hash of each row's blocks, empty where its file cannot be read."""
     kept = _read_kept(folder)
-    known = table[_STAMP].merge(kept, how="left", on=_STAMP)["hash"].to_numpy(dtype=object)
+    known = table[STAMP].merge(kept, how="left", on=STAMP)["hash"].to_numpy(dtype=object)
     rows = np.flatnonzero(pd.isna(known))
     paths = [str(root / path) for path in table["path"].iloc[rows]]
     done = 0
@@ -77,7 +76,7 @@ def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) 
             known[rows[done - 1]] = value
     finally:
         if done:  # after an interruption, what was read until then
-            fresh = table[_STAMP].iloc[rows[:done]].assign(hash=known[rows[:done]])
+            fresh = table[STAMP].iloc[rows[:done]].assign(hash=known[rows[:done]])
             _keep(pd.concat([fresh[fresh["hash"] != ""], kept]).drop_duplicates("path"), folder)
     return known
 
@@ -102,7 +101,7 @@ def _digest(path: str) -> str:
 
 
 def _read_kept(folder: Path) -> pd.DataFrame:
-    columns = [*_STAMP, "hash"]
+    columns = [*STAMP, "hash"]
     try:
         return pd.read_parquet(folder / HASHES)[columns]
     except (OSError, ValueError, KeyError):  # none, or a broken one

@@ -55,6 +55,9 @@ INDEX_DTYPES = {
 }
 """Columns of the index and their types. Rows are ordered by patient, study, series and position."""
 
+STAMP = ["path", "file_size", "mtime_ns"]
+"""Columns of the index that tell whether a file has changed."""
+
 PROB_COLUMNS = tuple(f"prob_{label}" for label in LABELS)
 TARGET_COLUMNS = tuple(f"target_{label}" for label in LABELS)
 NUMBERS = (*PROB_COLUMNS, *TARGET_COLUMNS)

@@ -216,6 +216,8 @@ def test_an_error_of_the_disk_stops_the_build_and_is_not_kept(
     read = SliceReader.read
 
     def fail(self: SliceReader, row: int, out: np.ndarray) -> None:
+        if row == 70:
+            raise ReadError(Refusal.CORRUPT, root / "y.dcm", "in the same batch")
         if row == 100:
             raise ReadError(Refusal.UNREADABLE, root / "x.dcm", "Input/output error")
         read(self, row, out)

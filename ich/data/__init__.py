@@ -329,8 +329,7 @@ class HeadCTDataModule(LightningDataModule):
         self.read, self.decoded = state_dict["read"], state_dict["decoded"]
         self._interrupted = (state_dict["epoch"], state_dict["batches"])
 
-    def _load(self, sampler: EpochSampler, **training: Any) -> SliceLoader:
-        augment = training.pop("augment", None)
+    def _load(self, sampler: EpochSampler, augment: Augment | None = None, **loading: Any) -> SliceLoader:
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
             SliceDataset(self._make_reader(), self._arrays, self.input, augment, self.seed, pinned),
@@ -338,7 +337,7 @@ class HeadCTDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(self.seed),
-            **training,
+            **loading,
         )
 
     def _make_reader(self) -> Reader:

@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import shutil
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress
 
 from ich.data.loader import SliceLoader
@@ -28,8 +26,9 @@ from ich.data.order import EpochSampler
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader
 from ich.dicom.refusal import Refusal
 from ich.files import for_owner_alone, replacing
+from ich.progress import make_bar
 from ich.schema import InputSpec, ReadError, UserError
-from ich.tables import write_table
+from ich.tables import STAMP, write_table
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +38,6 @@ PIXELS, SLICES, STATE, LOCK = "hu.npy", "slices.parquet", "cache.json", ".lock"
 _VERSION = 2  # raised when the HU of a slice or the files change
 _BATCH = 64  # slices that are read at a time
 _INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
-_STAMP = ["path", "file_size", "mtime_ns"]
 
 
 class Manifest(NamedTuple):
@@ -75,11 +73,11 @@ def build_cache(
     """
     try:
         if (manifest := _read_manifest(folder)) is not None and manifest.done == len(manifest.slices):
-            locate_slices(folder, manifest, table, size)
+            _locate_slices(folder, manifest, table, size)
             return
         with for_owner_alone(), _lock(folder):
             manifest = _read_manifest(folder) or _begin(folder, table, size)
-            locate_slices(folder, manifest, table, size)
+            _locate_slices(folder, manifest, table, size)
             if not np.array_equal(manifest.slices["path"], _hash_paths(table, manifest.key)):
                 raise UserError(
                     f"data.cache={folder} was begun for {len(manifest.slices)} other slices and is not "
@@ -96,18 +94,16 @@ def build_cache(
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
     """Makes the folder, unless it is there, and keeps other runs out of it."""
-    made = not folder.exists()
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in folder.iterdir()}
     if LOCK not in names and any(not name.startswith(".") for name in names):
         raise UserError(f"data.cache={folder} holds something that is no cache; name a new folder")
-    if not made:
-        folder.chmod(0o700)
+    folder.chmod(0o700)  # it may have been there, open to others
     with (folder / LOCK).open("wb") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            log.info("another run is writing the cache %s; waiting for it", folder)
+            log.info("another run is writing the cache; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -121,7 +117,7 @@ def _begin(folder: Path, table: pd.DataFrame, size: int) -> Manifest:
             f"{free / 1e9:.1f} GB are free; make room, or name another disk"
         )
     key = secrets.token_hex(16)
-    slices = table[_STAMP].assign(path=_hash_paths(table, key)).reset_index(drop=True)
+    slices = table[STAMP].assign(path=_hash_paths(table, key)).reset_index(drop=True)
     write_table(slices, folder / SLICES)
     np.lib.format.open_memmap(folder / PIXELS, "w+", np.dtype("<i2"), (len(table), size, size)).flush()
     manifest = Manifest(size, 0, {}, key, slices)
@@ -137,9 +133,7 @@ def _fill(folder: Path, manifest: Manifest, dataset: SliceDataset, workers: int)
     loader = SliceLoader(dataset, batch_size=_BATCH, sampler=EpochSampler(rows), num_workers=workers)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with (
-        Progress(
-            *columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()
-        ) as bar,
+        make_bar(columns, shown=True) as bar,
         (folder / PIXELS).open("r+b") as file,
     ):
 
@@ -152,13 +146,14 @@ def _fill(folder: Path, manifest: Manifest, dataset: SliceDataset, workers: int)
         saved = time.monotonic()
         try:
             for batch in loader:
-                for row, error in batch["unread"]:
+                refused = dict(batch["unread"])
+                for error in refused.values():
                     if error.code == Refusal.UNREADABLE:
                         raise error
-                    unread[row] = str(error.code)
                 for row, hu in zip(batch.get("row", ()), batch.get("hu", ()), strict=True):
                     file.seek(offset + int(row) * hu.nbytes)
                     file.write(hu.numpy().data)
+                unread |= {row: str(error.code) for row, error in refused.items()}
                 done = min(done + _BATCH, count)
                 bar.update(task, completed=done)
                 if time.monotonic() - saved >= _INTERVAL:
@@ -168,7 +163,7 @@ def _fill(folder: Path, manifest: Manifest, dataset: SliceDataset, workers: int)
             save()
 
 
-def locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: int) -> NDArray[np.int64]:
+def _locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: int) -> NDArray[np.int64]:
     """Finds the slices of a table in a cache.
 
     Args:
@@ -194,7 +189,7 @@ def locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: i
     if lacking.all():
         raise UserError(f"data.cache={folder} is of another data set; name another folder")
     found = manifest.slices.iloc[place]
-    changed = ~lacking & (found[_STAMP[1:]].to_numpy() != table[_STAMP[1:]].to_numpy()).any(axis=1)
+    changed = ~lacking & (found[STAMP[1:]].to_numpy() != table[STAMP[1:]].to_numpy()).any(axis=1)
     for wrong, what in (
         (changed, "files have changed since it was made"),
         (lacking, "it was made of a part of the data (data.limit_slices), or files were added since"),
@@ -254,7 +249,7 @@ class CacheReader:
         manifest = _read_manifest(folder)
         if manifest is None or manifest.done < len(manifest.slices):
             raise UserError(f"data.cache={folder} is not complete; call prepare_data() first")
-        self._place = locate_slices(folder, manifest, table, size)  # (rows,)
+        self._place = _locate_slices(folder, manifest, table, size)  # (rows,)
         self._unread, self._root, self._paths = manifest.unread, root, table["path"]
         self._pixels = os.fsencode(folder / PIXELS)
         self._offset = _find_pixels(folder, manifest)
@@ -299,7 +294,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
             raise UserError(
                 f"data.cache={folder} is of another version of ich; remove it to have it made anew"
             )
-        slices = pd.read_parquet(folder / SLICES, columns=_STAMP)
+        slices = pd.read_parquet(folder / SLICES, columns=STAMP)
         manifest = _parse_state(state, slices)
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(

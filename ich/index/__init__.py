@@ -18,11 +18,12 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ich.index.cache import REFUSED_DTYPES, Index, Unfinished, make_index, read_cache, write_cache
-from ich.index.files import STAMP, list_files, read_headers
+from ich.index.files import list_files, read_headers
 from ich.index.labels import LABEL_KEYS, find_key, melt, parse_values, read_csv, split_ids
 from ich.index.pseudonyms import find_key as find_pseudonym_key
 from ich.index.pseudonyms import hide_patients
 from ich.schema import LABELS, SUBTYPES, UserError
+from ich.tables import STAMP
 
 DUPLICATE_UID = "duplicate_uid"
 """Code of a file that was refused because another, earlier by path, has its SOPInstanceUID."""

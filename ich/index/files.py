@@ -26,9 +26,7 @@ from ich.dicom.refusal import Refusal
 from ich.index.cache import Row, Rows
 from ich.progress import make_bar
 from ich.schema import ReadError, UserError
-
-STAMP = ["path", "file_size", "mtime_ns"]
-"""Columns that tell whether a file has changed."""
+from ich.tables import STAMP
 
 _File = tuple[str, int, int]  # path, bytes and time of change in ns; -1 where these are not to be had
 

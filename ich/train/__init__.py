@@ -57,7 +57,6 @@ OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 NO_NEWS = (
     ".*does not have many workers",
     "This DataLoader will create .* worker processes",  # ours are threads
-    "Checkpoint directory .* exists and is not empty",  # so it is where a run goes on
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
 )
 """Warnings of Lightning that tell a user of this program nothing."""
