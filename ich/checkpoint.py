@@ -88,10 +88,17 @@ class DurableIO(CheckpointIO):
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint file is there and holds what was written to it, by its CRC-32s."""
+    """Whether a checkpoint file is there and holds what was written to it, by its CRC-32s.
+
+    PyTorch stores members as they are; a compressed one is somebody else's, and may inflate without end.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+            stored = all(
+                member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+                for member in archive.infolist()
+            )
+            return stored and archive.testzip() is None
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         return False  # whatever a damaged archive makes of zipfile
 

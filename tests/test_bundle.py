@@ -343,6 +343,15 @@ def test_pickle_in_a_checkpoint_is_not_run(
     assert {path.name for path in Path().iterdir()} <= {"run", "runs"}
 
 
+def test_checkpoint_that_would_inflate_is_refused(trained, tmp_path: Path) -> None:
+    whole, small = trained[0] / "run/checkpoints/best.ckpt", tmp_path / "best.ckpt"
+    with zipfile.ZipFile(whole) as archive, zipfile.ZipFile(small, "w", zipfile.ZIP_DEFLATED) as deflated:
+        for member in archive.namelist():
+            deflated.writestr(member, archive.read(member))
+    with pytest.raises(UserError, match="no checkpoint that loads safely"):
+        load_classifier(small)
+
+
 def test_card_of_a_checkpoint_is_checked(trained, tmp_path: Path) -> None:
     checkpoint = torch.load(trained[0] / "run/checkpoints/best.ckpt", weights_only=True)
     checkpoint["card"]["model"]["weights_file"] = "/etc/passwd"
