@@ -12,7 +12,7 @@ import torch
 from ich.data.resize import resize_hu
 from ich.dicom import read_hu
 from ich.index import build_index, find_labels, join_labels, read_labels
-from ich.report import write_contact_sheet
+from ich.report.sheets import write_contact_sheet
 from ich.schema import LABELS, SUBTYPES, WINDOWS
 from ich.window import apply_window
 

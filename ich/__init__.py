@@ -13,7 +13,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     phantom      1  synthetic head-CT studies as real DICOM
     card         1  what a file says of its model, checked
     tables       1  the index and the predictions table
-    report       1  figures
+    report       1  figures; documents as pages, for print, as slides
     index        2  folder -> index; label CSV; join
     findings     2  what is not plausible of slices and series
     identical    2  slices of different patients with the same pixels

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import struct
-import sys
 import zipfile
 from collections.abc import Callable
 from hashlib import sha256
@@ -19,23 +18,15 @@ import pytest
 import safetensors.torch
 import torch
 import yaml
+from command import call
 
-import ich.cli
+import ich
 from ich.bundle import write_bundle
 from ich.models import SliceClassifier, load_classifier
 from ich.schema import UserError
 
-PACKAGE = Path(ich.cli.__file__).parent
+PACKAGE = Path(ich.__file__).parent
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
-
-
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["ich", *arguments])
-    try:
-        ich.cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")
@@ -59,9 +50,9 @@ def trained(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
             "data.limit_slices=150",
             "data.val_fraction=0.3",
         ]
-        assert call(patch, "train", *data, *TINY, "run_dir=run", "logger=csv") == 0
-        assert call(patch, "train", "ckpt_path=run", "trainer.max_epochs=2") == 0
-        assert call(patch, "bundle", "run", "model.zip") == 0
+        assert call("train", *data, *TINY, "run_dir=run", "logger=csv") == 0
+        assert call("train", "ckpt_path=run", "trainer.max_epochs=2") == 0
+        assert call("bundle", "run", "model.zip") == 0
     return folder, loads
 
 
@@ -96,9 +87,9 @@ def test_any_tool_opens_a_bundle(bundle: Path) -> None:
 
 
 def test_bundle_takes_a_new_file_and_a_run(trained, bundle: Path, monkeypatch, capsys) -> None:
-    assert call(monkeypatch, "bundle", str(trained[0] / "run"), str(bundle)) == 2
+    assert call("bundle", str(trained[0] / "run"), str(bundle)) == 2
     assert "exists; name a new file" in capsys.readouterr().err
-    assert call(monkeypatch, "bundle", str(bundle.parent), str(bundle.with_name("new.zip"))) == 2
+    assert call("bundle", str(bundle.parent), str(bundle.with_name("new.zip"))) == 2
     assert "nothing to load" in " ".join(capsys.readouterr().err.split())
 
 
@@ -333,12 +324,12 @@ def test_pickle_in_a_checkpoint_is_not_run(
     file = poisoned / "checkpoints" / "best.ckpt"
     with pytest.raises(UserError, match="no checkpoint that loads safely"):
         load_classifier(file)
-    assert call(monkeypatch, "bundle", "run", "model.zip") == 2
+    assert call("bundle", "run", "model.zip") == 2
     assert "no checkpoint that loads safely" in " ".join(capsys.readouterr().err.split())
     data = ["data=rsna", f"data.root={phantom}", "input.size=64", *TINY, "run_dir=new"]
-    assert call(monkeypatch, "train", "ckpt_path=run", "trainer.max_epochs=9") == 2
-    assert call(monkeypatch, "train", *data, f"model.init_from={file}") == 2
-    assert call(monkeypatch, "train", *data, f"model.weights_file={file}") == 2
+    assert call("train", "ckpt_path=run", "trainer.max_epochs=9") == 2
+    assert call("train", *data, f"model.init_from={file}") == 2
+    assert call("train", *data, f"model.weights_file={file}") == 2
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 3
     assert {path.name for path in Path().iterdir()} <= {"run", "runs"}
 
@@ -374,6 +365,6 @@ def test_a_run_builds_nothing_but_what_this_program_builds(
         node = node[name]
     node.update(_target_="os.mkdir", path="executed")
     (run / "config.yaml").write_text(yaml.safe_dump(config))
-    assert call(monkeypatch, "train", "ckpt_path=run") == 2
+    assert call("train", "ckpt_path=run") == 2
     assert "config.yaml would build 'os.mkdir'" in caplog.text
     assert not Path("executed").exists()

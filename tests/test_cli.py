@@ -1,32 +1,21 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from command import call
 
-import ich.cli
 from ich import __version__
 
 
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
 
-    def call(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["ich", *arguments])
-        try:
-            ich.cli.main()
-        except SystemExit as stop:
-            return int(stop.code or 0)
-        return 0
 
-    return call
-
-
-def test_phantom_then_index(call, capsys) -> None:
+def test_phantom_then_index(capsys) -> None:
     assert (
         call("phantom", "out", "--patients", "2", "--size", "64", "--seed", "4", "--masks", "--conformant")
         == 0
@@ -42,7 +31,7 @@ def test_phantom_then_index(call, capsys) -> None:
     assert len(pd.read_parquet("out/.ich/index.parquet")) == slices
 
 
-def test_index_counts_what_it_refuses(call, phantom: Path, capsys, tmp_path: Path) -> None:
+def test_index_counts_what_it_refuses(phantom: Path, capsys, tmp_path: Path) -> None:
     source = next((phantom / "stage_2_train").iterdir())
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "whole.dcm").write_bytes(source.read_bytes())
@@ -57,7 +46,7 @@ def test_index_counts_what_it_refuses(call, phantom: Path, capsys, tmp_path: Pat
     assert not (tmp_path / "data" / ".ich").exists()
 
 
-def test_train_is_the_program_in_the_checkout(call, phantom: Path) -> None:
+def test_train_is_the_program_in_the_checkout(phantom: Path) -> None:
     tiny = [
         "model.backbone=test_resnet",
         "model.pretrained=false",
@@ -78,7 +67,7 @@ def test_train_is_the_program_in_the_checkout(call, phantom: Path) -> None:
         ([], "required"),
     ],
 )
-def test_bad_input_is_one_message_and_exit_code_2(call, capsys, arguments: list[str], message: str) -> None:
+def test_bad_input_is_one_message_and_exit_code_2(capsys, arguments: list[str], message: str) -> None:
     Path("full").mkdir()
     Path("full/file").touch()
     assert call(*arguments) == 2
@@ -87,6 +76,6 @@ def test_bad_input_is_one_message_and_exit_code_2(call, capsys, arguments: list[
     assert "Traceback" not in error
 
 
-def test_version(call, capsys) -> None:
+def test_version(capsys) -> None:
     assert call("--version") == 0
     assert __version__ in capsys.readouterr().out

@@ -1,15 +1,14 @@
 from __future__ import annotations
 
 import stat
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from command import call
 
-import ich.cli
 from ich.findings import COLUMNS, Finding, check_series, check_slices, find_in_slice, write_findings
 from ich.index import build_index
 from ich.schema import UserError
@@ -108,15 +107,14 @@ def test_the_command_lists_findings_and_twins(
         ds.PatientID, ds.SOPInstanceUID, ds.SeriesInstanceUID = "twin", "ID_twin", "twin"
         ds.save_as(root / "twin.dcm")
 
-    def call(*options: str) -> str:
-        monkeypatch.setattr(sys, "argv", ["ich", "index", str(root), *options])
-        ich.cli.main()
+    def index(*options: str) -> str:
+        assert call("index", str(root), *options) == 0
         return capsys.readouterr().out
 
-    printed = call()
+    printed = index()
     assert "1 findings" in printed
     assert "gap: 1" in printed
-    printed = call("--check", "--hash")
+    printed = index("--check", "--hash")
     assert "2 findings" in printed
     assert "corrupt: 1" in printed
     assert "2 slices of 2 patients have the pixels" in printed

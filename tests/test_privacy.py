@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +15,10 @@ import pandas as pd
 import pyarrow.parquet
 import pydicom
 import pytest
+from command import call
 from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataset import Dataset
 
-import ich.cli
 import ich.index
 from ich.data import HeadCTDataModule
 from ich.index import build_index
@@ -114,15 +113,6 @@ def marked(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["ich", *arguments])
-    try:
-        ich.cli.main()
-    except SystemExit as stop:
-        return int(stop.code or 0)
-    return 0
-
-
 def settings(root: Path) -> list[str]:
     places = [f"data.root='{root}'", "data.index_dir=index"]
     return ["data=rsna", *places, "data.limit_slices=150", "data.val_fraction=0.3", "input.size=64", *TINY]
@@ -170,18 +160,18 @@ def used(marked: Path, damage) -> Used:
     terminal.emit = lambda record: errors.append(record.getMessage())  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
-        assert call(patch, "index", str(marked), "--index-dir", "index") == 0
-        assert call(patch, "train", *data, "run_dir=run", "data.cache=cache") == 0
-        assert call(patch, "bundle", "run", "model.zip") == 0
+        assert call("index", str(marked), "--index-dir", "index") == 0
+        assert call("train", *data, "run_dir=run", "data.cache=cache") == 0
+        assert call("bundle", "run", "model.zip") == 0
         split = pd.read_csv("run/split.csv", dtype=str)
         number = split.loc[split["part"] == "val", "SOPInstanceUID"].iloc[0].rpartition(".")[2]
         (path,) = marked.rglob(f"{TEXT}{number}.dcm")
         damage(path)
         logging.getLogger("ich").addHandler(terminal)
-        assert call(patch, "train", *data, "run_dir=late", "data.cache=cache") == 2
-        assert call(patch, "train", *data, "run_dir=failed") == 2
-        assert call(patch, "train", *data, "run_dir=failed2", "data.cache=cache2") == 2
-        assert call(patch, "train", *data, "run_dir=tolerant", "data.cache=cache2", "data.tolerate=9") == 0
+        assert call("train", *data, "run_dir=late", "data.cache=cache") == 2
+        assert call("train", *data, "run_dir=failed") == 2
+        assert call("train", *data, "run_dir=failed2", "data.cache=cache2") == 2
+        assert call("train", *data, "run_dir=tolerant", "data.cache=cache2", "data.tolerate=9") == 0
         logging.getLogger("ich").removeHandler(terminal)
     return Used(here, errors)
 
@@ -245,12 +235,12 @@ def test_an_index_takes_pseudonyms_when_asked_and_keeps_them(
     marked: Path, tmp_path: Path, monkeypatch
 ) -> None:
     folder = tmp_path / "index"
-    assert call(monkeypatch, "index", str(marked), "--index-dir", str(folder)) == 0
-    assert call(monkeypatch, "index", str(marked), "--index-dir", str(folder), "--pseudonyms") == 0
+    assert call("index", str(marked), "--index-dir", str(folder)) == 0
+    assert call("index", str(marked), "--index-dir", str(folder), "--pseudonyms") == 0
     first = pd.read_parquet(folder / "index.parquet")
     assert first["PatientID"].str.fullmatch("[0-9a-f]{32}").all()
     (marked / f"{TEXT}.dcm").write_bytes(b"no DICOM, again")
-    assert call(monkeypatch, "index", str(marked), "--index-dir", str(folder)) == 0
+    assert call("index", str(marked), "--index-dir", str(folder)) == 0
     assert pd.read_parquet(folder / "index.parquet").equals(first)
     (folder / KEY).unlink()
     with pytest.raises(UserError, match="their key is gone"):

@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ich.report import draw_contact_sheet, draw_curves, write_contact_sheet, write_curves
+from ich.report.curves import draw_curves, write_curves
+from ich.report.sheets import draw_contact_sheet, write_contact_sheet
 from ich.schema import LABELS, UserError
 
 

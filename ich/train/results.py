@@ -16,7 +16,7 @@ from ich.data import HeadCTDataModule
 from ich.evaluate import Summary, render_summary, summarize
 from ich.files import replacing
 from ich.models import SliceClassifier, load_classifier
-from ich.report import write_curves
+from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.tables import make_predictions, write_table
 from ich.trainer import build_trainer

@@ -1,26 +1,16 @@
-"""Figures: the curves of a run, and sheets of slices.
-
-Figures are made without pyplot, so that nothing is global and no display is needed.
-"""
+"""The curves of a run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator
 
-from ich.files import replacing
+from ich.report.figures import OKABE_ITO, write_png
 from ich.schema import LABELS, MONITOR, UserError
-
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Colours told apart with any colour vision. Source: Okabe and Ito, Color Universal Design, 2008."""
 
 LOSSES = {
     "train_loss": "train loss",
@@ -74,50 +64,7 @@ def write_curves(metrics: pd.DataFrame | str | Path, path: str | Path) -> None:
             metrics = pd.read_csv(metrics)
         except (OSError, ValueError) as error:
             raise UserError(f"no metrics can be read from {metrics}: {error}") from error
-    _write_png(draw_curves(metrics), path, dpi=160)
-
-
-def draw_contact_sheet(images: np.ndarray, titles: Sequence[str], columns: int = 6) -> Figure:
-    """Draws slices in rows, each with its title, white on black.
-
-    Args:
-        images: (N, H, W) grey values in [0, 1].
-        titles: N titles.
-        columns: Slices in a row.
-
-    Raises:
-        ValueError: If there are no images, or not one title an image.
-    """
-    if images.ndim != 3 or not len(images) or len(titles) != len(images) or columns < 1:
-        raise ValueError(
-            f"images {images.shape}, {len(titles)} titles, {columns} columns: "
-            "expected (N, H, W), N of them, 1 or more"
-        )
-    rows = math.ceil(len(images) / columns)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    height = 1.7 * images.shape[1] / images.shape[2] + 0.25  # inches, the title included
-    figure = Figure(figsize=(1.7 * columns, height * rows), layout=layout, facecolor="black")
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in panels:
-        axes.set_axis_off()
-    for axes, image, title in zip(panels, images, titles, strict=False):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
-        axes.set_title(title, color="white", fontsize=8, pad=3)
-    return figure
-
-
-def write_contact_sheet(
-    images: np.ndarray, titles: Sequence[str], path: str | Path, columns: int = 6
-) -> None:
-    """Writes slices as one PNG file; see ``draw_contact_sheet``.
-
-    Args:
-        images: (N, H, W) grey values in [0, 1].
-        titles: N titles.
-        path: The picture.
-        columns: Slices in a row.
-    """
-    _write_png(draw_contact_sheet(images, titles, columns), path, dpi=150)
+    write_png(draw_curves(metrics), path, dpi=160)
 
 
 def _find_best(epochs: pd.DataFrame) -> float | None:
@@ -168,8 +115,3 @@ def _place_legend(axes: Axes, columns: int) -> None:
         axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.18), ncols=columns, frameon=False, fontsize=9)
     else:
         axes.text(0.5, 0.5, "not logged", transform=axes.transAxes, ha="center", color="0.5")
-
-
-def _write_png(figure: Figure, path: str | Path, dpi: int) -> None:
-    with replacing(Path(path)) as partial:
-        figure.savefig(partial, format="png", dpi=dpi)

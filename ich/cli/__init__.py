@@ -1,0 +1,51 @@
+"""The command ``ich``: its commands, a module each."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.console import Console
+from rich.markup import escape
+
+from ich import __version__
+from ich.cli import bundle, index, phantom
+from ich.schema import DISCLAIMER, UserError
+
+
+def main() -> None:
+    """Runs ``ich`` with the arguments of the command line; a user's error is one message and exit code 2."""
+    if sys.argv[1:2] == ["train"]:
+        # Hydra reads the rest, ``--help`` included; it takes seconds to import, which the others are spared.
+        from ich.train import main as train
+
+        sys.argv = [f"{sys.argv[0]} train", *sys.argv[2:]]
+        return train()
+    args = _make_parser().parse_args()
+    try:
+        args.run(args)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted")
+        sys.exit(130)
+    except (UserError, OSError) as error:
+        Console(stderr=True).print(
+            f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True
+        )
+        sys.exit(2)
+    return None
+
+
+def _make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="ich",
+        description="Detects intracranial hemorrhage in head CT and names its subtypes.",
+        epilog=f"{DISCLAIMER}.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    commands.add_parser(
+        "train", help="train a model: key=value ..., as train.py; `ich train --help` lists what to set"
+    )
+    for module in (index, phantom, bundle):
+        module.add_command(commands)
+    return parser

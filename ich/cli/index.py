@@ -1,0 +1,77 @@
+"""``ich index``: the headers of a folder as a table."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.findings import FINDINGS, check_series, check_slices, write_findings
+from ich.identical import find_identical
+from ich.index import build_index, locate_index
+
+_EXAMPLES = 10  # of slices with the same pixels
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser(
+        "index",
+        help="read the headers of a folder of DICOM files into a table",
+        description="Reads the headers of every slice below ROOT, in any layout, into a table that is kept "
+        "and brought up to date on the next call; tells what was refused and why.",
+    )
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
+    parser.add_argument("--index-dir", type=Path, metavar="DIR", help="where to keep it (default: ROOT/.ich)")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="processes that read (default: as many as pay)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="read all pixels, and list what is not plausible of them"
+    )
+    parser.add_argument(
+        "--hash", action="store_true", help="find slices of different patients with the same pixels"
+    )
+    parser.add_argument(
+        "--pseudonyms", action="store_true", help="keep a keyed hash of PatientID in its place, from now on"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    index = build_index(args.root, index_dir=args.index_dir, pseudonyms=args.pseudonyms, workers=args.workers)
+    table, folder = index.table, args.index_dir or locate_index(args.root)
+    print(
+        f"{len(table)} slices, {table['SeriesInstanceUID'].nunique()} series, "
+        f"{table['StudyInstanceUID'].nunique()} studies, {table['PatientID'].nunique()} patients "
+        f"in {folder / 'index.parquet'}"
+    )
+    direct = int((table["pixel_offset"] >= 0).sum())
+    print(f"{direct} are read where their pixels lie, {len(table) - direct} have to be decoded")
+    if len(index.refused):
+        print(f"{len(index.refused)} files refused, listed in {folder / 'refused.csv'}")
+        for code, count in index.refused["code"].value_counts().items():
+            print(f"  {code}: {count}")
+    findings = check_series(table)
+    if args.check:
+        findings = pd.concat([findings, check_slices(args.root, table)], ignore_index=True)
+    write_findings(findings, folder)
+    if len(findings):
+        print(f"{len(findings)} findings, listed in {folder / FINDINGS}")
+        for code, count in findings["code"].value_counts().items():
+            print(f"  {code}: {count}")
+    if args.hash:
+        _print_identical(table, find_identical(args.root, table, folder))
+
+
+def _print_identical(table: pd.DataFrame, groups: NDArray[np.int64]) -> None:
+    shared = groups >= 0
+    print(
+        f"{shared.sum()} slices of {table.loc[shared, 'PatientID'].nunique()} patients have the pixels of a "
+        "slice of another patient"
+    )
+    for group in range(min(_EXAMPLES, groups.max() + 1)):
+        print(f"  {', '.join(table.loc[groups == group, 'path'])}")
