@@ -18,27 +18,19 @@ from ich.augment import Augment, apply_changes_to_batch
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, balance_weights, draw_order
+from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.identical import find_identical
 from ich.index import build_index, find_labels, join_labels, locate_index, read_labels
 from ich.losses import MIN_PREVALENCE
 from ich.phantom import write_phantom
 from ich.schema import LABELS, InputSpec, ReadError, UserError
-from ich.split import (
-    check_split,
-    join_patients,
-    labels_without_positives,
-    read_split,
-    sample_patients,
-    split_patients,
-    split_slices,
-)
+from ich.split import sample_patients
 from ich.window import Window, window_batch
 
 log = logging.getLogger(__name__)
 
 SAMPLINGS = ("natural", "balanced")
-SPLITS = ("patient", "slice")
 
 
 class HeadCTDataModule(LightningDataModule):
@@ -110,8 +102,6 @@ class HeadCTDataModule(LightningDataModule):
             raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
-        if fold is not None and split not in SPLITS:
-            raise UserError(f"data.fold={fold} with data.split={split}: the file has no folds; leave one out")
         self.root = Path(root)
         self.input = input
         self.labels = labels
@@ -120,11 +110,7 @@ class HeadCTDataModule(LightningDataModule):
         self.cache = Path(cache) if cache else None
         self.phantom = phantom
         self.augment = augment
-        self.split = split
-        self.val_fraction = val_fraction
-        self.test_fraction = test_fraction
-        self.fold = fold
-        self.folds = folds
+        self.split_spec = SplitSpec(split, val_fraction, test_fraction, fold, folds, seed)
         self.check_pixels = check_pixels
         self.limit_slices = limit_slices
         self.batch_size = batch_size
@@ -138,11 +124,6 @@ class HeadCTDataModule(LightningDataModule):
         self._table: pd.DataFrame | None = None
         self._cached: CacheReader | None = None
         self._window = Window(input)
-
-    @property
-    def leaks(self) -> bool:
-        """Whether slices of one patient stand in several parts."""
-        return self.split == "slice"
 
     @property
     def table(self) -> pd.DataFrame:
@@ -213,12 +194,11 @@ class HeadCTDataModule(LightningDataModule):
             labelled = sample_patients(labelled, self.limit_slices, self.seed)
             table = table[table["PatientID"].isin(labelled["PatientID"])]
         twins = self._find_twins(labelled) if self.check_pixels else None
-        parts = self._split(labelled, twins)
-        if not self.leaks:
-            check_split(labelled, parts, twins)
+        parts = self.split_spec.divide(labelled, twins)
+        self.split_spec.check(parts, labelled)
         table["part"] = parts.reindex(table.index).fillna("unlabelled")
         table = table.reset_index(drop=True)
-        self._check(table)
+        self._require_windows(table)
         self._arrays = to_arrays(table)
         self._table = table
 
@@ -237,38 +217,7 @@ class HeadCTDataModule(LightningDataModule):
             log.warning("%d slices have the pixels of a slice of another patient", count)
         return twins
 
-    def _split(self, table: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
-        if self.split not in SPLITS:
-            return read_split(Path(self.split), table)
-        if twins is not None:
-            table = table.assign(PatientID=join_patients(table, twins))
-        split = split_slices if self.leaks else split_patients
-        return split(
-            table,
-            seed=self.seed,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            fold=self.fold,
-            folds=self.folds,
-        )
-
-    def _check(self, table: pd.DataFrame) -> None:
-        """Refuses a table that cannot be trained on, and warns of what its figures will lack."""
-        empty = [part for part in ("train", "val") if not (table["part"] == part).any()]
-        if empty:
-            raise UserError(
-                f"the {' and the '.join(empty)} part has no slice; see data.split={self.split} and "
-                f"data.val_fraction={self.val_fraction}"
-            )
-        labelled = table[table["part"] != "unlabelled"]
-        for part, labels in labels_without_positives(labelled, labelled["part"]).items():
-            log.warning(
-                "no positive slice of %s in the %s part: its metrics are not available",
-                ", ".join(labels),
-                part,
-            )
-        if self.leaks:
-            log.warning("data.split=slice: slices of one patient stand in several parts, the figures leak")
+    def _require_windows(self, table: pd.DataFrame) -> None:
         lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
         if "dicom" in self.input.windows and lacking:
             raise UserError(

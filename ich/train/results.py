@@ -53,7 +53,7 @@ def write_results(
     report = {
         "best_epoch": int(best["epoch"]),
         MONITOR: float(best[MONITOR]),
-        "leaky_split": datamodule.leaks,
+        "leaky_split": datamodule.split_spec.leaks,
         "read_slices": datamodule.read,
         "decoded_slices": datamodule.decoded,
         "unread_slices": len(datamodule.unread),
@@ -64,7 +64,7 @@ def write_results(
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_curves(metrics, run_dir / "curves.png")
     last = list(summaries)[-1]
-    title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.leaks else "")
+    title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.split_spec.leaks else "")
     rendered = render_summary(summaries[last], title)
     Console().print(rendered)
     with (run_dir / "run.log").open("a", encoding="utf-8") as file:

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ich.data import SPLITS
+from ich.data.parts import SPLITS
 from ich.schema import UserError
 from ich.train.signatures import TARGET_PATHS
 

@@ -1,0 +1,103 @@
+"""Which part each slice of a table is in, and what is wrong or lacking about the parts."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ich.schema import UserError
+from ich.split import (
+    check_split,
+    join_patients,
+    labels_without_positives,
+    read_split,
+    split_patients,
+    split_slices,
+)
+
+log = logging.getLogger(__name__)
+
+SPLITS = ("patient", "slice")
+
+
+@dataclass(frozen=True)
+class SplitSpec:
+    """How a table is split; the fields are arguments of ``HeadCTDataModule``.
+
+    Raises:
+        UserError: If a fold is asked for of a split that a file gives.
+    """
+
+    split: str
+    val_fraction: float
+    test_fraction: float
+    fold: int | None
+    folds: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.fold is not None and self.split not in SPLITS:
+            raise UserError(
+                f"data.fold={self.fold} with data.split={self.split}: the file has no folds; leave one out"
+            )
+
+    @property
+    def leaks(self) -> bool:
+        """Whether slices of one patient stand in several parts."""
+        return self.split == "slice"
+
+    def divide(self, labelled: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
+        """Splits a table.
+
+        Args:
+            labelled: Rows of the index with label columns.
+            twins: Groups of slices with the same pixels, -1 for none; such patients stay together.
+
+        Returns:
+            The part of each row.
+
+        Raises:
+            UserError: If parts share patients, studies or identical pixels, or the file is no split.
+        """
+        parts = self._divide(labelled, twins)
+        if not self.leaks:
+            check_split(labelled, parts, twins)
+        return parts
+
+    def _divide(self, table: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
+        if self.split not in SPLITS:
+            return read_split(Path(self.split), table)
+        if twins is not None:
+            table = table.assign(PatientID=join_patients(table, twins))
+        split = split_slices if self.leaks else split_patients
+        return split(
+            table,
+            seed=self.seed,
+            val_fraction=self.val_fraction,
+            test_fraction=self.test_fraction,
+            fold=self.fold,
+            folds=self.folds,
+        )
+
+    def check(self, parts: pd.Series[str], labelled: pd.DataFrame) -> None:
+        """Refuses parts that cannot be trained on, and warns of what their figures will lack.
+
+        Raises:
+            UserError: If the training or the validation part is empty.
+        """
+        if empty := [part for part in ("train", "val") if not (parts == part).any()]:
+            raise UserError(
+                f"the {' and the '.join(empty)} part has no slice; see data.split={self.split} and "
+                f"data.val_fraction={self.val_fraction}"
+            )
+        for part, labels in labels_without_positives(labelled, parts).items():
+            log.warning(
+                "no positive slice of %s in the %s part: its metrics are not available",
+                ", ".join(labels),
+                part,
+            )
+        if self.leaks:
+            log.warning("data.split=slice: slices of one patient stand in several parts, the figures leak")
