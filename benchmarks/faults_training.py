@@ -47,6 +47,9 @@ def add_training(sections: Any) -> None:
         section = sections.add_parser(name, help=(run.__doc__ or "").splitlines()[0])
         section.add_argument("--count", type=int, default=count)
         section.add_argument("--seed", type=int, default=0)
+        section.add_argument(
+            "--devices", type=int, default=1, help="processes that train together, on the CPU"
+        )
         section.add_argument("--out", type=Path, help="folder to work in; not where temporary files go")
         section.set_defaults(run=run)
 
@@ -56,6 +59,7 @@ class Bench:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.random = random.Random(args.seed)
+        self.devices = args.devices
         self.folder = Path(tempfile.mkdtemp(prefix="faults", dir=args.out or Path.cwd()))
         self.data = self.folder / "phantom"
         write_phantom(self.data, patients=12, seed=3, size=64)
@@ -70,7 +74,7 @@ class Bench:
         """Starts or goes on with a training; it kills itself at a moment of the save of that number."""
         workers = f"data.num_workers={self.random.choice((0, 2, 4))}"
         began = (run / "config.yaml").exists()
-        fresh = [*SMALL, f"data.root={self.data}", f"run_dir={run}"]
+        fresh = [*SMALL, f"data.root={self.data}", f"run_dir={run}", f"+trainer.devices={self.devices}"]
         argv = [workers, f"ckpt_path={run}"] if began else [workers, *fresh]
         with (self.folder / "output.txt").open("ab") as output:
             return subprocess.Popen(

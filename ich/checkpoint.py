@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning_fabric.plugins import CheckpointIO
 
 from ich.card import check_card
@@ -101,6 +102,15 @@ def is_whole(path: Path) -> bool:
             return stored and archive.testzip() is None
     except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError):
         return False  # whatever a damaged archive makes of zipfile
+
+
+def gather_states(own: Any) -> list[Any]:
+    """Returns the state of each process that trains, in the order of their ranks."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return [own]
+    every = [own] * dist.get_world_size()
+    dist.all_gather_object(every, own)
+    return every
 
 
 def require_space(folder: Path, size: int) -> None:

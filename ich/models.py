@@ -19,7 +19,7 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from ich.bundle import is_bundle, read_bundle
 from ich.card import Card, make_card
-from ich.checkpoint import read_checkpoint
+from ich.checkpoint import gather_states, read_checkpoint
 from ich.losses import WeightedBCE, prevalence_logits
 from ich.metrics import build_metrics
 from ich.optim import OptimSpec, build_optimizer, build_schedule
@@ -340,13 +340,16 @@ class SliceClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the card, from which ``load_classifier`` builds the model again, and the loss so far."""
+        """Adds the card, from which ``load_classifier`` builds the model again, and the losses so far."""
         checkpoint["card"] = dict(self.card)
-        checkpoint["train_loss"] = [self.train_loss.mean_value.clone(), self.train_loss.weight.clone()]
+        so_far = [self.train_loss.mean_value.cpu().clone(), self.train_loss.weight.cpu().clone()]
+        checkpoint["train_loss"] = gather_states(so_far)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the loss of the epoch so far back."""
-        self.train_loss.mean_value, self.train_loss.weight = checkpoint["train_loss"]
+        if self.global_rank < len(every := checkpoint["train_loss"]):
+            mean, weight = (value.to(self.device) for value in every[self.global_rank])
+            self.train_loss.mean_value, self.train_loss.weight = mean, weight
 
 
 def load_classifier(path: str | Path) -> SliceClassifier:

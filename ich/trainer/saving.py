@@ -11,13 +11,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
-from ich.checkpoint import is_whole, require_space
+from ich.checkpoint import gather_states, is_whole, require_space
 from ich.schema import MONITOR, UserError
 from ich.trainer.callbacks import LossWatch, MovingAverage
 from ich.trainer.signals import catch_stops, exit_code, requeue
@@ -114,12 +113,7 @@ class Checkpoints(Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """The best score, and the generators of each process."""
-        own = collect_generators()
-        every = [own]
-        if dist.is_available() and dist.is_initialized():
-            every = [own] * dist.get_world_size()
-            dist.all_gather_object(every, own)
-        return {"best": self.best, "generators": every}
+        return {"best": self.best, "generators": gather_states(collect_generators())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes them back; the generators are set when training starts."""
