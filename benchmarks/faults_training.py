@@ -64,9 +64,11 @@ class Bench:
         self.data = self.folder / "phantom"
         write_phantom(self.data, patients=12, seed=3, size=64)
         self.counts: Counter[str] = Counter()
+        process = self.start(self.folder / "whole")
+        _wait_for_save(process, self.folder / "whole")
         started = time.monotonic()
-        code = self.start(self.folder / "whole").wait()
-        self.seconds = time.monotonic() - started
+        code = process.wait()
+        self.seconds = time.monotonic() - started  # from the first save to the end
         if code:
             raise SystemExit(f"the training that is not interrupted ended with {code}")
 
@@ -133,7 +135,7 @@ def run_kills(args: argparse.Namespace) -> bool:
                 bench.start(run, moment, bench.random.randint(2, 15)).wait() == -9
             )
         else:
-            bench.counts["killed"] += _send(bench, bench.start(run), signal.SIGKILL) == -9
+            bench.counts["killed at random"] += _kill(bench, bench.start(run), run) == -9
         bench.finish(run)
     return bench.close("kills", args.count)
 
@@ -144,8 +146,7 @@ def run_sigterm(args: argparse.Namespace) -> bool:
     for case in range(args.count):
         run = bench.folder / f"run{case}"
         process = bench.start(run)
-        while not any(run.glob("checkpoints/*.ckpt")) and process.poll() is None:
-            time.sleep(0.01)
+        _wait_for_save(process, run)
         time.sleep(bench.random.uniform(0, 3))
         sent = time.monotonic()
         process.terminate()
@@ -173,12 +174,18 @@ def run_disk(args: argparse.Namespace) -> bool:
     return bench.close("disk", args.count)
 
 
-def _send(bench: Bench, process: subprocess.Popen[bytes], signum: int) -> int:
-    """Sends a signal at a random moment of a training's time; returns the exit code."""
-    until = time.monotonic() + bench.random.uniform(0.4, 1) * bench.seconds
+def _wait_for_save(process: subprocess.Popen[bytes], run: Path) -> None:
+    while not any(run.glob("checkpoints/*.ckpt")) and process.poll() is None:
+        time.sleep(0.01)
+
+
+def _kill(bench: Bench, process: subprocess.Popen[bytes], run: Path) -> int:
+    """Kills at a random moment after the first save; returns the exit code."""
+    _wait_for_save(process, run)
+    until = time.monotonic() + bench.random.uniform(0, 1) * bench.seconds
     while time.monotonic() < until and process.poll() is None:
         time.sleep(0.01)
-    process.send_signal(signum)
+    process.kill()
     return process.wait()
 
 
