@@ -10,6 +10,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     augment      1  draws of random changes to HU; applied on the CPU or a device
     losses       1  weighted binary cross-entropy and its alternatives
     optim        1  optimizer and learning-rate schedule
+    calibration  1  probabilities made honest; operating points
     phantom      1  synthetic head-CT studies as real DICOM
     card         1  what a file says of its model, checked
     tables       1  the index and the predictions table

@@ -7,11 +7,11 @@ in it names a file, a class or an address.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 from ich import __version__
 from ich.schema import LABELS, InputSpec, UserError
+from ich.schema.fields import Check, check_fields, is_digest, is_number, is_text, show
 
 FORMAT = "ich slice classifier 1"
 
@@ -64,46 +64,8 @@ def check_card(card: Any, source: str) -> Card:
     return card  # type: ignore[return-value]
 
 
-Check = Callable[[Any], bool]
-
-
-def check_fields(found: Mapping[Any, Any], checks: Mapping[str, tuple[Check, str]], source: str) -> None:
-    """Checks that a mapping has just these fields, each as its check wants it.
-
-    Raises:
-        UserError: Naming the first field that is not.
-    """
-    missing, unknown = checks.keys() - found.keys(), found.keys() - checks.keys()
-    if missing or unknown:
-        wrong = f"lacks {min(missing)}" if missing else f"has the unknown field {show(min(unknown, key=str))}"
-        raise UserError(f"{source} {wrong}; it is damaged, or of another version of ich")
-    for name, (check, expected) in checks.items():
-        if not check(found[name]):
-            raise UserError(f"{source}: {name} is {show(found[name])}; expected {expected}")
-
-
-def show(value: Any) -> str:
-    """A value from a file as it may stand in a message: on one line, and not at length."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def is_text(value: Any) -> bool:
-    """Whether it is a short text."""
-    return isinstance(value, str) and len(value) <= 200
-
-
-def is_digest(value: Any) -> bool:
-    """Whether it is a SHA-256 in hexadecimal."""
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_rate(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
+    return is_number(value) and 0 <= value < 1
 
 
 def _is_count(value: Any) -> bool:
@@ -111,7 +73,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_window(value: Any) -> bool:
-    pair = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    pair = isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
     return is_text(value) or (pair and all(abs(number) <= 1e5 for number in value))
 
 
