@@ -70,10 +70,10 @@ def main() -> None:
             print(f"seed {seed}: {time.monotonic() - start:.0f} s in all")
         report = json.loads((run / "metrics.json").read_text())
         root = Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["root"])
-        histogram, test = score_histogram(root, run), report["test"]
-        network = {label: test["labels"][label]["auroc"] for label in LABELS}
+        histogram, test = score_histogram(root, run), report["test"]["levels"]["slice"]
+        network = {label: test["labels"][label]["auroc"]["value"] for label in LABELS}
         rows.append(
-            {"seed": seed, "log_loss": test["weighted_log_loss"], "constant": test["constant_log_loss"]}
+            {"seed": seed, "log_loss": test["weighted_log_loss"]["value"], "constant": test["constant_log_loss"]}
             | {f"network_{label}": network[label] for label in LABELS}
             | {f"histogram_{label}": histogram[label] for label in LABELS}
             | {f"{name}_subtypes": np.mean([scores[label] for label in SUBTYPES])

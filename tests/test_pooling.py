@@ -89,19 +89,19 @@ def test_an_empty_table_pools_to_an_empty_one(level):
     [
         (lambda t: t, "organ", "max", "level=organ: expected one of slice, series, study, patient"),
         (lambda t: t, "study", "median", "pooling=median: expected one of max"),
-        (lambda t: t.drop(columns="StudyInstanceUID"), "study", "max", "lacks the columns StudyInstanceUID"),
+        (lambda t: t.drop(columns="StudyInstanceUID"), "study", "max", "lacks the columns Study"),
         (lambda t: t.assign(StudyInstanceUID=""), "study", "max", "lacks the StudyInstanceUID of"),
         (
             lambda t: t.assign(StudyInstanceUID="S"),
             "study",
             "max",
-            "share their StudyInstanceUID with another",
+            "share their Study",
         ),
         (
             lambda t: t.drop(columns=f"target_{LABELS[0]}"),
             "study",
             "max",
-            "lacks the columns target_epidural",
+            "lacks the columns target",
         ),
     ],
 )

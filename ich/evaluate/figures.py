@@ -20,7 +20,7 @@ SCHEMA = "ich evaluation 1"
 """Names the form of ``metrics.json``; the number rises when a key goes or changes its meaning."""
 
 FEW = 5
-"""A figure is not available with fewer patients than this behind the positives (or the negatives) it needs."""
+"""With fewer patients than this behind the positives or the negatives that it needs, a figure is none."""
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ class LevelFigures:
 
 
 @dataclass(frozen=True)
-class PoolingEffect:
-    """What one way of pooling gives for one label by study, of the raw probabilities."""
+class Areas:
+    """The areas under one label's curves, of the raw probabilities."""
 
     auroc: Estimate
     average_precision: Estimate
@@ -223,7 +223,7 @@ class Evaluation:
         replicates: Bootstrap samples of patients behind the intervals.
         seed: Of the resampling.
         levels: Figures of each level asked for.
-        pooling_effect: For each of ``METHODS`` the figures of each label by study; empty unless the level
+        pooling_effect: For each of ``METHODS`` the areas of each label by study; empty unless the level
             ``study`` was asked for.
         curves: What is drawn, by level and label; not part of ``to_dict``.
     """
@@ -233,7 +233,7 @@ class Evaluation:
     replicates: int
     seed: int
     levels: dict[str, LevelFigures]
-    pooling_effect: dict[str, dict[str, PoolingEffect]]
+    pooling_effect: dict[str, dict[str, Areas]]
     curves: dict[str, dict[str, Curves]] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:

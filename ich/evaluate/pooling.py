@@ -23,6 +23,8 @@ METHODS = ("max", "mean", "top3_mean", "noisy_or")
 """How slices become one probability: the highest; their mean; the mean of the three highest; the chance
 that at least one is positive if slices were independent, ``1 - prod(1 - p)``."""
 
+CARRIED = ("PatientID", "part", *PROB_COLUMNS, *TARGET_COLUMNS)
+
 TOP = 3
 
 
@@ -48,8 +50,7 @@ def pool(predictions: pd.DataFrame, level: str, method: str = "max") -> pd.DataF
     if method not in METHODS:
         raise UserError(f"pooling={method}: expected one of {', '.join(METHODS)}")
     key = UNIT_COLUMNS[level]
-    columns = (key, "PatientID", "part", *PROB_COLUMNS, *TARGET_COLUMNS)
-    require_columns(predictions, dict.fromkeys(columns), "the predictions table")
+    require_columns(predictions, (key, *CARRIED), "the predictions table")
     codes, units = pd.factorize(predictions[key].replace("", None))
     if nameless := int((codes < 0).sum()):
         raise UserError(

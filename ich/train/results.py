@@ -13,7 +13,9 @@ from rich.console import Console
 
 from ich.checkpoint import find_checkpoint
 from ich.data import HeadCTDataModule
-from ich.evaluate import Summary, render_summary, summarize
+from ich.evaluate import evaluate
+from ich.evaluate.figures import Evaluation
+from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
 from ich.models import SliceClassifier, load_classifier
 from ich.report.curves import write_curves
@@ -46,10 +48,10 @@ def write_results(
         raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
     model = load_classifier(find_checkpoint(run_dir, "best"))
-    summaries: dict[str, Summary] = {}
+    evaluations: dict[str, Evaluation] = {}
     for part, table in predict_parts(model, datamodule, gpus).items():
         write_table(table, run_dir / f"predictions_{part}.csv")
-        summaries[part] = summarize(table, prevalences=datamodule.prevalences())
+        evaluations[part] = evaluate(table, training_prevalences=datamodule.prevalences())
     report = {
         "best_epoch": int(best["epoch"]),
         MONITOR: float(best[MONITOR]),
@@ -59,13 +61,13 @@ def write_results(
         "unread_slices": len(datamodule.unread),
         "seconds": round(seconds, 1),
         "note": DISCLAIMER,
-    } | {part: summary.to_dict() for part, summary in summaries.items()}
+    } | {part: evaluation.to_dict() for part, evaluation in evaluations.items()}
     with replacing(run_dir / "metrics.json") as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_curves(metrics, run_dir / "curves.png")
-    last = list(summaries)[-1]
+    last = list(evaluations)[-1]
     title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.leaks else "")
-    rendered = render_summary(summaries[last], title)
+    rendered = render_evaluation(evaluations[last], title)
     Console().print(rendered)
     with (run_dir / "run.log").open("a", encoding="utf-8") as file:
         Console(file=file, width=100).print(rendered)
