@@ -263,9 +263,8 @@ def parse_decisions(found: Any, source: str) -> dict[str, Decision]:
         UserError: Naming the first field that is not as it was written.
     """
     if not isinstance(found, dict) or not found or not found.keys() <= set(DECIDED_LEVELS):
-        raise UserError(
-            f"{source} is {show(found)}; expected decisions by level: {', '.join(DECIDED_LEVELS)}"
-        )
+        known = " and ".join(DECIDED_LEVELS)
+        raise UserError(f"{source} is {show(found)}; expected decisions for the levels {known}")
     return {level: Decision.from_dict(found[level], f"{source}.{level}") for level in found}
 
 
