@@ -18,7 +18,8 @@ from ich.files import replacing
 from ich.models import SliceClassifier, load_classifier
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
-from ich.tables import make_predictions, write_table
+from ich.tables import make_predictions, read_predictions, write_table
+from ich.train.decisions import decide
 from ich.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -45,11 +46,13 @@ def write_results(
     if metrics[MONITOR].isna().all():
         raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
-    model = load_classifier(find_checkpoint(run_dir, "best"))
+    checkpoint = find_checkpoint(run_dir, "best")
+    model = load_classifier(checkpoint)
     summaries: dict[str, Summary] = {}
     for part, table in predict_parts(model, datamodule, gpus).items():
         write_table(table, run_dir / f"predictions_{part}.csv")
         summaries[part] = summarize(table, prevalences=datamodule.prevalences())
+    decide(read_predictions(run_dir / "predictions_val.csv"), checkpoint)
     report = {
         "best_epoch": int(best["epoch"]),
         MONITOR: float(best[MONITOR]),
