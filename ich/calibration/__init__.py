@@ -256,16 +256,15 @@ def parse_decisions(found: Any, source: str) -> dict[str, Decision]:
     """Makes decisions, by level, of plain values that a file holds.
 
     Args:
-        found: ``Decision.to_dict`` by level, if it is what it should be.
+        found: ``Decision.to_dict`` by level, if it is what it should be; of none, one or more levels.
         source: Names its place in the message.
 
     Raises:
         UserError: Naming the first field that is not as it was written.
     """
-    if not isinstance(found, dict) or not found or not found.keys() <= set(DECIDED_LEVELS):
-        raise UserError(
-            f"{source} is {show(found)}; expected decisions by level: {', '.join(DECIDED_LEVELS)}"
-        )
+    if not isinstance(found, dict) or not found.keys() <= set(DECIDED_LEVELS):
+        known = " and ".join(DECIDED_LEVELS)
+        raise UserError(f"{source} is {show(found)}; expected decisions for the levels {known}")
     return {level: Decision.from_dict(found[level], f"{source}.{level}") for level in found}
 
 

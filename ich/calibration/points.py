@@ -115,7 +115,7 @@ def parse_rule(rule: str) -> tuple[str, float]:
         if value > 0 and (kind == "cost" or value <= 1):
             return kind, value
     raise UserError(
-        f"rule={rule}: expected sensitivity>=X or specificity>=X with X above 0 and at most 1, or cost:C with "
+        f"rule={rule}: expected sensitivity>=X or specificity>=X, X above 0 and at most 1, or cost:C with "
         "C above 0, the false alarms that a miss costs; for instance sensitivity>=0.95"
     )
 

@@ -47,9 +47,9 @@ def find_shortage(target: ArrayLike, patients: ArrayLike | None = None) -> str |
     for value, name in ((1, "positives"), (0, "negatives")):
         has = targets == value
         if (cases := int(has.sum())) < MIN_CASES:
-            return f"{cases} {name}, fewer than {MIN_CASES}"
+            return f"{name}: {cases}, fewer than {MIN_CASES}"
         if patients is None:
             continue
         if (heads := pd.Series(patients)[has].nunique()) < MIN_PATIENTS:
-            return f"{name} of {heads} patients, fewer than {MIN_PATIENTS}"
+            return f"patients with {name}: {heads}, fewer than {MIN_PATIENTS}"
     return None
