@@ -23,10 +23,11 @@ The modules read from top to bottom like the flow of the data; each imports only
     metrics      2  the weighted log loss and the metric collection
     data         3  slice dataset and HeadCTDataModule
     models       3  SliceClassifier
+    explore      3  a data set -> a page that shows what is in it
     evaluate     3  predictions table -> figures with intervals
     trainer      3  Lightning's Trainer: devices, checkpoints, the log of metrics
     train        4  configuration -> run folder
-    cli          6  ich train | index | phantom | bundle
+    cli          6  ich train | index | phantom | explore | bundle
 """
 
 __version__ = "0.1.0"
