@@ -156,7 +156,9 @@ def _shorten(count: int) -> str:
 def name_encodings(encodings: Sequence[Encoding], numbers: Sequence[int]) -> list[str]:
     """Names encodings by number, the rare ones together."""
     return [
-        str(encodings[number]) if number < MOST_ENCODINGS else f"{len(encodings) - MOST_ENCODINGS} rarer"
+        str(encodings[number])
+        if number < MOST_ENCODINGS
+        else f"rarer ones ({len(encodings) - MOST_ENCODINGS})"
         for number in numbers
     ]
 
