@@ -23,11 +23,12 @@ The modules read from top to bottom like the flow of the data; each imports only
     checkpoint   3  checkpoint files: writing, finding and reading them
     bundle       3  a model to hand on, in one file
     data         3  slice dataset and HeadCTDataModule
+    explore      3  a data set -> a page that shows what is in it
     models       4  SliceClassifier
     evaluate     4  predictions table -> figures with intervals
     trainer      4  Lightning's Trainer: devices, checkpoints, the log of metrics
     train        5  configuration -> run folder
-    cli          6  ich train | index | phantom | bundle
+    cli          6  ich train | index | phantom | explore | bundle
 """
 
 __version__ = "0.1.0"

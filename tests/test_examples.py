@@ -2,7 +2,6 @@
 
 import csv
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 
@@ -277,12 +276,3 @@ def test_an_existing_folder_and_an_unknown_patient_are_refused(exports, tmp_path
     (tmp_path / "rsna" / "mine.txt").write_text("keep")
     assert "not empty" in refuse(script, capsys, [exports, tmp_path / "rsna"])
     assert (tmp_path / "rsna" / "mine.txt").read_text() == "keep"
-
-
-def test_contact_sheet_is_drawn(phantom: Path, tmp_path: Path) -> None:
-    script = Path(__file__).parent.parent / "examples" / "contact_sheet.py"
-    arguments = [phantom, tmp_path / "sheet.png", "--studies", "2", "--columns", "3"]
-    subprocess.run([sys.executable, script, *arguments], check=True)
-    picture = cv2.imread(str(tmp_path / "sheet.png"))
-    assert picture is not None
-    assert picture.max() > 200 > 50 > picture.min()

@@ -70,7 +70,7 @@ SEQUENCES = (
     "ReferencedPerformedProcedureStepSequence "
 )
 
-ALLOWED = re.compile(r"index\.parquet|refused\.csv|split\.csv|predictions_(val|test)\.csv")
+ALLOWED = re.compile(r"(index|hashes)\.parquet|refused\.csv|split\.csv|predictions_(val|test)\.csv")
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
 
 
@@ -161,6 +161,7 @@ def used(marked: Path, damage) -> Used:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(here)
         assert call("index", str(marked), "--index-dir", "index") == 0
+        assert call("explore", str(marked), "--index-dir", "index", "--out", "looked") == 0
         assert call("train", *data, "run_dir=run", "data.cache=cache") == 0
         assert call("bundle", "run", "model.zip") == 0
         split = pd.read_csv("run/split.csv", dtype=str)
@@ -179,7 +180,7 @@ def used(marked: Path, damage) -> Used:
 def test_no_file_names_a_patient_but_those_that_have_to(used: Used, marked: Path) -> None:
     files = list_files(used.folder, marked)
     kinds = {path.suffix for path in files}
-    assert {".ckpt", ".log", ".yaml", ".json", ".csv", ".png", ".zip", ".npy", ".parquet"} <= kinds
+    assert {".ckpt", ".log", ".yaml", ".json", ".csv", ".png", ".html", ".zip", ".npy", ".parquet"} <= kinds
     assert any(path.name.startswith("events.out.tfevents") for path in files)
     faults = {}
     for path in files:
@@ -209,7 +210,7 @@ def test_a_log_names_the_row_and_the_terminal_the_file(used: Used, marked: Path,
 
 
 def test_files_of_a_run_and_of_a_cache_are_for_their_owner_alone(used: Used) -> None:
-    for folder in ("run", "failed", "tolerant", "cache", "cache2", "index"):
+    for folder in ("run", "failed", "tolerant", "cache", "cache2", "index", "looked"):
         for path in (used.folder / folder, *(used.folder / folder).rglob("*")):
             assert path.stat().st_mode & 0o077 == 0, path
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from ich.report.curves import draw_curves, write_curves
-from ich.report.sheets import draw_contact_sheet, write_contact_sheet
+from ich.report.figures import write_png
+from ich.report.sheets import draw_contact_sheet
 from ich.schema import LABELS, UserError
 
 
@@ -84,14 +85,17 @@ def test_metrics_that_cannot_be_read_are_refused(tmp_path, content):
 
 
 def test_contact_sheet_shows_every_slice_in_its_place(tmp_path):
-    images = np.linspace(0.2, 1, 5)[:, None, None] * np.ones((5, 40, 40))
-    write_contact_sheet(images, [f"slice {i}" for i in range(5)], tmp_path / "sheet.png", columns=3)
+    images = [
+        level * np.ones((40, side))
+        for level, side in zip(np.linspace(0.2, 1, 5), (40, 40, 44, 40, 48), strict=True)
+    ]
+    write_png(draw_contact_sheet(images, [f"slice {i}" for i in range(5)], columns=3), tmp_path / "sheet.png")
     grey = read_png(tmp_path / "sheet.png")[..., 0]
     height, width = grey.shape
-    for i, level in enumerate(images[:, 0, 0]):
+    for i, image in enumerate(images):
         row, column = divmod(i, 3)
         center = grey[int((row + 0.55) * height / 2), int((column + 0.5) * width / 3)]
-        assert center == pytest.approx(255 * level, abs=2)
+        assert center == pytest.approx(255 * image[0, 0], abs=2)
     assert grey[int(0.75 * height), int(2.5 * width / 3)] == 0
 
     titles = [axes.get_title() for axes in draw_contact_sheet(images, list("abcde"), columns=3).axes]

@@ -34,7 +34,7 @@ from ich.dicom.elements import (
 from ich.dicom.frames import check_length, find_fragments, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.refusal import Refusal, RefusedError
-from ich.dicom.rescale import to_hu
+from ich.dicom.rescale import Rescale, Stored, to_hu
 from ich.schema import ReadError, UserError
 
 MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
@@ -139,6 +139,18 @@ def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
     return _read(os.fspath(path), _decode)
 
 
+def read_pixels(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Reads the pixels of a CT slice as they are stored, beside what ``read_hu`` makes of them.
+
+    Returns:
+        Stored values, (Rows, Columns) of 8 or 16 bits, and (Rows, Columns) int16 HU.
+
+    Raises:
+        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+    """
+    return _read(os.fspath(path), _decode_both)
+
+
 def read_blocks(path: str | os.PathLike[str]) -> bytes:
     """Reads some blocks at fixed places of the pixels, as they lie in the file: a few KiB of a slice.
 
@@ -220,11 +232,19 @@ class _Slice(NamedTuple):
 
 
 def _decode(file: int, size: int) -> np.ndarray:
+    return to_hu(*_decode_stored(file, size))
+
+
+def _decode_both(file: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    stored, rescale = _decode_stored(file, size)
+    return stored.copy(), to_hu(stored, rescale)  # which may write over them
+
+
+def _decode_stored(file: int, size: int) -> tuple[Stored, Rescale]:
     header, kind, pixels, offset, stream = _read_slice(file, size)
     stream = stream or _open(file, size)
     stream.file.seek(offset)
-    stored = read_stored(pixels, stream, header.TransferSyntaxUID, kind.pixel_format)
-    return to_hu(stored, kind.rescale)
+    return read_stored(pixels, stream, header.TransferSyntaxUID, kind.pixel_format), kind.rescale
 
 
 def _open(file: int, size: int) -> Stream:

@@ -170,15 +170,20 @@ def _merge(*indexes: Index) -> Index:
     )
 
 
+def list_labels(root: Path) -> list[Path]:
+    """Lists the label files of a data set: ``stage_2_train.csv``, or every CSV in ``root`` with labels."""
+    if (root / "stage_2_train.csv").is_file():
+        return [root / "stage_2_train.csv"]
+    return [path for path in sorted(root.glob("*.csv")) if _holds_labels(path)]
+
+
 def find_labels(root: Path) -> Path:
-    """Finds the label file of a data set: ``stage_2_train.csv``, or the only CSV in ``root`` with labels.
+    """Finds the label file of a data set, the only one of ``list_labels``.
 
     Raises:
         UserError: If there is none, or several.
     """
-    if (root / "stage_2_train.csv").is_file():
-        return root / "stage_2_train.csv"
-    found = [path for path in sorted(root.glob("*.csv")) if _holds_labels(path)]
+    found = list_labels(root)
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:5])
         raise UserError(
@@ -237,6 +242,13 @@ def read_labels(path: Path) -> pd.DataFrame:
     return pd.DataFrame(wide, index=pd.Index(names, name="SOPInstanceUID"), columns=list(LABELS))
 
 
+def count_repeats(path: Path) -> int:
+    """Counts the rows of a label file that name what an earlier row does; ``read_labels`` checks them."""
+    table = read_csv(path)
+    key = find_key(table)
+    return 0 if key is None else int(table[key].duplicated().sum())
+
+
 def _refuse(names: Any, what: str, path: Path) -> None:
     if len(names):
         examples = ", ".join(map(str, names[:5]))
@@ -262,7 +274,7 @@ def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame
         raise UserError(
             f"no slice has a label: the labels name {labels.index[0]}, for one, and none of the "
             f"SOPInstanceUIDs of {len(table)} files, {table['path'].iloc[0]} among them, is there; "
-            "name another file with data.labels=FILE"
+            "name another label file"
         )
     values = np.full((len(table), len(LABELS)), np.nan, dtype=np.float32)
     values[found] = labels[list(LABELS)].to_numpy(dtype=np.float32)[places[found]]

@@ -1,0 +1,60 @@
+"""``ich explore``: a data set as a page."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser(
+        "explore",
+        help="look at a data set: headers, labels, Hounsfield units, slices, and what stands out",
+        description="Writes a page with all pictures in it, and the pictures as PNG: what the headers and "
+        "labels say, the pixels of a sample of slices, and what stands out. It names no patient and no file.",
+    )
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
+    parser.add_argument(
+        "--labels", type=Path, metavar="CSV", help="label file (default: the one in ROOT, if there is one)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("explore"),
+        metavar="DIR",
+        help="folder to write to (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--slices",
+        type=int,
+        metavar="N",
+        help="slices whose pixels are read, spread over patients and subtypes",
+    )
+    parser.add_argument(
+        "--hash", action="store_true", help="look for identical pixels among all slices, not the sample alone"
+    )
+    parser.add_argument(
+        "--index-dir", type=Path, metavar="DIR", help="where to keep the index (default: ROOT/.ich)"
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    # These import torch and matplotlib, which takes seconds that the other commands are spared.
+    from ich.explore import DEFAULT_SLICES, check_folder, explore, write_exploration
+    from ich.report.document import Listing
+
+    check_folder(args.out)
+    document = explore(
+        args.root,
+        labels=args.labels,
+        index_dir=args.index_dir,
+        slices=DEFAULT_SLICES if args.slices is None else args.slices,
+        compare_all=args.hash,
+    )
+    page = write_exploration(document, args.out)
+    for block in document.sections[0].blocks:
+        if isinstance(block, Listing):
+            print("\n".join(f"- {item}" for item in block.items))
+    print(f"{page}, and {len(document.pictures)} pictures beside it")

@@ -1,0 +1,93 @@
+"""A data set to a page that shows what is in it and says what stands out.
+
+``facts`` collects the numbers: ``units`` and ``encodings`` from the index, ``sample`` from pixels.
+``remarks`` says them in sentences, ``tables``, ``figures``, ``sheets`` and ``header`` show them, and
+``document`` puts all of it together.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ich.explore.document import NAMES, make_document
+from ich.explore.facts import collect_facts
+from ich.files import for_owner_alone, replacing
+from ich.report.document import Document
+from ich.report.html import write_html
+from ich.schema import UserError
+
+PAGE = "explore.html"
+"""The page, in the folder that ``write_exploration`` writes to."""
+
+DEFAULT_SLICES = 2000
+"""Slices whose pixels are read: less than a minute from most disks."""
+
+
+def explore(
+    root: Path,
+    *,
+    labels: Path | None = None,
+    index_dir: Path | None = None,
+    slices: int = DEFAULT_SLICES,
+    compare_all: bool = False,
+    progress: bool = True,
+) -> Document:
+    """Looks at a data set: headers from the index, pixels from a sample of slices.
+
+    What it says names no patient, no file and no folder: a slice is its row in the index.
+
+    Args:
+        root: Folder of DICOM files, in any layout.
+        labels: CSV file; by default the one in ``root``, if there is one.
+        index_dir: Where the index is kept; by default in ``root``.
+        slices: Whose pixels are read. They are spread over patients and subtypes, the same at every call.
+        compare_all: Look for identical pixels among all slices, and not among the sample alone.
+        progress: Show bars on a terminal.
+
+    Raises:
+        UserError: If the folder holds no slice that can be read, or the labels cannot be used.
+    """
+    facts = collect_facts(root, labels, index_dir, slices, compare_all, progress)
+    return make_document(root, facts)
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that holds anything but an earlier exploration.
+
+    Raises:
+        UserError: With what it holds.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name another with --out")
+    ours = {PAGE, *(f"{name}.png" for name in NAMES)}
+    others = (
+        sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.exists() else []
+    )
+    if others:
+        raise UserError(
+            f"{folder} holds {', '.join(others[:3])}, and nothing is written among other files; "
+            "name a new folder with --out"
+        )
+
+
+def write_exploration(document: Document, folder: Path) -> Path:
+    """Writes a page and its pictures to a folder, in place of an earlier exploration.
+
+    They show patients, if none by name, and are for their owner alone.
+
+    Returns:
+        The page.
+
+    Raises:
+        UserError: If the folder holds something else.
+    """
+    check_folder(folder)
+    with for_owner_alone():
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.iterdir():
+            path.unlink()
+        for picture in document.pictures:
+            with replacing(folder / f"{picture.name}.png") as partial:
+                partial.write_bytes(picture.png)
+        write_html(document, folder / PAGE)
+    return folder / PAGE

@@ -1,0 +1,179 @@
+"""The page about a data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ich import __version__
+from ich.explore.facts import Facts
+from ich.explore.figures import (
+    draw_geometry,
+    draw_hu,
+    draw_labels,
+    draw_series_sizes,
+    draw_stored,
+    draw_together,
+)
+from ich.explore.header import read_header_table
+from ich.explore.remarks import list_remarks, say
+from ich.explore.sheets import choose_series, draw_series, draw_windows
+from ich.explore.tables import (
+    tabulate_counts,
+    tabulate_encodings,
+    tabulate_findings,
+    tabulate_geometry,
+    tabulate_headers,
+    tabulate_labels,
+    tabulate_materials,
+    tabulate_subtypes,
+)
+from ich.explore.units import LEVELS, PLURAL
+from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Text
+
+NAMES = (
+    *("series_sizes", "geometry", "labels", *(f"together_{level}" for level in LEVELS)),
+    *("stored", "hu", "windows", "series"),
+)
+"""Of the pictures."""
+
+_NO_LABELS = "There is no label file beside the slices; name one with --labels."
+
+
+def make_document(root: Path, facts: Facts) -> Document:
+    """Puts together what there is to say and to show of a data set."""
+    counts = ", ".join(say(facts.count(unit), unit) for unit in ("slice", "series", "study", "patient"))
+    shown = choose_series(facts.table, facts.units)
+    return Document(
+        title="A look at the data",
+        subtitle=f"{counts}. Made by ich {__version__}; no patient and no file is named.",
+        sections=[
+            Section("What stands out", [Listing(list_remarks(facts))]),
+            Section("What there is", _show_counts(facts)),
+            Section("Labels", _show_labels(facts)),
+            Section("Labels that occur together", _show_together(facts)),
+            Section("Headers", [tabulate_encodings(facts), *tabulate_headers(facts)]),
+            Section("Geometry", _show_geometry(facts)),
+            Section("Hounsfield units", _show_pixels(facts)),
+            Section("Slices through each window", [*draw_windows(root, facts.table, facts.units)]),
+            Section("One series from bottom to top", [draw_series(root, facts.table, shown)]),
+            Section(
+                "The header of one slice",
+                [read_header_table(root / facts.table["path"].iloc[shown[len(shown) // 2]])],
+            ),
+            Section("Findings", [Text(_explain_findings(facts)), tabulate_findings(facts)]),
+        ],
+    )
+
+
+def _show_counts(facts: Facts) -> list[Block]:
+    sizes = facts.series["slices"]
+    return [
+        tabulate_counts(facts),
+        Picture(
+            "series_sizes",
+            draw_series_sizes(facts.series),
+            f"How many slices series have: from {sizes.min()} to {sizes.max()}, median {sizes.median():g}.",
+            "Histogram of the number of slices of a series",
+        ),
+    ]
+
+
+def _show_labels(facts: Facts) -> list[Block]:
+    labelling = facts.labelling
+    if labelling is None:
+        return [Missing("Labels by slice, study and patient", _NO_LABELS)]
+    join = labelling.join
+    return [
+        Text(
+            f"{say(join.slices - join.unlabelled, 'slice', 'has', 'have')} a label and {join.unlabelled:,} "
+            f"none; the labels name {say(join.without_file, 'slice')} without a file. A study or patient has "
+            "a label if one of its slices has it. Shares are of those of which it is known."
+        ),
+        tabulate_labels(labelling),
+        Picture(
+            "labels",
+            draw_labels(labelling.counts),
+            "Share with each label, of those of which it is known; the number is how many have it.",
+            "Bars: the share of slices, studies and patients with each label",
+        ),
+    ]
+
+
+def _show_together(facts: Facts) -> list[Block]:
+    labelling = facts.labelling
+    if labelling is None:
+        return [Missing("How labels occur together", _NO_LABELS)]
+    pictures = [
+        Picture(
+            f"together_{level}",
+            draw_together(labelling.counts[level]),
+            f"{PLURAL[level].capitalize()} with the label of the row and that of the column; on the "
+            "diagonal, all with the label. The darker, the larger a share of the row's.",
+            f"Matrix of the numbers of {PLURAL[level]} that have two labels at once",
+        )
+        for level in LEVELS
+    ]
+    return [tabulate_subtypes(labelling), *pictures]
+
+
+def _show_geometry(facts: Facts) -> list[Block]:
+    return [
+        tabulate_geometry(facts),
+        Picture(
+            "geometry",
+            draw_geometry(facts.table, facts.series),
+            "Size of a pixel (between rows), step from slice to slice, tilt; where they are given.",
+            "Histograms of pixel size, step between slices and tilt",
+        ),
+    ]
+
+
+def _show_pixels(facts: Facts) -> list[Block]:
+    sample = facts.sample
+    what = "The distribution of stored values and Hounsfield units"
+    if not sample.read:
+        return [Missing(what, f"None of the {say(len(sample.rows), 'slice')} that were tried can be read.")]
+    return [
+        Text(_explain_sample(facts)),
+        tabulate_materials(sample, facts.encodings),
+        Picture(
+            "stored",
+            draw_stored(sample, facts.encodings),
+            "Before rescaling: stored values by encoding, and where air, water, soft tissue, blood and bone "
+            "lie. The rarest 0.1 % are left out at the ends.",
+            "Histograms of stored values with ranges of materials, one for each encoding",
+        ),
+        Picture(
+            "hu",
+            draw_hu(sample, facts.encodings),
+            "After rescaling: the encodings should lie upon each other, with air at -1000 and brain between "
+            "20 and 45. Padding counts as air.",
+            "Histograms of Hounsfield units with ranges of materials: all, and from water to blood",
+        ),
+    ]
+
+
+def _explain_sample(facts: Facts) -> str:
+    read, total = facts.sample.read, len(facts.table)
+    if len(facts.sample.rows) == total:
+        return f"From the pixels of all {say(total, 'slice')}, of which {read:,} could be read."
+    favoured = (
+        "" if facts.labelling is None else " Half of them are drawn so that each subtype has its share."
+    )
+    return (
+        f"From the pixels of a sample: {len(facts.sample.rows):,} of {total:,} slices, spread over patients, "
+        f"of which {read:,} could be read.{favoured} --slices takes more."
+    )
+
+
+def _explain_findings(facts: Facts) -> str:
+    among = facts.identical.among
+    compared = (
+        "all slices"
+        if among == len(facts.table)
+        else f"the {among:,} slices of the sample, --hash compares all"
+    )
+    return (
+        "Nothing is left out of training for a finding, only what was refused. `ich index ROOT --check` "
+        f"lists them by file. Identical pixels were looked for among {compared}."
+    )

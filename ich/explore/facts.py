@@ -1,0 +1,160 @@
+"""Everything that a page about a data set says, as numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.explore.encodings import Encoding, list_encodings
+from ich.explore.sample import Sample, draw_sample, read_sample
+from ich.explore.units import LEVELS, LabelCounts, count_labels, number_units
+from ich.findings import SAME_POSITION, check_series
+from ich.identical import find_identical
+from ich.index import (
+    JoinCounts,
+    build_index,
+    count_repeats,
+    join_labels,
+    list_labels,
+    locate_index,
+    read_labels,
+)
+from ich.schema import LABELS, UserError
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """What a label file says of the slices.
+
+    Attributes:
+        join: What came of joining it to the index.
+        repeats: Rows of it that name a slice and label once more.
+        counts: By level, of ``LEVELS``.
+    """
+
+    join: JoinCounts
+    repeats: int
+    counts: dict[str, LabelCounts]
+
+
+@dataclass(frozen=True)
+class Identical:
+    """Slices with the pixels of a slice of another patient.
+
+    Attributes:
+        slices: How many there are.
+        patients: Whose they are.
+        among: Slices that were compared.
+    """
+
+    slices: int
+    patients: int
+    among: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A data set in numbers.
+
+    Attributes:
+        table: Its index, with the columns of ``LABELS`` where labels are known.
+        units: What each slice belongs to; see ``number_units``.
+        refused: Files by code.
+        labelling: None without a label file.
+        encodings: The most frequent first.
+        encoding: (slices,) the number of each slice's.
+        series: A row a series: ``slices``, ``step`` (median, mm) and ``tilt`` (median, degrees).
+        findings: Series by code of ``ich.findings.Finding``.
+        sample: What the pixels of some slices say.
+        identical: Slices with the pixels of others.
+    """
+
+    table: pd.DataFrame
+    units: pd.DataFrame
+    refused: Counter[str]
+    labelling: Labelling | None
+    encodings: list[Encoding]
+    encoding: NDArray[np.int64]
+    series: pd.DataFrame
+    findings: Counter[str]
+    sample: Sample
+    identical: Identical
+
+    def count(self, unit: str) -> int:
+        """How many slices, series, studies or patients there are."""
+        return int(self.units[unit].max()) + 1
+
+    def count_per(self, unit: str, owner: str) -> NDArray[np.int64]:
+        """How many units, series for example, each owner, a study for example, has."""
+        pairs = self.units[[unit, owner]].drop_duplicates()
+        return np.bincount(pairs[owner])
+
+
+def collect_facts(
+    root: Path,
+    labels: Path | None,
+    index_dir: Path | None,
+    slices: int,
+    compare_all: bool,
+    progress: bool,
+) -> Facts:
+    """Reads headers, labels and a sample of pixels; see ``ich.explore.explore``."""
+    if slices < 1:
+        raise UserError(f"slices={slices}: expected 1 or more")
+    labels = labels or _find_labels(root)
+    index = build_index(root, index_dir=index_dir, progress=progress)
+    table, labelling = index.table, None
+    units = number_units(table)
+    if labels is not None:
+        table, join = join_labels(table, read_labels(labels))
+        targets = table[list(LABELS)].to_numpy()
+        counts = {level: count_labels(targets, units[level].to_numpy()) for level in LEVELS}
+        labelling = Labelling(join, count_repeats(labels), counts)
+    numbers, encodings = list_encodings(table)
+    rows = draw_sample(table, units["patient"].to_numpy(), slices)
+    sample = read_sample(root, table, rows, numbers, progress)
+    compared = np.arange(len(table)) if compare_all else rows
+    folder = index_dir or locate_index(root)
+    groups = find_identical(root, table.iloc[compared], folder, progress)
+    twins = compared[groups >= 0]
+    return Facts(
+        table=table,
+        units=units,
+        refused=Counter(index.refused["code"]),
+        labelling=labelling,
+        encodings=encodings,
+        encoding=numbers,
+        series=_describe_series(table, units["series"]),
+        findings=Counter(check_series(table)["code"]),
+        sample=sample,
+        identical=Identical(len(twins), units["patient"].iloc[twins].nunique(), len(compared)),
+    )
+
+
+def _find_labels(root: Path) -> Path | None:
+    found = list_labels(root)
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:5])
+        raise UserError(f"{root} holds several label files ({names}); name the one with --labels")
+    return found[0] if found else None
+
+
+def _describe_series(table: pd.DataFrame, series: pd.Series[int]) -> pd.DataFrame:
+    """Slices of each series, the median step between those that lie apart, and the median tilt."""
+    ordered = pd.DataFrame({"series": series, "position": table["position"]}).sort_values(
+        ["series", "position"]
+    )
+    steps = ordered.groupby("series")["position"].diff()
+    apart = steps > SAME_POSITION
+    return pd.DataFrame(
+        {
+            "slices": series.groupby(series).size(),
+            "step": steps[apart].groupby(ordered["series"][apart]).median(),
+            "tilt": table["tilt"].groupby(series).median(),
+        }
+    )

@@ -1,0 +1,234 @@
+"""What stands out in a data set, in sentences that follow from its numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ich.explore.facts import Facts, Labelling
+from ich.explore.sample import MATERIALS, MOST_ENCODINGS
+from ich.explore.units import PLURAL
+from ich.findings import LEAST_AIR, Finding
+from ich.schema import LABELS, SUBTYPES
+
+FEW_PATIENTS = 10
+"""With fewer patients than this, the figures of a label say little: one patient more or less moves them."""
+
+RARE = 0.01
+"""Share of the slices below which a label is rare."""
+
+OFTEN = 0.5
+"""Share of a label's slices from which another label that is there too is worth a word."""
+
+FEW_SLICES = 10
+"""In a series: a head of 150 mm takes 30 slices of 5 mm."""
+
+TILTED = 15.0
+"""Degrees from which on a tilt is unusual."""
+
+BRAIN = (10, 55)
+"""HU among which the most frequent value of soft tissue should lie: white matter from 20, grey to 45."""
+
+OF_SERIES = {
+    Finding.GAP: "gaps between slices",
+    Finding.DUPLICATE_POSITION: "several slices at one position",
+    Finding.NO_POSITION: "slices without a position, whose order is unknown",
+    Finding.NOT_MONOTONE: "positions that go to and fro in the order of InstanceNumber",
+    Finding.MIXED_ORIENTATION: "slices of several tilts",
+    Finding.MIXED_SPACING: "pixels of several sizes",
+    Finding.MIXED_SHAPE: "images of several sizes",
+}
+"""What a series has where it has a finding."""
+
+OF_SLICES = {
+    Finding.CONSTANT: "one value in all pixels",
+    Finding.LITTLE_AIR: "hardly any air",
+    Finding.LITTLE_TISSUE: "hardly any soft tissue, as above the head or with a wrong intercept",
+    Finding.MUCH_BONE: "more bone than a skull, as with a wrong intercept",
+}
+"""What slices have where they have a finding."""
+
+
+def list_remarks(facts: Facts) -> list[str]:
+    """Lists what stands out, what keeps from training or misleads first."""
+    remarks = [
+        *_remark_files(facts),
+        *([] if facts.labelling is None else _remark_labels(facts.labelling)),
+        *_remark_patients(facts),
+        *_remark_series(facts),
+        *_remark_encodings(facts),
+        *_remark_pixels(facts),
+    ]
+    return remarks or ["Nothing stands out."]
+
+
+def say(count: int, unit: str, singular: str = "", plural: str = "") -> str:
+    """A count and its unit, with the verb that goes with it: ``1 slice has``, ``2 slices have``."""
+    noun, verb = (unit, singular) if count == 1 else (PLURAL.get(unit, f"{unit}s"), plural or singular)
+    return f"{count:,} {noun} {verb}".rstrip()
+
+
+def say_share(share: float) -> str:
+    """A share in per cent, without more figures than it deserves."""
+    percent = 100 * share
+    if 0 < percent < 0.1:
+        return "less than 0.1 %"
+    return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"
+
+
+def _remark_files(facts: Facts) -> Iterator[str]:
+    if refused := facts.refused.total():
+        code, most = facts.refused.most_common(1)[0]
+        yield (
+            say(refused, "file", "was", "were") + f" refused, {'all' if most == refused else most} as {code}."
+        )
+    if unread := facts.sample.unread.total():
+        yield (
+            f"The pixels of {unread:,} of {say(len(facts.sample.rows), 'slice')} in the sample cannot be "
+            "read: training stops at such slices unless data.tolerate allows them."
+        )
+    same = facts.identical
+    if same.slices:
+        yield (
+            say(same.slices, "slice", "has", "have")
+            + f" the pixels of a slice of another patient (of {same.among:,} compared; "
+            f"{say(same.patients, 'patient')}): data.check_pixels=true keeps such patients in one part."
+        )
+
+
+def _remark_labels(labelling: Labelling) -> Iterator[str]:
+    join = labelling.join
+    if join.unlabelled:
+        yield (
+            f"{say(join.unlabelled, 'slice', 'has', 'have')} no label "
+            f"({say_share(join.unlabelled / join.slices)} of all)."
+        )
+    if join.without_file:
+        yield f"The labels name {say(join.without_file, 'slice')} of which there is no file."
+    if labelling.repeats:
+        yield f"{say(labelling.repeats, 'row')} of the label file repeat what another row says; they agree."
+    slices, patients = labelling.counts["slice"], labelling.counts["patient"]
+    for number, label in enumerate(LABELS):
+        positive, negative = int(slices.positive[number]), int(slices.negative[number])
+        owners = int(patients.positive[number])
+        if not positive + negative:
+            yield f"{label} is unknown for every slice."
+        elif not positive:
+            yield f"{label} has no positive slice: it can be neither learned nor measured."
+        elif not negative:
+            yield f"{label} is positive in every labelled slice: it can be neither learned nor measured."
+        elif owners < FEW_PATIENTS:
+            yield (
+                f"{label} has {say(positive, 'positive slice')} in {say(owners, 'patient')}: "
+                "figures for it will mean little."
+            )
+        elif positive < RARE * (positive + negative):
+            yield (
+                f"{label} is rare: {say_share(positive / (positive + negative))} of the slices, "
+                f"{negative / positive:,.0f} without it for each one with it."
+            )
+        if int(slices.unknown[number]) > join.unlabelled:
+            yield f"{label} is unknown for {say(int(slices.unknown[number]), 'slice')}."
+    yield from _remark_together(labelling)
+
+
+def _remark_together(labelling: Labelling) -> Iterator[str]:
+    slices = labelling.counts["slice"]
+    bleeding, several = int(slices.subtypes[1:].sum()), int(slices.subtypes[2:].sum())
+    if several:
+        yield (
+            f"{say_share(several / bleeding)} of the slices with a subtype have more than one "
+            f"({several:,} of {bleeding:,}): the labels are not exclusive."
+        )
+    for one, subtype in enumerate(SUBTYPES):
+        for other, companion in enumerate(SUBTYPES):
+            both, alone = int(slices.together[one, other]), int(slices.positive[one])
+            if one != other and alone and both >= OFTEN * alone:
+                share = f"{say_share(both / alone)} of the slices with {subtype}"
+                yield f"{share} have {companion} too ({both:,} of {alone:,})."
+
+
+def _remark_patients(facts: Facts) -> Iterator[str]:
+    blank = int((facts.table["PatientID"].str.strip() == "").sum())
+    if blank:
+        lacking = say(blank, "slice", "has", "have")
+        yield f"{lacking} no PatientID: they are counted by study, and no split can be drawn."
+    several = int((facts.count_per("study", "patient") > 1).sum())
+    if several:
+        yield f"{say(several, 'patient', 'has', 'have')} several studies: a split by study would leak."
+    several = int((facts.count_per("series", "study") > 1).sum())
+    if several:
+        yield f"{say(several, 'study', 'has', 'have')} several series."
+    patients = facts.count("patient")
+    if patients < FEW_PATIENTS:
+        there = "There is" if patients == 1 else "There are"
+        yield f"{there} {say(patients, 'patient')}: too few to learn or measure from."
+
+
+def _remark_series(facts: Facts) -> Iterator[str]:
+    for finding, what in OF_SERIES.items():
+        if count := facts.findings[finding]:
+            yield f"{say(count, 'series', 'has', 'have')} {what}."
+    short = int((facts.series["slices"] < FEW_SLICES).sum())
+    if short:
+        yield f"{say(short, 'series', 'has', 'have')} fewer than {FEW_SLICES} slices."
+    tilted = int((facts.series["tilt"].abs() > TILTED).sum())
+    if tilted:
+        yield f"{say(tilted, 'series', 'is', 'are')} tilted by more than {TILTED:g} degrees."
+    steps = facts.series["step"].dropna()
+    if len(steps) and steps.max() > 1.5 * steps.min():
+        extent = f"from {steps.min():.3g} to {steps.max():.3g} mm"
+        yield f"The step from slice to slice differs between series, {extent}."
+
+
+def _remark_encodings(facts: Facts) -> Iterator[str]:
+    shares = np.bincount(facts.encoding) / len(facts.encoding)
+    if len(shares) > 1:
+        named = [
+            f"{say_share(share)} as {encoding}"
+            for share, encoding in zip(shares[:MOST_ENCODINGS], facts.encodings, strict=False)
+        ]
+        rest = float(shares[MOST_ENCODINGS:].sum())
+        named += [f"{say_share(rest)} otherwise"] if rest else []
+        yield f"Pixels are stored in {len(shares)} ways: {'; '.join(named)}."
+    wrapped = sum(
+        int((facts.encoding == number).sum()) for number, e in enumerate(facts.encodings) if e.wraps
+    )
+    if wrapped:
+        yield (
+            f"{say(wrapped, 'slice', 'has', 'have')} 12 bit unsigned with an intercept above -100: values "
+            "that were shifted and wrapped, as in the RSNA set; reading mends them."
+        )
+    table = facts.table
+    if decoded := int((table["pixel_offset"] < 0).sum()):
+        yield f"{say(decoded, 'slice', 'has', 'have')} to be decoded, which takes longer than reading."
+    lacking = int((table["WindowCenter"].isna() | table["WindowWidth"].isna()).sum())
+    if lacking:
+        yield f"{say(lacking, 'slice', 'has', 'have')} no window in the header: input=dicom cannot be used."
+    if not_square := int(((table["row_spacing"] / table["column_spacing"] - 1).abs() > 0.01).sum()):
+        yield f"{say(not_square, 'slice', 'has', 'have')} pixels that are not square."
+    if lacking := int(table["row_spacing"].isna().sum()):
+        yield f"{say(lacking, 'slice', 'has', 'have')} no PixelSpacing."
+
+
+def _remark_pixels(facts: Facts) -> Iterator[str]:
+    sample = facts.sample
+    for finding, what in OF_SLICES.items():
+        if count := sample.findings[finding]:
+            which = "slice has" if count == 1 else "slices have"
+            yield f"{count:,} of {sample.read:,} {which} {what}."
+    for number, histogram in sorted(sample.hu.items()):
+        peak = histogram.find_peak(-200, 300)
+        if number < MOST_ENCODINGS and peak is not None and not BRAIN[0] <= peak <= BRAIN[1]:
+            yield (
+                f"Stored as {facts.encodings[number]}, the most frequent HU from -200 to 300 is {peak}, "
+                f"where brain has {BRAIN[0]} to {BRAIN[1]}: look whether the intercept is right."
+            )
+    hu, air = sample.merge_hu(), MATERIALS[0]
+    if hu.total and hu.count(air.low, air.high) < LEAST_AIR * hu.total:
+        yield (
+            f"Hardly any pixel has {air.low:g} to {air.high:g} HU, as air does; the lowest is "
+            f"{hu.lowest}: "
+            "values were clipped, or the intercept is wrong."
+        )

@@ -1,0 +1,157 @@
+"""Slices to look at: one of each subtype through every window, and a series from bottom to top."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from ich.dicom import read_hu
+from ich.report.document import Missing, Picture
+from ich.report.figures import encode_png
+from ich.report.sheets import draw_contact_sheet
+from ich.schema import LABELS, SUBTYPES, WINDOWS, ReadError
+from ich.window import apply_window
+
+_TRIES = 5  # slices, one after the other, until one can be read
+_MOST = 32  # slices of a series
+_NONE = "no hemorrhage"
+_UNKNOWN = "without label"
+
+
+class _Shown(NamedTuple):
+    what: str
+    row: int
+    hu: NDArray[np.int16]
+
+
+def draw_windows(root: Path, table: pd.DataFrame, units: pd.DataFrame) -> list[Picture | Missing]:
+    """Draws a slice of each subtype, and one without hemorrhage, through every window.
+
+    Without labels it is a slice from the middle of the largest series.
+    """
+    shown, lacking = list[_Shown](), list[str]()
+    for what, rows in _list_candidates(table, units):
+        found = _read_first(root, table, rows)
+        if found is None:
+            lacking.append(what)
+        else:
+            shown.append(_Shown(what, *found))
+    blocks: list[Picture | Missing] = []
+    if shown:
+        images, titles = [], []
+        for what, _, hu in shown:
+            for number, (name, window) in enumerate(WINDOWS.items()):
+                images.append(_window(hu, window))
+                titles.append(f"{what if number == 0 else ''}\n{name.replace('_', ' ')}")
+        listed = ", ".join(f"{what} row {row}" for what, row, _ in shown)
+        blocks.append(
+            Picture(
+                "windows",
+                encode_png(draw_contact_sheet(images, titles, columns=len(WINDOWS))),
+                "A row a slice, a column a window: "
+                + ", ".join(f"{name.replace('_', ' ')} {c:g}/{w:g}" for name, (c, w) in WINDOWS.items())
+                + f" HU (center/width). Rows of the index: {listed}.",
+                f"Slices through the windows {', '.join(WINDOWS)}: {', '.join(what for what, _, _ in shown)}",
+            )
+        )
+    if lacking:
+        blocks.append(Missing(f"A slice of: {', '.join(lacking)}", "There is none that can be read."))
+    return blocks
+
+
+def _list_candidates(table: pd.DataFrame, units: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.int64]]]:
+    """Yields what to show, each with rows of the index, the best first."""
+    if LABELS[0] not in table:
+        yield _UNKNOWN, _take_middle(units, np.ones(len(table), dtype=bool))
+        return
+    several = (table[list(SUBTYPES)] == 1).sum(axis=1).to_numpy()
+    for subtype in SUBTYPES:
+        positive = (table[subtype] == 1).to_numpy()
+        alone = positive & (several == 1)
+        yield subtype, _take_middle(units, alone if alone.any() else positive)
+    yield _NONE, _take_middle(units, (table["any"] == 0).to_numpy())
+
+
+def _take_middle(units: pd.DataFrame, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Of the series with the most wanted slices the middle ones, where the most is to be seen of a lesion."""
+    rows: NDArray[np.int64] = np.flatnonzero(wanted)
+    if not len(rows):
+        return rows
+    series = units["series"].to_numpy()[rows]
+    rows = rows[series == np.bincount(series).argmax()]
+    nearest = np.argsort(np.abs(np.arange(len(rows)) - len(rows) // 2), kind="stable")
+    return np.asarray(rows[nearest][:_TRIES])
+
+
+def _read_first(
+    root: Path, table: pd.DataFrame, rows: NDArray[np.int64]
+) -> tuple[int, NDArray[np.int16]] | None:
+    for row in rows:
+        hu = _read(root, table["path"].iloc[row])
+        if hu is not None:
+            return int(row), hu
+    return None
+
+
+def _read(root: Path, path: str) -> NDArray[np.int16] | None:
+    try:
+        return read_hu(root / path)
+    except ReadError:
+        return None
+
+
+def _window(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.float32]:
+    return np.asarray(apply_window(torch.from_numpy(hu), *window).numpy())
+
+
+def choose_series(table: pd.DataFrame, units: pd.DataFrame) -> NDArray[np.int64]:
+    """Chooses a series to show: the one with the most subtypes, and of these the one with the most slices.
+
+    Returns:
+        Its rows of the index, in order of position.
+    """
+    series = units["series"].to_numpy()
+    sizes = np.bincount(series)
+    richness = np.zeros(len(sizes))
+    if LABELS[0] in table:
+        for subtype in SUBTYPES:
+            richness[np.unique(series[(table[subtype] == 1).to_numpy()])] += 1
+    best = np.lexsort((-sizes, -richness))[0]
+    return np.flatnonzero(series == best)
+
+
+def draw_series(root: Path, table: pd.DataFrame, rows: NDArray[np.int64]) -> Picture | Missing:
+    """Draws a series from bottom to top through the brain window; of a long one, slices at even distances."""
+    chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).round().astype(int))]
+    images, titles, unread = [], [], 0
+    for row in chosen:
+        found = table.iloc[row]
+        hu = _read(root, found["path"])
+        if hu is None:
+            unread += 1
+            continue
+        images.append(_window(hu, WINDOWS["brain"]))
+        where = f"{found['position']:.1f} mm" if np.isfinite(found["position"]) else "no position"
+        titles.append("\n".join([where, *_list_subtypes(found)]))
+    if not images:
+        return Missing("A series from bottom to top", "None of its slices can be read.")
+    lines = max(title.count("\n") for title in titles)
+    titles = [title + "\n" * (lines - title.count("\n")) for title in titles]
+    return Picture(
+        "series",
+        encode_png(draw_contact_sheet(images, titles)),
+        f"{len(images)} of the {len(rows)} slices of a series, from bottom to top, through the brain window, "
+        f"with position along the slice normal and subtypes. Rows {rows[0]} to {rows[-1]} of the index"
+        + (f"; {unread} slices could not be read." if unread else "."),
+        "Slices of one series in order of position",
+    )
+
+
+def _list_subtypes(slice_: pd.Series[float]) -> list[str]:
+    return [subtype for subtype in SUBTYPES if subtype in slice_ and slice_[subtype] == 1]

@@ -1,0 +1,86 @@
+"""Which slices belong to one series, study and patient, and what is known of the labels of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.schema import LABELS, SUBTYPES
+
+LEVELS = ("slice", "study", "patient")
+"""At which labels are counted."""
+
+PLURAL = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}
+
+
+def number_units(table: pd.DataFrame) -> pd.DataFrame:
+    """Numbers what each slice of an index belongs to.
+
+    Returns:
+        The columns ``slice``, ``series``, ``study`` and ``patient``: the same number, counted from 0, for
+        slices that belong together. A slice without a PatientID is its study's.
+    """
+    study = pd.factorize(table["StudyInstanceUID"])[0]
+    blank = (table["PatientID"].str.strip() == "").to_numpy()
+    owner = pd.factorize(table["PatientID"])[0]
+    owner[blank] = owner.max(initial=0) + 1 + study[blank]
+    series = pd.factorize(table["SeriesInstanceUID"])[0]
+    return pd.DataFrame(
+        {
+            "slice": np.arange(len(table)),
+            "series": pd.factorize(study.astype(np.int64) * (series.max(initial=0) + 1) + series)[0],
+            "study": study,
+            "patient": pd.factorize(owner)[0],
+        },
+        index=table.index,
+    )
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """What is known of the labels at one level.
+
+    A unit has a label if one of its slices has it, lacks it if all of them lack it, and is unknown else.
+
+    Attributes:
+        positive: (6,) units with each of ``LABELS``.
+        negative: (6,) units without it.
+        unknown: (6,) units of which it is not known.
+        together: (6, 6) units with both labels.
+        subtypes: (6,) units with none, one, ... five of the subtypes, among those that are known to the last.
+    """
+
+    positive: NDArray[np.int64]
+    negative: NDArray[np.int64]
+    unknown: NDArray[np.int64]
+    together: NDArray[np.int64]
+    subtypes: NDArray[np.int64]
+
+
+def count_labels(labels: NDArray[np.float32], units: NDArray[np.int64]) -> LabelCounts:
+    """Counts the labels of units.
+
+    Args:
+        labels: (slices, 6) 0, 1 or NaN.
+        units: (slices,) the unit of each, numbered from 0.
+    """
+    total = int(units.max(initial=-1)) + 1
+    has, open_ = np.zeros((2, total, len(LABELS)), dtype=bool)
+    for column in range(len(LABELS)):
+        has[units[labels[:, column] == 1], column] = True
+        open_[units[np.isnan(labels[:, column])], column] = True
+    open_ &= ~has
+    positive, unknown = has.sum(axis=0), open_.sum(axis=0)
+    ones = has.astype(np.float64)  # products of floats are the fast ones, and exact up to 2**53
+    subtypes = slice(0, len(SUBTYPES))
+    known = ~open_[:, subtypes].any(axis=1)
+    return LabelCounts(
+        positive=positive,
+        negative=total - positive - unknown,
+        unknown=unknown,
+        together=(ones.T @ ones).round().astype(np.int64),
+        subtypes=np.bincount(has[known, subtypes].sum(axis=1), minlength=len(SUBTYPES) + 1),
+    )
