@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -12,12 +13,14 @@ from command import call
 
 from ich.calibration import Decision, parse_decisions
 from ich.checkpoint import DurableIO, read_checkpoint
+from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
 from ich.models import load_classifier
 from ich.schema import LABELS, UserError
-from ich.tables import read_predictions
+from ich.tables import read_predictions, write_table
 from ich.train.decisions import decide
+from ich.train.results import evaluate_parts
 
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
 
@@ -97,7 +100,7 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_studies_that_contradict_their_patients_cost_their_decisions_alone(
+def test_studies_that_contradict_their_patients_cost_their_figures_alone(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "best.ckpt"
@@ -106,6 +109,29 @@ def test_studies_that_contradict_their_patients_cost_their_decisions_alone(
     assert list(decide(validation, path)) == ["slice"]
     assert list(load_classifier(path).card["decisions"]) == ["slice"]
     assert "no operating points by study" in caplog.text
+    paths = {part: tmp_path / f"{part}.csv" for part in ("val", "test")}
+    for part, file in paths.items():
+        table = read_predictions(run / f"predictions_{part}.csv")
+        write_table(table.assign(StudyInstanceUID="1"), file)
+    evaluations = evaluate_parts(paths, path, (0.1,) * 6)
+    assert all(list(each.levels) == ["slice", "patient"] for each in evaluations.values())
+    assert "no figures by study" in caplog.text
+
+
+def test_metrics_judge_the_test_part_at_the_operating_points_of_the_checkpoint(run: Path) -> None:
+    decisions = read_decisions(run)
+    report = json.loads((run / "metrics.json").read_text())
+    assert decisions["slice"].operating_points["any"] is not None
+    for level, decision in decisions.items():
+        found = report["test"]["levels"][level]["labels"]["any"]["operating_point"]
+        point = decision.operating_points["any"]
+        assert found["threshold"] == (None if point is None else point.threshold)
+        chosen = report["val"]["levels"][level]["labels"]["any"]["operating_point"]
+        assert "no stored decisions" in chosen["sensitivity"]["reason"]
+    prevalences = list(load_classifier(run / "checkpoints/best.ckpt").card["prevalences"].values())
+    table = read_predictions(run / "predictions_test.csv")
+    again = evaluate(table, decisions=decisions, training_prevalences=prevalences)
+    assert report["test"] == json.loads(json.dumps(again.to_dict()))
 
 
 @pytest.mark.parametrize(
