@@ -18,7 +18,7 @@ from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
 from ich.models import load_classifier
 from ich.schema import LABELS, UserError
-from ich.tables import read_predictions, write_table
+from ich.tables import PROB_COLUMNS, read_predictions, write_table
 from ich.train.decisions import decide
 from ich.train.results import evaluate_parts
 
@@ -48,7 +48,7 @@ def test_best_checkpoint_holds_what_its_validation_part_gives(run: Path) -> None
     assert list(decisions) == ["slice", "study"]
     found = decisions["slice"].operating_points["any"]
     target = validation["target_any"]
-    calibrated = decisions["slice"].calibration.apply(validation[[f"prob_{label}" for label in LABELS]])
+    calibrated = decisions["slice"].calibration.apply(validation[list(PROB_COLUMNS)])
     called = calibrated[:, LABELS.index("any")] >= found.threshold
     assert called[target == 1].mean() == pytest.approx(found.sensitivity)
     assert found.sensitivity >= 0.95
@@ -79,6 +79,27 @@ def test_end_that_comes_again_changes_no_byte(run: Path, monkeypatch: pytest.Mon
     DurableIO().save_checkpoint(checkpoint, files[0])
     decide(read_predictions(files[2]), files[0])
     assert files[0].read_bytes() == before[0]
+
+
+def test_metrics_tell_what_was_chosen_and_what_calibration_changed(run: Path) -> None:
+    report = json.loads((run / "metrics.json").read_text())
+    predictions = read_predictions(run / "predictions_test.csv")
+    calibrated = read_decisions(run)["slice"].calibration.apply(predictions[list(PROB_COLUMNS)])
+    chosen = read_decisions(run)["slice"].operating_points
+    for i, label in enumerate(LABELS):
+        figures = report["test"]["levels"]["slice"]["labels"][label]
+        point = figures["operating_point"]
+        if chosen[label] is None:
+            assert point["threshold"] is None
+            continue
+        assert point["threshold"] == chosen[label].threshold
+        assert point["chosen_specificity"] == chosen[label].specificity
+        called, target = calibrated[:, i] >= chosen[label].threshold, predictions[f"target_{label}"]
+        assert point["true_positives"] == called[target == 1].sum()
+        assert point["false_positives"] == called[target == 0].sum()
+        for name, prob in (("raw", predictions[f"prob_{label}"]), ("calibrated", calibrated[:, i])):
+            if figures[name]["brier"]["reason"] is None:
+                assert figures[name]["brier"]["value"] == pytest.approx(((prob - target) ** 2).mean())
 
 
 def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
@@ -118,16 +139,11 @@ def test_studies_that_contradict_their_patients_cost_their_figures_alone(
     assert "no figures by study" in caplog.text
 
 
-def test_metrics_judge_the_test_part_at_the_operating_points_of_the_checkpoint(run: Path) -> None:
-    decisions = read_decisions(run)
+def test_metrics_are_the_evaluation_of_the_table_at_the_decisions_of_the_checkpoint(run: Path) -> None:
     report = json.loads((run / "metrics.json").read_text())
-    assert decisions["slice"].operating_points["any"] is not None
-    for level, decision in decisions.items():
-        found = report["test"]["levels"][level]["labels"]["any"]["operating_point"]
-        point = decision.operating_points["any"]
-        assert found["threshold"] == (None if point is None else point.threshold)
-        chosen = report["val"]["levels"][level]["labels"]["any"]["operating_point"]
-        assert "no stored decisions" in chosen["sensitivity"]["reason"]
+    val = report["val"]["levels"]["slice"]["labels"]["any"]["operating_point"]
+    assert "no stored decisions" in val["sensitivity"]["reason"]
+    decisions = read_decisions(run)
     prevalences = list(load_classifier(run / "checkpoints/best.ckpt").card["prevalences"].values())
     table = read_predictions(run / "predictions_test.csv")
     again = evaluate(table, decisions=decisions, training_prevalences=prevalences)

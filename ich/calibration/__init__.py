@@ -48,7 +48,8 @@ class Calibrator:
     - ``platt``: sigmoid(slope * logit(p) + intercept), by maximum likelihood. Platt, Probabilistic Outputs
       for Support Vector Machines, 1999, without its smoothing of targets; the same as logistic recalibration.
     - ``isotonic``: straight between ``probs``, where it has ``values``, and level beyond them. Zadrozny and
-      Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD 2002.
+      Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD 2002. It ties
+      what lies on one of its level stretches, so that operating points on it are coarser.
 
     Attributes:
         method: One of ``METHODS``.
