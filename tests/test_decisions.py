@@ -13,12 +13,14 @@ from command import call
 
 from ich.calibration import Decision, parse_decisions
 from ich.checkpoint import DurableIO, read_checkpoint
+from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
 from ich.models import load_classifier
 from ich.schema import LABELS, UserError
-from ich.tables import PROB_COLUMNS, read_predictions
+from ich.tables import PROB_COLUMNS, read_predictions, write_table
 from ich.train.decisions import decide
+from ich.train.results import evaluate_parts
 
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
 
@@ -119,7 +121,7 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_studies_that_contradict_their_patients_cost_their_decisions_alone(
+def test_studies_that_contradict_their_patients_cost_their_figures_alone(
     run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "best.ckpt"
@@ -128,6 +130,24 @@ def test_studies_that_contradict_their_patients_cost_their_decisions_alone(
     assert list(decide(validation, path)) == ["slice"]
     assert list(load_classifier(path).card["decisions"]) == ["slice"]
     assert "no operating points by study" in caplog.text
+    paths = {part: tmp_path / f"{part}.csv" for part in ("val", "test")}
+    for part, file in paths.items():
+        table = read_predictions(run / f"predictions_{part}.csv")
+        write_table(table.assign(StudyInstanceUID="1"), file)
+    evaluations = evaluate_parts(paths, path, (0.1,) * 6)
+    assert all(list(each.levels) == ["slice", "patient"] for each in evaluations.values())
+    assert "no figures by study" in caplog.text
+
+
+def test_metrics_are_the_evaluation_of_the_table_at_the_decisions_of_the_checkpoint(run: Path) -> None:
+    report = json.loads((run / "metrics.json").read_text())
+    val = report["val"]["levels"]["slice"]["labels"]["any"]["operating_point"]
+    assert "no stored decisions" in val["sensitivity"]["reason"]
+    decisions = read_decisions(run)
+    prevalences = list(load_classifier(run / "checkpoints/best.ckpt").card["prevalences"].values())
+    table = read_predictions(run / "predictions_test.csv")
+    again = evaluate(table, decisions=decisions, training_prevalences=prevalences)
+    assert report["test"] == json.loads(json.dumps(again.to_dict()))
 
 
 @pytest.mark.parametrize(

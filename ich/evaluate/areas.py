@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -69,6 +70,12 @@ class Sweep:
     positives: Floats
     negatives: Floats
 
+    @cached_property
+    def precision(self) -> Floats:
+        """(B, G) share of positives at or above each; 0 where nothing is."""
+        chosen = self.hits + self.reached
+        return np.divide(self.hits, chosen, out=np.zeros_like(chosen), where=chosen > 0)
+
 
 Statistic = Callable[[Sweep], Floats]
 
@@ -81,7 +88,7 @@ def find_auroc(sweep: Sweep) -> Floats:
 
 def find_average_precision(sweep: Sweep) -> Floats:
     """Returns the (B,) average precisions."""
-    return np.asarray(np.einsum("bg,bg->b", sweep.gained, _precision(sweep)) / sweep.positives)
+    return np.asarray(np.einsum("bg,bg->b", sweep.gained, sweep.precision) / sweep.positives)
 
 
 def find_roc(sweep: Sweep) -> Floats:
@@ -97,10 +104,10 @@ def find_roc(sweep: Sweep) -> Floats:
         sweep.negatives,
         strict=True,
     ):
-        rates = np.stack([above, reached], axis=1).ravel() / negatives
-        recalls = np.stack([hits - gained, hits], axis=1).ravel() / positives
+        alarms = np.stack([above, reached], axis=1).ravel()
+        found = np.stack([hits - gained, hits], axis=1).ravel()
         # Past the last positive nothing is gained; before the first the curve stays at 0.
-        curve[:] = np.interp(GRID, rates, recalls, left=0.0)
+        curve[:] = np.interp(GRID * negatives, alarms, found, left=0.0) / positives
     return curves
 
 
@@ -108,18 +115,13 @@ def find_precision_recall(sweep: Sweep) -> Floats:
     """Returns (B, 101) precisions at the highest threshold that reaches each recall of ``GRID``."""
     curves = np.full((len(sweep.positives), len(GRID)), math.nan)
     for curve, hits, precision, positives in zip(
-        curves, sweep.hits, _precision(sweep), sweep.positives, strict=True
+        curves, sweep.hits, sweep.precision, sweep.positives, strict=True
     ):
         if not math.isnan(positives):
             # Weights are counts: a rounding error must not ask for one hit more.
             wanted = np.maximum(GRID * positives, 1.0) - 1e-6
             curve[:] = precision[np.searchsorted(hits, wanted)]
     return curves
-
-
-def _precision(sweep: Sweep) -> Floats:
-    chosen = sweep.hits + sweep.reached
-    return np.divide(sweep.hits, chosen, out=np.zeros_like(chosen), where=chosen > 0)
 
 
 class Ranking:

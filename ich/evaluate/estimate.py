@@ -110,4 +110,4 @@ def find_shortage(patients: int, of: str) -> str:
         patients: Their number.
         of: What they have, as in ``"with a positive slice"``.
     """
-    return "" if patients >= FEW else f"{patients} patients {of}: fewer than {FEW}"
+    return "" if patients >= FEW else f"patients {of}: {patients}, fewer than {FEW}"

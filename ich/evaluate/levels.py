@@ -308,7 +308,8 @@ def _measure_prevalence(column: Column, counts: NDArray[np.int32]) -> Estimate:
 
 def _band(samples: Floats) -> Band:
     """(R, G) curves of samples, the table's own first -> the curve with its band."""
-    low, high = np.nanpercentile(samples[1:], [2.5, 97.5], axis=0)
+    drawn = samples[1:][~np.isnan(samples[1:, 0])]
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if len(drawn) else np.full((2, len(GRID)), math.nan)
     return Band(GRID, samples[0], low, high)
 
 

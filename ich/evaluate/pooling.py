@@ -70,7 +70,9 @@ def pool(predictions: pd.DataFrame, level: str, method: str = "max") -> pd.DataF
     if mixed := int((predictions["PatientID"].to_numpy() != table["PatientID"].to_numpy()[codes]).sum()):
         raise UserError(f"{mixed} slices share their {key} with another patient: make it unique to a patient")
     probs, target = (predictions[list(c)].to_numpy(np.float64) for c in (PROB_COLUMNS, TARGET_COLUMNS))
-    table[list(PROB_COLUMNS)] = probs[order] if level == "slice" else _combine(probs, codes, starts, method)
+    if level != "slice" and len(starts):
+        probs = _combine(probs[order], codes[order], starts, method)
+    table[list(PROB_COLUMNS)] = probs
     # Hit, then unknown, then free of it: -1 < 0 < 1 once NaN lies in the middle.
     ranked = np.select([target == 1, np.isnan(target)], [1.0, 0.0], -1.0)[order]
     highest = np.maximum.reduceat(ranked, starts) if len(starts) else ranked
@@ -81,18 +83,16 @@ def pool(predictions: pd.DataFrame, level: str, method: str = "max") -> pd.DataF
 def _combine(
     probs: NDArray[np.float64], codes: NDArray[np.intp], starts: NDArray[np.intp], method: str
 ) -> NDArray[np.float64]:
-    """(N, 6) probabilities of slices -> (U, 6) of units; ``starts`` is where a unit begins in their order."""
-    if not len(starts):
-        return probs
-    grouped = np.stack([column[np.lexsort((-column, codes))] for column in probs.T], axis=1)
-    sizes = np.diff(starts, append=len(codes))[:, None]
+    """(N, 6) probabilities of slices, unit by unit -> (U, 6) of units, which begin at ``starts``."""
+    sizes = np.diff(starts, append=len(codes))
     if method == "max":
-        return grouped[starts]
+        return np.maximum.reduceat(probs, starts)
     if method == "mean":
-        return np.add.reduceat(grouped, starts) / sizes
-    if method == "top3_mean":
-        rank = np.arange(len(codes)) - np.repeat(starts, sizes[:, 0])
-        top = np.where(rank[:, None] < TOP, grouped, 0.0)
-        return np.add.reduceat(top, starts) / np.minimum(sizes, TOP)
-    with np.errstate(divide="ignore"):  # a certain slice makes its unit certain: exp(-inf) is 0
-        return -np.expm1(np.add.reduceat(np.log1p(-grouped), starts))
+        return np.add.reduceat(probs, starts) / sizes[:, None]
+    if method == "noisy_or":
+        with np.errstate(divide="ignore"):  # a certain slice makes its unit certain: exp(-inf) is 0
+            return -np.expm1(np.add.reduceat(np.log1p(-probs), starts))
+    falling = np.stack([column[np.lexsort((-column, codes))] for column in probs.T], axis=1)
+    rank = np.arange(len(codes)) - np.repeat(starts, sizes)
+    top = np.where(rank[:, None] < TOP, falling, 0.0)
+    return np.add.reduceat(top, starts) / np.minimum(sizes, TOP)[:, None]

@@ -24,10 +24,10 @@ TOLERANCE = 1e-6
 FLAT = 1e-12
 """Curvature below which a likelihood has no peak that numbers could find."""
 
-STEP = 1 / 8
+STEP = 1 / 4
 """Distance of the grid's points, in units of the fitted logit where the slope is above 1."""
 
-POINTS = np.arange(-2, 4)
+POINTS = np.arange(-3, 5)
 """Points of the grid that a logit between point 0 and point 1 is spread over."""
 
 
@@ -37,8 +37,8 @@ def recalibrate(
     """Fits ``logit P(target) = intercept + slope * logit(prob)`` under each weighting of patients.
 
     The first weighting is fitted on every unit. For the others the sums over units that Newton's method
-    needs are taken on a grid: each unit's logit is spread over the six points around it by Lagrange's
-    weights, which is exact for polynomials of degree 5 and to about 1e-8 for a logistic curve at this
+    needs are taken on a grid: each unit's logit is spread over the eight points around it by Lagrange's
+    weights, which is exact for polynomials of degree 7 and to about 1e-8 for a logistic curve at this
     distance of points. A weighting then costs one product of matrices, however many units there are.
 
     Args:
