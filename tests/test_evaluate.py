@@ -200,7 +200,7 @@ def test_a_certain_mistake_costs_the_clipped_logarithm():
     assert math.isnan(loss.low)
 
 
-def test_labels_with_too_few_patients_have_a_reason_instead_of_a_number():
+def test_labels_with_too_few_patients_have_a_reason_instead_of_an_interval():
     table = make_table(patients=20, seed=1)
     table["target_epidural"] = 0.0
     table["target_subdural"] = np.nan
@@ -219,17 +219,15 @@ def test_labels_with_too_few_patients_have_a_reason_instead_of_a_number():
     }
     for label, reason in expected.items():
         figures = labels[label]
-        for estimate in (
-            figures.auroc,
-            figures.auroc_delong,
-            figures.average_precision,
-            figures.raw.slope,
-            figures.calibrated.brier,
-            figures.operating_point.f1,
-            figures.operating_point.at_prevalences[0].ppv,
-        ):
+        for estimate in (figures.auroc, figures.average_precision, figures.operating_point.f1):
+            assert math.isnan(estimate.low)
+            assert math.isnan(estimate.high)
+            assert estimate.reason == reason
+        for estimate in (figures.auroc_delong, figures.raw.slope, figures.calibrated.brier):
             assert math.isnan(estimate.value)
             assert estimate.reason == reason
+        two_classes = label == "intraventricular"
+        assert math.isnan(figures.auroc.value) != two_classes
         assert evaluation.curves["slice"][label].roc is None
     # A sensitivity needs no negatives, a specificity no positives.
     assert not math.isnan(labels["subarachnoid"].operating_point.sensitivity.value)
@@ -238,9 +236,12 @@ def test_labels_with_too_few_patients_have_a_reason_instead_of_a_number():
     counts = labels["intraventricular"].counts
     assert (counts.positive_patients, counts.patients) == (2, 20)
     assert labels["subdural"].counts.unknown == len(table)
-    usable = [labels[s].auroc.value for s in SUBTYPES if not labels[s].auroc.reason]
-    assert len(usable) == 1
-    assert evaluation.levels["slice"].auroc_mean_subtypes.value == pytest.approx(np.mean(usable))
+    known = [labels[s].auroc.value for s in SUBTYPES if not math.isnan(labels[s].auroc.value)]
+    assert len(known) == 2
+    mean = evaluation.levels["slice"].auroc_mean_subtypes
+    assert mean.value == pytest.approx(np.mean(known))
+    assert math.isnan(mean.low)
+    assert mean.reason == "fewer than 5 patients with, or without, intraventricular"
 
 
 def test_predictions_without_any_target_give_an_evaluation_that_says_so():
@@ -439,7 +440,8 @@ def test_the_rendered_table_fits_80_columns_and_says_what_matters():
     assert f"{any_.auroc.value:.3f} ({any_.auroc.low:.3f}-{any_.auroc.high:.3f})" in rows["any"]
     assert f"{any_.counts.positives:,} ({any_.counts.positive_patients})" in rows["any"]
     assert "(1)" in rows["epidural"]
-    assert rows["epidural"].count("n/a") == 2
+    assert f"{figures.labels['epidural'].auroc.value:.3f}" in rows["epidural"]
+    assert "-" not in rows["epidural"]
     assert "fewer than 5 patients" in text
     assert f"{figures.weighted_log_loss.value:.4f}" in rows["log"]
     assert f"{figures.constant_log_loss:.4f}" in rows["log"]

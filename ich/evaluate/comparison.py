@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ich.evaluate.checks import align
 from ich.evaluate.delong import DeLongTest, compare_delong
 from ich.evaluate.estimate import draw_patients, estimate
-from ich.evaluate.figures import FEW, Areas, Estimate, to_plain, unavailable
+from ich.evaluate.figures import FEW, Areas, Estimate, to_plain
 from ich.evaluate.levels import (
     Column,
     Patients,
@@ -24,7 +24,7 @@ from ich.evaluate.levels import (
     estimate_loss,
     sample_losses,
 )
-from ich.schema import DISCLAIMER, LABELS, SUBTYPES
+from ich.schema import DISCLAIMER, LABELS
 from ich.tables import PROB_COLUMNS
 
 SCHEMA = "ich comparison 1"
@@ -203,23 +203,18 @@ def _describe(units: Units, samples: _Samples, counts: NDArray[np.int32]) -> Mod
             label: estimate_areas(column, samples.areas[label], samples.precisions[label])
             for label, column in samples.columns.items()
         },
-        auroc_mean_subtypes=average_subtypes(samples.areas, _list_usable(samples)),
+        auroc_mean_subtypes=average_subtypes(samples.areas, _list_short(samples)),
         weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts),
     )
 
 
 def _pair(name_a: str, name_b: str, a: _Samples, b: _Samples) -> Pair:
-    usable = [label for label in _list_usable(a) if label in SUBTYPES]
-    mean = (
-        estimate(np.mean([a.areas[label] - b.areas[label] for label in usable], axis=0))
-        if usable
-        else unavailable("no subtype has an AUROC")
-    )
+    differences = {label: a.areas[label] - b.areas[label] for label in LABELS}
     return Pair(
         a=name_a,
         b=name_b,
         labels={label: _pair_label(label, a, b) for label in LABELS},
-        auroc_mean_subtypes=mean,
+        auroc_mean_subtypes=average_subtypes(differences, _list_short(a)),
         weighted_log_loss=estimate(a.losses - b.losses),
     )
 
@@ -235,5 +230,5 @@ def _pair_label(label: str, a: _Samples, b: _Samples) -> PairedFigures:
     )
 
 
-def _list_usable(samples: _Samples) -> list[str]:
-    return [label for label, column in samples.columns.items() if not column.shortage]
+def _list_short(samples: _Samples) -> list[str]:
+    return [label for label, column in samples.columns.items() if column.shortage]

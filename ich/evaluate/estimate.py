@@ -52,18 +52,18 @@ def estimate(samples: Floats, shortage: str = "", *, bounds: tuple[float, ...] =
 
     Args:
         samples: (R + 1,) the table's own value first.
-        shortage: Why the figure is not to be given, if there is a reason.
+        shortage: Why samples tell nothing of the interval, if there is a reason.
         bounds: Values that end the figure's range: where all samples lie on one, they tell nothing of the
             interval.
 
     Returns:
-        The figure, or an estimate without figure and with its reason.
+        The figure with its interval; or without it, or none at all, and then with the reason.
     """
-    if shortage:
-        return unavailable(shortage)
     value, drawn = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
     if math.isnan(value):
-        return unavailable("it is not defined on this table")
+        return unavailable(shortage or "it is not defined on this table")
+    if shortage:
+        return Estimate(value, math.nan, math.nan, shortage)
     if not drawn.size:
         return Estimate(value, math.nan, math.nan, "it is defined in no bootstrap sample")
     if value in bounds and (drawn == value).all():
@@ -104,7 +104,7 @@ def divide(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def find_shortage(patients: int, of: str) -> str:
-    """Why a figure that rests on so many patients is not to be given; empty where it may be.
+    """Why a figure that rests on so many patients has no interval; empty where it may have one.
 
     Args:
         patients: Their number.

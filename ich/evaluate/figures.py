@@ -20,7 +20,8 @@ SCHEMA = "ich evaluation 1"
 """Names the form of ``metrics.json``; the number rises when a key goes or changes its meaning."""
 
 FEW = 5
-"""With fewer patients than this behind the positives or the negatives that it needs, a figure is none."""
+"""With fewer patients than this behind the positives or negatives that it needs, a figure has no interval and
+nothing is fitted or drawn."""
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from ich.evaluate.curves import Band, Curves, Histogram
 from ich.evaluate.delong import estimate_delong
 from ich.evaluate.estimate import divide, estimate, estimate_share, find_shortage, sum_by_patient
 from ich.evaluate.figures import (
+    FEW,
     Areas,
     Counts,
     Estimate,
@@ -99,7 +100,7 @@ class Column:
 
     @property
     def shortages(self) -> tuple[str, str]:
-        """Why figures that need positives, and negatives, are not to be given; empty where they are."""
+        """Why figures that need positives, and negatives, have no interval; empty where they have one."""
         if not len(self.target):
             return ("its targets are unknown",) * 2
         found = self.counts
@@ -110,7 +111,7 @@ class Column:
 
     @property
     def shortage(self) -> str:
-        """Why figures that need both are not to be given."""
+        """Why figures that need both have no interval."""
         with_label, without = self.shortages
         return with_label or without
 
@@ -187,7 +188,7 @@ def measure_level(
     for label in LABELS:
         column = units.column(label)
         labels[label], curves[label], areas[label] = _measure_label(column, counts, decision, prevalences)
-    usable = [label for label in LABELS if not units.column(label).shortage]
+    short = [label for label in LABELS if units.column(label).shortage]
     if training_prevalences is None:
         known = (~np.isnan(units.target)).sum(axis=0)
         training_prevalences = divide(np.nansum(units.target, axis=0), known)
@@ -197,7 +198,7 @@ def measure_level(
         pooling=pooling,
         units=len(units.target),
         labels=labels,
-        auroc_mean_subtypes=average_subtypes(areas, usable),
+        auroc_mean_subtypes=average_subtypes(areas, short),
         weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts),
         weighted_log_loss_calibrated=missing
         if decision is None
@@ -212,17 +213,19 @@ def estimate_areas(column: Column, area: Floats, precision: Floats) -> Areas:
     return Areas(*(estimate(samples, column.shortage, bounds=(0.0, 1.0)) for samples in (area, precision)))
 
 
-def average_subtypes(areas: Mapping[str, Floats], usable: Sequence[str]) -> Estimate:
-    """The mean AUROC over the subtypes that have one.
+def average_subtypes(areas: Mapping[str, Floats], short: Sequence[str]) -> Estimate:
+    """The mean over the subtypes that have an AUROC.
 
     Args:
-        areas: By label, (R,) AUROC of samples.
-        usable: Labels of which there are enough patients.
+        areas: By label, (R,) AUROC of samples, or differences of them.
+        short: Labels of too few patients for an interval.
     """
-    subtypes = [areas[label] for label in SUBTYPES if label in usable]
+    subtypes = [label for label in SUBTYPES if not math.isnan(areas[label][0])]
     if not subtypes:
         return unavailable("no subtype has an AUROC")
-    return estimate(np.mean(subtypes, axis=0), bounds=(0.0, 1.0))
+    few = [label for label in subtypes if label in short]
+    shortage = f"fewer than {FEW} patients with, or without, {', '.join(few)}" if few else ""
+    return estimate(np.mean([areas[label] for label in subtypes], axis=0), shortage, bounds=(0.0, 1.0))
 
 
 def sample_losses(target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32]) -> Floats:
@@ -246,7 +249,7 @@ def _measure_label(
     """Figures, curves, and the AUROC of every sample."""
     shortage = column.shortage
     if shortage:
-        area = precision = np.full(len(counts), math.nan)
+        area, precision = column.score_areas(counts)
         roc = precision_recall = None
     else:
         area, precision, rates, precisions = column.score(

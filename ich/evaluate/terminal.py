@@ -15,7 +15,7 @@ def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") 
     """Lays one level of an evaluation out as a table that fits into 80 columns."""
     figures = evaluation.levels[level]
     few = any(label.auroc.reason for label in figures.labels.values())
-    note = f"n/a: unknown, or positives or negatives of fewer than {FEW} patients\n" if few else ""
+    note = f"no interval: positives or negatives of fewer than {FEW} patients\n" if few else ""
     units = level if level == "series" else {"study": "studies"}.get(level, f"{level}s")
     table = Table(
         title=f"{title}: {figures.units:,} {units} of {evaluation.patients:,} patients",
