@@ -17,7 +17,8 @@ from typing import Any
 
 import pandas as pd
 
-from ich.evaluate import compare, summarize
+from ich.evaluate import evaluate
+from ich.evaluate.comparison import compare
 from ich.tables import read_predictions
 
 REPOSITORY = Path(__file__).parent.parent
@@ -77,23 +78,26 @@ def main() -> None:
             else:
                 train(root, out, row, fold)
     tables = {row: pool(out, row) for row in args.rows}
-    summaries = {row: summarize(table) for row, table in tables.items()}
-    report: dict[str, Any] = {"rows": {row: summary.to_dict() for row, summary in summaries.items()}}
+    evaluations = {row: evaluate(table) for row, table in tables.items()}
+    report: dict[str, Any] = {"rows": {row: each.to_dict() for row, each in evaluations.items()}}
+    summaries = {row: each.levels["slice"] for row, each in evaluations.items()}
     for row, summary in summaries.items():
         print(
             f"{row:30} any AUROC {summary.labels['any'].auroc:.3f}  "
             f"subtypes {summary.auroc_mean_subtypes:.3f}  "
             f"log loss {summary.weighted_log_loss:.4f}, constant {summary.constant_log_loss:.4f}"
         )
-    for label, figures in summaries[args.rows[0]].labels.items():
+    for label, first in summaries[args.rows[0]].labels.items():
+        counts = first.counts
         areas = "  ".join(f"{row} {summary.labels[label].auroc:.3f}" for row, summary in summaries.items())
-        print(f"{label}: {figures.positives} slices of {figures.positive_patients} patients  {areas}")
+        print(f"{label}: {counts.positives} slices of {counts.positive_patients} patients  {areas}")
     if {RECIPE, PLAIN} <= tables.keys():
-        paired = compare(tables[RECIPE], tables[PLAIN])
-        report["recipe_minus_plain"] = paired.to_dict()
+        comparison = compare({row: tables[row] for row in (RECIPE, PLAIN)})
+        report["comparison"] = comparison.to_dict()
+        (pair,) = comparison.pairs
         print(
-            f"recipe minus plain: any AUROC {paired.auroc['any'].difference:.3f}, "
-            f"log loss {paired.weighted_log_loss.difference:.4f}"
+            f"recipe minus plain: any AUROC {pair.labels['any'].auroc:.3f}, "
+            f"log loss {pair.weighted_log_loss:.4f}"
         )
     (out / "report.json").write_text(json.dumps(report, indent=2) + "\n")
 

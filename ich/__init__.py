@@ -10,22 +10,23 @@ The modules read from top to bottom like the flow of the data; each imports only
     augment      1  draws of random changes to HU; applied on the CPU or a device
     losses       1  weighted binary cross-entropy and its alternatives
     optim        1  optimizer and learning-rate schedule
+    calibration  1  probabilities made honest; operating points
     phantom      1  synthetic head-CT studies as real DICOM
-    card         1  what a file says of its model, checked
     tables       1  the index and the predictions table
     report       1  figures; documents as pages, for print, as slides
+    card         2  what a file says of its model, checked
     index        2  folder -> index; label CSV; join
     findings     2  what is not plausible of slices and series
     identical    2  slices of different patients with the same pixels
     split        2  patients -> train, val, test
-    checkpoint   2  checkpoint files: writing, finding and reading them
-    bundle       2  a model to hand on, in one file
     metrics      2  the weighted log loss and the metric collection
+    checkpoint   3  checkpoint files: writing, finding and reading them
+    bundle       3  a model to hand on, in one file
     data         3  slice dataset and HeadCTDataModule
-    models       3  SliceClassifier
-    evaluate     3  predictions table -> figures with intervals
-    trainer      3  Lightning's Trainer: devices, checkpoints, the log of metrics
-    train        4  configuration -> run folder
+    models       4  SliceClassifier
+    evaluate     4  predictions table -> figures with intervals
+    trainer      4  Lightning's Trainer: devices, checkpoints, the log of metrics
+    train        5  configuration -> run folder
     cli          6  ich train | index | phantom | bundle
 """
 

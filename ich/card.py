@@ -2,16 +2,20 @@
 
 A card comes out of a file that somebody else may have made. It is data: checked field by field, and nothing
 in it names a file, a class or an address.
+
+What a later version adds is a field that may be missing, so that older files are read; a file that has a
+field which is not known here is refused, as one of a later version or of somebody else's making.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
 from typing import Any, NotRequired, TypedDict
 
 from ich import __version__
+from ich.calibration import parse_decisions
 from ich.schema import LABELS, InputSpec, UserError
+from ich.schema.fields import Check, check_fields, is_digest, is_number, is_share, is_text, show
 
 FORMAT = "ich slice classifier 1"
 
@@ -19,8 +23,11 @@ FORMAT = "ich slice classifier 1"
 class Card(TypedDict):
     """What a file says of its model; plain values only.
 
-    ``model`` holds the arguments that build it. ``trained_on`` is the ``hash_slices`` of the training part,
-    or missing where a trainer of the user's own has trained it.
+    ``model`` holds the arguments that build it. The rest is missing where a trainer of the user's own has
+    trained it, or an older version: ``trained_on`` is the ``hash_slices`` of the training part,
+    ``prevalences`` the share of its known slices that have each of ``LABELS``, None where none is known,
+    and ``decisions`` has, by level, ``Decision.to_dict`` of what was fitted on the validation part. Before
+    the end of a run a checkpoint has no decisions yet.
     """
 
     format: str
@@ -28,6 +35,8 @@ class Card(TypedDict):
     labels: list[str]
     model: dict[str, Any]
     trained_on: NotRequired[str]
+    prevalences: NotRequired[dict[str, float | None]]
+    decisions: NotRequired[dict[str, Any]]
 
 
 def make_card(model: dict[str, Any]) -> Card:
@@ -51,8 +60,8 @@ def check_card(card: Any, source: str) -> Card:
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = show(card.get("format")) if isinstance(card, dict) else "no card"
         raise UserError(f"{source} is a checkpoint of something else: found {found}, expected {FORMAT!r}")
-    optional = {"trained_on"} & card.keys()
-    check_fields(card, {name: _CARD[name] for name in (_CARD.keys() - {"trained_on"}) | optional}, source)
+    absent = _OPTIONAL - card.keys()
+    check_fields(card, {name: check for name, check in _CARD.items() if name not in absent}, source)
     if card["labels"] != list(LABELS):
         raise UserError(f"{source} has the labels {show(card['labels'])}; this version has {list(LABELS)}")
     check_fields(card["model"], _MODEL, f"{source}: model")
@@ -61,49 +70,15 @@ def check_card(card: Any, source: str) -> Card:
         InputSpec(**card["model"]["input"])
     except UserError as error:
         raise UserError(f"{source}: model.{error}") from error
+    if "prevalences" in card:
+        check_fields(card["prevalences"], dict.fromkeys(LABELS, _PREVALENCE), f"{source}: prevalences")
+    if "decisions" in card:
+        parse_decisions(card["decisions"], f"{source}: decisions")
     return card  # type: ignore[return-value]
 
 
-Check = Callable[[Any], bool]
-
-
-def check_fields(found: Mapping[Any, Any], checks: Mapping[str, tuple[Check, str]], source: str) -> None:
-    """Checks that a mapping has just these fields, each as its check wants it.
-
-    Raises:
-        UserError: Naming the first field that is not.
-    """
-    missing, unknown = checks.keys() - found.keys(), found.keys() - checks.keys()
-    if missing or unknown:
-        wrong = f"lacks {min(missing)}" if missing else f"has the unknown field {show(min(unknown, key=str))}"
-        raise UserError(f"{source} {wrong}; it is damaged, or of another version of ich")
-    for name, (check, expected) in checks.items():
-        if not check(found[name]):
-            raise UserError(f"{source}: {name} is {show(found[name])}; expected {expected}")
-
-
-def show(value: Any) -> str:
-    """A value from a file as it may stand in a message: on one line, and not at length."""
-    text = ascii(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def is_text(value: Any) -> bool:
-    """Whether it is a short text."""
-    return isinstance(value, str) and len(value) <= 200
-
-
-def is_digest(value: Any) -> bool:
-    """Whether it is a SHA-256 in hexadecimal."""
-    return isinstance(value, str) and re.fullmatch(r"[0-9a-f]{64}", value) is not None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
 def _is_rate(value: Any) -> bool:
-    return _is_number(value) and 0 <= value < 1
+    return is_number(value) and 0 <= value < 1
 
 
 def _is_count(value: Any) -> bool:
@@ -111,7 +86,7 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_window(value: Any) -> bool:
-    pair = isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+    pair = isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
     return is_text(value) or (pair and all(abs(number) <= 1e5 for number in value))
 
 
@@ -124,6 +99,7 @@ _TEXT = (is_text, "a text")
 _RATE = (_is_rate, "a number from 0 to below 1")
 _FLAG = (lambda value: isinstance(value, bool), "true or false")
 _FIELDS = (lambda value: isinstance(value, dict), "fields")
+_PREVALENCE: tuple[Check, str] = (lambda value: value is None or is_share(value), "a number from 0 to 1")
 _LIST = (lambda value: isinstance(value, list) and len(value) <= 16, "a list of at most 16")
 
 _CARD: dict[str, tuple[Check, str]] = {
@@ -132,7 +108,10 @@ _CARD: dict[str, tuple[Check, str]] = {
     "labels": _LIST,
     "model": _FIELDS,
     "trained_on": (is_digest, "a SHA-256"),
+    "prevalences": _FIELDS,
+    "decisions": _FIELDS,
 }
+_OPTIONAL = {"trained_on", "prevalences", "decisions"}
 _MODEL: dict[str, tuple[Check, str]] = {
     "backbone": _NAME,
     "input": _FIELDS,

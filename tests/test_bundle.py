@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -22,8 +23,10 @@ from command import call
 
 import ich
 from ich.bundle import write_bundle
+from ich.calibration import parse_decisions
+from ich.calibration.files import read_calibration, write_calibration
 from ich.models import SliceClassifier, load_classifier
-from ich.schema import UserError
+from ich.schema import LABELS, UserError
 
 PACKAGE = Path(ich.__file__).parent
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
@@ -138,6 +141,9 @@ def assert_refused(bundle: Path, message: str) -> None:
     assert sorted(place.rglob("*")) == before
 
 
+POINT = {"threshold": 0.5, "rule": "sensitivity>=0.95", "sensitivity": 1.0, "specificity": 0.5}
+
+
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
@@ -171,6 +177,24 @@ def assert_refused(bundle: Path, message: str) -> None:
         ("card.model.input", None, "input is None; expected fields"),
         ("card.labels", ["any"], "has the labels"),
         ("card.trained_on", "../x", "expected a SHA-256"),
+        ("card.prevalences", [0.1] * 6, "expected fields"),
+        ("card.prevalences", {"any": 0.1}, "prevalences lacks epidural"),
+        ("card.prevalences.any", 1.5, "any is 1.5; expected a number from 0 to 1"),
+        ("card.prevalences.any", "0.1", "expected a number from 0 to 1"),
+        ("card.prevalences.patient", 0.1, "unknown field 'patient'"),
+        ("card.decisions", "x", "decisions is 'x'; expected fields"),
+        ("card.decisions.patient", {}, "expected decisions for the levels"),
+        ("card.decisions.slice._target_", "os.system", "unknown field '_target_'"),
+        ("card.decisions.slice.pooling", "os.system", "expected the name of a pooling"),
+        ("card.decisions.slice.operating_points.any", POINT | {"threshold": "0"}, "threshold is '0'"),
+        ("card.decisions.slice.operating_points.any", POINT | {"threshold": 10**400}, "threshold is 1000"),
+        ("card.decisions.slice.operating_points.any", POINT | {"code": "x"}, "unknown field 'code'"),
+        ("card.decisions.study.calibration.any", {"missing": "x" * 1000}, "expected a reason"),
+        (
+            "card.decisions.study.calibration.any",
+            {"method": "isotonic", "probs": [i / 9999 for i in range(9999)], "values": [0.5] * 9999},
+            "expected 1 to 64 rising",
+        ),
         ("card", [], "expected fields"),
         ("format", "ich bundle 2", "expected 'ich bundle 1'"),
         ("versions", {"ich": "1", "torch": "1"}, "expected the versions"),
@@ -188,6 +212,73 @@ def test_description_is_data_and_is_checked(bundle: Path, place: str, value: Any
     assert_refused(bundle, message)
 
 
+def test_bundle_of_an_older_version_is_read(bundle: Path) -> None:
+    description = describe(bundle)
+    for name in ("trained_on", "prevalences", "decisions"):
+        del description["card"][name]
+        rewrite(bundle, json.dumps(description).encode())
+        assert load_classifier(bundle).card == description["card"]
+
+
+def test_bundle_takes_the_longest_decisions(trained, bundle: Path) -> None:
+    model = load_classifier(bundle)
+    numbers = [(i + 1) / 65 - 1e-17 for i in range(64)]
+    curve = {"method": "isotonic", "probs": numbers, "values": numbers}
+    level = {
+        "pooling": "max",
+        "calibration": dict.fromkeys(LABELS, curve),
+        "operating_points": dict.fromkeys(LABELS, POINT),
+    }
+    model.card["decisions"] = {"slice": level, "study": level}
+    write_bundle(model.card, model.state_dict(), bundle.with_name("long.zip"))
+    assert load_classifier(bundle.with_name("long.zip")).card == model.card
+
+
+def test_calibration_of_another_file_takes_the_place_of_the_runs(trained, tmp_path: Path, capsys) -> None:
+    run = str(trained[0] / "run")
+    missing = {label: {"missing": "not asked for"} for label in LABELS}
+    points = missing | {"any": POINT}
+    level = {"pooling": "mean", "calibration": missing, "operating_points": points}
+    decisions = parse_decisions({"study": level}, "here")
+    file, out = tmp_path / "calibration.json", tmp_path / "other.zip"
+    write_calibration(decisions, file)
+    assert read_calibration(file) == decisions
+    assert call("bundle", run, str(out), "--calibration", str(file)) == 0
+    card = load_classifier(out).card
+    assert card["decisions"] == {"study": level}
+    assert card["prevalences"] == load_classifier(trained[0] / "model.zip").card["prevalences"]
+    with pytest.raises(UserError, match="exists; name a new file"):
+        write_calibration(decisions, file)
+    with pytest.raises(UserError, match="no decisions for the levels slice and study"):
+        write_calibration({"patient": decisions["study"]}, tmp_path / "none.json")
+
+
+GOOD = {"format": "ich calibration 1", "note": "x", "decisions": {}}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read"),
+        (b"\xff", "no JSON that can be read"),
+        (b'{"format": Infinity}', "Infinity is no number of JSON"),
+        (b"[]", "holds no fields"),
+        (b" " * 300_000, "is larger than"),
+        (json.dumps(GOOD | {"format": "ich bundle 1"}).encode(), "expected 'ich calibration 1'"),
+        (json.dumps(GOOD | {"model": {}}).encode(), "unknown field 'model'"),
+        (json.dumps(GOOD | {"decisions": {"slice": {}}}).encode(), "slice lacks calibration"),
+    ],
+)
+def test_calibration_file_that_is_none(trained, tmp_path: Path, capsys, text: bytes, message: str) -> None:
+    file = tmp_path / "calibration.json"
+    if text is not None:
+        file.write_bytes(text)
+    run, out = str(trained[0] / "run"), tmp_path / "model.zip"
+    assert call("bundle", run, str(out), "--calibration", str(file)) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -197,7 +288,7 @@ def test_description_is_data_and_is_checked(bundle: Path, place: str, value: Any
         (b'{"format": 1, "format": 2}', "a field stands there twice"),
         (b"[]", "holds no fields"),
         (b"9" * 10_000, "no JSON that can be read"),
-        (b" " * 100_000, "model.json is larger than"),
+        (b" " * 300_000, "model.json is larger than"),
         (b"{}", "lacks "),
     ],
 )
@@ -348,6 +439,18 @@ def test_card_of_a_checkpoint_is_checked(trained, tmp_path: Path) -> None:
     checkpoint["card"]["model"]["weights_file"] = "/etc/passwd"
     torch.save(checkpoint, tmp_path / "best.ckpt")
     with pytest.raises(UserError, match="unknown field 'weights_file'"):
+        load_classifier(tmp_path / "best.ckpt")
+
+
+@pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, "0.5", [0.5] * 10**5, None, True])
+def test_threshold_of_a_checkpoint_is_checked(trained, tmp_path: Path, threshold: Any) -> None:
+    checkpoint = torch.load(trained[0] / "run/checkpoints/best.ckpt", weights_only=True)
+    level = checkpoint["card"]["decisions"]["slice"]
+    level["operating_points"]["any"] = POINT | {"threshold": threshold}
+    torch.save(checkpoint, tmp_path / "best.ckpt")
+    with pytest.raises(
+        UserError, match=r"slice\.operating_points\.any: threshold is .* a number from 0 to 1"
+    ):
         load_classifier(tmp_path / "best.ckpt")
 
 

@@ -1,4 +1,4 @@
-"""Figures and intervals against scikit-learn, pandas and hand calculation."""
+"""Every figure of a predictions table, by level, against scikit-learn, pandas and by hand."""
 
 import io
 import json
@@ -7,176 +7,370 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
+from predictions import draw_tables, make_table
 from rich.console import Console
-from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    precision_score,
+    recall_score,
+    roc_auc_score,
+)
 
-from ich.evaluate import compare, render_summary, summarize
-from ich.evaluate.areas import auroc, average_precision
+from ich.calibration import METHODS as CALIBRATIONS
+from ich.evaluate import evaluate
+from ich.evaluate.curves import trace_study
+from ich.evaluate.decisions import fit_decisions
+from ich.evaluate.figures import Estimate
+from ich.evaluate.pooling import LEVELS, METHODS, pool
+from ich.evaluate.terminal import render_evaluation
 from ich.schema import LABELS, SUBTYPES, UserError
+from ich.tables import PROB_COLUMNS, TARGET_COLUMNS
 
 WEIGHTS = np.array([1, 1, 1, 1, 1, 2]) / 7
 
 
-def make_table(patients=30, seed=0, prevalence=0.3, signal=1.5):
-    """Patients of 1 to 8 slices; probabilities rounded, so that many are tied."""
-    rng = np.random.default_rng(seed)
-    slices = rng.integers(1, 9, size=patients)
-    table = pd.DataFrame(
-        {
-            "SOPInstanceUID": [f"ID_{i}" for i in range(slices.sum())],
-            "PatientID": np.repeat([f"P{i}" for i in range(patients)], slices),
-        }
-    )
-    for label in LABELS:
-        target = (rng.random(len(table)) < prevalence).astype(float)
-        logits = rng.normal(size=len(table)) + signal * target - 1
-        table[f"prob_{label}"] = (1 / (1 + np.exp(-logits))).round(1)
-        table[f"target_{label}"] = target
-    return table
-
-
-@pytest.mark.parametrize("decimals", [1, 8])
-@pytest.mark.parametrize("seed", range(3))
-def test_areas_equal_scikit_learn_with_ties_and_weights(seed, decimals):
-    rng = np.random.default_rng(seed)
-    target = rng.integers(0, 2, 300)
-    prob = (rng.random(300) + 0.3 * target).round(decimals)
-    weight = rng.integers(0, 4, 300)
-    assert auroc(target, prob) == pytest.approx(roc_auc_score(target, prob), abs=1e-12)
-    assert average_precision(target, prob) == pytest.approx(average_precision_score(target, prob), abs=1e-12)
-    assert auroc(target, prob, weight) == pytest.approx(
-        roc_auc_score(target, prob, sample_weight=weight), abs=1e-12
-    )
-    assert average_precision(target, prob, weight) == pytest.approx(
-        average_precision_score(target, prob, sample_weight=weight), abs=1e-12
-    )
-
-
-@pytest.mark.parametrize(
-    ("target", "prob", "area", "precision"),
-    [
-        ([0, 0, 1, 1], [0.1, 0.2, 0.8, 0.9], 1.0, 1.0),
-        ([1, 1, 0, 0], [0.1, 0.2, 0.8, 0.9], 0.0, (1 / 3 + 2 / 4) / 2),
-        ([0, 1, 0, 1], [0.5, 0.5, 0.5, 0.5], 0.5, 0.5),
-        ([0, 1, 1], [0.4, 0.4, 0.9], 0.75, 0.5 * 1 + 0.5 * 2 / 3),
-        ([0, 1, math.nan, 1], [0.4, 0.4, 0.6, 0.9], 0.75, 0.5 * 1 + 0.5 * 2 / 3),
-        ([1, 1], [0.4, 0.9], math.nan, math.nan),
-        ([0, 0], [0.4, 0.9], math.nan, math.nan),
-        ([math.nan], [0.4], math.nan, math.nan),
-    ],
-)
-def test_areas_by_hand(target, prob, area, precision):
-    assert auroc(target, prob) == pytest.approx(area, nan_ok=True)
-    assert average_precision(target, prob) == pytest.approx(precision, nan_ok=True)
-
-
-def test_intervals_equal_those_of_tables_resampled_row_by_row():
-    table = make_table(patients=12, prevalence=0.5)
-    table.loc[table.PatientID == "P3", "target_subdural"] = np.nan
-    summary = summarize(table, replicates=40, seed=3)
-
-    by_patient = dict(list(table.groupby("PatientID")))
-    names = table["PatientID"].unique()
-    rng = np.random.default_rng(3)
-    resampled = [
-        pd.concat([by_patient[names[i]] for i in rng.integers(12, size=12)], ignore_index=True)
-        for _ in range(40)
-    ]
-    for label in LABELS:
-        known = [rows[rows[f"target_{label}"].notna()] for rows in resampled]
-        areas = [roc_auc_score(rows[f"target_{label}"], rows[f"prob_{label}"]) for rows in known]
-        precisions = [
-            average_precision_score(rows[f"target_{label}"], rows[f"prob_{label}"]) for rows in known
-        ]
-        figures = summary.labels[label]
-        assert (figures.auroc.low, figures.auroc.high) == pytest.approx(np.percentile(areas, [2.5, 97.5]))
-        assert (figures.average_precision.low, figures.average_precision.high) == pytest.approx(
-            np.percentile(precisions, [2.5, 97.5])
-        )
-    losses = [reference_loss(rows) for rows in resampled]
-    assert (summary.weighted_log_loss.low, summary.weighted_log_loss.high) == pytest.approx(
-        np.percentile(losses, [2.5, 97.5])
-    )
-
-
 def reference_loss(table):
     """The metric in scikit-learn's terms: known labels of all slices as one weighted log loss."""
-    target = table[[f"target_{label}" for label in LABELS]].to_numpy()
-    prob = table[[f"prob_{label}" for label in LABELS]].to_numpy().clip(1e-15, 1 - 1e-15)
+    target = table[list(TARGET_COLUMNS)].to_numpy()
+    prob = table[list(PROB_COLUMNS)].to_numpy().clip(1e-15, 1 - 1e-15)
     weight = np.broadcast_to(WEIGHTS, target.shape)
     known = ~np.isnan(target)
     return log_loss(target[known], prob[known], sample_weight=weight[known], labels=[0, 1])
 
 
-def test_log_loss_and_the_constant_predictor_equal_scikit_learn():
+def interval(values):
+    return pytest.approx(tuple(np.percentile(values, [2.5, 97.5])), abs=1e-12)
+
+
+def ends(estimate):
+    return estimate.low, estimate.high
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_intervals_equal_those_of_tables_resampled_row_by_row(level):
+    table = make_table(patients=24, prevalence=0.12)
+    table.loc[table.PatientID == "P3", "target_subdural"] = np.nan
+    figures = evaluate(table, levels=[level], pooling="mean", replicates=12, seed=3).levels[level]
+
+    own = pool(table, level, "mean")
+    samples = list(draw_tables(own, 12, 3))
+    for label in LABELS:
+        known = [rows[rows[f"target_{label}"].notna()] for rows in (own, *samples)]
+        pairs = [(rows[f"target_{label}"], rows[f"prob_{label}"]) for rows in known]
+        areas, precisions = (
+            [score(*pair) for pair in pairs if 0 < pair[0].mean() < 1]
+            for score in (roc_auc_score, average_precision_score)
+        )
+        found = figures.labels[label]
+        assert found.auroc.value == pytest.approx(areas[0])
+        assert ends(found.auroc) == interval(areas[1:])
+        assert found.average_precision.value == pytest.approx(precisions[0])
+        assert ends(found.average_precision) == interval(precisions[1:])
+        shares = [rows[f"target_{label}"].mean() for rows in known]
+        assert found.prevalence.value == pytest.approx(shares[0])
+        assert ends(found.prevalence) == interval(shares[1:])
+        assert found.auroc_delong.value == pytest.approx(areas[0])
+    losses = [reference_loss(rows) for rows in (own, *samples)]
+    assert sum(not label.auroc.reason for label in figures.labels.values()) >= 3
+    assert figures.weighted_log_loss.value == pytest.approx(losses[0])
+    assert ends(figures.weighted_log_loss) == interval(losses[1:])
+
+
+@pytest.mark.parametrize("calibration", CALIBRATIONS)
+@pytest.mark.parametrize("level", ["slice", "study"])
+def test_operating_points_are_chosen_on_validation_and_carried_over(level, calibration):
+    table = make_table(patients=40, prevalence=0.2)
+    validation = make_table(patients=60, seed=1, prevalence=0.2, part="val")
+    options = {"rule": "specificity>=0.7", "calibration": calibration}
+    figures = evaluate(
+        table, validation=validation, levels=[level], prevalences=[0.1], replicates=10, seed=2, **options
+    ).levels[level]
+    decision = fit_decisions(validation, levels=[level], method=calibration, rule="specificity>=0.7")[level]
+    own = pool(table, level)
+    own[list(PROB_COLUMNS)] = decision.calibration.apply(own[list(PROB_COLUMNS)])
+    samples = [own, *draw_tables(own, 10, 2)]
+    assert figures.weighted_log_loss_calibrated.value == pytest.approx(reference_loss(own))
+    for label in ("subdural", "any"):
+        point, found = decision.operating_points[label], figures.labels[label].operating_point
+        assert (found.threshold, found.rule) == (point.threshold, "specificity>=0.7")
+        assert (found.chosen_sensitivity, found.chosen_specificity) == (point.sensitivity, point.specificity)
+        pairs = [(rows[f"target_{label}"], rows[f"prob_{label}"] >= point.threshold) for rows in samples]
+        cells = (found.true_negatives, found.false_positives, found.false_negatives, found.true_positives)
+        assert list(cells) == confusion_matrix(*pairs[0]).ravel().tolist()
+        references = {
+            "sensitivity": [recall_score(t, p) for t, p in pairs],
+            "specificity": [recall_score(1 - t, ~p) for t, p in pairs],
+            "ppv": [precision_score(t, p) for t, p in pairs],
+            "npv": [precision_score(1 - t, ~p) for t, p in pairs],
+            "f1": [f1_score(t, p) for t, p in pairs],
+        }
+        for name, values in references.items():
+            estimate = getattr(found, name)
+            assert estimate.value == pytest.approx(values[0])
+            assert ends(estimate) == interval(values[1:])
+        (at,) = found.at_prevalences
+        se, sp = references["sensitivity"][0], references["specificity"][0]
+        assert at.ppv.value == pytest.approx(0.1 * se / (0.1 * se + 0.9 * (1 - sp)))
+        assert at.npv.value == pytest.approx(0.9 * sp / (0.9 * sp + 0.1 * (1 - se)))
+
+
+def test_predictive_values_at_the_tables_own_prevalence_are_its_own():
+    table, validation = make_table(patients=40), make_table(patients=60, seed=1, part="val")
+    share = float(table["target_any"].mean())
+    found = evaluate(
+        table, validation=validation, levels=["slice"], prevalences=[share, 0.5], replicates=5
+    ).levels["slice"]
+    point = found.labels["any"].operating_point
+    assert point.at_prevalences[0].ppv.value == pytest.approx(point.ppv.value)
+    assert point.at_prevalences[0].npv.value == pytest.approx(point.npv.value)
+
+
+def test_stored_decisions_go_before_those_of_the_validation_part():
+    table, validation = make_table(patients=40), make_table(patients=60, seed=1, part="val")
+    stored = fit_decisions(validation, pooling="mean", rule="cost:3")
+    alone = evaluate(table, decisions=stored, levels=["slice", "study", "patient"], replicates=5)
+    assert alone.levels["study"].pooling == "mean"
+    assert alone.levels["study"].labels["any"].operating_point.rule == "cost:3"
+    assert "no stored decisions" in alone.levels["patient"].labels["any"].operating_point.sensitivity.reason
+    assert alone.levels["patient"].pooling == "max"
+    both = evaluate(table, decisions=stored, validation=validation, replicates=5)
+    assert both.levels["study"] == alone.levels["study"]
+    assert both.levels["patient"].labels["any"].operating_point.rule == "sensitivity>=0.95"
+
+
+def test_without_validation_nothing_is_calibrated_and_the_reason_stands_there():
+    label = evaluate(make_table(), levels=["slice"], replicates=5).levels["slice"].labels["any"]
+    assert "no validation part" in label.calibrated.slope.reason
+    assert "no validation part" in label.operating_point.at_prevalences[0].ppv.reason
+    assert math.isnan(label.operating_point.threshold)
+    assert not label.raw.slope.reason
+
+
+def test_platt_on_the_table_itself_would_be_ideal():
+    """Fitted on the same slices under other names, slope and intercept become 1 and 0."""
+    table = make_table(patients=80)
+    twin = table.assign(SOPInstanceUID="twin" + table.SOPInstanceUID)
+    found = evaluate(table, validation=twin, levels=["study"], replicates=5).levels["study"].labels["any"]
+    assert found.calibrated.slope.value == pytest.approx(1, abs=1e-6)
+    assert found.calibrated.intercept.value == pytest.approx(0, abs=1e-6)
+    assert found.calibrated.in_the_large.value == pytest.approx(0, abs=1e-6)
+    assert found.raw.slope.value != pytest.approx(1, abs=0.01)
+
+
+def test_the_effect_of_pooling_is_shown_for_every_way():
+    table = make_table(patients=30)
+    evaluation = evaluate(table, levels=["study"], replicates=20, seed=1)
+    for method in METHODS:
+        alone = evaluate(table, levels=["study"], pooling=method, replicates=20, seed=1).levels["study"]
+        for label in LABELS:
+            areas = evaluation.pooling_effect[method][label]
+            assert areas.auroc == alone.labels[label].auroc
+            assert areas.average_precision == alone.labels[label].average_precision
+    assert evaluate(table, levels=["slice"], replicates=5).pooling_effect == {}
+
+
+def test_log_loss_of_the_constant_predictor_equals_scikit_learn():
     table = make_table()
     table.loc[5:20, "target_epidural"] = np.nan
-    table.loc[3, [f"target_{label}" for label in LABELS]] = np.nan
-    prevalences = {label: 0.1 + 0.05 * i for i, label in enumerate(LABELS)}
-    summary = summarize(table, prevalences=prevalences, replicates=2)
-    assert summary.weighted_log_loss.value == pytest.approx(reference_loss(table))
-
-    constant = table.assign(**{f"prob_{label}": value for label, value in prevalences.items()})
-    assert summary.constant_log_loss == pytest.approx(reference_loss(constant))
-    assert summarize(table, prevalences=list(prevalences.values()), replicates=2) == summary
-
-    own = {f"prob_{label}": table[f"target_{label}"].mean() for label in LABELS}
-    assert summarize(table, replicates=2).constant_log_loss == pytest.approx(
-        reference_loss(table.assign(**own))
-    )
+    table.loc[3, list(TARGET_COLUMNS)] = np.nan
+    prevalences = [0.1 + 0.05 * i for i in range(6)]
+    evaluation = evaluate(table, training_prevalences=prevalences, replicates=2)
+    constant = table.assign(**dict(zip(PROB_COLUMNS, prevalences, strict=True)))
+    assert evaluation.levels["slice"].constant_log_loss == pytest.approx(reference_loss(constant))
+    for level in ("slice", "study"):
+        own = pool(table, level)
+        expected = reference_loss(own.assign(**{f"prob_{k}": own[f"target_{k}"].mean() for k in LABELS}))
+        found = evaluate(table, levels=[level], replicates=2).levels[level].constant_log_loss
+        assert found == pytest.approx(expected)
+    # By study a training part's share of slices says nothing.
+    assert evaluation.levels["study"].constant_log_loss == pytest.approx(expected)
 
 
 def test_a_certain_mistake_costs_the_clipped_logarithm():
-    table = make_table(patients=2)
-    table = table.iloc[[0, -1]].copy()
-    table[[f"target_{label}" for label in LABELS]] = 0.0
-    table[[f"prob_{label}" for label in LABELS]] = 0.0
+    table = make_table(patients=2).iloc[[0, -1]].copy()
+    table[list(TARGET_COLUMNS)] = 0.0
+    table[list(PROB_COLUMNS)] = 0.0
     table.iloc[0, table.columns.get_loc("target_any")] = 1.0
-    summary = summarize(table, replicates=5)
-    assert summary.weighted_log_loss.value == pytest.approx(-math.log(1e-15) * 2 / 7 / 2)
+    loss = evaluate(table, levels=["slice"], replicates=5).levels["slice"].weighted_log_loss
+    assert loss.value == pytest.approx(-math.log(1e-15) * 2 / 7 / 2)
+    assert loss.reason == "patients in all: 2, fewer than 5"
+    assert math.isnan(loss.low)
 
 
-def test_counts_and_labels_that_have_no_figure():
+def test_labels_with_too_few_patients_have_a_reason_instead_of_a_number():
     table = make_table(patients=20, seed=1)
     table["target_epidural"] = 0.0
     table["target_subdural"] = np.nan
     table["target_intraventricular"] = 0.0
     table.loc[table.PatientID.isin(["P4", "P7"]), "target_intraventricular"] = 1.0
-    summary = summarize(table, replicates=200)
-    plain = json.loads(json.dumps(summary.to_dict(), allow_nan=False))
+    table["target_subarachnoid"] = 1.0
+    validation = make_table(patients=60, seed=3, part="val")
+    evaluation = evaluate(table, validation=validation, replicates=20)
+    json.dumps(evaluation.to_dict(), allow_nan=False)
+    labels = evaluation.levels["slice"].labels
+    expected = {
+        "epidural": "patients with a positive slice: 0, fewer than 5",
+        "subdural": "its targets are unknown",
+        "intraventricular": "patients with a positive slice: 2, fewer than 5",
+        "subarachnoid": "patients with a negative slice: 0, fewer than 5",
+    }
+    for label, reason in expected.items():
+        figures = labels[label]
+        for estimate in (
+            figures.auroc,
+            figures.auroc_delong,
+            figures.average_precision,
+            figures.raw.slope,
+            figures.calibrated.brier,
+            figures.operating_point.f1,
+            figures.operating_point.at_prevalences[0].ppv,
+        ):
+            assert math.isnan(estimate.value)
+            assert estimate.reason == reason
+        assert evaluation.curves["slice"][label].roc is None
+    # A sensitivity needs no negatives, a specificity no positives.
+    assert not math.isnan(labels["subarachnoid"].operating_point.sensitivity.value)
+    assert not math.isnan(labels["epidural"].operating_point.specificity.value)
+    assert labels["epidural"].prevalence.value == 0
+    counts = labels["intraventricular"].counts
+    assert (counts.positive_patients, counts.patients) == (2, 20)
+    assert labels["subdural"].counts.unknown == len(table)
+    usable = [labels[s].auroc.value for s in SUBTYPES if not labels[s].auroc.reason]
+    assert len(usable) == 1
+    assert evaluation.levels["slice"].auroc_mean_subtypes.value == pytest.approx(np.mean(usable))
 
-    assert (plain["slices"], plain["patients"]) == (len(table), 20)
-    for label, known in (("epidural", len(table)), ("subdural", 0)):
-        figures = plain["labels"][label]
-        assert (figures["slices"], figures["positives"], figures["positive_patients"]) == (known, 0, 0)
-        assert figures["auroc"] is None
-        assert figures["auroc_interval"] == figures["average_precision_interval"] == [None, None]
-    rare = plain["labels"]["intraventricular"]
-    assert rare["positive_patients"] == 2
-    assert rare["few"]
-    assert not plain["labels"]["any"]["few"]
-    # Some samples draw neither patient; the interval comes from the others.
-    assert 0 <= rare["auroc_interval"][0] <= rare["auroc"] <= rare["auroc_interval"][1] <= 1
-    with_area = [plain["labels"][s]["auroc"] for s in SUBTYPES if plain["labels"][s]["auroc"] is not None]
-    assert len(with_area) == 3
-    assert plain["auroc_mean_subtypes"] == pytest.approx(np.mean(with_area))
-    assert plain["weighted_log_loss_interval"][0] < plain["weighted_log_loss"]
+
+def test_predictions_without_any_target_give_an_evaluation_that_says_so():
+    table = make_table()
+    table[list(TARGET_COLUMNS)] = np.nan
+    evaluation = evaluate(table, validation=make_table(seed=1, part="val"), replicates=5)
+    plain = json.dumps(evaluation.to_dict(), allow_nan=False)
+    assert "its targets are unknown" in plain
+    for figures in evaluation.levels.values():
+        assert math.isnan(figures.weighted_log_loss.value)
+        assert math.isnan(figures.constant_log_loss)
+        assert figures.auroc_mean_subtypes.reason == "no subtype has an AUROC"
+
+
+def test_shares_of_0_and_1_get_the_interval_of_clopper_and_pearson_over_patients():
+    table = make_table(patients=25, signal=40)
+    validation = make_table(patients=40, seed=1, signal=40, part="val")
+    found = evaluate(table, validation=validation, levels=["slice"], calibration="isotonic", replicates=20)
+    label = found.levels["slice"].labels["any"]
+    point, patients = label.operating_point, label.counts.positive_patients
+    assert point.sensitivity.value == point.specificity.value == label.auroc.value == 1
+    assert ends(point.sensitivity) == (pytest.approx(0.025 ** (1 / patients)), 1.0)
+    assert "every bootstrap sample gives the same" in label.auroc.reason
+    assert math.isnan(label.auroc.low)
+    assert f"{label.auroc:.3f}" == "1.000"
 
 
 def test_slices_of_one_patient_are_drawn_together():
     """Copies of a patient's slices carry no information: the interval must not shrink."""
     table = make_table(patients=15, prevalence=0.5)
     copies = pd.concat([table.assign(SOPInstanceUID=table.SOPInstanceUID + f"_{i}") for i in range(10)])
-    once, often = (summarize(t, replicates=200, seed=5).labels["any"].auroc for t in (table, copies))
+    once, often = (
+        evaluate(t, levels=["slice"], replicates=100, seed=5).levels["slice"].labels["any"].auroc
+        for t in (table, copies)
+    )
     assert (often.value, often.low, often.high) == pytest.approx((once.value, once.low, once.high))
 
 
-def test_a_single_patient_and_a_seed():
+def test_the_same_seed_gives_the_same_evaluation():
     table = make_table(patients=25)
-    assert summarize(table, replicates=30, seed=1) == summarize(table, replicates=30, seed=1)
-    assert summarize(table, replicates=30, seed=1) != summarize(table, replicates=30, seed=2)
-    alone = summarize(table.assign(PatientID="P"), replicates=5)
-    assert alone.weighted_log_loss.low == alone.weighted_log_loss.high == alone.weighted_log_loss.value
+    first = evaluate(table, replicates=30, seed=1)
+    assert first.to_dict() == evaluate(table, replicates=30, seed=1).to_dict()
+    assert first.to_dict() != evaluate(table, replicates=30, seed=2).to_dict()
+
+
+def test_curves_are_those_of_the_table_with_bands_around_them():
+    table, validation = make_table(patients=40), make_table(patients=60, seed=1, part="val")
+    evaluation = evaluate(table, validation=validation, levels=["slice"], replicates=200)
+    curves, figures = evaluation.curves["slice"]["any"], evaluation.levels["slice"].labels["any"]
+    for band in (curves.roc, curves.precision_recall):
+        assert band.x.shape == band.y.shape == band.low.shape == band.high.shape == (101,)
+        assert (band.low <= band.high).all()
+        assert ((band.low <= band.y) & (band.y <= band.high)).mean() > 0.95
+    # The grid joins ties by a line, so that the area under it is the AUROC but for the grid's width.
+    assert np.trapezoid(curves.roc.y, curves.roc.x) == pytest.approx(figures.auroc.value, abs=0.01)
+    assert curves.roc.y[-1] == 1
+    histogram = curves.histogram
+    assert histogram.positives.sum() == figures.counts.positives
+    assert histogram.negatives.sum() == figures.counts.negatives
+    assert curves.reliability.units.sum() == curves.reliability_calibrated.units.sum() == len(table)
+
+
+def test_a_studys_slices_are_followed_in_the_order_of_their_positions():
+    table = make_table(patients=6, seed=2)
+    study = table["StudyInstanceUID"].value_counts().index[0]
+    rows = np.flatnonzero(table["StudyInstanceUID"] == study)
+    positions = pd.DataFrame({"SOPInstanceUID": table["SOPInstanceUID"], "position": -5.0 * table.index})
+    (timeline,) = trace_study(table, study, positions)
+    assert timeline.rows.tolist() == rows[::-1].tolist()
+    assert (np.diff(timeline.position) == 5).all()
+    np.testing.assert_array_equal(timeline.probs, table.loc[rows[::-1], list(PROB_COLUMNS)])
+    np.testing.assert_array_equal(timeline.target, table.loc[rows[::-1], list(TARGET_COLUMNS)])
+    (unplaced,) = trace_study(table, study)
+    assert unplaced.rows.tolist() == rows.tolist()
+    assert np.isnan(unplaced.position).all()
+    with pytest.raises(UserError, match="no study X") as raised:
+        trace_study(table, "X")
+    assert "X" not in raised.value.kept
+
+
+ESTIMATE = {"value", "low", "high", "reason"}
+SCHEMA = {
+    "schema": None,
+    "note": None,
+    "few": None,
+    "slices": None,
+    "patients": None,
+    "replicates": None,
+    "seed": None,
+    "levels": {"pooling", "units", "labels", "auroc_mean_subtypes", "weighted_log_loss"}
+    | {"weighted_log_loss_calibrated", "constant_log_loss"},
+    "pooling_effect": set(METHODS),
+}
+MEASURES = {"brier", "log_loss", "slope", "intercept", "in_the_large", "expected_error"}
+LABEL = {
+    "counts": {"units", "positives", "negatives", "unknown", "patients", "positive_patients"}
+    | {"negative_patients"},
+    "prevalence": ESTIMATE,
+    "auroc": ESTIMATE,
+    "auroc_delong": ESTIMATE,
+    "average_precision": ESTIMATE,
+    "raw": MEASURES,
+    "calibrated": MEASURES,
+    "operating_point": {"threshold", "rule", "chosen_sensitivity", "chosen_specificity", "true_positives"}
+    | {"false_positives", "true_negatives", "false_negatives", "sensitivity", "specificity", "ppv", "npv"}
+    | {"f1", "at_prevalences"},
+}
+
+
+def test_the_form_of_metrics_json_stays_as_it_is():
+    """Whoever reads metrics.json relies on these keys: a change of them needs another name of the schema."""
+    plain = evaluate(make_table(), replicates=2).to_dict()
+    assert plain["schema"] == "ich evaluation 1"
+    assert plain["note"] == "Research use only; not a medical device"
+    assert plain.keys() == SCHEMA.keys()
+    assert plain["pooling_effect"].keys() == SCHEMA["pooling_effect"]
+    assert plain["pooling_effect"]["max"]["any"].keys() == {"auroc", "average_precision"}
+    assert plain["levels"].keys() == {"slice", "study", "patient"}
+    for level in plain["levels"].values():
+        assert level.keys() == SCHEMA["levels"]
+        assert level["labels"].keys() == set(LABELS)
+        for label in level["labels"].values():
+            assert label.keys() == LABEL.keys()
+            for name, keys in LABEL.items():
+                assert label[name].keys() == keys
+            assert label["raw"]["slope"].keys() == ESTIMATE
+            for values in label["operating_point"]["at_prevalences"]:
+                assert values.keys() == {"prevalence", "ppv", "npv"}
+    assert plain["levels"]["slice"]["labels"]["any"]["auroc"]["reason"] is None
+    assert plain["levels"]["slice"]["labels"]["any"]["calibrated"]["slope"]["value"] is None
 
 
 @pytest.mark.parametrize(
@@ -186,20 +380,42 @@ def test_a_single_patient_and_a_seed():
         (lambda t: t.iloc[:0], "empty"),
         (lambda t: pd.concat([t, t.iloc[:2]]), "2 slices more than once"),
         (lambda t: t.assign(PatientID=t.PatientID.where(t.index > 2)), "PatientID of 3 slices"),
+        (lambda t: t.assign(PatientID=t.PatientID.where(t.index > 2, "")), "PatientID of 3 slices"),
         (lambda t: t.assign(prob_any=1.5), "outside"),
         (lambda t: t.assign(prob_any=np.nan), "missing"),
         (lambda t: t.assign(target_any=0.5), "other than 0, 1"),
+        (lambda t: t.assign(StudyInstanceUID=""), "lacks the StudyInstanceUID"),
     ],
 )
 def test_bad_tables_are_refused(change, message):
     with pytest.raises(UserError, match=message):
-        summarize(change(make_table()), replicates=2)
+        evaluate(change(make_table()), replicates=2)
 
 
-@pytest.mark.parametrize("prevalences", [[0.1] * 5, [2.0] * 6, {"any": 0.1}])
-def test_bad_prevalences_are_refused(prevalences):
-    with pytest.raises(UserError, match="prevalences"):
-        summarize(make_table(), prevalences=prevalences, replicates=2)
+def test_a_validation_part_that_is_no_other_part_is_refused():
+    table = make_table()
+    with pytest.raises(UserError, match="holds all slices"):
+        evaluate(table, validation=table, replicates=2)
+    with pytest.raises(UserError, match="the validation table is empty"):
+        evaluate(table, validation=table.iloc[:0], replicates=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"levels": ["organ"]}, "levels=organ"),
+        ({"pooling": "median"}, "pooling=median"),
+        ({"prevalences": [0.0]}, "prevalences=.* between 0 and 1"),
+        ({"training_prevalences": [0.1] * 5}, "training_prevalences"),
+        ({"training_prevalences": [2.0] * 6}, "training_prevalences"),
+        ({"replicates": 0}, "replicates=0"),
+        ({"rule": "best", "validation": make_table(part="val")}, "rule=best"),
+        ({"calibration": "magic", "validation": make_table(part="val")}, "magic"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(make_table(), **{"replicates": 2} | arguments)
 
 
 def render(table):
@@ -212,65 +428,28 @@ def test_the_rendered_table_fits_80_columns_and_says_what_matters():
     table = make_table(patients=300, seed=2)
     table["target_epidural"] = 0.0
     table.loc[table.PatientID == "P4", "target_epidural"] = 1.0
-    table["target_subdural"] = 0.0
-    summary = summarize(table, prevalences=[0.3] * 6, replicates=20)
-    text = render(render_summary(summary, "test"))
+    evaluation = evaluate(table, training_prevalences=[0.3] * 6, replicates=20)
+    text = render(render_evaluation(evaluation, "test"))
     rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
 
     assert all(len(line) <= 80 for line in text.splitlines())
     assert "…" not in text
-    area = summary.labels["any"].auroc
-    assert f"{area.value:.3f} ({area.low:.3f}-{area.high:.3f})" in rows["any"]
-    assert f"{summary.labels['any'].positives} ({summary.labels['any'].positive_patients})" in rows["any"]
-    assert "(1)*" in rows["epidural"]
-    assert rows["subdural"].count("n/a") == 2
-    assert f"{summary.weighted_log_loss.value:.4f}" in rows["log"]
-    assert f"{summary.constant_log_loss:.4f}" in rows["log"]
+    figures = evaluation.levels["slice"]
+    any_ = figures.labels["any"]
+    assert f"{any_.auroc.value:.3f} ({any_.auroc.low:.3f}-{any_.auroc.high:.3f})" in rows["any"]
+    assert f"{any_.counts.positives:,} ({any_.counts.positive_patients})" in rows["any"]
+    assert "(1)" in rows["epidural"]
+    assert rows["epidural"].count("n/a") == 2
+    assert "fewer than 5 patients" in text
+    assert f"{figures.weighted_log_loss.value:.4f}" in rows["log"]
+    assert f"{figures.constant_log_loss:.4f}" in rows["log"]
     assert "Research use only; not a medical device" in text
-
-
-def test_comparison_is_paired_and_signed():
-    better, worse = make_table(patients=40, signal=3), make_table(patients=40, signal=1)
-    comparison = compare(better, worse.sample(frac=1, random_state=0), replicates=200)
-    areas = [roc_auc_score(t.target_any, t.prob_any) for t in (better, worse)]
-    difference = comparison.auroc["any"]
-    assert (difference.a, difference.b) == pytest.approx(areas)
-    assert difference.difference.value == pytest.approx(areas[0] - areas[1])
-    assert 0 < difference.difference.low < difference.difference.value < difference.difference.high
-    assert comparison.weighted_log_loss.difference.high < 0
-    assert comparison.weighted_log_loss.difference.value == pytest.approx(
-        reference_loss(better) - reference_loss(worse)
+    assert f"{evaluation.levels['study'].units:,} studies of 300" in render(
+        render_evaluation(evaluation, "test", "study")
     )
-    plain = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
-    assert plain["auroc"]["any"]["difference_interval"][0] == difference.difference.low
-
-    same = compare(better, better, replicates=50).weighted_log_loss.difference
-    assert (same.value, same.low, same.high) == (0, 0, 0)
 
 
-def test_paired_interval_equals_differences_of_resampled_tables():
-    a, b = make_table(patients=10, signal=2), make_table(patients=10, signal=1)
-    rng = np.random.default_rng(7)
-    differences = []
-    for _ in range(30):
-        drawn = [f"P{i}" for i in rng.integers(10, size=10)]
-        losses = [reference_loss(pd.concat([t[t.PatientID == name] for name in drawn])) for t in (a, b)]
-        differences.append(losses[0] - losses[1])
-    interval = compare(a, b, replicates=30, seed=7).weighted_log_loss.difference
-    assert (interval.low, interval.high) == pytest.approx(np.percentile(differences, [2.5, 97.5]))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda t: t.iloc[3:], "3 are in the first only"),
-        (lambda t: t.assign(SOPInstanceUID="x" + t.SOPInstanceUID), "different slices"),
-        (lambda t: t.assign(target_any=1 - t.target_any), "differ in the targets"),
-        (lambda t: t.assign(target_any=t.target_any.where(t.index > 0)), "targets of 1 slices"),
-        (lambda t: t.assign(PatientID="P"), "other patients"),
-    ],
-)
-def test_tables_that_cannot_be_compared_are_refused(change, message):
-    table = make_table()
-    with pytest.raises(UserError, match=message):
-        compare(table, change(table), replicates=2)
+def test_an_estimate_formats_like_a_number():
+    assert f"{Estimate(0.91234, 0.88, 0.94):.3f}" == "0.912 (0.880-0.940)"
+    assert f"{Estimate(0.91234, math.nan, math.nan, 'few'):.2f}" == "0.91"
+    assert f"{Estimate(math.nan, math.nan, math.nan, 'few'):.2f}" == "n/a"

@@ -1,11 +1,24 @@
-"""The areas under a label's curves, exact with ties, for weightings that change often."""
+"""ROC and precision-recall curves and the areas under them, exact with ties, for many weightings at once."""
 
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+BLOCK = 1 << 18
+"""Weights that are swept over at once: what fits into a core's cache."""
+
+GRID = np.linspace(0, 1, 101)
+"""False positive rates of an ROC curve, recalls of a precision-recall curve."""
 
 
 def auroc(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -19,7 +32,7 @@ def auroc(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -
     Returns:
         The area, or NaN where one class is absent.
     """
-    return _score(target, prob, weight)[0]
+    return _score(target, prob, weight, find_auroc)
 
 
 def average_precision(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> float:
@@ -33,46 +46,158 @@ def average_precision(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | No
     Returns:
         The average precision, or NaN where one class is absent.
     """
-    return _score(target, prob, weight)[1]
+    return _score(target, prob, weight, find_average_precision)
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The threshold lowered past each of G distinct probabilities of positives, under B weightings.
+
+    Attributes:
+        gained: (B, G) positives gained at each.
+        hits: (B, G) positives at or above each.
+        above: (B, G) negatives above each.
+        reached: (B, G) negatives at or above each.
+        positives: (B,) all positives; NaN where a class is absent, so that every figure is.
+        negatives: (B,) all negatives.
+    """
+
+    gained: Floats
+    hits: Floats
+    above: Floats
+    reached: Floats
+    positives: Floats
+    negatives: Floats
+
+
+Statistic = Callable[[Sweep], Floats]
+
+
+def find_auroc(sweep: Sweep) -> Floats:
+    """Returns the (B,) areas under the ROC curve, a tie counting half."""
+    lost = np.einsum("bg,bg->b", sweep.gained, sweep.above + sweep.reached)
+    return np.asarray(1 - lost / (2 * sweep.positives * sweep.negatives))
+
+
+def find_average_precision(sweep: Sweep) -> Floats:
+    """Returns the (B,) average precisions."""
+    return np.asarray(np.einsum("bg,bg->b", sweep.gained, _precision(sweep)) / sweep.positives)
+
+
+def find_roc(sweep: Sweep) -> Floats:
+    """Returns (B, 101) true positive rates at the false positive rates of ``GRID``, ties joined by a line."""
+    curves = np.full((len(sweep.positives), len(GRID)), math.nan)
+    for curve, gained, hits, above, reached, positives, negatives in zip(
+        curves,
+        sweep.gained,
+        sweep.hits,
+        sweep.above,
+        sweep.reached,
+        sweep.positives,
+        sweep.negatives,
+        strict=True,
+    ):
+        rates = np.stack([above, reached], axis=1).ravel() / negatives
+        recalls = np.stack([hits - gained, hits], axis=1).ravel() / positives
+        # Past the last positive nothing is gained; before the first the curve stays at 0.
+        curve[:] = np.interp(GRID, rates, recalls, left=0.0)
+    return curves
+
+
+def find_precision_recall(sweep: Sweep) -> Floats:
+    """Returns (B, 101) precisions at the highest threshold that reaches each recall of ``GRID``."""
+    curves = np.full((len(sweep.positives), len(GRID)), math.nan)
+    for curve, hits, precision, positives in zip(
+        curves, sweep.hits, _precision(sweep), sweep.positives, strict=True
+    ):
+        if not math.isnan(positives):
+            # Weights are counts: a rounding error must not ask for one hit more.
+            wanted = np.maximum(GRID * positives, 1.0) - 1e-6
+            curve[:] = precision[np.searchsorted(hits, wanted)]
+    return curves
+
+
+def _precision(sweep: Sweep) -> Floats:
+    chosen = sweep.hits + sweep.reached
+    return np.divide(sweep.hits, chosen, out=np.zeros_like(chosen), where=chosen > 0)
 
 
 class Ranking:
-    """The known slices of a label from the highest probability down, with the ties of each positive.
+    """The known units of a label from the highest probability down.
 
-    Only sums up to the first slice of a positive's probability and past the last one enter the figures, so
-    that another weighting costs one gather and one running sum.
+    They are sorted once. Under another weighting, one gather and one running sum give the curves at the
+    distinct probabilities of positives, and no figure needs more.
 
-    Attributes:
-        rows: (K,) the known slices, by falling probability.
-        positives: Which of ``rows`` are positive.
+    Args:
+        target: (N,) 0 or 1; NaN where unknown.
+        prob: (N,) scores, higher for 1.
+        codes: (N,) of which patient each unit is: the weight of a unit is that of its patient.
     """
 
-    def __init__(self, target: NDArray[np.float64], prob: NDArray[np.float64]) -> None:
+    def __init__(self, target: Floats, prob: Floats, codes: Ints) -> None:
         known = np.flatnonzero(~np.isnan(target))
-        self.rows = known[np.argsort(-prob[known], kind="stable")]
-        falling, positive = -prob[self.rows], target[self.rows] == 1
-        self.positives = np.flatnonzero(positive)
-        self.start = np.searchsorted(falling, falling[self.positives], "left")
-        self.stop = np.searchsorted(falling, falling[self.positives], "right")
-        before = np.concatenate([[0], np.cumsum(positive)])
-        self.positive_start, self.positive_stop = before[self.start], before[self.stop]
+        rows = known[np.argsort(-prob[known], kind="stable")]
+        falling, positive = -prob[rows], target[rows] == 1
+        self._codes = codes[rows].astype(np.int32)
+        self._positive_codes = self._codes[positive]
+        values, self._first = np.unique(falling[positive], return_index=True)
+        # Where each tied group of the positives begins and ends in the whole ranking.
+        self._start = np.searchsorted(falling, values, "left")
+        self._stop = np.searchsorted(falling, values, "right")
 
-    def score(self, weight: NDArray[np.float64]) -> tuple[float, float]:
-        """Returns AUROC and average precision for (K,) weights of ``rows``; NaN where a class is absent."""
-        own = weight[self.positives]
-        total, hits = (np.concatenate([[0.0], np.cumsum(values)]) for values in (weight, own))
-        positives, negatives = hits[-1], total[-1] - hits[-1]
-        if not (positives > 0 and negatives > 0):
-            return math.nan, math.nan
-        above = total[self.start] - hits[self.positive_start]  # negatives that rank higher
-        reached = total[self.stop]
-        above_or_level = reached - hits[self.positive_stop]
-        precision = np.divide(hits[self.positive_stop], reached, out=np.zeros_like(own), where=reached > 0)
-        area = 1 - own @ (above + above_or_level) / (2 * positives * negatives)
-        return float(area), float(own @ precision / positives)
+    def score(self, counts: NDArray[np.integer], statistics: Sequence[Statistic]) -> list[Floats]:
+        """Computes statistics under many weightings, on as many cores as there are.
+
+        Args:
+            counts: (R, P) how often each patient counts.
+            statistics: Such as ``find_auroc``.
+
+        Returns:
+            For each statistic (R,) or (R, 101) values, NaN where a class is absent.
+        """
+        size = max(1, BLOCK // max(1, len(self._codes)))
+        blocks = [counts[start : start + size] for start in range(0, len(counts), size)]
+
+        def measure(block: NDArray[np.integer]) -> list[Floats]:
+            sweep = self._sweep(block)
+            return [statistic(sweep) for statistic in statistics]
+
+        if len(blocks) == 1:
+            return measure(blocks[0])
+        with ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1)) as pool:
+            measured = list(pool.map(measure, blocks))
+        return [np.concatenate(values) for values in zip(*measured, strict=True)]
+
+    def _sweep(self, counts: NDArray[np.integer]) -> Sweep:
+        if not len(self._positive_codes):
+            nothing = np.zeros((len(counts), 0))
+            absent = np.full(len(counts), math.nan)
+            return Sweep(nothing, nothing, nothing, nothing, absent, absent)
+        total = _run(counts, self._codes)
+        own = _run(counts, self._positive_codes)
+        ends = np.append(self._first[1:], len(self._positive_codes))
+        hits, missed = own[:, ends].astype(np.float64), own[:, self._first].astype(np.float64)
+        positives, negatives = hits[:, -1], total[:, -1] - hits[:, -1]
+        both = (positives > 0) & (negatives > 0)
+        return Sweep(
+            gained=hits - missed,
+            hits=hits,
+            above=total[:, self._start] - missed,
+            reached=total[:, self._stop] - hits,
+            positives=np.where(both, positives, math.nan),
+            negatives=np.where(both, negatives, math.nan),
+        )
 
 
-def _score(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None) -> tuple[float, float]:
-    ranking = Ranking(np.asarray(target, np.float64), np.asarray(prob, np.float64))
-    weights = np.ones(np.shape(target)) if weight is None else np.asarray(weight, np.float64)
-    return ranking.score(weights[ranking.rows])
+def _run(counts: NDArray[np.integer], codes: NDArray[np.int32]) -> NDArray[np.integer]:
+    """(B, P) counts -> (B, K + 1) running sums along the ranking, from 0."""
+    sums = np.zeros((len(counts), len(codes) + 1), counts.dtype)
+    np.cumsum(np.take(counts, codes, axis=1), axis=1, dtype=counts.dtype, out=sums[:, 1:])
+    return sums
+
+
+def _score(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None, statistic: Statistic) -> float:
+    targets, probs = np.asarray(target, np.float64), np.asarray(prob, np.float64)
+    weights = np.ones(len(targets), np.int32) if weight is None else np.asarray(weight)
+    (values,) = Ranking(targets, probs, np.arange(len(targets))).score(weights[None], [statistic])
+    return float(values[0])

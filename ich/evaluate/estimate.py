@@ -1,49 +1,37 @@
-"""Figures with their intervals, and what becomes of them in JSON."""
+"""The bootstrap over patients: how often each is drawn, and what the samples say of a figure.
+
+A figure is computed for all samples at once from the matrix of ``draw_patients``, whose first row draws each
+patient once: the first value is that of the table itself, the others are its samples.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ich.evaluate.figures import FEW, Estimate, unavailable
 from ich.schema import UserError
 
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
 
-@dataclass(frozen=True)
-class Estimate:
-    """A figure with its 95 % interval; NaN where it is not available.
-
-    It formats like a float, ``f"{estimate:.3f}"``: ``0.912 (0.880-0.940)``, or ``n/a``.
-    """
-
-    value: float
-    low: float
-    high: float
-
-    def __format__(self, spec: str) -> str:
-        if math.isnan(self.value):
-            return "n/a"
-        return f"{self.value:{spec}} ({self.low:{spec}}-{self.high:{spec}})"
+SAME = "every bootstrap sample gives the same figure, which leaves its interval unknown"
 
 
-def bootstrap(
-    statistic: Callable[[NDArray[np.float64]], NDArray[np.float64]], patients: int, replicates: int, seed: int
-) -> list[Estimate]:
-    """Estimates figures by drawing patients with replacement.
+def draw_patients(patients: int, replicates: int, seed: int) -> NDArray[np.int32]:
+    """Draws patients with replacement: a patient's slices are not independent of each other.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6 and 8.
 
     Args:
-        statistic: Takes (patients,) how often each patient is drawn and returns (K,) figures, NaN where one
-            is not available.
-        patients: Their number.
-        replicates: Samples drawn.
+        patients: Their number P.
+        replicates: Samples R.
         seed: Of the drawing.
 
     Returns:
-        K estimates; samples without a figure are left out of its interval.
+        (R + 1, P) how often each patient is drawn; once each in the first row.
 
     Raises:
         UserError: If ``replicates`` is not positive.
@@ -51,36 +39,75 @@ def bootstrap(
     if replicates < 1:
         raise UserError(f"replicates={replicates}: expected at least 1")
     rng = np.random.default_rng(seed)
-    draws = (rng.integers(patients, size=patients) for _ in range(replicates))
-    samples = np.array([statistic(np.bincount(d, minlength=patients).astype(np.float64)) for d in draws])
-    values = statistic(np.ones(patients))
-    return [_estimate(value, sample) for value, sample in zip(values, samples.T, strict=True)]
+    counts = np.ones((replicates + 1, patients), np.int32)
+    for row in counts[1:]:
+        row[:] = np.bincount(rng.integers(patients, size=patients), minlength=patients)
+    return counts
 
 
-def _estimate(value: float, sample: NDArray[np.float64]) -> Estimate:
-    sample = sample[~np.isnan(sample)]
-    if math.isnan(value) or not sample.size:
-        return Estimate(float(value), math.nan, math.nan)
-    low, high = np.percentile(sample, [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))
+def estimate(samples: Floats, shortage: str = "", *, bounds: tuple[float, ...] = ()) -> Estimate:
+    """Sums up a figure's samples: the 95 % percentile interval.
+
+    Samples in which the figure is not defined, as when they draw no positive, are left out.
+
+    Args:
+        samples: (R + 1,) the table's own value first.
+        shortage: Why the figure is not to be given, if there is a reason.
+        bounds: Values that end the figure's range: where all samples lie on one, they tell nothing of the
+            interval.
+
+    Returns:
+        The figure, or an estimate without figure and with its reason.
+    """
+    if shortage:
+        return unavailable(shortage)
+    value, drawn = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
+    if math.isnan(value):
+        return unavailable("it is not defined on this table")
+    if not drawn.size:
+        return Estimate(value, math.nan, math.nan, "it is defined in no bootstrap sample")
+    if value in bounds and (drawn == value).all():
+        return Estimate(value, math.nan, math.nan, SAME)
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Estimate(value, float(low), float(high))
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, float):
-        return None if math.isnan(value) else value
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return to_plain(value) if is_dataclass(value) else value
+def estimate_share(samples: Floats, patients: int, shortage: str = "") -> Estimate:
+    """Sums up a share of units, such as a sensitivity.
+
+    Where it is 0 or 1 in every sample, its interval is that of Clopper and Pearson (Biometrika 1934;26:404)
+    with patients for trials, which is wider than any that slices would give.
+
+    Args:
+        samples: (R + 1,) the table's own value first.
+        patients: Who have a unit that the share is of.
+        shortage: As in ``estimate``.
+    """
+    figure = estimate(samples, shortage, bounds=(0.0, 1.0))
+    if figure.reason != SAME:
+        return figure
+    tail = 0.025 ** (1 / patients)
+    return Estimate(1.0, tail, 1.0) if figure.value == 1 else Estimate(0.0, 0.0, 1 - tail)
 
 
-def to_plain(figures: Any) -> dict[str, Any]:
-    """Returns a dataclass as plain values: an estimate as ``x`` and ``x_interval``, None for NaN."""
-    plain: dict[str, Any] = {}
-    for name in (field.name for field in fields(figures)):
-        value = getattr(figures, name)
-        if isinstance(value, Estimate):
-            plain[name] = _plain(value.value)
-            plain[f"{name}_interval"] = [_plain(value.low), _plain(value.high)]
-        else:
-            plain[name] = _plain(value)
-    return plain
+def sum_by_patient(codes: Ints, patients: int, terms: Floats) -> Floats:
+    """(N, F) terms of units -> (P, F) sums over each patient's units; ``counts @`` it sums a sample's."""
+    return np.stack([np.bincount(codes, weights=term, minlength=patients) for term in terms.T], axis=1)
+
+
+def divide(numerator: Floats, denominator: Floats) -> Floats:
+    """The quotient, NaN where the denominator is not above 0."""
+    numerator, denominator = np.broadcast_arrays(numerator, denominator)
+    quotient = np.full(numerator.shape, math.nan)
+    np.divide(numerator, denominator, out=quotient, where=denominator > 0)
+    return quotient
+
+
+def find_shortage(patients: int, of: str) -> str:
+    """Why a figure that rests on so many patients is not to be given; empty where it may be.
+
+    Args:
+        patients: Their number.
+        of: What they have, as in ``"with a positive slice"``.
+    """
+    return "" if patients >= FEW else f"patients {of}: {patients}, fewer than {FEW}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import time
@@ -36,7 +37,7 @@ from ich.data import HeadCTDataModule
 from ich.files import for_owner_alone, replacing
 from ich.models import SliceClassifier
 from ich.optim import build_optimizer
-from ich.schema import UserError
+from ich.schema import LABELS, UserError
 from ich.split import write_split
 from ich.tables import hash_slices
 from ich.train.results import write_results
@@ -204,6 +205,10 @@ def _complete(run: Run, started: float) -> float:
     # Again: what came between, another run even, must not matter.
     seed_everything(cfg.seed, workers=True, verbose=False)
     parts.model.card["trained_on"] = hash_slices(parts.datamodule.part("train"))
+    parts.model.card["prevalences"] = {
+        label: None if math.isnan(share) else share
+        for label, share in zip(LABELS, parts.datamodule.prevalences(), strict=True)
+    }
     settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
     with _naming_sizes(cfg):
         fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)

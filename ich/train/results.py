@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -13,12 +14,16 @@ from rich.console import Console
 
 from ich.checkpoint import find_checkpoint
 from ich.data import HeadCTDataModule
-from ich.evaluate import Summary, render_summary, summarize
+from ich.evaluate import evaluate
+from ich.evaluate.figures import Evaluation
+from ich.evaluate.pooling import pool
+from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
 from ich.models import SliceClassifier, load_classifier
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
-from ich.tables import make_predictions, write_table
+from ich.tables import make_predictions, read_predictions, write_table
+from ich.train.decisions import decide
 from ich.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -45,11 +50,13 @@ def write_results(
     if metrics[MONITOR].isna().all():
         raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
-    model = load_classifier(find_checkpoint(run_dir, "best"))
-    summaries: dict[str, Summary] = {}
+    checkpoint = find_checkpoint(run_dir, "best")
+    model = load_classifier(checkpoint)
+    paths = {}
     for part, table in predict_parts(model, datamodule, gpus).items():
-        write_table(table, run_dir / f"predictions_{part}.csv")
-        summaries[part] = summarize(table, prevalences=datamodule.prevalences())
+        paths[part] = run_dir / f"predictions_{part}.csv"
+        write_table(table, paths[part])
+    evaluations = evaluate_parts(paths, checkpoint, datamodule.prevalences())
     report = {
         "best_epoch": int(best["epoch"]),
         MONITOR: float(best[MONITOR]),
@@ -59,13 +66,13 @@ def write_results(
         "unread_slices": len(datamodule.unread),
         "seconds": round(seconds, 1),
         "note": DISCLAIMER,
-    } | {part: summary.to_dict() for part, summary in summaries.items()}
+    } | {part: evaluation.to_dict() for part, evaluation in evaluations.items()}
     with replacing(run_dir / "metrics.json") as partial:
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_curves(metrics, run_dir / "curves.png")
-    last = list(summaries)[-1]
+    last = list(evaluations)[-1]
     title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.leaks else "")
-    rendered = render_summary(summaries[last], title)
+    rendered = render_evaluation(evaluations[last], title)
     Console().print(rendered)
     with (run_dir / "run.log").open("a", encoding="utf-8") as file:
         Console(file=file, width=100).print(rendered)
@@ -75,6 +82,45 @@ def write_results(
         log.warning("%d slices could not be read and were left out", len(datamodule.unread))
     log.info("everything is in %s", run_dir)
     return float(best[MONITOR])
+
+
+def evaluate_parts(
+    paths: Mapping[str, Path], checkpoint: Path, prevalences: tuple[float, ...]
+) -> dict[str, Evaluation]:
+    """Evaluates the predictions tables of a run, the test part at operating points of the validation part.
+
+    Args:
+        paths: Of the predictions table of each part, ``val`` among them.
+        checkpoint: Of the model; it is given the operating points.
+        prevalences: Of the training part, in the order of ``LABELS``.
+
+    Returns:
+        An evaluation for each part.
+    """
+    tables = {part: read_predictions(path) for part, path in paths.items()}
+    decisions = decide(tables["val"], checkpoint)
+    return {
+        part: evaluate(
+            table,
+            decisions=decisions if part == "test" else None,
+            levels=_list_levels(table),
+            training_prevalences=prevalences,
+        )
+        for part, table in tables.items()
+    }
+
+
+def _list_levels(table: pd.DataFrame) -> list[str]:
+    """The levels to evaluate: UIDs that contradict each other are no reason to lose the others' figures."""
+    levels = []
+    for level in ("slice", "study", "patient"):
+        try:
+            pool(table, level)
+        except UserError as error:
+            log.warning("no figures by %s: %s", level, error)
+        else:
+            levels.append(level)
+    return levels
 
 
 def predict_parts(

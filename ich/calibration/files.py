@@ -1,0 +1,69 @@
+"""Decisions in a file of their own: what ``ich evaluate`` writes and ``ich bundle`` puts into a model.
+
+JSON: ``{"format": "ich calibration 1", "note": ..., "decisions": {level: ...}}``, with what
+``Decision.to_dict`` gives for a level. It names no patient.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from ich.calibration import DECIDED_LEVELS, Decision, parse_decisions
+from ich.files import replacing
+from ich.schema import DISCLAIMER, UserError
+from ich.schema.fields import Check, check_fields, is_text, parse_fields
+
+FORMAT = "ich calibration 1"
+
+_LARGEST = 256 * 1024  # bytes
+
+_FIELDS: dict[str, tuple[Check, str]] = {
+    "format": (lambda value: value == FORMAT, repr(FORMAT)),
+    "note": (is_text, "a text"),
+    "decisions": (lambda value: isinstance(value, dict), "fields"),
+}
+
+
+def write_calibration(decisions: Mapping[str, Decision], path: str | Path) -> None:
+    """Writes decisions to a new file.
+
+    Args:
+        decisions: By level; of others than ``DECIDED_LEVELS``, which no model carries, nothing is written.
+        path: The file.
+
+    Raises:
+        UserError: If there is no decision to write, something at ``path``, or it cannot be written.
+    """
+    path = Path(path)
+    if path.exists():
+        raise UserError(f"{path} exists; name a new file, or remove it")
+    levels = {level: decisions[level].to_dict() for level in DECIDED_LEVELS if level in decisions}
+    if not levels:
+        raise UserError(f"{path}: there are no decisions for the levels {' and '.join(DECIDED_LEVELS)}")
+    text = json.dumps({"format": FORMAT, "note": DISCLAIMER, "decisions": levels}, indent=2) + "\n"
+    try:
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"the calibration {path} cannot be written: {error.strerror or error}") from error
+
+
+def read_calibration(path: str | Path) -> dict[str, Decision]:
+    """Reads decisions by level, and believes nothing in the file that it has not checked.
+
+    Raises:
+        UserError: If the file is missing or is not what ``write_calibration`` writes.
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as file:
+            text = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise UserError(f"the calibration {path} cannot be read: {error.strerror or error}") from error
+    if len(text) > _LARGEST:
+        raise UserError(f"{path} is no calibration: it is larger than {_LARGEST} bytes")
+    found = parse_fields(text, str(path))
+    check_fields(found, _FIELDS, str(path))
+    return parse_decisions(found["decisions"], f"{path}: decisions")

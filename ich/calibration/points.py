@@ -1,0 +1,137 @@
+"""Operating points: the probability from which on a case counts as positive."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ich.calibration.sample import find_shortage, take_known
+from ich.schema import UserError
+from ich.schema.fields import Check, check_fields, is_share
+
+_SHARE = r"(?P<kind>sensitivity|specificity)\s*>=\s*"
+_COST = r"(?P<cost>cost)\s*:\s*"
+_RULE = re.compile(rf"\s*(?:{_SHARE}|{_COST})(?P<value>\d+(?:\.\d*)?|\.\d+)\s*", re.ASCII)
+
+_ROUNDING = 1e-9
+"""0.95 of 20 positives are 19, whatever their quotient is in binary."""
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """Positive is what has a calibrated probability of at least ``threshold``.
+
+    Attributes:
+        threshold: On the calibrated probability.
+        rule: What it was chosen by.
+        sensitivity: Reached on the part that it was chosen on.
+        specificity: The same.
+    """
+
+    threshold: float
+    rule: str
+    sensitivity: float
+    specificity: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: Any, source: str) -> Self:
+        """Takes back what ``to_dict`` gave.
+
+        Raises:
+            UserError: Naming ``source`` and the first field that is not as it was written.
+        """
+        check_fields(found, _POINT, source)
+        return cls(**found)
+
+
+def choose_operating_point(
+    target: ArrayLike, prob: ArrayLike, rule: str, *, patients: ArrayLike | None = None
+) -> OperatingPoint | None:
+    """Chooses a threshold among the probabilities that there are.
+
+    With P positives, N negatives, and TP(t) and FP(t) of each at or above the threshold t:
+
+    - ``sensitivity>=x``: the highest t with TP(t) / P >= x, which leaves the fewest false alarms;
+    - ``specificity>=x``: the lowest t with 1 - FP(t) / N >= x, which misses the fewest;
+    - ``cost:c``: the t with the least c * (P - TP(t)) + FP(t), where a miss costs c false alarms; the lowest
+      of several.
+
+    Args:
+        target: (N,) 0 or 1; NaN where unknown, which leaves the row out.
+        prob: (N,) calibrated probabilities.
+        rule: One of these.
+        patients: (N,) whose each row is; with them a class needs several patients.
+
+    Returns:
+        None where ``find_shortage`` says why there is too little to choose on, no probability has the
+        specificity, or calling every case negative costs less than any threshold.
+
+    Raises:
+        UserError: If the rule is none.
+    """
+    kind, value = parse_rule(rule)
+    if find_shortage(target, patients):
+        return None
+    known, probs = take_known(target, prob)
+    thresholds, rows = np.unique(probs, return_inverse=True)
+    found = np.bincount(rows, weights=known)[::-1].cumsum()[::-1]  # positives at or above each threshold
+    alarms = np.bincount(rows, weights=1 - known)[::-1].cumsum()[::-1]
+    positives, negatives = found[0], alarms[0]
+    sensitivity, specificity = found / positives, 1 - alarms / negatives
+    if kind == "sensitivity":
+        i = int(np.flatnonzero(sensitivity >= value - _ROUNDING)[-1])
+    elif kind == "specificity":
+        if not (reached := np.flatnonzero(specificity >= value - _ROUNDING)).size:
+            return None
+        i = int(reached[0])
+    else:
+        cost = value * (positives - found) + alarms
+        i = int(cost.argmin())
+        if value * positives < cost[i]:
+            return None
+    return OperatingPoint(float(thresholds[i]), rule, float(sensitivity[i]), float(specificity[i]))
+
+
+def parse_rule(rule: str) -> tuple[str, float]:
+    """Takes a rule apart.
+
+    Returns:
+        ``sensitivity``, ``specificity`` or ``cost``, and its number.
+
+    Raises:
+        UserError: If it is none.
+    """
+    match = _RULE.fullmatch(rule) if isinstance(rule, str) and len(rule) <= 40 else None
+    if match is not None:
+        kind, value = match["kind"] or match["cost"], float(match["value"])
+        if value > 0 and (kind == "cost" or value <= 1):
+            return kind, value
+    raise UserError(
+        f"rule={rule}: expected sensitivity>=X or specificity>=X, X above 0 and at most 1, or cost:C with "
+        "C above 0, the false alarms that a miss costs; for instance sensitivity>=0.95"
+    )
+
+
+def _is_rule(value: Any) -> bool:
+    try:
+        parse_rule(value)
+    except UserError:
+        return False
+    return True
+
+
+_SHARE_CHECK = (is_share, "a number from 0 to 1")
+_POINT: dict[str, tuple[Check, str]] = {
+    "threshold": _SHARE_CHECK,
+    "rule": (_is_rule, "a rule such as sensitivity>=0.95"),
+    "sensitivity": _SHARE_CHECK,
+    "specificity": _SHARE_CHECK,
+}

@@ -1,0 +1,55 @@
+"""What a label can be fitted on: its known rows, and whether they are enough."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from ich.calibration.fits import Floats
+from ich.schema import UserError
+
+MIN_CASES = 10
+"""Positives, and negatives, that a label needs before anything is fitted to it: ten for the one slope of a
+logistic curve. Source: Peduzzi et al., Journal of Clinical Epidemiology 1996;49:1373."""
+
+MIN_PATIENTS = 3
+"""Patients that the positives, and the negatives, have to come from: what fits one or two heads describes
+those. Slices of one patient are alike, so ten of them may be one case."""
+
+
+def take_known(target: ArrayLike, prob: ArrayLike) -> tuple[Floats, Floats]:
+    """Targets and probabilities of the rows whose target is known, that is, not NaN.
+
+    Raises:
+        UserError: If they differ in length, or a value is out of range.
+    """
+    targets, probs = np.asarray(target, np.float64), np.asarray(prob, np.float64)
+    if targets.ndim != 1 or targets.shape != probs.shape:
+        raise UserError(f"targets {targets.shape} and probabilities {probs.shape}: expected (N,) of each")
+    known = ~np.isnan(targets)
+    targets, probs = targets[known], probs[known]
+    if not ((targets == 0) | (targets == 1)).all():
+        raise UserError("targets other than 0, 1 and unknown (NaN)")
+    if not ((probs >= 0) & (probs <= 1)).all():
+        raise UserError("probabilities that are missing or outside [0, 1]")
+    return targets, probs
+
+
+def find_shortage(target: ArrayLike, patients: ArrayLike | None = None) -> str | None:
+    """Why there is too little to fit a label on, in words that name nobody; None where there is enough.
+
+    Args:
+        target: (N,) 0 or 1; NaN where unknown.
+        patients: (N,) whose each row is; without them rows alone are counted.
+    """
+    targets = np.asarray(target, np.float64)
+    for value, name in ((1, "positives"), (0, "negatives")):
+        has = targets == value
+        if (cases := int(has.sum())) < MIN_CASES:
+            return f"{name}: {cases}, fewer than {MIN_CASES}"
+        if patients is None:
+            continue
+        if (heads := pd.Series(patients)[has].nunique()) < MIN_PATIENTS:
+            return f"patients with {name}: {heads}, fewer than {MIN_PATIENTS}"
+    return None

@@ -1,0 +1,108 @@
+"""What a predictions table must be before a figure is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.schema import LABELS, UserError
+from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, require_columns
+
+Tables = Mapping[str, pd.DataFrame]
+
+
+def check_predictions(predictions: pd.DataFrame, name: str = "the predictions table") -> None:
+    """Checks a predictions table.
+
+    Raises:
+        UserError: If it is none, is empty, has a slice twice or holds impossible values.
+    """
+    columns = ("SOPInstanceUID", "PatientID", "part", *PROB_COLUMNS, *TARGET_COLUMNS)
+    require_columns(predictions, columns, name)
+    if predictions.empty:
+        raise UserError(f"{name} is empty: there is nothing to evaluate")
+    if twice := int(predictions["SOPInstanceUID"].duplicated().sum()):
+        raise UserError(f"{name} has {twice} slices more than once: give it one row a slice")
+    if nameless := int(predictions["PatientID"].replace("", None).isna().sum()):
+        raise UserError(f"{name} lacks the PatientID of {nameless} slices")
+    probs = predictions[list(PROB_COLUMNS)].to_numpy(np.float64)
+    if not ((probs >= 0) & (probs <= 1)).all():
+        raise UserError(f"{name} holds probabilities that are missing or outside [0, 1]")
+    target = predictions[list(TARGET_COLUMNS)].to_numpy(np.float64)
+    if not (np.isnan(target) | (target == 0) | (target == 1)).all():
+        raise UserError(f"{name} holds targets other than 0, 1 and unknown (empty)")
+
+
+def check_validation(validation: pd.DataFrame, predictions: pd.DataFrame) -> None:
+    """Checks the table that calibration and operating points are to be fitted on.
+
+    Raises:
+        UserError: If it is no predictions table, or holds all the slices that are to be judged.
+    """
+    check_predictions(validation, "the validation table")
+    if predictions["SOPInstanceUID"].isin(validation["SOPInstanceUID"]).all():
+        raise UserError(
+            "the validation table holds all slices of the predictions table: operating points would be "
+            "judged on what they were chosen on; give the table of another part"
+        )
+
+
+def check_prevalences(prevalences: Sequence[float]) -> NDArray[np.float64]:
+    """Returns prevalences, in the order of ``LABELS``, as an array; NaN where one is unknown.
+
+    Raises:
+        UserError: If they are not one a label, or one is no share.
+    """
+    values = np.asarray(prevalences, np.float64)
+    if values.shape != (len(LABELS),) or ((values < 0) | (values > 1)).any():
+        raise UserError(f"training_prevalences={values.tolist()}: expected {len(LABELS)} values in [0, 1]")
+    return values
+
+
+def align(tables: Tables) -> dict[str, pd.DataFrame]:
+    """Brings tables of the same slices into the order of the first.
+
+    Args:
+        tables: Predictions tables by the name of their model.
+
+    Raises:
+        UserError: If there are not two or more of them, or they differ in slices, patients or targets.
+    """
+    if len(tables) < 2:
+        raise UserError(f"{len(tables)} predictions table: expected two or more of the same slices")
+    for name, table in tables.items():
+        check_predictions(table, f"the predictions table {name}")
+    first, *others = tables
+    aligned = {first: tables[first].reset_index(drop=True)}
+    for name in others:
+        aligned[name] = _follow(aligned[first], tables[name], (first, name))
+    return aligned
+
+
+def _follow(first: pd.DataFrame, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """The rows of ``table`` in the order of ``first``."""
+    a, b = names
+    key = "SOPInstanceUID"
+    only_a, only_b = (
+        int((~one[key].isin(other[key])).sum()) for one, other in ((first, table), (table, first))
+    )
+    if only_a or only_b:
+        raise UserError(
+            f"the predictions tables {a} and {b} are of different slices: {only_a} are in {a} only, "
+            f"{only_b} in {b} only"
+        )
+    ordered = table.set_index(key).loc[first[key]].reset_index()
+    if others := int((ordered["PatientID"].to_numpy() != first["PatientID"].to_numpy()).sum()):
+        raise UserError(
+            f"the predictions tables {a} and {b} name other patients for {others} of their slices"
+        )
+    here, there = (t[list(TARGET_COLUMNS)].to_numpy(np.float64) for t in (first, ordered))
+    if others := int((np.nan_to_num(here, nan=-1) != np.nan_to_num(there, nan=-1)).any(axis=1).sum()):
+        raise UserError(
+            f"the predictions tables {a} and {b} differ in the targets of {others} slices: "
+            "make both from the same labels"
+        )
+    return ordered

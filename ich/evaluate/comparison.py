@@ -1,0 +1,239 @@
+"""Two or more models on the same slices, and their ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.evaluate.checks import align
+from ich.evaluate.delong import DeLongTest, compare_delong
+from ich.evaluate.estimate import draw_patients, estimate
+from ich.evaluate.figures import FEW, Areas, Estimate, to_plain, unavailable
+from ich.evaluate.levels import (
+    Column,
+    Patients,
+    Units,
+    average_subtypes,
+    estimate_areas,
+    estimate_loss,
+    sample_losses,
+)
+from ich.schema import DISCLAIMER, LABELS, SUBTYPES
+from ich.tables import PROB_COLUMNS
+
+SCHEMA = "ich comparison 1"
+"""Names the form of ``Comparison.to_dict``; see ``ich.evaluate.figures``."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ModelFigures:
+    """What is compared of one model.
+
+    Attributes:
+        labels: AUROC and average precision of each of ``LABELS``.
+        auroc_mean_subtypes: Mean over the subtypes that have an AUROC.
+        weighted_log_loss: The RSNA 2019 metric.
+    """
+
+    labels: dict[str, Areas]
+    auroc_mean_subtypes: Estimate
+    weighted_log_loss: Estimate
+
+
+@dataclass(frozen=True)
+class PairedFigures:
+    """Differences ``a - b`` of one label.
+
+    Attributes:
+        auroc: Difference of the areas, its interval by a bootstrap that draws each patient for both models.
+        auroc_delong: The same by DeLong's test, for units that cluster within patients.
+        average_precision: Difference of the average precisions, by the bootstrap.
+    """
+
+    auroc: Estimate
+    auroc_delong: DeLongTest
+    average_precision: Estimate
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models, figure by figure: ``a - b``. A p-value stands for itself: none is corrected for others.
+
+    Attributes:
+        a: Name of the one model.
+        b: Name of the other.
+        labels: Differences of each of ``LABELS``.
+        auroc_mean_subtypes: Of the mean over the subtypes that have an AUROC.
+        weighted_log_loss: Of the RSNA 2019 metric; below 0 ``a`` is better.
+    """
+
+    a: str
+    b: str
+    labels: dict[str, PairedFigures]
+    auroc_mean_subtypes: Estimate
+    weighted_log_loss: Estimate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Models on the same slices.
+
+    Attributes:
+        level: One of ``ich.evaluate.pooling.LEVELS``.
+        pooling: How slices became its units.
+        slices: Rows of each table.
+        patients: Distinct PatientID.
+        replicates: Bootstrap samples.
+        seed: Of the resampling.
+        models: Figures of each model, by its name.
+        pairs: Differences of every two of them.
+    """
+
+    level: str
+    pooling: str
+    slices: int
+    patients: int
+    replicates: int
+    seed: int
+    models: dict[str, ModelFigures]
+    pairs: tuple[Pair, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values fit for JSON."""
+        plain: dict[str, Any] = {"schema": SCHEMA, "note": DISCLAIMER, "few": FEW}
+        return plain | {name: to_plain(value) for name, value in vars(self).items()}
+
+
+@dataclass(frozen=True)
+class _Samples:
+    """The samples of one model: areas and average precisions by label, and the loss."""
+
+    columns: dict[str, Column]
+    areas: dict[str, Floats]
+    precisions: dict[str, Floats]
+    losses: Floats
+
+
+def compare(
+    tables: Mapping[str, pd.DataFrame],
+    *,
+    level: str = "slice",
+    pooling: str = "max",
+    replicates: int = 1000,
+    seed: int = 0,
+) -> Comparison:
+    """Compares models by a paired bootstrap over patients, and their AUROC by DeLong's test too.
+
+    Every sample of patients is scored by all models, so that what makes a patient hard for all of them does
+    not widen an interval. Tables of several folds are compared concatenated.
+
+    Args:
+        tables: Predictions tables by name, of the same slices in any order.
+        level: One of ``ich.evaluate.pooling.LEVELS``.
+        pooling: One of ``ich.evaluate.pooling.METHODS``.
+        replicates: Bootstrap samples.
+        seed: Of the resampling.
+
+    Raises:
+        UserError: If there are not two tables or more, if they differ in slices, patients or targets, or if
+            one of them is no such table.
+    """
+    aligned = align(tables)
+    first = next(iter(aligned.values()))
+    patients = Patients(first)
+    counts = draw_patients(len(patients), replicates, seed)
+    samples, figures = {}, {}
+    for name, table in aligned.items():
+        units = Units(table, patients, level, pooling)
+        samples[name] = _sample(units, counts)
+        figures[name] = _describe(units, samples[name], counts)
+    return Comparison(
+        level=level,
+        pooling=pooling,
+        slices=len(first),
+        patients=len(patients),
+        replicates=replicates,
+        seed=seed,
+        models=figures,
+        pairs=tuple(_pair(a, b, samples[a], samples[b]) for a, b in combinations(samples, 2)),
+    )
+
+
+def ensemble(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Averages the probabilities of models.
+
+    Args:
+        tables: Predictions tables by name, of the same slices in any order.
+
+    Returns:
+        A predictions table in the order of the first.
+
+    Raises:
+        UserError: As ``compare`` does.
+    """
+    aligned = align(tables)
+    mean = np.mean([table[list(PROB_COLUMNS)].to_numpy(np.float64) for table in aligned.values()], axis=0)
+    table = next(iter(aligned.values())).copy()
+    table[list(PROB_COLUMNS)] = mean
+    return table
+
+
+def _sample(units: Units, counts: NDArray[np.int32]) -> _Samples:
+    columns = {label: units.column(label) for label in LABELS}
+    scored = {label: column.score_areas(counts) for label, column in columns.items()}
+    return _Samples(
+        columns,
+        {label: area for label, (area, _) in scored.items()},
+        {label: precision for label, (_, precision) in scored.items()},
+        sample_losses(units.target, units.probs, units.codes, counts),
+    )
+
+
+def _describe(units: Units, samples: _Samples, counts: NDArray[np.int32]) -> ModelFigures:
+    return ModelFigures(
+        labels={
+            label: estimate_areas(column, samples.areas[label], samples.precisions[label])
+            for label, column in samples.columns.items()
+        },
+        auroc_mean_subtypes=average_subtypes(samples.areas, _list_usable(samples)),
+        weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts),
+    )
+
+
+def _pair(name_a: str, name_b: str, a: _Samples, b: _Samples) -> Pair:
+    usable = [label for label in _list_usable(a) if label in SUBTYPES]
+    mean = (
+        estimate(np.mean([a.areas[label] - b.areas[label] for label in usable], axis=0))
+        if usable
+        else unavailable("no subtype has an AUROC")
+    )
+    return Pair(
+        a=name_a,
+        b=name_b,
+        labels={label: _pair_label(label, a, b) for label in LABELS},
+        auroc_mean_subtypes=mean,
+        weighted_log_loss=estimate(a.losses - b.losses),
+    )
+
+
+def _pair_label(label: str, a: _Samples, b: _Samples) -> PairedFigures:
+    column = a.columns[label]
+    return PairedFigures(
+        auroc=estimate(a.areas[label] - b.areas[label], column.shortage),
+        auroc_delong=compare_delong(
+            column.target, column.prob, b.columns[label].prob, column.codes, column.shortage
+        ),
+        average_precision=estimate(a.precisions[label] - b.precisions[label], column.shortage),
+    )
+
+
+def _list_usable(samples: _Samples) -> list[str]:
+    return [label for label, column in samples.columns.items() if not column.shortage]

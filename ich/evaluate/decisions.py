@@ -1,0 +1,48 @@
+"""Calibration and operating points of a model, fitted on the predictions of its validation part."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ich.calibration import DECIDED_LEVELS, Decision, fit_decision
+from ich.evaluate.pooling import pool
+from ich.tables import PROB_COLUMNS, TARGET_COLUMNS
+
+
+def fit_decisions(
+    validation: pd.DataFrame,
+    *,
+    levels: Sequence[str] = DECIDED_LEVELS,
+    pooling: str = "max",
+    method: str = "platt",
+    rule: str = "sensitivity>=0.95",
+) -> dict[str, Decision]:
+    """Fits what a model decides by.
+
+    Args:
+        validation: The predictions table of the validation part.
+        levels: Some of ``ich.evaluate.pooling.LEVELS``.
+        pooling: How slices become units, one of ``ich.evaluate.pooling.METHODS``.
+        method: How probabilities are calibrated, one of ``ich.calibration.METHODS``.
+        rule: How operating points are chosen, as ``choose_operating_point`` takes it.
+
+    Returns:
+        A decision a level.
+
+    Raises:
+        UserError: If an argument is none of these, or the slices do not make units of a level.
+    """
+    decisions = {}
+    for level in levels:
+        units = pool(validation, level, pooling)
+        decisions[level] = fit_decision(
+            units[list(TARGET_COLUMNS)],
+            units[list(PROB_COLUMNS)],
+            units["PatientID"],
+            pooling=pooling,
+            method=method,
+            rule=rule,
+        )
+    return decisions

@@ -1,0 +1,321 @@
+"""The figures of one level: slices, or the series, studies or patients that they are pooled to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.calibration import Decision
+from ich.evaluate.areas import (
+    GRID,
+    Ranking,
+    Statistic,
+    find_auroc,
+    find_average_precision,
+    find_precision_recall,
+    find_roc,
+)
+from ich.evaluate.curves import Band, Curves, Histogram
+from ich.evaluate.delong import estimate_delong
+from ich.evaluate.estimate import divide, estimate, estimate_share, find_shortage, sum_by_patient
+from ich.evaluate.figures import (
+    Areas,
+    Counts,
+    Estimate,
+    LabelFigures,
+    LevelFigures,
+    OperatingFigures,
+    unavailable,
+)
+from ich.evaluate.honesty import measure_calibration, weigh_losses, without_calibration
+from ich.evaluate.pooling import pool
+from ich.evaluate.thresholds import measure_at_point, without_point
+from ich.schema import LABELS, SUBTYPES
+from ich.tables import PROB_COLUMNS, TARGET_COLUMNS
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.intp]
+
+HISTOGRAM_BINS = 50
+
+NO_DECISION = "no validation part and no stored decisions were given"
+
+
+class Patients:
+    """The patients of a table and how often each sample draws them; the same for each of its levels.
+
+    Args:
+        predictions: A predictions table.
+    """
+
+    def __init__(self, predictions: pd.DataFrame) -> None:
+        self._names = pd.Index(predictions["PatientID"].unique())
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def locate(self, table: pd.DataFrame) -> Ints:
+        """Returns the (N,) place of each row's patient."""
+        return np.asarray(self._names.get_indexer(pd.Index(table["PatientID"])), np.intp)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One label over the units of which it is known.
+
+    Attributes:
+        label: Its name.
+        target: (K,) 0 or 1.
+        prob: (K,) raw probabilities.
+        calibrated: (K,) calibrated ones.
+        codes: (K,) place of each unit's patient.
+        unknown: Units left out.
+        level: What the units are.
+    """
+
+    label: str
+    target: Floats
+    prob: Floats
+    calibrated: Floats
+    codes: Ints
+    unknown: int
+    level: str
+
+    @cached_property
+    def counts(self) -> Counts:
+        """What its figures rest on."""
+        positive = self.target == 1
+        patients, with_label, without = (
+            len(np.unique(codes)) for codes in (self.codes, self.codes[positive], self.codes[~positive])
+        )
+        hits = int(positive.sum())
+        return Counts(len(positive), hits, len(positive) - hits, self.unknown, patients, with_label, without)
+
+    @property
+    def shortages(self) -> tuple[str, str]:
+        """Why figures that need positives, and negatives, are not to be given; empty where they are."""
+        if not len(self.target):
+            return ("its targets are unknown",) * 2
+        found = self.counts
+        return (
+            find_shortage(found.positive_patients, f"with a positive {self.level}"),
+            find_shortage(found.negative_patients, f"with a negative {self.level}"),
+        )
+
+    @property
+    def shortage(self) -> str:
+        """Why figures that need both are not to be given."""
+        with_label, without = self.shortages
+        return with_label or without
+
+    def score(self, counts: NDArray[np.int32], statistics: Sequence[Statistic]) -> list[Floats]:
+        """As ``Ranking.score``, of the raw probabilities."""
+        return Ranking(self.target, self.prob, self.codes).score(counts, statistics)
+
+    def score_areas(self, counts: NDArray[np.int32]) -> tuple[Floats, Floats]:
+        """Returns the (R,) AUROC and average precisions of samples, of the raw probabilities."""
+        area, precision = self.score(counts, [find_auroc, find_average_precision])
+        return area, precision
+
+
+class Units:
+    """The units of one level, with their probabilities before and after calibration.
+
+    Args:
+        predictions: A checked predictions table.
+        patients: Of that table.
+        level: One of ``ich.evaluate.pooling.LEVELS``.
+        pooling: One of ``ich.evaluate.pooling.METHODS``.
+        decision: With the calibration, if there is one.
+    """
+
+    def __init__(
+        self,
+        predictions: pd.DataFrame,
+        patients: Patients,
+        level: str,
+        pooling: str,
+        decision: Decision | None = None,
+    ) -> None:
+        table = pool(predictions, level, pooling)
+        self.level = level
+        self.target = table[list(TARGET_COLUMNS)].to_numpy(np.float64)
+        self.probs = table[list(PROB_COLUMNS)].to_numpy(np.float64)
+        self.calibrated = self.probs if decision is None else decision.calibration.apply(self.probs)
+        self.codes = patients.locate(table)
+
+    def column(self, label: str) -> Column:
+        """Takes out one label, over the units of which it is known."""
+        i = LABELS.index(label)
+        known = ~np.isnan(self.target[:, i])
+        return Column(
+            label=label,
+            target=self.target[known, i],
+            prob=self.probs[known, i],
+            calibrated=self.calibrated[known, i],
+            codes=self.codes[known],
+            unknown=int((~known).sum()),
+            level=self.level,
+        )
+
+
+def measure_level(
+    units: Units,
+    pooling: str,
+    counts: NDArray[np.int32],
+    decision: Decision | None,
+    prevalences: Sequence[float],
+    training_prevalences: Floats | None,
+) -> tuple[LevelFigures, dict[str, Curves]]:
+    """Measures every label of a level.
+
+    Args:
+        units: Of the level.
+        pooling: How they were pooled.
+        counts: (R, P) of ``draw_patients``.
+        decision: The calibration and the operating points, if there are any.
+        prevalences: At which predictive values are given.
+        training_prevalences: (6,) what the constant predictor says; the table's own without them.
+    """
+    labels, curves, areas = {}, {}, {}
+    for label in LABELS:
+        column = units.column(label)
+        labels[label], curves[label], areas[label] = _measure_label(column, counts, decision, prevalences)
+    usable = [label for label in LABELS if not units.column(label).shortage]
+    if training_prevalences is None:
+        known = (~np.isnan(units.target)).sum(axis=0)
+        training_prevalences = divide(np.nansum(units.target, axis=0), known)
+    constant = np.broadcast_to(training_prevalences, units.target.shape)
+    missing = unavailable(NO_DECISION)
+    figures = LevelFigures(
+        pooling=pooling,
+        units=len(units.target),
+        labels=labels,
+        auroc_mean_subtypes=average_subtypes(areas, usable),
+        weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts),
+        weighted_log_loss_calibrated=missing
+        if decision is None
+        else estimate_loss(units.target, units.calibrated, units.codes, counts),
+        constant_log_loss=float(divide(*weigh_losses(units.target, constant).sum(axis=0))),
+    )
+    return figures, curves
+
+
+def estimate_areas(column: Column, area: Floats, precision: Floats) -> Areas:
+    """Sums up the samples of ``Column.score_areas``."""
+    return Areas(*(estimate(samples, column.shortage, bounds=(0.0, 1.0)) for samples in (area, precision)))
+
+
+def average_subtypes(areas: Mapping[str, Floats], usable: Sequence[str]) -> Estimate:
+    """The mean AUROC over the subtypes that have one.
+
+    Args:
+        areas: By label, (R,) AUROC of samples.
+        usable: Labels of which there are enough patients.
+    """
+    subtypes = [areas[label] for label in SUBTYPES if label in usable]
+    if not subtypes:
+        return unavailable("no subtype has an AUROC")
+    return estimate(np.mean(subtypes, axis=0), bounds=(0.0, 1.0))
+
+
+def sample_losses(target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32]) -> Floats:
+    """Returns the (R,) weighted log losses of samples."""
+    loss, weight = (counts @ sum_by_patient(codes, counts.shape[1], weigh_losses(target, probs))).T
+    return divide(loss, weight)
+
+
+def estimate_loss(target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32]) -> Estimate:
+    """The weighted log loss; with fewer than ``FEW`` patients without an interval."""
+    figure = estimate(sample_losses(target, probs, codes, counts))
+    few = find_shortage(counts.shape[1], "in all")
+    if few and not math.isnan(figure.value):
+        return Estimate(figure.value, math.nan, math.nan, few)
+    return figure
+
+
+def _measure_label(
+    column: Column, counts: NDArray[np.int32], decision: Decision | None, prevalences: Sequence[float]
+) -> tuple[LabelFigures, Curves, Floats]:
+    """Figures, curves, and the AUROC of every sample."""
+    shortage = column.shortage
+    if shortage:
+        area = precision = np.full(len(counts), math.nan)
+        roc = precision_recall = None
+    else:
+        area, precision, rates, precisions = column.score(
+            counts, [find_auroc, find_average_precision, find_roc, find_precision_recall]
+        )
+        roc, precision_recall = _band(rates), _band(precisions)
+    raw, reliability = measure_calibration(column.target, column.prob, column.codes, counts, shortage)
+    obstacle = shortage or find_obstacle(column.label, decision)
+    calibrated, reliability_calibrated = (
+        (without_calibration(obstacle), None)
+        if obstacle
+        else measure_calibration(column.target, column.calibrated, column.codes, counts, shortage)
+    )
+    figures = LabelFigures(
+        counts=column.counts,
+        prevalence=_measure_prevalence(column, counts),
+        auroc=estimate(area, shortage, bounds=(0.0, 1.0)),
+        auroc_delong=estimate_delong(column.target, column.prob, column.codes, shortage),
+        average_precision=estimate(precision, shortage, bounds=(0.0, 1.0)),
+        raw=raw,
+        calibrated=calibrated,
+        operating_point=measure_point(column, counts, decision, prevalences),
+    )
+    curves = Curves(roc, precision_recall, reliability, reliability_calibrated, _count_bins(column))
+    return figures, curves, area
+
+
+def find_obstacle(label: str, decision: Decision | None) -> str:
+    """Why a label has no calibrated probabilities; empty where it has."""
+    if decision is None:
+        return NO_DECISION
+    if decision.calibration.calibrators[label] is None:
+        return f"not calibrated on the validation part: {decision.calibration.reasons[label]}"
+    return ""
+
+
+def measure_point(
+    column: Column, counts: NDArray[np.int32], decision: Decision | None, prevalences: Sequence[float]
+) -> OperatingFigures:
+    """The figures of one label at the operating point that a decision holds, or why there is none."""
+    if decision is None:
+        return without_point(NO_DECISION, prevalences)
+    point = decision.operating_points[column.label]
+    if point is None:
+        reason = f"none was chosen on the validation part: {decision.reasons[column.label]}"
+        return without_point(reason, prevalences)
+    return measure_at_point(
+        column.target, column.calibrated, column.codes, counts, point, prevalences, column.shortages
+    )
+
+
+def _measure_prevalence(column: Column, counts: NDArray[np.int32]) -> Estimate:
+    terms = np.stack([column.target, np.ones_like(column.target)], axis=1)
+    positives, known = (counts @ sum_by_patient(column.codes, counts.shape[1], terms)).T
+    patients = column.counts.patients
+    few = find_shortage(patients, f"with a {column.level} of which it is known")
+    return estimate_share(divide(positives, known), patients, few)
+
+
+def _band(samples: Floats) -> Band:
+    """(R, G) curves of samples, the table's own first -> the curve with its band."""
+    drawn = samples[1:][~np.isnan(samples[1:, 0])]
+    low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if len(drawn) else np.full((2, len(GRID)), math.nan)
+    return Band(GRID, samples[0], low, high)
+
+
+def _count_bins(column: Column) -> Histogram:
+    edges = np.linspace(0, 1, HISTOGRAM_BINS + 1)
+    positives, negatives = (
+        np.histogram(column.prob[column.target == value], edges)[0].astype(np.int64) for value in (1, 0)
+    )
+    return Histogram(edges, positives, negatives)

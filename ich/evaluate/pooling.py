@@ -1,0 +1,98 @@
+"""Slices -> series, studies, patients: one probability and one target for each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.schema import UserError
+from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, require_columns
+
+LEVELS = ("slice", "series", "study", "patient")
+"""What a figure can be of; a patient's slices, series and studies are units of that patient."""
+
+UNIT_COLUMNS = {
+    "slice": "SOPInstanceUID",
+    "series": "SeriesInstanceUID",
+    "study": "StudyInstanceUID",
+    "patient": "PatientID",
+}
+
+METHODS = ("max", "mean", "top3_mean", "noisy_or")
+"""How slices become one probability: the highest; their mean; the mean of the three highest; the chance
+that at least one is positive if slices were independent, ``1 - prod(1 - p)``."""
+
+CARRIED = ("PatientID", "part", *PROB_COLUMNS, *TARGET_COLUMNS)
+
+TOP = 3
+
+
+def pool(predictions: pd.DataFrame, level: str, method: str = "max") -> pd.DataFrame:
+    """Pools the slices of each unit into one row.
+
+    Args:
+        predictions: A predictions table.
+        level: One of ``LEVELS``; ``slice`` leaves every slice as it is.
+        method: One of ``METHODS``.
+
+    Returns:
+        A row a unit in order of first appearance: ``unit`` (the UID or PatientID), ``PatientID``, ``part``,
+        ``slices`` (their number), ``PROB_COLUMNS``, ``TARGET_COLUMNS``. The target is 1 where a slice has
+        1, else NaN where one is unknown, else 0.
+
+    Raises:
+        UserError: If level or method is unknown, if slices do not name their unit, or if a unit belongs to
+            several patients.
+    """
+    if level not in LEVELS:
+        raise UserError(f"level={level}: expected one of {', '.join(LEVELS)}")
+    if method not in METHODS:
+        raise UserError(f"pooling={method}: expected one of {', '.join(METHODS)}")
+    key = UNIT_COLUMNS[level]
+    require_columns(predictions, (key, *CARRIED), "the predictions table")
+    codes, units = pd.factorize(predictions[key].replace("", None))
+    if nameless := int((codes < 0).sum()):
+        raise UserError(
+            f"the predictions table lacks the {key} of {nameless} slices: not to be had by {level}"
+        )
+    order = np.argsort(codes, kind="stable")
+    starts = np.searchsorted(codes[order], np.arange(len(units)))
+    first = predictions.iloc[order[starts]]
+    table = pd.DataFrame(
+        {
+            "unit": units.to_numpy(),
+            "PatientID": first["PatientID"].to_numpy(),
+            "part": first["part"].to_numpy(),
+            "slices": np.diff(starts, append=len(codes)),
+        }
+    )
+    if mixed := int((predictions["PatientID"].to_numpy() != table["PatientID"].to_numpy()[codes]).sum()):
+        raise UserError(f"{mixed} slices share their {key} with another patient: make it unique to a patient")
+    probs, target = (predictions[list(c)].to_numpy(np.float64) for c in (PROB_COLUMNS, TARGET_COLUMNS))
+    table[list(PROB_COLUMNS)] = probs[order] if level == "slice" else _combine(probs, codes, starts, method)
+    # Hit, then unknown, then free of it: -1 < 0 < 1 once NaN lies in the middle.
+    ranked = np.select([target == 1, np.isnan(target)], [1.0, 0.0], -1.0)[order]
+    highest = np.maximum.reduceat(ranked, starts) if len(starts) else ranked
+    table[list(TARGET_COLUMNS)] = np.select([highest == 1, highest == 0], [1.0, np.nan], 0.0)
+    return table
+
+
+def _combine(
+    probs: NDArray[np.float64], codes: NDArray[np.intp], starts: NDArray[np.intp], method: str
+) -> NDArray[np.float64]:
+    """(N, 6) probabilities of slices -> (U, 6) of units; ``starts`` is where a unit begins in their order."""
+    if not len(starts):
+        return probs
+    grouped = np.stack([column[np.lexsort((-column, codes))] for column in probs.T], axis=1)
+    sizes = np.diff(starts, append=len(codes))[:, None]
+    if method == "max":
+        return grouped[starts]
+    if method == "mean":
+        return np.add.reduceat(grouped, starts) / sizes
+    if method == "top3_mean":
+        rank = np.arange(len(codes)) - np.repeat(starts, sizes[:, 0])
+        top = np.where(rank[:, None] < TOP, grouped, 0.0)
+        return np.add.reduceat(top, starts) / np.minimum(sizes, TOP)
+    with np.errstate(divide="ignore"):  # a certain slice makes its unit certain: exp(-inf) is 0
+        return -np.expm1(np.add.reduceat(np.log1p(-grouped), starts))

@@ -1,0 +1,170 @@
+"""Figures by scanner encoding, slice thickness, tilt or any other column."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+import pandas as pd
+
+from ich.calibration import Decision
+from ich.evaluate.checks import check_predictions
+from ich.evaluate.estimate import draw_patients
+from ich.evaluate.figures import Estimate
+from ich.evaluate.levels import Patients, Units, estimate_areas, measure_point
+from ich.evaluate.pooling import UNIT_COLUMNS
+from ich.schema import LABELS, UserError
+from ich.tables import INDEX_DTYPES, require_columns
+
+SUBGROUP_COLUMNS = (
+    "column",
+    "group",
+    "label",
+    "units",
+    "positives",
+    "patients",
+    "figure",
+    "value",
+    "low",
+    "high",
+    "reason",
+)
+
+MAX_GROUPS = 12
+"""Groups that are told apart; the rarer ones of a column with more are one group."""
+
+UNKNOWN, MIXED, OTHER = "unknown", "mixed", "other"
+
+
+def subgroups(
+    predictions: pd.DataFrame,
+    by: pd.Series,
+    *,
+    level: str = "slice",
+    pooling: str = "max",
+    decision: Decision | None = None,
+    labels: Sequence[str] = LABELS,
+    bins: int = 4,
+    replicates: int = 1000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Computes figures for each group of slices, with intervals by a bootstrap over the group's patients.
+
+    Args:
+        predictions: A predictions table.
+        by: What groups its rows, one value a row in their order, named as the groups are to be called.
+            Numbers of more than ``bins`` distinct values are cut at quantiles. A study (series, patient)
+            has the median of its slices' numbers, or their one text; else it is ``mixed``.
+        level: One of ``ich.evaluate.pooling.LEVELS``.
+        pooling: One of ``ich.evaluate.pooling.METHODS``; that of ``decision`` goes before it.
+        decision: With the operating points, for sensitivity and specificity.
+        labels: Some of ``LABELS``.
+        bins: Groups that numbers are cut into.
+        replicates: Bootstrap samples.
+        seed: Of the resampling.
+
+    Returns:
+        A row a group, label and figure (``auroc``, ``average_precision``, ``sensitivity``,
+        ``specificity``): ``SUBGROUP_COLUMNS``. Figures of groups with too few patients have a reason
+        instead of a number.
+
+    Raises:
+        UserError: If the table is no predictions table, or ``by`` has another length.
+    """
+    check_predictions(predictions)
+    if len(by) != len(predictions):
+        raise UserError(f"{by.name} has {len(by)} values for {len(predictions)} slices: expected one a slice")
+    groups = _group(_describe_units(by, predictions[UNIT_COLUMNS[level]]), bins)
+    how = pooling if decision is None else decision.pooling
+    rows = []
+    for group in groups.cat.categories:
+        part = predictions[(groups == group).to_numpy()]
+        patients = Patients(part)
+        counts = draw_patients(len(patients), replicates, seed)
+        units = Units(part, patients, level, how, decision)
+        for label in labels:
+            column = units.column(label)
+            areas = estimate_areas(column, *column.score_areas(counts))
+            point = measure_point(column, counts, decision, ())
+            found = column.counts
+            head = (by.name, group, label, found.units, found.positives, found.patients)
+            figures = {
+                "auroc": areas.auroc,
+                "average_precision": areas.average_precision,
+                "sensitivity": point.sensitivity,
+                "specificity": point.specificity,
+            }
+            rows += [(*head, name, *_flatten(figure)) for name, figure in figures.items()]
+    return pd.DataFrame(rows, columns=list(SUBGROUP_COLUMNS))
+
+
+def describe_slices(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
+    """What the index says of each slice that may group it.
+
+    Args:
+        predictions: A predictions table.
+        index: An index of the same data.
+
+    Returns:
+        A row a slice in the order of ``predictions``; missing where the index lacks the slice:
+
+        - ``encoding``: bits, sign and intercept of the stored values, which tell scanners apart;
+        - ``slice_spacing``: mm, the median distance of the series' neighbouring slices;
+        - ``tilt``: degrees, the gantry's, without its sign.
+    """
+    require_columns(index, tuple(INDEX_DTYPES), "the index")
+    ordered = index.sort_values("position")
+    gaps = ordered.groupby("SeriesInstanceUID")["position"].diff()
+    spacing = gaps[gaps > 0].groupby(ordered["SeriesInstanceUID"]).median().round(2)
+    signs = np.where(index["PixelRepresentation"] == 1, "signed", "unsigned")
+    described = pd.DataFrame(
+        {
+            "encoding": [
+                f"{bits} bit {sign}, intercept {intercept:g}"
+                for bits, sign, intercept in zip(
+                    index["BitsStored"], signs, index["RescaleIntercept"], strict=True
+                )
+            ],
+            "slice_spacing": index["SeriesInstanceUID"].map(spacing).to_numpy(),
+            "tilt": index["tilt"].abs().to_numpy(),
+        },
+        index=index["SOPInstanceUID"],
+    )
+    return described.reindex(predictions["SOPInstanceUID"]).reset_index(drop=True)
+
+
+def _describe_units(by: pd.Series, units: pd.Series) -> pd.Series:
+    """The value of each row's unit: the median of numbers, the one text or ``mixed``."""
+    values = pd.Series(by.to_numpy(), name=by.name)
+    groups = values.groupby(units.to_numpy(), sort=False)
+    if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
+        return groups.transform("median")
+    texts = values.astype("str").where(values.notna())
+    groups = texts.groupby(units.to_numpy(), sort=False)
+    return groups.transform("first").mask(groups.transform("nunique") > 1, MIXED)
+
+
+def _group(values: pd.Series, bins: int) -> pd.Series:
+    """Values -> names of groups in their order, ``unknown`` last."""
+    if pd.api.types.is_numeric_dtype(values):
+        if values.nunique() > bins:
+            edges = np.unique(values.quantile(np.linspace(0, 1, bins + 1)))
+            order = [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+            # A value on an edge belongs to the group below it.
+            place = np.searchsorted(edges, values, "left").clip(1, len(edges) - 1) - 1
+            named = pd.Series(np.array(order, object)[place]).where(values.notna())
+        else:
+            order = [f"{value:g}" for value in np.sort(values.dropna().unique())]
+            named = values.map(lambda value: f"{value:g}", na_action="ignore").astype("object")
+    else:
+        frequent = values.value_counts().index[:MAX_GROUPS]
+        named = values.where(values.isin(frequent) | values.isna(), OTHER).astype("object")
+        order = sorted(frequent) + [OTHER] * bool((named == OTHER).any() and OTHER not in frequent)
+    if named.isna().any():
+        order = [*(name for name in order if name != UNKNOWN), UNKNOWN]
+    return pd.Series(pd.Categorical(named.where(named.notna(), UNKNOWN), categories=order))
+
+
+def _flatten(figure: Estimate) -> tuple[float, float, float, str]:
+    return figure.value, figure.low, figure.high, figure.reason

@@ -1,0 +1,43 @@
+"""The table that ends a run."""
+
+from __future__ import annotations
+
+import math
+
+from rich import box
+from rich.table import Table
+
+from ich.evaluate.figures import FEW, Evaluation
+from ich.schema import DISCLAIMER, LABELS
+
+
+def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") -> Table:
+    """Lays one level of an evaluation out as a table that fits into 80 columns."""
+    figures = evaluation.levels[level]
+    few = any(label.auroc.reason for label in figures.labels.values())
+    note = f"n/a: unknown, or positives or negatives of fewer than {FEW} patients\n" if few else ""
+    units = level if level == "series" else {"study": "studies"}.get(level, f"{level}s")
+    table = Table(
+        title=f"{title}: {figures.units:,} {units} of {evaluation.patients:,} patients",
+        caption=f"95 % intervals by bootstrap over patients\n{note}{DISCLAIMER}",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column("label", no_wrap=True)
+    table.add_column("positives\n(patients)", no_wrap=True)
+    table.add_column("AUROC\n(95 %)", no_wrap=True)
+    table.add_column("average precision\n(95 %)", no_wrap=True)
+    for name, label in figures.labels.items():
+        table.add_row(
+            name,
+            f"{label.counts.positives:,} ({label.counts.positive_patients:,})",
+            f"{label.auroc:.3f}",
+            f"{label.average_precision:.3f}",
+            end_section=name == LABELS[-1],
+        )
+    constant = figures.constant_log_loss
+    table.add_row("mean of subtypes", "", f"{figures.auroc_mean_subtypes:.3f}", "")
+    versus = "n/a" if math.isnan(constant) else f"{constant:.4f}"
+    table.add_row("log loss", "", f"{figures.weighted_log_loss:.4f}", f"constant: {versus}")
+    return table

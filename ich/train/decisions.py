@@ -1,0 +1,48 @@
+"""The end of a run: what the model decides by, fitted on its validation part and kept with it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from ich.calibration import DECIDED_LEVELS, Decision
+from ich.checkpoint import DurableIO, read_checkpoint
+from ich.evaluate.decisions import fit_decisions
+from ich.schema import UserError
+
+log = logging.getLogger(__name__)
+
+
+def decide(validation: pd.DataFrame, checkpoint: Path) -> dict[str, Decision]:
+    """Fits calibration and operating points, and puts them into the card of a checkpoint.
+
+    Args:
+        validation: The predictions table of the validation part, as it was read from its file: a CSV holds
+            probabilities of 32 bits by their shortest digits, and a threshold is one of them, to the last.
+        checkpoint: Of the model that predicted it; it keeps its bytes where it has these decisions already.
+
+    Returns:
+        A decision for each of ``DECIDED_LEVELS`` that the slices make units of.
+
+    Raises:
+        UserError: If the checkpoint cannot be read or written; then it stays as it was.
+    """
+    decisions: dict[str, Decision] = {}
+    for level in DECIDED_LEVELS:
+        try:
+            decisions |= fit_decisions(validation, levels=[level])
+        except UserError as error:  # of UIDs that contradict each other: no reason to lose the run's figures
+            log.warning("no operating points by %s: %s", level, error)
+    _keep(decisions, checkpoint)
+    return decisions
+
+
+def _keep(decisions: Mapping[str, Decision], path: Path) -> None:
+    checkpoint = read_checkpoint(path)
+    levels = {level: decision.to_dict() for level, decision in decisions.items()}
+    if checkpoint["card"].get("decisions") != levels:
+        card = checkpoint["card"] | {"decisions": levels}
+        DurableIO().save_checkpoint(checkpoint | {"card": card}, path)
