@@ -8,4 +8,5 @@ html        a document as one page with everything inside
 fitting     text and tables fitted into a width
 pdf         a document for print
 slides      a document as slides
+markdown    a document as text for people and machines
 """

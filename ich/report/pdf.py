@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape
@@ -27,7 +28,6 @@ try:
         Flowable,
         Frame,
         Image,
-        KeepTogether,
         ListFlowable,
         LongTable,
         PageTemplate,
@@ -41,6 +41,7 @@ except ImportError as error:
 _MARGIN = 20 * mm
 _WIDTH = A4[0] - 2 * _MARGIN
 _HEIGHT = A4[1] - 2 * _MARGIN - 6 * mm  # above the foot
+_HEADING_ROOM = 60.0  # points that a heading above a picture takes, at most
 _PICTURE_DPI = 150  # of a picture that needs no shrinking
 _TABLE_SIZES = (8.5, 7.5, 6.5)  # points
 _CELL_PADDING = 3.0
@@ -71,6 +72,7 @@ _NOTE = _style(
 _HEADING = _style(13, bold=True, spaceBefore=14, spaceAfter=6, keepWithNext=1)
 _BODY, _STRONG = _style(9.5), _style(9.5, bold=True)
 _CAPTION = _style(8.5, textColor=_SOFT)
+_HEAD_CAPTION = _style(8.5, textColor=_SOFT, keepWithNext=1)
 _MISSING = _style(9.5, textColor=_SOFT, leftIndent=8)
 
 
@@ -86,9 +88,12 @@ def write_pdf(document: Document, path: str | Path) -> None:
         _paragraph(document.note, _NOTE),
     ]
     for section in document.sections:
-        story.append(_Heading(section.title))
-        for block in section.blocks:
-            story += _lay_out(block)
+        parts = [_lay_out(block) for block in section.blocks] or [[]]
+        # A heading stands on the page of what it is for.
+        parts[0].insert(
+            1 if parts[0] and isinstance(parts[0][0], CondPageBreak) else 0, _Heading(section.title)
+        )
+        story += chain.from_iterable(parts)
     with replacing(Path(path)) as partial:
         template = BaseDocTemplate(
             str(partial), pagesize=A4, title=document.title, subject=document.note, lang="en", invariant=1
@@ -147,19 +152,20 @@ def _lay_out(block: Block) -> list[Flowable]:
         items = [_paragraph(item, _BODY) for item in block.items]
         return [ListFlowable(items, bulletType="bullet", start="•", leftIndent=12, bulletFontSize=9)]
     if isinstance(block, Picture):
-        return [_lay_out_picture(block), Spacer(0, 8)]
+        return _lay_out_picture(block)
     if isinstance(block, Missing):
         return [_paragraph(f"{block.what}: not available. {block.why}", _MISSING)]
     return _lay_out_table(block)
 
 
-def _lay_out_picture(picture: Picture) -> Flowable:
+def _lay_out_picture(picture: Picture) -> list[Flowable]:
     width, height = (side * 72 / _PICTURE_DPI for side in ImageReader(io.BytesIO(picture.png)).getSize())
     caption = _paragraph(picture.caption, _CAPTION)
-    room = _HEIGHT - caption.wrap(_WIDTH, _HEIGHT)[1] - 20
+    room = _HEIGHT - caption.wrap(_WIDTH, _HEIGHT)[1] - _HEADING_ROOM
     scale = min(1.0, _WIDTH / width, room / height)
     image = Image(io.BytesIO(picture.png), width * scale, height * scale, hAlign="LEFT")
-    return KeepTogether([image, Spacer(0, 4), caption])
+    image.keepWithNext = 1
+    return [image, caption, Spacer(0, 8)]
 
 
 def _lay_out_table(table: Table) -> list[Flowable]:
@@ -180,6 +186,6 @@ def _lay_out_table(table: Table) -> list[Flowable]:
         ]
     )
     laid_out = LongTable(cells, widths, repeatRows=1, splitInRow=1, hAlign="LEFT", style=style)
-    caption = [_paragraph(table.caption, _CAPTION)] if table.caption else []
-    # A table begins with its caption, its header and some rows on one page, or on the next.
-    return [CondPageBreak(35 * mm), *caption, laid_out, Spacer(0, 10)]
+    caption = [_paragraph(table.caption, _HEAD_CAPTION)] if table.caption else []
+    # A table that is longer than a page begins with its caption, its header and some rows.
+    return [CondPageBreak(45 * mm), *caption, laid_out, Spacer(0, 10)]

@@ -23,8 +23,10 @@ except ImportError as error:
 _WIDTH, _HEIGHT = 960.0, 540.0  # points: 16:9
 _LEFT, _TOP = 40.0, 24.0
 _INNER = _WIDTH - 2 * _LEFT
+_BESIDE = 240.0  # of a caption beside its picture
 _BODY_TOP, _FOOT_TOP = 92.0, 510.0
 _BODY_HEIGHT = _FOOT_TOP - _BODY_TOP - 6
+_BODY = (_LEFT, _BODY_TOP, _INNER, _BODY_HEIGHT)
 _BODY_SIZE, _CAPTION_SIZE, _FOOT_SIZE = 16.0, 12.0, 11.0
 _TITLE_SIZES = (28.0, 24.0, 20.0, 16.0)
 _TABLE_SIZES = (14.0, 12.0, 11.0, 10.0, 9.0)
@@ -85,10 +87,10 @@ class _Deck:
 
     def add_title(self, title: str, subtitle: str) -> None:
         slide = self._add("")
-        size, height = _fit_line(title, (40.0, 32.0, 26.0), _INNER, 180)
-        self._write(slide, [(title, True)], 130, height, size)
-        self._write(slide, [(subtitle, False)], 150 + height, 90, _BODY_SIZE, color=_SOFT)
-        self._write(slide, [(self._note, True)], 400, 40, 20)
+        size, height = _fit_text(title, (40.0, 32.0, 26.0), _INNER, 180)
+        self._write(slide, [(title, True)], (_LEFT, 130, _INNER, height), size)
+        self._write(slide, [(subtitle, False)], (_LEFT, 150 + height, _INNER, 90), _BODY_SIZE, color=_SOFT)
+        self._write(slide, [(self._note, True)], (_LEFT, 400, _INNER, 40), 20)
 
     def add_text(self, title: str, paragraphs: Sequence[tuple[str, bool]]) -> None:
         """Adds paragraphs, on as many slides as they need."""
@@ -97,29 +99,36 @@ class _Deck:
         for text, strong in _break_up(paragraphs):
             height = _height(text, _BODY_SIZE, bold=strong) + _BODY_SIZE * 0.5
             if page and used + height > _BODY_HEIGHT:
-                self._write(self._add(title), page, _BODY_TOP, _BODY_HEIGHT, _BODY_SIZE)
+                self._write(self._add(title), page, _BODY, _BODY_SIZE)
                 page, used = [], 0.0
             page.append((text, strong))
             used += height
-        self._write(self._add(title), page, _BODY_TOP, _BODY_HEIGHT, _BODY_SIZE)
+        self._write(self._add(title), page, _BODY, _BODY_SIZE)
 
     def add_picture(self, title: str, picture: Picture) -> None:
-        """Adds a picture, as large as the slide allows, over its caption."""
+        """Adds a picture, as large as the slide allows, over its caption or, if it is not wide, beside it."""
         slide = self._add(title)
-        size, caption = _fit_line(picture.caption, (_CAPTION_SIZE, 10.0, 8.0), _INNER, _BODY_HEIGHT / 3)
         shape = slide.shapes.add_picture(io.BytesIO(picture.png), 0, 0)
-        room = _BODY_HEIGHT - caption - 8
-        scale = min(Pt(_INNER) / shape.width, Pt(room) / shape.height)
-        shape.width, shape.height = int(shape.width * scale), int(shape.height * scale)
-        shape.left, shape.top = int((Pt(_WIDTH) - shape.width) / 2), Pt(_BODY_TOP)
         shape.name = picture.name
         shape._element.nvPicPr.cNvPr.set("descr", picture.alt)
-        self._write(slide, [(picture.caption, False)], _BODY_TOP + room + 8, caption, size, color=_SOFT)
+        sizes = (_CAPTION_SIZE, 10.0, 8.0)
+        if shape.width < 1.5 * shape.height:
+            wide, room, left = _INNER - _BESIDE - 20, _BODY_HEIGHT, _LEFT
+            size, height = _fit_text(picture.caption, sizes, _BESIDE, _BODY_HEIGHT)
+            place = (_LEFT + _INNER - _BESIDE, _BODY_TOP, _BESIDE, height)
+        else:
+            size, height = _fit_text(picture.caption, sizes, _INNER, _BODY_HEIGHT / 3)
+            wide, room, left = _INNER, _BODY_HEIGHT - height - 8, _LEFT
+            place = (_LEFT, _BODY_TOP + room + 8, _INNER, height)
+        scale = min(Pt(wide) / shape.width, Pt(room) / shape.height)
+        shape.width, shape.height = int(shape.width * scale), int(shape.height * scale)
+        shape.left, shape.top = Pt(left) + int((Pt(wide) - shape.width) / 2), Pt(_BODY_TOP)
+        self._write(slide, [(picture.caption, False)], place, size, color=_SOFT)
 
     def add_table(self, title: str, table: Table) -> None:
         """Adds a table, on as many slides as its rows need."""
         size, widths = fit_columns(table.header, table.rows, _INNER, _TABLE_SIZES, 2 * _CELL_PADDING + 1)
-        caption_size, caption = _fit_line(table.caption, (_CAPTION_SIZE, 10.0), _INNER, _BODY_HEIGHT / 4)
+        caption_size, caption = _fit_text(table.caption, (_CAPTION_SIZE, 10.0), _INNER, _BODY_HEIGHT / 4)
         room = _BODY_HEIGHT - caption - 8
         header = _row_height(table.header, widths, size, bold=True)
         parts: list[list[Sequence[str]]] = [[]]
@@ -134,7 +143,8 @@ class _Deck:
         for number, rows in enumerate(parts, start=1):
             slide = self._add(title + (f" ({number} of {len(parts)})" if len(parts) > 1 else ""))
             if table.caption:
-                self._write(slide, [(table.caption, False)], _BODY_TOP, caption, caption_size, color=_SOFT)
+                place = (_LEFT, _BODY_TOP, _INNER, caption)
+                self._write(slide, [(table.caption, False)], place, caption_size, color=_SOFT)
             self._draw_table(slide, table.header, rows, widths, size, _BODY_TOP + caption + 8)
 
     def _draw_table(
@@ -170,22 +180,23 @@ class _Deck:
         """Adds a slide with its title, its note and its number."""
         slide = self.presentation.slides.add_slide(self.presentation.slide_layouts[_BLANK])
         if title:
-            size, height = _fit_line(title, _TITLE_SIZES, _INNER, _BODY_TOP - _TOP - 8)
-            self._write(slide, [(title, True)], _TOP, height, size)
+            size, height = _fit_text(title, _TITLE_SIZES, _INNER, _BODY_TOP - _TOP - 8)
+            self._write(slide, [(title, True)], (_LEFT, _TOP, _INNER, height), size)
         number = str(len(self.presentation.slides))
-        self._write(slide, [(f"{self._note} · {number}", False)], _FOOT_TOP, 20, _FOOT_SIZE, color=_SOFT)
+        foot = (_LEFT, _FOOT_TOP, _INNER, 20.0)
+        self._write(slide, [(f"{self._note} · {number}", False)], foot, _FOOT_SIZE, color=_SOFT)
         return slide
 
     def _write(
         self,
         slide: Any,
         paragraphs: Sequence[tuple[str, bool]],
-        top: float,
-        height: float,
+        place: tuple[float, float, float, float],
         size: float,
         color: RGBColor = _INK,
     ) -> None:
-        box = slide.shapes.add_textbox(Pt(_LEFT), Pt(top), Pt(_INNER), Pt(height))
+        """Writes paragraphs into a box: left, top, width and height."""
+        box = slide.shapes.add_textbox(*map(Pt, place))
         frame = box.text_frame
         frame.word_wrap, frame.auto_size = True, MSO_AUTO_SIZE.NONE
         frame.margin_left = frame.margin_right = frame.margin_top = frame.margin_bottom = 0
@@ -228,7 +239,7 @@ def _row_height(cells: Sequence[str], widths: Sequence[float], size: float, *, b
     return max(texts) + 2 * _CELL_MARGIN
 
 
-def _fit_line(text: str, sizes: Sequence[float], width: float, room: float) -> tuple[float, float]:
+def _fit_text(text: str, sizes: Sequence[float], width: float, room: float) -> tuple[float, float]:
     """Returns the first size in which a text fits into a height, or the last, and the height it takes."""
     for size in sizes:
         if (height := _height(text, size, width, bold=True)) <= room:
