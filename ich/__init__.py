@@ -26,8 +26,9 @@ The modules read from top to bottom like the flow of the data; each imports only
     models       4  SliceClassifier
     evaluate     4  predictions table -> figures with intervals
     trainer      4  Lightning's Trainer: devices, checkpoints, the log of metrics
+    galleries    5  the slices on which a model was most wrong
     train        5  configuration -> run folder
-    cli          6  ich train | index | phantom | bundle
+    cli          6  ich train | index | phantom | evaluate | bundle
 """
 
 __version__ = "0.1.0"

@@ -139,7 +139,7 @@ def test_few_positives_are_said_in_words(full: Study, pictures: dict[str, Pictur
     assert any("few patients: epidural 2" in item for item in limits.items)
     (row,) = (row for row in find_table(document, "Telling apart, by slice").rows if row[0] == "epidural")
     assert row[2] == "n/a"
-    assert "epidural: 2 patients with a positive slice: fewer than 5" in read_text(document)
+    assert "epidural: patients with a positive slice: 2, fewer than 5" in read_text(document)
     assert "epidural" not in pictures["slice_roc"].alt
     assert "Not available: epidural." in pictures["slice_roc"].caption
     assert "subdural 6" in read_text(document)  # targets that are not known
