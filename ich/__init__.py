@@ -20,13 +20,16 @@ The modules read from top to bottom like the flow of the data; each imports only
     split        2  patients -> train, val, test
     checkpoint   2  checkpoint files: writing, finding and reading them
     bundle       2  a model to hand on, in one file
+    explain      2  heat maps of any network
+    submission   2  the RSNA 2019 challenge's CSV
     metrics      2  the weighted log loss and the metric collection
     data         3  slice dataset and HeadCTDataModule
     models       3  SliceClassifier
     evaluate     3  predictions table -> figures with intervals
     trainer      3  Lightning's Trainer: devices, checkpoints, the log of metrics
+    heatmaps     4  slices -> heat maps as pictures and arrays
     train        4  configuration -> run folder
-    cli          6  ich train | index | phantom | bundle
+    cli          6  ich train | index | phantom | bundle | explain
 """
 
 __version__ = "0.1.0"
