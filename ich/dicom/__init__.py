@@ -116,6 +116,30 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return _read(os.fspath(path), _read_slice).header
 
 
+class Geometry(NamedTuple):
+    """Where a slice lies in the patient's coordinates, in mm (PS3.3 C.7.6.2); NaN where a file lacks it.
+
+    Attributes:
+        orientation: ImageOrientationPatient: direction of a row, then of a column.
+        position: ImagePositionPatient: the middle of the first pixel.
+    """
+
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+
+
+def read_geometry(path: str | os.PathLike[str]) -> Geometry:
+    """Reads where a CT slice lies.
+
+    Raises:
+        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+    """
+    values = _read(os.fspath(path), _read_slice).values
+    return Geometry(
+        values.numbers(Tag.ImageOrientationPatient, 6), values.numbers(Tag.ImagePositionPatient, 3)
+    )
+
+
 def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads the pixels of a CT slice.
 
@@ -153,7 +177,7 @@ def read_blocks(path: str | os.PathLike[str]) -> bytes:
 
 
 def _read_blocks(file: int, size: int) -> bytes:
-    header, kind, _, offset, stream = _read_slice(file, size)
+    header, kind, _, _, offset, stream = _read_slice(file, size)
     stream = stream or _open(file, size)
     stream.file.seek(offset)
     pieces = [(offset, kind.pixel_format.size)]
@@ -214,13 +238,14 @@ class _Slice(NamedTuple):
 
     header: Header
     kind: Kind
+    values: Values
     pixels: Element
     offset: int  # of their value, in bytes from the start of the stream
     stream: Stream | None  # that was walked; None where the file's start was enough
 
 
 def _decode(file: int, size: int) -> np.ndarray:
-    header, kind, pixels, offset, stream = _read_slice(file, size)
+    header, kind, _, pixels, offset, stream = _read_slice(file, size)
     stream = stream or _open(file, size)
     stream.file.seek(offset)
     stored = read_stored(pixels, stream, header.TransferSyntaxUID, kind.pixel_format)
@@ -248,7 +273,8 @@ def _read_slice(file: int, size: int) -> _Slice:
         )
     check_length(pixels, size - offset, syntax, kind.pixel_format)
     direct = syntax in _PLAIN and kind.pixel_format.bits_allocated == 16
-    return _Slice(_make_header(values, kind, syntax, offset if direct else -1), kind, pixels, offset, stream)
+    header = _make_header(values, kind, syntax, offset if direct else -1)
+    return _Slice(header, kind, values, pixels, offset, stream)
 
 
 def _walk(stream: Stream) -> tuple[str, Values, Element, Stream]:
