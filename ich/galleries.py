@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from ich.report.document import Block, Missing, Picture
 from ich.report.figures import encode_png
 from ich.schema import LABELS, SUBTYPES, ReadError
 from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, UIDS
+
+if TYPE_CHECKING:  # a type alone, and torch takes seconds
+    from ich.models import SliceClassifier
 
 LABEL = "any"
 COUNT = 6
@@ -81,7 +85,7 @@ def make_galleries(
         root: Folder of the DICOM files.
         index: Of that folder.
         decision: As ``choose_worst`` takes it.
-        heat: Heat maps by row of ``predictions``, of the slice padded to a square; None without a model.
+        heat: Heat maps by row of ``predictions``, from ``compute_heat``; None without a model.
     """
     paths = index.set_index("SOPInstanceUID")["path"].reindex(predictions["SOPInstanceUID"]).to_numpy()
     blocks: list[Block] = []
@@ -100,6 +104,45 @@ def make_galleries(
         slices = predictions.iloc[rows][list(UIDS)].assign(gallery=kind, row=rows, path=paths[rows])
         listed.append(slices[["gallery", "row", *UIDS, "path"]])
     return Galleries(blocks, pd.concat(listed, ignore_index=True) if listed else pd.DataFrame())
+
+
+def compute_heat(
+    model: SliceClassifier, predictions: pd.DataFrame, root: Path, index: pd.DataFrame, rows: Sequence[int]
+) -> dict[int, NDArray[np.float32]]:
+    """Computes where a model finds its evidence in slices, those that can be read.
+
+    Args:
+        model: In evaluation mode.
+        predictions: A predictions table.
+        root: Folder of the DICOM files.
+        index: Of that folder.
+        rows: Of ``predictions``.
+
+    Returns:
+        By row (Rows, Columns) heat in [0, 1]; see ``ich.explain.explain``.
+
+    Raises:
+        UserError: If the network has no grid of features.
+    """
+    # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
+    from ich.data.resize import restore_size
+    from ich.data.slices import SliceDataset, SliceReader, to_arrays
+    from ich.explain import explain
+    from ich.window import Window, window_batch
+
+    arrays = to_arrays(index.assign(**dict.fromkeys(LABELS, np.nan)))
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, model.input)
+    window = Window(model.input)
+    places = pd.Index(index["SOPInstanceUID"]).get_indexer(predictions["SOPInstanceUID"].iloc[list(rows)])
+    heat = {}
+    for row, place in zip(rows, places, strict=True):
+        batch = dataset[(0, int(place), 0)] if place >= 0 else {}
+        if "hu" in batch:
+            hu = batch["hu"]
+            x = hu if model.input.learnable else window_batch(window, hu, batch.get("window"))
+            rows_columns = index[["Rows", "Columns"]].iloc[place]
+            heat[int(row)] = restore_size(explain(model, x, LABEL)[0].cpu().numpy(), *map(int, rows_columns))
+    return heat
 
 
 def _read_cases(

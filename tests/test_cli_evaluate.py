@@ -18,9 +18,11 @@ from command import call
 from pptx import Presentation
 from predictions import make_table
 
+from ich.bundle import write_bundle
 from ich.calibration.files import read_calibration
 from ich.index import build_index, find_labels, join_labels, read_labels
-from ich.schema import DISCLAIMER, LABELS
+from ich.models import SliceClassifier
+from ich.schema import DISCLAIMER, LABELS, InputSpec
 from ich.tables import PREDICTION_COLUMNS, make_predictions, write_table
 
 MARK = "ZQMARK"
@@ -175,6 +177,28 @@ def test_index_and_pixels_add_subgroups_and_galleries(phantom: Path, judged: Pat
     assert "Operating points by study: not available" in report
     assert not [uid for uid in table["SOPInstanceUID"] if uid in report]
     assert not [name for name in table["PatientID"].unique() if name in report]
+
+
+def test_checkpoint_adds_heat_maps_and_submission_is_written(
+    phantom: Path, judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = SliceClassifier("test_resnet", input=InputSpec(size=64, neighbours=1), pretrained=False)
+    write_bundle(model.card, model.state_dict(), tmp_path / "model.zip")
+    table = pd.read_csv(judged)
+    names = [f"{uid}_{label}" for uid in table["SOPInstanceUID"] for label in LABELS]
+    pd.DataFrame({"ID": names, "Label": 0}).to_csv(tmp_path / "sample.csv", index=False)
+    sample = ("--submission", str(tmp_path / "sample.csv"))
+    assert call("evaluate", str(judged), *sample, "--out", str(tmp_path / "blind")) == 0
+    assert "nothing to evaluate by" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "blind").iterdir()] == ["submission.csv"]
+    arguments = [str(judged), "--labels", str(find_labels(phantom)), "--root", str(phantom), *FAST, *sample]
+    heat = ("--checkpoint", str(tmp_path / "model.zip"), "--by", "part")
+    assert call("evaluate", *arguments, *heat, "--out", str(tmp_path / "out")) == 0
+    assert "lines at a quarter (dotted)" in decode(tmp_path / "out" / "report.html")
+    assert "HiResCAM heat maps" in decode(tmp_path / "out" / "claim.md")
+    written = pd.read_csv(tmp_path / "out" / "submission.csv")
+    assert written["ID"].tolist() == names
+    assert np.allclose(written["Label"], table[[f"prob_{label}" for label in LABELS]].to_numpy().ravel())
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

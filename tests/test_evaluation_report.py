@@ -258,11 +258,11 @@ def test_a_run_that_is_none_says_nothing(text: str, tmp_path: Path) -> None:
 
 def test_cases_are_drawn_with_and_without_heat() -> None:
     hu = np.full((40, 30), -1000, np.int16)
-    heat = np.zeros((16, 16), np.float32)
+    heat = np.zeros((40, 30), np.float32)
     heat[4:8, 4:8] = 1
     cases = [
         Case("row 1", hu, heat),
-        Case("row 2", hu, np.zeros((16, 16), np.float32)),
+        Case("row 2", hu, np.zeros((40, 30), np.float32)),
         Case("row 3", hu),
         Case("row 4", None, problem="cannot be read: missing"),
     ]

@@ -189,7 +189,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ("Robustness or sensitivity analysis", _describe_robustness),
         (
             "Methods for explainability or interpretability",
-            lambda study: "Grad-CAM heat maps of the worst misses and false alarms" if study.heat else "",
+            lambda study: "HiResCAM heat maps of the worst misses and false alarms" if study.heat else "",
         ),
         (
             "Evaluation on internal data",

@@ -15,9 +15,9 @@ from ich.evaluate.pooling import METHODS as POOLING
 from ich.schema import DISCLAIMER
 
 _EXAMPLE = """\
-example: the test part of a run, with subgroups and galleries
+example: the test part of a run, with subgroups, galleries and heat maps
 
-  ich evaluate runs/mine/predictions_test.csv --root data/ct_ich
+  ich evaluate runs/mine/predictions_test.csv --root data/ct_ich --checkpoint runs/mine
 
 It finds predictions_val.csv beside it, for calibration and operating points. Two models on the
 same slices, and the mean of both:
@@ -35,8 +35,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "evaluate",
         help="evaluate predictions: a report, figures as JSON, a model card, the CLAIM checklist",
         description="Writes the evaluation that a reviewer would ask for. The predictions are all it takes;\n"
-        "the index adds subgroups and galleries, and what lacks its input is marked as\n"
-        "not available.",
+        "the index adds subgroups and galleries, the checkpoint heat maps, and what lacks its input\n"
+        "is marked as not available.",
         epilog=f"{_EXAMPLE}\n{DISCLAIMER}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -65,7 +65,7 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="a run's folder, a checkpoint or a bundle: it may carry operating points",
+        help="a run's folder, a checkpoint or a bundle: for heat maps, and what it carries",
     )
 
 
@@ -116,6 +116,12 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     )
     outputs.add_argument("--pdf", action="store_true", help="the report for print too")
     outputs.add_argument("--slides", action="store_true", help="a short deck too, as a PowerPoint file")
+    outputs.add_argument(
+        "--submission",
+        type=Path,
+        metavar="SAMPLE",
+        help="submission.csv too, in the form of this sample submission of the RSNA 2019 challenge",
+    )
     outputs.add_argument(
         "--write-calibration",
         type=Path,

@@ -67,7 +67,8 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
         table = read_predictions(path)
         if labels is not None:
             table = _join(table, labels, f"{args.labels} has no label for any slice of {path}")
-        _require_targets(table, path)
+        if args.submission is None:
+            _require_targets(table, path)
         tables[name] = table
     notes = [f"{name}: {path}" for name, path in zip(names, paths, strict=True) if len(paths) > 1]
     validation, found = _read_validation(args, names, labels)

@@ -50,6 +50,18 @@ class Steps:
         self._bar.update(self._task, description=what, completed=number, total=total)
 
 
+def make_folder(out: Path) -> None:
+    """Makes the folder of an evaluation, unless it is there.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made: {error.strerror or error}") from error
+
+
 def write_outputs(
     study: Study, slices: pd.DataFrame | None, out: Path, steps: Steps, *, pdf: bool, slides: bool
 ) -> None:
@@ -66,10 +78,7 @@ def write_outputs(
     Raises:
         UserError: If the folder cannot be made.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--out {out} cannot be made: {error.strerror or error}") from error
+    make_folder(out)
     plans = plan_pictures(study)
     pictures = {}
     for number, (name, draw) in enumerate(plans.items()):

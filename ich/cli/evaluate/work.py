@@ -14,7 +14,7 @@ from rich.console import Console
 from ich.calibration import Decision, parse_decisions
 from ich.calibration.files import write_calibration
 from ich.cli.evaluate.inputs import Inputs, list_levels, read_inputs
-from ich.cli.evaluate.outputs import Steps, write_outputs
+from ich.cli.evaluate.outputs import Steps, make_folder, write_outputs
 from ich.evaluate import evaluate
 from ich.evaluate.checks import check_predictions, check_validation
 from ich.evaluate.comparison import compare
@@ -23,9 +23,11 @@ from ich.evaluate.study import NO_PIXELS, Study, count_encodings
 from ich.evaluate.subgroups import subgroups
 from ich.evaluate.terminal import render_evaluation
 from ich.files import for_owner_alone
-from ich.galleries import make_galleries
+from ich.galleries import KINDS, Galleries, choose_worst, compute_heat, make_galleries
 from ich.report.document import Missing
 from ich.schema import LABELS, UserError
+from ich.submission import write_submission
+from ich.tables import TARGET_COLUMNS
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
     from ich.models import SliceClassifier
@@ -43,9 +45,14 @@ def work(args: argparse.Namespace) -> None:
     inputs = read_inputs(args)
     for note in inputs.notes:
         console.print(note, markup=False, soft_wrap=True)
+    out = args.out or args.predictions[0].parent / "evaluation"
+    if args.submission is not None:
+        console.print(_submit(inputs, args.submission, out, model), markup=False, soft_wrap=True)
+        if inputs.predictions[list(TARGET_COLUMNS)].isna().to_numpy().all():
+            console.print("no target is known: there is nothing to evaluate by")
+            return
     levels = list_levels(inputs.predictions)
     decisions = _find_decisions(args, inputs, levels, model)
-    out = args.out or args.predictions[0].parent / "evaluation"
     with for_owner_alone():
         if args.write_calibration is not None:
             write_calibration(decisions, args.write_calibration)
@@ -128,7 +135,7 @@ def _measure(
     galleries = None
     if args.root is not None and inputs.index is not None:
         steps.begin("galleries")
-        galleries = make_galleries(predictions, args.root, inputs.index, decision=decisions.get("slice"))
+        galleries = _look(predictions, args.root, inputs.index, decisions.get("slice"), model)
     study = Study(
         evaluation=evaluation,
         predictions=predictions,
@@ -142,8 +149,32 @@ def _measure(
         galleries=(Missing("Galleries of misses and false alarms", NO_PIXELS),)
         if galleries is None
         else galleries.blocks,
+        heat=galleries is not None and model is not None,
     )
     return study, None if galleries is None else galleries.slices
+
+
+def _look(
+    predictions: pd.DataFrame,
+    root: Path,
+    index: pd.DataFrame,
+    decision: Decision | None,
+    model: SliceClassifier | None,
+) -> Galleries:
+    heat = None
+    if model is not None:
+        rows = [int(row) for value in KINDS for row in choose_worst(predictions, value, decision)]
+        heat = compute_heat(model, predictions, root, index, rows)
+    return make_galleries(predictions, root, index, decision=decision, heat=heat)
+
+
+def _submit(inputs: Inputs, sample: Path, out: Path, model: SliceClassifier | None) -> str:
+    """Writes the challenge's CSV, and says what is in it."""
+    with for_owner_alone():
+        make_folder(out)
+        path = out / "submission.csv"
+        filled = write_submission(inputs.predictions, sample, path, _find_prevalences(model))
+    return f"submission in {path}, {filled} slices without a prediction filled with the prevalence"
 
 
 def _find_prevalences(model: SliceClassifier | None) -> list[float] | None:

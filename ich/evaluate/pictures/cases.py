@@ -27,7 +27,7 @@ class Case:
     Attributes:
         title: Its row, and what was predicted and found; names no one.
         hu: (H, W) Hounsfield units; None where it could not be read.
-        heat: (S, S) in [0, 1], of the slice padded to a square; None without a checkpoint.
+        heat: (H, W) in [0, 1]; None without a model.
         problem: Why it could not be read; empty where it was.
     """
 
@@ -58,7 +58,7 @@ def draw_cases(cases: Sequence[Case]) -> Figure:
                 axes.text(0.5, 0.5, case.problem, color="white", ha="center", va="center", fontsize=TINY)
             elif window == _PLAIN[-1] and case.heat is not None:
                 _draw_slice(axes, case.hu, "brain", "heat over brain")
-                _draw_heat(axes, case.hu, case.heat)
+                _draw_heat(axes, case.heat)
             else:
                 _draw_slice(axes, case.hu, window, window)
     return figure
@@ -72,29 +72,12 @@ def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, name: str) -> No
     axes.text(0.03, 0.03, name, color="white", fontsize=TINY, transform=axes.transAxes, bbox=back)
 
 
-def _draw_heat(axes: Axes, hu: NDArray[np.int16], heat: NDArray[np.float32]) -> None:
-    height, width = hu.shape
-    side, cells = max(hu.shape), len(heat)
-    # The square that ich.data.resize pads a slice to.
-    left, top = -((side - width) // 2) - 0.5, -((side - height) // 2) - 0.5
-    extent = (left, left + side, top + side, top)
-    axes.imshow(
-        heat, cmap="inferno", vmin=0, vmax=1, alpha=0.45 * heat, extent=extent, interpolation="bilinear"
-    )
-    middles = (np.arange(cells) + 0.5) * side / cells
+def _draw_heat(axes: Axes, heat: NDArray[np.float32]) -> None:
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.45 * heat)
     levels = [level for level in _LEVELS if heat.min() < level < heat.max()]
     if levels:
         lines = [_LINES[_LEVELS.index(level)] for level in levels]
-        axes.contour(
-            left + middles,
-            top + middles,
-            heat,
-            levels=levels,
-            colors="white",
-            linestyles=lines,
-            linewidths=0.9,
-        )
-    axes.set(xlim=(-0.5, width - 0.5), ylim=(height - 0.5, -0.5))
+        axes.contour(heat, levels=levels, colors="white", linestyles=lines, linewidths=0.9)
 
 
 def describe_target(names: Sequence[str], target: NDArray[np.float64]) -> str:
