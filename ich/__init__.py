@@ -19,6 +19,8 @@ The modules read from top to bottom like the flow of the data; each imports only
     findings     2  what is not plausible of slices and series
     identical    2  slices of different patients with the same pixels
     split        2  patients -> train, val, test
+    explain      2  heat maps of any network
+    submission   2  the RSNA 2019 challenge's CSV
     metrics      2  the weighted log loss and the metric collection
     checkpoint   3  checkpoint files: writing, finding and reading them
     bundle       3  a model to hand on, in one file
@@ -27,8 +29,10 @@ The modules read from top to bottom like the flow of the data; each imports only
     models       4  SliceClassifier
     evaluate     4  predictions table -> figures with intervals
     trainer      4  Lightning's Trainer: devices, checkpoints, the log of metrics
+    heatmaps     5  slices -> heat maps as pictures and arrays
+    galleries    5  the slices on which a model was most wrong
     train        5  configuration -> run folder
-    cli          6  ich train | index | phantom | explore | bundle
+    cli          6  ich train | index | phantom | explore | evaluate | explain | bundle
 """
 
 __version__ = "0.1.0"

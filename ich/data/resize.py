@@ -46,6 +46,24 @@ def resize_hu(
     return out
 
 
+def restore_size(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
+    """Takes what was made of a slice of one size back to the slice's own rows and columns.
+
+    Args:
+        image: (size, size), of a slice that ``resize_hu`` has resized.
+        rows: Of the slice.
+        columns: Of the slice.
+
+    Returns:
+        (rows, columns), interpolated linearly, by area where it shrinks; without what was padded.
+    """
+    side = max(rows, columns)
+    how = cv2.INTER_AREA if side < len(image) else cv2.INTER_LINEAR
+    square = cv2.resize(image, (side, side), interpolation=how)
+    top, left = (side - rows) // 2, (side - columns) // 2
+    return np.ascontiguousarray(square[top : top + rows, left : left + columns], dtype=np.float32)
+
+
 def keeps_shift(hu: NDArray[np.int16], size: int) -> bool:
     """Whether a constant may as well be added after resizing, to the bit.
 

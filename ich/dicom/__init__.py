@@ -116,6 +116,30 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return _read(os.fspath(path), _read_slice).header
 
 
+class Geometry(NamedTuple):
+    """Where a slice lies in the patient's coordinates, in mm (PS3.3 C.7.6.2); NaN where a file lacks it.
+
+    Attributes:
+        orientation: ImageOrientationPatient: direction of a row, then of a column.
+        position: ImagePositionPatient: the middle of the first pixel.
+    """
+
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+
+
+def read_geometry(path: str | os.PathLike[str]) -> Geometry:
+    """Reads where a CT slice lies.
+
+    Raises:
+        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+    """
+    values = _read(os.fspath(path), _read_slice).values
+    return Geometry(
+        values.numbers(Tag.ImageOrientationPatient, 6), values.numbers(Tag.ImagePositionPatient, 3)
+    )
+
+
 def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
     """Reads the pixels of a CT slice.
 
@@ -165,7 +189,7 @@ def read_blocks(path: str | os.PathLike[str]) -> bytes:
 
 
 def _read_blocks(file: int, size: int) -> bytes:
-    header, kind, _, offset, stream = _read_slice(file, size)
+    header, kind, _, _, offset, stream = _read_slice(file, size)
     stream = stream or _open(file, size)
     stream.file.seek(offset)
     pieces = [(offset, kind.pixel_format.size)]
@@ -226,6 +250,7 @@ class _Slice(NamedTuple):
 
     header: Header
     kind: Kind
+    values: Values
     pixels: Element
     offset: int  # of their value, in bytes from the start of the stream
     stream: Stream | None  # that was walked; None where the file's start was enough
@@ -241,7 +266,7 @@ def _decode_both(file: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _decode_stored(file: int, size: int) -> tuple[Stored, Rescale]:
-    header, kind, pixels, offset, stream = _read_slice(file, size)
+    header, kind, _, pixels, offset, stream = _read_slice(file, size)
     stream = stream or _open(file, size)
     stream.file.seek(offset)
     return read_stored(pixels, stream, header.TransferSyntaxUID, kind.pixel_format), kind.rescale
@@ -268,7 +293,8 @@ def _read_slice(file: int, size: int) -> _Slice:
         )
     check_length(pixels, size - offset, syntax, kind.pixel_format)
     direct = syntax in _PLAIN and kind.pixel_format.bits_allocated == 16
-    return _Slice(_make_header(values, kind, syntax, offset if direct else -1), kind, pixels, offset, stream)
+    header = _make_header(values, kind, syntax, offset if direct else -1)
+    return _Slice(header, kind, values, pixels, offset, stream)
 
 
 def _walk(stream: Stream) -> tuple[str, Values, Element, Stream]:

@@ -17,6 +17,17 @@ slices, of the index: no model, no GPU, no disk.
     comparison     two or more models on the same slices; their ensemble
     subgroups      figures by scanner encoding, slice thickness or any other column
     terminal       the table that ends a run
+
+What people read is made of it here too:
+
+    run            what is known of the run that made a table; the one that reads its folder
+    study          all that a report is made from
+    tables         figures as tables
+    pictures       figures as pictures, from arrays
+    plates         which pictures a report has, and what is said of each
+    document       a report in the order of a paper, and a short deck
+    model_card     a model card
+    claim          the CLAIM checklist
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ich.index.cache import REFUSED_DTYPES, Index, Unfinished, make_index, read_cache, write_cache
+from ich.index.cache import REFUSED_DTYPES, Index, Row, Unfinished, make_index, read_cache, write_cache
 from ich.index.files import list_files, read_headers
 from ich.index.labels import LABEL_KEYS, find_key, melt, parse_values, read_csv, split_ids
 from ich.index.pseudonyms import find_key as find_pseudonym_key
@@ -96,15 +97,53 @@ def build_index(
     fresh = unfinished.collect(rows if key is None else hide_patients(rows, key))
     index = _merge(kept, earlier, *fresh, make_index([], closed))
     if index.table.empty:
-        codes = ", ".join(f"{code} {count}" for code, count in index.refused["code"].value_counts().items())
-        first = index.refused.iloc[0]
-        raise UserError(
-            f"data.root={root} holds no CT slice that can be read; refused: {codes}; "
-            f"for one, {first['path']}: {first['detail']}"
-        )
+        raise UserError(f"data.root={root} holds no CT slice that can be read; {_tell(index)}")
     write_cache(index, folder, pseudonyms=hidden)
     unfinished.remove()
     return index
+
+
+def index_paths(paths: Sequence[Path], *, progress: bool = True) -> tuple[Path, Index]:
+    """Reads the headers of files, and of those below folders, and keeps nothing.
+
+    Args:
+        paths: DICOM files and folders of them; a file that is named twice counts once.
+        progress: Show a bar on a terminal if reading takes longer than a moment.
+
+    Returns:
+        The folder that holds all of them, and their index.
+
+    Raises:
+        UserError: If a path does not exist, or none of the files is a slice that can be read.
+    """
+    root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
+    tables, closed = list[pd.DataFrame](), list[Row]()
+    for path in paths:
+        below = path.absolute().relative_to(root).as_posix()
+        if path.is_dir():
+            files, unread = list_files(path, progress)
+            tables.append(files.assign(path=f"{below}/" + files["path"]))
+            closed += [(f"{below}/{name}", *rest) for name, *rest in unread]
+        elif path.exists():
+            status = path.stat()
+            tables.append(pd.DataFrame([(below, status.st_size, status.st_mtime_ns)], columns=STAMP))
+        else:
+            raise UserError(f"{path} does not exist")
+    files = pd.concat(tables, ignore_index=True).drop_duplicates("path")
+    rows = (make_index(*chunk) for chunk in read_headers(root, files, None, progress))
+    index = _merge(*rows, make_index([], closed))
+    if index.table.empty:
+        raise UserError(f"{', '.join(map(str, paths[:3]))}: no CT slice that can be read; {_tell(index)}")
+    return root, index
+
+
+def _tell(index: Index) -> str:
+    """What was refused, for a message."""
+    if index.refused.empty:
+        return "no file that may be DICOM"
+    codes = ", ".join(f"{code} {count}" for code, count in index.refused["code"].value_counts().items())
+    first = index.refused.iloc[0]
+    return f"refused: {codes}; for one, {first['path']}: {first['detail']}"
 
 
 def locate_index(root: Path) -> Path:

@@ -5,4 +5,8 @@ curves      the curves of a run
 sheets      sheets of slices
 document    a document: sections of text, tables and pictures
 html        a document as one page with everything inside
+fitting     text and tables fitted into a width
+pdf         a document for print
+slides      a document as slides
+markdown    a document as text for people and machines
 """

@@ -1,0 +1,137 @@
+"""``ich evaluate``: the evaluation a reviewer would ask for.
+
+Here are its arguments; ``inputs`` reads what it is made from, ``work`` computes, ``outputs`` writes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+from pathlib import Path
+
+from ich.calibration import METHODS
+from ich.evaluate import evaluate
+from ich.evaluate.pooling import METHODS as POOLING
+from ich.schema import DISCLAIMER
+
+_EXAMPLE = """\
+example: the test part of a run, with subgroups, galleries and heat maps
+
+  ich evaluate runs/mine/predictions_test.csv --root data/ct_ich --checkpoint runs/mine
+
+It finds predictions_val.csv beside it, for calibration and operating points. Two models on the
+same slices, and the mean of both:
+
+  ich evaluate runs/a/predictions_test.csv runs/b/predictions_test.csv --ensemble --out both
+
+Anyone's table will do: a CSV with SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID,
+part, six columns prob_epidural ... prob_any and, where known, target_epidural ... target_any.
+"""
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="evaluate predictions: a report, figures as JSON, a model card, the CLAIM checklist",
+        description="Writes the evaluation that a reviewer would ask for. The predictions are all it takes;\n"
+        "the index adds subgroups and galleries, the checkpoint heat maps, and what lacks its input\n"
+        "is marked as not available.",
+        epilog=f"{_EXAMPLE}\n{DISCLAIMER}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_inputs(parser)
+    _add_choices(parser)
+    _add_outputs(parser)
+    parser.set_defaults(run=_run)
+
+
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "predictions", type=Path, nargs="+", metavar="PREDICTIONS", help="CSV; several are compared"
+    )
+    inputs = parser.add_argument_group("what it is made from")
+    inputs.add_argument(
+        "--val",
+        type=Path,
+        nargs="+",
+        metavar="CSV",
+        help="predictions of the validation part (default: predictions_val.csv beside predictions_test.csv)",
+    )
+    inputs.add_argument("--labels", type=Path, metavar="CSV", help="labels, in the place of the targets")
+    inputs.add_argument("--root", type=Path, metavar="DIR", help="folder of the DICOM files")
+    inputs.add_argument("--index", type=Path, metavar="FILE", help="its index (default: that of --root)")
+    inputs.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="RUN",
+        help="a run's folder, a checkpoint or a bundle: for heat maps, and what it carries",
+    )
+
+
+def _add_choices(parser: argparse.ArgumentParser) -> None:
+    defaults = {name: each.default for name, each in inspect.signature(evaluate).parameters.items()}
+    choices = parser.add_argument_group("how it is made")
+    choices.add_argument(
+        "--by",
+        nargs="+",
+        metavar="COLUMN",
+        help="subgroups (default, with an index: encoding slice_spacing tilt)",
+    )
+    choices.add_argument(
+        "--pooling",
+        choices=POOLING,
+        default=defaults["pooling"],
+        help="how slices become studies and patients (default: %(default)s)",
+    )
+    choices.add_argument(
+        "--rule",
+        default=defaults["rule"],
+        metavar="RULE",
+        help="of the operating points: sensitivity>=X, specificity>=X, or cost:C (default: %(default)s)",
+    )
+    choices.add_argument(
+        "--calibration",
+        choices=METHODS,
+        default=defaults["calibration"],
+        help="how probabilities are calibrated (default: %(default)s)",
+    )
+    choices.add_argument(
+        "--ensemble", action="store_true", help="evaluate the mean of several PREDICTIONS, not the first"
+    )
+    for name, meaning in {"replicates": "bootstrap samples", "seed": "of the bootstrap"}.items():
+        choices.add_argument(
+            f"--{name}",
+            type=int,
+            default=defaults[name],
+            metavar="N",
+            help=f"{meaning} (default: %(default)s)",
+        )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    outputs = parser.add_argument_group("what is written")
+    outputs.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder (default: evaluation, beside the first PREDICTIONS)"
+    )
+    outputs.add_argument("--pdf", action="store_true", help="the report for print too")
+    outputs.add_argument("--slides", action="store_true", help="a short deck too, as a PowerPoint file")
+    outputs.add_argument(
+        "--submission",
+        type=Path,
+        metavar="SAMPLE",
+        help="submission.csv too, in the form of this sample submission of the RSNA 2019 challenge",
+    )
+    outputs.add_argument(
+        "--write-calibration",
+        type=Path,
+        metavar="FILE",
+        help="calibration and operating points as JSON, for ich bundle --calibration",
+    )
+
+
+def _run(args: argparse.Namespace) -> None:
+    # It imports matplotlib and more, which the other commands are spared.
+    from ich.cli.evaluate.work import work
+
+    work(args)

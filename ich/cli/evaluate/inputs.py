@@ -1,0 +1,213 @@
+"""What an evaluation is made from: tables, labels, index and checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from string import ascii_uppercase
+
+import numpy as np
+import pandas as pd
+
+from ich.evaluate.comparison import ensemble
+from ich.evaluate.pooling import LEVELS, UNIT_COLUMNS
+from ich.evaluate.run import Run, read_run
+from ich.evaluate.subgroups import describe_slices
+from ich.index import build_index, read_labels
+from ich.index.labels import find_key, read_csv
+from ich.schema import LABELS, UserError
+from ich.tables import TARGET_COLUMNS, UIDS, read_index, read_predictions
+
+TEST, VALIDATION = "predictions_test.csv", "predictions_val.csv"
+"""Names of a run's tables."""
+
+_NAMING = {*UIDS, "path", "file_size", "mtime_ns", "pixel_offset"}
+"""Columns that name patients, slices or files, or tell them apart: they are no subgroups."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was read.
+
+    Attributes:
+        tables: Predictions tables by the name of their model.
+        predictions: The one to be evaluated, or their mean.
+        validation: Of the same model or models; None where it is not to be had.
+        run: What is known of the run.
+        averaged: Names of the models that ``predictions`` is the mean of.
+        index: Of the data, or None.
+        by: What slices are grouped by.
+        notes: What the user is to be told.
+    """
+
+    tables: Mapping[str, pd.DataFrame]
+    predictions: pd.DataFrame
+    validation: pd.DataFrame | None
+    run: Run
+    averaged: Sequence[str]
+    index: pd.DataFrame | None
+    by: Sequence[pd.Series]
+    notes: Sequence[str]
+
+
+def read_inputs(args: argparse.Namespace) -> Inputs:
+    """Reads what the arguments name.
+
+    Raises:
+        UserError: If something is missing, or is not what it should be.
+    """
+    paths: list[Path] = args.predictions
+    runs = [_find_run(path) for path in paths]
+    names = _name_models(paths, runs)
+    labels = None if args.labels is None else read_labels(args.labels)
+    tables = {}
+    for name, path in zip(names, paths, strict=True):
+        table = read_predictions(path)
+        if labels is not None:
+            table = _join(table, labels, f"{args.labels} has no label for any slice of {path}")
+        if args.submission is None:
+            _require_targets(table, path)
+        tables[name] = table
+    notes = [f"{name}: {path}" for name, path in zip(names, paths, strict=True) if len(paths) > 1]
+    validation, found = _read_validation(args, names, labels)
+    predictions = ensemble(tables) if args.ensemble else tables[names[0]]
+    index = _find_index(args.root, args.index)
+    return Inputs(
+        tables=tables,
+        predictions=predictions,
+        validation=validation,
+        run=_join_runs(runs) if args.ensemble else runs[0],
+        averaged=names if args.ensemble else (),
+        index=index,
+        by=collect_groups(predictions, index, args.labels, args.by),
+        notes=[*notes, *found],
+    )
+
+
+def _find_run(predictions: Path) -> Run:
+    """What is known of the run in whose folder a table lies; nothing of any other table."""
+    return read_run(predictions.parent) if predictions.name in (TEST, VALIDATION) else Run()
+
+
+def _join_runs(runs: Sequence[Run]) -> Run:
+    """What is known of several runs together: settings that they share."""
+    shared = dict(set.intersection(*(set(run.settings.items()) for run in runs)))
+    settings = {name: value for name, value in runs[0].settings.items() if name in shared}
+    parts = runs[0].parts if all(run.parts == runs[0].parts for run in runs) else {}
+    return Run(settings, parts, any(run.leaky for run in runs), any(run.phantom for run in runs))
+
+
+def _name_models(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:
+    """Names models by letters and their backbones: names of files and folders may name patients."""
+    if len(paths) > len(ascii_uppercase):
+        raise UserError(f"{len(paths)} predictions tables: at most {len(ascii_uppercase)} are compared")
+    backbones = (run.settings.get("backbone") for run in runs)
+    return [
+        f"{letter} ({backbone})" if backbone else letter
+        for letter, backbone in zip(ascii_uppercase, backbones, strict=False)
+    ]
+
+
+def _read_validation(
+    args: argparse.Namespace, names: Sequence[str], labels: pd.DataFrame | None
+) -> tuple[pd.DataFrame | None, list[str]]:
+    """Reads the table of the validation part, or the mean of several, and says where it was found."""
+    wanted = args.predictions if args.ensemble else args.predictions[:1]
+    paths = args.val or [beside for path in wanted if (beside := _find_beside(path))]
+    if args.val and len(paths) != len(wanted):
+        raise UserError(
+            f"--val names {len(paths)} tables for {len(wanted)} predictions tables to be evaluated"
+        )
+    if len(paths) != len(wanted):
+        return None, []
+    tables = {}
+    for name, path in zip(names, paths, strict=False):
+        table = read_predictions(path)
+        if labels is not None and table["SOPInstanceUID"].isin(labels.index).any():
+            table = _join(table, labels, "")
+        tables[name] = table
+    notes = [] if args.val else [f"calibration and operating points: from {VALIDATION} beside {TEST}"]
+    return (ensemble(tables) if len(tables) > 1 else tables[names[0]]), notes
+
+
+def _find_beside(predictions: Path) -> Path | None:
+    beside = predictions.with_name(VALIDATION)
+    return beside if predictions.name == TEST and beside.is_file() else None
+
+
+def _join(table: pd.DataFrame, labels: pd.DataFrame, complaint: str) -> pd.DataFrame:
+    if len(table) and not table["SOPInstanceUID"].isin(labels.index).any():
+        raise UserError(f"{complaint}: name the label file of these slices")
+    targets = labels[list(LABELS)].reindex(table["SOPInstanceUID"]).to_numpy(np.float64)
+    return table.assign(**dict(zip(TARGET_COLUMNS, targets.T, strict=True)))
+
+
+def _require_targets(table: pd.DataFrame, path: Path) -> None:
+    if table.empty:
+        raise UserError(f"{path} is empty: there is nothing to evaluate")
+    if table[list(TARGET_COLUMNS)].isna().to_numpy().all():
+        raise UserError(
+            f"{path} has no targets: give the labels of its slices with --labels CSV (ID,Label as the "
+            "RSNA's, or SOPInstanceUID and a column a label)"
+        )
+
+
+def list_levels(table: pd.DataFrame) -> list[str]:
+    """Lists the levels whose units the slices name; series only where they are not the studies."""
+    named = [level for level in LEVELS if (table[UNIT_COLUMNS[level]] != "").all()]
+    same = table["SeriesInstanceUID"].nunique() == table["StudyInstanceUID"].nunique()
+    return [level for level in named if level != "series" or (not same or "study" not in named)]
+
+
+def _find_index(root: Path | None, index: Path | None) -> pd.DataFrame | None:
+    """Reads the index of the data, if it is to be had; that of ``root`` is brought up to date."""
+    if index is not None:
+        return read_index(index / "index.parquet" if index.is_dir() else index)
+    return None if root is None else build_index(root).table
+
+
+def collect_groups(
+    predictions: pd.DataFrame, index: pd.DataFrame | None, labels: Path | None, by: Sequence[str] | None
+) -> list[pd.Series]:
+    """Collects what slices are grouped by, a value a slice.
+
+    Args:
+        predictions: A predictions table.
+        index: Of the data; it gives encoding, slice spacing and tilt, which are taken unless told otherwise.
+        labels: A label CSV, which may have other columns.
+        by: Names of columns; of ``describe_slices``, the index, the label CSV or the predictions.
+
+    Raises:
+        UserError: If a column is not there, or names patients or files.
+    """
+    described = (
+        pd.DataFrame(index=predictions.index) if index is None else describe_slices(predictions, index)
+    )
+    if by is None:
+        return [described[column] for column in described]
+    sources = [described, predictions[["part"]]]
+    if index is not None:
+        sources.append(_align(index.drop(columns="SOPInstanceUID"), index["SOPInstanceUID"], predictions))
+    if labels is not None and (key := find_key(wide := read_csv(labels))) and "Label" not in wide:
+        wide = wide.drop_duplicates(key)
+        sources.append(_align(wide.drop(columns=key), wide[key], predictions))
+    return [_find_column(column, sources) for column in by]
+
+
+def _align(table: pd.DataFrame, uids: pd.Series, predictions: pd.DataFrame) -> pd.DataFrame:
+    aligned = table.set_index(pd.Index(uids)).reindex(predictions["SOPInstanceUID"])
+    return aligned.reset_index(drop=True)
+
+
+def _find_column(column: str, sources: Sequence[pd.DataFrame]) -> pd.Series:
+    if column in _NAMING:
+        raise UserError(
+            f"--by {column}: it tells patients or files apart, and a report names neither; name another"
+        )
+    for source in sources:
+        if column in source:
+            return source[column]
+    known = sorted({str(name) for source in sources for name in source} - _NAMING)
+    raise UserError(f"--by {column}: there is no such column; there are {', '.join(known)}")

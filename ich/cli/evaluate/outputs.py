@@ -1,0 +1,119 @@
+"""What an evaluation leaves: a report, figures, a model card, a checklist, pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pandas as pd
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+
+from ich.evaluate.claim import make_claim
+from ich.evaluate.document import make_deck, make_document
+from ich.evaluate.figures import to_plain
+from ich.evaluate.model_card import make_model_card
+from ich.evaluate.plates import plan_pictures
+from ich.evaluate.study import Study
+from ich.files import replacing
+from ich.progress import make_bar
+from ich.report.document import Document
+from ich.report.html import write_html
+from ich.report.markdown import write_markdown
+from ich.schema import UserError
+from ich.tables import write_table
+
+GALLERIES = "galleries.csv"
+"""Names the slices of the galleries and their patients, as nothing else here does."""
+
+
+class Steps:
+    """A bar on a terminal that tells what is being done."""
+
+    def __init__(self) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = make_bar(columns, shown=True)
+        self._task = self._bar.add_task("", total=None)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def begin(self, what: str, number: int = 0, total: int | None = None) -> None:
+        """Says what comes next; where there are several of a kind, which of them."""
+        self._bar.update(self._task, description=what, completed=number, total=total)
+
+
+def make_folder(out: Path) -> None:
+    """Makes the folder of an evaluation, unless it is there.
+
+    Raises:
+        UserError: If it cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {out} cannot be made: {error.strerror or error}") from error
+
+
+def write_outputs(
+    study: Study, slices: pd.DataFrame | None, out: Path, steps: Steps, *, pdf: bool, slides: bool
+) -> None:
+    """Writes all files of an evaluation to a folder.
+
+    Args:
+        study: What it is of.
+        slices: Of the galleries, or None.
+        out: The folder; files of the same names are replaced.
+        steps: Told what is being done.
+        pdf: Write the report for print too.
+        slides: Write a deck too.
+
+    Raises:
+        UserError: If the folder cannot be made.
+    """
+    make_folder(out)
+    plans = plan_pictures(study)
+    pictures = {}
+    for number, (name, draw) in enumerate(plans.items()):
+        steps.begin("pictures", number, len(plans))
+        pictures[name] = draw()
+    steps.begin("writing")
+    report = make_document(study, pictures)
+    write_html(report, out / "report.html")
+    _write_json(study, out / "metrics.json")
+    write_markdown(make_model_card(study), out / "model_card.md")
+    write_markdown(make_claim(study), out / "claim.md")
+    _write_pictures(report, out)
+    if slices is not None:
+        write_table(slices, out / GALLERIES)
+    if pdf:
+        from ich.report.pdf import write_pdf
+
+        write_pdf(report, out / "report.pdf")
+    if slides:
+        from ich.report.slides import write_slides
+
+        write_slides(make_deck(study, pictures), out / "slides.pptx")
+
+
+def _write_json(study: Study, path: Path) -> None:
+    figures: dict[str, Any] = study.evaluation.to_dict()
+    if study.groups is not None:
+        figures["subgroups"] = to_plain(study.groups.to_dict("records"))
+    if study.comparison is not None:
+        figures["comparison"] = study.comparison.to_dict()
+    with replacing(path) as partial:
+        partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_pictures(report: Document, out: Path) -> None:
+    for picture in report.pictures:
+        with replacing(out / f"{picture.name}.png") as partial:
+            partial.write_bytes(picture.png)

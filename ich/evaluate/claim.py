@@ -1,0 +1,233 @@
+"""The CLAIM checklist, filled from the run as far as it can be.
+
+Items of Tejani et al., Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update,
+Radiology: Artificial Intelligence 2024;6:e240300.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from ich import __version__
+from ich.evaluate.document import TITLE, describe_subject, list_limits
+from ich.evaluate.figures import FEW
+from ich.evaluate.study import Study, describe_size
+from ich.report.document import Document, Picture, Section, Table
+from ich.schema import DISCLAIMER
+
+NOT_AVAILABLE = "not available"
+
+_Fill = Callable[[Study], str]
+_Answer: TypeAlias = _Fill | str | None  # None: only people know
+
+
+def make_claim(study: Study) -> Document:
+    """Lays out the checklist: every item named, and filled or marked as not available."""
+    sections, number = [], 0
+    for title, items in _ITEMS.items():
+        rows = []
+        for item, answer in items:
+            number += 1
+            text = answer(study) if callable(answer) else answer
+            rows.append([str(number), item, text or NOT_AVAILABLE])
+        sections.append(Section(title, [Table(["item", "what is asked", "answer"], rows)]))
+    subtitle = f"Filled from the run by ich {__version__}; what only people know is not available. "
+    return Document("CLAIM 2024 checklist", subtitle + describe_subject(study), sections)
+
+
+def _setting(*names: str) -> _Fill:
+    def fill(study: Study) -> str:
+        known = {name: study.run.settings[name] for name in names if name in study.run.settings}
+        return "; ".join(f"{name}: {value}" for name, value in known.items())
+
+    return fill
+
+
+def _summarize(study: Study) -> str:
+    level = study.main_level
+    figures = study.evaluation.levels[level].labels["any"]
+    size = describe_size(study.predictions)
+    return f"report.html, Results in short. By {level}, any: AUROC {figures.auroc:.3f}, {size}"
+
+
+def _describe_missing(study: Study) -> str:
+    first = next(iter(study.evaluation.levels.values())).labels
+    unknown = sum(each.counts.unknown for each in first.values())
+    return f"targets that are not known are left out, label by label: {unknown:,} of them"
+
+
+def _describe_disjointness(study: Study) -> str:
+    if study.run.leaky:
+        return "slices: parts share patients"
+    if study.validation is not None:
+        shared = study.predictions["PatientID"].isin(study.validation["PatientID"])
+        number = study.predictions.loc[shared, "PatientID"].nunique()
+        return f"patients shared by the validation part and the part evaluated: {number:,}"
+    return ""
+
+
+def _describe_partition(study: Study) -> str:
+    parts = ", ".join(
+        f"{part} {slices:,} slices of {patients:,} patients"
+        for part, (slices, patients) in study.run.parts.items()
+    )
+    return "; ".join(filter(None, [study.run.settings.get("split", ""), parts]))
+
+
+def _describe_uncertainty(study: Study) -> str:
+    evaluation = study.evaluation
+    return (
+        f"95 % intervals of a bootstrap over patients ({evaluation.replicates:,} samples, seed "
+        f"{evaluation.seed}); DeLong, patients as clusters; nothing is given with fewer than {FEW} patients "
+        "behind positives or negatives"
+    )
+
+
+def _describe_robustness(study: Study) -> str:
+    effect = "by way of pooling" if study.evaluation.pooling_effect else ""
+    groups = "" if study.groups is None else f"by {', '.join(map(str, study.groups['column'].unique()))}"
+    return "; ".join(filter(None, [effect, groups]))
+
+
+def _describe_failures(study: Study) -> str:
+    shown = any(isinstance(block, Picture) for block in study.galleries)
+    return "report.html, Worst misses and false alarms" if shown else ""
+
+
+_ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
+    "Title and abstract": (
+        (
+            "Identification as a study of AI methodology, specifying the category of technology used "
+            "(e.g., deep learning)",
+            f"{TITLE}; deep learning",
+        ),
+        ("Summary of study design, methods, results, and conclusions", _summarize),
+    ),
+    "Introduction": (
+        (
+            "Scientific and/or clinical background, including the intended use and role of the AI approach",
+            f"report.html, Problem. {DISCLAIMER}",
+        ),
+        (
+            "Study aims, objectives, and hypotheses",
+            "report.html, Problem; no hypothesis was registered",
+        ),
+    ),
+    "Methods: study design": (
+        (
+            "Prospective or retrospective study",
+            "retrospective: predictions on stored slices",
+        ),
+        ("Study goal", "evaluation of a model's probabilities"),
+    ),
+    "Methods: data": (
+        ("Data sources", lambda study: "synthetic head CT" if study.run.phantom else ""),
+        ("Inclusion and exclusion criteria", None),
+        ("Data preprocessing", _setting("input", "augmentation")),
+        ("Selection of data subsets", _describe_partition),
+        ("De-identification methods", None),
+        ("How missing data were handled", _describe_missing),
+        (
+            "Image acquisition protocol",
+            lambda study: (
+                f"how scanners stored slices: {', '.join(study.encodings)}" if study.encodings else ""
+            ),
+        ),
+    ),
+    "Methods: reference standard": (
+        ("Definition of method(s) used to obtain reference standard", None),
+        ("Rationale for choosing the reference standard", None),
+        ("Source of reference standard annotations", None),
+        ("Annotation of test set", None),
+        ("Measures of inter- and intra-rater variability of features described by the annotators", None),
+    ),
+    "Methods: data partitions": (
+        ("How data were assigned to partitions", _setting("split")),
+        ("Level at which partitions are disjoint", _describe_disjointness),
+    ),
+    "Methods: testing data": (("Intended sample size", None),),
+    "Methods: model": (
+        ("Detailed description of model", _setting("backbone", "input")),
+        (
+            "Software libraries, frameworks, and packages",
+            f"ich {__version__}, PyTorch Lightning, timm",
+        ),
+        ("Initialization of model parameters", _setting("start")),
+    ),
+    "Methods: training": (
+        (
+            "Details of training approach",
+            _setting("augmentation", "loss", "optimizer", "epochs", "batch size", "sampling", "seed"),
+        ),
+        (
+            "Method of selecting the final model",
+            lambda study: (
+                "the epoch with the lowest weighted log loss on the validation part"
+                if study.run.settings
+                else ""
+            ),
+        ),
+        (
+            "Ensembling techniques",
+            lambda study: (
+                f"mean of the probabilities of {len(study.models)} models"
+                if len(study.models) > 1
+                else "none"
+            ),
+        ),
+    ),
+    "Methods: evaluation": (
+        (
+            "Metrics of model performance",
+            lambda study: (
+                "AUROC, average precision, sensitivity, specificity, predictive values, F1, Brier score, "
+                "calibration, weighted log loss; by " + ", ".join(study.evaluation.levels)
+            ),
+        ),
+        ("Statistical measures of significance and uncertainty", _describe_uncertainty),
+        ("Robustness or sensitivity analysis", _describe_robustness),
+        (
+            "Methods for explainability or interpretability",
+            lambda study: "HiResCAM heat maps of the worst misses and false alarms" if study.heat else "",
+        ),
+        (
+            "Evaluation on internal data",
+            lambda study: (
+                f"part {study.parts}: {describe_size(study.predictions)}" if study.run.parts else ""
+            ),
+        ),
+        ("Testing on external data", None),
+        ("Clinical trial registration", None),
+    ),
+    "Results: data": (
+        (
+            "Numbers of patients or examinations included and excluded",
+            lambda study: f"included: {describe_size(study.predictions)}; excluded: not known",
+        ),
+        ("Demographic and clinical characteristics of cases in each partition", None),
+    ),
+    "Results: model performance": (
+        (
+            "Performance metrics and measures of statistical uncertainty",
+            "report.html; metrics.json",
+        ),
+        (
+            "Estimates of diagnostic performance and their precision",
+            lambda study: f"report.html, at operating points chosen by {study.rule}" if study.rule else "",
+        ),
+        ("Failure analysis of incorrect results", _describe_failures),
+    ),
+    "Discussion": (
+        ("Study limitations", lambda study: " ".join(list_limits(study))),
+        (
+            "Implications for practice, including intended use and/or clinical role",
+            f"none: {DISCLAIMER}",
+        ),
+    ),
+    "Other information": (
+        ("Provide a reference to the full study protocol or to additional technical details", None),
+        ("Statement about the availability of software, trained model, and/or data", None),
+        ("Sources of funding and other support; role of funders", None),
+    ),
+}

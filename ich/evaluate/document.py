@@ -1,0 +1,350 @@
+"""An evaluation as a document in the order of a paper: problem, data, method, results, limits, next steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+
+from ich.evaluate.figures import FEW, LabelFigures
+from ich.evaluate.plates import DRAWN_LEVELS
+from ich.evaluate.study import NO_INDEX, NO_VALIDATION, Study, describe_size
+from ich.evaluate.tables import (
+    count,
+    list_reasons,
+    make_calibration,
+    make_counts,
+    make_discrimination,
+    make_losses,
+    make_models,
+    make_operating,
+    make_pairs,
+    make_pooling,
+    make_predictive,
+    make_subgroups,
+)
+from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
+from ich.schema import SUBTYPES
+
+TITLE = "Detecting intracranial hemorrhage in head CT: an evaluation"
+
+Pictures = Mapping[str, Picture]
+
+
+def make_document(study: Study, pictures: Pictures) -> Document:
+    """Lays a study out as a report.
+
+    Args:
+        study: What it is of.
+        pictures: What ``plan_pictures`` of it gave.
+    """
+    sections = [
+        Section("Problem", list(_describe_problem())),
+        Section("Data", list(_describe_data(study))),
+        Section("Method", list(_describe_method(study))),
+        Section("Results in short", list(_summarize(study))),
+    ]
+    sections += [
+        Section(f"Results by {level}", list(_describe_level(study, level, pictures)))
+        for level in study.evaluation.levels
+    ]
+    sections += [
+        Section("From slices to studies", list(_describe_pooling(study, pictures))),
+        Section("Subgroups", list(_describe_groups(study, pictures))),
+        Section("Comparison of models", list(_describe_comparison(study))),
+        Section("Worst misses and false alarms", list(study.galleries)),
+        Section("Limits", [Listing(list_limits(study))]),
+        Section("Next steps", [Listing(list_steps(study))]),
+    ]
+    return Document(TITLE, describe_subject(study), sections)
+
+
+def make_deck(study: Study, pictures: Pictures) -> Document:
+    """Lays a study out as a short deck: what was done, the figures that matter most, every picture."""
+    evaluation = study.evaluation
+    galleries = [block for block in study.galleries if isinstance(block, Picture)]
+    sections = [
+        Section("Problem", list(_describe_problem())),
+        Section("Data", [make_counts(evaluation)]),
+        Section("Results in short", list(_summarize(study))),
+        *(
+            Section(f"Results by {level}", list(_list_main_tables(study, level)))
+            for level in evaluation.levels
+        ),
+        *(Section(picture.caption.partition(".")[0], [picture]) for picture in pictures.values()),
+        *(Section("Worst misses and false alarms", [picture]) for picture in galleries),
+        Section("Limits", [Listing(list_limits(study))]),
+        Section("Next steps", [Listing(list_steps(study))]),
+    ]
+    return Document(TITLE, describe_subject(study), sections)
+
+
+def describe_subject(study: Study) -> str:
+    """What a study is of, in a line."""
+    backbone = study.run.settings.get("backbone")
+    averaged = f"the mean of {len(study.models)} models, " if len(study.models) > 1 else ""
+    model = f"{backbone}, " if backbone and not averaged else averaged
+    return f"{model}part: {study.parts}, {describe_size(study.predictions)}"
+
+
+def list_limits(study: Study) -> list[str]:
+    """What stands against taking the figures further than they go."""
+    evaluation = study.evaluation
+    limits = []
+    if study.run.phantom:
+        limits.append("The data are synthetic: nothing of this says how the model does on patients.")
+    if study.run.leaky:
+        limits.append(
+            "Slices were split without regard to patients: the figures are too good, by how much is not "
+            "known."
+        )
+    first = next(iter(evaluation.levels.values())).labels
+    if few := _list_few(first):
+        limits.append(f"Positives come from few patients: {few}. What they say of others is next to nothing.")
+    if study.validation is None and not study.decisions:
+        limits.append("Without a validation part there are no operating points and no calibration.")
+    elif study.validation is not None and study.validation["PatientID"].nunique() < 10 * FEW:
+        limits.append(
+            "Calibration and operating points rest on "
+            f"{count(study.validation['PatientID'].nunique(), 'patient')} of the validation part; the "
+            "intervals here do not include how they would vary."
+        )
+    if study.groups is None:
+        limits.append("Whether the figures hold for every scanner and protocol was not looked at.")
+    return [
+        *limits,
+        "The intervals are of drawing other patients like these; they do not include training anew, other "
+        "hospitals, other scanners or other readers.",
+        "Targets are taken as they are: how they came about, and how often readers disagree, is not known "
+        "to this program.",
+        "Nobody has tested what the figures mean for patients, and the model is not made for that.",
+    ]
+
+
+def list_steps(study: Study) -> list[str]:
+    """What would make the evaluation stronger, the nearest first."""
+    first = next(iter(study.evaluation.levels.values())).labels
+    steps = []
+    if study.validation is None and not study.decisions:
+        steps.append(
+            "Give the predictions of a validation part, for operating points and calibration (--val)."
+        )
+    if few := [label for label, each in first.items() if each.counts.positive_patients < FEW]:
+        steps.append(f"Find more patients with {', '.join(few)}.")
+    if study.groups is None:
+        steps.append("Look at subgroups by scanner encoding, slice spacing and tilt (--root or --index).")
+    if not any(isinstance(block, Picture) for block in study.galleries):
+        steps.append("Look at the worst misses and false alarms (--root).")
+    elif not study.heat:
+        steps.append("Look at where in the slice the model finds its evidence (--checkpoint).")
+    return [
+        *steps,
+        "Repeat it, unchanged, on data of another hospital.",
+        "Have readers look at the misses and the false alarms, and at the targets themselves.",
+    ]
+
+
+def _describe_problem() -> Iterator[Block]:
+    yield Text(
+        "Bleeding inside the skull is found on CT of the head without contrast. The model gives each slice "
+        f"a probability for each of five subtypes ({', '.join(SUBTYPES)}) and for any of them. Asked is how "
+        "well these probabilities tell slices, studies and patients with hemorrhage from those without, "
+        "whether they can be taken at their word, and what is missed and what is called in vain at a "
+        "threshold that was chosen beforehand."
+    )
+
+
+def _describe_data(study: Study) -> Iterator[Block]:
+    yield Text(
+        f"Evaluated are the predictions of the part {study.parts}: {describe_size(study.predictions)}."
+    )
+    if study.run.phantom:
+        yield Text("The data are synthetic head CT with synthetic hemorrhages.", strong=True)
+    if study.run.leaky:
+        yield Text("The parts share patients: slices were split without regard to them.", strong=True)
+    if study.run.parts:
+        rows = [
+            [part, f"{slices:,}", f"{patients:,}"] for part, (slices, patients) in study.run.parts.items()
+        ]
+        yield Table(
+            ["part", "slices", "patients"], rows, "The parts of the data. Counts, so without intervals"
+        )
+    yield make_counts(study.evaluation)
+    first = next(iter(study.evaluation.levels.values())).labels
+    if few := _list_few(first):
+        yield Text(
+            f"Few patients with positives: {few}. Where there are fewer than {FEW}, no figure is given.",
+            strong=True,
+        )
+    unknown = {label: each.counts.unknown for label, each in first.items() if each.counts.unknown}
+    if unknown:
+        listed = ", ".join(f"{label} {number:,}" for label, number in unknown.items())
+        yield Text(f"Targets that are not known are left out, label by label: {listed}.")
+    if study.encodings:
+        rows = [
+            [name, f"{slices:,}", f"{patients:,}"] for name, (slices, patients) in study.encodings.items()
+        ]
+        yield Table(
+            ["encoding", "slices", "patients"],
+            rows,
+            "How scanners stored the slices. Counts, so without intervals",
+        )
+    else:
+        yield Missing("Scanner encodings", NO_INDEX)
+
+
+def _describe_method(study: Study) -> Iterator[Block]:
+    evaluation = study.evaluation
+    if study.run.settings:
+        rows = [[name, value] for name, value in study.run.settings.items()]
+        yield Table(
+            ["setting", "value"],
+            rows,
+            "How the model was trained. Settings, so without patients and intervals",
+        )
+    else:
+        yield Missing("How the model was trained", "The predictions do not lie in the folder of a run.")
+    pooling = next(iter(evaluation.levels.values())).pooling
+    yield Text(
+        f"Slices become series, studies and patients by their {pooling}. A unit is positive if one of its "
+        "slices is. AUROC is exact with ties; average precision is the sum over thresholds of the gain in "
+        "recall times the precision. Probabilities are clipped to [1e-15, 1 - 1e-15] before a logarithm."
+    )
+    yield Text(
+        "Intervals are 95 % percentile intervals of a bootstrap that draws patients with replacement "
+        f"({evaluation.replicates:,} samples, seed {evaluation.seed}), since slices of one patient are not "
+        "independent of each other. DeLong's interval is given beside it, with patients as clusters. With "
+        f"fewer than {FEW} patients behind the positives or the negatives that a figure needs, it is not "
+        "given."
+    )
+    if study.decisions:
+        source = "" if study.validation is None else f" ({describe_size(study.validation)})"
+        yield Text(
+            f"Calibration ({study.method or 'none could be fitted'}) and operating points "
+            f"({study.rule or 'none could be chosen'}) were fitted on the validation part{source} and "
+            "carried over unchanged."
+        )
+    else:
+        yield Missing("Calibration and operating points", NO_VALIDATION)
+
+
+def _summarize(study: Study) -> Iterator[Block]:
+    for level in (level for level in ("study", "slice") if level in study.evaluation.levels):
+        figures = study.evaluation.levels[level]
+        either = figures.labels["any"]
+        basis = (
+            f"{count(either.counts.positives, level)} with and {either.counts.negatives:,} without hemorrhage"
+        )
+        if either.auroc.reason and math.isnan(either.auroc.value):
+            yield Text(
+                f"By {level}, any hemorrhage: no figure, {either.auroc.reason} ({basis}).", strong=True
+            )
+            continue
+        point = either.operating_point
+        called = (
+            f" At the threshold of {point.threshold:.2g}, sensitivity {point.sensitivity:.3f} and "
+            f"specificity {point.specificity:.3f}: {point.false_negatives:,} missed, "
+            f"{point.false_positives:,} called in vain."
+            if not math.isnan(point.threshold)
+            else ""
+        )
+        yield Text(f"By {level}, any hemorrhage: AUROC {either.auroc:.3f} ({basis}).{called}", strong=True)
+    yield make_losses(study.evaluation)
+
+
+def _describe_level(study: Study, level: str, pictures: Pictures) -> Iterator[Block]:
+    evaluation = study.evaluation
+    figures = evaluation.levels[level].labels
+    yield make_discrimination(evaluation, level)
+    if reasons := list_reasons({label: each.auroc for label, each in figures.items()}):
+        yield Text("Not available:")
+        yield Listing(reasons)
+    yield from _show(pictures, f"{level}_roc", f"{level}_precision_recall", f"{level}_histograms")
+    sensitivities = {label: each.operating_point.sensitivity for label, each in figures.items()}
+    if _has_operating_points(study, level):
+        yield make_operating(evaluation, level)
+        yield from _show(pictures, f"{level}_confusion")
+        predictive = make_predictive(evaluation, level)
+        if predictive.rows:
+            yield predictive
+        if reasons := list_reasons(sensitivities):
+            yield Text("Not available at operating points:")
+            yield Listing(reasons)
+    else:
+        reasons = list_reasons(sensitivities)
+        yield Missing(
+            f"Operating points by {level}", f"{'; '.join(reasons)}." if study.decisions else NO_VALIDATION
+        )
+    calibration = make_calibration(evaluation, level)
+    if calibration.rows:
+        yield calibration
+        yield from _show(pictures, f"{level}_reliability")
+    else:
+        yield Missing(f"Calibration by {level}", "No label has enough patients with positives and negatives.")
+    if level in DRAWN_LEVELS and not any(name.startswith(f"{level}_") for name in pictures):
+        yield Missing(f"Curves by {level}", "No label has enough patients with positives and negatives.")
+
+
+def _list_main_tables(study: Study, level: str) -> Iterator[Table]:
+    yield make_discrimination(study.evaluation, level)
+    if _has_operating_points(study, level):
+        yield make_operating(study.evaluation, level)
+
+
+def _has_operating_points(study: Study, level: str) -> bool:
+    labels = study.evaluation.levels[level].labels.values()
+    return any(not math.isnan(each.operating_point.threshold) for each in labels)
+
+
+def _describe_pooling(study: Study, pictures: Pictures) -> Iterator[Block]:
+    if study.evaluation.pooling_effect:
+        yield make_pooling(study.evaluation)
+        yield from _show(pictures, "pooling")
+    else:
+        yield Missing("The effect of pooling", "The predictions were not evaluated by study.")
+    if "timelines" in pictures:
+        yield pictures["timelines"]
+    else:
+        yield Missing("Timelines", "No study of several slices has a known target.")
+
+
+def _describe_groups(study: Study, pictures: Pictures) -> Iterator[Block]:
+    if study.groups is None:
+        yield Missing("Subgroups", NO_INDEX)
+        return
+    yield from (picture for name, picture in pictures.items() if name.startswith("subgroups_"))
+    yield make_subgroups(study.groups, "slice")
+    if absent := sorted(set(_list_reasons_of_groups(study.groups))):
+        yield Text("Not available:")
+        yield Listing(absent)
+
+
+def _list_reasons_of_groups(groups: pd.DataFrame) -> Iterator[str]:
+    for _, row in groups[groups["figure"] == "auroc"].iterrows():
+        if row["reason"]:
+            yield f"{row['column']} {row['group']}, {row['label']}: {row['reason']}"
+
+
+def _describe_comparison(study: Study) -> Iterator[Block]:
+    if study.comparison is None:
+        yield Missing("Comparison", "It needs the predictions of another model on the same slices.")
+        return
+    if len(study.models) > 1:
+        yield Text(
+            f"All other sections are of the mean of the probabilities of {', '.join(study.models)}.",
+            strong=True,
+        )
+    else:
+        yield Text(f"All other sections are of {next(iter(study.comparison.models))}.", strong=True)
+    yield make_models(study.comparison)
+    yield from make_pairs(study.comparison)
+
+
+def _show(pictures: Pictures, *names: str) -> Iterator[Picture]:
+    yield from (pictures[name] for name in names if name in pictures)
+
+
+def _list_few(labels: Mapping[str, LabelFigures]) -> str:
+    few = {label: each.counts.positive_patients for label, each in labels.items()}
+    return ", ".join(f"{label} {number}" for label, number in few.items() if number < 2 * FEW)

@@ -1,0 +1,140 @@
+"""A model card filled from the run.
+
+Headings of Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ich import __version__
+from ich.evaluate.document import describe_subject, list_limits
+from ich.evaluate.figures import FEW
+from ich.evaluate.study import NO_INDEX, Study, describe_size
+from ich.evaluate.tables import (
+    make_calibration,
+    make_counts,
+    make_discrimination,
+    make_losses,
+    make_operating,
+    make_subgroups,
+)
+from ich.report.document import Block, Document, Listing, Missing, Section, Table, Text
+from ich.schema import LABELS
+
+_PEOPLE = "This program does not know it: add it by hand."
+
+
+def make_model_card(study: Study) -> Document:
+    """Lays out what a reader has to know of a model before using it."""
+    sections = [
+        Section("Model details", list(_describe_model(study))),
+        Section("Intended use", list(_describe_use())),
+        Section("Factors", list(_describe_factors(study))),
+        Section("Metrics", list(_describe_metrics(study))),
+        Section("Evaluation data", list(_describe_evaluation_data(study))),
+        Section("Training data", list(_describe_training_data(study))),
+        Section("Quantitative analyses", list(_list_analyses(study))),
+        Section("Ethical considerations", list(_list_ethics())),
+        Section("Caveats and recommendations", [Listing(list_limits(study))]),
+    ]
+    return Document("Model card: intracranial hemorrhage in head CT", describe_subject(study), sections)
+
+
+def _describe_model(study: Study) -> Iterator[Block]:
+    yield Text(
+        f"A network that gives each slice a probability for each of {', '.join(LABELS)}. Written by ich "
+        f"{__version__}."
+    )
+    if len(study.models) > 1:
+        yield Text(f"Evaluated is the mean of the probabilities of {len(study.models)} models.")
+    if study.run.settings:
+        rows = [[name, value] for name, value in study.run.settings.items()]
+        yield Table(["setting", "value"], rows, "How it was trained")
+    else:
+        yield Missing("Architecture and training", "The predictions do not lie in the folder of a run.")
+    yield Missing("Developers, date, licence and contact", _PEOPLE)
+
+
+def _describe_use() -> Iterator[Block]:
+    yield Text("Primary use: research on the detection of hemorrhage in head CT without contrast.")
+    yield Text("Primary users: researchers.")
+    yield Text(
+        "Out of scope: any decision on a patient, triage among them; CT with contrast, other modalities, "
+        "other parts of the body; hemorrhage outside the skull.",
+        strong=True,
+    )
+
+
+def _describe_factors(study: Study) -> Iterator[Block]:
+    yield Text(
+        "Relevant: scanner and how it stores values, slice thickness, tilt, size and age of the "
+        "hemorrhage, age of the patient, metal, earlier surgery, and what looks like blood and is not."
+    )
+    if study.groups is None:
+        yield Missing("Evaluated by factor", NO_INDEX)
+    else:
+        columns = ", ".join(map(str, study.groups["column"].unique()))
+        yield Text(f"Evaluated: {columns}; see the quantitative analyses.")
+    yield Missing("Age and sex", "The tables that this is made from do not hold them.")
+
+
+def _describe_metrics(study: Study) -> Iterator[Block]:
+    rule = f"chosen on the validation part by {study.rule}" if study.rule else "not available"
+    yield Listing(
+        [
+            "Telling apart: AUROC and average precision, by slice, by study and by patient.",
+            f"Operating points: {rule}.",
+            "Probabilities at their word: Brier score, calibration slope and intercept, expected "
+            f"calibration error; calibration: {study.method or 'not available'}.",
+            "The weighted log loss of the RSNA 2019 challenge.",
+            f"Intervals: 95 %, bootstrap over patients, {study.evaluation.replicates:,} samples. With fewer "
+            f"than {FEW} patients behind a label's positives or negatives no figure is given.",
+        ]
+    )
+
+
+def _describe_evaluation_data(study: Study) -> Iterator[Block]:
+    synthetic = " The data are synthetic." if study.run.phantom else ""
+    yield Text(f"The part {study.parts}: {describe_size(study.predictions)}.{synthetic}")
+    yield make_counts(study.evaluation)
+    yield Missing("Where the data come from and why they were chosen", _PEOPLE)
+
+
+def _describe_training_data(study: Study) -> Iterator[Block]:
+    if "train" in study.run.parts:
+        slices, patients = study.run.parts["train"]
+        split = study.run.settings.get("split", "not known")
+        yield Text(f"{slices:,} slices of {patients:,} patients. Split: {split}.")
+    else:
+        yield Missing("Training data", "The predictions do not lie in the folder of a run.")
+
+
+def _list_analyses(study: Study) -> Iterator[Block]:
+    yield Text("Unitary results:")
+    for level in study.evaluation.levels:
+        yield make_discrimination(study.evaluation, level)
+    yield make_losses(study.evaluation)
+    level = study.main_level
+    if study.rule:
+        yield make_operating(study.evaluation, level)
+    calibration = make_calibration(study.evaluation, level)
+    if calibration.rows:
+        yield calibration
+    yield Text("Intersectional results:")
+    if study.groups is None:
+        yield Missing("Subgroups", NO_INDEX)
+    else:
+        yield make_subgroups(study.groups, "slice")
+
+
+def _list_ethics() -> Iterator[Block]:
+    yield Listing(
+        [
+            "A missed hemorrhage can cost a life, and a false alarm costs attention that another patient "
+            "needs.",
+            "Head CT can show a face: slices, and pictures of them, are to be kept as patients' data are.",
+            "This card and the report name no patient, no file and no folder.",
+        ]
+    )
+    yield Missing("Consent and approval by an ethics committee", _PEOPLE)

@@ -1,0 +1,87 @@
+"""Single slices through the windows, with where a model finds its evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+
+from ich.evaluate.pictures.panels import SMALL, TINY, WIDTH
+from ich.schema import WINDOWS
+
+_PLAIN = ("brain", "subdural", "bone")
+_LEVELS = (0.25, 0.5, 0.75)  # of the heat's peak
+_LINES = (":", "--", "-")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A slice to look at.
+
+    Attributes:
+        title: Its row, and what was predicted and found; names no one.
+        hu: (H, W) Hounsfield units; None where it could not be read.
+        heat: (H, W) in [0, 1]; None without a model.
+        problem: Why it could not be read; empty where it was.
+    """
+
+    title: str
+    hu: NDArray[np.int16] | None
+    heat: NDArray[np.float32] | None = None
+    problem: str = ""
+
+
+def draw_cases(cases: Sequence[Case]) -> Figure:
+    """Draws slices one below the other, each through three windows; heat takes the place of the last.
+
+    Lines mark a quarter (dotted), half (dashed) and three quarters (solid) of the heat's peak.
+
+    Raises:
+        ValueError: If there is no case.
+    """
+    side = WIDTH / len(_PLAIN)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
+    figure = Figure(figsize=(WIDTH, (side + 0.42) * len(cases)), layout=layout, facecolor="black")
+    rows = figure.subfigures(len(cases), 1, squeeze=False).ravel()
+    for subfigure, case in zip(rows, cases, strict=True):
+        subfigure.set_facecolor("black")
+        subfigure.suptitle(case.title, color="white", fontsize=SMALL, x=0.01, ha="left")
+        for axes, window in zip(subfigure.subplots(1, len(_PLAIN)), _PLAIN, strict=True):
+            axes.set_axis_off()
+            if case.hu is None:
+                axes.text(0.5, 0.5, case.problem, color="white", ha="center", va="center", fontsize=TINY)
+            elif window == _PLAIN[-1] and case.heat is not None:
+                _draw_slice(axes, case.hu, "brain", "heat over brain")
+                _draw_heat(axes, case.heat)
+            else:
+                _draw_slice(axes, case.hu, window, window)
+    return figure
+
+
+def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, name: str) -> None:
+    center, width = WINDOWS[window]
+    # matplotlib's grey from vmin to vmax is DICOM's LINEAR_EXACT.
+    axes.imshow(hu, cmap="gray", vmin=center - width / 2, vmax=center + width / 2)
+    back = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.5}
+    axes.text(0.03, 0.03, name, color="white", fontsize=TINY, transform=axes.transAxes, bbox=back)
+
+
+def _draw_heat(axes: Axes, heat: NDArray[np.float32]) -> None:
+    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.45 * heat)
+    levels = [level for level in _LEVELS if heat.min() < level < heat.max()]
+    if levels:
+        lines = [_LINES[_LEVELS.index(level)] for level in levels]
+        axes.contour(heat, levels=levels, colors="white", linestyles=lines, linewidths=0.9)
+
+
+def describe_target(names: Sequence[str], target: NDArray[np.float64]) -> str:
+    """Which labels a slice has, in words."""
+    present = [name for name, value in zip(names, target, strict=True) if value == 1]
+    unknown = any(math.isnan(value) for value in target)
+    return ", ".join(present) or ("not known" if unknown else "no hemorrhage")

@@ -1,0 +1,178 @@
+"""The pictures of a report, with what is to be said of each."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from matplotlib.figure import Figure
+
+from ich.evaluate.figures import Estimate
+from ich.evaluate.pictures import (
+    draw_confusion,
+    draw_histograms,
+    draw_precision_recall,
+    draw_reliability,
+    draw_roc,
+)
+from ich.evaluate.pictures.intervals import draw_forest, draw_pooling
+from ich.evaluate.pictures.timelines import choose_timelines, draw_timelines
+from ich.evaluate.study import Study
+from ich.evaluate.tables import count, describe_basis, to_estimate
+from ich.report.document import Picture
+from ich.report.figures import encode_png
+from ich.schema import LABELS
+from ich.tables import PROB_COLUMNS
+
+DRAWN_LEVELS = ("slice", "study")
+"""Levels whose curves are drawn; every level's figures are in tables."""
+
+Draw = Callable[[], Picture]
+
+
+def plan_pictures(study: Study) -> dict[str, Draw]:
+    """Lists the pictures that a study has the figures for, by name; each is drawn when it is called."""
+    plans: dict[str, Draw] = {}
+    for level in DRAWN_LEVELS:
+        if level in study.evaluation.levels:
+            plans |= _plan_level(study, level)
+    if timelines := _plan_timelines(study):
+        plans["timelines"] = timelines
+    if pooling := _plan_pooling(study):
+        plans["pooling"] = pooling
+    return plans | _plan_forests(study)
+
+
+def _plan_level(study: Study, level: str) -> dict[str, Draw]:
+    evaluation = study.evaluation
+    curves, figures = evaluation.curves[level], evaluation.levels[level].labels
+    basis = describe_basis(evaluation, level)
+    ranked = {label: each for label, each in curves.items() if each.roc is not None}
+    honest = {label: each for label, each in curves.items() if each.reliability is not None}
+    counted = {label: each for label, each in curves.items() if figures[label].counts.units}
+    decided = {
+        label: each for label, each in figures.items() if not math.isnan(each.operating_point.threshold)
+    }
+
+    def plan(
+        name: str, draw: Callable[[], Figure], title: str, signs: str, shown: Mapping[str, object]
+    ) -> Draw:
+        absent = [label for label in LABELS if label not in shown]
+        left_out = f" Not available: {', '.join(absent)}." if absent else ""
+        return lambda: Picture(
+            f"{level}_{name}",
+            encode_png(draw()),
+            f"{title} by {level}. {signs}{left_out} {basis}.",
+            f"{title} by {level} for {', '.join(shown)}; the numbers are in the tables.",
+        )
+
+    plans: dict[str, Draw] = {}
+    if ranked:
+        signs = "Line: the table; band: 95 %; diamond: operating point."
+        plans["roc"] = plan(
+            "roc", lambda: draw_roc(ranked, figures), "ROC curves", f"{signs} Dotted: chance.", ranked
+        )
+        plans["precision_recall"] = plan(
+            "precision_recall",
+            lambda: draw_precision_recall(ranked, figures),
+            "Precision and recall",
+            f"{signs} Dotted: the prevalence, which is chance.",
+            ranked,
+        )
+    if honest:
+        plans["reliability"] = plan(
+            "reliability",
+            lambda: draw_reliability(honest, figures),
+            "Reliability",
+            "Circles, solid: as predicted; squares, dashed: calibrated; bars: 95 %. Dotted: ideal. error: "
+            "expected calibration error, before and after.",
+            honest,
+        )
+    if counted:
+        plans["histograms"] = plan(
+            "histograms",
+            lambda: draw_histograms(counted, figures),
+            "Probabilities",
+            "Filled: negatives; hatched: positives. The axis of numbers is logarithmic.",
+            counted,
+        )
+    if decided:
+        plans["confusion"] = plan(
+            "confusion",
+            lambda: draw_confusion(decided),
+            "Confusion at the operating point",
+            f"Chosen on the validation part by {study.rule}; percent of the row; darker is more.",
+            decided,
+        )
+    return {f"{level}_{name}": draw for name, draw in plans.items()}
+
+
+def _plan_timelines(study: Study) -> Draw | None:
+    label = "any"
+    decision = study.decisions.get("slice")
+    probs = study.predictions[list(PROB_COLUMNS)].to_numpy()
+    point = None
+    if decision is not None:
+        probs, point = decision.calibration.apply(probs), decision.operating_points[label]
+    timelines = choose_timelines(study.predictions, label, probs[:, LABELS.index(label)])
+    if not timelines:
+        return None
+    threshold = math.nan if point is None else point.threshold
+    line = "" if point is None else f" Dashed: the operating point of slices, {threshold:.2g}."
+    caption = (
+        f"Probability of {label} along studies. Of those with hemorrhage and those without, the highest, "
+        "the middle and the lowest in their highest slice. Filled: positive slices; hollow: "
+        f"negative.{line} Slices in the order of the table, whose rows are counted from 0; "
+        f"{count(len(timelines), 'study')} of {count(study.evaluation.patients, 'patient')}. No intervals: "
+        "each point is one slice."
+    )
+    alt = f"Probabilities of {label} of the slices of {len(timelines)} studies, one after the other."
+    return lambda: Picture("timelines", encode_png(draw_timelines(timelines, threshold)), caption, alt)
+
+
+def _plan_pooling(study: Study) -> Draw | None:
+    effect = study.evaluation.pooling_effect
+    shown = [
+        label
+        for label in LABELS
+        if effect and not all(math.isnan(by_label[label].auroc.value) for by_label in effect.values())
+    ]
+    if not shown:
+        return None
+    kept = {method: {label: by_label[label] for label in shown} for method, by_label in effect.items()}
+    caption = (
+        f"How slices are pooled to studies. AUROC of each label. {describe_basis(study.evaluation, 'study')}."
+    )
+    alt = f"AUROC by study with intervals for {', '.join(effect)}; the numbers are in the table."
+    return lambda: Picture("pooling", encode_png(draw_pooling(kept)), caption, alt)
+
+
+def _plan_forests(study: Study) -> dict[str, Draw]:
+    if study.groups is None:
+        return {}
+    figures = study.evaluation.levels["slice"].labels
+    areas = study.groups[study.groups["figure"] == "auroc"]
+    plans = {}
+    for label, rows in areas.groupby("label", sort=False):
+        groups: list[tuple[str, Estimate, str]] = [
+            (
+                f"{row['column']}: {row['group']}",
+                to_estimate(row),
+                f"{row['positives']:,} of {row['units']:,} slices, {count(row['patients'], 'patient')}",
+            )
+            for _, row in rows.iterrows()
+        ]
+        plans[f"subgroups_{label}"] = _plan_forest(str(label), groups, figures[str(label)].auroc.value)
+    return plans
+
+
+def _plan_forest(label: str, groups: list[tuple[str, Estimate, str]], reference: float) -> Draw:
+    caption = (
+        f"AUROC of {label} in subgroups of slices. With 95 % intervals (bootstrap over the group's "
+        "patients); dashed: all slices. Below each name positive slices of all, and patients."
+    )
+    alt = f"AUROC of {label} with intervals for {len(groups)} subgroups; the numbers are in the table."
+    draw = draw_forest
+    return lambda: Picture(
+        f"subgroups_{label}", encode_png(draw(groups, reference, f"AUROC of {label}")), caption, alt
+    )

@@ -1,0 +1,137 @@
+"""What is known of the run that made a predictions table: its settings and its parts, in words.
+
+Of the run's ``config.yaml`` only what names no file and no folder is taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from ich.tables import restore_texts
+
+PREDICTIONS = "predictions_{part}.csv"
+"""Name of a run's predictions tables."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run behind a table; empty where nothing is known.
+
+    Attributes:
+        settings: Name to value, both in words.
+        parts: For each part of the split its slices and patients.
+        leaky: Whether slices were split without regard to patients.
+        phantom: Whether the data are synthetic.
+    """
+
+    settings: Mapping[str, str] = field(default_factory=dict)
+    parts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    leaky: bool = False
+    phantom: bool = False
+
+
+def read_run(folder: Path) -> Run:
+    """Reads what a run's folder says of it; what is not there, or not as it should be, is left out."""
+    config = _read_config(folder / "config.yaml")
+    settings = {}
+    for name, describe in _SETTINGS.items():
+        try:
+            settings[name] = describe(config)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            continue
+    data = config.get("data")
+    data = data if isinstance(data, dict) else {}
+    return Run(
+        settings, _read_parts(folder / "split.csv"), data.get("split") == "slice", bool(data.get("phantom"))
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _read_parts(path: Path) -> dict[str, tuple[int, int]]:
+    try:
+        split = restore_texts(pd.read_csv(path, dtype="str", keep_default_na=False))
+        grouped = split.groupby("part", sort=False)["PatientID"]
+    except (OSError, ValueError, KeyError):
+        return {}
+    return {str(part): (len(patients), patients.nunique()) for part, patients in grouped}
+
+
+def _describe_input(config: dict[str, Any]) -> str:
+    spec = config["input"]
+    windows = ", ".join(
+        window if isinstance(window, str) else f"center {window[0]:g}, width {window[1]:g} HU"
+        for window in spec["windows"]
+    )
+    slices = 2 * int(spec["neighbours"]) + 1
+    return (
+        f"{spec['size']} by {spec['size']} pixels, {slices} slice{'s' * (slices > 1)}, "
+        f"windows: {windows or 'none'}, normalisation: {spec['normalisation']}"
+    )
+
+
+def _describe_start(config: dict[str, Any]) -> str:
+    if config.get("pretrain"):
+        return "a run on synthetic head CT came first"
+    if config["model"].get("init_from"):
+        return "the weights of another model of this kind"
+    if config["model"].get("weights_file") or config["model"]["pretrained"]:
+        return "published weights of the backbone"
+    return "random"
+
+
+def _describe_split(config: dict[str, Any]) -> str:
+    data = config["data"]
+    if data["split"] not in ("patient", "slice"):
+        return "by a file of the user's"
+    if data.get("fold") is not None:
+        return f"by {data['split']}, fold {data['fold']} of {data['folds']} held out, seed {data['seed']}"
+    shares = f"{data['val_fraction']:.0%} for validation, {data['test_fraction']:.0%} for the test"
+    return f"by {data['split']}, {shares}, seed {data['seed']}"
+
+
+def _describe_augmentation(config: dict[str, Any]) -> str:
+    augment = config["augment"]
+    if augment is None:
+        return "none"
+    words = (
+        f"{k} {v:g}"
+        for k, v in augment.items()
+        if isinstance(v, float | int) and not isinstance(v, bool) and v
+    )
+    return ", ".join(words)
+
+
+def _describe_optimizer(config: dict[str, Any]) -> str:
+    optim = config["optim"]
+    return (
+        f"{optim['name']}, learning rate {optim['lr']:g}, weight decay {optim['weight_decay']:g}, "
+        f"{optim['schedule']} schedule"
+    )
+
+
+_SETTINGS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "backbone": lambda config: str(config["model"]["backbone"]),
+    "input": _describe_input,
+    "start": _describe_start,
+    "augmentation": _describe_augmentation,
+    "loss": lambda config: str(config["loss"]["_target_"]).rpartition(".")[2],
+    "optimizer": _describe_optimizer,
+    "epochs": lambda config: str(int(config["trainer"]["max_epochs"])),
+    "batch size": lambda config: str(int(config["data"]["batch_size"])),
+    "sampling": lambda config: str(config["data"]["sampling"]),
+    "split": _describe_split,
+    "seed": lambda config: str(int(config["seed"])),
+}

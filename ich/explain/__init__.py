@@ -1,0 +1,70 @@
+"""Heat maps: where in a slice the evidence for a label lies, of any network.
+
+A map is made of the gradient of the label's logit and the activations on the last grid of features that is
+fine enough. captum computes it; what is ours is to find that grid in any backbone, convolutional or
+transformer (``grids``), and to lay the map back where its cells look. ``drawing`` draws it over the slice.
+"""
+
+from __future__ import annotations
+
+import torch
+from captum.attr import LayerGradCam, LayerGradientXActivation
+from torch import Tensor
+from torch.nn import functional as F
+
+from ich.explain.grids import Classifier, Grid, detour, find_grid, gradients
+from ich.schema import LABELS, UserError
+
+METHODS = ("hirescam", "gradcam")
+
+
+def explain(
+    model: Classifier, x: Tensor, label: str, method: str = METHODS[0], *, grid: Grid | None = None
+) -> Tensor:
+    """Computes where the evidence for a label lies.
+
+    Args:
+        model: In evaluation mode; its gradients are left as they are.
+        x: (N, C, S, S), what the model takes.
+        label: One of ``LABELS``.
+        method: ``hirescam``: each channel of a cell weighted by its own gradient (Draelos and Carin,
+            arXiv:2011.08891); ``gradcam``: by the channel's mean gradient (Selvaraju et al., ICCV 2017).
+            Behind a global average and a linear head both are the class activation map.
+        grid: From ``find_grid``, to look for it once for many batches.
+
+    Returns:
+        (N, S, S) float32 on the device of ``x``: 0 where nothing speaks for the label, 1 at the peak of the
+        slice. A slice in which nothing does is 0 all over.
+
+    Raises:
+        UserError: If the label or method is unknown, or the backbone has no grid that can be found.
+        ValueError: If the model is in training mode.
+    """
+    if label not in LABELS:
+        raise UserError(f"label={label}: expected one of {', '.join(LABELS)}")
+    if method not in METHODS:
+        raise UserError(f"method={method}: expected one of {', '.join(METHODS)}")
+    grid = grid or find_grid(model, x)
+    with gradients(model, x) as x, detour(grid) as passage:
+        attribution = LayerGradCam if method == "gradcam" else LayerGradientXActivation
+        map_ = attribution(model, passage).attribute(x, LABELS.index(label))  # (N, 1 or C, h, w)
+    heat = lay_out(map_.detach().float().sum(dim=1, keepdim=True), grid.shift, x.shape[-1]).relu()
+    peak = heat.amax(dim=(1, 2), keepdim=True)
+    return heat / torch.where(peak > 0, peak, 1.0)
+
+
+def lay_out(map_: Tensor, shift: tuple[float, float], size: int) -> Tensor:
+    """Lays maps over their images, linear between the places where their cells look.
+
+    Args:
+        map_: (N, 1, h, w).
+        shift: Of the ``Grid``.
+        size: Of the image.
+
+    Returns:
+        (N, S, S).
+    """
+    down, right = (2 * pixels / size for pixels in shift)  # the image spans from -1 to 1
+    turn = map_.new_tensor([[1, 0, -right], [0, 1, -down]]).expand(len(map_), 2, 3)
+    places = F.affine_grid(turn, [len(map_), 1, size, size], align_corners=False)
+    return F.grid_sample(map_, places, "bilinear", "border", align_corners=False)[:, 0]

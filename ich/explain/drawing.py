@@ -1,0 +1,76 @@
+"""A heat map drawn over its slice."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from ich.schema import DISCLAIMER, WINDOWS
+from ich.window import apply_window
+
+CONTOURS = {0.25: ":", 0.5: "--", 0.75: "-"}
+"""Shares of the peak and the lines that are drawn there, so that a map reads without colour."""
+
+
+def draw_heat(
+    hu: NDArray[np.int16],
+    heat: NDArray[np.float32],
+    title: str,
+    *,
+    window: str = "brain",
+    spacing: tuple[float, float] = (1.0, 1.0),
+) -> Figure:
+    """Draws a slice, and beside it the same slice under its heat map.
+
+    Args:
+        hu: (Rows, Columns) HU.
+        heat: (Rows, Columns) in [0, 1].
+        title: Above it.
+        window: One of ``WINDOWS``.
+        spacing: mm between rows, between columns.
+
+    Returns:
+        Two panels, with lines at ``CONTOURS``, a cross at the peak and the disclaimer.
+    """
+    grey = apply_window(torch.from_numpy(hu), *WINDOWS[window]).numpy()
+    height = 4.2 * hu.shape[0] * spacing[0] / (hu.shape[1] * spacing[1]) + 1.0  # inches, the texts included
+    figure = Figure(figsize=(9.6, min(height, 20.0)), layout="constrained")
+    figure.suptitle(title, fontsize=12)
+    plain, covered = figure.subplots(1, 2)
+    for axes in (plain, covered):
+        axes.set_axis_off()
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
+    # Where nothing speaks for the label the slice stays as it is.
+    picture = covered.imshow(
+        heat,
+        cmap="inferno",
+        vmin=0,
+        vmax=1,
+        alpha=0.65 * np.sqrt(np.clip(heat, 0, 1)),
+        aspect=spacing[0] / spacing[1],
+    )
+    colours = mpl.cm.ScalarMappable(picture.norm, "inferno")
+    bar = figure.colorbar(colours, ax=covered, shrink=0.8, label="share of the slice's peak")
+    for share, line in CONTOURS.items():
+        bar.ax.axhline(share, color="white", linestyle=line)
+    if heat.max() > 0:
+        for width, colour in ((2.2, "black"), (1.1, "white")):
+            covered.contour(
+                heat,
+                levels=list(CONTOURS),
+                colors=colour,
+                linewidths=width,
+                linestyles="-" if colour == "black" else list(CONTOURS.values()),
+            )
+        row, column = np.unravel_index(int(heat.argmax()), heat.shape)
+        for width, colour in ((3.0, "black"), (1.2, "white")):
+            covered.plot(column, row, "+", color=colour, markersize=9, markeredgewidth=width)
+    plain.set_title(f"{window} window", fontsize=9)
+    covered.set_title(
+        "evidence for the label; + its peak" if heat.max() > 0 else "no evidence for the label", fontsize=9
+    )
+    figure.supxlabel(f"{DISCLAIMER}.", fontsize=9)
+    return figure

@@ -1,0 +1,191 @@
+"""The worst misses and the worst false alarms of a model: the slices themselves, and where it looked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.calibration import Decision
+from ich.dicom import read_hu
+from ich.evaluate.pictures.cases import Case, describe_target, draw_cases
+from ich.progress import map_in_threads
+from ich.report.document import Block, Missing, Picture
+from ich.report.figures import encode_png
+from ich.schema import LABELS, SUBTYPES, ReadError
+from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, UIDS
+
+if TYPE_CHECKING:  # a type alone, and torch takes seconds
+    from ich.models import SliceClassifier
+
+LABEL = "any"
+COUNT = 6
+"""Slices in a gallery, each of another study."""
+
+PER_PICTURE = 3
+
+KINDS = {1: "misses", 0: "false alarms"}
+"""By target: positive slices with the lowest probabilities, negative ones with the highest."""
+
+
+@dataclass(frozen=True)
+class Galleries:
+    """Galleries as they stand in a report.
+
+    Attributes:
+        blocks: Pictures, and what is not available.
+        slices: Which slices they are, a row each; this names them and their patients.
+    """
+
+    blocks: list[Block]
+    slices: pd.DataFrame
+
+
+def choose_worst(predictions: pd.DataFrame, value: int, decision: Decision | None = None) -> NDArray[np.intp]:
+    """Chooses the slices on which a model was most wrong, one of a study.
+
+    Args:
+        predictions: A predictions table.
+        value: 1 for misses, 0 for false alarms.
+        decision: By slice; with it only slices on the wrong side of the threshold.
+
+    Returns:
+        Rows, the worst first; at most ``COUNT``.
+    """
+    wrong = predictions[f"target_{LABEL}"].to_numpy() == value
+    prob = predictions[f"prob_{LABEL}"].to_numpy(np.float64)
+    point = None if decision is None else decision.operating_points[LABEL]
+    if decision is not None and point is not None:
+        probs = decision.calibration.apply(predictions[list(PROB_COLUMNS)].to_numpy())
+        called = probs[:, LABELS.index(LABEL)] >= point.threshold
+        wrong &= called != value
+    rows = np.flatnonzero(wrong)
+    rows = rows[np.argsort(prob[rows] if value else -prob[rows], kind="stable")]
+    studies = predictions["StudyInstanceUID"].iloc[rows]
+    return np.asarray(rows[(~studies.duplicated() | (studies == "")).to_numpy()][:COUNT])
+
+
+def make_galleries(
+    predictions: pd.DataFrame,
+    root: Path,
+    index: pd.DataFrame,
+    *,
+    decision: Decision | None = None,
+    heat: Mapping[int, NDArray[np.float32]] | None = None,
+) -> Galleries:
+    """Draws the slices on which a model was most wrong about any hemorrhage.
+
+    Args:
+        predictions: A predictions table.
+        root: Folder of the DICOM files.
+        index: Of that folder.
+        decision: As ``choose_worst`` takes it.
+        heat: Heat maps by row of ``predictions``, from ``compute_heat``; None without a model.
+    """
+    paths = index.set_index("SOPInstanceUID")["path"].reindex(predictions["SOPInstanceUID"]).to_numpy()
+    blocks: list[Block] = []
+    listed: list[pd.DataFrame] = []
+    for value, kind in KINDS.items():
+        rows = choose_worst(predictions, value, decision)
+        rows = rows[pd.notna(paths[rows])]
+        if not len(rows):
+            blocks.append(
+                Missing(f"Worst {kind}", "There are none among the slices of which the index has a file.")
+            )
+            continue
+        blocks += _draw(
+            kind, _read_cases(predictions, root, paths, rows, heat or {}), decision, heat is not None
+        )
+        slices = predictions.iloc[rows][list(UIDS)].assign(gallery=kind, row=rows, path=paths[rows])
+        listed.append(slices[["gallery", "row", *UIDS, "path"]])
+    return Galleries(blocks, pd.concat(listed, ignore_index=True) if listed else pd.DataFrame())
+
+
+def compute_heat(
+    model: SliceClassifier, predictions: pd.DataFrame, root: Path, index: pd.DataFrame, rows: Sequence[int]
+) -> dict[int, NDArray[np.float32]]:
+    """Computes where a model finds its evidence in slices, those that can be read.
+
+    Args:
+        model: In evaluation mode.
+        predictions: A predictions table.
+        root: Folder of the DICOM files.
+        index: Of that folder.
+        rows: Of ``predictions``.
+
+    Returns:
+        By row (Rows, Columns) heat in [0, 1]; see ``ich.explain.explain``.
+
+    Raises:
+        UserError: If the network has no grid of features.
+    """
+    # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
+    from ich.data.resize import restore_size
+    from ich.data.slices import SliceDataset, SliceReader, to_arrays
+    from ich.explain import explain
+    from ich.window import Window, window_batch
+
+    arrays = to_arrays(index.assign(**dict.fromkeys(LABELS, np.nan)))
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, model.input)
+    window = Window(model.input)
+    places = pd.Index(index["SOPInstanceUID"]).get_indexer(predictions["SOPInstanceUID"].iloc[list(rows)])
+    heat = {}
+    for row, place in zip(rows, places, strict=True):
+        batch = dataset[(0, int(place), 0)] if place >= 0 else {}
+        if "hu" in batch:
+            hu = batch["hu"]
+            x = hu if model.input.learnable else window_batch(window, hu, batch.get("window"))
+            rows_columns = index[["Rows", "Columns"]].iloc[place]
+            heat[int(row)] = restore_size(explain(model, x, LABEL)[0].cpu().numpy(), *map(int, rows_columns))
+    return heat
+
+
+def _read_cases(
+    predictions: pd.DataFrame,
+    root: Path,
+    paths: NDArray[np.object_],
+    rows: NDArray[np.intp],
+    heat: Mapping[int, NDArray[np.float32]],
+) -> list[Case]:
+    targets = predictions[list(TARGET_COLUMNS[: len(SUBTYPES)])].to_numpy(np.float64)
+    probs = predictions[f"prob_{LABEL}"].to_numpy(np.float64)
+
+    def read(row: int) -> Case:
+        present = describe_target(SUBTYPES, targets[row])
+        title = f"row {row} · {LABEL} {probs[row]:.3f} · target: {present}"
+        try:
+            return Case(title, read_hu(root / paths[row]), heat.get(row))
+        except ReadError as error:
+            return Case(title, None, problem=f"cannot be read: {error.code}")
+
+    return list(map_in_threads(read, rows.tolist(), "reading slices", shown=False))
+
+
+def _draw(kind: str, cases: list[Case], decision: Decision | None, has_heat: bool) -> list[Block]:
+    point = None if decision is None else decision.operating_points[LABEL]
+    threshold = (
+        "" if point is None else f", on the wrong side of the threshold ({point.threshold:.2g}, calibrated)"
+    )
+    signs = (
+        " Right: heat of the evidence for any hemorrhage; lines at a quarter (dotted), half (dashed) and "
+        "three quarters (solid) of its peak."
+        if has_heat
+        else ""
+    )
+    blocks: list[Block] = []
+    for start in range(0, len(cases), PER_PICTURE):
+        part = cases[start : start + PER_PICTURE]
+        caption = (
+            f"Worst {kind}, {start + 1} to {start + len(part)}. One slice a study, by the probability of "
+            f"{LABEL} as predicted{threshold}. Rows are those of the predictions table, counted from "
+            f"0.{signs}"
+        )
+        alt = f"{len(part)} slices of CT through three windows: {'; '.join(case.title for case in part)}"
+        name = f"{kind.replace(' ', '_')}_{start // PER_PICTURE + 1}"
+        blocks.append(Picture(name, encode_png(draw_cases(part)), caption, alt))
+    return blocks

@@ -1,0 +1,162 @@
+"""Heat maps of slices, as pictures and as arrays in the slices' own rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from rich.progress import MofNCompleteColumn, Progress
+
+from ich.data.resize import restore_size
+from ich.data.slices import SliceDataset, SliceReader, to_arrays
+from ich.dicom import read_geometry, read_hu
+from ich.explain import explain
+from ich.explain.drawing import draw_heat
+from ich.explain.grids import find_grid
+from ich.files import for_owner_alone
+from ich.index import index_paths
+from ich.models import SliceClassifier
+from ich.progress import make_bar
+from ich.report.figures import write_png
+from ich.schema import LABELS, ReadError, UserError
+from ich.tables import write_table
+from ich.window import Window, window_batch
+
+_BATCH = 16  # slices that are explained at a time
+
+
+class Explained(NamedTuple):
+    """What was written.
+
+    Attributes:
+        slices: How many were explained.
+        refused: A row a file that was not: ``path``, ``code`` and ``detail``.
+    """
+
+    slices: int
+    refused: pd.DataFrame
+
+
+class _Slice(NamedTuple):
+    """A slice with its maps."""
+
+    row: int
+    probs: NDArray[np.float32]  # (6,)
+    heat: dict[str, NDArray[np.float32]]  # by label, (S, S)
+
+
+def write_heatmaps(
+    model: SliceClassifier, paths: Sequence[Path], out: Path, labels: Sequence[str], window: str
+) -> Explained:
+    """Explains slices and writes what comes of it, for its owner alone.
+
+    A slice is prepared as in training and prediction. Its neighbours are those of its series among all that
+    is given; at an end, and so for a slice on its own, the slice itself repeats.
+
+    ``out`` then holds, with the slice's number in place of 0000,
+
+    - ``0000_any.png``: the slice, its map for the label ``any``, its probability;
+    - ``0000.npz``: under each label asked for the map, (Rows, Columns) float32, 0 where nothing speaks for
+      the label and 1 at the slice's peak; ``probs`` (6,) float32 in the order of ``LABELS``; ``spacing`` (2,)
+      mm between rows, between columns; ``orientation`` (6,) and ``position`` (3,), as in
+      ImageOrientationPatient and ImagePositionPatient. NaN where the file lacks them;
+    - ``slices.csv``: which slice and file each number is, and its probabilities;
+    - ``refused.csv``: the files that could not be read, and why.
+
+    Args:
+        model: In evaluation mode.
+        paths: DICOM files and folders of them.
+        out: New or empty folder.
+        labels: Some of ``LABELS``.
+        window: Of the pictures: one of ``WINDOWS``.
+
+    Raises:
+        UserError: If nothing can be read, the folder is in use, or the network cannot be explained.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is not empty; name a new folder with --out")
+    root, (table, refused) = index_paths(paths)
+    lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
+    if "dicom" in model.input.windows and lacking:
+        raise UserError(f"the model wants the window of the header, which {lacking} of the slices lack")
+    unread: list[tuple[str, str, str]] = []
+    rows: list[int] = []
+    probs: list[NDArray[np.float32]] = []
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with for_owner_alone(), make_bar(columns, shown=True) as bar:
+        out.mkdir(parents=True, exist_ok=True)
+        task = bar.add_task("Explaining", total=len(table))
+        for found in _explain_all(model, root, table, labels):
+            bar.advance(task)
+            if isinstance(found, ReadError):
+                unread.append((found.path, str(found.code), found.detail))
+                continue
+            _write_slice(found, root, table.iloc[found.row], out, window)
+            rows.append(found.row)
+            probs.append(found.probs)
+        names = ["path", "code", "detail"]
+        refused = refused[names].assign(path=f"{root}/" + refused["path"])
+        refused = pd.concat([refused, pd.DataFrame(unread, columns=names).drop_duplicates()])
+        listed = table.iloc[rows][["SOPInstanceUID", "SeriesInstanceUID", "path"]]
+        listed["path"] = f"{root}/" + listed["path"]
+        listed.insert(0, "number", rows)
+        listed[[f"prob_{label}" for label in LABELS]] = np.reshape(probs, (-1, len(LABELS)))
+        write_table(listed, out / "slices.csv")
+        write_table(refused, out / "refused.csv")
+    if not rows:
+        raise UserError(f"none of {len(table)} slices can be read: see {out / 'refused.csv'}")
+    return Explained(len(rows), refused)
+
+
+def _explain_all(
+    model: SliceClassifier, root: Path, table: pd.DataFrame, labels: Sequence[str]
+) -> Iterator[_Slice | ReadError]:
+    """Yields the maps of each slice of a table, or why it cannot be read."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    arrays = to_arrays(table.assign(**dict.fromkeys(LABELS, np.nan)))
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, model.input)
+    window = Window(model.input).to(device)
+    grid = None
+    for start in range(0, len(table), _BATCH):
+        items = [(0, row, 0) for row in range(start, min(start + _BATCH, len(table)))]
+        batch: dict[str, Any] = dataset.__getitems__(items)
+        yield from (error for _, error in batch["unread"])
+        if "hu" not in batch:
+            continue
+        x = batch["hu"].to(device)
+        if not model.input.learnable:
+            header = batch["window"].to(device) if "window" in batch else None
+            x = window_batch(window, x, header)
+        grid = grid or find_grid(model, x)
+        with torch.no_grad():
+            probs = model.to_probs(model(x)).cpu().numpy()
+        maps = {label: explain(model, x, label, grid=grid).cpu().numpy() for label in labels}
+        for number, row in enumerate(batch["row"].tolist()):
+            yield _Slice(row, probs[number], {label: heat[number] for label, heat in maps.items()})
+
+
+def _write_slice(found: _Slice, root: Path, row: Any, out: Path, window: str) -> None:
+    path, number = root / row["path"], f"{found.row:04d}"
+    hu, geometry = read_hu(path), read_geometry(path)
+    spacing = np.array([row["row_spacing"], row["column_spacing"]])
+    heats = {label: restore_size(heat, *hu.shape) for label, heat in found.heat.items()}
+    np.savez_compressed(
+        out / f"{number}.npz",
+        allow_pickle=False,
+        **heats,
+        probs=found.probs,
+        spacing=spacing,
+        orientation=np.array(geometry.orientation),
+        position=np.array(geometry.position),
+    )
+    shown = (float(spacing[0]), float(spacing[1])) if np.isfinite(spacing).all() else (1.0, 1.0)
+    for label, heat in heats.items():
+        title = f"slice {found.row}: {label}, probability {found.probs[LABELS.index(label)]:.3f}"
+        figure = draw_heat(hu, heat, title, window=window, spacing=shown)
+        write_png(figure, out / f"{number}_{label}.png", dpi=110)

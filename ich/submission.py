@@ -1,0 +1,136 @@
+"""The CSV that the RSNA 2019 challenge takes: ``ID,Label``, six rows a slice.
+
+Source: https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection/overview/evaluation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.files import replacing
+from ich.schema import LABELS, UserError
+from ich.tables import PROB_COLUMNS, require_columns
+
+_DIGITS = "%.9g"  # what a float32 takes to come back as it was
+
+
+def write_submission(
+    predictions: pd.DataFrame,
+    sample: str | Path,
+    out: str | Path,
+    prevalences: Sequence[float] | None = None,
+) -> int:
+    """Writes predictions in the form of a sample submission: all of its rows, in their order.
+
+    A slice without a prediction, as one that cannot be read, gets the prevalences. A prediction of a slice
+    that the sample does not have is an error: one of the two is not the one that was meant.
+
+    Args:
+        predictions: A predictions table; its ``SOPInstanceUID`` and ``PROB_COLUMNS`` are used.
+        sample: CSV file with the columns ``ID`` (``ID_0123456789_epidural``) and ``Label``, of any value.
+        out: CSV file to write, whole or not at all.
+        prevalences: Share of positives of each of ``LABELS`` in the training part; not needed where every
+            slice has a prediction.
+
+    Returns:
+        The slices that were filled with the prevalences.
+
+    Raises:
+        UserError: If the sample is none, a slice is predicted twice or without being in the sample, a
+            probability is none, or there is something to fill and no prevalence.
+    """
+    ids = _read_ids(Path(sample))
+    slices, columns = _split_ids(ids, sample)
+    codes, uids = pd.factorize(slices)
+    _check_complete(codes, columns, uids, sample)
+    probs = _take_probs(predictions, uids, sample)
+    missing = np.isnan(probs).any(axis=1)
+    if missing.any():
+        first = str(uids[int(missing.argmax())])
+        probs[missing] = _check_prevalences(prevalences, int(missing.sum()), first)
+    table = pd.DataFrame({"ID": ids, "Label": probs[codes, columns]})
+    with replacing(Path(out)) as partial:
+        table.to_csv(partial, index=False, float_format=_DIGITS, lineterminator="\n")
+    return int(missing.sum())
+
+
+def _read_ids(path: Path) -> pd.Series[str]:
+    try:
+        table = pd.read_csv(path, dtype={"ID": "str"}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}") from error
+    if list(table) != ["ID", "Label"]:
+        found = ", ".join(map(ascii, table.columns[:8]))
+        raise UserError(f"{path} is no sample submission: it has the columns {found}; expected ID and Label")
+    if table.empty:
+        raise UserError(f"{path} is no sample submission: it has no rows")
+    return table["ID"]
+
+
+def _split_ids(ids: pd.Series[str], sample: str | Path) -> tuple[pd.Series[str], NDArray[np.int64]]:
+    """Parts IDs into slices and places among ``LABELS``."""
+    columns = np.full(len(ids), -1)
+    slices = pd.Series("", index=ids.index, dtype="str")
+    for number, label in enumerate(LABELS):
+        found = ids.str.endswith(f"_{label}")
+        columns[found] = number
+        slices[found] = ids[found].str.slice(stop=-len(label) - 1)
+    if (columns < 0).any():
+        raise UserError(
+            f"{sample} holds the ID {ids.iloc[int((columns < 0).argmax())]!r}: expected a slice, _ and one "
+            f"of {', '.join(LABELS)}"
+        )
+    return slices, columns
+
+
+def _check_complete(
+    codes: NDArray[np.int64], columns: NDArray[np.int64], uids: pd.Index[str], sample: str | Path
+) -> None:
+    """Refuses a sample that has not each label of each slice once."""
+    cells = np.bincount(codes * len(LABELS) + columns, minlength=len(uids) * len(LABELS))
+    counts = cells.reshape(len(uids), len(LABELS))
+    for wrong, what in ((counts > 1, "more than once"), (counts == 0, "not at all")):
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise UserError(
+                f"{sample} names {uids[row]}_{LABELS[column]} {what}, and {wrong.sum() - 1} others likewise; "
+                "expected six rows a slice"
+            )
+
+
+def _take_probs(predictions: pd.DataFrame, uids: pd.Index[str], sample: str | Path) -> NDArray[np.float64]:
+    """(slices, 6) probabilities in the order of the sample's slices; NaN where there is no prediction."""
+    require_columns(predictions, ("SOPInstanceUID", *PROB_COLUMNS), "the predictions table")
+    names = predictions["SOPInstanceUID"]
+    values = predictions[list(PROB_COLUMNS)].to_numpy(dtype=np.float64)
+    wrong = ~((values >= 0) & (values <= 1)).all(axis=1)
+    twice = names.duplicated().to_numpy()
+    places = uids.get_indexer(pd.Index(names))
+    for found, what in (
+        (wrong, "with a probability that is missing or outside [0, 1]"),
+        (twice, "more than once"),
+        (places < 0, f"that {sample} does not have: take them out, or name the sample that they are of"),
+    ):
+        if found.any():
+            first = names.iloc[int(found.argmax())]
+            raise UserError(
+                f"the predictions table has {found.sum()} of its {len(names)} slices {what}; for one, {first}"
+            )
+    probs = np.full((len(uids), len(LABELS)), np.nan)
+    probs[places] = values
+    return probs
+
+
+def _check_prevalences(prevalences: Sequence[float] | None, missing: int, first: str) -> NDArray[np.float64]:
+    shares = np.asarray([] if prevalences is None else prevalences, dtype=np.float64)
+    if shares.shape != (len(LABELS),) or not ((shares >= 0) & (shares <= 1)).all():
+        raise UserError(
+            f"{missing} slices have no prediction, {first} for one, and there are no prevalences of all "
+            "labels to fill them with; name a checkpoint that knows them, or predict these slices"
+        )
+    return shares

@@ -1,0 +1,278 @@
+"""``ich evaluate`` from its arguments to its files."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pypdf
+import pytest
+from command import call
+from pptx import Presentation
+from predictions import make_table
+
+from ich.bundle import write_bundle
+from ich.calibration.files import read_calibration
+from ich.index import build_index, find_labels, join_labels, read_labels
+from ich.models import SliceClassifier
+from ich.schema import DISCLAIMER, LABELS, InputSpec
+from ich.tables import PREDICTION_COLUMNS, make_predictions, write_table
+
+MARK = "ZQMARK"
+FAST = ("--replicates", "30")
+FILES = {"report.html", "metrics.json", "model_card.md", "claim.md"}
+
+
+def mark(table: pd.DataFrame) -> pd.DataFrame:
+    """Puts a mark into every UID and PatientID."""
+    columns = [column for column in table if column.endswith(("UID", "ID"))]
+    return table.assign(**{column: f"{MARK}-" + table[column] for column in columns})[
+        list(PREDICTION_COLUMNS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder as a run leaves it, without a model."""
+    folder = tmp_path_factory.mktemp("user") / f"{MARK} clinic" / "run"
+    folder.mkdir(parents=True)
+    write_table(mark(make_table(patients=40)), folder / "predictions_test.csv")
+    write_table(mark(make_table(patients=40, seed=1, part="val")), folder / "predictions_val.csv")
+    (folder / "config.yaml").write_text(
+        f"model: {{backbone: resnet18}}\ndata: {{root: '/data/{MARK}', split: patient}}\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def evaluated(run_dir: Path) -> Path:
+    """All that can be had of predictions alone."""
+    out = run_dir / "evaluation"
+    arguments = (*FAST, "--pdf", "--slides", "--write-calibration", str(run_dir / "calibration.json"))
+    assert call("evaluate", str(run_dir / "predictions_test.csv"), *arguments) == 0
+    return out
+
+
+def decode(path: Path) -> str:
+    if path.suffix == ".pdf":
+        return " ".join(page.extract_text() for page in pypdf.PdfReader(path).pages)
+    if path.suffix == ".pptx":
+        shapes = (shape for slide in Presentation(str(path)).slides for shape in slide.shapes)
+        return " ".join(shape.text_frame.text for shape in shapes if shape.has_text_frame)
+    return path.read_bytes().decode("utf-8", errors="replace")
+
+
+def test_all_is_written_for_the_owner_alone(evaluated: Path, run_dir: Path) -> None:
+    names = {path.name for path in evaluated.iterdir()}
+    assert FILES | {"report.pdf", "slides.pptx", "slice_roc.png", "study_roc.png", "timelines.png"} <= names
+    for path in [evaluated, run_dir / "calibration.json", *evaluated.iterdir()]:
+        assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
+    for name in (*FILES, "report.pdf", "slides.pptx"):
+        assert DISCLAIMER in decode(evaluated / name)
+
+
+def test_figures_are_a_stable_schema(evaluated: Path) -> None:
+    figures = json.loads((evaluated / "metrics.json").read_text())
+    assert figures["schema"] == "ich evaluation 1"
+    assert list(figures["levels"]) == ["slice", "study", "patient"]
+    auroc = figures["levels"]["study"]["labels"]["any"]["auroc"]
+    assert auroc["low"] < auroc["value"] < auroc["high"]
+    assert figures["levels"]["slice"]["labels"]["any"]["operating_point"]["rule"] == "sensitivity>=0.95"
+    report = decode(evaluated / "report.html")
+    assert f"{auroc['value']:.3f} ({auroc['low']:.3f}-{auroc['high']:.3f})" in report
+
+
+def test_nothing_names_a_patient_or_a_folder(evaluated: Path, run_dir: Path) -> None:
+    for path in [run_dir / "calibration.json", *evaluated.iterdir()]:
+        assert MARK not in decode(path), path
+        assert MARK not in path.name
+
+
+def test_calibration_is_what_the_report_uses(evaluated: Path, run_dir: Path) -> None:
+    decisions = read_calibration(run_dir / "calibration.json")
+    figures = json.loads((evaluated / "metrics.json").read_text())["levels"]
+    assert decisions.keys() == {"slice", "study"}
+    for level, decision in decisions.items():
+        point = decision.operating_points["any"]
+        assert point is not None
+        assert figures[level]["labels"]["any"]["operating_point"]["threshold"] == point.threshold
+
+
+def test_validation_part_is_named_or_found(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions, out = run_dir / "predictions_test.csv", tmp_path / "out"
+    assert call("evaluate", str(predictions), *FAST, "--rule", "none", "--out", str(out)) == 2
+    assert "from predictions_val.csv beside predictions_test.csv" in capsys.readouterr().out
+    shutil.copy(predictions, tmp_path / "other.csv")
+    val = ("--val", str(run_dir / "predictions_val.csv"))
+    assert call("evaluate", str(tmp_path / "other.csv"), *FAST, *val, "--out", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert "beside" not in printed
+    assert re.search(r"test: \d+ slices of 40 patients", printed)
+    assert str(out) in printed
+    assert "Operating points by study: not available" not in decode(out / "report.html")
+
+
+def test_models_are_compared_and_averaged(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run_dir / "predictions_test.csv"
+    table = pd.read_csv(first)
+    for label in LABELS:
+        table[f"prob_{label}"] = 1 - table[f"prob_{label}"]
+    write_table(table, tmp_path / "worse.csv")
+    arguments = [str(first), str(tmp_path / "worse.csv"), *FAST]
+    assert call("evaluate", *arguments, "--ensemble", "--out", str(tmp_path / "out")) == 0
+    assert f"B: {tmp_path / 'worse.csv'}" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    (pair,) = figures["comparison"]["pairs"]
+    assert (pair["a"], pair["b"]) == ("A (resnet18)", "B")
+    assert pair["labels"]["any"]["auroc"]["low"] > 0
+    assert figures["levels"]["slice"]["labels"]["any"]["auroc"]["value"] == pytest.approx(0.5)
+    assert "the mean of 2 models" in decode(tmp_path / "out" / "report.html")
+
+
+@pytest.fixture(scope="module")
+def judged(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Predictions without targets on the phantom, made of its labels and chance."""
+    index = build_index(phantom).table
+    table, _ = join_labels(index, read_labels(find_labels(phantom)))
+    rng = np.random.default_rng(0)
+    probs = np.clip(0.5 * table[list(LABELS)].to_numpy() + 0.5 * rng.random((len(table), 6)), 0, 1)
+    table[list(LABELS)] = np.nan
+    path = tmp_path_factory.mktemp("judged") / "predictions.csv"
+    write_table(make_predictions(table, "test", probs), path)
+    return path
+
+
+def test_index_and_pixels_add_subgroups_and_galleries(phantom: Path, judged: Path, tmp_path: Path) -> None:
+    labels = read_labels(find_labels(phantom)).reset_index()
+    labels["side"] = np.where(np.arange(len(labels)) % 2, "left", "right")
+    labels.to_csv(tmp_path / "labels.csv", index=False)
+    arguments = [str(judged), "--labels", str(tmp_path / "labels.csv"), "--root", str(phantom), *FAST]
+    by = ("--by", "encoding", "side", "BitsStored")
+    assert call("evaluate", *arguments, *by, "--out", str(tmp_path / "out")) == 0
+    rows = json.loads((tmp_path / "out" / "metrics.json").read_text())["subgroups"]
+    assert list(dict.fromkeys(row["column"] for row in rows)) == ["encoding", "side", "BitsStored"]
+    assert {row["group"] for row in rows if row["column"] == "side"} == {"left", "right"}
+    listed = pd.read_csv(tmp_path / "out" / "galleries.csv")
+    assert set(listed["gallery"]) == {"misses", "false alarms"}
+    table = pd.read_csv(judged)
+    assert (table["SOPInstanceUID"].iloc[listed["row"]].to_numpy() == listed["SOPInstanceUID"]).all()
+    for _, slices in listed.groupby("gallery"):
+        assert slices["StudyInstanceUID"].is_unique
+    misses = listed[listed["gallery"] == "misses"]
+    assert table["prob_any"].iloc[misses["row"]].is_monotonic_increasing
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"misses_1.png", "false_alarms_1.png", "subgroups_any.png"} <= names
+    report = decode(tmp_path / "out" / "report.html")
+    assert "Operating points by study: not available" in report
+    assert not [uid for uid in table["SOPInstanceUID"] if uid in report]
+    assert not [name for name in table["PatientID"].unique() if name in report]
+
+
+def test_checkpoint_adds_heat_maps_and_submission_is_written(
+    phantom: Path, judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = SliceClassifier("test_resnet", input=InputSpec(size=64, neighbours=1), pretrained=False)
+    write_bundle(model.card, model.state_dict(), tmp_path / "model.zip")
+    table = pd.read_csv(judged)
+    names = [f"{uid}_{label}" for uid in table["SOPInstanceUID"] for label in LABELS]
+    pd.DataFrame({"ID": names, "Label": 0}).to_csv(tmp_path / "sample.csv", index=False)
+    sample = ("--submission", str(tmp_path / "sample.csv"))
+    assert call("evaluate", str(judged), *sample, "--out", str(tmp_path / "blind")) == 0
+    assert "nothing to evaluate by" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "blind").iterdir()] == ["submission.csv"]
+    arguments = [str(judged), "--labels", str(find_labels(phantom)), "--root", str(phantom), *FAST, *sample]
+    heat = ("--checkpoint", str(tmp_path / "model.zip"), "--by", "part")
+    assert call("evaluate", *arguments, *heat, "--out", str(tmp_path / "out")) == 0
+    assert "lines at a quarter (dotted)" in decode(tmp_path / "out" / "report.html")
+    assert "HiResCAM heat maps" in decode(tmp_path / "out" / "claim.md")
+    written = pd.read_csv(tmp_path / "out" / "submission.csv")
+    assert written["ID"].tolist() == names
+    assert np.allclose(written["Label"], table[[f"prob_{label}" for label in LABELS]].to_numpy().ravel())
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    capsys.readouterr()
+    assert call("evaluate", *arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error ")
+    assert len(printed.err.strip().splitlines()) == 1
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda table: table.assign(prob_any=1.5), "outside [0, 1]"),
+        (lambda table: table.assign(prob_any=np.nan), "missing or outside [0, 1]"),
+        (lambda table: table.iloc[:0], "nothing to evaluate"),
+        (lambda table: pd.concat([table, table]), "more than once"),
+        (lambda table: table.drop(columns="prob_subdural"), "lacks the columns prob_subdural"),
+        (lambda table: table.drop(columns=[c for c in table if c.startswith("target")]), "--labels"),
+        (lambda table: table.assign(target_any=0.5), "targets other than 0, 1"),
+    ],
+)
+def test_bad_tables_are_one_message(change, message, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
+    path = tmp_path / "table.csv"
+    change(mark(make_table(patients=8))).to_csv(path, index=False)
+    assert message in refuse(capsys, str(path), *FAST, "--out", str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_arguments_are_one_message(
+    run_dir: Path, phantom: Path, judged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    predictions = str(run_dir / "predictions_test.csv")
+    (tmp_path / "none.csv").write_bytes(b"\x00\xff no table")
+    (tmp_path / "none.ckpt").write_bytes(b"no checkpoint")
+    labels = str(find_labels(phantom))
+    for arguments, message in [
+        ([str(tmp_path / "missing.csv")], "missing.csv"),
+        ([str(tmp_path / "none.csv")], "none.csv"),
+        ([predictions, "--labels", labels], "no label for any slice"),
+        ([predictions, "--index", str(tmp_path / "none.csv")], "is no index"),
+        ([predictions, "--by", "side"], "no such column"),
+        ([predictions, "--by", "PatientID"], "tells patients or files apart"),
+        ([predictions, "--rule", "luck>=1"], "rule=luck"),
+        ([predictions, "--replicates", "0"], "replicates=0"),
+        ([predictions, "--ensemble"], "two or more"),
+        ([predictions, predictions.replace("_test", "_val")], "slices"),
+        ([predictions, "--val", predictions], "judged"),
+        ([predictions, "--checkpoint", str(tmp_path / "none.ckpt")], "none.ckpt"),
+        ([predictions, "--root", str(tmp_path)], "no DICOM file"),
+        ([str(judged)], "has no targets"),
+    ]:
+        assert message in refuse(capsys, *arguments, "--out", str(tmp_path / "out")), arguments
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("evaluate", "--help") == 0
+    printed = capsys.readouterr().out
+    assert "ich evaluate runs/mine/predictions_test.csv --root" in printed
+    assert DISCLAIMER in printed
+
+
+def test_predictions_alone_need_no_torch(run_dir: Path, tmp_path: Path) -> None:
+    program = "import sys; from ich.cli import main; main(); sys.exit(3 if 'torch' in sys.modules else 0)"
+    arguments = [
+        "evaluate",
+        str(run_dir / "predictions_test.csv"),
+        "--replicates",
+        "2",
+        "--out",
+        str(tmp_path),
+    ]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], check=False, capture_output=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,271 @@
+"""An evaluation as report, deck, model card and checklist: what is in them, and what is missing."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from predictions import make_table
+
+from ich.evaluate import evaluate
+from ich.evaluate.claim import NOT_AVAILABLE, make_claim
+from ich.evaluate.comparison import compare
+from ich.evaluate.decisions import fit_decisions
+from ich.evaluate.document import make_deck, make_document
+from ich.evaluate.model_card import make_model_card
+from ich.evaluate.pictures.cases import Case, draw_cases
+from ich.evaluate.plates import plan_pictures
+from ich.evaluate.run import Run, read_run
+from ich.evaluate.study import Study
+from ich.evaluate.subgroups import subgroups
+from ich.report.document import Document, Listing, Missing, Picture, Section, Table, Text
+from ich.report.figures import encode_png
+from ich.report.markdown import render_markdown
+from ich.schema import DISCLAIMER, LABELS
+
+LEVELS = ("slice", "study", "patient")
+REPLICATES = 40
+
+
+@pytest.fixture(scope="module")
+def plain() -> Study:
+    """Of predictions alone."""
+    table = make_table(patients=40)
+    return Study(evaluate(table, replicates=REPLICATES), table)
+
+
+@pytest.fixture(scope="module")
+def full() -> Study:
+    """Of all that there can be; epidural in two patients only."""
+    table, validation = make_table(patients=60), make_table(patients=50, seed=1, part="val")
+    rare = table["PatientID"].isin(["P1", "P2"])
+    table["target_epidural"] = np.where(rare, 1.0, 0.0)
+    table.loc[:5, "target_subdural"] = np.nan
+    decisions = fit_decisions(validation, levels=LEVELS)
+    by = pd.Series(np.where(np.arange(len(table)) % 2, "odd", "even"), name="parity")
+    groups = subgroups(table, by, decision=decisions["slice"], labels=("any",), replicates=REPLICATES)
+    other = table.assign(**{f"prob_{label}": table[f"prob_{label}"] / 2 for label in LABELS})
+    return Study(
+        evaluation=evaluate(table, decisions=decisions, replicates=REPLICATES),
+        predictions=table,
+        validation=validation,
+        decisions=decisions,
+        run=Run({"backbone": "resnet18", "split": "by patient"}, {"train": (700, 30)}),
+        encodings={"16 bit signed, intercept -1024": (100, 9)},
+        groups=groups,
+        comparison=compare({"A": table, "B": other}, replicates=REPLICATES),
+        galleries=[Picture("misses_1", encode_png(Figure((1, 1))), "Worst misses", "Slices")],
+    )
+
+
+def draw(study: Study) -> dict[str, Picture]:
+    return {name: plan() for name, plan in plan_pictures(study).items()}
+
+
+@pytest.fixture(scope="module")
+def pictures(full: Study) -> dict[str, Picture]:
+    return draw(full)
+
+
+def list_tables(document: Document) -> list[Table]:
+    return [block for section in document.sections for block in section.blocks if isinstance(block, Table)]
+
+
+def list_missing(document: Document) -> dict[str, str]:
+    blocks = (block for section in document.sections for block in section.blocks)
+    return {block.what: block.why for block in blocks if isinstance(block, Missing)}
+
+
+def read_text(document: Document) -> str:
+    return re.sub(r"\\(.)", r"\1", render_markdown(document))
+
+
+def find_table(document: Document, words: str) -> Table:
+    (table,) = (table for table in list_tables(document) if words in table.caption)
+    return table
+
+
+def test_report_is_laid_out_as_a_paper(full: Study, pictures: dict[str, Picture]) -> None:
+    document = make_document(full, pictures)
+    titles = [section.title for section in document.sections]
+    assert titles[:4] == ["Problem", "Data", "Method", "Results in short"]
+    assert titles[4:7] == ["Results by slice", "Results by study", "Results by patient"]
+    assert titles[-2:] == ["Limits", "Next steps"]
+    assert document.note == DISCLAIMER
+    assert list_missing(document) == {}
+    assert {picture.name for picture in document.pictures} == {*pictures, "misses_1"}
+    assert len({picture.name for picture in document.pictures}) == len(document.pictures)
+
+
+def test_every_table_says_patients_and_interval(full: Study, pictures: dict[str, Picture]) -> None:
+    tables = list_tables(make_document(full, pictures))
+    assert len(tables) > 15
+    for table in tables:
+        assert "patient" in table.caption or "patients" in table.header, table.caption
+        assert "interval" in table.caption or "in brackets the patients" in table.caption, table.caption
+
+
+def test_figures_are_those_of_the_evaluation(full: Study, pictures: dict[str, Picture]) -> None:
+    document = make_document(full, pictures)
+    figures = full.evaluation.levels["study"].labels["any"]
+    (row,) = (row for row in find_table(document, "Telling apart, by study").rows if row[0] == "any")
+    assert row[1] == f"{figures.counts.positives} ({figures.counts.positive_patients})"
+    assert row[2] == f"{figures.auroc:.3f}"
+    point = full.evaluation.levels["slice"].labels["any"].operating_point
+    (row,) = (row for row in find_table(document, "operating points by slice").rows if row[0] == "any")
+    assert row[2] == f"{point.sensitivity:.3f}"
+    assert row[-1].split(" / ") == [
+        f"{point.true_positives:,}",
+        f"{point.false_negatives:,}",
+        f"{point.true_negatives:,}",
+        f"{point.false_positives:,}",
+    ]
+    prevalences = [value.prevalence for value in point.at_prevalences]
+    rows = find_table(document, "Predictive values by slice").rows
+    assert [row[0] for row in rows if row[0].startswith("any")] == [f"any, {p:.0%}" for p in prevalences]
+
+
+def test_few_positives_are_said_in_words(full: Study, pictures: dict[str, Picture]) -> None:
+    document = make_document(full, pictures)
+    data = next(section for section in document.sections if section.title == "Data")
+    assert any(isinstance(b, Text) and b.strong and "epidural 2" in b.text for b in data.blocks)
+    limits = next(section for section in document.sections if section.title == "Limits").blocks[0]
+    assert isinstance(limits, Listing)
+    assert any("few patients: epidural 2" in item for item in limits.items)
+    (row,) = (row for row in find_table(document, "Telling apart, by slice").rows if row[0] == "epidural")
+    assert row[2] == "n/a"
+    assert "epidural: patients with a positive slice: 2, fewer than 5" in read_text(document)
+    assert "epidural" not in pictures["slice_roc"].alt
+    assert "Not available: epidural." in pictures["slice_roc"].caption
+    assert "subdural 6" in read_text(document)  # targets that are not known
+
+
+def test_what_lacks_its_input_is_not_available(plain: Study) -> None:
+    document = make_document(plain, draw(plain))
+    missing = list_missing(document)
+    assert {
+        "Scanner encodings",
+        "How the model was trained",
+        "Calibration and operating points",
+        "Operating points by study",
+        "Subgroups",
+        "Comparison",
+        "Galleries of misses and false alarms",
+    } <= missing.keys()
+    assert "--val" in missing["Calibration and operating points"]
+    assert "--root" in missing["Galleries of misses and false alarms"]
+
+
+def test_no_figure_at_all_still_makes_a_report() -> None:
+    table = make_table(patients=6, prevalence=0.0)
+    study = Study(evaluate(table, replicates=REPLICATES), table)
+    pictures = draw(study)
+    assert not any("roc" in name or "recall" in name for name in pictures)
+    document = make_document(study, pictures)
+    assert list_missing(document)["Curves by slice"] if not pictures else True
+    assert "By slice, any hemorrhage: no figure" in read_text(document)
+
+
+def test_deck_is_short_and_has_every_picture(full: Study, pictures: dict[str, Picture]) -> None:
+    deck = make_deck(full, pictures)
+    assert [picture.name for picture in deck.pictures] == [*pictures, "misses_1"]
+    assert len(list_tables(deck)) < len(list_tables(make_document(full, pictures))) / 2
+    assert "ROC curves by slice" in {section.title for section in deck.sections}
+
+
+def test_synthetic_and_leaky_data_are_said(plain: Study) -> None:
+    study = replace(plain, run=Run(leaky=True, phantom=True))
+    for document in (make_document(study, {}), make_model_card(study)):
+        text = read_text(document)
+        assert "synthetic" in text
+        assert "without regard to patients" in text
+
+
+def test_model_card_has_the_headings_of_mitchell(full: Study) -> None:
+    card = make_model_card(full)
+    assert [section.title for section in card.sections] == [
+        "Model details",
+        "Intended use",
+        "Factors",
+        "Metrics",
+        "Evaluation data",
+        "Training data",
+        "Quantitative analyses",
+        "Ethical considerations",
+        "Caveats and recommendations",
+    ]
+    text = read_text(card)
+    assert DISCLAIMER in text
+    assert "| backbone | resnet18 |" in text
+    assert "700 slices of 30 patients" in text
+    assert f"{full.evaluation.levels['slice'].labels['any'].auroc:.3f}" in text
+    assert "Consent and approval by an ethics committee: not available" in text
+
+
+def test_claim_names_all_44_items(full: Study, plain: Study) -> None:
+    rows = [row for table in list_tables(make_claim(full)) for row in table.rows]
+    assert [row[0] for row in rows] == [str(number) for number in range(1, 45)]
+    assert all(item and answer for _, item, answer in rows)
+    answers = {item: answer for _, item, answer in rows}
+    assert answers["How data were assigned to partitions"] == "split: by patient"
+    assert answers["Clinical trial registration"] == NOT_AVAILABLE
+    assert answers["Level at which partitions are disjoint"].endswith(": 50")  # both name patients P0 to P49
+    assert DISCLAIMER in render_markdown(make_claim(full))
+    bare = [row[2] for table in list_tables(make_claim(plain)) for row in table.rows]
+    assert bare.count(NOT_AVAILABLE) > sum(answer == NOT_AVAILABLE for answer in answers.values())
+
+
+def test_markdown_is_text() -> None:
+    hostile = "<b>*x*</b> | [a](b) `c` # d\n- e"
+    section = Section(hostile, [Text(hostile), Listing([hostile]), Table([hostile], [[hostile]], hostile)])
+    text = render_markdown(Document(hostile, hostile, [section]))
+    assert not re.search(r"(?<!\\)[<>*`\[\]]", text.replace(f"**{DISCLAIMER}**", ""))
+    assert all(line.count("|") - line.count("\\|") == 2 for line in text.splitlines() if line.startswith("|"))
+    assert not [line for line in text.splitlines() if line.startswith("- e")]
+
+
+def test_run_is_read_without_its_places(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(
+        "model: {backbone: resnet18, pretrained: false, init_from: null, weights_file: null}\n"
+        "data: {root: /data/SECRET, split: slice, val_fraction: 0.1, test_fraction: 0.2, seed: 3}\n"
+        "input: {size: 64, neighbours: 1, windows: [brain, [80, 200]], normalisation: unit}\nseed: nonsense\n"
+    )
+    (tmp_path / "split.csv").write_text("SOPInstanceUID,PatientID,part\n1,a,train\n2,a,train\n3,b,test\n")
+    run = read_run(tmp_path)
+    assert run.settings["backbone"] == "resnet18"
+    assert run.settings["input"].startswith(
+        "64 by 64 pixels, 3 slices, windows: brain, center 80, width 200 HU"
+    )
+    assert run.settings["start"] == "random"
+    assert run.leaky
+    assert not run.phantom
+    assert run.parts == {"train": (2, 1), "test": (1, 1)}
+    assert "SECRET" not in str(run)
+    assert "seed" not in run.settings
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "key: [", "\x00"])
+def test_a_run_that_is_none_says_nothing(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    (tmp_path / "split.csv").write_text(text)
+    assert read_run(tmp_path) == Run()
+
+
+def test_cases_are_drawn_with_and_without_heat() -> None:
+    hu = np.full((40, 30), -1000, np.int16)
+    heat = np.zeros((40, 30), np.float32)
+    heat[4:8, 4:8] = 1
+    cases = [
+        Case("row 1", hu, heat),
+        Case("row 2", hu, np.zeros((40, 30), np.float32)),
+        Case("row 3", hu),
+        Case("row 4", None, problem="cannot be read: missing"),
+    ]
+    png = encode_png(draw_cases(cases))
+    assert png.startswith(b"\x89PNG")
+    assert png != encode_png(draw_cases([replace(cases[0], heat=None), *cases[1:]]))

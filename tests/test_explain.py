@@ -1,0 +1,351 @@
+"""A heat map follows what the network does, of whatever backbone; the command writes it with its slice."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import torch
+from command import call
+from scipy.stats import spearmanr
+from torch import nn
+
+from ich.data.resize import resize_hu, restore_size
+from ich.dicom import read_hu
+from ich.explain import METHODS, explain
+from ich.explain.drawing import CONTOURS, draw_heat
+from ich.explain.grids import find_grid
+from ich.models import SliceClassifier, load_classifier
+from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError
+from ich.trainer import build_trainer
+
+BACKBONES = {
+    "test_resnet": 64,
+    "test_efficientnet": 64,
+    "test_convnext": 64,
+    "test_byobnet": 64,
+    "test_vit": 160,  # goes on with the class token alone
+    "test_vit3": 160,
+    "test_mambaout": 64,
+    "baseline_cnn": 64,  # none of timm's own
+}
+
+
+def make(backbone: str = "test_resnet", seed: int = 0, **spec) -> SliceClassifier:
+    torch.manual_seed(seed)
+    spec = InputSpec(**{"size": BACKBONES[backbone], **spec})
+    model = SliceClassifier(backbone, input=spec, pretrained=False)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: no longer the identity
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.3)
+    return model.eval()
+
+
+def make_images(model: SliceClassifier, count: int = 3) -> torch.Tensor:
+    noise = torch.randn(count, model.input.in_chans, 16, 16, generator=torch.Generator().manual_seed(1))
+    return nn.functional.interpolate(noise, (model.input.size, model.input.size), mode="bicubic")
+
+
+def correlate(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float(np.mean([spearmanr(x.flatten(), y.flatten()).statistic for x, y in zip(a, b, strict=True)]))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_maps_of_any_backbone(backbone: str, method: str) -> None:
+    model = make(backbone)
+    x = make_images(model)
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        logits = model(x)
+        maps = torch.stack([explain(model, x, label, method) for label in LABELS])  # (6, N, S, S)
+    assert maps.shape == (6, *x.shape[:1], *x.shape[2:])
+    assert maps.dtype == torch.float32
+    assert maps.isfinite().all()
+    assert maps.min() >= 0
+    peaks = maps.amax(dim=(2, 3))
+    assert set(peaks.unique().tolist()) <= {0.0, 1.0}
+    assert peaks.any()
+    # The model is as it was, hooks and gradients included.
+    assert torch.equal(model(x), logits)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    alone = explain(model, x[1:2], LABELS[int(peaks[:, 1].argmax())], method, grid=find_grid(model, x))
+    torch.testing.assert_close(alone[0], maps[int(peaks[:, 1].argmax()), 1], rtol=0, atol=0.02)
+
+
+def fit_halves(model: SliceClassifier, steps: int = 60) -> SliceClassifier:
+    """Teaches it to find a bright blob in the left half (``epidural``) and one in the right (``any``)."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    model.train()
+    for _ in range(steps):
+        image, _, target = draw_blobs(model.input.size, 16, generator)
+        loss = nn.functional.binary_cross_entropy_with_logits(model(image)[:, [0, 5]], target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def draw_blobs(size: int, count: int, generator: torch.Generator):
+    """Noise (N, 1, S, S) with a blob in each half or not; its place (N, 2, 2); if it is there (N, 2)."""
+    image = 0.3 * torch.randn(count, 1, size, size, generator=generator)
+    target = torch.randint(0, 2, (count, 2), generator=generator).float()
+    low = torch.tensor([[size // 8, size // 8], [size // 8, size * 5 // 8]])
+    places = low + torch.randint(0, size // 4, (count, 2, 2), generator=generator)
+    half = size // 16
+    for n, side in target.nonzero().tolist():
+        row, column = places[n, side].tolist()
+        image[n, 0, row - half : row + half, column - half : column + half] += 2
+    return image, places, target
+
+
+@pytest.fixture(scope="module")
+def taught() -> SliceClassifier:
+    return fit_halves(make(windows=["brain"]))
+
+
+def test_peak_is_where_the_evidence_is(taught: SliceClassifier) -> None:
+    size = taught.input.size
+    image, places, target = draw_blobs(size, 32, torch.Generator().manual_seed(5))
+    probs = taught.to_probs(taught(image))[:, [0, 5]]
+    cell = size / find_grid(taught, image).layout.side
+    hits = []
+    for side, label in enumerate(("epidural", "any")):
+        heat = explain(taught, image, label)
+        for n in torch.nonzero((target[:, side] == 1) & (probs[:, side] > 0.5)).flatten().tolist():
+            row, column = divmod(int(heat[n].argmax()), size)
+            hits.append(max(abs(row - places[n, side, 0]), abs(column - places[n, side, 1])) <= cell)
+    assert len(hits) >= 20
+    assert np.mean(hits) >= 0.9
+
+
+def test_another_label_and_other_weights_give_another_map(taught: SliceClassifier) -> None:
+    image, _, target = draw_blobs(taught.input.size, 64, torch.Generator().manual_seed(6))
+    both = image[target.all(dim=1)][:8]
+    maps = explain(taught, both, "any")
+    assert abs(correlate(maps, explain(taught, both, "epidural"))) < 0.5
+    assert correlate(maps, explain(taught, both + 0.01, "any")) > 0.9
+    for seed in (1, 2, 3):
+        others = explain(make(seed=seed, windows=["brain"]), both, "any")
+        assert abs(correlate(maps, others)) < 0.5
+
+
+def test_grid_of_a_convolution_is_laid_where_it_looks() -> None:
+    """Convolutions that halve the size look half a pixel to the upper left, of their input, each time."""
+
+    class Halving(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.backbone = nn.Sequential(
+                nn.Conv2d(1, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            )
+            self.head = nn.Linear(8, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.backbone(x))
+
+    torch.manual_seed(0)
+    model = Halving().eval()
+    for convolution in model.backbone[:2]:
+        nn.init.ones_(convolution.weight)
+    down, right = find_grid(model, torch.randn(2, 1, 64, 64)).shift
+    assert (down, right) == (pytest.approx(-1.5, abs=0.1), pytest.approx(-1.5, abs=0.1))
+
+
+def test_tokens_of_a_patch_are_where_it_was_cut_from() -> None:
+    grid = find_grid(make("test_vit"), make_images(make("test_vit")))
+    assert (grid.layout.side, grid.layout.prefix, grid.shift) == (10, 1, (0.0, 0.0))
+    assert grid.name == "blocks.5.norm1"  # the class token alone goes on after the last block
+
+
+def test_learnable_windows_are_explained_from_hu() -> None:
+    model = make(neighbours=1, learnable=True)
+    hu = torch.randint(-100, 200, (2, 3, 64, 64), dtype=torch.int16)
+    maps = torch.stack([explain(model, hu, label) for label in LABELS])
+    assert maps.shape == (6, 2, 64, 64)
+    assert maps.max() == 1
+
+
+class Flat(nn.Module):
+    """Sees no place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(64 * 64, 6))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.backbone(x)
+
+
+@pytest.mark.parametrize(
+    ("model", "label", "method", "kind", "message"),
+    [
+        (Flat().eval(), "any", METHODS[0], UserError, "no heat map of Sequential"),
+        (make(windows=["brain"]), "all", METHODS[0], UserError, "label=all: expected one of epidural"),
+        (make(windows=["brain"]), "any", "magic", UserError, "method=magic: expected one of hirescam"),
+        (make(windows=["brain"]).train(), "any", METHODS[0], ValueError, r"call model\.eval\(\)"),
+    ],
+)
+def test_what_cannot_be_explained_is_said(model, label: str, method: str, kind: type, message: str) -> None:
+    with pytest.raises(kind, match=message):
+        explain(model, torch.zeros(1, 1, 64, 64), label, method)
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "size"), [(64, 64, 48), (60, 90, 45), (90, 60, 128), (64, 64, 64)]
+)
+def test_a_map_goes_back_to_the_place_that_it_came_from(rows: int, columns: int, size: int) -> None:
+    hu = np.full((rows, columns), -1000, dtype=np.int16)
+    hu[rows // 4 : rows // 4 + 10, columns // 2 : columns // 2 + 10] = 1000
+    back = restore_size((resize_hu(hu, size) > 0).astype(np.float32), rows, columns)
+    assert back.shape == hu.shape
+    overlap = ((back > 0.5) & (hu > 0)).sum() / ((back > 0.5) | (hu > 0)).sum()
+    assert overlap > 0.6
+
+
+def test_drawing_reads_without_colour() -> None:
+    heat = cv2.GaussianBlur(np.eye(40, dtype=np.float32)[:, ::-1], (0, 0), 6)
+    figure = draw_heat(np.zeros((40, 40), np.int16), heat / heat.max(), "slice 3: any", spacing=(1.0, 0.5))
+    texts = [figure.get_suptitle(), figure.get_supxlabel()]
+    assert texts == ["slice 3: any", f"{DISCLAIMER}."]
+    _, covered, bar = figure.axes
+    assert covered.get_aspect() == 2
+    assert [line.get_linestyle() for line in bar.lines] == list(CONTOURS.values())
+    assert len(covered.collections) == 2
+    nothing = draw_heat(np.zeros((40, 40), np.int16), 0 * heat, "slice 4: any")
+    assert nothing.axes[1].get_title() == "no evidence for the label"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """Of a network that takes each slice with its neighbours."""
+    model = make(neighbours=1, windows=["brain", "dicom"])
+    trainer = build_trainer(gpus=0)
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    return tmp_path / "model.ckpt"
+
+
+@pytest.fixture
+def series(phantom: Path, tmp_path: Path) -> list[Path]:
+    """The files of a series from bottom to top, in a folder of their own."""
+    folder = tmp_path / "ZQMARK series"
+    folder.mkdir()
+    slices: dict[str, list[tuple[float, Path]]] = {}
+    for path in sorted((phantom / "stage_2_train").iterdir()):
+        with pydicom.config.disable_value_validation():
+            ds = pydicom.dcmread(path, stop_before_pixels=True)
+            slices.setdefault(str(ds.SeriesInstanceUID), []).append((ds.ImagePositionPatient[2], path))
+    found = sorted(next(iter(slices.values())))[:5]
+    return [
+        Path((folder / path.name).write_bytes(path.read_bytes()) and folder / path.name) for _, path in found
+    ]
+
+
+def test_command_writes_pictures_arrays_and_a_list(
+    checkpoint: Path, series: list[Path], tmp_path: Path, capsys
+) -> None:
+    folder, out = series[0].parent, tmp_path / "out"
+    (folder / "cut.dcm").write_bytes(series[0].read_bytes()[:-100])
+    assert call("explain", str(checkpoint), str(folder), "--label", "any", "subdural", "--out", str(out)) == 0
+    printed = capsys.readouterr().out
+    assert "5 slices" in printed
+    assert "truncated: 1" in printed
+    numbers = [f"{n:04d}" for n in range(5)]
+    pictures = {f"{number}_{label}.png" for number in numbers for label in ("any", "subdural")}
+    arrays = {f"{number}.npz" for number in numbers}
+    assert {path.name for path in out.iterdir()} == {*pictures, *arrays, "slices.csv", "refused.csv"}
+    assert all(path.stat().st_mode & 0o077 == 0 for path in (out, *out.iterdir()))
+    assert not (folder / ".ich").exists()
+    listed = pd.read_csv(out / "slices.csv")
+    assert [Path(path) for path in listed["path"]] == series
+    model = load_classifier(checkpoint)
+    for number, path in enumerate(series):
+        with pydicom.config.disable_value_validation():
+            ds = pydicom.dcmread(path)
+        with np.load(out / f"{number:04d}.npz") as found:
+            assert set(found) == {"any", "subdural", "probs", "spacing", "orientation", "position"}
+            assert found["any"].shape == (ds.Rows, ds.Columns)
+            assert found["any"].dtype == np.float32
+            np.testing.assert_allclose(found["spacing"], ds.PixelSpacing)
+            np.testing.assert_allclose(found["orientation"], ds.ImageOrientationPatient)
+            np.testing.assert_allclose(found["position"], ds.ImagePositionPatient)
+            np.testing.assert_allclose(found["probs"][5], listed["prob_any"][number], rtol=1e-5)
+            heat = torch.from_numpy(found["any"])
+        # Prepared as in prediction: with its neighbours, the last slice repeated.
+        rows = [max(number - 1, 0), number, min(number + 1, 4)]
+        hu = torch.from_numpy(np.stack([read_hu(series[row]) for row in rows]))[None]
+        header = torch.tensor(
+            [[float(np.atleast_1d(ds[k].value)[0]) for k in ("WindowCenter", "WindowWidth")]]
+        )
+        from ich.window import Window
+
+        image = Window(model.input)(hu, header)
+        np.testing.assert_allclose(
+            model.to_probs(model(image))[0, 5].item(), listed["prob_any"][number], 1e-4
+        )
+        assert correlate(explain(model, image, "any"), heat[None]) > 0.95
+    for path in out.iterdir():
+        if path.suffix != ".csv":
+            assert b"ZQMARK" not in path.read_bytes()
+            assert ds.PatientID.encode() not in path.read_bytes()
+
+
+def test_a_slice_on_its_own_is_its_own_neighbour(
+    checkpoint: Path, series: list[Path], tmp_path: Path
+) -> None:
+    for number, path in enumerate(series[:2]):
+        twice = [str(path), str(path)]
+        assert call("explain", str(checkpoint), *twice, "--out", str(tmp_path / f"out{number}")) == 0
+    one, two = (pd.read_csv(tmp_path / f"out{number}" / "slices.csv") for number in range(2))
+    assert len(one) == len(two) == 1
+    assert (tmp_path / "out0" / "0000_any.png").is_file()
+    both = call("explain", str(checkpoint), *map(str, series[:2]), "--out", str(tmp_path / "out"))
+    assert both == 0
+    assert pd.read_csv(tmp_path / "out" / "slices.csv")["prob_any"][0] != pytest.approx(
+        one["prob_any"][0], abs=0
+    )
+
+
+def test_pixels_that_cannot_be_read_are_refused(
+    checkpoint: Path, series: list[Path], tmp_path: Path, damage, capsys
+) -> None:
+    damage(series[4])
+    assert call("explain", str(checkpoint), str(series[0].parent), "--out", str(tmp_path / "out")) == 0
+    assert "3 slices" in capsys.readouterr().out  # its neighbour cannot be prepared without it
+    refused = pd.read_csv(tmp_path / "out" / "refused.csv")
+    assert refused["path"].tolist() == [str(series[4])]
+    assert call("explain", str(checkpoint), str(series[4]), "--out", str(tmp_path / "none")) == 2
+    assert "none of 1 slices can be read" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (["nowhere"], "nowhere does not exist"),
+        (["empty"], "no file that may be DICOM"),
+        (["text"], "not_dicom 1"),
+    ],
+)
+def test_nothing_to_explain_is_one_message(
+    checkpoint: Path, monkeypatch, capsys, paths: list[str], message: str
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    Path("empty").mkdir()
+    Path("text").write_text("text " * 99)
+    assert call("explain", str(checkpoint), *paths) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert not Path("explained").exists()
+
+
+def test_a_folder_in_use_is_left_alone(checkpoint: Path, series: list[Path], capsys) -> None:
+    assert call("explain", str(checkpoint), str(series[0]), "--out", str(checkpoint.parent)) == 2
+    assert "is not empty" in capsys.readouterr().err
