@@ -79,8 +79,8 @@ def _describe_uncertainty(study: Study) -> str:
     evaluation = study.evaluation
     return (
         f"95 % intervals of a bootstrap over patients ({evaluation.replicates:,} samples, seed "
-        f"{evaluation.seed}); DeLong, patients as clusters; nothing is given with fewer than {FEW} patients "
-        "behind positives or negatives"
+        f"{evaluation.seed}); DeLong, patients as clusters; none with fewer than {FEW} patients behind "
+        "positives or negatives"
     )
 
 

@@ -174,7 +174,8 @@ def _describe_data(study: Study) -> Iterator[Block]:
     first = next(iter(study.evaluation.levels.values())).labels
     if few := _list_few(first):
         yield Text(
-            f"Few patients with positives: {few}. Where there are fewer than {FEW}, no figure is given.",
+            f"Few patients with positives: {few}. Where there are fewer than {FEW}, a figure has no "
+            "interval and means next to nothing.",
             strong=True,
         )
     unknown = {label: each.counts.unknown for label, each in first.items() if each.counts.unknown}
@@ -215,8 +216,8 @@ def _describe_method(study: Study) -> Iterator[Block]:
         "Intervals are 95 % percentile intervals of a bootstrap that draws patients with replacement "
         f"({evaluation.replicates:,} samples, seed {evaluation.seed}), since slices of one patient are not "
         "independent of each other. DeLong's interval is given beside it, with patients as clusters. With "
-        f"fewer than {FEW} patients behind the positives or the negatives that a figure needs, it is not "
-        "given."
+        f"fewer than {FEW} patients behind the positives or the negatives that a figure needs, it has no "
+        "interval, and nothing is fitted or drawn."
     )
     if study.decisions:
         source = "" if study.validation is None else f" ({describe_size(study.validation)})"
@@ -258,7 +259,7 @@ def _describe_level(study: Study, level: str, pictures: Pictures) -> Iterator[Bl
     figures = evaluation.levels[level].labels
     yield make_discrimination(evaluation, level)
     if reasons := list_reasons({label: each.auroc for label, each in figures.items()}):
-        yield Text("Not available:")
+        yield Text("Without an interval, or not available:")
         yield Listing(reasons)
     yield from _show(pictures, f"{level}_roc", f"{level}_precision_recall", f"{level}_histograms")
     sensitivities = {label: each.operating_point.sensitivity for label, each in figures.items()}
@@ -316,7 +317,7 @@ def _describe_groups(study: Study, pictures: Pictures) -> Iterator[Block]:
     yield from (picture for name, picture in pictures.items() if name.startswith("subgroups_"))
     yield make_subgroups(study.groups, "slice")
     if absent := sorted(set(_list_reasons_of_groups(study.groups))):
-        yield Text("Not available:")
+        yield Text("Without an interval, or not available:")
         yield Listing(absent)
 
 

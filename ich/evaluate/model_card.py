@@ -89,7 +89,7 @@ def _describe_metrics(study: Study) -> Iterator[Block]:
             f"calibration error; calibration: {study.method or 'not available'}.",
             "The weighted log loss of the RSNA 2019 challenge.",
             f"Intervals: 95 %, bootstrap over patients, {study.evaluation.replicates:,} samples. With fewer "
-            f"than {FEW} patients behind a label's positives or negatives no figure is given.",
+            f"than {FEW} patients behind a label's positives or negatives a figure has no interval.",
         ]
     )
 

@@ -62,7 +62,7 @@ def make_counts(evaluation: Evaluation) -> Table:
     caption = (
         "Positives among the units of which a label is known, and in brackets the patients that they come "
         f"from; {count(evaluation.patients, 'patient')} in all. few: fewer than {FEW} patients, too few for "
-        "a figure"
+        "an interval"
     )
     return Table(header, rows, caption)
 
