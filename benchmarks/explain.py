@@ -110,7 +110,7 @@ def occlude(model, x, *, label):
 def compare(model, images, slices, label):
     """Yields a row a grid and method."""
     chosen = find_grid(model, images)
-    positive = ((slices[f"target_{label}"] == 1) & (slices[f"prob_{label}"] >= THRESHOLD)).to_numpy()
+    positive = ((slices[f"target_{label}"] == 1) & (slices[f"prob_{label}"] >= THRESHOLD)).to_numpy(copy=True)
     if not positive.any():
         return
     found, x = slices[positive], images[positive]

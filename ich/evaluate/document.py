@@ -150,8 +150,8 @@ def _describe_problem() -> Iterator[Block]:
         "Bleeding inside the skull is found on CT of the head without contrast. The model gives each slice "
         f"a probability for each of five subtypes ({', '.join(SUBTYPES)}) and for any of them. Asked is how "
         "well these probabilities tell slices, studies and patients with hemorrhage from those without, "
-        "whether they can be taken at their word, and what is missed and what is called in vain at a "
-        "threshold that was chosen beforehand."
+        "whether they can be taken at their word, and how many are missed or falsely called at a threshold "
+        "that was chosen beforehand."
     )
 
 
@@ -246,7 +246,7 @@ def _summarize(study: Study) -> Iterator[Block]:
         called = (
             f" At the threshold of {point.threshold:.2g}, sensitivity {point.sensitivity:.3f} and "
             f"specificity {point.specificity:.3f}: {point.false_negatives:,} missed, "
-            f"{point.false_positives:,} called in vain."
+            f"{point.false_positives:,} false alarms."
             if not math.isnan(point.threshold)
             else ""
         )

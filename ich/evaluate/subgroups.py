@@ -127,7 +127,7 @@ def describe_slices(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFr
                 )
             ],
             "slice_spacing": index["SeriesInstanceUID"].map(spacing).to_numpy(),
-            "tilt": index["tilt"].abs().to_numpy(),
+            "tilt": index["tilt"].abs().round(1).to_numpy(),
         },
         index=index["SOPInstanceUID"],
     )
