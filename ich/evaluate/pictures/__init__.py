@@ -96,7 +96,7 @@ def draw_confusion(figures: Mapping[str, LabelFigures]) -> Figure:
     def draw(axes: Axes, label: str) -> None:
         point = figures[label].operating_point
         axes.set(xlim=(-0.5, 1.5), ylim=(1.5, -0.5))
-        axes.set_xticks([0, 1], ["called negative", "called positive"])
+        axes.set_xticks([0, 1], ["called\nnegative", "called\npositive"])
         axes.set_yticks([0, 1], ["is\npositive", "is\nnegative"])
         axes.tick_params(length=0)
         _fill_confusion(axes, point)

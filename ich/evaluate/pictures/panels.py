@@ -16,8 +16,8 @@ from ich.evaluate.figures import Estimate
 from ich.report.figures import OKABE_ITO
 
 BLUE, GREEN, RED = OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[5]
-WIDTH = 6.4  # inches: at a phone's width a point is about a pixel
-SMALL, TINY = 8.5, 7.5  # points
+WIDTH = 5.2  # inches: at a phone's width a point is about a pixel
+SMALL, TINY = 9.0, 8.0  # points
 _PANEL_HEIGHT = 2.05  # inches
 
 
