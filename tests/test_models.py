@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ich.losses import SoftmaxCrossEntropy
-from ich.models import SliceClassifier, create_backbone, load_classifier
+from ich.models import SliceClassifier, load_classifier
+from ich.models.backbones import create_backbone
 from ich.optim import OptimSpec
 from ich.schema import InputSpec, UserError
 from ich.trainer import build_trainer
