@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,8 @@ class Bench:
         write_phantom(self.data, patients=12, seed=3, size=64)
         self.counts: Counter[str] = Counter()
         process = self.start(self.folder / "whole")
-        _wait_for_save(process, self.folder / "whole")
-        started = time.monotonic()
-        code = process.wait()
-        self.seconds = time.monotonic() - started  # from the first save to the end
-        if code:
+        self.saves = _wait_for_saves(process, self.folder / "whole", sys.maxsize)
+        if code := process.wait():
             raise SystemExit(f"the training that is not interrupted ended with {code}")
 
     def start(self, run: Path, moment: str = "", save: int = 0) -> subprocess.Popen[bytes]:
@@ -82,6 +80,12 @@ class Bench:
             return subprocess.Popen(
                 [sys.executable, __file__, moment, str(save), *argv], stdout=output, stderr=subprocess.STDOUT
             )
+
+    def stop_at_random(self, process: subprocess.Popen[bytes], run: Path, signum: int) -> None:
+        """Sends a signal up to half a second after one of the saves, so that each part of a run is hit."""
+        _wait_for_saves(process, run, self.random.randint(1, self.saves - 2))
+        time.sleep(self.random.uniform(0, 0.5))
+        process.send_signal(signum)
 
     def finish(self, run: Path) -> None:
         """Goes on, and counts whether the end is that of the whole training."""
@@ -135,7 +139,9 @@ def run_kills(args: argparse.Namespace) -> bool:
                 bench.start(run, moment, bench.random.randint(2, 15)).wait() == -9
             )
         else:
-            bench.counts["killed at random"] += _kill(bench, bench.start(run), run) == -9
+            process = bench.start(run)
+            bench.stop_at_random(process, run, signal.SIGKILL)
+            bench.counts["killed at random"] += process.wait() == -9
         bench.finish(run)
     return bench.close("kills", args.count)
 
@@ -146,10 +152,8 @@ def run_sigterm(args: argparse.Namespace) -> bool:
     for case in range(args.count):
         run = bench.folder / f"run{case}"
         process = bench.start(run)
-        _wait_for_save(process, run)
-        time.sleep(bench.random.uniform(0, 3))
+        bench.stop_at_random(process, run, signal.SIGTERM)
         sent = time.monotonic()
-        process.terminate()
         bench.counts["clean stops (143)"] += process.wait() == 143
         slowest = max(slowest, time.monotonic() - sent)
         bench.finish(run)
@@ -174,19 +178,15 @@ def run_disk(args: argparse.Namespace) -> bool:
     return bench.close("disk", args.count)
 
 
-def _wait_for_save(process: subprocess.Popen[bytes], run: Path) -> None:
-    while not any(run.glob("checkpoints/*.ckpt")) and process.poll() is None:
-        time.sleep(0.01)
-
-
-def _kill(bench: Bench, process: subprocess.Popen[bytes], run: Path) -> int:
-    """Kills at a random moment after the first save; returns the exit code."""
-    _wait_for_save(process, run)
-    until = time.monotonic() + bench.random.uniform(0, 1) * bench.seconds
-    while time.monotonic() < until and process.poll() is None:
-        time.sleep(0.01)
-    process.kill()
-    return process.wait()
+def _wait_for_saves(process: subprocess.Popen[bytes], run: Path, number: int) -> int:
+    """Waits until ``last.ckpt`` has been put in place so often, or the process has ended; returns how often."""
+    last, seen, count = run / "checkpoints" / "last.ckpt", 0, 0
+    while count < number and process.poll() is None:
+        with suppress(FileNotFoundError):
+            if (stamp := last.stat().st_mtime_ns) != seen:
+                seen, count = stamp, count + 1
+        time.sleep(0.005)
+    return count
 
 
 def _arm(moment: str, save: int) -> None:
