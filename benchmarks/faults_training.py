@@ -179,7 +179,7 @@ def run_disk(args: argparse.Namespace) -> bool:
 
 
 def _wait_for_saves(process: subprocess.Popen[bytes], run: Path, number: int) -> int:
-    """Waits until ``last.ckpt`` has been put in place so often, or the process has ended; returns how often."""
+    """Waits until ``last.ckpt`` was put in place so often, or the process has ended; returns how often."""
     last, seen, count = run / "checkpoints" / "last.ckpt", 0, 0
     while count < number and process.poll() is None:
         with suppress(FileNotFoundError):
