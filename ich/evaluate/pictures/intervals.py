@@ -70,6 +70,6 @@ def draw_forest(groups: Sequence[tuple[str, Estimate, str]], reference: float, q
             )
     axes.set_yticks(rows, [f"{name}\n{numbers}" for name, _, numbers in groups])
     axes.set_ylim(len(groups) - 0.5, -0.5)
-    axes.set_xlabel(f"{quantity}, 95 % interval; dashed: all", fontsize=SMALL)
+    axes.set_xlabel(quantity, fontsize=SMALL)
     tidy(axes)
     return figure
