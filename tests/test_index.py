@@ -467,7 +467,7 @@ def test_a_label_file_that_is_no_csv_is_an_error(tmp_path: Path, content: bytes 
 def test_the_label_file_is_found_where_it_is_the_only_one(tmp_path: Path) -> None:
     write_csv(tmp_path / "notes.csv", "a,b")
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(UserError, match=r"no label file; name the one with data\.labels=FILE"):
+    with pytest.raises(UserError, match=r"no label file; name the one with data\.labels=FILE, --labels FILE"):
         find_labels(tmp_path)
     write_csv(tmp_path / "mine.csv", "SOPInstanceUID,any", "s,1")
     assert find_labels(tmp_path) == tmp_path / "mine.csv"
@@ -491,5 +491,5 @@ def test_joining_keeps_the_index_and_counts_what_has_no_counterpart(tmp_path: Pa
 
 def test_labels_of_other_slices_are_an_error_with_one_of_each(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": ["x.dcm"], "SOPInstanceUID": ["1.2.3"]})
-    with pytest.raises(UserError, match=r"labels name ID_a, for one.*x\.dcm.*data\.labels=FILE"):
+    with pytest.raises(UserError, match=r"labels name ID_a, for one.*x\.dcm.*data\.labels=FILE, --labels FILE"):
         join_labels(table, read_labels(write_csv(tmp_path / "x.csv", "ID,Label", "ID_a_any,1")))

@@ -313,7 +313,7 @@ def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame
         raise UserError(
             f"no slice has a label: the labels name {labels.index[0]}, for one, and none of the "
             f"SOPInstanceUIDs of {len(table)} files, {table['path'].iloc[0]} among them, is there; "
-            "name another label file"
+            "name another label file (data.labels=FILE, --labels FILE)"
         )
     values = np.full((len(table), len(LABELS)), np.nan, dtype=np.float32)
     values[found] = labels[list(LABELS)].to_numpy(dtype=np.float32)[places[found]]
