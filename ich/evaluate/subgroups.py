@@ -111,7 +111,7 @@ def describe_slices(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFr
 
         - ``encoding``: bits, sign and intercept of the stored values, which tell scanners apart;
         - ``slice_spacing``: mm, the median distance of the series' neighbouring slices;
-        - ``tilt``: degrees, the gantry's, without its sign.
+        - ``tilt``: degrees to a tenth, the gantry's, without its sign.
     """
     require_columns(index, tuple(INDEX_DTYPES), "the index")
     ordered = index.sort_values("position")
