@@ -491,5 +491,7 @@ def test_joining_keeps_the_index_and_counts_what_has_no_counterpart(tmp_path: Pa
 
 def test_labels_of_other_slices_are_an_error_with_one_of_each(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": ["x.dcm"], "SOPInstanceUID": ["1.2.3"]})
-    with pytest.raises(UserError, match=r"labels name ID_a, for one.*x\.dcm.*data\.labels=FILE, --labels FILE"):
+    with pytest.raises(
+        UserError, match=r"labels name ID_a, for one.*x\.dcm.*data\.labels=FILE, --labels FILE"
+    ):
         join_labels(table, read_labels(write_csv(tmp_path / "x.csv", "ID,Label", "ID_a_any,1")))
