@@ -467,7 +467,7 @@ def test_a_label_file_that_is_no_csv_is_an_error(tmp_path: Path, content: bytes 
 def test_the_label_file_is_found_where_it_is_the_only_one(tmp_path: Path) -> None:
     write_csv(tmp_path / "notes.csv", "a,b")
     (tmp_path / "empty.csv").touch()
-    with pytest.raises(UserError, match=r"no label file; name the one with data\.labels=FILE, --labels FILE"):
+    with pytest.raises(UserError, match=r"no label file; name the one with data\.labels=FILE"):
         find_labels(tmp_path)
     write_csv(tmp_path / "mine.csv", "SOPInstanceUID,any", "s,1")
     assert find_labels(tmp_path) == tmp_path / "mine.csv"
