@@ -30,9 +30,9 @@ The modules read from top to bottom like the flow of the data; each imports only
     evaluate     4  predictions table -> figures with intervals
     trainer      4  Lightning's Trainer: devices, checkpoints, the log of metrics
     heatmaps     5  slices -> heat maps as pictures and arrays
-    galleries    5  the slices on which a model was most wrong
     train        5  configuration -> run folder
-    cli          6  ich train | index | phantom | explore | evaluate | explain | bundle
+    galleries    6  the slices on which a model was most wrong
+    cli          7  ich train | index | phantom | explore | evaluate | explain | bundle
 """
 
 __version__ = "0.1.0"

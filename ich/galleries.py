@@ -124,25 +124,13 @@ def compute_heat(
     Raises:
         UserError: If the network has no grid of features.
     """
-    # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
-    from ich.data.resize import restore_size
-    from ich.data.slices import SliceDataset, SliceReader, to_arrays
-    from ich.explain import explain
-    from ich.window import Window, window_batch
+    # It imports torch, which takes seconds that an evaluation without a checkpoint is spared.
+    from ich.heatmaps import explain_slices
 
-    arrays = to_arrays(index.assign(**dict.fromkeys(LABELS, np.nan)))
-    dataset = SliceDataset(SliceReader(root, arrays), arrays, model.input)
-    window = Window(model.input)
     places = pd.Index(index["SOPInstanceUID"]).get_indexer(predictions["SOPInstanceUID"].iloc[list(rows)])
-    heat = {}
-    for row, place in zip(rows, places, strict=True):
-        batch = dataset[(0, int(place), 0)] if place >= 0 else {}
-        if "hu" in batch:
-            hu = batch["hu"]
-            x = hu if model.input.learnable else window_batch(window, hu, batch.get("window"))
-            rows_columns = index[["Rows", "Columns"]].iloc[place]
-            heat[int(row)] = restore_size(explain(model, x, LABEL)[0].cpu().numpy(), *map(int, rows_columns))
-    return heat
+    row_at = {int(place): int(row) for place, row in zip(places, rows, strict=True) if place >= 0}
+    found = explain_slices(model, root, index, list(row_at), [LABEL])
+    return {row_at[each.row]: each.heat[LABEL] for each in found if not isinstance(each, ReadError)}
 
 
 def _read_cases(
@@ -173,7 +161,7 @@ def _draw(kind: str, cases: list[Case], decision: Decision | None, has_heat: boo
     )
     signs = (
         " Right: heat of the evidence for any hemorrhage; lines at a quarter (dotted), half (dashed) and "
-        "three quarters (solid) of its peak."
+        "three quarters (solid) of its peak, which the cross marks."
         if has_heat
         else ""
     )

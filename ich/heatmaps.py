@@ -42,12 +42,18 @@ class Explained(NamedTuple):
     refused: pd.DataFrame
 
 
-class _Slice(NamedTuple):
-    """A slice with its maps."""
+class Heat(NamedTuple):
+    """A slice's maps.
+
+    Attributes:
+        row: Of the slice in its table.
+        probs: (6,) float32 in the order of ``LABELS``.
+        heat: By label (Rows, Columns) float32, as ``ich.explain.explain`` gives it.
+    """
 
     row: int
-    probs: NDArray[np.float32]  # (6,)
-    heat: dict[str, NDArray[np.float32]]  # by label, (S, S)
+    probs: NDArray[np.float32]
+    heat: dict[str, NDArray[np.float32]]
 
 
 def write_heatmaps(
@@ -91,7 +97,7 @@ def write_heatmaps(
     with for_owner_alone(), make_bar(columns, shown=True) as bar:
         out.mkdir(parents=True, exist_ok=True)
         task = bar.add_task("Explaining", total=len(table))
-        for found in _explain_all(model, root, table, labels):
+        for found in explain_slices(model, root, table, range(len(table)), labels):
             bar.advance(task)
             if isinstance(found, ReadError):
                 unread.append((found.path, str(found.code), found.detail))
@@ -113,18 +119,30 @@ def write_heatmaps(
     return Explained(len(rows), refused)
 
 
-def _explain_all(
-    model: SliceClassifier, root: Path, table: pd.DataFrame, labels: Sequence[str]
-) -> Iterator[_Slice | ReadError]:
-    """Yields the maps of each slice of a table, or why it cannot be read."""
+def explain_slices(
+    model: SliceClassifier, root: Path, table: pd.DataFrame, rows: Sequence[int], labels: Sequence[str]
+) -> Iterator[Heat | ReadError]:
+    """Yields the maps of slices, or why one cannot be read.
+
+    Args:
+        model: In evaluation mode; it is moved to a GPU if there is one.
+        root: Folder of the DICOM files.
+        table: Their index, with the slices' neighbours in it.
+        rows: Of the table.
+        labels: Some of ``LABELS``.
+
+    Raises:
+        UserError: If the network cannot be explained.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     arrays = to_arrays(table.assign(**dict.fromkeys(LABELS, np.nan)))
     dataset = SliceDataset(SliceReader(root, arrays), arrays, model.input)
     window = Window(model.input).to(device)
     grid = None
-    for start in range(0, len(table), _BATCH):
-        items = [(0, row, 0) for row in range(start, min(start + _BATCH, len(table)))]
+    sizes = table[["Rows", "Columns"]].to_numpy()
+    for start in range(0, len(rows), _BATCH):
+        items = [(0, row, 0) for row in rows[start : start + _BATCH]]
         batch: dict[str, Any] = dataset.__getitems__(items)
         yield from (error for _, error in batch["unread"])
         if "hu" not in batch:
@@ -138,25 +156,25 @@ def _explain_all(
             probs = model.to_probs(model(x)).cpu().numpy()
         maps = {label: explain(model, x, label, grid=grid).cpu().numpy() for label in labels}
         for number, row in enumerate(batch["row"].tolist()):
-            yield _Slice(row, probs[number], {label: heat[number] for label, heat in maps.items()})
+            heat = {label: restore_size(each[number], *sizes[row].tolist()) for label, each in maps.items()}
+            yield Heat(row, probs[number], heat)
 
 
-def _write_slice(found: _Slice, root: Path, row: Any, out: Path, window: str) -> None:
+def _write_slice(found: Heat, root: Path, row: Any, out: Path, window: str) -> None:
     path, number = root / row["path"], f"{found.row:04d}"
     hu, geometry = read_hu(path), read_geometry(path)
     spacing = np.array([row["row_spacing"], row["column_spacing"]])
-    heats = {label: restore_size(heat, *hu.shape) for label, heat in found.heat.items()}
     np.savez_compressed(
         out / f"{number}.npz",
         allow_pickle=False,
-        **heats,
+        **found.heat,
         probs=found.probs,
         spacing=spacing,
         orientation=np.array(geometry.orientation),
         position=np.array(geometry.position),
     )
     shown = (float(spacing[0]), float(spacing[1])) if np.isfinite(spacing).all() else (1.0, 1.0)
-    for label, heat in heats.items():
+    for label, heat in found.heat.items():
         title = f"slice {found.row}: {label}, probability {found.probs[LABELS.index(label)]:.3f}"
         figure = draw_heat(hu, heat, title, window=window, spacing=shown)
         write_png(figure, out / f"{number}_{label}.png", dpi=110)

@@ -25,6 +25,9 @@ from ich.schema import LABELS, UserError
 
 UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 
+PLURALS = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}
+"""What a table counts, in words."""
+
 INDEX_DTYPES = {
     "path": "str",  # POSIX, relative to the root
     "file_size": "int64",  # bytes

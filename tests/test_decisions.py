@@ -77,7 +77,7 @@ def test_end_that_comes_again_changes_no_byte(run: Path, monkeypatch: pytest.Mon
     checkpoint = read_checkpoint(files[0])
     del checkpoint["card"]["decisions"]
     DurableIO().save_checkpoint(checkpoint, files[0])
-    decide(read_predictions(files[2]), files[0])
+    decide(read_predictions(files[2]), files[0], ["slice", "study"])
     assert files[0].read_bytes() == before[0]
 
 
@@ -116,7 +116,7 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
 
     monkeypatch.setattr("ich.files._flush", fail)
     with pytest.raises(UserError, match="No space left on device"):
-        decide(read_predictions(run / "predictions_val.csv"), path)
+        decide(read_predictions(run / "predictions_val.csv"), path, ["slice", "study"])
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -126,17 +126,14 @@ def test_studies_that_contradict_their_patients_cost_their_figures_alone(
 ) -> None:
     path = tmp_path / "best.ckpt"
     path.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
-    validation = read_predictions(run / "predictions_val.csv").assign(StudyInstanceUID="1")
-    assert list(decide(validation, path)) == ["slice"]
-    assert list(load_classifier(path).card["decisions"]) == ["slice"]
-    assert "no operating points by study" in caplog.text
     paths = {part: tmp_path / f"{part}.csv" for part in ("val", "test")}
     for part, file in paths.items():
         table = read_predictions(run / f"predictions_{part}.csv")
         write_table(table.assign(StudyInstanceUID="1"), file)
     evaluations = evaluate_parts(paths, path, (0.1,) * 6)
     assert all(list(each.levels) == ["slice", "patient"] for each in evaluations.values())
-    assert "no figures by study" in caplog.text
+    assert list(load_classifier(path).card["decisions"]) == ["slice"]
+    assert all(f"no figures of the {part} part by study" in caplog.text for part in ("val", "test"))
 
 
 def test_metrics_are_the_evaluation_of_the_table_at_the_decisions_of_the_checkpoint(run: Path) -> None:

@@ -18,9 +18,10 @@ from torch import nn
 from ich.data.resize import resize_hu, restore_size
 from ich.dicom import read_hu
 from ich.explain import METHODS, explain
-from ich.explain.drawing import CONTOURS, draw_heat
+from ich.explain.drawing import draw_heat
 from ich.explain.grids import find_grid
 from ich.models import SliceClassifier, load_classifier
+from ich.report.heat import CONTOURS
 from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError
 from ich.trainer import build_trainer
 

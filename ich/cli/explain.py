@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from ich.cli.codes import print_codes
 from ich.schema import LABELS, WINDOWS
-
-if TYPE_CHECKING:
-    from ich.heatmaps import Explained
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -42,12 +39,6 @@ def _run(args: argparse.Namespace) -> None:
     from ich.models import load_classifier
 
     model = load_classifier(find_checkpoint(args.checkpoint, "best"))
-    _print(write_heatmaps(model, args.paths, args.out, args.label, args.window), args.out)
-
-
-def _print(explained: Explained, out: Path) -> None:
-    print(f"{explained.slices} slices in {out}; {out / 'slices.csv'} says which is which")
-    if len(explained.refused):
-        print(f"{len(explained.refused)} files refused, listed in {out / 'refused.csv'}")
-        for code, count in explained.refused["code"].value_counts().items():
-            print(f"  {code}: {count}")
+    slices, refused = write_heatmaps(model, args.paths, args.out, args.label, args.window)
+    print(f"{slices} slices in {args.out}; {args.out / 'slices.csv'} says which is which")
+    print_codes(refused, "files refused", args.out / "refused.csv")

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ich.cli.codes import print_codes
 from ich.findings import FINDINGS, check_series, check_slices, write_findings
 from ich.identical import find_identical
 from ich.index import build_index, locate_index
@@ -51,18 +52,12 @@ def _run(args: argparse.Namespace) -> None:
     )
     direct = int((table["pixel_offset"] >= 0).sum())
     print(f"{direct} are read where their pixels lie, {len(table) - direct} have to be decoded")
-    if len(index.refused):
-        print(f"{len(index.refused)} files refused, listed in {folder / 'refused.csv'}")
-        for code, count in index.refused["code"].value_counts().items():
-            print(f"  {code}: {count}")
+    print_codes(index.refused, "files refused", folder / "refused.csv")
     findings = check_series(table)
     if args.check:
         findings = pd.concat([findings, check_slices(args.root, table)], ignore_index=True)
     write_findings(findings, folder)
-    if len(findings):
-        print(f"{len(findings)} findings, listed in {folder / FINDINGS}")
-        for code, count in findings["code"].value_counts().items():
-            print(f"  {code}: {count}")
+    print_codes(findings, "findings", folder / FINDINGS)
     if args.hash:
         _print_identical(table, find_identical(args.root, table, folder))
 

@@ -40,12 +40,14 @@ from numpy.typing import NDArray
 
 from ich.calibration import Decision
 from ich.evaluate.checks import check_predictions, check_prevalences, check_validation
-from ich.evaluate.decisions import fit_decisions
+from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE, fit_decisions
 from ich.evaluate.estimate import draw_patients
 from ich.evaluate.figures import Areas, Evaluation
 from ich.evaluate.levels import Patients, Units, estimate_areas, measure_level
-from ich.evaluate.pooling import LEVELS, METHODS
+from ich.evaluate.pooling import DEFAULT_POOLING, LEVELS, METHODS
 from ich.schema import LABELS, UserError
+
+DEFAULT_LEVELS = ("slice", "study", "patient")
 
 PREVALENCES = (0.02, 0.05, 0.10, 0.20)
 """At which predictive values are given: what a scanner in an emergency department sees, and less and more."""
@@ -56,12 +58,12 @@ def evaluate(
     *,
     validation: pd.DataFrame | None = None,
     decisions: Mapping[str, Decision] | None = None,
-    levels: Sequence[str] = ("slice", "study", "patient"),
-    pooling: str = "max",
+    levels: Sequence[str] = DEFAULT_LEVELS,
+    pooling: str = DEFAULT_POOLING,
     prevalences: Sequence[float] = PREVALENCES,
     training_prevalences: Sequence[float] | None = None,
-    rule: str = "sensitivity>=0.95",
-    calibration: str = "platt",
+    rule: str = DEFAULT_RULE,
+    calibration: str = DEFAULT_CALIBRATION,
     replicates: int = 1000,
     seed: int = 0,
 ) -> Evaluation:

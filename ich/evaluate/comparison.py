@@ -24,6 +24,7 @@ from ich.evaluate.levels import (
     estimate_loss,
     sample_losses,
 )
+from ich.evaluate.pooling import DEFAULT_POOLING
 from ich.schema import DISCLAIMER, LABELS
 from ich.tables import PROB_COLUMNS
 
@@ -126,7 +127,7 @@ def compare(
     tables: Mapping[str, pd.DataFrame],
     *,
     level: str = "slice",
-    pooling: str = "max",
+    pooling: str = DEFAULT_POOLING,
     replicates: int = 1000,
     seed: int = 0,
 ) -> Comparison:

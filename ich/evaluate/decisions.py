@@ -7,17 +7,20 @@ from collections.abc import Sequence
 import pandas as pd
 
 from ich.calibration import DECIDED_LEVELS, Decision, fit_decision
-from ich.evaluate.pooling import pool
+from ich.evaluate.pooling import DEFAULT_POOLING, pool
 from ich.tables import PROB_COLUMNS, TARGET_COLUMNS
+
+DEFAULT_CALIBRATION = "platt"
+DEFAULT_RULE = "sensitivity>=0.95"
 
 
 def fit_decisions(
     validation: pd.DataFrame,
     *,
     levels: Sequence[str] = DECIDED_LEVELS,
-    pooling: str = "max",
-    method: str = "platt",
-    rule: str = "sensitivity>=0.95",
+    pooling: str = DEFAULT_POOLING,
+    method: str = DEFAULT_CALIBRATION,
+    rule: str = DEFAULT_RULE,
 ) -> dict[str, Decision]:
     """Fits what a model decides by.
 

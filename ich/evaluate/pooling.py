@@ -23,12 +23,14 @@ METHODS = ("max", "mean", "top3_mean", "noisy_or")
 """How slices become one probability: the highest; their mean; the mean of the three highest; the chance
 that at least one is positive if slices were independent, ``1 - prod(1 - p)``."""
 
+DEFAULT_POOLING = "max"
+
 CARRIED = ("PatientID", "part", *PROB_COLUMNS, *TARGET_COLUMNS)
 
 TOP = 3
 
 
-def pool(predictions: pd.DataFrame, level: str, method: str = "max") -> pd.DataFrame:
+def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -> pd.DataFrame:
     """Pools the slices of each unit into one row.
 
     Args:

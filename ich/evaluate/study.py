@@ -13,8 +13,9 @@ from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import UNIT_COLUMNS
 from ich.evaluate.run import Run
 from ich.evaluate.subgroups import describe_slices
-from ich.evaluate.tables import UNITS, count
+from ich.evaluate.tables import count
 from ich.report.document import Block, Missing
+from ich.tables import PLURALS
 
 NO_VALIDATION = "It needs the predictions of the validation part: --val."
 NO_INDEX = "It needs the index of the data: --root or --index."
@@ -87,7 +88,7 @@ def describe_size(table: pd.DataFrame) -> str:
     """How many slices, series, studies and patients a table has, in words."""
     named = ((level, table[column].replace("", None).nunique()) for level, column in UNIT_COLUMNS.items())
     return ", ".join(
-        count(number, level) if number else f"{UNITS[level]} not named" for level, number in named
+        count(number, level) if number else f"{PLURALS[level]} not named" for level, number in named
     )
 
 

@@ -13,7 +13,8 @@ from ich.evaluate.checks import check_predictions
 from ich.evaluate.estimate import draw_patients
 from ich.evaluate.figures import Estimate
 from ich.evaluate.levels import Patients, Units, estimate_areas, measure_point
-from ich.evaluate.pooling import UNIT_COLUMNS
+from ich.evaluate.pooling import DEFAULT_POOLING, UNIT_COLUMNS
+from ich.index.encodings import list_encodings
 from ich.schema import LABELS, UserError
 from ich.tables import INDEX_DTYPES, require_columns
 
@@ -42,7 +43,7 @@ def subgroups(
     by: pd.Series,
     *,
     level: str = "slice",
-    pooling: str = "max",
+    pooling: str = DEFAULT_POOLING,
     decision: Decision | None = None,
     labels: Sequence[str] = LABELS,
     bins: int = 4,
@@ -66,8 +67,8 @@ def subgroups(
 
     Returns:
         A row a group, label and figure (``auroc``, ``average_precision``, ``sensitivity``,
-        ``specificity``): ``SUBGROUP_COLUMNS``. Figures of groups with too few patients have a reason
-        instead of a number.
+        ``specificity``): ``SUBGROUP_COLUMNS``. Figures of groups with too few patients have no
+        interval, and the reason.
 
     Raises:
         UserError: If the table is no predictions table, or ``by`` has another length.
@@ -109,7 +110,7 @@ def describe_slices(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFr
     Returns:
         A row a slice in the order of ``predictions``; missing where the index lacks the slice:
 
-        - ``encoding``: bits, sign and intercept of the stored values, which tell scanners apart;
+        - ``encoding``: bits, sign, slope and intercept of the stored values, which tell scanners apart;
         - ``slice_spacing``: mm, the median distance of the series' neighbouring slices;
         - ``tilt``: degrees to a tenth, the gantry's, without its sign.
     """
@@ -117,15 +118,10 @@ def describe_slices(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFr
     ordered = index.sort_values("position")
     gaps = ordered.groupby("SeriesInstanceUID")["position"].diff()
     spacing = gaps[gaps > 0].groupby(ordered["SeriesInstanceUID"]).median().round(2)
-    signs = np.where(index["PixelRepresentation"] == 1, "signed", "unsigned")
+    numbers, encodings = list_encodings(index)
     described = pd.DataFrame(
         {
-            "encoding": [
-                f"{bits} bit {sign}, intercept {intercept:g}"
-                for bits, sign, intercept in zip(
-                    index["BitsStored"], signs, index["RescaleIntercept"], strict=True
-                )
-            ],
+            "encoding": np.array(list(map(str, encodings)), dtype=object)[numbers],
             "slice_spacing": index["SeriesInstanceUID"].map(spacing).to_numpy(),
             "tilt": index["tilt"].abs().round(1).to_numpy(),
         },

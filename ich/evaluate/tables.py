@@ -10,9 +10,7 @@ import pandas as pd
 from ich.evaluate.comparison import Comparison
 from ich.evaluate.figures import FEW, Estimate, Evaluation, LabelFigures
 from ich.report.document import Table
-
-UNITS = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}
-"""Plurals of the levels."""
+from ich.tables import PLURALS
 
 
 def describe_basis(evaluation: Evaluation, level: str) -> str:
@@ -27,7 +25,7 @@ def describe_basis(evaluation: Evaluation, level: str) -> str:
 
 def count(number: int, level: str) -> str:
     """A number of slices, series, studies or patients in words."""
-    return f"{number:,} {level if number == 1 else UNITS[level]}"
+    return f"{number:,} {level if number == 1 else PLURALS[level]}"
 
 
 def show_difference(estimate: Estimate) -> str:
@@ -58,7 +56,7 @@ def make_counts(evaluation: Evaluation) -> Table:
             cells.append(f"{found.positives:,} of {found.units:,}{patients}")
         few = evaluation.levels[next(iter(evaluation.levels))].labels[label].counts.positive_patients < FEW
         rows.append([label, *cells, "few" if few else ""])
-    header = ["label", *(f"positive {UNITS[level]}" for level in evaluation.levels), "note"]
+    header = ["label", *(f"positive {PLURALS[level]}" for level in evaluation.levels), "note"]
     caption = (
         "Positives among the units of which a label is known, and in brackets the patients that they come "
         f"from; {count(evaluation.patients, 'patient')} in all. few: fewer than {FEW} patients, too few for "
@@ -188,7 +186,15 @@ def make_subgroups(groups: pd.DataFrame, level: str) -> Table:
                 *figures,
             ]
         )
-    header = ["group", "label", f"positive {UNITS[level]}", "patients", "AUROC", "sensitivity", "specificity"]
+    header = [
+        "group",
+        "label",
+        f"positive {PLURALS[level]}",
+        "patients",
+        "AUROC",
+        "sensitivity",
+        "specificity",
+    ]
     return Table(
         header,
         rows,

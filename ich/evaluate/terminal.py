@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ich.evaluate.figures import FEW, Evaluation
 from ich.schema import DISCLAIMER, LABELS
+from ich.tables import PLURALS
 
 
 def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") -> Table:
@@ -16,9 +17,8 @@ def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") 
     figures = evaluation.levels[level]
     few = any(label.auroc.reason for label in figures.labels.values())
     note = f"no interval: positives or negatives of fewer than {FEW} patients\n" if few else ""
-    units = level if level == "series" else {"study": "studies"}.get(level, f"{level}s")
     table = Table(
-        title=f"{title}: {figures.units:,} {units} of {evaluation.patients:,} patients",
+        title=f"{title}: {figures.units:,} {PLURALS[level]} of {evaluation.patients:,} patients",
         caption=f"95 % intervals by bootstrap over patients\n{note}{DISCLAIMER}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,

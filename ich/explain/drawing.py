@@ -8,11 +8,9 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ich.report.heat import CONTOURS, lay_heat
 from ich.schema import DISCLAIMER, WINDOWS
 from ich.window import apply_window
-
-CONTOURS = {0.25: ":", 0.5: "--", 0.75: "-"}
-"""Shares of the peak and the lines that are drawn there, so that a map reads without colour."""
 
 
 def draw_heat(
@@ -43,31 +41,11 @@ def draw_heat(
     for axes in (plain, covered):
         axes.set_axis_off()
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
-    # Where nothing speaks for the label the slice stays as it is.
-    picture = covered.imshow(
-        heat,
-        cmap="inferno",
-        vmin=0,
-        vmax=1,
-        alpha=0.65 * np.sqrt(np.clip(heat, 0, 1)),
-        aspect=spacing[0] / spacing[1],
-    )
+    picture = lay_heat(covered, heat, aspect=spacing[0] / spacing[1])
     colours = mpl.cm.ScalarMappable(picture.norm, "inferno")
     bar = figure.colorbar(colours, ax=covered, shrink=0.8, label="share of the slice's peak")
     for share, line in CONTOURS.items():
         bar.ax.axhline(share, color="white", linestyle=line)
-    if heat.max() > 0:
-        for width, colour in ((2.2, "black"), (1.1, "white")):
-            covered.contour(
-                heat,
-                levels=list(CONTOURS),
-                colors=colour,
-                linewidths=width,
-                linestyles="-" if colour == "black" else list(CONTOURS.values()),
-            )
-        row, column = np.unravel_index(int(heat.argmax()), heat.shape)
-        for width, colour in ((3.0, "black"), (1.2, "white")):
-            covered.plot(column, row, "+", color=colour, markersize=9, markeredgewidth=width)
     plain.set_title(f"{window} window", fontsize=9)
     covered.set_title(
         "evidence for the label; + its peak" if heat.max() > 0 else "no evidence for the label", fontsize=9

@@ -27,8 +27,9 @@ from ich.explore.tables import (
     tabulate_materials,
     tabulate_subtypes,
 )
-from ich.explore.units import LEVELS, PLURAL
+from ich.explore.units import LEVELS
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Text
+from ich.tables import PLURALS
 
 NAMES = (
     *("series_sizes", "geometry", "labels", *(f"together_{level}" for level in LEVELS)),
@@ -107,9 +108,9 @@ def _show_together(facts: Facts) -> list[Block]:
         Picture(
             f"together_{level}",
             draw_together(labelling.counts[level]),
-            f"{PLURAL[level].capitalize()} with the label of the row and that of the column; on the "
+            f"{PLURALS[level].capitalize()} with the label of the row and that of the column; on the "
             "diagonal, all with the label. The darker, the larger a share of the row's.",
-            f"Matrix of the numbers of {PLURAL[level]} that have two labels at once",
+            f"Matrix of the numbers of {PLURALS[level]} that have two labels at once",
         )
         for level in LEVELS
     ]

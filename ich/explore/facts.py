@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.explore.encodings import Encoding, list_encodings
 from ich.explore.sample import Sample, draw_sample, read_sample
 from ich.explore.units import LEVELS, LabelCounts, count_labels, number_units
 from ich.findings import SAME_POSITION, check_series
@@ -24,6 +23,7 @@ from ich.index import (
     locate_index,
     read_labels,
 )
+from ich.index.encodings import Encoding, list_encodings
 from ich.schema import LABELS, UserError
 
 

@@ -12,11 +12,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ich.explore.encodings import Encoding
 from ich.explore.sample import MATERIALS, MOST_ENCODINGS, Histogram, Material, Sample
-from ich.explore.units import LEVELS, PLURAL, LabelCounts
+from ich.explore.units import LEVELS, LabelCounts
+from ich.index.encodings import Encoding
 from ich.report.figures import OKABE_ITO, encode_png
 from ich.schema import LABELS
+from ich.tables import PLURALS
 
 WIDTH = 6.0  # inches
 FONT = 11.5  # points: 9 pixels where the figure is as wide as a phone
@@ -101,7 +102,7 @@ def draw_labels(counts: dict[str, LabelCounts]) -> bytes:
                 y,
                 share,
                 height=0.25,
-                label=PLURAL[level],
+                label=PLURALS[level],
                 color=OKABE_ITO[place],
                 hatch=hatches[level],
                 edgecolor="white" if place == 0 else "black",

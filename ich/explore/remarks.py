@@ -8,9 +8,9 @@ import numpy as np
 
 from ich.explore.facts import Facts, Labelling
 from ich.explore.sample import MATERIALS, MOST_ENCODINGS
-from ich.explore.units import PLURAL
 from ich.findings import LEAST_AIR, Finding
 from ich.schema import LABELS, SUBTYPES
+from ich.tables import PLURALS
 
 FEW_PATIENTS = 10
 """With fewer patients than this, the figures of a label say little: one patient more or less moves them."""
@@ -65,7 +65,7 @@ def list_remarks(facts: Facts) -> list[str]:
 
 def say(count: int, unit: str, singular: str = "", plural: str = "") -> str:
     """A count and its unit, with the verb that goes with it: ``1 slice has``, ``2 slices have``."""
-    noun, verb = (unit, singular) if count == 1 else (PLURAL.get(unit, f"{unit}s"), plural or singular)
+    noun, verb = (unit, singular) if count == 1 else (PLURALS.get(unit, f"{unit}s"), plural or singular)
     return f"{count:,} {noun} {verb}".rstrip()
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from pydicom.uid import UID
 
-from ich.explore.encodings import Encoding
 from ich.explore.facts import Facts, Labelling
 from ich.explore.remarks import OF_SERIES, OF_SLICES, say_share
 from ich.explore.sample import MATERIALS, MOST_ENCODINGS, Sample
-from ich.explore.units import LEVELS, PLURAL, LabelCounts
+from ich.explore.units import LEVELS, LabelCounts
+from ich.index.encodings import Encoding
 from ich.report.document import Table
 from ich.schema import LABELS
+from ich.tables import PLURALS
 
 _MOST_ROWS = 10
 _QUANTILES = {"lowest": 0.0, "5 %": 0.05, "median": 0.5, "95 %": 0.95, "highest": 1.0}
@@ -29,7 +30,7 @@ def tabulate_counts(facts: Facts) -> Table:
     rows = []
     units = ("slice", "series", "study", "patient")
     for unit, owner in zip(units, (*units[1:], None), strict=True):
-        row = [PLURAL[unit], f"{facts.count(unit):,}", "", ""]
+        row = [PLURALS[unit], f"{facts.count(unit):,}", "", ""]
         if owner is not None:
             each = facts.count_per(unit, owner)
             least, most = int(each.min()), int(each.max())
@@ -127,7 +128,7 @@ def tabulate_labels(labelling: Labelling) -> Table:
         positive, negative = int(count.positive[number]), int(count.negative[number])
         ratio = f"1 to {negative / positive:,.1f}" if positive else "no positives"
         rows.append((label, *cells, ratio, f"{int(count.unknown[number]):,}"))
-    header = ("label", *(PLURAL[level] for level in LEVELS), "with to without", "unknown slices")
+    header = ("label", *(PLURALS[level] for level in LEVELS), "with to without", "unknown slices")
     return Table(header, rows, caption="With the label")
 
 
@@ -139,7 +140,7 @@ def tabulate_subtypes(labelling: Labelling) -> Table:
         for number in range(len(counts[0].subtypes))
         if any(count.subtypes[number:].any() for count in counts)
     ]
-    return Table(("subtypes at once", *(PLURAL[level] for level in LEVELS)), rows)
+    return Table(("subtypes at once", *(PLURALS[level] for level in LEVELS)), rows)
 
 
 def tabulate_materials(sample: Sample, encodings: Iterable[Encoding]) -> Table:

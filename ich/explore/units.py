@@ -13,8 +13,6 @@ from ich.schema import LABELS, SUBTYPES
 LEVELS = ("slice", "study", "patient")
 """At which labels are counted."""
 
-PLURAL = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}
-
 
 def number_units(table: pd.DataFrame) -> pd.DataFrame:
     """Numbers what each slice of an index belongs to.

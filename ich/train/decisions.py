@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,31 +10,24 @@ import pandas as pd
 from ich.calibration import DECIDED_LEVELS, Decision
 from ich.checkpoint import DurableIO, read_checkpoint
 from ich.evaluate.decisions import fit_decisions
-from ich.schema import UserError
-
-log = logging.getLogger(__name__)
 
 
-def decide(validation: pd.DataFrame, checkpoint: Path) -> dict[str, Decision]:
+def decide(validation: pd.DataFrame, checkpoint: Path, levels: Sequence[str]) -> dict[str, Decision]:
     """Fits calibration and operating points, and puts them into the card of a checkpoint.
 
     Args:
         validation: The predictions table of the validation part, as it was read from its file: a CSV holds
             probabilities of 32 bits by their shortest digits, and a threshold is one of them, to the last.
         checkpoint: Of the model that predicted it; it keeps its bytes where it has these decisions already.
+        levels: That the slices make units of.
 
     Returns:
-        A decision for each of ``DECIDED_LEVELS`` that the slices make units of.
+        A decision for each of them that is one of ``DECIDED_LEVELS``.
 
     Raises:
         UserError: If the checkpoint cannot be read or written; then it stays as it was.
     """
-    decisions: dict[str, Decision] = {}
-    for level in DECIDED_LEVELS:
-        try:
-            decisions |= fit_decisions(validation, levels=[level])
-        except UserError as error:  # of UIDs that contradict each other: no reason to lose the run's figures
-            log.warning("no operating points by %s: %s", level, error)
+    decisions = fit_decisions(validation, levels=[level for level in DECIDED_LEVELS if level in levels])
     _keep(decisions, checkpoint)
     return decisions
 

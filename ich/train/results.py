@@ -14,7 +14,7 @@ from rich.console import Console
 
 from ich.checkpoint import find_checkpoint
 from ich.data import HeadCTDataModule
-from ich.evaluate import evaluate
+from ich.evaluate import DEFAULT_LEVELS, evaluate
 from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import pool
 from ich.evaluate.terminal import render_evaluation
@@ -98,26 +98,27 @@ def evaluate_parts(
         An evaluation for each part.
     """
     tables = {part: read_predictions(path) for part, path in paths.items()}
-    decisions = decide(tables["val"], checkpoint)
+    levels = {part: _list_levels(part, table) for part, table in tables.items()}
+    decisions = decide(tables["val"], checkpoint, levels["val"])
     return {
         part: evaluate(
             table,
             decisions=decisions if part == "test" else None,
-            levels=_list_levels(table),
+            levels=levels[part],
             training_prevalences=prevalences,
         )
         for part, table in tables.items()
     }
 
 
-def _list_levels(table: pd.DataFrame) -> list[str]:
+def _list_levels(part: str, table: pd.DataFrame) -> list[str]:
     """The levels to evaluate: UIDs that contradict each other are no reason to lose the others' figures."""
     levels = []
-    for level in ("slice", "study", "patient"):
+    for level in DEFAULT_LEVELS:
         try:
             pool(table, level)
         except UserError as error:
-            log.warning("no figures by %s: %s", level, error)
+            log.warning("no figures of the %s part by %s: %s", part, level, error)
         else:
             levels.append(level)
     return levels

@@ -78,12 +78,10 @@ def _load_model(checkpoint: Path | None) -> SliceClassifier | None:
     if checkpoint is None:
         return None
     # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
-    from ich.bundle import is_bundle
     from ich.checkpoint import find_checkpoint
     from ich.models import load_classifier
 
-    bundled = checkpoint.is_file() and is_bundle(checkpoint)
-    return load_classifier(checkpoint if bundled else find_checkpoint(checkpoint, "best"))
+    return load_classifier(find_checkpoint(checkpoint, "best"))
 
 
 def _find_decisions(

@@ -13,11 +13,10 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from ich.evaluate.pictures.panels import SMALL, TINY, WIDTH
+from ich.report.heat import lay_heat
 from ich.schema import WINDOWS
 
 _PLAIN = ("brain", "subdural", "bone")
-_LEVELS = (0.25, 0.5, 0.75)  # of the heat's peak
-_LINES = (":", "--", "-")
 
 
 @dataclass(frozen=True)
@@ -40,8 +39,6 @@ class Case:
 def draw_cases(cases: Sequence[Case]) -> Figure:
     """Draws slices one below the other, each through three windows; heat takes the place of the last.
 
-    Lines mark a quarter (dotted), half (dashed) and three quarters (solid) of the heat's peak.
-
     Raises:
         ValueError: If there is no case.
     """
@@ -58,7 +55,7 @@ def draw_cases(cases: Sequence[Case]) -> Figure:
                 axes.text(0.5, 0.5, case.problem, color="white", ha="center", va="center", fontsize=TINY)
             elif window == _PLAIN[-1] and case.heat is not None:
                 _draw_slice(axes, case.hu, "brain", "heat over brain")
-                _draw_heat(axes, case.heat)
+                lay_heat(axes, case.heat, width=0.7)
             else:
                 _draw_slice(axes, case.hu, window, window)
     return figure
@@ -70,14 +67,6 @@ def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, name: str) -> No
     axes.imshow(hu, cmap="gray", vmin=center - width / 2, vmax=center + width / 2)
     back = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.5}
     axes.text(0.03, 0.03, name, color="white", fontsize=TINY, transform=axes.transAxes, bbox=back)
-
-
-def _draw_heat(axes: Axes, heat: NDArray[np.float32]) -> None:
-    axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.45 * heat)
-    levels = [level for level in _LEVELS if heat.min() < level < heat.max()]
-    if levels:
-        lines = [_LINES[_LEVELS.index(level)] for level in levels]
-        axes.contour(heat, levels=levels, colors="white", linestyles=lines, linewidths=0.9)
 
 
 def describe_target(names: Sequence[str], target: NDArray[np.float64]) -> str:
