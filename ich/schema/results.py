@@ -1,0 +1,193 @@
+"""What prediction says of a study: plain values, that no model, file or screen is needed for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ich.schema import LABELS
+
+
+class Outcome(StrEnum):
+    """What is said of a study that was read."""
+
+    POSITIVE = "POSITIVE"  # ``any`` is at or above its operating point
+    NEGATIVE = "NEGATIVE"  # below it, and nothing speaks against believing that
+    INDETERMINATE = "INDETERMINATE"  # neither can be said
+
+
+class Reason(StrEnum):
+    """Why a study is never ``NEGATIVE``: the codes of ``StudyResult.reasons``, stable between versions."""
+
+    # Of its files.
+    UNREAD_SLICE = "unread_slice"  # a file of the series is refused, or its pixels are
+    MISSING_FILE = "missing_file"  # a DICOMDIR names a file that is not there
+    STRAY_FILE = "stray_file"  # a damaged file in its folder that does not say whose it is
+    CONFLICTING_COPIES = "conflicting_copies"  # two files with one SOPInstanceUID and other contents
+    MIXED_PATIENTS = "mixed_patients"  # slices of several patients under one StudyInstanceUID
+    # Of the geometry of the series.
+    NO_POSITION = "no_position"
+    DUPLICATE_POSITION = "duplicate_position"
+    GAP = "gap"  # between slices, or in the numbers of instances
+    UNEVEN_STEPS = "uneven_steps"  # steps change, and no numbers of instances tell that nothing is missing
+    NOT_MONOTONE = "not_monotone"  # positions go to and fro in the order of InstanceNumber
+    MIXED_ORIENTATION = "mixed_orientation"
+    MIXED_SPACING = "mixed_spacing"
+    MIXED_SHAPE = "mixed_shape"
+    NO_SPACING = "no_spacing"  # pixels of no known size
+    SHORT_COVERAGE = "short_coverage"  # the slices do not span a head
+    # Of the pixels.
+    IMPLAUSIBLE_HU = "implausible_hu"  # air, tissue or bone are not where they are on the scale
+    # Of the model.
+    UNLIKE_TRAINING = "unlike_training"  # farther from the training data than its validation part was
+    NO_DECISION = "no_decision"  # it carries no calibration or operating point for a study
+    NO_REFERENCE = "no_reference"  # it carries nothing to compare the study with
+
+
+NO_RESULT = frozenset({Reason.IMPLAUSIBLE_HU, Reason.NO_DECISION})
+"""With these a study is not ``POSITIVE`` either: its probabilities, or a threshold on them, mean nothing."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A code and what was found, with its value; the detail names no patient and no file."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """What is said of a label of a study.
+
+    Attributes:
+        prob: Pooled over the slices and calibrated; as the network gave it where there is no calibration.
+        threshold: Of the operating point; None where there is none.
+    """
+
+    prob: float
+    threshold: float | None
+
+    @property
+    def positive(self) -> bool | None:
+        """Whether the label is called present; None without an operating point."""
+        return None if self.threshold is None else self.prob >= self.threshold
+
+
+@dataclass(frozen=True)
+class SliceResult:
+    """What is said of a slice.
+
+    Attributes:
+        SOPInstanceUID: Of the slice.
+        position: Along the slice normal, mm; None where not known.
+        probs: For each of ``LABELS`` as the network gave it.
+        calibrated: The same by the calibration of slices; None without one.
+    """
+
+    SOPInstanceUID: str
+    position: float | None
+    probs: tuple[float, ...]
+    calibrated: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class SeriesResult:
+    """What became of a series.
+
+    Attributes:
+        SeriesInstanceUID: Of the series.
+        Modality: As stored; empty where not known.
+        files: Of the series, those included that were refused.
+        set_aside: Why it was not read; None for the one that was.
+    """
+
+    SeriesInstanceUID: str
+    Modality: str
+    files: int
+    set_aside: Remark | None
+
+
+@dataclass(frozen=True)
+class Algorithm:
+    """What read a study, for a reader who wants to know or repeat it.
+
+    Attributes:
+        name: The backbone; several, joined by +, of an ensemble.
+        version: Of this library.
+        weights: SHA-256 of each model's file.
+        tta: Test-time augmentations, by name.
+        pooling: How slices became a study.
+        rule: What the operating point of ``any`` was chosen by; empty without one.
+    """
+
+    name: str
+    version: str
+    weights: tuple[str, ...]
+    tta: tuple[str, ...]
+    pooling: str
+    rule: str
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What is said of a study.
+
+    A study that could not be read at all has a ``refusal`` and neither outcome nor labels nor slices.
+
+    Attributes:
+        number: Of the study within an output folder, from 1.
+        StudyInstanceUID: Of the study.
+        PatientID: As stored; empty where not given.
+        outcome: None where the study was refused.
+        refusal: Why it was; None where it was read.
+        reasons: What speaks against ``NEGATIVE``; with codes of ``Reason``.
+        labels: By each of ``LABELS``; empty where the study was refused.
+        slices: Of the series that was read, in order of position.
+        key_slices: Numbers in ``slices``, from 0, the most telling first; empty unless POSITIVE.
+        distance: From the training data, in feature space; None without a reference.
+        distance_limit: Above which a study is unlike them.
+        series: All of the study's series.
+        algorithm: What read it.
+    """
+
+    number: int
+    StudyInstanceUID: str
+    PatientID: str
+    outcome: Outcome | None
+    refusal: Remark | None
+    reasons: tuple[Remark, ...]
+    labels: Mapping[str, LabelResult]
+    slices: tuple[SliceResult, ...]
+    key_slices: tuple[int, ...]
+    distance: float | None
+    distance_limit: float | None
+    series: tuple[SeriesResult, ...]
+    algorithm: Algorithm
+
+    @property
+    def read_series(self) -> str | None:
+        """SeriesInstanceUID of the series that was read."""
+        return next((s.SeriesInstanceUID for s in self.series if s.set_aside is None), None)
+
+    @property
+    def subtypes(self) -> tuple[str, ...]:
+        """The subtypes that are called present; only a POSITIVE study has some."""
+        if self.outcome is not Outcome.POSITIVE:
+            return ()
+        return tuple(label for label in LABELS[:-1] if self.labels[label].positive)
+
+
+def decide_outcome(label: LabelResult, reasons: tuple[Remark, ...]) -> Outcome:
+    """Decides on a study that was read.
+
+    Args:
+        label: What is said of ``any``.
+        reasons: What speaks against ``NEGATIVE``.
+    """
+    if label.positive is None or any(reason.code in NO_RESULT for reason in reasons):
+        return Outcome.INDETERMINATE
+    if label.positive:
+        return Outcome.POSITIVE
+    return Outcome.INDETERMINATE if reasons else Outcome.NEGATIVE
