@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from ich.bundle import is_bundle, read_bundle
+from ich.calibration.likeness import Likeness
 from ich.card import Card, make_card
 from ich.checkpoint import gather_states, read_checkpoint
 from ich.losses import WeightedBCE, prevalence_logits
@@ -96,6 +97,7 @@ class SliceClassifier(LightningModule):
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
+        self.likeness: Likeness | None = None  # fitted when training is over
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self.memory_format)
         if init_from is not None:
@@ -141,10 +143,21 @@ class SliceClassifier(LightningModule):
         Returns:
             (N, 6) logits in the order of ``LABELS``.
         """
-        image = x if self.window is None else self.window(x)
-        features = self.backbone(image.contiguous(memory_format=self.memory_format))  # (N, F)
-        logits: Tensor = self.head(features)
+        logits: Tensor = self.head(self.extract(x))
         return logits
+
+    def extract(self, x: Tensor) -> Tensor:
+        """Computes what the head sees.
+
+        Args:
+            x: As ``forward`` takes it.
+
+        Returns:
+            (N, F) features of the backbone.
+        """
+        image = x if self.window is None else self.window(x)
+        features: Tensor = self.backbone(image.contiguous(memory_format=self.memory_format))
+        return features
 
     def to_probs(self, logits: Tensor) -> Tensor:
         """(N, 6) logits -> (N, 6) probabilities, float32."""
