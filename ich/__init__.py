@@ -29,6 +29,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     models       4  SliceClassifier
     evaluate     4  predictions table -> figures with intervals
     trainer      4  Lightning's Trainer: devices, checkpoints, the log of metrics
+    networks     5  trained networks, by PyTorch or as ONNX: HU -> probabilities
     heatmaps     5  slices -> heat maps as pictures and arrays
     train        5  configuration -> run folder
     galleries    6  the slices on which a model was most wrong

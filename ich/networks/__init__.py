@@ -1,0 +1,229 @@
+"""Trained networks as prediction uses them: Hounsfield units in, probabilities out, whatever runs them."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.backends import cudnn
+
+from ich.card import Card
+from ich.checkpoint import find_checkpoint
+from ich.models import SliceClassifier, load_classifier
+from ich.schema import InputSpec, UserError
+from ich.window import Window, window_batch
+
+BATCH = 16
+"""Slices that a network is given at a time, however many it is asked for."""
+
+IR_VERSION = b"\x08"
+"""First byte of an ONNX file: the tag of ``ModelProto.ir_version``, the first field of all."""
+
+
+class Output(NamedTuple):
+    """What a network says of slices.
+
+    Attributes:
+        probs: (N, 6) float32 in the order of ``LABELS``, not calibrated.
+        distance: (N,) float32 from the training data, by ``ich.calibration.likeness``; None where the model
+            has nothing to compare with.
+    """
+
+    probs: NDArray[np.float32]
+    distance: NDArray[np.float32] | None
+
+
+class Network(Protocol):
+    """A trained network, for one thread at a time.
+
+    The same slices give the same output twice, to the bit, and in any number at a time to 1e-5.
+
+    Attributes:
+        card: What its file says of it.
+        input: What it sees of a slice.
+        sha256: Of its file.
+        limit: Distance above which a study is unlike the training data; None where it has no distances.
+    """
+
+    card: Card
+    input: InputSpec
+    sha256: str
+    limit: float | None
+
+    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+        """Runs the network.
+
+        Args:
+            hu: (N, D, S, S) HU of slices with their neighbours, N at least 1.
+            window: (N, 2) center and width in HU from the header of each slice; needed where ``input`` has
+                the window ``"dicom"``, unused otherwise.
+
+        Raises:
+            ValueError: If the shapes are others.
+        """
+
+
+class HUClassifier(nn.Module):
+    """A classifier with its windows: what a ``TorchNetwork`` runs, and what is exported.
+
+    Args:
+        model: In evaluation mode.
+    """
+
+    def __init__(self, model: SliceClassifier) -> None:
+        super().__init__()
+        self.model = model
+        self.window = None if model.input.learnable else Window(model.input)
+
+    def forward(self, hu: Tensor, window: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Classifies slices.
+
+        Args:
+            hu: (N, D, S, S) int16 HU.
+            window: (N, 2) center and width in HU, where the input needs them.
+
+        Returns:
+            (N, 6) probabilities and, where the model has a likeness, (N,) distances.
+        """
+        return self.classify(hu if self.window is None else self.window(hu, window))
+
+    def classify(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Does what follows the windows: as ``forward``, of what the model takes."""
+        features = self.model.extract(x)  # (N, F)
+        probs = self.model.to_probs(self.model.head(features))
+        return (probs,) if self.model.likeness is None else (probs, self.model.likeness(features))
+
+
+class TorchNetwork:
+    """A network that PyTorch runs, on the CPU or on a GPU.
+
+    Args:
+        model: In evaluation mode; it is moved to the device.
+        sha256: Of its file.
+        gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU.
+
+    Attributes:
+        model: The classifier, for heat maps.
+
+    Raises:
+        UserError: If there is no such GPU.
+    """
+
+    def __init__(self, model: SliceClassifier, sha256: str, *, gpus: int | None = None) -> None:
+        self.device = _choose_device(gpus)
+        self.model = model.to(self.device)
+        self.card = model.card
+        self.input = model.input
+        self.sha256 = sha256
+        self.limit = None if model.likeness is None else float(model.likeness.limit)
+        self._classifier = HUClassifier(model).to(self.device).eval()
+
+    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+        """Runs the network, as ``Network`` says."""
+        check_slices(self.input, hu, window)
+        with torch.inference_mode(), _exactly(self.device):
+            parts = [self._run(*batch) for batch in split(self.input, hu, window)]
+        return join(parts)
+
+    def _run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> list[NDArray[np.float32]]:
+        x = torch.from_numpy(np.array(hu, order="C")).to(self.device)  # a copy: views may be reversed
+        if self._classifier.window is not None:
+            header = None if window is None else torch.tensor(window, device=self.device)
+            x = window_batch(self._classifier.window, x, header)
+        return [part.cpu().numpy() for part in self._classifier.classify(x)]
+
+
+def load_network(path: str | Path, *, threads: int | None = None, gpus: int | None = None) -> Network:
+    """Loads a trained network; its content says what it is, not its name.
+
+    Args:
+        path: A run's folder, of which the best epoch is taken, a checkpoint, a bundle, or an ONNX file.
+        threads: Of the CPU to run on; None leaves that to PyTorch or onnxruntime. PyTorch's hold for all
+            networks of the process.
+        gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU. ONNX files run on the CPU.
+
+    Raises:
+        UserError: If the file is missing, damaged or of something else, or there is no such GPU or number of
+            threads.
+    """
+    if threads is not None and threads < 1:
+        raise UserError(f"threads={threads}: expected 1 or more")
+    path = find_checkpoint(path, "best")
+    with path.open("rb") as file:
+        is_onnx = file.read(1) == IR_VERSION
+    if is_onnx:
+        from ich.networks.onnx import OnnxNetwork  # its packages are an extra
+
+        if gpus:
+            raise UserError(
+                f"gpus={gpus}: {path} is an ONNX file, which runs on the CPU; leave gpus out, or 0"
+            )
+        return OnnxNetwork(path, threads=threads)
+    model = load_classifier(path)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return TorchNetwork(model, sha256, gpus=gpus)
+
+
+def check_slices(spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> None:
+    """Checks that slices are such as a network takes.
+
+    Raises:
+        ValueError: Naming what is not.
+    """
+    shape = (len(hu), spec.depth, spec.size, spec.size)
+    if hu.dtype != np.int16 or hu.shape != shape or not len(hu):
+        raise ValueError(
+            f"expected int16 HU of shape (N, {spec.depth}, {spec.size}, {spec.size}), "
+            f"found {hu.dtype} {hu.shape}"
+        )
+    if "dicom" in spec.windows and (window is None or window.shape != (len(hu), 2)):
+        found = "none" if window is None else window.shape
+        raise ValueError(f"expected the header's windows, ({len(hu)}, 2) centers and widths, found {found}")
+
+
+def split(
+    spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.float32] | None
+) -> list[tuple[NDArray[np.int16], NDArray[np.float32] | None]]:
+    """Splits slices into batches of at most ``BATCH``, with their header's windows where they are used."""
+    parts = [slice(start, start + BATCH) for start in range(0, len(hu), BATCH)]
+    if window is None or "dicom" not in spec.windows:
+        return [(hu[part], None) for part in parts]
+    return [(hu[part], window[part].astype(np.float32)) for part in parts]
+
+
+def join(parts: list[list[NDArray[np.float32]]]) -> Output:
+    """Joins what a network gave for batches: of each the probabilities and perhaps the distances.
+
+    Raises:
+        UserError: If there is something else among them: what is no number is below every threshold.
+    """
+    probs, *distance = (np.concatenate(column) for column in zip(*parts, strict=True))
+    if not ((probs >= 0) & (probs <= 1)).all() or not np.isfinite(distance).all():
+        raise UserError("the network gives something else than probabilities and distances; it is damaged")
+    return Output(probs, distance[0] if distance else None)
+
+
+def _choose_device(gpus: int | None) -> torch.device:
+    there = torch.cuda.device_count()
+    if gpus is not None and not 0 <= gpus <= min(there, 1):
+        raise UserError(
+            f"gpus={gpus}: this machine has {there} GPUs, of which a network uses one; leave it out to use "
+            "what is there, 0 is the CPU"
+        )
+    return torch.device("cuda" if (there if gpus is None else gpus) else "cpu")
+
+
+def _exactly(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU convolutions in full precision, by an algorithm that does not vary between calls."""
+    if device.type == "cpu":
+        return nullcontext()
+    return cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

@@ -1,0 +1,172 @@
+"""ONNX files: networks that onnxruntime runs on the CPU, without PyTorch's part in it.
+
+An exported network is data as a bundle is: what the file says of itself is checked to the letter, its graph
+may hold nothing but the standard's operators, and no other file is read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ich import __version__
+from ich.card import Card, check_card
+from ich.networks import Output, check_slices, join, split
+from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError
+from ich.schema.fields import Check, check_fields, is_number, is_text, parse_fields
+
+try:
+    import onnx
+    import onnxruntime
+    from google.protobuf.message import DecodeError
+except ImportError as error:
+    raise UserError(
+        f"ONNX files need {error.name}, which is not installed: pip install 'ich[onnx]'"
+    ) from error
+
+FORMAT = "ich network 1"
+
+KEY = "ich"
+"""Of the file's metadata, under which the description stands as JSON."""
+
+_LARGEST_DESCRIPTION = 256 * 1024  # characters; see ich.bundle
+
+_FIELDS: dict[str, tuple[Check, str]] = {
+    "format": (lambda value: value == FORMAT, repr(FORMAT)),
+    "note": (is_text, "a text"),
+    "card": (lambda value: isinstance(value, dict), "fields"),
+    "limit": (lambda value: value is None or (is_number(value) and value > 0), "a number above 0, or null"),
+    "versions": (
+        lambda value: (
+            isinstance(value, dict)
+            and value.keys() == {"ich", "torch", "timm"}
+            and all(map(is_text, value.values()))
+        ),
+        "the versions of ich, torch and timm",
+    ),
+}
+
+_NESTED = {
+    *(onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS),
+    *(onnx.AttributeProto.SPARSE_TENSOR, onnx.AttributeProto.SPARSE_TENSORS),
+}
+
+
+class Description(NamedTuple):
+    """What an ONNX file says of its network."""
+
+    card: Card
+    limit: float | None
+
+
+def describe(description: Description, versions: dict[str, str]) -> str:
+    """Returns the text that stands in a file's metadata.
+
+    Args:
+        description: Of the network.
+        versions: Of torch and timm that it was exported with.
+    """
+    fields = {
+        "format": FORMAT,
+        "note": DISCLAIMER,
+        "card": description.card,
+        "limit": description.limit,
+        "versions": {"ich": __version__, **versions},
+    }
+    return json.dumps(fields, allow_nan=False)
+
+
+class OnnxNetwork:
+    """A network that onnxruntime runs on the CPU.
+
+    Args:
+        path: An ONNX file that ``ich.export`` wrote.
+        threads: To run on; None leaves that to onnxruntime.
+
+    Raises:
+        UserError: If the file is damaged or of something else.
+    """
+
+    def __init__(self, path: Path, *, threads: int | None = None) -> None:
+        content = path.read_bytes()
+        description = _check(content, str(path))
+        self.card = description.card
+        self.limit = description.limit
+        self.input = InputSpec(**self.card["model"]["input"])
+        self.sha256 = hashlib.sha256(content).hexdigest()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.use_deterministic_compute = True
+        options.log_severity_level = 3  # errors
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # of its own kinds, which share no base
+            raise UserError(f"{path} is no network that onnxruntime can run: {error}") from error
+
+    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+        """Runs the network, as ``ich.networks.Network`` says."""
+        check_slices(self.input, hu, window)
+        return join([self._run(*batch) for batch in split(self.input, hu, window)])
+
+    def _run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> list[NDArray[np.float32]]:
+        feed: dict[str, NDArray[Any]] = {"hu": np.ascontiguousarray(hu)}
+        if window is not None:
+            feed["window"] = window
+        parts: list[NDArray[np.float32]] = self._session.run(None, feed)
+        return parts
+
+
+def _check(content: bytes, source: str) -> Description:
+    """Checks a file's graph from outside, and what it says of itself."""
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise UserError(f"{source} is no ONNX file that can be read: {error}") from error
+    texts = [entry.value for entry in model.metadata_props if entry.key == KEY]
+    if len(texts) != 1 or len(texts[0]) > _LARGEST_DESCRIPTION:
+        raise UserError(f"{source} is an ONNX file of something else: `ich export` did not write it")
+    description = parse_fields(texts[0].encode(), source)
+    check_fields(description, _FIELDS, source)
+    card, limit = check_card(description["card"], source), description["limit"]
+    if fault := _find_fault(model):
+        raise UserError(f"{source} has {fault}, which no network of `ich export` has")
+    found = {value.name: _to_shape(value) for value in (*model.graph.input, *model.graph.output)}
+    expected = _expect_shapes(InputSpec(**card["model"]["input"]), limit is not None)
+    if found != expected:
+        raise UserError(f"{source} takes and gives {found}; its card says {expected}")
+    return Description(card, limit)
+
+
+def _expect_shapes(spec: InputSpec, has_distance: bool) -> dict[str, tuple[str | int, ...]]:
+    """By name of an input or output its type and shape; N stands for the number of slices."""
+    shapes: dict[str, tuple[str | int, ...]] = {"hu": ("INT16", "N", spec.depth, spec.size, spec.size)}
+    if "dicom" in spec.windows:
+        shapes["window"] = ("FLOAT", "N", 2)
+    shapes["probs"] = ("FLOAT", "N", len(LABELS))
+    if has_distance:
+        shapes["distance"] = ("FLOAT", "N")
+    return shapes
+
+
+def _to_shape(value: Any) -> tuple[str | int, ...]:
+    tensor = value.type.tensor_type
+    sizes = [size.dim_param or size.dim_value for size in tensor.shape.dim]
+    return (onnx.TensorProto.DataType.Name(tensor.elem_type), *sizes)
+
+
+def _find_fault(model: onnx.ModelProto) -> str | None:
+    """Says what a file holds beside operators of the standard, in one flat graph, and their weights."""
+    domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
+    attributes = [attribute for node in model.graph.node for attribute in node.attribute]
+    if domains or model.functions or {attribute.type for attribute in attributes} & _NESTED:
+        return "operators that are not of the ONNX standard, or graphs within its graph"
+    tensors = [tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors)]
+    tensors += model.graph.initializer
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):
+        return "weights in other files"
+    return None
