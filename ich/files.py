@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,12 +38,39 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
 
 @contextmanager
 def for_owner_alone() -> Iterator[None]:
-    """Files and folders that are made meanwhile, also by processes that are started, are closed to others."""
-    before = os.umask(0o077)
+    """Files and folders that are made meanwhile, also by processes that are started, are closed to others.
+
+    Threads share one umask: the first in here narrows it, and the last to leave takes that back.
+    """
+    _UMASK.narrow()
     try:
         yield
     finally:
-        os.umask(before)
+        _UMASK.restore()
+
+
+class _Umask:
+    """The process's own, and how many want it narrow."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = 0
+
+    def narrow(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._before = os.umask(0o077)
+            self._users += 1
+
+    def restore(self) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                os.umask(self._before)
+
+
+_UMASK = _Umask()
 
 
 def _flush(path: Path) -> None:

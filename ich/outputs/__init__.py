@@ -1,0 +1,1 @@
+"""What is written of study results: JSON, CSV and DICOM objects."""

@@ -1,0 +1,144 @@
+"""Study results as three tables: a row a study, a row a slice of the series that were read, a row a series.
+
+They name patients and instances. ``number`` joins them, to each other and to a study's other outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ich.files import for_owner_alone
+from ich.schema import LABELS
+from ich.schema.results import SliceResult, StudyResult
+from ich.tables import PROB_COLUMNS, UIDS, write_table
+
+POSITIVE_COLUMNS = tuple(f"positive_{label}" for label in LABELS)
+CALIBRATED_COLUMNS = tuple(f"calibrated_{label}" for label in LABELS)
+
+STUDY_DTYPES = {
+    "number": "int64",  # of the study, from 1
+    "StudyInstanceUID": "str",
+    "PatientID": "str",
+    "SeriesInstanceUID": "str",  # of the series that was read; empty where none was
+    "outcome": "str",  # POSITIVE, NEGATIVE or INDETERMINATE; empty where the study was refused
+    "refusal": "str",  # the code of why it was; empty where it was read
+    "reasons": "str",  # codes of what speaks against NEGATIVE, a space between
+    **dict.fromkeys(PROB_COLUMNS, "float64"),  # pooled over the slices, and calibrated where the model can
+    **dict.fromkeys(POSITIVE_COLUMNS, "Int8"),  # 1 at or above its operating point; empty without one
+    "threshold_any": "float64",  # the operating point of any; empty without one
+    "key_slices": "str",  # numbers of slices.csv, the most telling first, a space between
+    "distance": "float64",  # from the training data, 1 is usual; empty without a reference
+    "distance_limit": "float64",  # above which a study is unlike them
+}
+"""Columns of ``studies.csv``."""
+
+SLICE_DTYPES = {
+    "number": "int64",
+    "slice": "int64",  # of the study's slices in order of position, from 0
+    **dict.fromkeys(UIDS, "str"),
+    "part": "str",  # of a predictions table, which this is: empty, as the study belongs to no data set
+    "position": "float64",  # mm along the slice normal; empty where not known
+    **dict.fromkeys(PROB_COLUMNS, "float64"),  # as the network gave them
+    **dict.fromkeys(CALIBRATED_COLUMNS, "float64"),  # empty without a calibration of slices
+    "key": "int8",  # 1 where it is a key slice
+}
+"""Columns of ``slices.csv``."""
+
+SERIES_DTYPES = {
+    "number": "int64",
+    "StudyInstanceUID": "str",
+    "PatientID": "str",
+    "SeriesInstanceUID": "str",
+    "Modality": "str",
+    "files": "int64",  # those that were refused included
+    "read": "int8",  # 1 for the series that the result is of
+    "code": "str",  # of why it was set aside; empty where it was read
+    "detail": "str",
+}
+"""Columns of ``series.csv``."""
+
+
+def write_tables(results: Sequence[StudyResult], folder: str | Path) -> None:
+    """Writes ``studies.csv``, ``slices.csv`` and ``series.csv``, each whole or not at all, for their owner.
+
+    ``slices.csv`` is a predictions table, so that ``ich evaluate`` takes it.
+    """
+    folder = Path(folder)
+    with for_owner_alone():
+        write_table(tabulate_studies(results), folder / "studies.csv")
+        write_table(tabulate_slices(results), folder / "slices.csv")
+        write_table(tabulate_series(results), folder / "series.csv")
+
+
+def tabulate_studies(results: Sequence[StudyResult]) -> pd.DataFrame:
+    """Returns a row a study: ``STUDY_DTYPES``."""
+    return _make_table([_list_study(result) for result in results], STUDY_DTYPES)
+
+
+def tabulate_slices(results: Sequence[StudyResult]) -> pd.DataFrame:
+    """Returns a row a slice of the series that were read: ``SLICE_DTYPES``."""
+    rows = [_list_slice(result, n, each) for result in results for n, each in enumerate(result.slices)]
+    return _make_table(rows, SLICE_DTYPES)
+
+
+def tabulate_series(results: Sequence[StudyResult]) -> pd.DataFrame:
+    """Returns a row a series: ``SERIES_DTYPES``."""
+    rows = [
+        {
+            "number": result.number,
+            "StudyInstanceUID": result.StudyInstanceUID,
+            "PatientID": result.PatientID,
+            "SeriesInstanceUID": series.SeriesInstanceUID,
+            "Modality": series.Modality,
+            "files": series.files,
+            "read": int(series.set_aside is None),
+            "code": "" if series.set_aside is None else str(series.set_aside.code),
+            "detail": "" if series.set_aside is None else series.set_aside.detail,
+        }
+        for result in results
+        for series in result.series
+    ]
+    return _make_table(rows, SERIES_DTYPES)
+
+
+def _list_study(result: StudyResult) -> dict[str, Any]:
+    called = {label: each.positive for label, each in result.labels.items()}
+    return {
+        "number": result.number,
+        "StudyInstanceUID": result.StudyInstanceUID,
+        "PatientID": result.PatientID,
+        "SeriesInstanceUID": result.read_series or "",
+        "outcome": "" if result.outcome is None else str(result.outcome),
+        "refusal": "" if result.refusal is None else str(result.refusal.code),
+        "reasons": " ".join(dict.fromkeys(str(reason.code) for reason in result.reasons)),
+        **{f"prob_{label}": each.prob for label, each in result.labels.items()},
+        **{f"positive_{label}": None if value is None else int(value) for label, value in called.items()},
+        "threshold_any": result.labels["any"].threshold if result.labels else None,
+        "key_slices": " ".join(map(str, result.key_slices)),
+        "distance": result.distance,
+        "distance_limit": result.distance_limit,
+    }
+
+
+def _list_slice(result: StudyResult, number: int, each: SliceResult) -> dict[str, Any]:
+    return {
+        "number": result.number,
+        "slice": number,
+        "SOPInstanceUID": each.SOPInstanceUID,
+        "SeriesInstanceUID": result.read_series or "",
+        "StudyInstanceUID": result.StudyInstanceUID,
+        "PatientID": result.PatientID,
+        "part": "",
+        "position": each.position,
+        **dict(zip(PROB_COLUMNS, each.probs, strict=True)),
+        **dict(zip(CALIBRATED_COLUMNS, each.calibrated or [None] * len(LABELS), strict=True)),
+        "key": int(number in result.key_slices),
+    }
+
+
+def _make_table(rows: Sequence[dict[str, Any]], dtypes: dict[str, str]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(dtypes)).astype(dtypes)

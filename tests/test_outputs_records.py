@@ -1,0 +1,172 @@
+"""A study's result as JSON: what comes back is what was written, and the schema in ``docs/`` says it all."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from results import GAP, make_refused, make_result, make_slices
+
+from ich.outputs.records import SCHEMA, from_dict, read_json, to_dict, write_json
+from ich.schema import DISCLAIMER, LABELS, UserError
+from ich.schema.results import Algorithm, LabelResult, Reason, Remark, SeriesResult, SliceResult, StudyResult
+
+PUBLISHED = Path(__file__).resolve().parents[1] / "docs/study_result.schema.json"
+
+RESULTS = {
+    "positive": make_result(present=("subdural", "epidural"), number=3),
+    "positive_with_reasons": make_result(reasons=[GAP]),
+    "negative": make_result(present=()),
+    "indeterminate": make_result(present=(), reasons=[GAP, Remark(Reason.UNREAD_SLICE, "row 3: truncated")]),
+    "undecided": make_result(decided=False, known=False),
+    "no_positions": make_result(make_slices().assign(position=float("nan"))),
+    "odd_names": make_result(make_slices().assign(PatientID='=1+"ü"\n')),
+    "refused": make_refused(),
+}
+
+
+@pytest.fixture(scope="module")
+def validator() -> jsonschema.Draft202012Validator:
+    schema = json.loads(PUBLISHED.read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator.check_schema(schema)
+    return jsonschema.Draft202012Validator(schema)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_comes_back(name: str, tmp_path: Path, validator) -> None:
+    path = tmp_path / "study.json"
+    write_json(RESULTS[name], path)
+    assert read_json(path) == RESULTS[name]
+    assert path.stat().st_mode & 0o077 == 0
+    found = json.loads(path.read_text(encoding="ascii"))
+    assert found["schema"] == SCHEMA
+    assert found["note"] == DISCLAIMER
+    validator.validate(found)
+    again = tmp_path / "again.json"
+    write_json(RESULTS[name], again)
+    assert again.read_bytes() == path.read_bytes()
+
+
+def describe(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields each property of a schema, with what it refers to laid under it."""
+    yield from schema["properties"].items()
+    for part in definitions.values():
+        yield from part.get("properties", {}).items()
+
+
+def test_the_schema_describes_every_field_and_every_reason(validator) -> None:
+    schema = validator.schema
+    definitions = schema["$defs"]
+    of = {
+        StudyResult: schema,
+        LabelResult: definitions["label"],
+        SliceResult: definitions["slice"],
+        SeriesResult: definitions["series"],
+        Algorithm: definitions["algorithm"],
+        Remark: definitions["reason"],
+    }
+    for kind, part in of.items():
+        assert {field.name for field in fields(kind)} <= part["properties"].keys(), kind
+    described = list(describe(schema, definitions))
+    assert len(described) > 40
+    assert not [name for name, each in described if name not in LABELS and not each.get("description")]
+    listed = definitions["reason"]["properties"]["code"]["oneOf"]
+    codes = {each["const"]: each["description"] for each in listed}
+    assert list(codes) == list(Reason)
+    assert all(codes.values())
+
+
+Change = Callable[[dict[str, Any]], Any]
+
+BY_BOTH: dict[str, tuple[str, Change, str]] = {
+    "version": (
+        "positive",
+        lambda r: r.update(schema="ich study result 2"),
+        "no study result of this version",
+    ),
+    "lacks": ("positive", lambda r: r.pop("distance"), "lacks distance"),
+    "unknown": ("positive", lambda r: r.update(more=1), "unknown field 'more'"),
+    "note": ("positive", lambda r: r.update(note="a medical device"), "note is 'a medical device'"),
+    "number": ("positive", lambda r: r.update(number=0), "number is 0"),
+    "flag": ("positive", lambda r: r.update(number=True), "number is True"),
+    "outcome": (
+        "positive",
+        lambda r: r.update(outcome="MAYBE"),
+        "outcome is 'MAYBE'; expected one of POSITIVE",
+    ),
+    "list": ("positive", lambda r: r.update(outcome=[]), "outcome is \\[\\]"),
+    "prob": ("positive", lambda r: r["labels"]["any"].update(prob=1.5), "labels.any: prob is 1.5"),
+    "label": ("positive", lambda r: r["labels"].pop("any"), "labels lacks any"),
+    "probs": ("positive", lambda r: r["slices"][2]["probs"].pop("any"), r"slices\[2\]: probs lacks any"),
+    "position": ("positive", lambda r: r["slices"][0].update(position="5"), r"slices\[0\]: position is '5'"),
+    "keys": ("positive", lambda r: r.update(key_slices=[-1]), r"key_slices is \[-1\]"),
+    "twice": ("positive", lambda r: r.update(key_slices=[1, 1]), "holds a slice twice"),
+    "reason": (
+        "indeterminate",
+        lambda r: r["reasons"][0].update(code="mood"),
+        r"reasons\[0\]: code is 'mood'",
+    ),
+    "digest": ("positive", lambda r: r["algorithm"].update(weights=["x"]), "algorithm: weights is"),
+    "files": ("positive", lambda r: r["series"][1].update(files=-1), r"series\[1\]: files is -1"),
+    "neither": ("refused", lambda r: r.update(refusal=None), "neither outcome nor refusal"),
+    "both": ("positive", lambda r: r.update(refusal={"code": "x", "detail": ""}), "an outcome and a refusal"),
+    "no_slices": ("positive", lambda r: r.update(slices=[], key_slices=[]), "without labels, slices"),
+    "two_read": ("positive", lambda r: r["series"][1].update(set_aside=None), "one series that was read"),
+    "refused_read": ("refused", lambda r: r["series"][0].update(set_aside=None), "it was refused, and yet"),
+    "negative_keys": ("negative", lambda r: r.update(key_slices=[3]), "is NEGATIVE and has key slices"),
+}
+BY_READING: dict[str, tuple[str, Change, str]] = {
+    "positive": (
+        "positive",
+        lambda r: r["labels"]["any"].update(positive=False),
+        "positive is not what prob",
+    ),
+    "outcome": (
+        "positive",
+        lambda r: r.update(outcome="INDETERMINATE", key_slices=[]),
+        "outcome is INDETERMINATE; its .* POSITIVE",
+    ),
+    "quiet": (
+        "indeterminate",
+        lambda r: r.update(outcome="NEGATIVE"),
+        "outcome is NEGATIVE; .* INDETERMINATE",
+    ),
+    "keys": ("positive", lambda r: r.update(key_slices=[99]), "one that is not there"),
+}
+
+
+@pytest.mark.parametrize("name", [*BY_BOTH, *(f"{name} by reading alone" for name in BY_READING)])
+def test_what_is_no_result_is_refused(name: str, tmp_path: Path, validator) -> None:
+    alone = name.removesuffix(" by reading alone")
+    start, change, message = BY_BOTH[name] if name in BY_BOTH else BY_READING[alone]
+    found = copy.deepcopy(to_dict(RESULTS[start]))
+    change(found)
+    path = tmp_path / "study.json"
+    path.write_text(json.dumps(found), encoding="utf-8")
+    with pytest.raises(UserError, match=message) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value)
+    assert validator.is_valid(found) is (name not in BY_BOTH)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[]", "nul", '{"schema": "ich study result 1"', '{"a": NaN}', "[" * 10**5]
+)
+def test_what_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=r"no JSON that can be read|holds no fields"):
+        read_json(path)
+    with pytest.raises(UserError, match="cannot be read"):
+        read_json(tmp_path / "none.json")
+
+
+def test_a_list_is_no_result() -> None:
+    with pytest.raises(UserError, match=r"here is no study result of this version: found \[\]"):
+        from_dict([], "here")
