@@ -1,1 +1,1 @@
-"""What is written of a study for other programs: plain records and tables, a DICOM report, DICOM key images."""
+"""What is written of a study for other programs: records, tables, a DICOM report, DICOM key images."""

@@ -115,7 +115,7 @@ def derive_device_uid(algorithm: Algorithm) -> str:
     return _hash(asdict(algorithm))
 
 
-def describe_device(algorithm: Algorithm) -> dict[str, str]:
+def describe_device(algorithm: Algorithm) -> dict[str, Any]:
     """What the equipment modules say of an algorithm (PS3.3 C.7.5.1, C.7.5.2), as highdicom's arguments.
 
     The serial number is the first digits of the SHA-256 of each model's file, at most 64 characters.
@@ -179,7 +179,9 @@ def _check(source: Dataset) -> None:
             if source[keyword].value:
                 read(source[keyword].value)
         except ValueError:
-            raise OutputRefused(OutputRefusal.INVALID_VALUE, f"{keyword} of a slice has no valid value") from None
+            raise OutputRefused(
+                OutputRefusal.INVALID_VALUE, f"{keyword} of a slice has no valid value"
+            ) from None
 
 
 def _hash(*values: object) -> str:

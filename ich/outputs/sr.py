@@ -101,7 +101,9 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
             is_complete=True,
             coding_schemes=[
                 CodingSchemeIdentificationItem(
-                    SCHEME, name="ich, intracranial hemorrhage in head CT", responsible_organization=MANUFACTURER
+                    SCHEME,
+                    name="ich, intracranial hemorrhage in head CT",
+                    responsible_organization=MANUFACTURER,
                 )
             ],
             **describe_device(result.algorithm),
@@ -150,7 +152,10 @@ def _make_group(
 ) -> MeasurementsAndQualitativeEvaluations:
     """Makes the measurement group of a label (TID 1501)."""
     said = result.labels[label]
-    measurements = [_measure(codes.DCM.Probability, said.prob), _measure(codes.DCM.ThresholdValue, said.threshold)]
+    measurements = [
+        _measure(codes.DCM.Probability, said.prob),
+        _measure(codes.DCM.ThresholdValue, said.threshold),
+    ]
     evaluations = [QualitativeEvaluation(PRESENCE, _find_presence(result, said))]
     if label == "any":
         assert result.outcome is not None  # else there would be no sources
