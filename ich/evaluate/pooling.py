@@ -82,6 +82,18 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
     return table
 
 
+def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:
+    """(N, 6) probabilities of the slices of one unit -> (6,) of the unit, by one of ``METHODS``.
+
+    Raises:
+        UserError: If the method is unknown.
+    """
+    if method not in METHODS:
+        raise UserError(f"pooling={method}: expected one of {', '.join(METHODS)}")
+    one = np.zeros(len(probs), np.intp)
+    return _combine(probs, one, one[:1], method)[0]
+
+
 def _combine(
     probs: NDArray[np.float64], codes: NDArray[np.intp], starts: NDArray[np.intp], method: str
 ) -> NDArray[np.float64]:

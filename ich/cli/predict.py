@@ -1,0 +1,131 @@
+"""``ich predict``: studies to results."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ich.cli.codes import print_codes
+from ich.schema import DISCLAIMER, UserError
+
+if TYPE_CHECKING:  # it imports torch, which takes seconds that the other commands are spared
+    from ich.predict.run import Summary
+
+OUTPUTS = {
+    "page": "a page a study, with key slices and heat maps",
+    "sr": "a DICOM Comprehensive 3D SR",
+    "sc": "key images as DICOM Secondary Capture",
+}
+"""What is written of a study on request, beside JSON and tables."""
+
+UNREADABLE = 3
+"""Exit code where some studies could not be read."""
+
+_EXAMPLES = f"""\
+examples:
+
+  ich predict model.zip /data/inbox --out results                    JSON a study, and tables
+  ich predict model.zip /data/inbox --out results --write page sr sc a page and DICOM objects too
+  ich predict a.zip b.zip DVD.zip --out results                      two models, an archive
+  ich predict model.onnx study/ --tta flip                           by ONNX Runtime
+
+exit codes: 0 all studies were read, 3 some could not be (results/*.json and studies.csv say why),
+2 wrong usage.
+
+{DISCLAIMER}."""
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser(
+        "predict",
+        help="read studies: which hold a hemorrhage, of which kind, where, how sure",
+        usage="ich predict CHECKPOINT... INPUT... [--out DIR] [--write page sr sc] [options]",
+        description="Reads studies with a model, or with several as an ensemble. For each study it chooses\n"
+        "the series to read and writes whether it is POSITIVE, NEGATIVE or INDETERMINATE, and why.\n"
+        "Interrupted, it goes on where it stopped.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "paths",
+        type=Path,
+        nargs="+",
+        metavar="CHECKPOINT... INPUT...",
+        help="models first: checkpoints, bundles, folders of runs, ONNX files; then DICOM files, folders of "
+        "any depth, zip archives, a DICOMDIR",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("predicted"), metavar="DIR", help="folder (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--write",
+        nargs="+",
+        default=[],
+        choices=OUTPUTS,
+        metavar="WHAT",
+        help="beside JSON and tables: " + "; ".join(f"{name}: {what}" for name, what in OUTPUTS.items()),
+    )
+    parser.add_argument(
+        "--tta", nargs="+", default=[], metavar="HOW", help="average over augmented slices: flip, scale"
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="of `ich evaluate --write-calibration`, in the place of what the models carry",
+    )
+    parser.add_argument("--threads", type=int, metavar="N", help="that compute (default: a thread a core)")
+    parser.add_argument("--gpus", type=int, metavar="N", help="0: the CPU (default: a GPU if there is one)")
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> int:
+    # These import torch, which takes seconds that the other commands are spared.
+    from ich.calibration.files import read_calibration
+    from ich.predict import Predictor
+    from ich.predict.run import predict_folder
+
+    models, inputs = _part(args.paths)
+    decisions = None if args.calibration is None else read_calibration(args.calibration)
+    predictor = Predictor.load(
+        *models, tta=args.tta, decisions=decisions, threads=args.threads, gpus=args.gpus
+    )
+    summary = predict_folder(predictor, inputs, args.out, args.write)
+    _print(summary, args.out)
+    return UNREADABLE if any(result.refusal for result in summary.results) else 0
+
+
+def _part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """Parts models, which come first, from inputs."""
+    from ich.networks import is_network
+
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+    count = next((n for n, path in enumerate(paths) if not is_network(path)), len(paths))
+    models, inputs = list(paths[:count]), list(paths[count:])
+    if not models:
+        raise UserError(
+            f"{paths[0]} is no model: name a checkpoint, a bundle, a run's folder or an ONNX file first"
+        )
+    if not inputs:
+        raise UserError(f"nothing to read: name files or folders of studies after {models[-1]}")
+    return models, inputs
+
+
+def _print(summary: Summary, out: Path) -> None:
+    done = f", {summary.skipped} of them done before" if summary.skipped else ""
+    print(f"{summary.done + summary.skipped} studies in {out}{done}")
+    outcomes = Counter(str(result.outcome) for result in summary.results if result.outcome)
+    for outcome, count in sorted(outcomes.items()):
+        print(f"  {outcome}: {count}")
+    refusals = Counter(result.refusal.code for result in summary.results if result.refusal)
+    for code, count in sorted(refusals.items()):
+        print(f"  not read, {code}: {count}")
+    print_codes(summary.refused, "files that belong to no study", out / "refused.csv")
+    print_codes(summary.refused_outputs, "outputs that cannot be written", out / "refused_outputs.csv")
+    print(f"{DISCLAIMER}.")

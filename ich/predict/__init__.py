@@ -1,0 +1,242 @@
+"""Models and studies to results: on arrays of HU, on files, on whole studies.
+
+``reading`` chooses and reads a series, with ``stacks`` for its pixels; ``judging`` makes a result of what
+networks say; ``run`` takes many studies to a ``folder`` of results and goes on after an interruption.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ich import __version__
+from ich.calibration import Decision, parse_decisions
+from ich.calibration.likeness import pool_distances
+from ich.data.resize import resize_hu
+from ich.models import SliceClassifier
+from ich.networks import Network, TorchNetwork, load_network
+from ich.networks.views import augmented
+from ich.predict.judging import (
+    Rules,
+    Scores,
+    choose_key_slices,
+    find_distance,
+    judge_labels,
+    judge_model,
+    judge_slices,
+)
+from ich.predict.reading import Reading, read_study
+from ich.predict.stacks import Pixels, add_neighbours, stack_hu
+from ich.schema import UserError
+from ich.schema.results import Algorithm, Remark, StudyResult, decide_outcome
+from ich.studies import StudyFiles, find_studies
+
+NO_WINDOW = "no_window"
+"""Code of a study that was refused because the model takes the window of the header, which slices lack."""
+
+_READERS = 4  # threads: they wait for the disk and for codecs
+_AHEAD = 2  # studies that are read while one is in the network
+
+
+class Predictor:
+    """Reads studies with one model or several.
+
+    Several are an ensemble: see ``judging.judge_labels``. Reading goes on beside the networks, some studies
+    ahead. The same study gives the same result, bit for bit, whatever its files are called.
+
+    Args:
+        networks: The members.
+        tta: Test-time augmentations, of ``ich.networks.views.TTA``.
+        decisions: Calibration and operating points by level, in the place of those that the models carry;
+            of an ensemble they are of the mean of its probabilities.
+
+    Attributes:
+        networks: The members, as they were given.
+        algorithm: What they are, as results say it.
+
+    Raises:
+        UserError: If there is no network, or an augmentation is not known.
+    """
+
+    def __init__(
+        self,
+        networks: Sequence[Network],
+        *,
+        tta: Sequence[str] = (),
+        decisions: Mapping[str, Decision] | None = None,
+    ) -> None:
+        if not networks:
+            raise UserError("no model to predict with: name a checkpoint, a bundle or an ONNX file")
+        self.networks = list(networks)
+        self._views = [augmented(network, tta) for network in networks]
+        given = [decisions] if decisions is not None else [_read_decisions(network) for network in networks]
+        self._rules = [Rules(levels.get("slice"), levels.get("study")) for levels in given]
+        self._sizes = sorted({network.input.size for network in networks})
+        self._decisions = given
+        self.algorithm = Algorithm(
+            name="+".join(network.card["model"]["backbone"] for network in networks),
+            version=__version__,
+            weights=tuple(network.sha256 for network in networks),
+            tta=tuple(tta),
+            pooling=self._rules[0].pooling,
+            rule=self._rules[0].rule,
+        )
+
+    @classmethod
+    def load(
+        cls,
+        *paths: str | Path,
+        tta: Sequence[str] = (),
+        decisions: Mapping[str, Decision] | None = None,
+        threads: int | None = None,
+        gpus: int | None = None,
+    ) -> Self:
+        """Loads models from checkpoints, bundles, folders of runs or ONNX files; see ``load_network``.
+
+        Raises:
+            UserError: If a file is missing, damaged or of something else.
+        """
+        networks = [load_network(path, threads=threads, gpus=gpus) for path in paths]
+        return cls(networks, tta=tta, decisions=decisions)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns plain values of all that a result follows from, beside the study."""
+        levels = [{level: each.to_dict() for level, each in levels.items()} for levels in self._decisions]
+        text = json.dumps(levels, sort_keys=True).encode()
+        algorithm = {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in asdict(self.algorithm).items()
+        }
+        return algorithm | {"decisions": hashlib.sha256(text).hexdigest()}
+
+    def predict_hu(self, slices: Sequence[ArrayLike], window: NDArray[np.float32] | None = None) -> Scores:
+        """Predicts slices of a series that are in memory.
+
+        Args:
+            slices: N of (Rows, Columns) HU, int16 or rounded to it, in order of position.
+            window: (N, 2) center and width of the headers in HU, where a model takes them.
+
+        Returns:
+            (M, N, 6) probabilities of the M models as they give them, and distances from their training data.
+
+        Raises:
+            UserError: If there is no slice, or a window is needed and missing.
+        """
+        pixels = [_to_pixels(hu) for hu in slices]
+        resized = {size: stack_hu([resize_hu(hu, size) for hu in pixels], size) for size in self._sizes}
+        return self._score(resized, window)
+
+    def predict(self, *inputs: str | Path, progress: bool = False) -> Iterator[StudyResult]:
+        """Reads all studies in files, folders, zip archives or a DICOMDIR, and yields their results.
+
+        Args:
+            *inputs: Where the studies are.
+            progress: Show a bar on a terminal while headers are read.
+
+        Raises:
+            UserError: If an input does not exist or nothing in it is DICOM.
+        """
+        with tempfile.TemporaryDirectory(prefix="ich-") as scratch:
+            found = find_studies(list(map(Path, inputs)), scratch=Path(scratch), progress=progress)
+            yield from self.predict_studies(found.studies)
+
+    def predict_study(self, study: StudyFiles) -> StudyResult:
+        """Reads a study of ``ich.studies.find_studies``."""
+        return next(self.predict_studies([study]))
+
+    def predict_studies(self, studies: Iterable[StudyFiles]) -> Iterator[StudyResult]:
+        """Reads studies, some ahead, and yields their results in order; they are numbered from 1."""
+        for number, reading in enumerate(self.read_ahead(studies), 1):
+            yield self.judge(reading, number)
+
+    def read_ahead(self, studies: Iterable[StudyFiles]) -> Iterator[Reading]:
+        """Reads studies in threads, and yields what was read in order."""
+        with ExitStack() as stack:
+            slices = stack.enter_context(ThreadPoolExecutor(_READERS, "slices"))
+            whole = stack.enter_context(ThreadPoolExecutor(_AHEAD, "studies"))
+            waiting: deque[Future[Reading]] = deque()
+            stack.callback(lambda: [future.cancel() for future in waiting])
+            for study in studies:
+                waiting.append(whole.submit(read_study, study, self._sizes, slices))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+    def judge(self, reading: Reading, number: int = 1) -> StudyResult:
+        """Makes the result of a study that was read."""
+        refusal = reading.refusal
+        if reading.stack is not None and self._lacks_window(reading.stack.window):
+            refusal = Remark(NO_WINDOW, "the model takes the window of the header, which slices lack")
+        study, stack = reading.study, reading.stack
+        if refusal is not None or stack is None:
+            return StudyResult(
+                number, study.StudyInstanceUID, study.PatientID, None, refusal, reading.reasons,
+                {}, (), (), None, None, reading.series, self.algorithm,
+            )  # fmt: skip
+        scores = self._score(stack.hu, stack.window)
+        labels = judge_labels(scores, self._rules)
+        reasons = (*reading.reasons, *judge_model(scores, labels))
+        outcome = decide_outcome(labels["any"], reasons)
+        slices = judge_slices(
+            scores, self._rules, stack.slices["SOPInstanceUID"].to_list(), stack.slices["position"].to_list()
+        )
+        distance, limit = find_distance(scores)
+        return StudyResult(
+            number=number,
+            StudyInstanceUID=study.StudyInstanceUID,
+            PatientID=study.PatientID,
+            outcome=outcome,
+            refusal=None,
+            reasons=reasons,
+            labels=labels,
+            slices=slices,
+            key_slices=choose_key_slices(slices, outcome, labels),
+            distance=None if np.isnan(distance) else distance,
+            distance_limit=None if np.isnan(limit) else limit,
+            series=reading.series,
+            algorithm=self.algorithm,
+        )
+
+    def _lacks_window(self, window: NDArray[np.float32] | None) -> bool:
+        wanted = any("dicom" in network.input.windows for network in self.networks)
+        return wanted and (window is None or not (np.isfinite(window) & (window[:, 1:] > 0)).all())
+
+    def _score(self, hu: Mapping[int, Pixels], window: NDArray[np.float32] | None) -> Scores:
+        if not len(next(iter(hu.values()))):
+            raise UserError("no slice to predict")
+        if self._lacks_window(window):
+            raise UserError("the model takes the window of the header: give (N, 2) centers and widths in HU")
+        probs, distances, limits = [], [], []
+        for network in self._views:
+            output = network.run(add_neighbours(hu[network.input.size], network.input), window)
+            probs.append(output.probs.astype(np.float64))
+            distances.append(np.nan if output.distance is None else pool_distances(output.distance))
+            limits.append(np.nan if network.limit is None else network.limit)
+        return Scores(np.stack(probs), np.array(distances), np.array(limits))
+
+
+def _read_decisions(network: Network) -> dict[str, Decision]:
+    return parse_decisions(network.card.get("decisions", {}), "decisions")
+
+
+def _to_pixels(hu: ArrayLike) -> Pixels:
+    array = np.asarray(hu)
+    if array.ndim != 2 or not array.size:
+        raise UserError(f"a slice of HU has the shape {array.shape}: expected (Rows, Columns)")
+    if array.dtype == np.int16:
+        return np.ascontiguousarray(array)
+    if not np.isfinite(array).all():
+        raise UserError("a slice of HU holds values that are no numbers")
+    return np.clip(np.rint(array), -1024, 32767).astype(np.int16)

@@ -1,0 +1,152 @@
+"""From the probabilities of slices to what is said of their study: pure, without a network or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ich.calibration import Decision
+from ich.evaluate.pooling import DEFAULT_POOLING, pool_unit
+from ich.schema import LABELS, SUBTYPES
+from ich.schema.results import LabelResult, Outcome, Reason, Remark, SliceResult
+
+KEY_SLICES = 3
+"""How many key slices a positive study has for ``any``; each subtype that is called adds its own."""
+
+ANY = LABELS.index("any")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How probabilities are read, by level: what a model's card says, or a calibration file.
+
+    Attributes:
+        slice: Of slices; None leaves them uncalibrated.
+        study: Of studies; None gives no outcome.
+    """
+
+    slice: Decision | None
+    study: Decision | None
+
+    @property
+    def pooling(self) -> str:
+        """How slices become a study."""
+        return DEFAULT_POOLING if self.study is None else self.study.pooling
+
+    @property
+    def rule(self) -> str:
+        """What the operating point of ``any`` was chosen by; empty without one."""
+        point = None if self.study is None else self.study.operating_points["any"]
+        return "" if point is None else point.rule
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What networks say of the slices of a series, in order.
+
+    Attributes:
+        probs: (M, N, 6) probabilities of M members, as they give them.
+        distance: (M,) of the study from each member's training data; NaN where a member has no reference.
+        limit: (M,) above which it is unlike them; NaN likewise.
+    """
+
+    probs: Floats
+    distance: Floats
+    limit: Floats
+
+
+def judge_labels(scores: Scores, rules: Sequence[Rules]) -> dict[str, LabelResult]:
+    """Pools and calibrates each member, and averages what comes of it, probabilities and thresholds alike.
+
+    So a label is present where the members are above their own thresholds on average: a soft vote. A label
+    of which a member has no operating point has none.
+
+    Args:
+        scores: Of the members.
+        rules: Of each of them, or of all together: then the members' probabilities are averaged first.
+    """
+    found, thresholds = [], []
+    for probs, rule in _pair(scores.probs, rules):
+        pooled = pool_unit(probs, rule.pooling)  # (6,)
+        found.append(pooled if rule.study is None else rule.study.calibration.apply(pooled[None])[0])
+        points = {} if rule.study is None else rule.study.operating_points
+        given = [points.get(label) for label in LABELS]
+        thresholds.append([np.nan if point is None else point.threshold for point in given])
+    prob, threshold = np.mean(found, axis=0), np.mean(thresholds, axis=0)
+    return {
+        label: LabelResult(float(p), None if np.isnan(t) else float(t))
+        for label, p, t in zip(LABELS, prob, threshold, strict=True)
+    }
+
+
+def judge_slices(
+    scores: Scores, rules: Sequence[Rules], uids: Sequence[str], positions: Sequence[float]
+) -> tuple[SliceResult, ...]:
+    """Says what is said of each slice; calibrated where every member can calibrate slices."""
+    calibrated = None
+    if all(rule.slice is not None for rule in rules):
+        each = [
+            rule.slice.calibration.apply(probs)
+            for probs, rule in _pair(scores.probs, rules)
+            if rule.slice is not None
+        ]
+        calibrated = np.mean(each, axis=0)
+    return tuple(
+        SliceResult(
+            SOPInstanceUID=uid,
+            position=float(position) if np.isfinite(position) else None,
+            probs=tuple(probs.tolist()),
+            calibrated=None if calibrated is None else tuple(calibrated[row].tolist()),
+        )
+        for row, (uid, position, probs) in enumerate(
+            zip(uids, positions, scores.probs.mean(axis=0), strict=True)
+        )
+    )
+
+
+def judge_model(scores: Scores, labels: dict[str, LabelResult]) -> list[Remark]:
+    """What on the model's side speaks against a result."""
+    remarks = []
+    if labels["any"].threshold is None:
+        remarks.append(Remark(Reason.NO_DECISION, "no calibration and operating point for a study"))
+    if np.isnan(scores.distance).any():
+        remarks.append(Remark(Reason.NO_REFERENCE, "nothing to compare the study with"))
+    distance, limit = find_distance(scores)
+    if distance > limit:
+        remarks.append(
+            Remark(Reason.UNLIKE_TRAINING, f"at {distance:.2f} from the training data; {limit:.2f} is usual")
+        )
+    return remarks
+
+
+def find_distance(scores: Scores) -> tuple[float, float]:
+    """Distance and limit of the member to which the study is the least alike; NaN where none can tell."""
+    share = scores.distance / scores.limit
+    if np.isnan(share).all():
+        return float("nan"), float("nan")
+    member = int(np.nanargmax(share))
+    return float(scores.distance[member]), float(scores.limit[member])
+
+
+def choose_key_slices(
+    slices: Sequence[SliceResult], outcome: Outcome, labels: dict[str, LabelResult]
+) -> tuple[int, ...]:
+    """Chooses the slices to look at first: the likeliest for ``any``, then for each called subtype."""
+    if outcome is not Outcome.POSITIVE:
+        return ()
+    probs = np.array([each.calibrated or each.probs for each in slices])  # (N, 6)
+    chosen = np.argsort(-probs[:, ANY], kind="stable")[:KEY_SLICES].tolist()
+    chosen += [int(probs[:, i].argmax()) for i, label in enumerate(SUBTYPES) if labels[label].positive]
+    return tuple(dict.fromkeys(chosen))
+
+
+def _pair(probs: Floats, rules: Sequence[Rules]) -> list[tuple[Floats, Rules]]:
+    """Each member's probabilities with its rules, or the mean of all with the one rule for all."""
+    if len(rules) == 1:
+        return [(probs.mean(axis=0), rules[0])]
+    return list(zip(probs, rules, strict=True))

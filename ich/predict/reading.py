@@ -1,0 +1,109 @@
+"""A study before any network has seen it: which series is read, its slices, what speaks against a result."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from concurrent.futures import Executor
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from ich.predict.stacks import Stack, read_stack
+from ich.schema.results import Reason, Remark, SeriesResult
+from ich.series import SetAside, check_geometry, check_pixels, find_head, rank_series
+from ich.studies import StudyFiles
+
+CHECK_SIZE = 128
+"""Pixels a side of the slices that are looked at for a head and for plausible HU."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was read of a study.
+
+    Attributes:
+        study: Its files.
+        stack: The slices of the series that was chosen; None where there is none.
+        series: What became of each series.
+        refusal: Why the study cannot be read; None where it was.
+        reasons: What speaks against ``NEGATIVE``, as far as files, geometry and pixels tell.
+    """
+
+    study: StudyFiles
+    stack: Stack | None
+    series: tuple[SeriesResult, ...]
+    refusal: Remark | None
+    reasons: tuple[Remark, ...]
+
+
+def read_study(study: StudyFiles, sizes: Collection[int], pool: Executor) -> Reading:
+    """Chooses the series of a study and reads it.
+
+    The candidates are tried in their order until one shows a head.
+
+    Args:
+        study: Its files.
+        sizes: That networks take, pixels a side.
+        pool: Of threads, which read.
+    """
+    files = study.files
+    ranking = rank_series(files)
+    set_aside = dict(ranking.set_aside)
+    for uid in ranking.candidates:
+        rows = files[(files["SeriesInstanceUID"] == uid) & (files["code"] == "")]
+        stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
+        problem = _find_problem(stack)
+        if problem is not None:
+            set_aside[uid] = problem
+            continue
+        others = Remark(SetAside.ANOTHER_READ, "another series of the study suits better")
+        set_aside = dict.fromkeys(ranking.candidates, others) | set_aside
+        del set_aside[uid]
+        reasons = (*study.remarks, *_find_reasons(files, uid, set_aside, stack, rows))
+        return Reading(study, stack, _list_series(files, set_aside), None, reasons)
+    return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), study.remarks)
+
+
+def _find_problem(stack: Stack) -> Remark | None:
+    if stack.slices.empty:
+        codes = ", ".join(sorted({str(error.code) for error in stack.unread}))
+        return Remark(SetAside.ALL_REFUSED, f"the pixels of {len(stack.unread)} slices: {codes}")
+    return find_head(stack.hu[CHECK_SIZE], _find_spacing(stack))
+
+
+def _find_spacing(stack: Stack) -> float:
+    """Returns mm between pixels at ``CHECK_SIZE``; NaN where not known."""
+    slices = stack.slices
+    sides = np.stack([slices["Rows"] * slices["row_spacing"], slices["Columns"] * slices["column_spacing"]])
+    return float(np.median(sides.max(axis=0))) / CHECK_SIZE
+
+
+def _find_reasons(
+    files: pd.DataFrame, uid: str, set_aside: dict[str, Remark], stack: Stack, rows: pd.DataFrame
+) -> Iterator[Remark]:
+    lost = [series for series, remark in set_aside.items() if remark.code == SetAside.ALL_REFUSED]
+    refused = files[(files["code"] != "") & files["SeriesInstanceUID"].isin([uid, "", *lost])]
+    codes = pd.Series([*refused["code"], *(str(error.code) for error in stack.unread)], dtype="str")
+    if len(codes):
+        counts = ", ".join(f"{code} {count}" for code, count in codes.value_counts().sort_index().items())
+        yield Remark(Reason.UNREAD_SLICE, f"{len(codes)} files that may be slices of it: {counts}")
+    yield from check_geometry(rows)
+    yield from check_pixels(stack.hu[CHECK_SIZE], _find_spacing(stack))
+
+
+def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[SeriesResult, ...]:
+    named = files[files["SeriesInstanceUID"] != ""]
+    return tuple(
+        SeriesResult(str(uid), str(rows["Modality"].iloc[0]), len(rows), set_aside.get(str(uid)))
+        for uid, rows in named.groupby("SeriesInstanceUID", sort=True)
+    )
+
+
+def _find_refusal(set_aside: dict[str, Remark]) -> Remark:
+    """One code where all series share it; which ones, where they do not."""
+    codes = pd.Series([remark.code for remark in set_aside.values()], dtype="str").value_counts().sort_index()
+    if len(codes) == 1:
+        return Remark(str(codes.index[0]), next(iter(set_aside.values())).detail)
+    counts = ", ".join(f"{code} {count}" for code, count in codes.items())
+    return Remark("no_series", f"no series of head CT that can be read: {counts or 'no series at all'}")

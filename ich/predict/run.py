@@ -1,0 +1,143 @@
+"""Inputs to a folder of results: studies are found, read, judged, written, and not done twice."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+from rich.progress import MofNCompleteColumn, Progress
+
+from ich.files import for_owner_alone
+from ich.outputs.captures import write_key_images
+from ich.outputs.refusal import OutputRefused
+from ich.outputs.sr import write_sr
+from ich.outputs.tables import write_tables
+from ich.pages import make_views, write_study_page
+from ich.predict import Predictor
+from ich.predict.folder import ResultFolder
+from ich.progress import make_bar
+from ich.schema.results import StudyResult
+from ich.studies import StudyFiles, find_studies
+from ich.tables import write_table
+
+OUTPUTS = ("page", "sr", "sc")
+"""What is written of a study on request, beside its JSON."""
+
+PAGES, OBJECTS = "pages", "dicom"
+"""Folders of what is written on request."""
+
+WRITTEN = "written"
+
+REFUSED, REFUSED_OUTPUTS = "refused.csv", "refused_outputs.csv"
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What was done.
+
+    Attributes:
+        done: Results of the studies in the inputs that were read now.
+        skipped: Studies in the inputs that were done before.
+        refused: Files that belong to no study: ``path``, ``code``, ``detail``.
+        results: Every result in the folder.
+        refused_outputs: Outputs that could not be written: ``number``, ``output``, ``code``, ``detail``.
+    """
+
+    done: int
+    skipped: int
+    refused: pd.DataFrame
+    results: list[StudyResult]
+    refused_outputs: pd.DataFrame
+
+
+def predict_folder(
+    predictor: Predictor,
+    inputs: Sequence[Path],
+    out: Path,
+    outputs: Collection[str] = (),
+    progress: bool = True,
+) -> Summary:
+    """Reads all studies of some inputs, and writes what comes of it, for its owner alone.
+
+    ``out`` then holds ``results/0001.json`` and so on, a file a study; ``studies.csv``, ``series.csv`` and
+    ``slices.csv``; ``refused.csv``, the files that belong to no study; on request ``pages/0001.html`` and
+    ``dicom/0001/``. A study that ``out`` has already is not read again.
+
+    Args:
+        predictor: Of the models.
+        inputs: Files, folders, archives, a DICOMDIR: see ``find_studies``.
+        out: New, or a folder that an earlier call began with the same models and settings.
+        outputs: Some of ``OUTPUTS``.
+        progress: Show a bar on a terminal.
+
+    Raises:
+        UserError: If an input does not exist, nothing in it is DICOM, or ``out`` cannot be used.
+    """
+    with for_owner_alone():
+        folder = ResultFolder(out, predictor.describe())
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=out) as scratch:
+            found = find_studies(inputs, scratch=Path(scratch), progress=progress)
+            left = [study for study in found.studies if not folder.has(study, outputs)]
+            _read(predictor, left, folder, outputs, progress)
+        results, refused_outputs = _collect(folder)
+        write_tables(results, out)
+        write_table(found.refused, out / REFUSED)
+        write_table(refused_outputs, out / REFUSED_OUTPUTS)
+    return Summary(len(left), len(found.studies) - len(left), found.refused, results, refused_outputs)
+
+
+def _read(
+    predictor: Predictor,
+    studies: Sequence[StudyFiles],
+    folder: ResultFolder,
+    outputs: Collection[str],
+    progress: bool,
+) -> None:
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with make_bar(columns, progress and len(studies) > 0) as bar:
+        task = bar.add_task("Reading studies", total=len(studies))
+        for study, reading in zip(studies, predictor.read_ahead(studies), strict=True):
+            result = predictor.judge(reading, folder.number(study))
+            folder.add(result, study.fingerprint, _write(result, study, predictor, folder.path, outputs))
+            bar.advance(task)
+
+
+def _write(
+    result: StudyResult, study: StudyFiles, predictor: Predictor, out: Path, outputs: Collection[str]
+) -> dict[str, str]:
+    """Writes what is asked for of a study; returns by output ``WRITTEN``, or the code and why it was not."""
+    rows = study.files[study.files["SeriesInstanceUID"] == (result.read_series or "")]
+    rows = rows[rows["code"] == ""]
+    files = {uid: study.root / path for uid, path in zip(rows["SOPInstanceUID"], rows["path"], strict=True)}
+    done = {}
+    for output in outputs:
+        try:
+            if output == "page":
+                (out / PAGES).mkdir(exist_ok=True)
+                views = make_views(result, study.root, rows, predictor.explainable)
+                write_study_page(result, views, out / PAGES / f"{result.number:04d}.html")
+            else:
+                folder = out / OBJECTS / f"{result.number:04d}"
+                folder.mkdir(parents=True, exist_ok=True)
+                if output == "sr":
+                    write_sr(result, files, folder / "report.dcm")
+                else:
+                    write_key_images(result, files, folder)
+            done[output] = WRITTEN
+        except OutputRefused as refused:
+            done[output] = str(refused)
+    return done
+
+
+def _collect(folder: ResultFolder) -> tuple[list[StudyResult], pd.DataFrame]:
+    results, refused = [], []
+    for result, outputs in folder.read():
+        results.append(result)
+        for output, state in outputs.items():
+            if state != WRITTEN:
+                code, _, detail = state.partition(": ")
+                refused.append((result.number, output, code, detail))
+    return results, pd.DataFrame(refused, columns=["number", "output", "code", "detail"])

@@ -1,0 +1,83 @@
+"""The slices of a series as they are read: HU, in order of position, in the sizes that they are needed in."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.data.resize import resize_hu
+from ich.dicom import read_hu
+from ich.schema import InputSpec, ReadError
+
+ORDER = ("position", "InstanceNumber", "SOPInstanceUID")
+"""Columns by which the slices of a series are ordered, whatever their files are called."""
+
+Pixels = NDArray[np.int16]
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The slices of a series that could be read, in order.
+
+    Attributes:
+        hu: By size S, (N, S, S) HU, squared with air.
+        window: (N, 2) center and width in HU of the headers; NaN where they have none.
+        slices: Their rows of the table of files.
+        unread: Why the others could not be.
+    """
+
+    hu: Mapping[int, Pixels]
+    window: NDArray[np.float32]
+    slices: pd.DataFrame
+    unread: Sequence[ReadError]
+
+
+def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: Executor) -> Stack:
+    """Reads the slices of a series.
+
+    Args:
+        root: Folder of the files.
+        slices: Of the series, a row a slice: columns of the index.
+        sizes: To resize them to.
+        pool: Of threads, which read.
+    """
+    slices = slices.sort_values(list(ORDER), kind="stable", na_position="first", ignore_index=True)
+
+    def read(path: str) -> tuple[Pixels, ...] | ReadError:
+        try:
+            hu = read_hu(root / path)
+        except ReadError as error:
+            return error
+        return tuple(resize_hu(hu, size) for size in sizes)
+
+    found = list(pool.map(read, slices["path"]))
+    unread = [each for each in found if isinstance(each, ReadError)]
+    resized = [each for each in found if not isinstance(each, ReadError)]
+    kept = slices[[not isinstance(each, ReadError) for each in found]].reset_index(drop=True)
+    return Stack(
+        hu={size: stack_hu([each[number] for each in resized], size) for number, size in enumerate(sizes)},
+        window=kept[["WindowCenter", "WindowWidth"]].to_numpy(np.float32),
+        slices=kept,
+        unread=unread,
+    )
+
+
+def stack_hu(slices: Sequence[Pixels], size: int) -> Pixels:
+    """N of (S, S) -> (N, S, S), of none as well."""
+    return np.stack(slices) if slices else np.empty((0, size, size), np.int16)
+
+
+def add_neighbours(hu: Pixels, spec: InputSpec) -> Pixels:
+    """(N, S, S) slices of a series in order -> (N, D, S, S), each with its neighbours.
+
+    At the end of the series its last slice repeats, as in training.
+    """
+    steps = np.arange(-spec.neighbours, spec.neighbours + 1)
+    rows = np.clip(np.arange(len(hu))[:, None] + steps, 0, max(0, len(hu) - 1))  # (N, D)
+    return hu[rows]
