@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from highdicom import PatientSexValues
+from highdicom import PatientSexValues, SpecificCharacterSetValues
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
@@ -47,6 +48,7 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
     "StudyDate": DA,
     "StudyTime": TM,
     "PatientSex": PatientSexValues,
+    "SpecificCharacterSet": SpecificCharacterSetValues,
 }
 """What makes a value of an attribute, and raises on others."""
 
@@ -74,6 +76,7 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
     with building():
         sources = [_read(files[piece.SOPInstanceUID]) for piece in result.slices]
         for source in sources:
+            _name_charset(source)
             _check(source)
     expected = {"StudyInstanceUID": result.StudyInstanceUID, "SeriesInstanceUID": result.read_series}
     for keyword in SHARED:
@@ -164,6 +167,16 @@ def _read(path: Path) -> Dataset:
         ) from error
 
 
+def _name_charset(source: Dataset) -> None:
+    """Gives the default repertoire its name where it is the first of several (PS3.3 C.12.1.1.2).
+
+    It may be empty there, which highdicom does not know.
+    """
+    charsets = source.get("SpecificCharacterSet")
+    if isinstance(charsets, MultiValue) and not charsets[0]:
+        source.SpecificCharacterSet = ["ISO 2022 IR 6", *charsets[1:]]
+
+
 def _check(source: Dataset) -> None:
     for keyword in UIDS:
         uid = source.get(keyword)
@@ -175,9 +188,10 @@ def _check(source: Dataset) -> None:
         if keyword not in source:
             raise OutputRefused(OutputRefusal.MISSING_ATTRIBUTE, f"{keyword} is missing in a slice")
     for keyword, read in _READERS.items():
+        value = source.get(keyword)
         try:
-            if source[keyword].value:
-                read(source[keyword].value)
+            for one in value if isinstance(value, MultiValue) else filter(None, [value]):
+                read(one)
         except ValueError:
             raise OutputRefused(
                 OutputRefusal.INVALID_VALUE, f"{keyword} of a slice has no valid value"
