@@ -183,6 +183,8 @@ def test_nothing_is_absent_where_a_reason_speaks_against_it(
     assert said.get("Reason against a negative result", []) == reasons
     texts = " ".join(item.TextValue for item in report.ContentSequence if item.ValueType == "TEXT")
     assert all(f"{reason.code}: {reason.detail[:5]}" in texts for reason in result.reasons)
+    if given == "indeterminate":
+        assert "conflicting_copies: 2 files, >= 5 deg" in texts
     assert find_numbers(groups["any"]).keys() >= {"Probability"}
     if given != "positive despite a gap":
         assert find_images(groups["any"]) == [result.slices[n].SOPInstanceUID for n in result.key_slices]

@@ -6,7 +6,7 @@ import json
 import unicodedata
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -52,6 +52,18 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
 }
 """What makes a value of an attribute, and raises on others."""
 
+_SIGNS = str.maketrans(
+    {
+        "\N{GREATER-THAN OR EQUAL TO}": ">=",
+        "\N{LESS-THAN OR EQUAL TO}": "<=",
+        "\N{PLUS-MINUS SIGN}": "+/-",
+        "\N{DEGREE SIGN}": "deg",
+        "\N{MULTIPLICATION SIGN}": "x",
+        "\N{MINUS SIGN}": "-",
+        "\N{EN DASH}": "-",
+    }
+)
+
 _NAMESPACE = uuid.UUID("5a4ad3f3-9f35-4c63-9d1b-6a1cb0c3e0d4")  # drawn once, for this library's UIDs
 
 
@@ -73,19 +85,13 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
         raise OutputRefused(OutputRefusal.NO_RESULT, "the study could not be read")
     if any(reason.code == Reason.MIXED_PATIENTS for reason in result.reasons):
         raise OutputRefused(OutputRefusal.CONFLICTING_SOURCES, "slices of the study are of several patients")
+    paths = [files[piece.SOPInstanceUID] for piece in result.slices]
     with building():
-        sources = [_read(files[piece.SOPInstanceUID]) for piece in result.slices]
+        sources = [_read(path) for path in paths]
         for source in sources:
             _name_charset(source)
             _check(source)
-    expected = {"StudyInstanceUID": result.StudyInstanceUID, "SeriesInstanceUID": result.read_series}
-    for keyword in SHARED:
-        if {str(source[keyword].value) for source in sources} != {
-            expected.get(keyword, str(sources[0][keyword].value))
-        }:
-            raise OutputRefused(
-                OutputRefusal.CONFLICTING_SOURCES, f"{keyword} is not the same in all slices of the series"
-            )
+        _check_shared(sources, result)
     return sources
 
 
@@ -133,7 +139,8 @@ def describe_device(algorithm: Algorithm) -> dict[str, Any]:
 
 def to_ascii(text: str) -> str:
     """Returns a text in the one repertoire that every SpecificCharacterSet of a source has."""
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    parts = unicodedata.normalize("NFKD", text.translate(_SIGNS))
+    return "".join(c for c in parts if not unicodedata.combining(c)).encode("ascii", "replace").decode()
 
 
 @contextmanager
@@ -196,6 +203,16 @@ def _check(source: Dataset) -> None:
             raise OutputRefused(
                 OutputRefusal.INVALID_VALUE, f"{keyword} of a slice has no valid value"
             ) from None
+
+
+def _check_shared(sources: Sequence[Dataset], result: StudyResult) -> None:
+    expected = {"StudyInstanceUID": result.StudyInstanceUID, "SeriesInstanceUID": result.read_series}
+    for keyword in SHARED:
+        first, *others = {str(source[keyword].value) for source in sources}
+        if others or first != expected.get(keyword, first):
+            raise OutputRefused(
+                OutputRefusal.CONFLICTING_SOURCES, f"{keyword} is not the same in all slices of the series"
+            )
 
 
 def _hash(*values: object) -> str:
