@@ -154,7 +154,7 @@ def building() -> Iterator[None]:
         warnings.simplefilter("ignore")  # of the source's values, which the user cannot mend
         try:
             yield
-        except (OutputRefused, OSError):
+        except (OutputRefused, OSError, MemoryError):
             raise
         except Exception as error:
             # Their messages quote the value, which may be a name.
