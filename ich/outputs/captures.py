@@ -110,9 +110,13 @@ def _read_hu(path: Path) -> NDArray[np.int16]:
 
 def _make_image(result: StudyResult, rank: int, source: Dataset, hu: NDArray[np.int16]) -> SCImage:
     n = result.key_slices[rank - 1]
-    told = f"{MANUFACTURER} {result.algorithm.version}: slice {n + 1} of {len(result.slices)} from below, "
-    lines = (WARNING, DISCLAIMER, told + f"hemorrhage {_find_prob(result.slices[n]):.0%}")
-    pixels, times = draw_key_image(hu, lines)
+    place = f"slice {n + 1} of {len(result.slices)}"
+    if result.slices[n].position is not None:
+        place += " from below"
+    told = (
+        f"{MANUFACTURER} {result.algorithm.version}: {place}, hemorrhage {_find_prob(result.slices[n]):.0%}"
+    )
+    pixels, times = draw_key_image(hu, (WARNING, DISCLAIMER, told))
     image = SCImage.from_ref_dataset(
         source,
         pixel_array=pixels,

@@ -6,15 +6,16 @@ import json
 import unicodedata
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pydicom
-from highdicom import PatientSexValues
+from highdicom import PatientSexValues, SpecificCharacterSetValues
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
@@ -47,8 +48,21 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
     "StudyDate": DA,
     "StudyTime": TM,
     "PatientSex": PatientSexValues,
+    "SpecificCharacterSet": SpecificCharacterSetValues,
 }
 """What makes a value of an attribute, and raises on others."""
+
+_SIGNS = str.maketrans(
+    {
+        "\N{GREATER-THAN OR EQUAL TO}": ">=",
+        "\N{LESS-THAN OR EQUAL TO}": "<=",
+        "\N{PLUS-MINUS SIGN}": "+/-",
+        "\N{DEGREE SIGN}": "deg",
+        "\N{MULTIPLICATION SIGN}": "x",
+        "\N{MINUS SIGN}": "-",
+        "\N{EN DASH}": "-",
+    }
+)
 
 _NAMESPACE = uuid.UUID("5a4ad3f3-9f35-4c63-9d1b-6a1cb0c3e0d4")  # drawn once, for this library's UIDs
 
@@ -71,18 +85,13 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
         raise OutputRefused(OutputRefusal.NO_RESULT, "the study could not be read")
     if any(reason.code == Reason.MIXED_PATIENTS for reason in result.reasons):
         raise OutputRefused(OutputRefusal.CONFLICTING_SOURCES, "slices of the study are of several patients")
+    paths = [files[piece.SOPInstanceUID] for piece in result.slices]
     with building():
-        sources = [_read(files[piece.SOPInstanceUID]) for piece in result.slices]
+        sources = [_read(path) for path in paths]
         for source in sources:
+            _name_charset(source)
             _check(source)
-    expected = {"StudyInstanceUID": result.StudyInstanceUID, "SeriesInstanceUID": result.read_series}
-    for keyword in SHARED:
-        if {str(source[keyword].value) for source in sources} != {
-            expected.get(keyword, str(sources[0][keyword].value))
-        }:
-            raise OutputRefused(
-                OutputRefusal.CONFLICTING_SOURCES, f"{keyword} is not the same in all slices of the series"
-            )
+        _check_shared(sources, result)
     return sources
 
 
@@ -130,7 +139,8 @@ def describe_device(algorithm: Algorithm) -> dict[str, Any]:
 
 def to_ascii(text: str) -> str:
     """Returns a text in the one repertoire that every SpecificCharacterSet of a source has."""
-    return unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    parts = unicodedata.normalize("NFKD", text.translate(_SIGNS))
+    return "".join(c for c in parts if not unicodedata.combining(c)).encode("ascii", "replace").decode()
 
 
 @contextmanager
@@ -144,7 +154,7 @@ def building() -> Iterator[None]:
         warnings.simplefilter("ignore")  # of the source's values, which the user cannot mend
         try:
             yield
-        except (OutputRefused, OSError):
+        except (OutputRefused, OSError, MemoryError):
             raise
         except Exception as error:
             # Their messages quote the value, which may be a name.
@@ -164,6 +174,16 @@ def _read(path: Path) -> Dataset:
         ) from error
 
 
+def _name_charset(source: Dataset) -> None:
+    """Gives the default repertoire its name where it is the first of several (PS3.3 C.12.1.1.2).
+
+    It may be empty there, which highdicom does not know.
+    """
+    charsets = source.get("SpecificCharacterSet")
+    if isinstance(charsets, MultiValue) and not charsets[0]:
+        source.SpecificCharacterSet = ["ISO 2022 IR 6", *charsets[1:]]
+
+
 def _check(source: Dataset) -> None:
     for keyword in UIDS:
         uid = source.get(keyword)
@@ -175,13 +195,24 @@ def _check(source: Dataset) -> None:
         if keyword not in source:
             raise OutputRefused(OutputRefusal.MISSING_ATTRIBUTE, f"{keyword} is missing in a slice")
     for keyword, read in _READERS.items():
+        value = source.get(keyword)
         try:
-            if source[keyword].value:
-                read(source[keyword].value)
+            for one in value if isinstance(value, MultiValue) else filter(None, [value]):
+                read(one)
         except ValueError:
             raise OutputRefused(
                 OutputRefusal.INVALID_VALUE, f"{keyword} of a slice has no valid value"
             ) from None
+
+
+def _check_shared(sources: Sequence[Dataset], result: StudyResult) -> None:
+    expected = {"StudyInstanceUID": result.StudyInstanceUID, "SeriesInstanceUID": result.read_series}
+    for keyword in SHARED:
+        first, *others = {str(source[keyword].value) for source in sources}
+        if others or first != expected.get(keyword, first):
+            raise OutputRefused(
+                OutputRefusal.CONFLICTING_SOURCES, f"{keyword} is not the same in all slices of the series"
+            )
 
 
 def _hash(*values: object) -> str:
