@@ -33,6 +33,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     heatmaps     5  slices -> heat maps as pictures and arrays
     train        5  configuration -> run folder
     galleries    6  the slices on which a model was most wrong
+    pages        6  a study's result -> a page to read
     cli          7  ich train | index | phantom | explore | evaluate | explain | bundle
 """
 
