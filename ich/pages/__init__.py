@@ -112,9 +112,12 @@ def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Bl
         yield _picture_view(result, view, frame)
     if lost := [number for number in chosen if number not in by_number]:
         yield Missing(_name_slices(lost), "What was read before could not be read once more.")
-    for why in dict.fromkeys(view.heat for view in shown if isinstance(view.heat, str)):
-        without = [view.number for view in shown if view.heat == why]
-        yield Missing(f"Heat map of {_name_slices(without).lower()}", why)
+    without: dict[str, list[int]] = {}
+    for view in shown:
+        if isinstance(view.heat, str):
+            without.setdefault(view.heat, []).append(view.number)
+    for why, numbers in without.items():
+        yield Missing(f"Heat map of {_name_slices(numbers).lower()}", why)
 
 
 def _name_slices(numbers: Sequence[int]) -> str:

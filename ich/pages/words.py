@@ -108,20 +108,23 @@ def list_limits(result: StudyResult) -> list[str]:
     return limits
 
 
-def show_prob(prob: float) -> str:
+def show_prob(prob: float, digits: int = 2) -> str:
     """A probability as it stands on the page: never 0 or 1 where it is not."""
-    if 0 < prob < 0.005:
-        return "<0.01"
-    return ">0.99" if 0.995 <= prob < 1 else f"{prob:.2f}"
+    least = 10.0**-digits
+    if 0 < prob < least / 2:
+        return f"<{least:.{digits}f}"
+    if 1 - least / 2 <= prob < 1:
+        return f">{1 - least:.{digits}f}"
+    return f"{prob:.{digits}f}"
 
 
 def show_label(label: LabelResult) -> tuple[str, str]:
     """Probability and operating point, with as many digits as tell them apart."""
     if label.threshold is None:
         return show_prob(label.prob), "none"
-    pair = show_prob(label.prob), show_prob(label.threshold)
-    digits = 3
-    while pair[0] == pair[1] and label.prob != label.threshold:
-        pair = f"{label.prob:.{digits}f}", f"{label.threshold:.{digits}f}"
+    digits = 2
+    while True:
+        pair = show_prob(label.prob, digits), show_prob(label.threshold, digits)
+        if pair[0] != pair[1] or label.prob == label.threshold:
+            return pair
         digits += 1
-    return pair
