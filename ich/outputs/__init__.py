@@ -1,1 +1,1 @@
-"""What is written of study results: JSON, CSV and DICOM objects."""
+"""What is written of a study for other programs: records, tables, a DICOM report, DICOM key images."""

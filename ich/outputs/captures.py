@@ -1,0 +1,184 @@
+"""Key slices as DICOM: Secondary Capture images (PS3.3 A.8) that anyone can see are not for diagnosis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from highdicom.sc import SCImage
+from highdicom.sr import CodedConcept
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.valuerep import DS
+
+from ich.dicom import read_hu
+from ich.files import for_owner_alone, replacing
+from ich.outputs.refusal import OutputRefusal, OutputRefused
+from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
+from ich.schema import DISCLAIMER, LABELS, WINDOWS, ReadError
+from ich.schema.results import SliceResult, StudyResult
+from ich.window import apply_window
+
+SERIES_NUMBER = 9101
+"""High, so that it is unlikely to be a scanner's."""
+
+WARNING = "NOT FOR DIAGNOSIS"
+WINDOW = "brain"
+MIN_SIDE = 512  # pixels: below it an image is enlarged, or the text would be wider than it
+_MARGIN = 8  # pixels around a line of text
+_LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod")
+
+
+def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Path) -> list[Path]:
+    """Writes the key slices of a study as pictures in a new series of the study.
+
+    Each is the slice in the brain window, below a strip into which ``NOT FOR DIAGNOSIS`` and that it is for
+    research use only are burned, with the number of the slice and its probability; no pixel of the slice is
+    covered. It refers to its source image. UIDs follow from the result, so that a second run overwrites.
+
+    Args:
+        result: Of the study.
+        files: By SOPInstanceUID, at least those of ``result.slices``.
+        out_dir: Folder that is there; gets ``key_image_1.dcm`` for the most telling slice, and so on, each
+            for its owner alone.
+
+    Returns:
+        The files, the most telling slice first; none where the result has no key slices.
+
+    Raises:
+        OutputRefused: If the study has no result, or its slices lack what an image must carry; then none is
+            written.
+        OSError: If an image cannot be written.
+    """
+    sources = read_sources(result, files)
+    with building():
+        images = [
+            _make_image(result, rank, sources[n], _read_hu(files[result.slices[n].SOPInstanceUID]))
+            for rank, n in enumerate(result.key_slices, 1)
+        ]
+        paths = [out_dir / f"key_image_{rank}.dcm" for rank in range(1, len(images) + 1)]
+        for image, path in zip(images, paths, strict=True):
+            with for_owner_alone(), replacing(path) as partial:
+                image.save_as(partial)
+    return paths
+
+
+def draw_key_image(hu: NDArray[np.int16], lines: Sequence[str]) -> tuple[NDArray[np.uint8], int]:
+    """Draws a slice in the brain window below lines of text.
+
+    Args:
+        hu: (Rows, Columns) int16.
+        lines: Each is as large as the width allows, the first at most twice as large as the others.
+
+    Returns:
+        (H, W) uint8 of at least ``MIN_SIDE`` columns, and how many times the slice is enlarged.
+    """
+    times = math.ceil(MIN_SIDE / min(hu.shape))
+    grey = (apply_window(torch.from_numpy(hu.copy()), *WINDOWS[WINDOW]) * 255).round().byte().numpy()
+    rows, columns = hu.shape
+    large = cv2.resize(grey, (columns * times, rows * times), interpolation=cv2.INTER_LINEAR)
+    strips = [_draw_line(line, columns * times, 2.0 if n == 0 else 1.0) for n, line in enumerate(lines)]
+    return np.concatenate([*strips, large]), times
+
+
+def _draw_line(text: str, columns: int, size: float) -> NDArray[np.uint8]:
+    """Draws white on black, (H, columns): ``size`` times as large as usual at this width, or as it fits."""
+    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, round(columns * size / MIN_SIDE))
+    scale = 0.55 * size * columns / MIN_SIDE
+    (width, _), _ = cv2.getTextSize(text, font, scale, thickness)
+    scale *= min(1.0, (columns - 2 * _MARGIN) / width)
+    (_, height), below = cv2.getTextSize(text, font, scale, thickness)
+    strip = np.zeros((height + below + _MARGIN, columns), dtype=np.uint8)
+    cv2.putText(strip, text, (_MARGIN, height + _MARGIN // 2), font, scale, 255, thickness, cv2.LINE_AA)
+    return strip
+
+
+def _read_hu(path: Path) -> NDArray[np.int16]:
+    try:
+        return read_hu(path)
+    except ReadError as error:
+        raise OutputRefused(
+            OutputRefusal.UNREADABLE_SOURCE, f"a key slice cannot be read any more ({error.code})"
+        ) from error
+
+
+def _make_image(result: StudyResult, rank: int, source: Dataset, hu: NDArray[np.int16]) -> SCImage:
+    n = result.key_slices[rank - 1]
+    told = f"{MANUFACTURER} {result.algorithm.version}: slice {n + 1} of {len(result.slices)} from below, "
+    lines = (WARNING, DISCLAIMER, told + f"hemorrhage {_find_prob(result.slices[n]):.0%}")
+    pixels, times = draw_key_image(hu, lines)
+    image = SCImage.from_ref_dataset(
+        source,
+        pixel_array=pixels,
+        photometric_interpretation="MONOCHROME2",
+        bits_allocated=8,
+        coordinate_system="PATIENT",
+        series_instance_uid=derive_uid(result, "key images", "series"),
+        series_number=SERIES_NUMBER,
+        series_description=f"{MANUFACTURER} key images, {WARNING}",
+        sop_instance_uid=derive_uid(result, "key images", source.SOPInstanceUID),
+        instance_number=rank,
+        patient_orientation=_orient(source),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **describe_device(result.algorithm),
+    )
+    image.copy_patient_and_study_information(source)
+    _describe(image, source, times)
+    return image
+
+
+def _describe(image: SCImage, source: Dataset, times: int) -> None:
+    """Says how the image came about (PS3.3 C.7.6.1, General Image)."""
+    center, width = WINDOWS[WINDOW]
+    enlarged = f", enlarged {times} times by linear interpolation" if times > 1 else ""
+    image.BodyPartExamined = "HEAD"  # no other part is read, and it has no left or right one
+    image.ConversionType = "WSD"  # a workstation; no film was scanned
+    image.ImageComments = f"{WARNING}. {DISCLAIMER}."
+    image.DerivationDescription = (
+        f"{WINDOW} window, center {center:g} HU, width {width:g} HU{enlarged}; a strip with text on top. "
+        f"{WARNING}"
+    )
+    reference = Dataset()
+    reference.ReferencedSOPClassUID = source.SOPClassUID
+    reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    reference.PurposeOfReferenceCodeSequence = [
+        CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
+    ]
+    image.SourceImageSequence = [reference]
+    if source.get("PixelSpacing"):
+        image.PixelSpacing = [DS(spacing / times, auto_format=True) for spacing in source.PixelSpacing]
+    # Burned-in annotation is what tells patient and date (PS3.3 C.7.6.1): the strip tells neither, and a
+    # reconstruction from the scanner's data holds none.
+    if "BurnedInAnnotation" in source:
+        image.BurnedInAnnotation = source.BurnedInAnnotation
+    elif source.get("ImageType", [""])[0] == "ORIGINAL":
+        image.BurnedInAnnotation = "NO"
+    for keyword in _LOSSY:  # once lossy, always lossy (PS3.3 C.7.6.1.1.5)
+        if keyword in source:
+            setattr(image, keyword, source[keyword].value)
+
+
+def _find_prob(piece: SliceResult) -> float:
+    return (piece.calibrated or piece.probs)[LABELS.index("any")]
+
+
+def _orient(source: Dataset) -> tuple[str, str]:
+    """Finds where rows and columns of pixels point to: the nearest direction (PS3.3 C.7.6.1.1.1)."""
+    cosines = source.get("ImageOrientationPatient")
+    if not cosines:
+        raise OutputRefused(
+            OutputRefusal.MISSING_ATTRIBUTE, "ImageOrientationPatient is missing in a key slice"
+        )
+    row, column = np.asarray(cosines, dtype=float).reshape(2, 3)
+    return _name_direction(row), _name_direction(column)
+
+
+def _name_direction(cosines: NDArray[np.float64]) -> str:
+    axis = int(np.abs(cosines).argmax())
+    return ("LPH" if cosines[axis] > 0 else "RAF")[axis]

@@ -1,0 +1,219 @@
+"""The slices that a DICOM object is derived from: what it takes over of them, and what it must find there."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+import uuid
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pydicom
+from highdicom import PatientSexValues, SpecificCharacterSetValues
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import UID
+from pydicom.valuerep import DA, TM
+
+from ich.outputs.refusal import OutputRefusal, OutputRefused
+from ich.schema.results import Algorithm, Reason, StudyResult
+
+MANUFACTURER = "ich"
+"""Of the objects; what else they say of the device is the algorithm's."""
+
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+
+SHARED = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "SeriesInstanceUID")
+"""In these the slices of a series agree, or it is not known whose they are."""
+
+REQUIRED = (
+    "PatientID",
+    "PatientName",
+    "PatientBirthDate",
+    "PatientSex",
+    "StudyDate",
+    "StudyTime",
+    "StudyID",
+    "AccessionNumber",
+    "ReferringPhysicianName",
+)
+"""Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): there, if only empty."""
+
+_READERS: Mapping[str, Callable[[Any], object]] = {
+    "PatientBirthDate": DA,
+    "StudyDate": DA,
+    "StudyTime": TM,
+    "PatientSex": PatientSexValues,
+    "SpecificCharacterSet": SpecificCharacterSetValues,
+}
+"""What makes a value of an attribute, and raises on others."""
+
+_SIGNS = str.maketrans(
+    {
+        "\N{GREATER-THAN OR EQUAL TO}": ">=",
+        "\N{LESS-THAN OR EQUAL TO}": "<=",
+        "\N{PLUS-MINUS SIGN}": "+/-",
+        "\N{DEGREE SIGN}": "deg",
+        "\N{MULTIPLICATION SIGN}": "x",
+        "\N{MINUS SIGN}": "-",
+        "\N{EN DASH}": "-",
+    }
+)
+
+_NAMESPACE = uuid.UUID("5a4ad3f3-9f35-4c63-9d1b-6a1cb0c3e0d4")  # drawn once, for this library's UIDs
+
+
+def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset]:
+    """Reads the headers of the slices that a result was made of.
+
+    Args:
+        result: Of the study.
+        files: By SOPInstanceUID, at least those of ``result.slices``.
+
+    Returns:
+        Data sets without pixels, in the order of ``result.slices``.
+
+    Raises:
+        OutputRefused: If the study has no result, or the slices lack what is taken over from them, or do not
+            agree on whose they are.
+    """
+    if result.outcome is None or not result.slices:
+        raise OutputRefused(OutputRefusal.NO_RESULT, "the study could not be read")
+    if any(reason.code == Reason.MIXED_PATIENTS for reason in result.reasons):
+        raise OutputRefused(OutputRefusal.CONFLICTING_SOURCES, "slices of the study are of several patients")
+    paths = [files[piece.SOPInstanceUID] for piece in result.slices]
+    with building():
+        sources = [_read(path) for path in paths]
+        for source in sources:
+            _name_charset(source)
+            _check(source)
+        _check_shared(sources, result)
+    return sources
+
+
+def derive_uid(result: StudyResult, *names: str) -> str:
+    """Makes the UID of what is written of a result: the same for the same result, another for another.
+
+    So a second run overwrites what the first wrote; and an archive that keeps what it has does not keep the
+    report of a study that was not complete yet.
+
+    Args:
+        result: Of the study.
+        names: What the UID is for.
+
+    Returns:
+        A UUID by name (RFC 9562, version 5) as a UID under the root 2.25 (PS3.5 B.2).
+    """
+    return _hash(
+        result.StudyInstanceUID,
+        result.read_series,
+        [piece.SOPInstanceUID for piece in result.slices],
+        result.outcome,
+        [reason.code for reason in result.reasons],
+        asdict(result.algorithm),
+        names,
+    )
+
+
+def derive_device_uid(algorithm: Algorithm) -> str:
+    """Makes the UID of the observer: the same for all studies that the same models read in the same way."""
+    return _hash(asdict(algorithm))
+
+
+def describe_device(algorithm: Algorithm) -> dict[str, Any]:
+    """What the equipment modules say of an algorithm (PS3.3 C.7.5.1, C.7.5.2), as highdicom's arguments.
+
+    The serial number is the first digits of the SHA-256 of each model's file, at most 64 characters.
+    """
+    return {
+        "manufacturer": MANUFACTURER,
+        "manufacturer_model_name": to_ascii(algorithm.name)[:64],
+        "device_serial_number": "+".join(weights[:12] for weights in algorithm.weights)[:64],
+        "software_versions": algorithm.version,
+    }
+
+
+def to_ascii(text: str) -> str:
+    """Returns a text in the one repertoire that every SpecificCharacterSet of a source has."""
+    parts = unicodedata.normalize("NFKD", text.translate(_SIGNS))
+    return "".join(c for c in parts if not unicodedata.combining(c)).encode("ascii", "replace").decode()
+
+
+@contextmanager
+def building() -> Iterator[None]:
+    """Takes the values of a source as they are; what cannot be written becomes a refusal.
+
+    Raises:
+        OutputRefused: In place of whatever pydicom and highdicom raise on values that they cannot take.
+    """
+    with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+        warnings.simplefilter("ignore")  # of the source's values, which the user cannot mend
+        try:
+            yield
+        except (OutputRefused, OSError):
+            raise
+        except Exception as error:
+            # Their messages quote the value, which may be a name.
+            raise OutputRefused(
+                OutputRefusal.INVALID_VALUE,
+                f"a value of the source cannot be taken over ({type(error).__name__})",
+            ) from error
+
+
+def _read(path: Path) -> Dataset:
+    try:
+        return pydicom.dcmread(path, stop_before_pixels=True)
+    except Exception as error:  # pydicom raises whatever it comes upon
+        raise OutputRefused(
+            OutputRefusal.UNREADABLE_SOURCE,
+            f"a file of the series cannot be read any more ({type(error).__name__})",
+        ) from error
+
+
+def _name_charset(source: Dataset) -> None:
+    """Gives the default repertoire its name where it is the first of several (PS3.3 C.12.1.1.2).
+
+    It may be empty there, which highdicom does not know.
+    """
+    charsets = source.get("SpecificCharacterSet")
+    if isinstance(charsets, MultiValue) and not charsets[0]:
+        source.SpecificCharacterSet = ["ISO 2022 IR 6", *charsets[1:]]
+
+
+def _check(source: Dataset) -> None:
+    for keyword in UIDS:
+        uid = source.get(keyword)
+        if not uid:
+            raise OutputRefused(OutputRefusal.MISSING_ATTRIBUTE, f"{keyword} is missing in a slice")
+        if not UID(uid).is_valid:
+            raise OutputRefused(OutputRefusal.INVALID_UID, f"{keyword} of a slice is no valid UID")
+    for keyword in REQUIRED:
+        if keyword not in source:
+            raise OutputRefused(OutputRefusal.MISSING_ATTRIBUTE, f"{keyword} is missing in a slice")
+    for keyword, read in _READERS.items():
+        value = source.get(keyword)
+        try:
+            for one in value if isinstance(value, MultiValue) else filter(None, [value]):
+                read(one)
+        except ValueError:
+            raise OutputRefused(
+                OutputRefusal.INVALID_VALUE, f"{keyword} of a slice has no valid value"
+            ) from None
+
+
+def _check_shared(sources: Sequence[Dataset], result: StudyResult) -> None:
+    expected = {"StudyInstanceUID": result.StudyInstanceUID, "SeriesInstanceUID": result.read_series}
+    for keyword in SHARED:
+        first, *others = {str(source[keyword].value) for source in sources}
+        if others or first != expected.get(keyword, first):
+            raise OutputRefused(
+                OutputRefusal.CONFLICTING_SOURCES, f"{keyword} is not the same in all slices of the series"
+            )
+
+
+def _hash(*values: object) -> str:
+    return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(values)).int}"

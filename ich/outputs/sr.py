@@ -1,0 +1,210 @@
+"""A study's result as DICOM: a Comprehensive 3D SR after TID 1500, Measurement Report (PS3.16)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from highdicom.coding_schemes import CodingSchemeIdentificationItem
+from highdicom.sr import (
+    AlgorithmIdentification,
+    CodedConcept,
+    Comprehensive3DSR,
+    DeviceObserverIdentifyingAttributes,
+    Measurement,
+    MeasurementReport,
+    MeasurementsAndQualitativeEvaluations,
+    ObservationContext,
+    ObserverContext,
+    QualitativeEvaluation,
+    RelationshipTypeValues,
+    SourceImageForMeasurementGroup,
+    TextContentItem,
+    TrackingIdentifier,
+)
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from ich.files import for_owner_alone, replacing
+from ich.outputs.source import (
+    MANUFACTURER,
+    building,
+    derive_device_uid,
+    derive_uid,
+    describe_device,
+    read_sources,
+    to_ascii,
+)
+from ich.schema import DISCLAIMER, SUBTYPES
+from ich.schema.results import Algorithm, LabelResult, Outcome, Remark, StudyResult
+
+SERIES_NUMBER = 9100
+"""High, so that it is unlikely to be a scanner's."""
+
+SCHEME = "99ICH"
+"""Of codes for what no standard has a code for; PS3.16 8.2 has private schemes begin with 99."""
+
+FINDINGS: Mapping[str, CodedConcept] = {
+    "epidural": CodedConcept("82999001", "SCT", "Epidural intracranial hemorrhage"),
+    "intraparenchymal": CodedConcept("274100004", "SCT", "Cerebral hemorrhage"),
+    "intraventricular": CodedConcept("23276006", "SCT", "Intraventricular hemorrhage"),
+    "subarachnoid": CodedConcept("21454007", "SCT", "Subarachnoid intracranial hemorrhage"),
+    "subdural": CodedConcept("35486000", "SCT", "Subdural intracranial hemorrhage"),
+    "any": CodedConcept("1386000", "SCT", "Intracranial hemorrhage"),
+}
+"""Of each label, by SNOMED CT."""
+
+PRESENCE = CodedConcept("705057003", "SCT", "Presence")
+PRESENT = CodedConcept("52101004", "SCT", "Present")
+ABSENT = CodedConcept("2667000", "SCT", "Absent")
+INDETERMINATE = CodedConcept("82334004", "SCT", "Indeterminate")
+
+OUTCOME = CodedConcept("OUTCOME", SCHEME, "Outcome of the study")
+OUTCOMES: Mapping[Outcome, CodedConcept] = {
+    Outcome.POSITIVE: CodedConcept("10828004", "SCT", "Positive"),
+    Outcome.NEGATIVE: CodedConcept("260385009", "SCT", "Negative"),
+    Outcome.INDETERMINATE: INDETERMINATE,
+}
+REASON = CodedConcept("REASON", SCHEME, "Reason against a negative result")
+DISTANCE = CodedConcept("DISTANCE", SCHEME, "Distance from the training data")
+DISTANCE_LIMIT = CodedConcept("DISTANCE_LIMIT", SCHEME, "Limit of the distance from the training data")
+PROCEDURE = CodedConcept("30799-1", "LN", "CT Head WO contrast")
+
+
+def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
+    """Writes what is said of a study as a structured report in a new series of the study.
+
+    It holds a measurement group for each label, the finding by SNOMED CT with its presence, probability and
+    operating point; the first is ``any``, with the outcome, its reasons, and the distance from the training
+    data. The groups of what is called present refer to the key slices. The document is complete, preliminary
+    and unverified. UIDs follow from the result, so that a second run overwrites.
+
+    Args:
+        result: Of the study.
+        files: By SOPInstanceUID, at least those of ``result.slices``.
+        out: The file; for its owner alone.
+
+    Raises:
+        OutputRefused: If the study has no result, or its slices lack what the document must carry.
+        OSError: If it cannot be written.
+    """
+    sources = read_sources(result, files)
+    with building():
+        report = Comprehensive3DSR(
+            evidence=sources,
+            content=_make_content(result, sources)[0],
+            series_instance_uid=derive_uid(result, "report", "series"),
+            series_number=SERIES_NUMBER,
+            series_description=f"{MANUFACTURER} result, research use only",
+            sop_instance_uid=derive_uid(result, "report"),
+            instance_number=1,
+            is_complete=True,
+            coding_schemes=[
+                CodingSchemeIdentificationItem(
+                    SCHEME,
+                    name="ich, intracranial hemorrhage in head CT",
+                    responsible_organization=MANUFACTURER,
+                )
+            ],
+            **describe_device(result.algorithm),
+        )
+        with for_owner_alone(), replacing(out) as partial:
+            report.save_as(partial)
+
+
+def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> MeasurementReport:
+    report = MeasurementReport(
+        observation_context=_make_context(result.algorithm),
+        procedure_reported=PROCEDURE,
+        imaging_measurements=[_make_group(result, label, sources) for label in ("any", *SUBTYPES)],
+    )
+    # TID 1500 is extensible, and has no place for words.
+    report[0].ContentSequence.extend(
+        TextContentItem(codes.DCM.Comment, to_ascii(text), RelationshipTypeValues.CONTAINS)
+        for text in (
+            DISCLAIMER,
+            f"Outcome: {result.outcome}",
+            *(f"Reason against a negative result: {r.code}: {r.detail}" for r in result.reasons),
+        )
+    )
+    return report
+
+
+def _make_context(algorithm: Algorithm) -> ObservationContext:
+    """Says that a device has observed, and no person."""
+    device = describe_device(algorithm)
+    return ObservationContext(
+        observer_device_context=ObserverContext(
+            observer_type=codes.DCM.Device,
+            observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
+                uid=derive_device_uid(algorithm),
+                name=MANUFACTURER,
+                manufacturer_name=MANUFACTURER,
+                model_name=device["manufacturer_model_name"],
+                serial_number=device["device_serial_number"],
+            ),
+        )
+    )
+
+
+def _make_group(
+    result: StudyResult, label: str, sources: Sequence[Dataset]
+) -> MeasurementsAndQualitativeEvaluations:
+    """Makes the measurement group of a label (TID 1501)."""
+    said = result.labels[label]
+    measurements = [
+        _measure(codes.DCM.Probability, said.prob),
+        _measure(codes.DCM.ThresholdValue, said.threshold),
+    ]
+    evaluations = [QualitativeEvaluation(PRESENCE, _find_presence(result, said))]
+    if label == "any":
+        assert result.outcome is not None  # else there would be no sources
+        evaluations.append(QualitativeEvaluation(OUTCOME, OUTCOMES[result.outcome]))
+        evaluations += [QualitativeEvaluation(REASON, _make_code(reason)) for reason in result.reasons]
+        measurements += [_measure(DISTANCE, result.distance), _measure(DISTANCE_LIMIT, result.distance_limit)]
+    present = label in ("any", *result.subtypes)
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(derive_uid(result, "finding", label), label),
+        finding_type=FINDINGS[label],
+        algorithm_id=_identify(result.algorithm),
+        measurements=[measurement for measurement in measurements if measurement is not None],
+        qualitative_evaluations=evaluations,
+        source_images=[
+            SourceImageForMeasurementGroup(sources[n].SOPClassUID, sources[n].SOPInstanceUID)
+            for n in (result.key_slices if present else ())
+        ],
+    )
+
+
+def _identify(algorithm: Algorithm) -> AlgorithmIdentification:
+    """Identifies what made the measurements (TID 4019)."""
+    parameters = (
+        *(f"weights SHA-256 {weights}" for weights in algorithm.weights),
+        f"test-time augmentation: {', '.join(algorithm.tta) or 'none'}",
+        f"pooling of slices: {algorithm.pooling}",
+        f"operating point of any: {algorithm.rule or 'none'}",
+    )
+    return AlgorithmIdentification(
+        name=f"{MANUFACTURER} {to_ascii(algorithm.name)}",
+        version=algorithm.version,
+        parameters=[to_ascii(parameter) for parameter in parameters],
+        family=codes.DCM.ArtificialIntelligence,
+        manufacturer=MANUFACTURER,
+    )
+
+
+def _find_presence(result: StudyResult, label: LabelResult) -> CodedConcept:
+    """Says present of what is called in a POSITIVE study; absent only where nothing speaks against that."""
+    if label.positive and result.outcome is Outcome.POSITIVE:
+        return PRESENT
+    if label.positive is False and not result.reasons:
+        return ABSENT
+    return INDETERMINATE
+
+
+def _make_code(reason: Remark) -> CodedConcept:
+    return CodedConcept(reason.code, SCHEME, reason.code.replace("_", " "))
+
+
+def _measure(name: CodedConcept, value: float | None) -> Measurement | None:
+    return None if value is None else Measurement(name=name, value=value, unit=codes.UCUM.NoUnits)
