@@ -21,9 +21,8 @@ The modules read from top to bottom like the flow of the data; each imports only
     split        2  patients -> train, val, test
     explain      2  heat maps of any network
     submission   2  the RSNA 2019 challenge's CSV
-    outputs      2  a study's result -> JSON, CSV
     metrics      2  the weighted log loss and the metric collection
-    outputs      2  what is said of a study -> records, DICOM report and key images
+    outputs      2  what is said of a study -> JSON, tables, DICOM report and key images
     checkpoint   3  checkpoint files: writing, finding and reading them
     bundle       3  a model to hand on, in one file
     data         3  slice dataset and HeadCTDataModule
@@ -35,6 +34,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     heatmaps     5  slices -> heat maps as pictures and arrays
     train        5  configuration -> run folder
     galleries    6  the slices on which a model was most wrong
+    pages        6  a study's result -> a page to read
     cli          7  ich train | index | phantom | explore | evaluate | explain | bundle
 """
 

@@ -1,0 +1,181 @@
+"""A study's result as a page to read: what was found, how sure, where, and what speaks against it.
+
+The page names no patient, no instance, no file and no folder: a study, its series and its slices are
+numbers, the same as in the tables beside it. It shows the patient's head, so it is for its owner alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ich.files import for_owner_alone
+from ich.pages.drawing import Frame, draw_timeline, draw_view, find_frame
+from ich.pages.views import SliceView, choose_slices
+from ich.pages.words import (
+    describe_called,
+    describe_code,
+    describe_glance,
+    describe_outcome,
+    describe_reason,
+    list_grounds,
+    list_limits,
+    show_label,
+    show_prob,
+)
+from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
+from ich.report.figures import encode_png
+from ich.report.html import write_html
+from ich.schema import LABELS
+from ich.schema.results import Outcome, StudyResult
+
+_HEAT = (
+    "On the right is a heat map of the evidence for any hemorrhage, with lines at a quarter (dotted), half "
+    "(dashed) and three quarters (solid) of its peak, which the cross marks; without one, the subdural "
+    "window. A map shows where in a slice the evidence lies, and not how much of it."
+)
+_REACHED = {True: "yes", False: "no", None: "not decided"}
+
+
+def write_study_page(result: StudyResult, views: Sequence[SliceView], path: str | Path) -> None:
+    """Writes a study's page, whole or not at all.
+
+    Args:
+        result: Of the study.
+        views: Of the slices that ``choose_slices`` names, from ``make_views``; one that is not there is
+            marked as missing.
+        path: Of the page.
+    """
+    with for_owner_alone():
+        write_html(make_document(result, views), path)
+
+
+def make_document(result: StudyResult, views: Sequence[SliceView]) -> Document:
+    """Puts a study's page together; see ``write_study_page``."""
+    sections = [Section("Result", list(_say_result(result)))]
+    if result.outcome is not None:
+        positive = result.outcome is Outcome.POSITIVE
+        title = "Key slices" if positive else "Slices with the highest probability"
+        sections += [
+            Section("Labels", [_tabulate_labels(result)]),
+            Section(title, list(_show_slices(result, views))),
+            Section("Slices from one end to the other", [_picture_timeline(result)]),
+        ]
+    sections += [
+        Section("Series", [_tabulate_series(result)]),
+        Section("Algorithm and its limits", [_tabulate_algorithm(result), Listing(list_limits(result))]),
+    ]
+    outcome = "NOT READ" if result.outcome is None else str(result.outcome)
+    return Document(f"Study {result.number}: {outcome}", describe_glance(result), sections)
+
+
+def _say_result(result: StudyResult) -> Iterator[Block]:
+    yield Text(describe_outcome(result), strong=True)
+    if result.outcome is None:
+        return
+    if result.outcome is Outcome.POSITIVE:
+        yield Text(describe_called(result))
+    if result.reasons:
+        against = result.outcome is Outcome.POSITIVE
+        yield Text("What speaks against taking this at its word:" if against else "Why:")
+        yield Listing([describe_reason(reason) for reason in result.reasons])
+    else:
+        yield Text("What was checked, and does not speak against it:")
+        yield Listing(list_grounds(result))
+
+
+def _tabulate_labels(result: StudyResult) -> Table:
+    rows = []
+    for name in ("any", *LABELS[:-1]):
+        label = result.labels[name]
+        rows.append([name, *show_label(label), _REACHED[label.positive]])
+    decided = result.labels["any"].threshold is not None
+    caption = (
+        f"Of the study: pooled over its {len(result.slices)} slices by {result.algorithm.pooling}"
+        + (", calibrated where there is an operating point" if decided else ", not calibrated")
+        + ". The operating point is the least probability with which a label is called present. Subtypes "
+        "count in a POSITIVE study only."
+    )
+    return Table(["label", "probability", "operating point", "reached"], rows, caption)
+
+
+def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Block]:
+    chosen = choose_slices(result)
+    by_number = {view.number: view for view in views}
+    shown = [by_number[number] for number in chosen if number in by_number]
+    if result.outcome is not Outcome.POSITIVE:
+        yield Text("These are not findings: a reader looks here first to tell whether something was missed.")
+    if shown:
+        yield Text(f"Slices are shown as they are stored, cut to the head, in the brain window. {_HEAT}")
+    frame = find_frame(shown)
+    for view in shown:
+        yield _picture_view(result, view, frame)
+    if lost := [number for number in chosen if number not in by_number]:
+        yield Missing(_name_slices(lost), "What was read before could not be read once more.")
+    without: dict[str, list[int]] = {}
+    for view in shown:
+        if isinstance(view.heat, str):
+            without.setdefault(view.heat, []).append(view.number)
+    for why, numbers in without.items():
+        yield Missing(f"Heat map of {_name_slices(numbers).lower()}", why)
+
+
+def _name_slices(numbers: Sequence[int]) -> str:
+    return f"{'Slice' if len(numbers) == 1 else 'Slices'} {', '.join(map(str, numbers))}"
+
+
+def _picture_view(result: StudyResult, view: SliceView, frame: Frame) -> Picture:
+    found = result.slices[view.number]
+    probs = dict(zip(LABELS, found.calibrated or found.probs, strict=True))
+    named = ["any", *(result.subtypes or ())]
+    place = "" if found.position is None else f" at {found.position:.1f} mm"
+    said = ", ".join(f"{name} {show_prob(probs[name])}" for name in named)
+    kind = "calibrated" if found.calibrated else "as the network gave it"
+    caption = f"Slice {view.number}{place}: {said}; by slice, {kind}."
+    beside = "in the subdural window" if isinstance(view.heat, str) else "under a heat map"
+    alt = f"Slice {view.number} of the study in the brain window, and {beside}"
+    return Picture(f"slice_{view.number:04d}", encode_png(draw_view(view, frame)), caption, alt)
+
+
+def _picture_timeline(result: StudyResult) -> Picture:
+    calibrated = all(each.calibrated is not None for each in result.slices)
+    values = [each.calibrated if calibrated else each.probs for each in result.slices]
+    highest = max(range(len(values)), key=lambda number: values[number][-1])  # type: ignore[index]
+    kind = "calibrated" if calibrated else "as the network gave it"
+    called = ", ".join(("any", *result.subtypes))
+    caption = (
+        f"Probability of each of {len(result.slices)} slices, {kind}, for {called}; slices are counted from "
+        "0 in order of position, and a triangle marks a slice that is shown above. A study's operating point "
+        "holds for the pooled probability and is not drawn."
+    )
+    alt = f"Probability along the slices, highest for any hemorrhage at slice {highest}"
+    return Picture("timeline", encode_png(draw_timeline(result)), caption, alt)
+
+
+def _tabulate_series(result: StudyResult) -> Table:
+    rows = [
+        [
+            str(number),
+            series.Modality or "not known",
+            f"{series.files:,}",
+            "read" if series.set_aside is None else f"set aside: {describe_code(series.set_aside)}",
+        ]
+        for number, series in enumerate(result.series, start=1)
+    ]
+    return Table(["series", "modality", "files", "what became of it"], rows, "All series of the study.")
+
+
+def _tabulate_algorithm(result: StudyResult) -> Table:
+    algorithm = result.algorithm
+    rows = [
+        ["network", algorithm.name],
+        ["version of ich", algorithm.version],
+        ["SHA-256 of the weights", ", ".join(digest[:16] for digest in algorithm.weights)],
+        ["test-time augmentation", ", ".join(algorithm.tta) or "none"],
+        ["from slices to a study", algorithm.pooling],
+        ["rule of the operating point", algorithm.rule or "no operating point"],
+    ]
+    if result.distance is not None and result.distance_limit is not None:
+        likeness = f"{result.distance:.2f}; unlike above {result.distance_limit:.2f}; 1 is typical"
+        rows.append(["distance from the training data", likeness])
+    return Table(["of the algorithm", "value"], rows, "The first 16 digits of each SHA-256.")

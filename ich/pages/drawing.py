@@ -1,0 +1,141 @@
+"""The pictures of a study's page, to be read on a phone and without colour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from ich.pages.views import SliceView, choose_slices
+from ich.report.figures import OKABE_ITO
+from ich.report.heat import lay_heat
+from ich.schema import DISCLAIMER, LABELS, SUBTYPES, WINDOWS
+from ich.schema.results import StudyResult
+
+WIDTH = 5.2  # inches: at a phone's width a point is about a pixel
+SMALL, TINY = 9.0, 8.0  # points
+_TALLEST = 6.0  # inches
+_FOAM = -300  # HU: pads and cushions are below, skin is above
+
+_LINES = dict(
+    zip(
+        SUBTYPES,
+        zip(OKABE_ITO, ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1))), "s^vDX", strict=False),
+        strict=True,
+    )
+)
+"""By subtype a colour, a line and a marker; ``any`` is black, solid and round."""
+
+
+class Frame(NamedTuple):
+    """The part of a slice that is drawn."""
+
+    rows: slice
+    columns: slice
+
+
+def find_frame(views: Sequence[SliceView]) -> Frame:
+    """Finds what all slices of a study are cut to, so that they are as large as can be and of one scale.
+
+    It holds the largest body in each and a margin; where slices have several shapes, or nothing is in one,
+    it is the whole.
+    """
+    bodies = [_find_body(view.hu) for view in views]
+    if len({view.hu.shape for view in views}) != 1 or None in bodies:
+        return Frame(slice(None), slice(None))
+    shape = views[0].hu.shape
+    sides = []
+    for axis, length in enumerate(shape):
+        margin = length // 32
+        low = min(body[axis].start for body in bodies if body) - margin
+        high = max(body[axis].stop for body in bodies if body) + margin
+        sides.append(slice(max(low, 0), min(high, length)))
+    return Frame(*sides)
+
+
+def _find_body(hu: NDArray[np.int16]) -> tuple[slice, slice] | None:
+    """Bounds of the largest connected area that is denser than foam; None where there is none."""
+    labels, count = ndimage.label(hu > _FOAM)
+    if not count:
+        return None
+    largest = int(np.bincount(labels.ravel())[1:].argmax()) + 1
+    bounds: tuple[slice, slice] = ndimage.find_objects(labels, largest)[largest - 1]
+    return bounds
+
+
+def draw_view(view: SliceView, frame: Frame) -> Figure:
+    """Draws a slice in the brain window, and beside it the same under its heat map.
+
+    Without a heat map the subdural window takes its place.
+    """
+    hu = view.hu[frame]
+    aspect = view.spacing[0] / view.spacing[1]
+    height = WIDTH / 2 * aspect * hu.shape[0] / hu.shape[1]
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+    size = (WIDTH, min(height, _TALLEST) + 0.3)
+    figure = Figure(figsize=size, layout=layout, facecolor="black")
+    left, right = figure.subplots(1, 2)
+    _draw_slice(left, hu, "brain", aspect)
+    if isinstance(view.heat, str):
+        _draw_slice(right, hu, "subdural", aspect)
+    else:
+        _draw_slice(right, hu, "brain", aspect)
+        lay_heat(right, view.heat[frame], aspect=aspect, width=0.7)
+    figure.supxlabel(f"{DISCLAIMER}.", fontsize=TINY, color="white")
+    return figure
+
+
+def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, aspect: float) -> None:
+    axes.set_axis_off()
+    center, width = WINDOWS[window]
+    # matplotlib's grey from vmin to vmax is DICOM's LINEAR_EXACT.
+    axes.imshow(hu, cmap="gray", vmin=center - width / 2, vmax=center + width / 2, aspect=aspect)
+
+
+def draw_timeline(result: StudyResult) -> Figure:
+    """Draws the probability of ``any``, and of the subtypes that are called, from slice to slice.
+
+    Triangles mark the slices that ``choose_slices`` names.
+    Calibrated where all slices are; along the slice normal where all positions are known.
+    """
+    calibrated = all(each.calibrated is not None for each in result.slices)
+    probs = np.array([each.calibrated if calibrated else each.probs for each in result.slices])
+    known = all(each.position is not None for each in result.slices)
+    places = np.array([each.position if known else n for n, each in enumerate(result.slices)], np.float64)
+    figure = Figure(figsize=(WIDTH, 3.4), layout=ConstrainedLayoutEngine(h_pad=0.06))
+    axes = figure.subplots()
+    axes.plot(places, probs[:, -1], "o-", color="black", markersize=4, linewidth=1.4, label="any")
+    for name in result.subtypes:
+        colour, line, marker = _LINES[name]
+        values = probs[:, LABELS.index(name)]
+        axes.plot(places, values, marker, color=colour, linestyle=line, markersize=4, label=name)
+    for first, last in _find_runs(choose_slices(result)):
+        marked = places[first : last + 1]
+        axes.plot(marked, np.full(len(marked), 1.06), "v", color="black", markersize=5, clip_on=False)
+        name = str(first) if first == last else f"{first}\u2013{last}"  # side by side they would overlap
+        axes.text(marked.mean(), 1.10, name, ha="center", va="bottom", fontsize=TINY)
+    axes.set(ylim=(-0.03, 1.12), yticks=(0, 0.5, 1))
+    axes.set_xlabel("position along the series, mm" if known else "slice", fontsize=SMALL)
+    axes.set_ylabel("probability", fontsize=SMALL)
+    axes.tick_params(labelsize=TINY)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="0.88", linewidth=0.7)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
+    return figure
+
+
+def _find_runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """First and last of each run of numbers that follow one another."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], number)
+        else:
+            runs.append((number, number))
+    return runs

@@ -1,0 +1,99 @@
+"""The slices that a study's page shows: which they are, their pixels and their heat maps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.dicom import read_hu
+from ich.schema import ReadError, UserError
+from ich.schema.results import StudyResult
+
+if TYPE_CHECKING:  # a type alone, and torch takes seconds that a page without heat maps is spared
+    from ich.models import SliceClassifier
+
+LABEL = "any"
+COUNT = 3
+"""Slices that are shown of a study without key slices."""
+
+NO_MODEL = "An exported model (ONNX) has no gradients to make them of; a checkpoint or bundle has."
+
+
+@dataclass(frozen=True)
+class SliceView:
+    """A slice to look at.
+
+    Attributes:
+        number: In the result's ``slices``.
+        hu: (Rows, Columns) HU.
+        spacing: mm between rows, between columns; 1, 1 where not known.
+        heat: (Rows, Columns) in [0, 1], of the evidence for ``any``; or why there is none.
+    """
+
+    number: int
+    hu: NDArray[np.int16]
+    spacing: tuple[float, float]
+    heat: NDArray[np.float32] | str
+
+
+def choose_slices(result: StudyResult) -> tuple[int, ...]:
+    """Chooses the slices to show: the key slices, or the ``COUNT`` with the highest probability of ``any``.
+
+    A study without key slices is one that is not POSITIVE. What is shown of it is where a reader would
+    look first for what was missed.
+    """
+    if result.key_slices:
+        return result.key_slices
+    prob = np.array([each.probs[-1] for each in result.slices])
+    return tuple(np.argsort(-prob, kind="stable")[:COUNT].tolist())
+
+
+def make_views(
+    result: StudyResult, root: Path, slices: pd.DataFrame, model: SliceClassifier | None
+) -> list[SliceView]:
+    """Reads the slices that ``choose_slices`` names, and computes where a model finds its evidence in them.
+
+    Args:
+        result: Of the study.
+        root: Folder that the paths of ``slices`` are relative to.
+        slices: Rows of an index: the series that was read, a row a slice.
+        model: In evaluation mode; None for an exported one.
+
+    Returns:
+        A view a slice, in the order of ``choose_slices``; without those whose files can no longer be read.
+    """
+    by_uid = slices.set_index("SOPInstanceUID", drop=False)
+    table = by_uid.loc[[each.SOPInstanceUID for each in result.slices]].reset_index(drop=True)
+    chosen = choose_slices(result)
+    heat = NO_MODEL if model is None else _explain(model, root, table, chosen)
+    views = []
+    for number in chosen:
+        row = table.iloc[number]
+        try:
+            hu = read_hu(root / row["path"])
+        except ReadError:
+            continue
+        sides = (float(row["row_spacing"]), float(row["column_spacing"]))
+        spacing = sides if np.isfinite(sides).all() else (1.0, 1.0)
+        each = heat if isinstance(heat, str) else heat.get(number, "The slice could not be explained.")
+        views.append(SliceView(number, hu, spacing, each))
+    return views
+
+
+def _explain(
+    model: SliceClassifier, root: Path, table: pd.DataFrame, rows: Sequence[int]
+) -> dict[int, NDArray[np.float32]] | str:
+    # It imports torch, which takes seconds.
+    from ich.heatmaps import explain_slices
+
+    try:
+        found = list(explain_slices(model, root, table, rows, [LABEL]))
+    except UserError as error:  # of the network, which has no grid of features
+        return f"The network cannot be explained: {error.kept}"
+    return {each.row: each.heat[LABEL] for each in found if not isinstance(each, ReadError)}

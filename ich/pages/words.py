@@ -1,0 +1,130 @@
+"""What the page of a study says in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ich.schema import DISCLAIMER
+from ich.schema.results import NO_RESULT, LabelResult, Outcome, Reason, Remark, StudyResult
+
+_GLANCE: Mapping[Outcome | None, str] = {
+    Outcome.POSITIVE: "Signs of intracranial hemorrhage",
+    Outcome.NEGATIVE: "No sign of intracranial hemorrhage found",
+    Outcome.INDETERMINATE: "Neither positive nor negative can be said",
+    None: "No result: the study could not be read",
+}
+
+REASONS: Mapping[Reason, str] = {
+    Reason.UNREAD_SLICE: "A slice could not be read",
+    Reason.MISSING_FILE: "A file is missing",
+    Reason.STRAY_FILE: "A damaged file may belong to the study",
+    Reason.CONFLICTING_COPIES: "Two files claim to be one slice",
+    Reason.MIXED_PATIENTS: "The study mixes patients",
+    Reason.NO_POSITION: "Slices have no position",
+    Reason.DUPLICATE_POSITION: "Slices lie at one position",
+    Reason.GAP: "Slices are missing in between",
+    Reason.UNEVEN_STEPS: "Slices may be missing: their steps change",
+    Reason.NOT_MONOTONE: "Positions do not follow the numbers of the slices",
+    Reason.MIXED_ORIENTATION: "Slices lie in several orientations",
+    Reason.MIXED_SPACING: "Slices have pixels of several sizes",
+    Reason.MIXED_SHAPE: "Slices have several shapes",
+    Reason.NO_SPACING: "The size of a pixel is not known",
+    Reason.SHORT_COVERAGE: "The slices do not span a head",
+    Reason.IMPLAUSIBLE_HU: "The Hounsfield units are not plausible",
+    Reason.UNLIKE_TRAINING: "The study is unlike what the model was trained on",
+    Reason.NO_DECISION: "The model carries no calibration or operating point",
+    Reason.NO_REFERENCE: "The model carries nothing to compare the study with",
+}
+"""What a code means to a reader."""
+
+
+def describe_glance(result: StudyResult) -> str:
+    """The outcome in a line, with the subtypes that are called."""
+    return ": ".join(filter(None, [_GLANCE[result.outcome], ", ".join(result.subtypes)]))
+
+
+def describe_outcome(result: StudyResult) -> str:
+    """What the outcome means, with the figures that it rests on."""
+    if result.refusal is not None:
+        return f"The study was not read ({describe_code(result.refusal)}). Nothing is said of what it shows."
+    label = result.labels["any"]
+    prob, threshold = show_label(label)
+    if label.positive is None:
+        return f"The probability of any hemorrhage is {prob}, with no operating point to judge it by."
+    where = "at or above" if label.positive else "below"
+    fact = f"The probability of any hemorrhage is {prob}, {where} the operating point of {threshold}"
+    if result.outcome is not Outcome.INDETERMINATE:
+        return f"{fact}."
+    if any(reason.code in NO_RESULT for reason in result.reasons):
+        return f"{fact}, but it is not to be trusted."
+    return f"{fact}, but that is not enough to call the study negative."
+
+
+def describe_called(result: StudyResult) -> str:
+    """Which subtypes are called in a POSITIVE study."""
+    called = [f"{name} ({show_prob(result.labels[name].prob)})" for name in result.subtypes]
+    if not called:
+        return "No subtype reaches its operating point: the model does not say of which kind it is."
+    return f"Called present: {', '.join(called)}."
+
+
+def describe_reason(reason: Remark) -> str:
+    """A reason, by what it means and what was found."""
+    return f"{REASONS[Reason(reason.code)]}: {reason.detail} ({reason.code})"
+
+
+def describe_code(remark: Remark) -> str:
+    """A code of a refusal, in words, and what was found."""
+    return ": ".join(filter(None, [str(remark.code).replace("_", " "), remark.detail]))
+
+
+def list_grounds(result: StudyResult) -> list[str]:
+    """What was checked of a study that has no reasons."""
+    grounds = [
+        "Every slice of the series was read, and none is missing between others.",
+        "The slices span a head, and their Hounsfield units are plausible.",
+    ]
+    if result.distance is not None and result.distance_limit is not None:
+        grounds.append(
+            f"The study is like what the model was trained on: its distance is {result.distance:.2f}, and up "
+            f"to {result.distance_limit:.2f} counts as like."
+        )
+    return grounds
+
+
+def list_limits(result: StudyResult) -> list[str]:
+    """What is to be kept in mind whatever the page says."""
+    limits = [
+        f"{DISCLAIMER}. It is no diagnosis, and does not take the place of a radiologist who reads the study."
+    ]
+    if result.outcome is not None:
+        limits += [
+            "A negative does not rule out a hemorrhage: at any operating point some are missed, small ones "
+            "first. A positive may be a false alarm.",
+            "A probability is calibrated, and an operating point chosen, on the validation part of the data "
+            "that the model was trained with. Elsewhere both may be off.",
+            "Only the series marked as read was looked at, and in it only for intracranial hemorrhage.",
+        ]
+    return limits
+
+
+def show_prob(prob: float, digits: int = 2) -> str:
+    """A probability as it stands on the page: never 0 or 1 where it is not."""
+    least = 10.0**-digits
+    if 0 < prob < least / 2:
+        return f"<{least:.{digits}f}"
+    if 1 - least / 2 <= prob < 1:
+        return f">{1 - least:.{digits}f}"
+    return f"{prob:.{digits}f}"
+
+
+def show_label(label: LabelResult) -> tuple[str, str]:
+    """Probability and operating point, with as many digits as tell them apart."""
+    if label.threshold is None:
+        return show_prob(label.prob), "none"
+    digits = 2
+    while True:
+        pair = show_prob(label.prob, digits), show_prob(label.threshold, digits)
+        if pair[0] != pair[1] or label.prob == label.threshold:
+            return pair
+        digits += 1
