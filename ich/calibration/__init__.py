@@ -46,7 +46,8 @@ class Calibrator:
     - ``temperature``: sigmoid(logit(p) / temperature). Guo et al., On Calibration of Modern Neural Networks,
       ICML 2017; here with one temperature a label.
     - ``platt``: sigmoid(slope * logit(p) + intercept), by maximum likelihood. Platt, Probabilistic Outputs
-      for Support Vector Machines, 1999, without its smoothing of targets; the same as logistic recalibration.
+      for Support Vector Machines, 1999; his smoothing of targets is left out where the classes overlap, which
+      makes it the same as logistic recalibration, and gives a curve where they do not.
     - ``isotonic``: straight between ``probs``, where it has ``values``, and level beyond them. Zadrozny and
       Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD 2002. It ties
       what lies on one of its level stretches, so that operating points on it are coarser.
@@ -114,7 +115,11 @@ def fit_calibrator(
     if method == "isotonic":
         places, values = fit_isotonic(probs, known)
         return Calibrator(method, {"probs": places, "values": values})
-    slope, intercept = fit_logistic(to_logits(probs), known, with_intercept=method == "platt")
+    x = to_logits(probs)
+    if method == "platt" and _are_parted(x, known):
+        positives = known.sum()
+        known = np.where(known == 1, (positives + 1) / (positives + 2), 1 / (len(known) - positives + 2))
+    slope, intercept = fit_logistic(x, known, with_intercept=method == "platt")
     if method == "temperature":
         return Calibrator(method, {"temperature": 1 / slope})
     return Calibrator(method, {"slope": slope, "intercept": intercept})
@@ -125,8 +130,8 @@ def find_obstacle(
 ) -> str | None:
     """Why a label cannot be calibrated, in words that name nobody; None where it can.
 
-    Beside ``find_shortage``: classes that do not overlap have no logistic curve of highest likelihood, and
-    where probabilities are no higher with the label than without, the best curve would fall.
+    Beside ``find_shortage``: classes that one half parts have no temperature of highest likelihood, and where
+    probabilities are no higher with the label than without, the best curve would fall.
 
     Raises:
         UserError: If the method is unknown.
@@ -142,10 +147,14 @@ def find_obstacle(
     middle = known.mean() if method == "platt" else 0.5
     if (known - middle) @ x <= 0:  # the likelihood falls from slope 0 on, and it has one peak
         return "the probabilities are no higher where the label is present"
-    lowest, highest = x[known == 1].min(), x[known == 0].max()
-    if lowest >= highest if method == "platt" else lowest >= 0 >= highest:
+    if method == "temperature" and x[known == 1].min() >= 0 >= x[known == 0].max():
         return "the probabilities part the two classes without overlap: any steeper curve fits better"
     return None
+
+
+def _are_parted(x: Floats, known: Floats) -> bool:
+    """Whether the classes do not overlap, so that any steeper curve fits better."""
+    return bool(x[known == 1].min() >= x[known == 0].max())
 
 
 @dataclass(frozen=True)

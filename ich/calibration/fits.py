@@ -19,8 +19,8 @@ def fit_logistic(x: Floats, target: Floats, *, with_intercept: bool) -> tuple[fl
     """Maximum likelihood of P(target = 1) = 1 / (1 + exp(-(slope * x + intercept))), by Newton's method.
 
     Args:
-        x: (N,) of both classes, which overlap: else there is no maximum.
-        target: (N,) 0 or 1.
+        x: (N,) of both classes, which overlap where targets are 0 and 1: else there is no maximum.
+        target: (N,) from 0 to 1.
         with_intercept: Otherwise the intercept is 0.
 
     Returns:

@@ -59,7 +59,8 @@ def choose_operating_point(
 
     With P positives, N negatives, and TP(t) and FP(t) of each at or above the threshold t:
 
-    - ``sensitivity>=x``: the highest t with TP(t) / P >= x, which leaves the fewest false alarms;
+    - ``sensitivity>=x``: of those with TP(t) / P >= x the t with the fewest false alarms; the lowest of
+      several, which misses the fewest;
     - ``specificity>=x``: the lowest t with 1 - FP(t) / N >= x, which misses the fewest;
     - ``cost:c``: the t with the least c * (P - TP(t)) + FP(t), where a miss costs c false alarms; the lowest
       of several.
@@ -87,7 +88,8 @@ def choose_operating_point(
     positives, negatives = found[0], alarms[0]
     sensitivity, specificity = found / positives, 1 - alarms / negatives
     if kind == "sensitivity":
-        i = int(np.flatnonzero(sensitivity >= value - _ROUNDING)[-1])
+        fewest = alarms[np.flatnonzero(sensitivity >= value - _ROUNDING)[-1]]
+        i = int(np.flatnonzero(alarms == fewest)[0])
     elif kind == "specificity":
         if not (reached := np.flatnonzero(specificity >= value - _ROUNDING)).size:
             return None
