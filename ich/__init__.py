@@ -24,6 +24,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     metrics      2  the weighted log loss and the metric collection
     checkpoint   3  checkpoint files: writing, finding and reading them
     bundle       3  a model to hand on, in one file
+    studies      3  files, folders, archives, media -> studies
     data         3  slice dataset and HeadCTDataModule
     explore      3  a data set -> a page that shows what is in it
     models       4  SliceClassifier
