@@ -25,6 +25,7 @@ VERSION = 1
 SLICES = "stage_2_train"
 CSV = "stage_2_train.csv"
 
+
 def draw_patient(seed: int, patient: int, size: int = 256) -> list[Study]:
     """Draws the studies of a patient, one or more, as ``write_phantom`` writes them.
 
@@ -40,10 +41,10 @@ def draw_patient(seed: int, patient: int, size: int = 256) -> list[Study]:
     head = Head.sample(rng)
     # Every fourth patient comes back, with or without a hemorrhage, and one of sixteen once more.
     later = rng.integers(10, size=int(patient % 4 == 3) + int(patient % 16 == 15))
-    return [draw_study(rng, size, head, _sample_subtypes(rng, int(turn))) for turn in (patient, *later)]
+    return [draw_study(rng, size, head, sample_subtypes(rng, int(turn))) for turn in (patient, *later)]
 
 
-def _sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
+def sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
     """Draws the hemorrhages of a study: six in ten have some, and every subtype has its turn.
 
     Rare subtypes are more frequent than in practice, so that a small data set has enough of each.
@@ -113,20 +114,20 @@ def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[s
     conformant = parameters["conformant"]
     studies = draw_patient(parameters["seed"], number, parameters["size"])
     rng = np.random.default_rng([parameters["seed"], number, 1])
-    patient = _make_id(rng)
+    patient = make_id(rng)
     rows: list[str] = []
     for k, study in enumerate(studies):
         header = SeriesHeader(
             patient=patient,
-            study=_make_uid(rng, conformant),
-            series=_make_uid(rng, conformant),
-            frame=_make_uid(rng, conformant),
+            study=make_uid(rng, conformant),
+            series=make_uid(rng, conformant),
+            frame=make_uid(rng, conformant),
             number=k,
             encoding=Encoding.sample(rng, number + k, conformant=conformant),
             conformant=conformant,
         )
         for i, mask in enumerate(study.mask):
-            uid = _make_uid(rng, conformant)
+            uid = make_uid(rng, conformant)
             with pydicom.config.disable_value_validation():  # of UIDs that are none
                 write_slice(out / SLICES / f"{uid}.dcm", uid, header, study, i)
             if parameters["masks"]:
@@ -137,12 +138,13 @@ def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[s
     return rows
 
 
-def _make_id(rng: np.random.Generator) -> str:
+def make_id(rng: np.random.Generator) -> str:
+    """Returns an identifier as in the RSNA data."""
     return f"ID_{rng.integers(16**8):08x}{rng.integers(16):x}"
 
 
-def _make_uid(rng: np.random.Generator, conformant: bool) -> str:
+def make_uid(rng: np.random.Generator, conformant: bool) -> str:
     """Returns a UID of the root for UUIDs (DICOM PS3.5 B.2), or an identifier as in the RSNA data."""
     if not conformant:
-        return _make_id(rng)
+        return make_id(rng)
     return f"2.25.{int.from_bytes(rng.bytes(15), 'big')}"
