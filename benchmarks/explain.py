@@ -30,7 +30,8 @@ from ich.explain import METHODS, explain, lay_out
 from ich.explain.grids import detour, find_grid, gradients, list_grids
 from ich.index import index_paths
 from ich.models import load_classifier
-from ich.phantom import MANIFEST, write_phantom
+from ich.phantom import write_phantom
+from ich.phantom.folders import MANIFEST
 from ich.schema import LABELS, SUBTYPES
 from ich.tables import read_predictions
 from ich.window import Window

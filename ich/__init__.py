@@ -25,6 +25,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     outputs      2  what is said of a study -> JSON, tables, DICOM report and key images
     checkpoint   3  checkpoint files: writing, finding and reading them
     bundle       3  a model to hand on, in one file
+    studies      3  files, folders, archives, media -> studies
     data         3  slice dataset and HeadCTDataModule
     explore      3  a data set -> a page that shows what is in it
     models       4  SliceClassifier

@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_modality_lut
 
-from ich.dicom import MAX_BYTES, Header, codecs, read_header, read_hu
+from ich.dicom import Header, codecs, read_header, read_hu
+from ich.dicom.files import MAX_BYTES
 from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
 from ich.tables import INDEX_DTYPES

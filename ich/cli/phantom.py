@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import argparse
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 
 from ich.phantom import write_phantom
+from ich.phantom.archive import TRUTH, write_archive
+from ich.schema import UserError
+
+_NUMBERS = {
+    "patients": "how many",
+    "seed": "the same seed gives the same files",
+    "size": "rows and columns",
+}
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -15,31 +24,40 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "phantom",
         help="write synthetic head CT with hemorrhages as DICOM files",
         description="Writes synthetic head CT with hemorrhages as DICOM files in the layout of the RSNA 2019 "
-        "data set, with its label CSV.",
+        "data set, with its label CSV; or a department's archive of studies of mixed series, with the truth "
+        "about them in archive.json.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="new folder")
-    numbers = {
-        "patients": "how many",
-        "seed": "the same seed gives the same files",
-        "size": "rows and columns",
-    }
-    for name, meaning in numbers.items():
-        default = inspect.signature(write_phantom).parameters[name].default
-        parser.add_argument(
-            f"--{name}", type=int, default=default, metavar="N", help=f"{meaning} (default: %(default)s)"
-        )
+    for name, meaning in _NUMBERS.items():
+        defaults = dict.fromkeys(str(_find_default(write, name)) for write in (write_phantom, write_archive))
+        told = " or, of an archive, ".join(defaults)
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{meaning} (default: {told})")
     parser.add_argument("--masks", action="store_true", help="write lesion masks to OUT/masks")
     parser.add_argument("--conformant", action="store_true", help="write all that a conformant CT header has")
+    parser.add_argument(
+        "--archive",
+        action="store_true",
+        help="write folders of studies with scouts, bone kernels, other body parts, MR and damage among them",
+    )
     parser.set_defaults(run=_run)
 
 
+def _find_default(write: Callable[..., None], name: str) -> int:
+    return int(inspect.signature(write).parameters[name].default)
+
+
 def _run(args: argparse.Namespace) -> None:
-    write_phantom(
-        args.out,
-        patients=args.patients,
-        seed=args.seed,
-        size=args.size,
-        masks=args.masks,
-        conformant=args.conformant,
-    )
-    print(f"phantom of {args.patients} patients in {args.out}")
+    if args.archive and (args.masks or args.conformant):
+        option = "--masks" if args.masks else "--conformant"
+        raise UserError(f"{option} does not go with --archive: leave one of the two out")
+    write = write_archive if args.archive else write_phantom
+    given = {name: getattr(args, name) for name in _NUMBERS}
+    numbers = {name: _find_default(write, name) if value is None else value for name, value in given.items()}
+    if args.archive:
+        write_archive(args.out, **numbers)
+        print(
+            f"archive of {numbers['patients']} studies in {args.out}; {args.out / TRUTH} says what is in it"
+        )
+    else:
+        write_phantom(args.out, **numbers, masks=args.masks, conformant=args.conformant)
+        print(f"phantom of {numbers['patients']} patients in {args.out}")

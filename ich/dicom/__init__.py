@@ -2,19 +2,15 @@
 
 ``elements`` walks the data set, ``kind`` makes out what slice it is, ``frames`` reads its pixels with
 ``codecs``, compressed ones in another process (``decoding``), and ``rescale`` takes them to HU; ``direct``
-reads those of an uncompressed slice where the index says that they lie. Why a file is no slice stands in
-``refusal``.
+reads those of an uncompressed slice where the index says that they lie. ``files`` opens, ``attributes``
+reads what any DICOM file says of its series. Why a file is no slice stands in ``refusal``.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
-import stat
-import zlib
-from collections.abc import Callable
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from pydicom import uid
@@ -31,21 +27,17 @@ from ich.dicom.elements import (
     read_values,
     skim,
 )
+from ich.dicom.files import inflate, read_file
 from ich.dicom.frames import check_length, find_fragments, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import Rescale, Stored, to_hu
-from ich.schema import ReadError, UserError
 
-MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
-MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header
-_PIECE = 1 << 20  # bytes that are inflated at a time
 _BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
 UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
 
 # Plain texts, as a UID of pydicom takes several times as long to compare.
 _PLAIN = frozenset(map(str.__str__, (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)))
-_Result = TypeVar("_Result")
 
 
 class Header(NamedTuple):
@@ -113,7 +105,7 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    return _read(os.fspath(path), _read_slice).header
+    return read_file(os.fspath(path), _read_slice).header
 
 
 class Geometry(NamedTuple):
@@ -134,7 +126,7 @@ def read_geometry(path: str | os.PathLike[str]) -> Geometry:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    values = _read(os.fspath(path), _read_slice).values
+    values = read_file(os.fspath(path), _read_slice).values
     return Geometry(
         values.numbers(Tag.ImageOrientationPatient, 6), values.numbers(Tag.ImagePositionPatient, 3)
     )
@@ -160,7 +152,7 @@ def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    return _read(os.fspath(path), _decode)
+    return read_file(os.fspath(path), _decode)
 
 
 def read_pixels(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -172,7 +164,7 @@ def read_pixels(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    return _read(os.fspath(path), _decode_both)
+    return read_file(os.fspath(path), _decode_both)
 
 
 def read_blocks(path: str | os.PathLike[str]) -> bytes:
@@ -185,7 +177,7 @@ def read_blocks(path: str | os.PathLike[str]) -> bytes:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    return _read(os.fspath(path), _read_blocks)
+    return read_file(os.fspath(path), _read_blocks)
 
 
 def _read_blocks(file: int, size: int) -> bytes:
@@ -207,42 +199,6 @@ def _read_blocks(file: int, size: int) -> bytes:
                 blocks.append(stream.take(last - first))
         begin += length
     return b"".join(blocks)
-
-
-def _read(path: str, use: Callable[[int, int], _Result]) -> _Result:
-    """Hands a file's descriptor and size to ``use``; what goes wrong meanwhile becomes a ``ReadError``."""
-    try:
-        size = _check_file(os.stat(path))  # noqa: PTH116 - a Path costs as much as the read
-        # Most headers take one read, to which a buffered file would add a tenth of the time.
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            return use(file, size)
-        finally:
-            os.close(file)
-    except RefusedError as refused:
-        raise ReadError(refused.code, path, str(refused)) from None
-    except EOFError as error:
-        raise ReadError(Refusal.TRUNCATED, path, str(error)) from error
-    except OSError as error:
-        raise ReadError(Refusal.UNREADABLE, path, error.strerror or str(error)) from error
-    except (UserError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
-        raise
-    except BaseException as error:
-        # pydicom and the codecs raise whatever they come upon (one in Rust panics, which is no Exception),
-        # and one bad file of 750,000 must be no more than that: refused under its name.
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise ReadError(Refusal.CORRUPT, path, detail) from error
-
-
-def _check_file(status: os.stat_result) -> int:
-    """Returns the size; refuses before it is opened what blocks, is empty or is no slice by its size."""
-    if not stat.S_ISREG(status.st_mode):
-        raise RefusedError(Refusal.NOT_FILE, "is no regular file")
-    if status.st_size == 0:
-        raise RefusedError(Refusal.EMPTY, "has no bytes")
-    if status.st_size > MAX_BYTES:
-        raise RefusedError(Refusal.TOO_LARGE, f"has {status.st_size} bytes, at most {MAX_BYTES} are read")
-    return status.st_size
 
 
 class _Slice(NamedTuple):
@@ -307,26 +263,12 @@ def _walk(stream: Stream) -> tuple[str, Values, Element, Stream]:
     if syntax not in DECODERS:
         raise RefusedError(Refusal.UNSUPPORTED_SYNTAX, f"no codec is known for {describe_uid(syntax)}")
     if syntax == uid.DeflatedExplicitVRLittleEndian:
-        stream = _inflate(stream.file)
+        stream = inflate(stream.file)
     stream.order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
     values, pixels = read_values(stream, explicit=syntax != uid.ImplicitVRLittleEndian)
     if pixels is None or pixels.tag != PIXEL_DATA:
         raise RefusedError(Refusal.NO_PIXELS, "has no Pixel Data")
     return syntax, values, pixels, stream
-
-
-def _inflate(file: BinaryIO) -> Stream:
-    """Inflates the data set after the file meta information (PS3.5 A.5), up to a bound."""
-    inflater, inflated, left = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO(), MAX_INFLATED
-    while not inflater.eof:
-        # What is left of a piece is handed over again, so that memory is a piece's and what came of it.
-        if not (piece := inflater.unconsumed_tail or file.read(_PIECE)):
-            raise EOFError("ends within its deflated data set")
-        left -= inflated.write(inflater.decompress(piece, _PIECE))
-        if left < 0:
-            raise RefusedError(Refusal.TOO_LARGE, f"inflates to more than {MAX_INFLATED} bytes")
-    inflated.seek(0)
-    return Stream(inflated, MAX_INFLATED - left)
 
 
 def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> Header:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from functools import lru_cache
 from typing import BinaryIO, Literal, NamedTuple
@@ -40,15 +40,27 @@ class Tag(IntEnum):
     """The elements that are read, under their keywords (PS3.6)."""
 
     SpecificCharacterSet = 0x00080005
+    ImageType = 0x00080008
     SOPClassUID = 0x00080016
     SOPInstanceUID = 0x00080018
     Modality = 0x00080060
+    StudyDescription = 0x00081030
+    SeriesDescription = 0x0008103E
     PatientID = 0x00100020
+    ContrastBolusAgent = 0x00180010
+    ContrastBolusAgentSequence = 0x00180012
+    BodyPartExamined = 0x00180015
+    SliceThickness = 0x00180050
+    ProtocolName = 0x00181030
+    ConvolutionKernel = 0x00181210
     StudyInstanceUID = 0x0020000D
     SeriesInstanceUID = 0x0020000E
+    SeriesNumber = 0x00200011
+    AcquisitionNumber = 0x00200012
     InstanceNumber = 0x00200013
     ImagePositionPatient = 0x00200032
     ImageOrientationPatient = 0x00200037
+    FrameOfReferenceUID = 0x00200052
     SamplesPerPixel = 0x00280002
     PhotometricInterpretation = 0x00280004
     NumberOfFrames = 0x00280008
@@ -70,18 +82,34 @@ class Tag(IntEnum):
     SharedFunctionalGroupsSequence = 0x52009229
 
 
-_TAGS = frozenset(map(int, Tag))
+DESCRIPTION = (
+    Tag.ImageType,
+    Tag.StudyDescription,
+    Tag.SeriesDescription,
+    Tag.ContrastBolusAgent,
+    Tag.ContrastBolusAgentSequence,
+    Tag.BodyPartExamined,
+    Tag.SliceThickness,
+    Tag.ProtocolName,
+    Tag.ConvolutionKernel,
+    Tag.SeriesNumber,
+    Tag.AcquisitionNumber,
+    Tag.FrameOfReferenceUID,
+)
+"""What only tells of which kind a series is: a slice is read without, whatever stands there."""
+
+_TAGS = frozenset(map(int, Tag)) - frozenset(map(int, DESCRIPTION))
 _SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # of which only presence matters
 
 
-def _swap(tag: int) -> int:
+def swap(tag: int) -> int:
     """A tag as one little-endian number of 32 bits reads."""
     return (tag & 0xFFFF) << 16 | tag >> 16
 
 
-_SWAPPED = {_swap(tag): int(tag) for tag in Tag}
+_SWAPPED = {swap(tag): tag for tag in _TAGS}
 _PIXEL_GROUP = _PIXELS >> 16
-_SWAPPED_SYNTAX, _SWAPPED_PIXELS = _swap(_TRANSFER_SYNTAX), _swap(PIXEL_DATA)
+_SWAPPED_SYNTAX, _SWAPPED_PIXELS = swap(_TRANSFER_SYNTAX), swap(PIXEL_DATA)
 
 
 class Element(NamedTuple):
@@ -178,6 +206,10 @@ class Values:
         """The first value as text, empty where there is none."""
         return _parse_text(self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b""))
 
+    def whole(self, tag: Tag) -> str:
+        """All values as one text, between backslashes as stored; empty where there is none."""
+        return _decode(self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b""))
+
     def numbers(self, tag: Tag, count: int) -> tuple[float, ...]:
         """The first values of a decimal or integer string; all NaN where one lacks or is malformed."""
         return _parse_numbers(self.raw.get(tag, b""), count)
@@ -216,33 +248,64 @@ def skim(head: bytes) -> Skimmed | None:
             return None
         explicit = syntax != _IMPLICIT_VR
         raw: dict[int, bytes] = {}
-        vr, size, find_tag = b"", len(head), _SWAPPED.get
+        offset = skim_values(head, offset, explicit, _SWAPPED, raw)
+        tag, vr, length, offset = _skim_element(head, offset, explicit)
+    except struct.error:
+        return None
+    if tag != _SWAPPED_PIXELS:
+        return None
+    return Skimmed(syntax, explicit, Values("little", raw), Element(PIXEL_DATA, vr, length), offset)
+
+
+def skim_values(
+    head: bytes, offset: int, explicit: bool, wanted: Mapping[int, int], raw: dict[int, bytes]
+) -> int:
+    """Reads values as long as elements are plain, little-endian and within the first bytes of a file.
+
+    Args:
+        head: The first bytes of a file.
+        offset: Where in it an element stands.
+        explicit: Whether elements name their representation.
+        wanted: Tags by how they read as one number (``swap``).
+        raw: Takes the values.
+
+    Returns:
+        Where the first element stands that is not plain, or is one of pixels.
+    """
+    size, find_tag, start = len(head), wanted.get, offset
+    try:
         while True:
             if explicit:
                 tag, vr, length = _EXPLICIT.unpack_from(head, offset)
                 offset += 8
                 if (is_long := _IS_LONG.get(vr)) is None:
-                    return None
+                    return start
                 if is_long:
                     (length,) = _LENGTH.unpack_from(head, offset)
                     offset += 4
             else:
                 tag, length = _IMPLICIT.unpack_from(head, offset)
                 offset += 8
-            if tag & 0xFFFF >= _PIXEL_GROUP:
-                break
-            if (end := offset + length) > size:
-                return None
+            if tag & 0xFFFF >= _PIXEL_GROUP or (end := offset + length) > size:
+                return start
             if (known := find_tag(tag)) is not None:
                 if length > MAX_VALUE:
-                    return None
+                    return start
                 raw[known] = b"" if known in _SEQUENCES else head[offset:end]
-            offset = end
+            start = offset = end
     except struct.error:
-        return None
-    if tag != _SWAPPED_PIXELS:
-        return None
-    return Skimmed(syntax, explicit, Values("little", raw), Element(PIXEL_DATA, vr, length), offset)
+        return start
+
+
+def _skim_element(head: bytes, offset: int, explicit: bool) -> tuple[int, bytes, int, int]:
+    """A tag as one number, its representation and length, and where its value stands."""
+    if not explicit:
+        tag, length = _IMPLICIT.unpack_from(head, offset)
+        return tag, b"", length, offset + 8
+    tag, vr, length = _EXPLICIT.unpack_from(head, offset)
+    if not _IS_LONG.get(vr):
+        return tag, vr, length, offset + 8
+    return tag, vr, _LENGTH.unpack_from(head, offset + 8)[0], offset + 12
 
 
 def _skim_syntax(head: bytes) -> tuple[str, int]:
@@ -308,11 +371,16 @@ def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]
 # Cached, as most values of a slice are those of its neighbour.
 @lru_cache(maxsize=4096)
 def _parse_text(value: bytes, charset: bytes) -> str:
+    return _decode(value, charset).partition("\\")[0].strip(" \0")
+
+
+@lru_cache(maxsize=4096)
+def _decode(value: bytes, charset: bytes) -> str:
     try:
         text = value.decode(_find_encoding(charset))
     except UnicodeDecodeError:
         text = value.decode("latin-1")  # still tells one patient from another
-    return text.partition("\\")[0].strip(" \0")
+    return text.strip(" \0")
 
 
 @lru_cache

@@ -40,19 +40,28 @@ _OTHER_SUFFIXES = frozenset(
     for suffixes in (
         "csv doc docx htm html json log md pdf tsv txt xls xlsx xml yaml yml",
         "bmp gif jp2 jpeg jpg mha mhd nii nrrd png svg tif tiff webp",
-        "7z bz2 gz h5 hdf5 npy npz parquet pkl tar tfrecord zip",
+        "7z bz2 gz h5 hdf5 npy npz parquet pkl rar tar tfrecord zip",
         "ckpt onnx pt pth py sh",
+        # Of the viewer that comes with a medium.
+        "app bat cab cfg chm class cmd com config css db dll dylib exe hlp icns ico inf ini jar js lnk",
+        "manifest msi ocx plist rtf so swf sys ttf url xsl",
     )
     for suffix in suffixes.split()
 )
 
 
-def list_files(root: Path, progress: bool) -> tuple[pd.DataFrame, list[Row]]:
+def may_be_dicom(name: str) -> bool:
+    """Tells by its name whether a file may be DICOM: neither hidden, nor by its suffix something else."""
+    return not name.startswith(".") and name[name.rfind(".") :].lower() not in _OTHER_SUFFIXES
+
+
+def list_files(root: Path, progress: bool, *, also: str = "") -> tuple[pd.DataFrame, list[Row]]:
     """Lists every file below a folder that may be DICOM.
 
     Args:
         root: The folder.
         progress: Count them on a terminal if it takes longer than a moment.
+        also: A suffix in lower case, as ``.zip``: files that have it are listed as well.
 
     Returns:
         The columns of ``STAMP``, -1 where a size or time is not to be had; and rows of ``REFUSED_DTYPES``
@@ -68,7 +77,7 @@ def list_files(root: Path, progress: bool) -> tuple[pd.DataFrame, list[Row]]:
     columns = (SpinnerColumn(), TextColumn("Listing files: {task.completed:.0f}"), TimeElapsedColumn())
     with make_bar(columns, progress) as bar:
         task, start = bar.add_task("", total=None, visible=False), time.monotonic()
-        for path, size, changed in _walk(root, closed):
+        for path, size, changed in _walk(root, closed, also):
             paths.append(path)
             sizes.append(size)
             times.append(changed)
@@ -78,7 +87,7 @@ def list_files(root: Path, progress: bool) -> tuple[pd.DataFrame, list[Row]]:
     return pd.DataFrame(dict(zip(STAMP, (texts, sizes, times), strict=True))), closed
 
 
-def _walk(root: Path, closed: list[Row]) -> Iterator[_File]:
+def _walk(root: Path, closed: list[Row], also: str) -> Iterator[_File]:
     folders, seen = deque([""]), set()
     while folders:
         folder = folders.popleft()
@@ -98,7 +107,7 @@ def _walk(root: Path, closed: list[Row]) -> Iterator[_File]:
                         closed.append((ascii(prefix + name), Refusal.UNREADABLE, detail, -1, -1))
                     elif entry.is_dir():
                         (folders.append if entry.is_symlink() else folders.appendleft)(prefix + name)
-                    elif name[name.rfind(".") :].lower() not in _OTHER_SUFFIXES:
+                    elif may_be_dicom(name) or (also and name.lower().endswith(also)):
                         yield (prefix + name, *_stamp(entry))
         except OSError as error:
             detail = f"{type(error).__name__}: {error.strerror}"

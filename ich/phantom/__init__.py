@@ -6,40 +6,24 @@ the seed; a patient is the same whatever the number of patients.
 
 from __future__ import annotations
 
-import json
-import multiprocessing
-import os
-import shutil
-import sys
-import tempfile
-import warnings
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pydicom
-from rich.console import Console
-from rich.progress import track
 
 from ich.phantom.encoding import Encoding, SeriesHeader, write_slice
+from ich.phantom.folders import check_numbers, map_patients, write_once
 from ich.phantom.head import Head
 from ich.phantom.study import Study, draw_study
-from ich.schema import LABELS, SUBTYPES, UserError
-
-MANIFEST = "phantom.json"
-"""File in the folder that holds the parameters; written last."""
+from ich.schema import LABELS, SUBTYPES
 
 VERSION = 1
 """Of the drawing: the same parameters give the same bytes within a version."""
 
 SLICES = "stage_2_train"
 CSV = "stage_2_train.csv"
-
-POOL_FROM = 8
-"""Patients from which on several processes are worth their start."""
 
 
 def draw_patient(seed: int, patient: int, size: int = 256) -> list[Study]:
@@ -57,10 +41,10 @@ def draw_patient(seed: int, patient: int, size: int = 256) -> list[Study]:
     head = Head.sample(rng)
     # Every fourth patient comes back, with or without a hemorrhage, and one of sixteen once more.
     later = rng.integers(10, size=int(patient % 4 == 3) + int(patient % 16 == 15))
-    return [draw_study(rng, size, head, _sample_subtypes(rng, int(turn))) for turn in (patient, *later)]
+    return [draw_study(rng, size, head, sample_subtypes(rng, int(turn))) for turn in (patient, *later)]
 
 
-def _sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
+def sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
     """Draws the hemorrhages of a study: six in ten have some, and every subtype has its turn.
 
     Rare subtypes are more frequent than in practice, so that a small data set has enough of each.
@@ -104,13 +88,7 @@ def write_phantom(
     Raises:
         UserError: If a parameter is out of range, or ``out`` holds something else or cannot be written to.
     """
-    out = Path(out).absolute()
-    if patients < 1:
-        raise UserError(f"patients={patients}: a phantom has at least 1")
-    if seed < 0:
-        raise UserError(f"seed={seed}: expected 0 or more")
-    if not 64 <= size <= 1024:
-        raise UserError(f"size={size}: expected 64 to 1024 pixels")
+    check_numbers(patients, seed, size)
     parameters = {
         "version": VERSION,
         "patients": patients,
@@ -119,83 +97,16 @@ def write_phantom(
         "masks": masks,
         "conformant": conformant,
     }
-    if _holds(out, parameters):
-        return
-    try:
-        _write_whole(out, parameters)
-    except OSError as error:
-        raise UserError(f"cannot write the phantom to {out}: {error.strerror or error}") from error
+    write_once(Path(out), parameters, partial(_write_patients, parameters))
 
 
-def _holds(out: Path, parameters: dict[str, Any]) -> bool:
-    """Tells whether ``out`` holds the phantom, and refuses anything else that is not empty."""
-    if not out.exists():
-        return False
-    if not out.is_dir():
-        raise UserError(f"{out} is a file: name a folder for the phantom")
-    if not any(out.iterdir()):
-        return False
-    try:
-        found = json.loads((out / MANIFEST).read_text())
-    except (OSError, ValueError):
-        raise UserError(f"{out} is not empty and holds no phantom: name another folder") from None
-    if found != parameters:
-        raise UserError(
-            f"{out} holds a phantom with other parameters, {found}; asked for {parameters}: "
-            "remove it or name another folder"
-        )
-    return True
-
-
-def _write_whole(out: Path, parameters: dict[str, Any]) -> None:
-    """Writes beside ``out`` and moves the folder there when it is complete."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
-        _write_patients(whole, parameters)
-        (whole / MANIFEST).write_text(json.dumps(parameters, indent=1) + "\n")
-        whole.chmod(0o755)
-        try:
-            whole.replace(out)
-        except OSError:  # another process may have made the same one meanwhile
-            if not _holds(out, parameters):
-                raise
-    finally:
-        shutil.rmtree(whole, ignore_errors=True)
-
-
-def _write_patients(out: Path, parameters: dict[str, Any]) -> None:
+def _write_patients(parameters: dict[str, Any], out: Path) -> None:
     (out / SLICES).mkdir()
     if parameters["masks"]:
         (out / "masks").mkdir()
-    numbers = range(parameters["patients"])
-    write = partial(_write_patient, out, parameters)
-    if len(numbers) < POOL_FROM:
-        rows = [row for number in numbers for row in write(number)]
-    else:
-        console = Console(stderr=True)
-        start = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
-        with warnings.catch_warnings():
-            # Python 3.12 warns of any fork beside threads. The children only draw and write, on one thread.
-            warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-            with ProcessPoolExecutor(min(8, os.cpu_count() or 1), start, _prepare_worker) as pool:
-                done = track(
-                    pool.map(write, numbers),
-                    "Writing the phantom",
-                    total=len(numbers),
-                    console=console,
-                    disable=not console.is_terminal,
-                    transient=True,
-                )
-                rows = [row for patient in done for row in patient]
+    patients = map_patients(partial(_write_patient, out, parameters), parameters["patients"])
+    rows = [row for patient in patients for row in patient]
     (out / CSV).write_text("".join(["ID,Label\n", *rows]))
-
-
-def _prepare_worker() -> None:
-    cv2.setNumThreads(0)
-    # glibc keeps memory up to twice the largest block that was ever freed (mallopt(3), M_MMAP_THRESHOLD);
-    # without this one it would hand back and ask for the memory of every array: a quarter of the time.
-    np.empty(30 * 2**20, dtype=np.uint8)
 
 
 def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[str]:
@@ -203,20 +114,20 @@ def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[s
     conformant = parameters["conformant"]
     studies = draw_patient(parameters["seed"], number, parameters["size"])
     rng = np.random.default_rng([parameters["seed"], number, 1])
-    patient = _make_id(rng)
+    patient = make_id(rng)
     rows: list[str] = []
     for k, study in enumerate(studies):
         header = SeriesHeader(
             patient=patient,
-            study=_make_uid(rng, conformant),
-            series=_make_uid(rng, conformant),
-            frame=_make_uid(rng, conformant),
+            study=make_uid(rng, conformant),
+            series=make_uid(rng, conformant),
+            frame=make_uid(rng, conformant),
             number=k,
             encoding=Encoding.sample(rng, number + k, conformant=conformant),
             conformant=conformant,
         )
         for i, mask in enumerate(study.mask):
-            uid = _make_uid(rng, conformant)
+            uid = make_uid(rng, conformant)
             with pydicom.config.disable_value_validation():  # of UIDs that are none
                 write_slice(out / SLICES / f"{uid}.dcm", uid, header, study, i)
             if parameters["masks"]:
@@ -227,12 +138,13 @@ def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[s
     return rows
 
 
-def _make_id(rng: np.random.Generator) -> str:
+def make_id(rng: np.random.Generator) -> str:
+    """Returns an identifier as in the RSNA data."""
     return f"ID_{rng.integers(16**8):08x}{rng.integers(16):x}"
 
 
-def _make_uid(rng: np.random.Generator, conformant: bool) -> str:
+def make_uid(rng: np.random.Generator, conformant: bool) -> str:
     """Returns a UID of the root for UUIDs (DICOM PS3.5 B.2), or an identifier as in the RSNA data."""
     if not conformant:
-        return _make_id(rng)
+        return make_id(rng)
     return f"2.25.{int.from_bytes(rng.bytes(15), 'big')}"

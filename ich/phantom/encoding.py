@@ -100,10 +100,14 @@ class SeriesHeader:
 
 
 def write_slice(path: Path, uid: str, header: SeriesHeader, study: Study, k: int) -> None:
-    """Writes slice ``k`` of a study as a DICOM file.
+    """Writes slice ``k`` of a study as a DICOM file; the arguments as of ``make_slice``."""
+    make_slice(uid, header, study, k).save_as(path, enforce_file_format=True)
+
+
+def make_slice(uid: str, header: SeriesHeader, study: Study, k: int) -> Dataset:
+    """Makes slice ``k`` of a study, with its file meta information.
 
     Args:
-        path: The file.
         uid: SOPInstanceUID.
         header: What the series shares.
         study: The drawn study.
@@ -141,7 +145,7 @@ def write_slice(path: Path, uid: str, header: SeriesHeader, study: Study, k: int
     ds.file_meta.MediaStorageSOPClassUID = CTImageStorage
     ds.file_meta.MediaStorageSOPInstanceUID = UID(uid)
     ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if encoding.implicit else ExplicitVRLittleEndian
-    ds.save_as(path, enforce_file_format=True)
+    return ds
 
 
 def _add_conformant(ds: Dataset, header: SeriesHeader, study: Study, k: int) -> None:

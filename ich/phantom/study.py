@@ -57,11 +57,24 @@ class _Pad:
 
 
 @dataclass(frozen=True)
-class _Scan:
-    """How a head lies in the scanner and is scanned."""
+class Scan:
+    """How a head lies in the scanner and is scanned.
 
-    rotation: NDArray[np.float64]  # (3, 3) scanner -> head
-    shift: NDArray[np.float64]  # (3,) mm
+    Attributes:
+        rotation: (3, 3) scanner -> head.
+        shift: (3,) mm.
+        spacing: mm between pixels.
+        thickness: mm, of a slice.
+        gap: mm from slice to slice.
+        tilt: Degrees of gantry tilt.
+        noise: HU, its deviation in soft tissue.
+        sharpness: Pixels, the deviation of the blur.
+        holder: Radius and thickness in mm, and HU of the head holder.
+        pad: At the head.
+    """
+
+    rotation: NDArray[np.float64]
+    shift: NDArray[np.float64]
     spacing: float
     thickness: float
     gap: float
@@ -72,7 +85,8 @@ class _Scan:
     pad: _Pad
 
     @classmethod
-    def sample(cls, rng: np.random.Generator, size: int) -> _Scan:
+    def sample(cls, rng: np.random.Generator, size: int) -> Scan:
+        """Draws how a head is scanned, in slices of so many pixels to a side."""
         roll, pitch, yaw = rng.normal(0, (0.035, 0.07, 0.13))
         tilted = rng.random() < 0.35
         gap = float(rng.choice([5.0, 6.0, 7.0, 8.0], p=[0.1, 0.2, 0.35, 0.35]))
@@ -103,6 +117,25 @@ def _rotate(axis: int, angle: float) -> NDArray[np.float64]:
     return np.asarray(turned, dtype=np.float64)
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A study before it is drawn.
+
+    Attributes:
+        head: The patient's head.
+        bleeds: From the inside out, so that the outer ones lie on top.
+        scan: How the head lies in the scanner and is scanned.
+        heights: (S,) mm, of the slices' middles on the scanner's axis.
+        noise: Seed of the noise; apart, so that the rest is the same at any size.
+    """
+
+    head: Head
+    bleeds: list[Bleed]
+    scan: Scan
+    heights: NDArray[np.float64]
+    noise: int
+
+
 def draw_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str]) -> Study:
     """Draws a study: the same bytes from the same generator state.
 
@@ -115,31 +148,41 @@ def draw_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequen
     Returns:
         The study.
     """
-    scan = _Scan.sample(rng, size)
-    # From the inside out, so that the outer ones lie on top.
+    return draw_plan(plan_study(rng, size, head, subtypes), size)
+
+
+def plan_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str]) -> Plan:
+    """Plans what ``draw_study`` draws."""
+    scan = Scan.sample(rng, size)
     bleeds = [sample_bleed(rng, subtype, head) for subtype in sorted(subtypes, key=_INSIDE_OUT.index)]
     if "intraventricular" in subtypes:
         head = replace(head, ventricles=max(head.ventricles, 1.45))
     heights = np.arange(rng.uniform(10, 22), head.height + rng.uniform(34, 46), scan.gap)
     if rng.random() < 0.15:  # a coarser upper half, as older protocols had
         heights = np.concatenate([heights[: len(heights) // 2], heights[len(heights) // 2 :: 2]])
+    return Plan(head, bleeds, scan, heights, int(rng.integers(2**63)))
+
+
+def draw_plan(plan: Plan, size: int) -> Study:
+    """Draws a planned study, each slice ``size`` pixels high and wide."""
+    scan, heights = plan.scan, plan.heights
     tilt = np.deg2rad(scan.tilt)
     orientation = np.array([1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)])
     half = 0.5 * (size - 1) * scan.spacing
     corner = -half * (orientation[:3] + orientation[3:])
     origins = corner + np.stack([np.zeros_like(heights), np.zeros_like(heights), heights], axis=1)
-    noise = np.random.default_rng(rng.integers(2**63))  # apart, so that the rest is the same at any size
+    noise = np.random.default_rng(plan.noise)
     hu = np.empty((len(heights), size, size), dtype=np.int16)
     mask = np.zeros((len(heights), size, size), dtype=np.uint8)
     for k, origin in enumerate(origins):
-        hu[k], mask[k] = _draw_slice(noise, head, scan, bleeds, origin, orientation, size)
+        hu[k], mask[k] = _draw_slice(noise, plan.head, scan, plan.bleeds, origin, orientation, size)
     return Study(hu, mask, origins, orientation, scan.spacing, scan.thickness, scan.tilt)
 
 
 def _draw_slice(
     noise: np.random.Generator,
     head: Head,
-    scan: _Scan,
+    scan: Scan,
     bleeds: list[Bleed],
     origin: NDArray[np.float64],
     orientation: NDArray[np.float64],
@@ -173,7 +216,7 @@ def _draw_planes(
     return np.mean([plane.hu for plane in drawn], axis=0), mask
 
 
-def _place(scan: _Scan, origin: NDArray[np.float64], orientation: NDArray[np.float64], size: int) -> Points:
+def _place(scan: Scan, origin: NDArray[np.float64], orientation: NDArray[np.float64], size: int) -> Points:
     """Returns where the pixels of a slice lie in the head (DICOM PS3.3 C.7.6.2.1.1, then the head's pose)."""
     pivot = np.array([0.0, 0.0, 60.0])
     base = scan.rotation @ (origin - pivot) + pivot + scan.shift
@@ -182,7 +225,7 @@ def _place(scan: _Scan, origin: NDArray[np.float64], orientation: NDArray[np.flo
     return Points.on_plane(base, row, column, size)
 
 
-def _paint_table(scan: _Scan, hu: Array, size: int, z: float) -> None:
+def _paint_table(scan: Scan, hu: Array, size: int, z: float) -> None:
     """Paints the head holder and, in some studies, a gel pad between it and the head."""
     half = 0.5 * (size - 1) * scan.spacing
     axis = np.linspace(-half, half, size, dtype=np.float32)
@@ -202,7 +245,7 @@ def _paint_table(scan: _Scan, hu: Array, size: int, z: float) -> None:
     paint(hu, air * shell, value)
 
 
-def _make_noise(rng: np.random.Generator, scan: _Scan, hu: Array) -> Array:
+def _make_noise(rng: np.random.Generator, scan: Scan, hu: Array) -> Array:
     """Returns noise in HU: correlated as after a soft kernel, and more of it where the rays pass bone."""
     white = rng.standard_normal(hu.shape, dtype=np.float32)
     noise = cv2.GaussianBlur(white, (0, 0), 0.6)

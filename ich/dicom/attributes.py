@@ -1,0 +1,103 @@
+"""What any DICOM file says of the study and the series that it belongs to, CT slice or not."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import zlib
+from contextlib import suppress
+from typing import NamedTuple
+
+from pydicom import uid
+
+from ich.dicom.elements import HEAD, MAX_VALUE, Stream, Tag, Values, read_syntax, skim_values, swap
+from ich.dicom.files import read_file
+from ich.dicom.refusal import Refusal, RefusedError
+
+_LAST = Tag.NumberOfFrames  # of the elements that are looked for; elements stand in the order of their tags
+_INFLATED = 1 << 20  # bytes of a deflated data set, far beyond what comes before the last of them
+_DEFLATED = str.__str__(uid.DeflatedExplicitVRLittleEndian)
+
+
+class Attributes(NamedTuple):
+    """Texts as stored, under their DICOM keywords; empty where a file lacks one.
+
+    Several values of an attribute stand in one text, between backslashes. Of the sequence only that it
+    holds something is told.
+    """
+
+    SOPClassUID: str = ""
+    SOPInstanceUID: str = ""
+    StudyInstanceUID: str = ""
+    SeriesInstanceUID: str = ""
+    PatientID: str = ""
+    Modality: str = ""
+    ImageType: str = ""
+    SeriesDescription: str = ""
+    StudyDescription: str = ""
+    ProtocolName: str = ""
+    BodyPartExamined: str = ""
+    ConvolutionKernel: str = ""
+    ContrastBolusAgent: str = ""
+    ContrastBolusAgentSequence: str = ""
+    SliceThickness: str = ""
+    SeriesNumber: str = ""
+    AcquisitionNumber: str = ""
+    InstanceNumber: str = ""
+    NumberOfFrames: str = ""
+    FrameOfReferenceUID: str = ""
+    ImageOrientationPatient: str = ""
+
+
+_FIELDS = tuple(Tag[name] for name in Attributes._fields)
+_TAGS = frozenset(map(int, (Tag.SpecificCharacterSet, *_FIELDS)))
+_SWAPPED = {swap(tag): tag for tag in _TAGS}
+
+
+def read_attributes(path: str | os.PathLike[str]) -> Attributes:
+    """Reads what a DICOM file of any kind says of itself, and no pixel.
+
+    A file that is damaged, or cannot be read as a slice, still says what stands before the damage.
+
+    Raises:
+        ReadError: If the file cannot be opened or is no DICOM file (PS3.10 7.1); its code is a ``Refusal``.
+    """
+    return read_file(os.fspath(path), _read_attributes, most=math.inf)
+
+
+def _read_attributes(file: int, size: int) -> Attributes:
+    with io.BufferedReader(io.FileIO(file, closefd=False), HEAD) as opened:
+        head = opened.peek()
+        if head[128:132] != b"DICM":
+            raise RefusedError(Refusal.NOT_DICOM, "lacks the prefix DICM after 128 bytes")
+        opened.seek(132)
+        values = Values("little")
+        with suppress(EOFError, ValueError, zlib.error):
+            _fill(values, Stream(opened, size), head)
+    if values.raw.get(Tag.ContrastBolusAgentSequence):
+        values.raw[Tag.ContrastBolusAgentSequence] = b"present"
+    return Attributes(*map(values.whole, _FIELDS))
+
+
+def _fill(values: Values, stream: Stream, head: bytes) -> None:
+    """Reads values one by one, so that those before a damage are there."""
+    if read_syntax(stream) == _DEFLATED:
+        head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.file.read(_INFLATED), _INFLATED)
+        stream = Stream(io.BytesIO(head), len(head))
+    # By the first element, not the transfer syntax, which may be missing or not known: its group is below
+    # 256, and its representation two letters, which as the start of a length would be thousands of bytes.
+    offset = stream.file.tell()
+    start = stream.take(6)
+    explicit = start[4:].isalpha() and start[4:].isupper()
+    values.order = stream.order = "big" if start[0] == 0 else "little"
+    if values.order == "little":
+        offset = skim_values(head, offset, explicit, _SWAPPED, values.raw)
+    stream.file.seek(offset)
+    while (element := stream.next(explicit)) is not None and element.tag <= _LAST:
+        if element.tag in _TAGS and element.length <= MAX_VALUE:
+            values.raw[element.tag] = stream.take(element.length)
+        else:
+            stream.skip(element, explicit)
+            if element.tag == Tag.ContrastBolusAgentSequence:
+                values.raw[element.tag] = b"present"

@@ -1,0 +1,78 @@
+"""Opening a DICOM file: bounds, and one error for whatever goes wrong within."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import zlib
+from collections.abc import Callable
+from typing import BinaryIO, TypeVar
+
+from ich.dicom.elements import Stream
+from ich.dicom.refusal import Refusal, RefusedError
+from ich.schema import ReadError, UserError
+
+MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
+MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header
+_PIECE = 1 << 20  # bytes that are inflated at a time
+_Result = TypeVar("_Result")
+
+
+def read_file(path: str, use: Callable[[int, int], _Result], most: float = MAX_BYTES) -> _Result:
+    """Hands a file's descriptor and size to ``use``; what goes wrong meanwhile becomes a ``ReadError``.
+
+    Args:
+        path: The file.
+        use: What reads it.
+        most: Bytes of a file that is opened.
+
+    Raises:
+        ReadError: If the file cannot be read, or ``use`` fails; its code is a ``Refusal``.
+    """
+    try:
+        size = _check_file(os.stat(path), most)  # noqa: PTH116 - a Path costs as much as the read
+        # Most headers take one read, to which a buffered file would add a tenth of the time.
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return use(file, size)
+        finally:
+            os.close(file)
+    except RefusedError as refused:
+        raise ReadError(refused.code, path, str(refused)) from None
+    except EOFError as error:
+        raise ReadError(Refusal.TRUNCATED, path, str(error)) from error
+    except OSError as error:
+        raise ReadError(Refusal.UNREADABLE, path, error.strerror or str(error)) from error
+    except (UserError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        # pydicom and the codecs raise whatever they come upon (one in Rust panics, which is no Exception),
+        # and one bad file of 750,000 must be no more than that: refused under its name.
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise ReadError(Refusal.CORRUPT, path, detail) from error
+
+
+def _check_file(status: os.stat_result, most: float) -> int:
+    """Returns the size; refuses before it is opened what blocks, is empty or is no slice by its size."""
+    if not stat.S_ISREG(status.st_mode):
+        raise RefusedError(Refusal.NOT_FILE, "is no regular file")
+    if status.st_size == 0:
+        raise RefusedError(Refusal.EMPTY, "has no bytes")
+    if status.st_size > most:
+        raise RefusedError(Refusal.TOO_LARGE, f"has {status.st_size} bytes, at most {most} are read")
+    return status.st_size
+
+
+def inflate(file: BinaryIO) -> Stream:
+    """Inflates the data set after the file meta information (PS3.5 A.5), up to a bound."""
+    inflater, inflated, left = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO(), MAX_INFLATED
+    while not inflater.eof:
+        # What is left of a piece is handed over again, so that memory is a piece's and what came of it.
+        if not (piece := inflater.unconsumed_tail or file.read(_PIECE)):
+            raise EOFError("ends within its deflated data set")
+        left -= inflated.write(inflater.decompress(piece, _PIECE))
+        if left < 0:
+            raise RefusedError(Refusal.TOO_LARGE, f"inflates to more than {MAX_INFLATED} bytes")
+    inflated.seek(0)
+    return Stream(inflated, MAX_INFLATED - left)

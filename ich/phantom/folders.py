@@ -1,0 +1,126 @@
+"""Folders that are written once, whole or not at all, by several processes."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+
+from ich.schema import UserError
+
+MANIFEST = "phantom.json"
+"""File in the folder that holds the parameters; written last."""
+
+POOL_FROM = 8
+"""Patients from which on several processes are worth their start."""
+
+_Result = TypeVar("_Result")
+
+
+def check_numbers(patients: int, seed: int, size: int) -> None:
+    """Raises ``UserError`` for a number that no phantom has."""
+    if patients < 1:
+        raise UserError(f"patients={patients}: a phantom has at least 1")
+    if seed < 0:
+        raise UserError(f"seed={seed}: expected 0 or more")
+    if not 64 <= size <= 1024:
+        raise UserError(f"size={size}: expected 64 to 1024 pixels")
+
+
+def write_once(out: Path, parameters: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Writes a folder, or leaves one with the same parameters as it is.
+
+    Args:
+        out: The folder; made where it does not exist.
+        parameters: That everything in it follows from; kept as ``MANIFEST``.
+        write: Writes the files to an empty folder.
+
+    Raises:
+        UserError: If ``out`` holds something else or cannot be written to.
+    """
+    out = out.absolute()
+    if _holds(out, parameters):
+        return
+    try:
+        _write_whole(out, parameters, write)
+    except OSError as error:
+        raise UserError(f"cannot write the phantom to {out}: {error.strerror or error}") from error
+
+
+def _holds(out: Path, parameters: dict[str, Any]) -> bool:
+    """Tells whether ``out`` holds the phantom, and refuses anything else that is not empty."""
+    if not out.exists():
+        return False
+    if not out.is_dir():
+        raise UserError(f"{out} is a file: name a folder for the phantom")
+    if not any(out.iterdir()):
+        return False
+    try:
+        found = json.loads((out / MANIFEST).read_text())
+    except (OSError, ValueError):
+        raise UserError(f"{out} is not empty and holds no phantom: name another folder") from None
+    if found != parameters:
+        raise UserError(
+            f"{out} holds a phantom with other parameters, {found}; asked for {parameters}: "
+            "remove it or name another folder"
+        )
+    return True
+
+
+def _write_whole(out: Path, parameters: dict[str, Any], write: Callable[[Path], None]) -> None:
+    """Writes beside ``out`` and moves the folder there when it is complete."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    whole = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        write(whole)
+        (whole / MANIFEST).write_text(json.dumps(parameters, indent=1) + "\n")
+        whole.chmod(0o755)
+        try:
+            whole.replace(out)
+        except OSError:  # another process may have made the same one meanwhile
+            if not _holds(out, parameters):
+                raise
+    finally:
+        shutil.rmtree(whole, ignore_errors=True)
+
+
+def map_patients(write: Callable[[int], _Result], patients: int) -> Iterator[_Result]:
+    """Yields what a function makes of each patient's number, in order; of many in several processes."""
+    numbers = range(patients)
+    if patients < POOL_FROM:
+        yield from map(write, numbers)
+        return
+    console = Console(stderr=True)
+    start = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    with warnings.catch_warnings():
+        # Python 3.12 warns of any fork beside threads. The children only draw and write, on one thread.
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        with ProcessPoolExecutor(min(8, os.cpu_count() or 1), start, _prepare_worker) as pool:
+            yield from track(
+                pool.map(write, numbers),
+                "Writing the phantom",
+                total=patients,
+                console=console,
+                disable=not console.is_terminal,
+                transient=True,
+            )
+
+
+def _prepare_worker() -> None:
+    cv2.setNumThreads(0)
+    # glibc keeps memory up to twice the largest block that was ever freed (mallopt(3), M_MMAP_THRESHOLD);
+    # without this one it would hand back and ask for the memory of every array: a quarter of the time.
+    np.empty(30 * 2**20, dtype=np.uint8)

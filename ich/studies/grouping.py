@@ -1,0 +1,124 @@
+"""Files that were read, put together by study, with what is not sound of them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from ich.dicom.refusal import Refusal
+from ich.schema.results import Reason, Remark
+from ich.studies.listing import Listing
+from ich.studies.reading import FILE_DTYPES, Files, hash_file, looks_like_text
+from ich.studies.refusal import InputRefusal, Refused
+
+Study = tuple[str, str, Path, pd.DataFrame, tuple[Remark, ...], str]
+"""The fields of ``ich.studies.StudyFiles``."""
+
+_SLICE_SUFFIXES = (".dcm", ".dicom", ".ima")  # of which even a text was to be a slice
+_DETAILS = {
+    Reason.MISSING_FILE: "images that a DICOMDIR names and that are not there: {}",
+    Reason.STRAY_FILE: "damaged files beside those of the study that do not say whose they are: {}",
+    Reason.CONFLICTING_COPIES: "SOPInstanceUIDs that files of different contents share: {}",
+    Reason.MIXED_PATIENTS: "PatientIDs in one study: {}",
+}
+
+
+@dataclass
+class _Strays:
+    """Counts of files that may have been slices and do not say of which series."""
+
+    by_folder: Counter[str] = field(default_factory=Counter)
+    by_study: Counter[str] = field(default_factory=Counter)
+
+
+def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refused]]:
+    """Puts files together by study.
+
+    Args:
+        files: What was read of ``listing.files``, in their order.
+        listing: Where they came from.
+
+    Returns:
+        The studies in order of StudyInstanceUID, and what belongs to none.
+    """
+    table = files.table.assign(
+        folder=files.table["path"].map(os.path.dirname),
+        shown=[file.shown for file in listing.files],
+        digest=files.digests,
+    )
+    is_owned = (table["StudyInstanceUID"] != "") & (table["SeriesInstanceUID"] != "")
+    others = table[~is_owned & (table["SOPClassUID"] != MediaStorageDirectoryStorage)]
+    strays = _count_strays(others, listing)
+    whole, conflicts = _drop_copies(table[is_owned])
+    studies: list[Study] = []
+    for name, rows in whole.groupby("StudyInstanceUID", sort=True):
+        uid = str(name)
+        patients = len(set(rows["PatientID"]))
+        counts = {
+            Reason.MISSING_FILE: len(listing.missing.get(uid, ())),
+            Reason.STRAY_FILE: strays.by_study[uid] + sum(strays.by_folder[f] for f in set(rows["folder"])),
+            Reason.CONFLICTING_COPIES: conflicts[uid],
+            Reason.MIXED_PATIENTS: patients if patients > 1 else 0,
+        }
+        remarks = tuple(Remark(code, _DETAILS[code].format(n)) for code, n in counts.items() if n)
+        studies.append(_make_study(uid, rows, remarks))
+    columns = (others[column].to_list() for column in ("shown", "code", "detail"))
+    refused: list[Refused] = list(zip(*columns, strict=True))
+    for uid in listing.missing.keys() - set(whole["StudyInstanceUID"]):
+        detail = "a DICOMDIR names it, and no file of its study is there"
+        refused += [(path, InputRefusal.MISSING_FILE, detail) for path in listing.missing[uid]]
+    return studies, refused
+
+
+def _count_strays(others: pd.DataFrame, listing: Listing) -> _Strays:
+    """Counts, of the files that belong to no series, those that may have been slices."""
+    strays = _Strays(Counter(listing.strays))
+    columns = ("path", "shown", "folder", "code", "StudyInstanceUID")
+    for path, shown, folder, code, study in zip(*(others[c].to_list() for c in columns), strict=True):
+        if owner := study or listing.named.get(path, ""):
+            strays.by_study[owner] += 1
+        elif code != Refusal.NOT_FILE and not _is_text(path, shown, code):
+            strays.by_folder[folder] += 1
+    return strays
+
+
+def _is_text(path: str, shown: str, code: str) -> bool:
+    """Whether a file was never a slice: a text whose name does not say otherwise."""
+    named_slice = shown.lower().endswith(_SLICE_SUFFIXES)
+    return code == Refusal.NOT_DICOM and not named_slice and looks_like_text(path)
+
+
+def _drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
+    """Leaves one file of each SOPInstanceUID within a study.
+
+    Returns:
+        The files, and how many SOPInstanceUIDs of each study stand for several contents, even if the other
+        file is in another study. Of these a slice that can be read stays, the first by its hash.
+    """
+    is_copy = (table["SOPInstanceUID"] != "") & table["SOPInstanceUID"].duplicated(keep=False)
+    copies = table[is_copy]
+    copies = copies.assign(refused=copies["code"] != "", hash=[hash_file(path) for path in copies["path"]])
+    keys = ["StudyInstanceUID", "SOPInstanceUID"]
+    contents = copies.groupby("SOPInstanceUID")["hash"].transform("nunique")
+    differ = copies[contents > 1].drop_duplicates(keys)
+    kept = copies.sort_values([*keys, "refused", "hash", "path"]).drop_duplicates(keys)
+    whole = pd.concat([table[~is_copy], kept[table.columns]])
+    order = ["StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "digest"]
+    return whole.sort_values(order, ignore_index=True), Counter(differ["StudyInstanceUID"].to_list())
+
+
+def _make_study(uid: str, rows: pd.DataFrame, remarks: tuple[Remark, ...]) -> Study:
+    root = os.path.commonpath(list(set(rows["folder"])))
+    files = rows[list(FILE_DTYPES)].reset_index(drop=True)
+    files["path"] = [os.path.relpath(path, root) for path in files["path"]]
+    patients = Counter(rows["PatientID"].to_list())
+    patient = min(patients, key=lambda name: (-patients[name], name))
+    marks = sorted(zip(*(rows[c].to_list() for c in ("SOPInstanceUID", "file_size", "digest")), strict=True))
+    fingerprint = hashlib.sha256(repr((uid, marks, remarks)).encode()).hexdigest()
+    return uid, patient, Path(root), files, remarks, fingerprint

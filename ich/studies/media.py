@@ -1,0 +1,99 @@
+"""The DICOMDIR of a medium (PS3.10 8, PS3.3 F): the files that it names, and whose they are."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from ich.schema import ReadError
+from ich.studies.refusal import InputRefusal
+
+DICOMDIR = "DICOMDIR"
+"""Name of the file, folded."""
+
+MAX_BYTES = 1 << 26  # of a DICOMDIR: some 100,000 images
+_IN_USE = 0xFFFF  # PS3.3 F.3.2.2; 0 is a record that was deleted
+
+
+class Entry(NamedTuple):
+    """A file that a DICOMDIR names.
+
+    Attributes:
+        name: Below the DICOMDIR's folder, folded as by ``fold_name``.
+        study: StudyInstanceUID of the study above it; empty where it has none.
+        is_image: Its record is of type IMAGE.
+        is_outside: The name leads out of the folder.
+    """
+
+    name: str
+    study: str
+    is_image: bool
+    is_outside: bool
+
+
+def fold_name(name: str) -> str:
+    """Folds a path so that it is the same on a medium and where it was copied to.
+
+    File IDs are upper case (PS3.10 8.5); systems show them in lower case, with a version as ``;1`` (ISO
+    9660), or with a dot at the end.
+    """
+    return "/".join(re.sub(r"\.?(;\d+)?$", "", part).upper() for part in name.split("/"))
+
+
+def read_dicomdir(path: Path) -> list[Entry]:
+    """Reads which files a DICOMDIR names.
+
+    Raises:
+        ReadError: If it is none, or damaged, or larger than one of a medium.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pydicom's, of values that break the rules of their kind
+            return list(_walk(_read(path)))
+    except Exception as error:  # pydicom raises whatever it comes upon
+        detail = " ".join(str(error).split()) or type(error).__name__
+        raise ReadError(InputRefusal.BAD_DICOMDIR, path, detail) from error
+
+
+def _read(path: Path) -> Dataset:
+    if (size := path.stat().st_size) > MAX_BYTES:
+        raise ValueError(f"has {size} bytes, at most {MAX_BYTES} are read")
+    ds = pydicom.dcmread(path)
+    if ds.file_meta.MediaStorageSOPClassUID != MediaStorageDirectoryStorage:
+        raise ValueError("is no Media Storage Directory")
+    return ds
+
+
+def _walk(ds: Dataset) -> Iterator[Entry]:
+    """Yields the entries of all records that can be reached from the first (PS3.3 F.2.1), each once."""
+    records = {record.seq_item_tell: record for record in ds.DirectoryRecordSequence}
+    left = [(int(ds.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity), "")]
+    while left:
+        offset, study = left.pop()
+        record = records.pop(offset, None)  # so that a circle ends
+        if record is None:
+            if offset:
+                raise ValueError(f"names a record at byte {offset}, where none begins or one that was met")
+            continue
+        left.append((int(record.OffsetOfTheNextDirectoryRecord), study))
+        if int(record.get("RecordInUseFlag", _IN_USE)) == 0:
+            continue
+        if record.DirectoryRecordType == "STUDY":
+            study = str(record.get("StudyInstanceUID", ""))
+        left.append((int(record.OffsetOfReferencedLowerLevelDirectoryEntity), study))
+        if record.get("ReferencedFileID"):
+            yield _make_entry(record, study)
+
+
+def _make_entry(record: Dataset, study: str) -> Entry:
+    value = record.ReferencedFileID
+    parts = [value] if isinstance(value, str) else list(map(str, value))
+    outside = any(part in ("", ".", "..") or "/" in part or ":" in part for part in parts)
+    return Entry(fold_name("/".join(parts)), study, record.DirectoryRecordType == "IMAGE", outside)

@@ -1,0 +1,131 @@
+"""Every file of the inputs, read once: whose it is, whether it is a slice, and what identifies its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from ich.dicom import Header, read_header
+from ich.dicom.attributes import Attributes, read_attributes
+from ich.progress import map_in_threads
+from ich.schema import ReadError
+from ich.tables import INDEX_DTYPES, STAMP
+
+_KINDS = {name: "str" for name in Attributes._fields if name not in INDEX_DTYPES}
+
+FILE_DTYPES = INDEX_DTYPES | _KINDS | {"code": "str", "detail": "str"}
+"""Columns of a table of files: those of the index, those of ``ich.dicom.attributes.Attributes``, and why a
+file is no slice that can be read: a code of ``ich.dicom.refusal`` and what was found, both empty for a slice.
+Where a file is none, numbers of the index are NaN, or 0 where they are integers; ``pixel_offset`` is -1."""
+
+_BLANKS = {"str": "", "float64": math.nan, "int32": 0, "int64": -1}
+_BLOCKS, _BLOCK = 4, 4096  # of a file, and bytes of one: what a disk reads at once
+
+
+class Files(NamedTuple):
+    """What was read.
+
+    Attributes:
+        table: A row a file in the order of the paths: ``FILE_DTYPES``, ``path`` as it was given.
+        digests: Of each file, SHA-256 of its size and some of its blocks; empty where it cannot be read.
+    """
+
+    table: pd.DataFrame
+    digests: list[str]
+
+
+def read_files(paths: Sequence[str], progress: bool) -> Files:
+    """Reads the headers of files, whatever they are.
+
+    Args:
+        paths: Absolute.
+        progress: Show a bar on a terminal.
+    """
+    rows, digests = list[tuple[Any, ...]](), list[str]()
+    for row, digest in map_in_threads(_read_file, paths, "Reading headers", progress):
+        rows.append(row)
+        digests.append(digest)
+    columns = zip(*rows, strict=True) if rows else [()] * len(FILE_DTYPES)
+    # Column by column, as rows of mixed types take pandas several times as long.
+    series = {
+        name: pd.Series(column, dtype=FILE_DTYPES[name])
+        for name, column in zip(FILE_DTYPES, columns, strict=True)
+    }
+    return Files(pd.DataFrame(series), digests)
+
+
+def _read_file(path: str) -> tuple[tuple[Any, ...], str]:
+    """A row of ``FILE_DTYPES`` and the digest of a file."""
+    header: Header | None = None
+    attributes: Attributes | None = None
+    code = detail = digest = ""
+    size = changed = -1
+    try:
+        status = os.stat(path)  # noqa: PTH116 - a Path costs as much as the read
+        size, changed = status.st_size, status.st_mtime_ns
+        header = read_header(path)
+    except ReadError as error:
+        code, detail = str(error.code), error.detail
+    except OSError as error:
+        code, detail = "unreadable", error.strerror or str(error)
+    try:
+        attributes = read_attributes(path)
+        digest = _digest(path, size)
+    except (ReadError, OSError):
+        pass  # that the header could not be read says why
+    known = {} if attributes is None else attributes._asdict()
+    kinds = (known.get(name, "") for name in _KINDS)
+    return (path, size, changed, *(header or _fill_header(known)), *kinds, code, detail), digest
+
+
+def _fill_header(known: dict[str, Any]) -> list[Any]:
+    """The columns of the index for a file that is no slice: what is known of it, and blanks."""
+    values: list[Any] = []
+    for name, dtype in INDEX_DTYPES.items():
+        if name in STAMP:
+            continue
+        value = known.get(name, _BLANKS[dtype])
+        values.append(_parse_number(value) if dtype == "float64" and isinstance(value, str) else value)
+    return values
+
+
+def _parse_number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
+
+
+def _digest(path: str, size: int) -> str:
+    """Hashes the size, the first block and some that are spread over the rest, the last among them."""
+    digest = hashlib.sha256(size.to_bytes(8, "little"))
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the read
+        if size <= (_BLOCKS + 1) * _BLOCK:
+            digest.update(file.read())
+        else:
+            for number in range(_BLOCKS + 1):
+                file.seek((size - _BLOCK) * number // _BLOCKS)
+                digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
+
+
+def hash_file(path: str) -> str:
+    """SHA-256 of a whole file."""
+    with open(path, "rb") as file:  # noqa: PTH123 - a text
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def looks_like_text(path: str) -> bool:
+    """Tells whether a file begins with text in UTF-8, of which a slice holds 128 bytes at most."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a text
+            head = file.read(_BLOCK)
+        text = head.decode(errors="strict" if len(head) < _BLOCK else "ignore")
+    except (OSError, UnicodeDecodeError):
+        return False
+    return all(character.isprintable() or character in "\t\r\n\f" for character in text)
