@@ -91,7 +91,7 @@ def _tabulate_labels(result: StudyResult) -> Table:
         rows.append([name, *show_label(label), _REACHED[label.positive]])
     decided = result.labels["any"].threshold is not None
     caption = (
-        f"Of the study: pooled over its {len(result.slices)} slices by {result.algorithm.pooling}"
+        f"Of the study: pooled over its slices by {result.algorithm.pooling}"
         + (", calibrated where there is an operating point" if decided else ", not calibrated")
         + ". The operating point is the least probability with which a label is called present. Subtypes "
         "count in a POSITIVE study only."
@@ -144,7 +144,7 @@ def _picture_timeline(result: StudyResult) -> Picture:
     kind = "calibrated" if calibrated else "as the network gave it"
     called = ", ".join(("any", *result.subtypes))
     caption = (
-        f"Probability of each of {len(result.slices)} slices, {kind}, for {called}; slices are counted from "
+        f"Probability of each slice, {kind}, for {called}; slices are counted from "
         "0 in order of position, and a triangle marks a slice that is shown above. A study's operating point "
         "holds for the pooled probability and is not drawn."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -110,16 +110,14 @@ def draw_timeline(result: StudyResult) -> Figure:
     places = np.array([each.position if known else n for n, each in enumerate(result.slices)], np.float64)
     figure = Figure(figsize=(WIDTH, 3.4), layout=ConstrainedLayoutEngine(h_pad=0.06))
     axes = figure.subplots()
-    axes.plot(places, probs[:, -1], "o-", color="black", markersize=4, linewidth=1.4, label="any")
+    every = max(1, len(places) // 40)  # more markers would hide the kinds of line
+    axes.plot(places, probs[:, -1], "o-", color="black", markersize=4, markevery=every, label="any")
     for name in result.subtypes:
         colour, line, marker = _LINES[name]
         values = probs[:, LABELS.index(name)]
-        axes.plot(places, values, marker, color=colour, linestyle=line, markersize=4, label=name)
-    for first, last in _find_runs(choose_slices(result)):
-        marked = places[first : last + 1]
-        axes.plot(marked, np.full(len(marked), 1.06), "v", color="black", markersize=5, clip_on=False)
-        name = str(first) if first == last else f"{first}\u2013{last}"  # side by side they would overlap
-        axes.text(marked.mean(), 1.10, name, ha="center", va="bottom", fontsize=TINY)
+        look: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker}
+        axes.plot(places, values, **look, markersize=4, markevery=every, label=name)
+    _mark_slices(axes, places, choose_slices(result))
     axes.set(ylim=(-0.03, 1.12), yticks=(0, 0.5, 1))
     axes.set_xlabel("position along the series, mm" if known else "slice", fontsize=SMALL)
     axes.set_ylabel("probability", fontsize=SMALL)
@@ -128,6 +126,18 @@ def draw_timeline(result: StudyResult) -> Figure:
     axes.grid(axis="y", color="0.88", linewidth=0.7)
     figure.legend(loc="outside lower center", ncols=3, fontsize=SMALL, frameon=False)
     return figure
+
+
+def _mark_slices(axes: Axes, places: NDArray[np.float64], numbers: Sequence[int]) -> None:
+    """Marks slices above the axes, with their numbers; those too close to the one before stand higher."""
+    before, raised = -np.inf, False
+    for first, last in _find_runs(numbers):
+        marked = places[first : last + 1]
+        axes.plot(marked, np.full(len(marked), 1.06), "v", color="black", markersize=5, clip_on=False)
+        name = str(first) if first == last else f"{first}\u2013{last}"
+        raised = not raised and marked.mean() - before < 0.1 * np.ptp(places)
+        axes.text(marked.mean(), 1.18 if raised else 1.10, name, ha="center", va="bottom", fontsize=TINY)
+        before = marked.mean()
 
 
 def _find_runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
