@@ -91,7 +91,7 @@ def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:
     if method not in METHODS:
         raise UserError(f"pooling={method}: expected one of {', '.join(METHODS)}")
     one = np.zeros(len(probs), np.intp)
-    return _combine(probs, one, one[:1], method)[0]
+    return np.asarray(_combine(probs, one, one[:1], method)[0])
 
 
 def _combine(

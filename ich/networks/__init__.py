@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.backends import cudnn
 
+from ich.bundle import is_bundle
 from ich.card import Card
-from ich.checkpoint import find_checkpoint
+from ich.checkpoint import CHECKPOINTS, find_checkpoint
 from ich.models import SliceClassifier, load_classifier
 from ich.schema import InputSpec, UserError
 from ich.window import Window, window_batch
@@ -139,6 +141,26 @@ class TorchNetwork:
         return [part.cpu().numpy() for part in self._classifier.classify(x)]
 
 
+def is_network(path: str | Path) -> bool:
+    """Whether a path looks like a trained network rather than like data: by its content, not by its name.
+
+    A file that looks like one may still be damaged, or one of something else, which ``load_network`` says.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return (path / CHECKPOINTS).is_dir()
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return is_bundle(path) or any(name.endswith("/data.pkl") for name in archive.namelist())
+    return _is_onnx(path)
+
+
+def _is_onnx(path: Path) -> bool:
+    with path.open("rb") as file:
+        head = file.read(132)
+    return head[:1] == IR_VERSION and head[128:] != b"DICM"
+
+
 def load_network(path: str | Path, *, threads: int | None = None, gpus: int | None = None) -> Network:
     """Loads a trained network; its content says what it is, not its name.
 
@@ -155,9 +177,7 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
     if threads is not None and threads < 1:
         raise UserError(f"threads={threads}: expected 1 or more")
     path = find_checkpoint(path, "best")
-    with path.open("rb") as file:
-        is_onnx = file.read(1) == IR_VERSION
-    if is_onnx:
+    if _is_onnx(path):
         from ich.networks.onnx import OnnxNetwork  # its packages are an extra
 
         if gpus:

@@ -37,13 +37,10 @@ from ich.predict.judging import (
     judge_slices,
 )
 from ich.predict.reading import Reading, read_study
-from ich.predict.stacks import Pixels, add_neighbours, stack_hu
+from ich.predict.stacks import Pixels, add_neighbours, has_windows, stack_hu
 from ich.schema import UserError
-from ich.schema.results import Algorithm, Remark, StudyResult, decide_outcome
+from ich.schema.results import Algorithm, StudyResult, decide_outcome
 from ich.studies import StudyFiles, find_studies
-
-NO_WINDOW = "no_window"
-"""Code of a study that was refused because the model takes the window of the header, which slices lack."""
 
 _READERS = 4  # threads: they wait for the disk and for codecs
 _AHEAD = 2  # studies that are read while one is in the network
@@ -120,6 +117,11 @@ class Predictor:
         }
         return algorithm | {"decisions": hashlib.sha256(text).hexdigest()}
 
+    @property
+    def explainable(self) -> SliceClassifier | None:
+        """The first member that heat maps can be made of; None where all are exported."""
+        return next((each.model for each in self.networks if isinstance(each, TorchNetwork)), None)
+
     def predict_hu(self, slices: Sequence[ArrayLike], window: NDArray[np.float32] | None = None) -> Scores:
         """Predicts slices of a series that are in memory.
 
@@ -168,7 +170,7 @@ class Predictor:
             waiting: deque[Future[Reading]] = deque()
             stack.callback(lambda: [future.cancel() for future in waiting])
             for study in studies:
-                waiting.append(whole.submit(read_study, study, self._sizes, slices))
+                waiting.append(whole.submit(read_study, study, self._sizes, slices, self._takes_window))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -176,13 +178,10 @@ class Predictor:
 
     def judge(self, reading: Reading, number: int = 1) -> StudyResult:
         """Makes the result of a study that was read."""
-        refusal = reading.refusal
-        if reading.stack is not None and self._lacks_window(reading.stack.window):
-            refusal = Remark(NO_WINDOW, "the model takes the window of the header, which slices lack")
         study, stack = reading.study, reading.stack
-        if refusal is not None or stack is None:
+        if stack is None:
             return StudyResult(
-                number, study.StudyInstanceUID, study.PatientID, None, refusal, reading.reasons,
+                number, study.StudyInstanceUID, study.PatientID, None, reading.refusal, (),
                 {}, (), (), None, None, reading.series, self.algorithm,
             )  # fmt: skip
         scores = self._score(stack.hu, stack.window)
@@ -209,14 +208,14 @@ class Predictor:
             algorithm=self.algorithm,
         )
 
-    def _lacks_window(self, window: NDArray[np.float32] | None) -> bool:
-        wanted = any("dicom" in network.input.windows for network in self.networks)
-        return wanted and (window is None or not (np.isfinite(window) & (window[:, 1:] > 0)).all())
+    @property
+    def _takes_window(self) -> bool:
+        return any("dicom" in network.input.windows for network in self.networks)
 
     def _score(self, hu: Mapping[int, Pixels], window: NDArray[np.float32] | None) -> Scores:
         if not len(next(iter(hu.values()))):
             raise UserError("no slice to predict")
-        if self._lacks_window(window):
+        if self._takes_window and (window is None or not has_windows(window)):
             raise UserError("the model takes the window of the header: give (N, 2) centers and widths in HU")
         probs, distances, limits = [], [], []
         for network in self._views:
@@ -239,4 +238,5 @@ def _to_pixels(hu: ArrayLike) -> Pixels:
         return np.ascontiguousarray(array)
     if not np.isfinite(array).all():
         raise UserError("a slice of HU holds values that are no numbers")
-    return np.clip(np.rint(array), -1024, 32767).astype(np.int16)
+    pixels: Pixels = np.clip(np.rint(array), -1024, 32767).astype(np.int16)
+    return pixels

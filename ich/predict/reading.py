@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ich.predict.stacks import Stack, read_stack
+from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.results import Reason, Remark, SeriesResult
-from ich.series import SetAside, check_geometry, check_pixels, find_head, rank_series
+from ich.series import SetAside, rank_series
+from ich.series.geometry import check_geometry
+from ich.series.pixels import check_pixels, find_head
 from ich.studies import StudyFiles
 
 CHECK_SIZE = 128
@@ -37,7 +39,13 @@ class Reading:
     reasons: tuple[Remark, ...]
 
 
-def read_study(study: StudyFiles, sizes: Collection[int], pool: Executor) -> Reading:
+NO_WINDOW = "no_window"
+"""Code of a series that was set aside because the model takes the window of the header, which slices lack."""
+
+
+def read_study(
+    study: StudyFiles, sizes: Collection[int], pool: Executor, takes_window: bool = False
+) -> Reading:
     """Chooses the series of a study and reads it.
 
     The candidates are tried in their order until one shows a head.
@@ -46,6 +54,7 @@ def read_study(study: StudyFiles, sizes: Collection[int], pool: Executor) -> Rea
         study: Its files.
         sizes: That networks take, pixels a side.
         pool: Of threads, which read.
+        takes_window: A network takes the window of the header.
     """
     files = study.files
     ranking = rank_series(files)
@@ -53,7 +62,7 @@ def read_study(study: StudyFiles, sizes: Collection[int], pool: Executor) -> Rea
     for uid in ranking.candidates:
         rows = files[(files["SeriesInstanceUID"] == uid) & (files["code"] == "")]
         stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
-        problem = _find_problem(stack)
+        problem = _find_problem(stack, takes_window)
         if problem is not None:
             set_aside[uid] = problem
             continue
@@ -62,13 +71,15 @@ def read_study(study: StudyFiles, sizes: Collection[int], pool: Executor) -> Rea
         del set_aside[uid]
         reasons = (*study.remarks, *_find_reasons(files, uid, set_aside, stack, rows))
         return Reading(study, stack, _list_series(files, set_aside), None, reasons)
-    return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), study.remarks)
+    return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), ())
 
 
-def _find_problem(stack: Stack) -> Remark | None:
+def _find_problem(stack: Stack, takes_window: bool) -> Remark | None:
     if stack.slices.empty:
         codes = ", ".join(sorted({str(error.code) for error in stack.unread}))
         return Remark(SetAside.ALL_REFUSED, f"the pixels of {len(stack.unread)} slices: {codes}")
+    if takes_window and not has_windows(stack.window):
+        return Remark(NO_WINDOW, "the model takes the window of the header, which slices lack")
     return find_head(stack.hu[CHECK_SIZE], _find_spacing(stack))
 
 

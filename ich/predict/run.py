@@ -15,7 +15,8 @@ from ich.outputs.captures import write_key_images
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.sr import write_sr
 from ich.outputs.tables import write_tables
-from ich.pages import make_views, write_study_page
+from ich.pages import write_study_page
+from ich.pages.views import make_views
 from ich.predict import Predictor
 from ich.predict.folder import ResultFolder
 from ich.progress import make_bar

@@ -73,6 +73,11 @@ def stack_hu(slices: Sequence[Pixels], size: int) -> Pixels:
     return np.stack(slices) if slices else np.empty((0, size, size), np.int16)
 
 
+def has_windows(window: NDArray[np.float32]) -> bool:
+    """Whether every slice has a window that can be applied: (N, 2) finite, of a width above 0."""
+    return bool(np.isfinite(window).all() and (window[:, 1] > 0).all())
+
+
 def add_neighbours(hu: Pixels, spec: InputSpec) -> Pixels:
     """(N, S, S) slices of a series in order -> (N, D, S, S), each with its neighbours.
 
@@ -80,4 +85,4 @@ def add_neighbours(hu: Pixels, spec: InputSpec) -> Pixels:
     """
     steps = np.arange(-spec.neighbours, spec.neighbours + 1)
     rows = np.clip(np.arange(len(hu))[:, None] + steps, 0, max(0, len(hu) - 1))  # (N, D)
-    return hu[rows]
+    return np.asarray(hu[rows])
