@@ -8,8 +8,8 @@ What is read is a head without contrast medium in axial slices, tilted or not. S
 
 - What does not show the whole brain (face, orbits, sinuses, temporal bone, neck) is another part of the
   body, and so is a series whose own description names the head and another part.
-- The first text that names a part decides: of the series, of the protocol, BodyPartExamined, of the study. The
-  last three do not count where they name the head and another part.
+- The first text that names a part decides: of the series, of the protocol, BodyPartExamined, of the study.
+  The last three do not count where they name the head and another part.
 - A bone kernel or an axial reformat is read where the study holds nothing better that spans a head.
 - Contrast is what the description of the series says, else what ContrastBolusAgent says; the study's text
   does not count, as a study with contrast often begins without.

@@ -61,7 +61,8 @@ OTHER_PART = Words(
     "coronary, coronari*, aort*, abdom*, bauch*, pelvi*, becken*, bassin, bacino, cap, tap, liver, leber",
     "kidney*, renal*, uro*, kub, colon, pancrea*, hip, hips, huft*, femur*, femor*, knee*, knie*, tibia*",
     "ankle*, foot, feet, fuss*, leg, legs, hand, wrist*, elbow*, shoulder*, schulter*, humer*, arm",
-    "extremit*, genou*, hanche*, epaule*, cheville*, rodilla*, cadera*, hombro*, joelho*, quadril, ombro*, ginocchi*, anca, spalla*",
+    "extremit*, genou*, hanche*, epaule*, cheville*, rodilla*",
+    "cadera*, hombro*, joelho*, quadril, ombro*, ginocchi*, anca, spalla*",
     "whole body, wholebody, ganzkorper*, polytrauma*",
 )
 BONE = Words(
