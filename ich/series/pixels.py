@@ -32,8 +32,9 @@ LEAST_SLICES, LEAST_SHARE = 3, 0.2  # with brain, of a series of a head
 LEAST_OF_AIR = 0.5  # share of what is not body; the rest is foam, hair and edges
 MOST_OF_BONE = 1500.0  # HU of the middle of bone
 MOST_RISE = 1.5  # of the middle of bone over that of the slices on either side: at most 1.21 in CT-ICH
-MOST_CHANGE = 35.0  # HU of tissue, from the slices on either side
-LEAST_TISSUE = 0.08  # share of the slice: above the brain, bone lies between brain and scalp
+TISSUE = (10, 150)  # HU: muscle and brain
+MOST_CHANGE = 25.0  # HU of tissue, from the slices on either side: at most 16 in CT-ICH
+LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
 
 _SQUARE = np.ones((3, 3), np.uint8)
 
@@ -84,8 +85,8 @@ def find_head(stack: Stack, spacing_mm: float) -> Remark | None:
 def check_pixels(stack: Stack, spacing_mm: float) -> list[Remark]:
     """Finds what cannot be on the scale of Hounsfield units, in all slices or in one.
 
-    Air has to be at about -1000 HU, brain and bone in the bands of a head, and a slice like those on its either
-    side: a wrong slope or intercept, swapped bytes, noise, and slices that are constant or empty are not.
+    Air has to be at about -1000 HU, brain and bone in the bands of a head, and a slice like those on its
+    either side: a wrong slope or intercept, swapped bytes, noise, constant and empty slices are not.
 
     Args:
         stack: (N, S, S) HU of the slices of a head in order of position, S about 128.
@@ -137,14 +138,14 @@ def _check_bone(before: _Look, look: _Look, after: _Look) -> str:
 def _check_tissue(before: Slice, hu: Slice, after: Slice) -> str:
     """What is not plausible of the tissue of a slice between two others; empty for nothing.
 
-    Where both of these show soft tissue, the middle of the differences from their mean is at most 31 HU in
-    CT-ICH: anatomy changes to and fro, a scale changes one way.
+    Where both of these show tissue, the middle of the differences from their mean is next to none: anatomy
+    changes to and fro, a scale changes one way.
     """
-    tissue = (before > SOFT[0]) & (before < SOFT[1]) & (after > SOFT[0]) & (after < SOFT[1])
+    low, high = TISSUE
+    tissue = (before > low) & (before < high) & (after > low) & (after < high)
     if np.count_nonzero(tissue) < LEAST_TISSUE * hu.size:
         return ""
-    means = (before[tissue] + after[tissue]) >> 1
-    change = float(np.median(hu[tissue].astype(np.int32) - means))
+    change = float(np.median(hu[tissue].astype(np.int32) - ((before[tissue] + after[tissue]) >> 1)))
     return f"tissue differs by {change:.0f} HU from its neighbours'" if abs(change) > MOST_CHANGE else ""
 
 

@@ -82,11 +82,11 @@ REFORMATTED = Words("mpr, reformat*, reformed, rekon*, reconstructed plane")
 NOT_AXIAL = Words("cor, coronal*, koronar*, coronale*, sag, sagit*, sagg*, frontal*, oblique")
 
 _NOT = "without, w/o, wo, non, no, sans, ohne, sin, sem, senza, s/, pre, before, vor, avant"
-_MEDIUM = ("contrast*", "kontrast*", "contr", "km", "mdc", "iv contrast", "inject*", "enhanc*", "c")
+_MEDIUM = ("contrast*", "kontrast*", "contr", "km", "mdc", "iv", "inject*", "enhanc*", "c")
 WITHOUT = Words(
     *(f"{word.strip()} {medium}" for word in _NOT.split(",") for medium in _MEDIUM),
     "noncontrast*, noncon, ncct, nect, unenhanced, plain, nativ*, basal*, blanco",
-    "without, w/o, wo, s/c, smdc",
+    "without, w/o, wo, ohne, sans, senza, sem, sin, s/c, smdc",
 )
 CONTRAST = Words(
     "contrast*, kontrast*, km, mdc, c+, +c, cect, iv, inject*, inyect*, iniett*, enhanc*, bolus, monitoring",
