@@ -1,0 +1,283 @@
+"""Which series of a study is read, and why the others are not.
+
+Here by the header, which may be next to silent, as that of the RSNA set is, or wrong: ``pixels`` looks
+whether a head is in the image, ``geometry`` what speaks against the order of the slices. ``words`` knows what
+descriptions say.
+
+What is read is a head without contrast medium in axial slices, tilted or not. Some choices:
+
+- What does not show the whole brain (face, orbits, sinuses, temporal bone, neck) is another part of the
+  body, and so is a series whose own description names the head and another part.
+- The first text that names a part decides: of the series, of the protocol, BodyPartExamined, of the study.
+  The last three do not count where they name the head and another part.
+- A bone kernel or an axial reformat is read where the study holds nothing better that spans a head.
+- Contrast is what the description of the series says, else what ContrastBolusAgent says; the study's text
+  does not count, as a study with contrast often begins without.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.dicom.refusal import Refusal
+from ich.schema.results import Remark
+from ich.series.geometry import LEAST_COVERAGE, find_directions, measure_coverage, measure_step
+from ich.series.words import (
+    CONTRAST,
+    DOSE,
+    HEAD,
+    LOCALIZER,
+    NOT_AXIAL,
+    OTHER_PART,
+    REFORMATTED,
+    RENDERED,
+    is_sharp,
+    plain,
+    tell_contrast,
+)
+
+USUAL_STEP = 5.0  # mm: of the slices that networks are trained on
+LEAST_SLICES = 5  # of a series: bolus tracking and test slices have fewer, a head of 90 mm nine of 10 mm
+MOST_TILT = 45.0  # degrees of the normal from the patient's long axis: gantries tilt up to 30
+
+_DOSE_REPORT = "1.2.840.10008.5.1.4.1.1.88.67"  # X-Ray Radiation Dose SR
+_SECONDARY = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds, .1 to .4
+_ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # and converted ones
+_NO_AGENT = frozenset(
+    ("", "no", "none", "non", "n/a", "na", "0", "nil", "nein", "kein", "keine", "not given")
+)
+
+
+class SetAside(StrEnum):
+    """Why a series is not read: the codes of ``Ranking.set_aside``, stable between versions."""
+
+    NOT_CT = "not_ct"  # another modality, a structured report, a presentation state
+    LOCALIZER = "localizer"  # scout, topogram, surview
+    DOSE_REPORT = "dose_report"
+    SECONDARY_CAPTURE = "secondary_capture"  # a screen, and not what the scanner reconstructed
+    MULTI_FRAME = "multi_frame"  # several frames a file, or Enhanced CT
+    ALL_REFUSED = "all_refused"  # no file of it is a slice that can be read
+    DERIVED = "derived"  # rendered or computed; or reformatted, where there is an original
+    NOT_AXIAL = "not_axial"
+    OTHER_BODY_PART = "other_body_part"
+    CONTRAST = "contrast"
+    TOO_FEW_SLICES = "too_few_slices"
+    BONE_KERNEL = "bone_kernel"  # where there is one for soft tissue
+    NO_HEAD = "no_head"  # a candidate whose pixels show none
+    ANOTHER_READ = "another_read"  # a candidate that comes after the one that was read
+
+
+class Ranking(NamedTuple):
+    """The series of a study, by SeriesInstanceUID.
+
+    Attributes:
+        candidates: To be tried in order, the best first.
+        set_aside: Why each of the others is not read; with codes of ``SetAside``.
+    """
+
+    candidates: list[str]
+    set_aside: dict[str, Remark]
+
+
+class _Series(NamedTuple):
+    """What a series' files say of it: each text as most of them have it."""
+
+    uid: str
+    texts: Mapping[str, str]
+    slices: pd.DataFrame  # those that can be read
+    files: int
+
+    @property
+    def description(self) -> str:
+        return self.texts["SeriesDescription"]
+
+
+class _Candidate(NamedTuple):
+    uid: str
+    is_reformatted: bool
+    is_sharp: bool | None
+    is_named: bool  # as a head
+    step: float  # mm
+    coverage: float  # mm
+    slices: int
+
+    @property
+    def spans_head(self) -> bool:
+        return self.coverage >= LEAST_COVERAGE
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """The less, the better; rounded, so that what is measured alike counts alike."""
+        off = abs(self.step - USUAL_STEP)
+        return (
+            not self.spans_head,
+            self.is_reformatted,
+            {False: 0, None: 1, True: 2}[self.is_sharp],
+            not self.is_named,
+            round(off) if math.isfinite(off) else math.inf,
+            -round(self.coverage),
+            -self.slices,
+            self.uid,
+        )
+
+
+_WORSE: tuple[tuple[SetAside, Callable[[_Candidate], bool], str], ...] = (
+    (SetAside.DERIVED, lambda c: c.is_reformatted, "reformatted, and the study holds an original series"),
+    (SetAside.BONE_KERNEL, lambda c: bool(c.is_sharp), "a bone kernel, and the study holds another"),
+)
+"""What is set aside where the study holds something better that spans a head."""
+
+
+def rank_series(files: pd.DataFrame) -> Ranking:
+    """Ranks the series of a study by what their headers say.
+
+    The result does not depend on the order of the rows, nor on the names of files.
+
+    Args:
+        files: A row a DICOM file of one study: the columns of ``ich.dicom.attributes.Attributes`` and of
+            ``ich.tables.INDEX_DTYPES`` (the latter NaN or empty where the file was refused), and ``code``,
+            that of its refusal, empty where it is a CT slice that can be read. Files that do not name their
+            series belong to none.
+    """
+    set_aside: dict[str, Remark] = {}
+    candidates: list[_Candidate] = []
+    for uid, rows in files[files["SeriesInstanceUID"] != ""].groupby("SeriesInstanceUID", sort=True):
+        series = _gather(str(uid), rows)
+        if (found := _find_obstacle(series, rows)) is None:
+            candidates.append(_measure(series))
+        else:
+            set_aside[series.uid] = Remark(*found)
+    for code, is_worse, detail in _WORSE:
+        if any(c.spans_head and not is_worse(c) for c in candidates):
+            set_aside |= {c.uid: Remark(code, detail) for c in candidates if is_worse(c)}
+            candidates = [c for c in candidates if not is_worse(c)]
+    return Ranking([c.uid for c in sorted(candidates, key=lambda c: c.order)], set_aside)
+
+
+_TEXTS = (
+    "SOPClassUID",
+    "Modality",
+    "ImageType",
+    "SeriesDescription",
+    "StudyDescription",
+    "ProtocolName",
+    "BodyPartExamined",
+    "ConvolutionKernel",
+    "ContrastBolusAgent",
+    "ContrastBolusAgentSequence",
+)
+
+
+def _gather(uid: str, rows: pd.DataFrame) -> _Series:
+    # A slice that is damaged says less than its neighbours, and a stray one something else.
+    texts = {name: _find_usual(rows[name]) for name in _TEXTS}
+    return _Series(uid, texts, rows[rows["code"] == ""], len(rows))
+
+
+def _find_usual(column: pd.Series[str]) -> str:
+    counts = Counter(filter(None, column.tolist()))
+    return max(sorted(counts), key=counts.__getitem__, default="")
+
+
+def _find_obstacle(series: _Series, rows: pd.DataFrame) -> tuple[SetAside, str] | None:
+    """Why a series is not read whatever else the study holds; None for a candidate."""
+    return _find_other_object(series, rows) or _find_other_image(series) or _find_other_content(series)
+
+
+def _find_other_object(series: _Series, rows: pd.DataFrame) -> tuple[SetAside, str] | None:
+    sop_class, modality = series.texts["SOPClassUID"], series.texts["Modality"]
+    is_secondary = sop_class.startswith(_SECONDARY) and sop_class[len(_SECONDARY) :][:1] in ("", ".")
+    is_readable = len(series.slices) > 0
+    if sop_class == _DOSE_REPORT or (not is_readable and DOSE.find(series.description)):
+        return SetAside.DOSE_REPORT, "a report of the radiation dose"
+    if modality not in ("CT", ""):
+        return SetAside.NOT_CT, f"Modality is {modality[:16]!r}"
+    if is_secondary:
+        return SetAside.SECONDARY_CAPTURE, "SOPClassUID is Secondary Capture"
+    if not is_readable and (sop_class in _ENHANCED or (rows["code"] == Refusal.MULTI_FRAME).any()):
+        return SetAside.MULTI_FRAME, "several frames a file, or Enhanced CT"
+    if not is_readable and (rows["code"] == Refusal.NOT_CT).all():
+        return SetAside.NOT_CT, "no file of it is a CT image"
+    if not is_readable:
+        codes = ", ".join(sorted(set(rows["code"])))
+        return SetAside.ALL_REFUSED, f"none of {series.files} files can be read: {codes}"
+    return None
+
+
+def _find_other_image(series: _Series) -> tuple[SetAside, str] | None:
+    kind = series.texts["ImageType"]
+    if LOCALIZER.find(kind) or LOCALIZER.find(series.description):
+        return SetAside.LOCALIZER, "a localizer, by its ImageType or SeriesDescription"
+    if word := RENDERED.find(kind) or RENDERED.find(series.description):
+        return SetAside.DERIVED, f"ImageType or SeriesDescription names {word!r}"
+    tilts = _find_tilts(series.slices)
+    if len(tilts) and np.median(tilts) > MOST_TILT:
+        return SetAside.NOT_AXIAL, f"slices lie {np.median(tilts):.0f} degrees off the axial plane"
+    if not len(tilts) and (word := NOT_AXIAL.find(series.description)):
+        return SetAside.NOT_AXIAL, f"SeriesDescription names {word!r}, and the slices no orientation"
+    return None
+
+
+def _find_tilts(slices: pd.DataFrame) -> NDArray[np.float64]:
+    """Degrees between the normal of each slice of known orientation and the patient's long axis."""
+    directions = find_directions(slices["ImageOrientationPatient"])
+    normals = np.cross(directions[:, 0], directions[:, 1])
+    upright = np.abs(normals[:, 2]) / np.linalg.norm(normals, axis=1).clip(1e-9)
+    return np.asarray(np.degrees(np.arccos(upright[np.isfinite(upright)].clip(0, 1))))
+
+
+def _find_other_content(series: _Series) -> tuple[SetAside, str] | None:
+    if found := _find_other_part(series):
+        return SetAside.OTHER_BODY_PART, found
+    if found := _find_contrast(series):
+        return SetAside.CONTRAST, found
+    if series.files < LEAST_SLICES:
+        return SetAside.TOO_FEW_SLICES, f"{series.files} files, at least {LEAST_SLICES} make a series"
+    return None
+
+
+def _find_other_part(series: _Series) -> str:
+    """What names another part of the body; empty where the head is named first, or nothing."""
+    for name in ("SeriesDescription", "ProtocolName", "BodyPartExamined", "StudyDescription"):
+        text = series.texts[name]
+        other, head = OTHER_PART.find(text), HEAD.find(text)
+        if other and (not head or name == "SeriesDescription"):
+            return f"{name} names {other!r}"
+        if head and not other:
+            return ""
+    return ""
+
+
+def _find_contrast(series: _Series) -> str:
+    """What says that contrast medium was given; empty where nothing does."""
+    said = tell_contrast(series.description)
+    if said is not None:
+        return f"SeriesDescription names {CONTRAST.find(series.description)!r}" if said else ""
+    agent = plain(series.texts["ContrastBolusAgent"])
+    if agent not in _NO_AGENT and tell_contrast(agent) is not False:
+        return "ContrastBolusAgent is given"
+    if not agent and series.texts["ContrastBolusAgentSequence"]:
+        return "ContrastBolusAgentSequence is given"
+    return ""
+
+
+def _measure(series: _Series) -> _Candidate:
+    kind, positions = series.texts["ImageType"], series.slices["position"].to_numpy(np.float64)
+    names = ("SeriesDescription", "ProtocolName", "BodyPartExamined")
+    return _Candidate(
+        uid=series.uid,
+        is_reformatted=plain(kind).startswith("derived") or bool(REFORMATTED.find(kind)),
+        is_sharp=is_sharp(series.texts["ConvolutionKernel"], series.description),
+        is_named=any(HEAD.find(series.texts[name]) for name in names),
+        step=measure_step(positions),
+        coverage=measure_coverage(positions),
+        slices=len(series.slices),
+    )

@@ -1,0 +1,213 @@
+"""Whether the pixels of a series show a head, and whether its Hounsfield units are where they should be.
+
+Both look for brain: soft tissue with bone in at least three of the four directions along rows and columns, so
+that sutures, fontanelles and a skull that was opened on one side do no harm. What is brain by its place and
+size shows by its values whether the scale is right; air and bone show the rest.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ich.findings import BONE, LEAST_AIR, MOST_BONE
+from ich.schema.results import Reason, Remark
+from ich.series import SetAside
+
+SOFT = (-150, 150)  # HU: of tissue, and of tissue on a scale that is wrong by a hundred
+BRAIN = (5.0, 60.0)  # HU of the middle of brain: white matter has 20 to 32, grey 35 to 45
+AIR = -850  # HU at most: air is -1000; some archives cut off at -900
+BODY = -300  # HU at least
+
+BRAIN_AREA = (35.0, 290.0)  # cm² in a slice: a newborn's is some 60, the largest of CT-ICH 261
+LEAST_ENCLOSED = 0.65  # share of the edge of brain that is bone; an opened skull has some 0.7
+MOST_AROUND = 3.5  # body over brain, both areas: 1.2 to 2 of a head, beyond 5 of a chest or a pelvis
+MOST_SPREAD = 75.0  # HU from the first to the last tenth of brain, a large hemorrhage included
+
+LEAST_SLICES, LEAST_SHARE = 3, 0.2  # with brain, of a series of a head
+
+LEAST_OF_AIR = 0.5  # share of what is not body; the rest is foam, hair and edges
+MOST_OF_BONE = 1500.0  # HU of the middle of bone
+MOST_RISE = 1.5  # of the middle of bone over that of the slices on either side: at most 1.21 in CT-ICH
+TISSUE = (10, 150)  # HU: muscle and brain
+MOST_CHANGE = 25.0  # HU of tissue, from the slices on either side: at most 16 in CT-ICH
+LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
+
+_SQUARE = np.ones((3, 3), np.uint8)
+
+Stack = NDArray[np.int16]
+Slice = NDArray[np.int16]
+Mask = NDArray[np.uint8]  # 0 or 1
+
+
+class _Look(NamedTuple):
+    """What a slice shows; areas in cm²."""
+
+    is_constant: bool
+    air: float  # share of the slice
+    of_air: float  # share of what is not body
+    body: float
+    bone: float  # share of the slice
+    bone_hu: float  # the middle of it
+    inside: float  # soft tissue with bone around it, its largest part
+    inside_hu: float  # the middle of it
+    is_brain: bool  # by its place, size and evenness
+
+    @property
+    def shows_brain(self) -> bool:
+        """Whether it is brain by its values, too."""
+        return self.is_brain and BRAIN[0] <= self.inside_hu <= BRAIN[1]
+
+
+def find_head(stack: Stack, spacing_mm: float) -> Remark | None:
+    """Looks for a head, from an infant's to a large adult's, whatever the header says.
+
+    Args:
+        stack: (N, S, S) HU of the slices of a series in order of position, S about 128.
+        spacing_mm: Between the pixels of the stack.
+
+    Returns:
+        None where there is one, else ``SetAside.NO_HEAD`` with what was found.
+    """
+    count = sum(look.shows_brain for look in _look_at(stack, spacing_mm))
+    least = max(LEAST_SLICES, LEAST_SHARE * len(stack))
+    if count >= least:
+        return None
+    return Remark(
+        SetAside.NO_HEAD,
+        f"{count} of {len(stack)} slices show brain in a skull; of a head, {int(np.ceil(least))} or more do",
+    )
+
+
+def check_pixels(stack: Stack, spacing_mm: float) -> list[Remark]:
+    """Finds what cannot be on the scale of Hounsfield units, in all slices or in one.
+
+    Air has to be at about -1000 HU, brain and bone in the bands of a head, and a slice like those on its
+    either side: a wrong slope or intercept, swapped bytes, noise, constant and empty slices are not.
+
+    Args:
+        stack: (N, S, S) HU of the slices of a head in order of position, S about 128.
+        spacing_mm: Between the pixels of the stack.
+
+    Returns:
+        One remark with the code of ``Reason.IMPLAUSIBLE_HU``, or none.
+    """
+    looks = _look_at(stack, spacing_mm)
+    found = {number: detail for number, look in enumerate(looks) if (detail := _check_alone(look))}
+    for number in range(1, len(looks) - 1):
+        around = slice(number - 1, number + 2)
+        if detail := _check_bone(*looks[around]) or _check_tissue(*stack[around]):
+            found.setdefault(number, detail)
+    if not found and not any(look.shows_brain for look in looks):
+        return [Remark(Reason.IMPLAUSIBLE_HU, f"no slice shows brain of {BRAIN[0]:g} to {BRAIN[1]:g} HU")]
+    if not found:
+        return []
+    first = min(found)
+    where = f"{len(found)} of {len(looks)} slices, the first of them slice {first + 1}"
+    return [Remark(Reason.IMPLAUSIBLE_HU, f"{where}: {found[first]}")]
+
+
+def _check_alone(look: _Look) -> str:
+    """What is not plausible of a slice; empty for nothing."""
+    if look.is_constant:
+        return "all pixels are the same"
+    if look.air < LEAST_AIR:
+        return f"{100 * look.air:.0f} % of the pixels are air"
+    if look.of_air < LEAST_OF_AIR:
+        return f"{100 * look.of_air:.0f} % of what is no body has the HU of air"
+    if look.bone > MOST_BONE:
+        return f"{100 * look.bone:.0f} % of the pixels are bone"
+    if look.is_brain and not look.shows_brain:
+        return f"brain has {look.inside_hu:.0f} HU"
+    if look.is_brain and look.bone_hu > MOST_OF_BONE:
+        return f"bone has {look.bone_hu:.0f} HU"
+    return ""
+
+
+def _check_bone(before: _Look, look: _Look, after: _Look) -> str:
+    """What is not plausible of the bone of a slice between two others; empty for nothing."""
+    usual = max(before.bone_hu, after.bone_hu)
+    return (
+        f"bone has {look.bone_hu:.0f} HU beside {usual:.0f}" if 0 < usual * MOST_RISE < look.bone_hu else ""
+    )
+
+
+def _check_tissue(before: Slice, hu: Slice, after: Slice) -> str:
+    """What is not plausible of the tissue of a slice between two others; empty for nothing.
+
+    Where both of these show tissue, the middle of the differences from their mean is next to none: anatomy
+    changes to and fro, a scale changes one way.
+    """
+    low, high = TISSUE
+    tissue = (before > low) & (before < high) & (after > low) & (after < high)
+    if np.count_nonzero(tissue) < LEAST_TISSUE * hu.size:
+        return ""
+    change = float(np.median(hu[tissue].astype(np.int32) - ((before[tissue] + after[tissue]) >> 1)))
+    return f"tissue differs by {change:.0f} HU from its neighbours'" if abs(change) > MOST_CHANGE else ""
+
+
+def _look_at(stack: Stack, spacing_mm: float) -> list[_Look]:
+    return [_look(hu, spacing_mm * spacing_mm / 100) for hu in stack]
+
+
+def _look(hu: Slice, pixel: float) -> _Look:
+    """Looks at a slice; ``pixel`` in cm²."""
+    outside, bone = hu < BODY, hu >= BONE[0]
+    no_body, bones = int(np.count_nonzero(outside)), int(np.count_nonzero(bone))
+    air = int(np.count_nonzero(hu <= AIR))
+    body = (hu.size - no_body) * pixel
+    skull = _dilate((hu > SOFT[1]).view(np.uint8))
+    core = _find_core((_count_directions(skull) >= 3) & (hu > SOFT[0]) & (hu < SOFT[1]))
+    whole = _dilate(core)
+    area = int(np.count_nonzero(whole)) * pixel
+    values = np.sort(hu[core.view(bool)])
+    tenth, middle, last = values[[len(values) * tenths // 10 for tenths in (1, 5, 9)]] if area else (0, 0, 0)
+    edge = (_dilate(whole) - whole).view(bool)
+    is_brain = (
+        BRAIN_AREA[0] <= area <= BRAIN_AREA[1]
+        and body <= MOST_AROUND * area
+        and last - tenth <= MOST_SPREAD
+        and float(_dilate(skull)[edge].mean()) >= LEAST_ENCLOSED
+    )
+    return _Look(
+        is_constant=bool(hu.min() == hu.max()),
+        air=air / hu.size,
+        of_air=air / max(no_body, 1),
+        body=body,
+        bone=bones / hu.size,
+        bone_hu=float(np.median(hu[bone])) if bones else 0.0,
+        inside=area,
+        inside_hu=float(middle),
+        is_brain=is_brain,
+    )
+
+
+def _find_core(inside: NDArray[np.bool_]) -> Mask:
+    """The part of a mask that holds its deepest point, a pixel within its edge; (S, S), 0 or 1."""
+    core = np.asarray(cv2.erode(inside.view(np.uint8), _SQUARE), np.uint8)
+    # The largest part by its depth, as labelling all of them takes several times as long.
+    _, depth, _, deepest = cv2.minMaxLoc(cv2.distanceTransform(core, cv2.DIST_L1, 3))
+    if depth > 0:
+        cv2.floodFill(core, None, deepest, 2)
+    return core >> np.uint8(1)
+
+
+def _dilate(mask: Mask) -> Mask:
+    """Widens a mask by a pixel."""
+    return np.asarray(cv2.dilate(mask, _SQUARE), np.uint8)
+
+
+def _count_directions(bone: Mask) -> Mask:
+    """In how many of the four directions along rows and columns bone lies from each pixel."""
+    places = np.arange(len(bone), dtype=np.int16)
+    count = np.zeros_like(bone)
+    for image, total in ((bone.view(bool), count), (np.ascontiguousarray(bone.T).view(bool), count.T)):
+        first, last = image.argmax(axis=1), len(places) - 1 - image[:, ::-1].argmax(axis=1)
+        first[~image[places, first]] = len(places)  # none
+        last[first == len(places)] = -1
+        total += places >= first.astype(np.int16)[:, None]
+        total += places <= last.astype(np.int16)[:, None]
+    return count

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ich.schema.results import Reason
+from ich.series.geometry import check_geometry
+
+UP, TURNED = "1\\0\\0\\0\\1\\0", "0.9962\\0.0872\\0\\-0.0872\\0.9962\\0"  # by 5 degrees about z
+WHOLE = [5.0 * number for number in range(24)]
+COARSER = [*WHOLE[:12], *(WHOLE[11] + 10.0 * number for number in range(1, 7))]
+
+
+def make_slices(positions: list[float], **columns) -> pd.DataFrame:
+    defaults = {
+        "StudyInstanceUID": "study",
+        "SeriesInstanceUID": "series",
+        "InstanceNumber": np.nan,
+        "tilt": 0.0,
+        "Rows": 512,
+        "Columns": 512,
+        "row_spacing": 0.45,
+        "column_spacing": 0.45,
+        "ImageOrientationPatient": UP,
+    }
+    return pd.DataFrame({"position": positions}).assign(**defaults | columns)
+
+
+@pytest.mark.parametrize(
+    ("slices", "codes"),
+    [
+        (make_slices(WHOLE), []),
+        (make_slices(WHOLE, InstanceNumber=range(40, 16, -1)), []),
+        (make_slices(WHOLE, InstanceNumber=range(1, 49, 2)), []),  # two series of one scan
+        (make_slices(WHOLE, ImageOrientationPatient=""), []),
+        (make_slices(COARSER), [Reason.UNEVEN_STEPS]),
+        (make_slices(COARSER, InstanceNumber=range(1, 19)), []),
+        (make_slices(WHOLE[:9] + WHOLE[10:]), [Reason.GAP, Reason.UNEVEN_STEPS]),
+        (
+            make_slices(COARSER, InstanceNumber=[*range(1, 13), *range(14, 20)]),  # at the change of steps
+            [Reason.GAP, Reason.UNEVEN_STEPS],
+        ),
+        (make_slices(WHOLE[:17]), [Reason.SHORT_COVERAGE]),
+        (make_slices([3.0]), [Reason.SHORT_COVERAGE]),
+        (make_slices([np.nan] * 20), [Reason.NO_POSITION, Reason.SHORT_COVERAGE]),
+        (make_slices(WHOLE, row_spacing=np.nan), [Reason.NO_SPACING]),
+        (make_slices([*WHOLE, 15.0]), [Reason.DUPLICATE_POSITION]),
+        (make_slices(WHOLE, tilt=[0.0] * 20 + [9.0] * 4), [Reason.MIXED_ORIENTATION]),
+        (make_slices(WHOLE, ImageOrientationPatient=[UP] * 23 + [TURNED]), [Reason.MIXED_ORIENTATION]),
+        (make_slices(WHOLE, Rows=[512] * 23 + [256]), [Reason.MIXED_SHAPE]),
+        (make_slices(WHOLE, InstanceNumber=[2, 1, *range(3, 25)]), [Reason.NOT_MONOTONE]),
+    ],
+)
+def test_what_speaks_against_a_series(slices: pd.DataFrame, codes: list[str]) -> None:
+    for rows in (slices, slices.sample(frac=1, random_state=0)):
+        assert [remark.code for remark in check_geometry(rows)] == codes
+
+
+def test_details_have_values() -> None:
+    (remark,) = check_geometry(make_slices(WHOLE[:10]))
+    assert remark.detail == "50 mm, a head takes 90 mm or more"
