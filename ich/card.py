@@ -20,6 +20,26 @@ from ich.schema.fields import Check, check_fields, is_digest, is_number, is_shar
 FORMAT = "ich slice classifier 1"
 
 
+class Training(TypedDict):
+    """What a run was; names no patient and no folder.
+
+    ``positives`` counts the training part's slices with each of ``LABELS``. ``best_epoch`` is from 0;
+    ``seconds`` those of the session that ended the run. The losses are the weighted log loss by slice; None
+    where it is not a number, or the data have no test part. ``phantom`` says whether the data are synthetic.
+    """
+
+    patients: int
+    studies: int
+    slices: int
+    positives: dict[str, int]
+    epochs: int
+    best_epoch: int
+    seconds: float
+    val_log_loss: float | None
+    test_log_loss: float | None
+    phantom: bool
+
+
 class Card(TypedDict):
     """What a file says of its model; plain values only.
 
@@ -37,6 +57,8 @@ class Card(TypedDict):
     trained_on: NotRequired[str]
     prevalences: NotRequired[dict[str, float | None]]
     decisions: NotRequired[dict[str, Any]]
+    likeness: NotRequired[dict[str, Any]]
+    training: NotRequired[Training]
 
 
 def make_card(model: dict[str, Any]) -> Card:
@@ -74,6 +96,13 @@ def check_card(card: Any, source: str) -> Card:
         check_fields(card["prevalences"], dict.fromkeys(LABELS, _PREVALENCE), f"{source}: prevalences")
     if "decisions" in card:
         parse_decisions(card["decisions"], f"{source}: decisions")
+    if "likeness" in card:
+        fields = _MISSING if "missing" in card["likeness"] else _LIKENESS
+        check_fields(card["likeness"], fields, f"{source}: likeness")
+    if "training" in card:
+        check_fields(card["training"], _TRAINING, f"{source}: training")
+        counts = dict.fromkeys(LABELS, _NUMBER_OF)
+        check_fields(card["training"]["positives"], counts, f"{source}: training.positives")
     return card  # type: ignore[return-value]
 
 
@@ -102,6 +131,12 @@ _FIELDS = (lambda value: isinstance(value, dict), "fields")
 _PREVALENCE: tuple[Check, str] = (lambda value: value is None or is_share(value), "a number from 0 to 1")
 _LIST = (lambda value: isinstance(value, list) and len(value) <= 16, "a list of at most 16")
 
+_NUMBER_OF: tuple[Check, str] = (lambda value: _is_count(value) and 0 <= value < 10**12, "a count")
+_LOSS: tuple[Check, str] = (
+    lambda value: value is None or (is_number(value) and value >= 0),
+    "a number from 0",
+)
+
 _CARD: dict[str, tuple[Check, str]] = {
     "format": _TEXT,
     "version": _TEXT,
@@ -110,8 +145,26 @@ _CARD: dict[str, tuple[Check, str]] = {
     "trained_on": (is_digest, "a SHA-256"),
     "prevalences": _FIELDS,
     "decisions": _FIELDS,
+    "likeness": _FIELDS,
+    "training": _FIELDS,
 }
-_OPTIONAL = {"trained_on", "prevalences", "decisions"}
+_OPTIONAL = {"trained_on", "prevalences", "decisions", "likeness", "training"}
+_LIKENESS: dict[str, tuple[Check, str]] = {"studies": _NUMBER_OF, "patients": _NUMBER_OF}
+_MISSING: dict[str, tuple[Check, str]] = {
+    "missing": (lambda value: is_text(value) and value.isprintable(), "a reason")
+}
+_TRAINING: dict[str, tuple[Check, str]] = {
+    "patients": _NUMBER_OF,
+    "studies": _NUMBER_OF,
+    "slices": _NUMBER_OF,
+    "positives": _FIELDS,
+    "epochs": _NUMBER_OF,
+    "best_epoch": _NUMBER_OF,
+    "seconds": (lambda value: is_number(value) and value >= 0, "seconds"),
+    "val_log_loss": _LOSS,
+    "test_log_loss": _LOSS,
+    "phantom": _FLAG,
+}
 _MODEL: dict[str, tuple[Check, str]] = {
     "backbone": _NAME,
     "input": _FIELDS,

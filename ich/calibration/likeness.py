@@ -1,20 +1,45 @@
 """How like the training data a study is, by the features that the backbone finds in its slices.
 
-The features of slices are described by probabilistic principal components: a Gaussian whose covariance has a
-few directions of its own and one variance for all others. Tipping and Bishop, Probabilistic Principal
-Component Analysis, J R Stat Soc B 61, 1999. How far a slice lies from its middle is its Mahalanobis
-distance, which tells what a network was not made for: Lee et al., A Simple Unified Framework for Detecting
-Out-of-Distribution Samples and Adversarial Attacks, NeurIPS 2018; here with one Gaussian for all slices.
+The features of slices, each in units of its own spread, are described by probabilistic principal components:
+a Gaussian whose covariance has a few directions of its own and one variance for all others. Tipping and
+Bishop, Probabilistic Principal Component Analysis, J R Stat Soc B 61, 1999. How far a slice lies from their
+middle is its Mahalanobis distance, which tells what a network was not made for: Lee et al., A Simple Unified
+Framework for Detecting Out-of-Distribution Samples and Adversarial Attacks, NeurIPS 2018; here with one
+Gaussian for all slices.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import NamedTuple, Self
+
 import numpy as np
-from numpy.typing import ArrayLike
+import pandas as pd
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import norm, t
 from torch import Tensor, nn
 
-MAX_COMPONENTS = 32
-"""Directions that have a variance of their own."""
+from ich.schema import UserError
+
+MAX_COMPONENTS = 16
+"""Directions that have a variance of their own: with more of them, fewer studies that were changed are told
+from whole ones, and with fewer, more whole ones are taken for changed."""
+
+MIN_PATIENTS = 5
+"""That a likeness is fitted on: the limit is an estimate of how studies of different patients vary."""
+
+FOLDS = 10
+"""In which patients are held out to find the limit; with fewer patients each is a fold."""
+
+DEVIATIONS = 3.0
+"""Standard deviations of the log distance of held-out studies at which the limit lies."""
+
+_FLOOR = 0.1
+"""Of the spread that a feature has on average, the least that it is divided by: one that hardly varies on
+the validation part says little about how much it may."""
+
+_KEY = "likeness."
 
 
 def pool_distances(distances: ArrayLike) -> float:
@@ -27,27 +52,69 @@ class Likeness(nn.Module):
 
     Args:
         mean: (F,) of the features.
-        components: (K, F) orthonormal directions.
+        scale: (F,) that they are divided by.
+        components: (K, F) orthonormal directions of the scaled features.
         variances: (K,) along them.
         residual: () variance along each other direction.
         limit: () distance above which a study is unlike the training data.
     """
 
     mean: Tensor
+    scale: Tensor
     components: Tensor
     variances: Tensor
     residual: Tensor
     limit: Tensor
 
     def __init__(
-        self, mean: Tensor, components: Tensor, variances: Tensor, residual: Tensor, limit: Tensor
+        self,
+        mean: Tensor,
+        scale: Tensor,
+        components: Tensor,
+        variances: Tensor,
+        residual: Tensor,
+        limit: Tensor,
     ) -> None:
         super().__init__()
         self.register_buffer("mean", mean.float())
+        self.register_buffer("scale", scale.float())
         self.register_buffer("components", components.float())
         self.register_buffer("variances", variances.float())
         self.register_buffer("residual", residual.float())
         self.register_buffer("limit", limit.float())
+
+    @classmethod
+    def restore(cls, state_dict: Mapping[str, Tensor], features: int, source: str) -> Self | None:
+        """Takes a likeness back from the weights of a model; None where they have none.
+
+        Args:
+            state_dict: Of the model.
+            features: That its backbone gives, F.
+            source: Names the file in the message.
+
+        Raises:
+            UserError: If what is there is not what a likeness of these features has.
+        """
+        found = {name.removeprefix(_KEY): value for name, value in state_dict.items() if is_part(name)}
+        if not found:
+            return None
+        components = found.get("components", torch.empty(0))
+        count = len(components) if components.ndim else 0
+        shapes = {
+            "mean": (features,),
+            "scale": (features,),
+            "components": (count, features),
+            "variances": (count,),
+            "residual": (),
+            "limit": (),
+        }
+        whole = {name: tuple(value.shape) for name, value in found.items()} == shapes and all(
+            value.is_floating_point() and bool(value.isfinite().all()) for value in found.values()
+        )
+        positive = ("scale", "variances", "residual", "limit")
+        if not whole or not all(bool((found[name] > 0).all()) for name in positive):
+            raise UserError(f"{source} is damaged: its likeness is none of {features} features")
+        return cls(**found)
 
     def forward(self, features: Tensor) -> Tensor:
         """Measures the distance of slices.
@@ -58,8 +125,99 @@ class Likeness(nn.Module):
         Returns:
             (N,) root of the squared Mahalanobis distance over F, float32; about 1 is typical.
         """
-        centred = features.float() - self.mean  # (N, F)
-        scores = centred @ self.components.T  # (N, K)
-        others = centred - scores @ self.components  # (N, F)
+        scaled = (features.float() - self.mean) / self.scale  # (N, F)
+        scores = scaled @ self.components.T  # (N, K)
+        others = scaled - scores @ self.components  # (N, F)
         squared = (scores.square() / self.variances).sum(dim=1) + others.square().sum(dim=1) / self.residual
         return (squared / self.mean.numel()).sqrt()
+
+
+def is_part(name: str) -> bool:
+    """Whether a weight of a model, by its name, is of its likeness."""
+    return name.startswith(_KEY)
+
+
+def fit_likeness(features: NDArray[np.float32], studies: ArrayLike, patients: ArrayLike) -> Likeness | str:
+    """Fits a likeness to slices.
+
+    The limit is a tolerance limit for the distance of one more study. The distances of studies are taken
+    with their patients held out, and their logarithms as normal: ``mean + t * sd * sqrt(1 + 1 / n)`` over n
+    studies, with the t of n - 1 degrees of freedom that has the tail of ``DEVIATIONS`` of a normal one. Few
+    studies give a wide one. Source: Hahn and Meeker, Statistical Intervals, 1991, chapter 4.
+
+    Args:
+        features: (N, F) that the backbone gives.
+        studies: (N,) StudyInstanceUID.
+        patients: (N,) PatientID.
+
+    Returns:
+        The likeness, or why there is none, in words that name nobody.
+    """
+    people, _ = pd.factorize(np.asarray(patients), sort=True)
+    count = int(people.max(initial=-1)) + 1
+    if count < MIN_PATIENTS:
+        return f"fewer than {MIN_PATIENTS} patients"
+    if not np.isfinite(features).all():
+        return "features that are not finite"
+    fold = people % min(FOLDS, count)
+    sums = [_sum_up(features[fold == number]) for number in range(fold.max() + 1)]
+    total = _add(sums)
+    if not np.diag(_covariance(total)).any():
+        return "features that are the same in all slices"
+    distances = np.empty(len(features))
+    for number, own in enumerate(sums):
+        others = _build(_add([each for each in sums if each is not own]), limit=1.0)
+        distances[fold == number] = others(torch.from_numpy(features[fold == number])).numpy()
+    pooled = pd.Series(distances).groupby(np.asarray(studies)).agg(pool_distances)
+    return _build(total, limit=_find_limit(np.log(pooled.to_numpy(np.float64))))
+
+
+class _Sums(NamedTuple):
+    """Of slices, what their mean and covariance are made of."""
+
+    slices: int
+    first: NDArray[np.float64]  # (F,)
+    second: NDArray[np.float64]  # (F, F)
+
+
+def _sum_up(features: NDArray[np.float32]) -> _Sums:
+    exact = features.astype(np.float64)
+    return _Sums(len(exact), exact.sum(axis=0), exact.T @ exact)
+
+
+def _add(sums: list[_Sums]) -> _Sums:
+    counts, firsts, seconds = zip(*sums, strict=True)
+    return _Sums(sum(counts), np.sum(firsts, axis=0), np.sum(seconds, axis=0))
+
+
+def _covariance(sums: _Sums) -> NDArray[np.float64]:
+    mean = sums.first / sums.slices
+    covariance: NDArray[np.float64] = sums.second / sums.slices - np.outer(mean, mean)
+    return covariance
+
+
+def _build(sums: _Sums, limit: float) -> Likeness:
+    covariance = _covariance(sums)
+    spread = np.sqrt(np.diag(covariance).clip(min=0))
+    scale = spread + _FLOOR * np.sqrt(np.mean(spread**2))
+    scaled = torch.from_numpy(covariance / np.outer(scale, scale))
+    values, vectors = (each.numpy() for each in torch.linalg.eigh(scaled))  # rising; by torch, as are threads
+    count = min(MAX_COMPONENTS, len(scale) // 2)
+    least = np.finfo(np.float32).eps * values[-1]
+    kept, rest = values[::-1][:count], values[::-1][count:]
+    parts = (
+        sums.first / sums.slices,
+        scale,
+        np.ascontiguousarray(vectors[:, ::-1][:, :count].T),
+        kept.clip(min=least),
+        rest.mean().clip(min=least),
+        np.float64(limit),
+    )
+    return Likeness(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
+
+
+def _find_limit(logs: NDArray[np.float64]) -> float:
+    """The limit from the log distances of held-out studies, (n,)."""
+    count = len(logs)
+    quantile = t.isf(norm.sf(DEVIATIONS), count - 1)
+    return float(np.exp(logs.mean() + quantile * logs.std(ddof=1) * np.sqrt(1 + 1 / count)))

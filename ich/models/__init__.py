@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from ich.bundle import is_bundle, read_bundle
-from ich.calibration.likeness import Likeness
+from ich.calibration.likeness import Likeness, is_part
 from ich.card import Card, make_card
 from ich.checkpoint import gather_states, read_checkpoint
 from ich.losses import WeightedBCE, prevalence_logits
@@ -97,7 +97,7 @@ class SliceClassifier(LightningModule):
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
-        self.likeness: Likeness | None = None  # fitted when training is over
+        self.likeness: Likeness | None = None  # fitted at the end of a run
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.backbone.to(memory_format=self.memory_format)
         if init_from is not None:
@@ -121,9 +121,16 @@ class SliceClassifier(LightningModule):
         if other != self.card["model"]["backbone"]:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
         try:
-            self.load_state_dict(state_dict)
+            self.load_state_dict(_without_likeness(state_dict))
         except RuntimeError as error:
             raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
+
+    def setup(self, stage: str) -> None:
+        """Drops what was fitted to other weights than those that a training is about to give."""
+        if stage == "fit":
+            self.likeness = None
+            self.card.pop("likeness", None)
+            self.card.pop("decisions", None)
 
     def start_at(self, prevalences: Sequence[float]) -> None:
         """Sets the head's bias so that an untrained model predicts the prevalences.
@@ -234,7 +241,9 @@ class SliceClassifier(LightningModule):
         checkpoint["train_loss"] = gather_states(so_far)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the loss of the epoch so far back."""
+        """Takes the loss of the epoch so far back, and no likeness: it is of a model that is done."""
+        self.likeness = None
+        checkpoint["state_dict"] = _without_likeness(checkpoint["state_dict"])
         if self.global_rank < len(every := checkpoint["train_loss"]):
             mean, weight = (value.to(self.device) for value in every[self.global_rank])
             self.train_loss.mean_value, self.train_loss.weight = mean, weight
@@ -255,6 +264,8 @@ def load_classifier(path: str | Path) -> SliceClassifier:
     card, state_dict = _read_model(path)
     model = SliceClassifier(**card["model"], pretrained=False)
     model.card = card
+    features = int(model.backbone.head_hidden_size)  # type: ignore[arg-type]
+    model.likeness = Likeness.restore(state_dict, features, str(path))
     try:
         model.load_state_dict(state_dict)
     except RuntimeError as error:
@@ -262,6 +273,10 @@ def load_classifier(path: str | Path) -> SliceClassifier:
             f"{path} is damaged: its weights are not those of {card['model']['backbone']}"
         ) from error
     return model.eval()
+
+
+def _without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in state_dict.items() if not is_part(name)}
 
 
 def _read_model(path: str | Path) -> tuple[Card, Mapping[str, Tensor]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from ich.calibration import DECIDED_LEVELS, Decision
-from ich.checkpoint import DurableIO, read_checkpoint
 from ich.evaluate.decisions import fit_decisions
+from ich.train.keeping import keep
 
 
 def decide(validation: pd.DataFrame, checkpoint: Path, levels: Sequence[str]) -> dict[str, Decision]:
@@ -28,13 +28,5 @@ def decide(validation: pd.DataFrame, checkpoint: Path, levels: Sequence[str]) ->
         UserError: If the checkpoint cannot be read or written; then it stays as it was.
     """
     decisions = fit_decisions(validation, levels=[level for level in DECIDED_LEVELS if level in levels])
-    _keep(decisions, checkpoint)
+    keep(checkpoint, {"decisions": {level: decision.to_dict() for level, decision in decisions.items()}})
     return decisions
-
-
-def _keep(decisions: Mapping[str, Decision], path: Path) -> None:
-    checkpoint = read_checkpoint(path)
-    levels = {level: decision.to_dict() for level, decision in decisions.items()}
-    if checkpoint["card"].get("decisions") != levels:
-        card = checkpoint["card"] | {"decisions": levels}
-        DurableIO().save_checkpoint(checkpoint | {"card": card}, path)

@@ -24,6 +24,8 @@ from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.tables import make_predictions, read_predictions, write_table
 from ich.train.decisions import decide
+from ich.train.likeness import FeatureLog, keep_likeness
+from ich.train.summary import keep_summary, write_model_card
 from ich.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,10 @@ log = logging.getLogger(__name__)
 def write_results(
     run_dir: Path, datamodule: HeadCTDataModule, *, gpus: int | None = None, seconds: float
 ) -> float:
-    """Writes predictions, ``metrics.json`` and the curves of a run, and prints its table.
+    """Writes predictions, ``metrics.json``, the model card and the curves of a run, and prints its table.
+
+    The best checkpoint is given what the model decides by, what the training data look like to it, and a
+    summary of the run.
 
     Args:
         run_dir: The run's folder, with its best checkpoint.
@@ -52,11 +57,18 @@ def write_results(
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
     checkpoint = find_checkpoint(run_dir, "best")
     model = load_classifier(checkpoint)
-    paths = {}
-    for part, table in predict_parts(model, datamodule, gpus).items():
-        paths[part] = run_dir / f"predictions_{part}.csv"
+    seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
+    tables = predict_parts(model, datamodule, gpus, seen)
+    paths = {part: run_dir / f"predictions_{part}.csv" for part in tables}
+    for part, table in tables.items():
         write_table(table, paths[part])
     evaluations = evaluate_parts(paths, checkpoint, datamodule.prevalences())
+    if "likeness" not in model.card:
+        likeness = keep_likeness(seen.features, tables["val"], checkpoint)
+        if isinstance(likeness, str):
+            log.warning("the model will not tell studies unlike its training data: %s", likeness)
+    keep_summary(checkpoint, datamodule, metrics, evaluations, seconds)
+    write_model_card(run_dir, paths, evaluations, checkpoint)
     report = {
         "best_epoch": int(best["epoch"]),
         MONITOR: float(best[MONITOR]),
@@ -125,7 +137,10 @@ def _list_levels(part: str, table: pd.DataFrame) -> list[str]:
 
 
 def predict_parts(
-    model: SliceClassifier, datamodule: HeadCTDataModule, gpus: int | None = None
+    model: SliceClassifier,
+    datamodule: HeadCTDataModule,
+    gpus: int | None = None,
+    seen: FeatureLog | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Predicts the validation and the test part, on one device.
 
@@ -133,11 +148,13 @@ def predict_parts(
         model: A trained model.
         datamodule: Set up.
         gpus: As in ``build_trainer``; more than one counts as one.
+        seen: Is given the features of the slices that it wants.
 
     Returns:
         A predictions table for each of ``val`` and ``test`` that has slices.
     """
     trainer = build_trainer(gpus=gpus if gpus is None else min(gpus, 1), devices=1)
+    trainer.callbacks += [] if seen is None else [seen]  # type: ignore[attr-defined]
     outputs = trainer.predict(model, datamodule=datamodule) or []
     batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)
     rows = torch.cat([batch["row"] for batch in batches]).numpy()
