@@ -33,7 +33,8 @@ The modules read from top to bottom like the flow of the data; each imports only
     heatmaps     5  slices -> heat maps as pictures and arrays
     train        5  configuration -> run folder
     galleries    6  the slices on which a model was most wrong
-    cli          7  ich train | index | phantom | explore | evaluate | explain | bundle
+    export       6  a model as ONNX, checked against PyTorch
+    cli          7  ich train | index | phantom | explore | evaluate | explain | bundle | export
 """
 
 __version__ = "0.1.0"
