@@ -37,7 +37,9 @@ The modules read from top to bottom like the flow of the data; each imports only
     train        5  configuration -> run folder
     galleries    6  the slices on which a model was most wrong
     pages        6  a study's result -> a page to read
-    cli          7  ich train | index | phantom | explore | evaluate | explain | bundle
+    export       6  a model as ONNX, checked against PyTorch
+    predict      7  models and studies -> results
+    cli          8  ich train | index | phantom | explore | evaluate | explain | predict | bundle | export
 """
 
 __version__ = "0.1.0"

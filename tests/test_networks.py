@@ -4,84 +4,43 @@ from __future__ import annotations
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
+from networks import DEEP, LIMIT, draw_slices, make_model
 
 from ich.bundle import write_bundle
-from ich.calibration.likeness import Likeness
-from ich.models import SliceClassifier
 from ich.networks import TorchNetwork, load_network
-from ich.phantom import draw_patient
-from ich.schema import LABELS, InputSpec, UserError
+from ich.schema import InputSpec, UserError
 from ich.window import Window
-
-DEEP = InputSpec(size=64, neighbours=1)
-
-
-def draw_slices(depth: int, size: int = 64) -> NDArray[np.int16]:
-    """(N, D, S, S) HU of a phantom's study, each slice with its neighbours."""
-    hu = draw_patient(3, 0, size)[0].hu
-    around = np.arange(len(hu))[:, None] + np.arange(depth) - depth // 2
-    return hu[around.clip(0, len(hu) - 1)]
-
-
-def make_model(spec: InputSpec, *, likeness: bool = True, **settings: Any) -> SliceClassifier:
-    """A model of random weights, whose probabilities for the slices of a phantom are all over the place."""
-    torch.manual_seed(0)
-    model = SliceClassifier("test_resnet", input=spec, pretrained=False, **settings).eval()
-    hu = torch.from_numpy(draw_slices(spec.depth, spec.size))
-    with torch.inference_mode():
-        x = hu if spec.learnable else Window(spec)(hu, torch.tensor([[40.0, 80.0]]))
-        features = model.extract(x)
-    scale, middle = features.std(dim=0) + 1e-3, features.mean(dim=0)
-    with torch.no_grad():
-        weight = torch.randn(len(LABELS), len(scale)) / scale / len(scale) ** 0.5
-        model.get_parameter("head.1.weight").copy_(weight)
-        model.get_parameter("head.1.bias").copy_(-weight @ middle)
-    if likeness:
-        directions = torch.linalg.qr(torch.randn(len(scale), 4)).Q.T
-        variance = scale.square().mean()
-        model.likeness = Likeness(middle, directions, variance.expand(4), variance, torch.tensor(2.5))
-    return model
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    model = make_model(DEEP, likeness=False)
+    model = make_model(DEEP)
     write_bundle(model.card, model.state_dict(), tmp_path / "model.zip")
     return tmp_path / "model.zip"
 
 
 def test_a_network_is_the_model_after_its_windows(bundle: Path) -> None:
-    network, model, hu = load_network(bundle, gpus=0), make_model(DEEP, likeness=False), draw_slices(3)
+    network, model, hu = load_network(bundle, gpus=0), make_model(DEEP), draw_slices(3)
     assert network.card == model.card
     assert network.input == DEEP
     assert network.sha256 == sha256(bundle.read_bytes()).hexdigest()
     probs, distance = network.run(hu)
-    assert (network.limit, distance) == (None, None)
+    assert network.limit == LIMIT
+    assert model.likeness is not None
     image = Window(DEEP)(torch.from_numpy(hu))
     with torch.inference_mode():
         np.testing.assert_allclose(probs, model.to_probs(model(image)), atol=1e-6)
+        np.testing.assert_allclose(distance, model.likeness(model.extract(image)), rtol=1e-5)
     assert probs.dtype == np.float32
     assert np.ptp(probs[:, 5]) > 0.3
 
 
-def test_distances_are_those_of_the_model() -> None:
-    model, hu = make_model(DEEP), draw_slices(3)
-    network = TorchNetwork(model, "", gpus=0)
-    assert network.limit == 2.5
-    assert model.likeness is not None
-    with torch.inference_mode():
-        distance = model.likeness(model.extract(Window(DEEP)(torch.from_numpy(hu))))
-    np.testing.assert_allclose(network.run(hu).distance, distance, rtol=1e-5)
-
-
-def test_the_same_twice_and_in_any_number() -> None:
-    network, hu = TorchNetwork(make_model(DEEP), "", gpus=0), draw_slices(3)
+def test_the_same_twice_and_in_any_number(bundle: Path) -> None:
+    network, hu = load_network(bundle, gpus=0), draw_slices(3)
     every, again = network.run(hu), network.run(hu)
     np.testing.assert_array_equal(every.probs, again.probs)
     np.testing.assert_array_equal(every.distance, again.distance)

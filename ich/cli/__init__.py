@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ich import __version__
-from ich.cli import bundle, evaluate, explain, explore, index, phantom, predict
+from ich.cli import bundle, evaluate, explain, explore, export, index, phantom, predict
 from ich.schema import DISCLAIMER, UserError
 
 
@@ -46,6 +46,6 @@ def _make_parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "train", help="train a model: key=value ..., as train.py; `ich train --help` lists what to set"
     )
-    for module in (index, phantom, explore, evaluate, explain, predict, bundle):
+    for module in (index, phantom, explore, evaluate, explain, predict, bundle, export):
         module.add_command(commands)
     return parser

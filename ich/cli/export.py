@@ -1,0 +1,38 @@
+"""``ich export``: a model as ONNX."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the command to a parser."""
+    parser = commands.add_parser(
+        "export",
+        help="write a trained model as ONNX, which takes Hounsfield units and runs without PyTorch",
+        description="Writes the model of a run's best epoch, a checkpoint or a bundle as ONNX, with windows, "
+        "calibration and operating points inside, runs both on slices, and writes nothing if they differ.",
+    )
+    parser.add_argument("source", type=Path, metavar="CHECKPOINT", help="a checkpoint, bundle or run")
+    parser.add_argument("out", type=Path, metavar="OUT", help="new file, for instance model.onnx")
+    parser.add_argument(
+        "--check",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="DICOM files, or folders of them, to check it on (default: slices of the phantom)",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(args: argparse.Namespace) -> None:
+    from ich.export import export_onnx  # imports torch, which takes seconds that other commands are spared
+
+    slices, difference, distance = export_onnx(args.source, args.out, args.check)
+    print(f"the model of {args.source} in {args.out}")
+    where = "slices" if args.check else "slices of the phantom"
+    print(f"largest difference of a probability over {slices} {where}: {difference:.1e}")
+    if distance is not None:
+        print(f"largest difference of a distance: {distance:.1e} of it")

@@ -1,0 +1,182 @@
+"""A trained model as ONNX: Hounsfield units in, windows inside, checked against PyTorch on the spot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+
+from ich.data.resize import resize_hu
+from ich.data.slices import SliceDataset, SliceReader, to_arrays
+from ich.files import replacing
+from ich.index import index_paths
+from ich.models import SliceClassifier
+from ich.networks import BATCH, HUClassifier, Network, TorchNetwork, load_network
+from ich.networks.onnx import KEY, Description, OnnxNetwork, describe
+from ich.phantom import draw_patient
+from ich.schema import LABELS, WINDOWS, InputSpec, UserError
+
+TOLERANCE = 1e-4
+"""Largest difference of a probability that is let pass."""
+
+RELATIVE_TOLERANCE = 1e-3
+"""Largest difference of a distance, as a fraction of it."""
+
+MAX_SLICES = 500
+"""Of those given to check on; of more, as many at even steps."""
+
+LARGEST = 2_000_000_000  # bytes of weights; a protobuf holds 2 GiB
+
+OPSET = 20  # of ONNX's operators; onnxruntime knows it since 1.17
+_PATIENTS = 4  # of the phantom: more than sixty slices
+
+Slices = tuple[NDArray[np.int16], NDArray[np.float32] | None]
+"""(N, D, S, S) HU and, where the input has the header's window, (N, 2) centers and widths."""
+
+
+class Exported(NamedTuple):
+    """How far an ONNX file is from its model.
+
+    Attributes:
+        slices: That both were run on.
+        difference: The largest of a probability.
+        distance: The largest of a distance, as a fraction of it; None where the model has none.
+    """
+
+    slices: int
+    difference: float
+    distance: float | None
+
+
+def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Exported:
+    """Writes a model as ONNX, if it gives what PyTorch gives.
+
+    Inputs are ``hu``, (N, D, S, S) int16, for any N, and, where the model has the window ``"dicom"``,
+    ``window``, (N, 2) float32. Outputs are ``probs``, (N, 6) float32 in the order of ``LABELS``, not
+    calibrated, and, where the model has a likeness, ``distance``, (N,) float32. The metadata hold the model's
+    card, the limit of the distance and versions, under ``ich`` as JSON.
+
+    Args:
+        source: A run's folder, of which the best epoch is taken, a checkpoint or a bundle.
+        out: A new file.
+        paths: DICOM files and folders of them, to check it on; by default on slices of the phantom.
+
+    Raises:
+        UserError: If the model or the slices cannot be read, the network cannot be exported, or the two
+            differ by more than ``TOLERANCE``; then nothing is written.
+    """
+    if find_spec("onnxscript") is None:
+        raise UserError("`ich export` needs onnxscript, which is not installed: pip install 'ich[onnx]'")
+    if out.exists():
+        raise UserError(f"{out} exists; name a new file, or remove it")
+    if not out.parent.is_dir():
+        raise UserError(f"the folder {out.parent} does not exist")
+    network = load_network(source, gpus=0)
+    if not isinstance(network, TorchNetwork):
+        raise UserError(f"{source} is an ONNX file; give the checkpoint or bundle that it was made of")
+    slices = _read_slices(paths, network.input) if paths else _draw_slices(network.input)
+    content = _convert(network.model, network.limit)
+    try:
+        with replacing(out) as partial:
+            partial.write_bytes(content)
+            exported = _compare(network, OnnxNetwork(partial), slices)
+            _judge(exported, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+    return exported
+
+
+def _convert(model: SliceClassifier, limit: float | None) -> bytes:
+    """Returns the model as an ONNX file that names nothing of this machine."""
+    backbone, spec = model.card["model"]["backbone"], model.input
+    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+    if size > LARGEST:
+        raise UserError(
+            f"{backbone} has {size / 1e9:.1f} GB of weights; one ONNX file holds {LARGEST / 1e9:.0f}"
+        )
+    example = [torch.zeros(2, spec.depth, spec.size, spec.size, dtype=torch.int16)]
+    if "dicom" in spec.windows:
+        example.append(torch.tensor([WINDOWS["brain"]] * 2))
+    several = torch.export.Dim("N", min=1)
+    try:
+        program = torch.onnx.export(
+            HUClassifier(model).eval(),
+            tuple(example),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["hu", "window"][: len(example)],
+            output_names=["probs"] if limit is None else ["probs", "distance"],
+            dynamic_shapes=({0: several}, {0: torch.export.Dim.AUTO})[: len(example)],  # as many windows
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"{backbone} cannot be written as ONNX: {reason}") from error
+    assert program is not None
+    file = program.model_proto
+    graph = file.graph
+    # The exporter writes down where in which source file each operator comes from.
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    file.ClearField("metadata_props")
+    versions = {"torch": torch.__version__, "timm": timm.__version__}
+    file.metadata_props.add(key=KEY, value=describe(Description(model.card, limit), versions))
+    return bytes(file.SerializeToString(deterministic=True))
+
+
+def _compare(torch_: Network, onnx: Network, slices: Iterable[Slices]) -> Exported:
+    count, probs, distances = 0, [0.0], [0.0]
+    for hu, window in slices:
+        ours, theirs = torch_.run(hu, window), onnx.run(hu, window)
+        count += len(hu)
+        probs.append(float(np.abs(ours.probs - theirs.probs).max()))
+        if ours.distance is not None and theirs.distance is not None:
+            distances.append(float((np.abs(ours.distance - theirs.distance) / ours.distance).max()))
+    if not count:
+        raise UserError("none of the slices to check on can be read; give others")
+    return Exported(count, max(probs), None if torch_.limit is None else max(distances))
+
+
+def _judge(exported: Exported, out: Path) -> None:
+    slices, probs, distance = exported
+    if probs > TOLERANCE:
+        wrong = f"a probability by {probs:.1e}, more than {TOLERANCE:.0e}"
+    elif distance is not None and distance > RELATIVE_TOLERANCE:
+        wrong = f"a distance by {distance:.1e} of it, more than {RELATIVE_TOLERANCE:.0e}"
+    else:
+        return
+    raise UserError(f"{out} is not written: over {slices} slices it differs from the model in {wrong}")
+
+
+def _draw_slices(spec: InputSpec) -> Iterator[Slices]:
+    """Yields the studies of a few patients of the phantom."""
+    size = min(max(spec.size, 64), 1024)
+    for patient in range(_PATIENTS):
+        for study in draw_patient(0, patient, size):
+            hu = np.stack([resize_hu(each, spec.size) for each in study.hu])
+            around = np.arange(len(hu))[:, None] + np.arange(-spec.neighbours, spec.neighbours + 1)
+            window = np.tile(np.array(WINDOWS["brain"], np.float32), (len(hu), 1))
+            yield hu[around.clip(0, len(hu) - 1)], window if "dicom" in spec.windows else None
+
+
+def _read_slices(paths: Sequence[Path], spec: InputSpec) -> Iterator[Slices]:
+    """Returns batches of the slices of files; those that cannot be read are left out."""
+    root, (table, _) = index_paths(paths)
+    rows = np.arange(len(table))
+    if "dicom" in spec.windows:
+        rows = rows[(table["WindowCenter"].notna() & (table["WindowWidth"] > 0)).to_numpy()]
+    if len(rows) > MAX_SLICES:
+        rows = rows[np.linspace(0, len(rows) - 1, MAX_SLICES).astype(int)]
+    arrays = to_arrays(table.assign(**dict.fromkeys(LABELS, np.nan)))
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, spec)
+    items = [(0, int(row), 0) for row in rows]
+    batches = (dataset.__getitems__(items[start : start + BATCH]) for start in range(0, len(items), BATCH))
+    return ((b["hu"].numpy(), b["window"].numpy() if "window" in b else None) for b in batches if "hu" in b)

@@ -1,0 +1,75 @@
+"""Test-time augmentation: a network asked several times, of the same slices seen otherwise."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ich.augment import Changes, apply_changes
+from ich.networks import Network, Output
+from ich.schema import UserError
+
+TTA = ("flip", "scale")
+"""``flip``: slices also from left to right; ``scale``: also smaller and larger about their centre."""
+
+SCALES = (0.9, 1.1)
+
+
+def augmented(network: Network, tta: Sequence[str]) -> Network:
+    """Returns a network that gives the mean over views of its slices.
+
+    With ``flip`` and ``scale`` the views are all pairs of both: six.
+
+    Args:
+        network: To be asked; it may be of any kind, as views are made of HU.
+        tta: Some of ``TTA``; with none it is the network itself.
+
+    Raises:
+        UserError: For another name.
+    """
+    if unknown := set(tta) - set(TTA):
+        raise UserError(f"tta={', '.join(sorted(unknown))}: expected some of {', '.join(TTA)}")
+    return _Augmented(network, tta) if tta else network
+
+
+class _Augmented:
+    def __init__(self, network: Network, tta: Sequence[str]) -> None:
+        self.card = network.card
+        self.input = network.input
+        self.sha256 = network.sha256
+        self.limit = network.limit
+        self._network = network
+        mirrors, scales = (1, -1) if "flip" in tta else (1,), (1.0, *SCALES) if "scale" in tta else (1.0,)
+        centre = (network.input.size - 1) / 2
+        _, *views = product(mirrors, scales)  # the first is the plain one
+        self._matrices = [_make_matrix(*view, centre) for view in views]
+
+    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+        """Runs the network on each view; the distances are those of the slices as they are."""
+        probs, distance = self._network.run(hu, window)
+        views = [
+            probs,
+            *(self._network.run(_transform(hu, matrix), window).probs for matrix in self._matrices),
+        ]
+        mean: NDArray[np.float64] = np.mean(views, axis=0, dtype=np.float64)
+        return Output(mean.astype(np.float32), distance)
+
+
+def _make_matrix(mirror: int, scale: float, centre: float) -> NDArray[np.float32]:
+    """(3, 3) from pixels (x, y, 1) before to pixels after."""
+    across = mirror * scale
+    return np.array(
+        [[across, 0, centre - across * centre], [0, scale, centre - scale * centre], [0, 0, 1]], np.float32
+    )
+
+
+def _transform(hu: NDArray[np.int16], matrix: NDArray[np.float32]) -> NDArray[np.int16]:
+    """(N, D, S, S) of a view: every slice moved alike, with air around it."""
+    view = hu.copy(order="C")
+    changes = Changes(matrix=matrix[None], holes=None, tone=None, noise=None)
+    for sample in view:
+        apply_changes(sample, changes, 0)
+    return view

@@ -1,0 +1,234 @@
+"""Models as ONNX: the same in, the same out, and files that somebody has prepared."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import timm
+from command import call
+from networks import DEEP, LIMIT, draw_slices, make_model
+from numpy.typing import NDArray
+
+import ich
+import ich.export
+from ich.bundle import write_bundle
+from ich.models import SliceClassifier
+from ich.networks import load_network
+from ich.networks.onnx import KEY
+from ich.networks.views import TTA, augmented
+from ich.schema import InputSpec, UserError
+
+SPECS = {
+    "header": InputSpec(size=64, windows=("dicom", "brain"), normalisation="symmetric"),
+    "peak": InputSpec(size=64, windows=(), normalisation="max_abs"),
+    "learnable": InputSpec(size=64, neighbours=1, learnable=True, normalisation="unit"),
+}
+
+
+def write_model(model: SliceClassifier, folder: Path) -> Path:
+    path = folder / "model.zip"
+    write_bundle(model.card, model.state_dict(), path)
+    return path
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was said to the user as an error."""
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a bundle and the ONNX file that was made of it."""
+    folder = tmp_path_factory.mktemp("exported")
+    bundle = write_model(make_model(DEEP), folder)
+    assert call("export", str(bundle), str(folder / "model.onnx")) == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_every_kind_of_input(name: str, phantom: Path, tmp_path: Path, capsys) -> None:
+    spec, out = SPECS[name], tmp_path / "model.onnx"
+    link = "softmax" if name == "peak" else "sigmoid"
+    model = make_model(spec, likeness=False, link=link)
+    if model.window is not None:
+        model.window.shift.data += 0.1
+        model.window.log_scale.data -= 0.2
+    bundle = write_model(model, tmp_path)
+    files = list(map(str, sorted((phantom / "stage_2_train").iterdir())[:20])) if name == "header" else []
+    assert call("export", str(bundle), str(out), *(["--check", *files] if files else [])) == 0
+    checked = "20 slices" if files else "89 slices of the phantom"
+    assert f"largest difference of a probability over {checked}: " in capsys.readouterr().out
+    hu = draw_slices(spec.depth)
+    window = np.tile(np.array([45, 95], np.float32), (len(hu), 1)) if name == "header" else None
+    ours, theirs = (load_network(path, gpus=0).run(hu, window) for path in (bundle, out))
+    np.testing.assert_allclose(ours.probs, theirs.probs, rtol=0, atol=1e-5)
+    assert np.ptp(ours.probs[:, 5]) > 0.1
+    assert theirs.distance is None
+
+
+def test_what_it_says_of_itself(exported: Path) -> None:
+    model, network = make_model(DEEP), load_network(exported / "model.onnx")
+    assert network.card == model.card
+    assert network.input == DEEP
+    assert network.limit == LIMIT
+    content = (exported / "model.onnx").read_bytes()
+    for private in (str(Path(ich.__file__).parents[1]), str(Path(timm.__file__).parents[1]), ".py"):
+        assert private.encode() not in content
+    assert sorted(path.name for path in exported.iterdir()) == ["model.onnx", "model.zip"]
+
+
+def test_distances_and_probabilities_are_those_of_the_model(exported: Path) -> None:
+    hu = draw_slices(3)
+    ours, theirs = (load_network(exported / name, gpus=0).run(hu) for name in ("model.zip", "model.onnx"))
+    np.testing.assert_allclose(ours.probs, theirs.probs, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ours.distance, theirs.distance, rtol=1e-4)
+
+
+def test_the_same_twice_and_in_any_number_by_onnx(exported: Path) -> None:
+    network, hu = load_network(exported / "model.onnx", threads=1), draw_slices(3)
+    every, again = network.run(hu), network.run(hu)
+    np.testing.assert_array_equal(every.probs, again.probs)
+    np.testing.assert_array_equal(every.distance, again.distance)
+    one = np.concatenate([network.run(hu[number : number + 1]).probs for number in range(len(hu))])
+    np.testing.assert_allclose(one, every.probs, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [("model.head.1.bias", "in a probability by"), ("model.likeness.mean", "in a distance by")],
+)
+def test_what_differs_is_not_written(exported: Path, tmp_path: Path, monkeypatch, capsys, weights, message):
+    file = onnx.load(exported / "model.onnx")
+    (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name == weights)
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.01, weights))
+    monkeypatch.setattr(ich.export, "_convert", lambda *_: file.SerializeToString())
+    assert call("export", str(exported / "model.zip"), str(tmp_path / "model.onnx")) == 2
+    assert f"is not written: over 89 slices it differs from the model {message}" in one_line(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported(exported: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+    def refuse(source: Path, out: Path, *check: str) -> str:
+        assert call("export", str(source), str(out), *check) == 2
+        return one_line(capsys)
+
+    (tmp_path / "text.dcm").write_text("no slice")
+    assert "exists; name a new file" in refuse(exported / "model.zip", exported / "model.onnx")
+    assert "is an ONNX file; give the checkpoint" in refuse(exported / "model.onnx", tmp_path / "again.onnx")
+    assert "does not exist" in refuse(exported / "model.zip", tmp_path / "none" / "model.onnx")
+    checks = ("--check", str(tmp_path))
+    assert "no CT slice that can be read" in refuse(exported / "model.zip", tmp_path / "model.onnx", *checks)
+    monkeypatch.setattr(ich.export, "LARGEST", 1000)
+    assert "GB of weights; one ONNX file holds" in refuse(exported / "model.zip", tmp_path / "model.onnx")
+    monkeypatch.setattr(ich.export, "find_spec", lambda name: None)
+    assert "pip install 'ich[onnx]'" in refuse(exported / "model.zip", tmp_path / "model.onnx")
+
+
+def test_onnx_runs_on_the_cpu(exported: Path) -> None:
+    with pytest.raises(UserError, match="is an ONNX file, which runs on the CPU"):
+        load_network(exported / "model.onnx", gpus=1)
+
+
+@pytest.mark.parametrize("file", ["model.zip", "model.onnx"])
+def test_views(exported: Path, file: str) -> None:
+    network, hu = load_network(exported / file, gpus=0), draw_slices(3)
+    assert augmented(network, ()) is network
+    plain, flipped = network.run(hu), network.run(hu[..., ::-1])
+    flip = augmented(network, ["flip"]).run(hu)
+    np.testing.assert_allclose(flip.probs, (plain.probs + flipped.probs) / 2, atol=1e-6)
+    np.testing.assert_array_equal(flip.distance, plain.distance)
+    every = augmented(network, TTA)
+    assert (every.card, every.input, every.limit) == (network.card, network.input, network.limit)
+    # OpenCV moves by whole 32nds of a pixel, which are not the same from the right.
+    np.testing.assert_allclose(every.run(hu[..., ::-1]).probs, every.run(hu).probs, atol=1e-3)
+    assert np.abs(every.run(hu).probs - flip.probs).max() > 1e-2
+    with pytest.raises(UserError, match=r"tta=turn: expected some of flip, scale"):
+        augmented(network, ["turn"])
+
+
+Fields = dict[str, Any]
+
+
+def change_description(change: Callable[[Fields], None]) -> Callable[[onnx.ModelProto], None]:
+    def apply(model: onnx.ModelProto) -> None:
+        (entry,) = model.metadata_props
+        description = json.loads(entry.value)
+        change(description)
+        entry.value = json.dumps(description)
+
+    return apply
+
+
+def point_outside(model: onnx.ModelProto) -> None:
+    tensor = model.graph.initializer[0]
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    tensor.ClearField("raw_data")
+
+
+def add_operator(model: onnx.ModelProto) -> None:
+    model.graph.node[0].domain = "com.somebody"
+
+
+def nest(model: onnx.ModelProto) -> None:
+    graph = onnx.helper.make_graph([], "inner", [], [])
+    model.graph.node[0].attribute.append(onnx.helper.make_attribute("body", graph))
+
+
+def rename_output(model: onnx.ModelProto) -> None:
+    model.graph.output[0].name = "logits"
+
+
+def break_graph(model: onnx.ModelProto) -> None:
+    model.graph.node[-1].input[0] = "nothing"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 1'"),
+        (change_description(lambda found: found.update(_target_="os.system")), "unknown field '_target_'"),
+        (change_description(lambda found: found["card"].update(labels=["any"])), "has the labels"),
+        (change_description(lambda found: found["card"]["model"]["input"].update(size=32)), "its card says"),
+        (change_description(lambda found: found.update(limit="2.5")), "limit is '2.5'; expected a number"),
+        (change_description(lambda found: found.update(limit=None)), "its card says"),
+        (lambda model: model.ClearField("metadata_props"), "`ich export` did not write it"),
+        (lambda model: setattr(model.metadata_props[0], "key", KEY * 2), "`ich export` did not write it"),
+        (point_outside, "has weights in other files"),
+        (add_operator, "operators that are not of the ONNX standard"),
+        (nest, "graphs within its graph"),
+        (rename_output, "its card says"),
+        (break_graph, "is no network that onnxruntime can run"),
+    ],
+)
+def test_prepared_files_are_refused(exported: Path, tmp_path: Path, change, message: str) -> None:
+    model = onnx.load(exported / "model.onnx")
+    change(model)
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match=message):
+        load_network(path)
+
+
+def test_damaged_files_are_refused(exported: Path, tmp_path: Path) -> None:
+    content, path = (exported / "model.onnx").read_bytes(), tmp_path / "model.onnx"
+    for damaged in (content[: len(content) // 2], content[:1], b"\x08\xff" * 99):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match=r"ONNX file"):
+            load_network(path)
+
+
+def test_the_name_of_a_file_says_nothing(exported: Path, tmp_path: Path) -> None:
+    hu: NDArray[np.int16] = draw_slices(3)
+    for source, name in (("model.onnx", "model.zip"), ("model.zip", "model.onnx")):
+        path = tmp_path / name
+        path.write_bytes((exported / source).read_bytes())
+        np.testing.assert_array_equal(
+            load_network(path, gpus=0).run(hu).probs, load_network(exported / source, gpus=0).run(hu).probs
+        )
