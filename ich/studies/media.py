@@ -28,12 +28,14 @@ class Entry(NamedTuple):
     Attributes:
         name: Below the DICOMDIR's folder, folded as by ``fold_name``.
         study: StudyInstanceUID of the study above it; empty where it has none.
+        instance: SOPInstanceUID; empty where the record does not say.
         is_image: Its record is of type IMAGE.
         is_outside: The name leads out of the folder.
     """
 
     name: str
     study: str
+    instance: str
     is_image: bool
     is_outside: bool
 
@@ -96,4 +98,10 @@ def _make_entry(record: Dataset, study: str) -> Entry:
     value = record.ReferencedFileID
     parts = [value] if isinstance(value, str) else list(map(str, value))
     outside = any(part in ("", ".", "..") or "/" in part or ":" in part for part in parts)
-    return Entry(fold_name("/".join(parts)), study, record.DirectoryRecordType == "IMAGE", outside)
+    return Entry(
+        name=fold_name("/".join(parts)),
+        study=study,
+        instance=str(record.get("ReferencedSOPInstanceUIDInFile", "")),
+        is_image=record.DirectoryRecordType == "IMAGE",
+        is_outside=outside,
+    )
