@@ -507,7 +507,7 @@ def test_files_outside_a_medium_are_refused(medium: Path, scratch: Path, tmp_pat
     assert sorted(code for study in found.studies for code in list_codes(study)) == [Reason.MISSING_FILE]
 
 
-@pytest.mark.parametrize("damage", ["cut", "circle", "text", "slice"])
+@pytest.mark.parametrize("damage", ["cut", "circle", "chain", "text", "slice"])
 def test_a_damaged_dicomdir_is_refused(medium: Path, scratch: Path, damage: str) -> None:
     dicomdir = medium / "DICOMDIR"
     if damage == "cut":
@@ -515,6 +515,8 @@ def test_a_damaged_dicomdir_is_refused(medium: Path, scratch: Path, damage: str)
     elif damage == "circle":
         first = pydicom.dcmread(dicomdir).DirectoryRecordSequence[0].seq_item_tell
         change_record(medium, lambda record: setattr(record, "OffsetOfTheNextDirectoryRecord", first))
+    elif damage == "chain":
+        change_record(medium, lambda record: setattr(record, "OffsetOfTheNextDirectoryRecord", 0))
     elif damage == "text":
         dicomdir.write_text("no DICOM")
     else:

@@ -109,7 +109,7 @@ def _tell(error: BaseException) -> str:
 def _is_candidate(member: zipfile.ZipInfo) -> bool:
     """Whether a member is a file that may be DICOM, or an archive."""
     mode = member.external_attr >> 16 if member.create_system == _UNIX else 0
-    if member.is_dir() or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+    if _fold(member.filename).endswith("/") or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         return False
     parts = _fold(member.filename).split("/")
     if any(part == "__MACOSX" or part.startswith(".") for part in parts[:-1] if part not in (".", "..")):
