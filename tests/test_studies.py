@@ -179,6 +179,9 @@ def test_what_lies_on_a_medium_beside_slices_is_not_held_against_them(
     found = find_studies([department], scratch=scratch)
     assert not any(study.remarks for study in found.studies)
     assert list_refused(found) == [("README", Refusal.NOT_DICOM)]
+    named = find_studies(list(folder.iterdir()), scratch=scratch)  # as a shell's * does
+    assert not any(study.remarks for study in named.studies)
+    assert len(named.refused) == 6
     (folder / "error.dcm").write_text("404 Not Found")  # what a download left in a slice's place
     assert list_codes(find_studies([department], scratch=scratch).studies[0]) == (Reason.STRAY_FILE,)
 
@@ -290,6 +293,17 @@ def test_names_in_an_archive_never_become_names_on_the_disk(
     assert all(path.parts[1].isdigit() and path.name.isdigit() and len(path.parts) == 3 for path in unpacked)
     assert all(path.stat().st_mode & 0o077 == 0 for path in scratch.iterdir())
     assert found.refused["path"].to_list() == [f"{out}/a/\\x1b[31mred"]
+
+
+def test_members_of_one_name_are_all_read(department: Path, scratch: Path, tmp_path: Path) -> None:
+    slices = sorted(next(department.iterdir()).iterdir())[:3]
+    with zipfile.ZipFile(tmp_path / "same.zip", "w") as archive:
+        for path in slices:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)
+                archive.write(path, "IM")
+    (study,) = find_studies([tmp_path / "same.zip"], scratch=scratch).studies
+    assert len(study.files) == len(slices)
 
 
 def test_members_that_cannot_be_unpacked_are_refused(department: Path, scratch: Path, tmp_path: Path) -> None:
@@ -441,6 +455,13 @@ def test_a_file_that_a_dicomdir_names_and_is_not_there_is_missing(
     assert found.refused.empty
 
 
+def test_a_file_that_was_renamed_is_not_missing(medium: Path, scratch: Path) -> None:
+    expected = describe(find_studies([medium], scratch=scratch))
+    for number, path in enumerate(list_images(medium)):
+        path.rename(medium / f"{number}.dcm")
+    assert describe(find_studies([medium], scratch=scratch)) == expected
+
+
 def test_a_study_that_is_not_there_at_all_is_refused(medium: Path, scratch: Path) -> None:
     images = list_images(medium)
     uid = pydicom.dcmread(images[0]).StudyInstanceUID
@@ -486,7 +507,7 @@ def test_files_outside_a_medium_are_refused(medium: Path, scratch: Path, tmp_pat
     assert sorted(code for study in found.studies for code in list_codes(study)) == [Reason.MISSING_FILE]
 
 
-@pytest.mark.parametrize("damage", ["cut", "circle", "text", "slice"])
+@pytest.mark.parametrize("damage", ["cut", "circle", "chain", "text", "slice"])
 def test_a_damaged_dicomdir_is_refused(medium: Path, scratch: Path, damage: str) -> None:
     dicomdir = medium / "DICOMDIR"
     if damage == "cut":
@@ -494,6 +515,8 @@ def test_a_damaged_dicomdir_is_refused(medium: Path, scratch: Path, damage: str)
     elif damage == "circle":
         first = pydicom.dcmread(dicomdir).DirectoryRecordSequence[0].seq_item_tell
         change_record(medium, lambda record: setattr(record, "OffsetOfTheNextDirectoryRecord", first))
+    elif damage == "chain":
+        change_record(medium, lambda record: setattr(record, "OffsetOfTheNextDirectoryRecord", 0))
     elif damage == "text":
         dicomdir.write_text("no DICOM")
     else:

@@ -38,12 +38,13 @@ class Unpacked:
     """What an archive holds.
 
     Attributes:
-        files: By the name in the archive: the path on the disk, and what it is called in messages.
+        files: The name in the archive, which several may share, the path on the disk, and what it is called
+            in messages.
         refused: Members that were not unpacked though they may be DICOM.
         strays: How many of these may have been slices, by the folder where they would lie.
     """
 
-    files: dict[str, tuple[str, str]] = field(default_factory=dict)
+    files: list[tuple[str, str, str]] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     strays: Counter[str] = field(default_factory=Counter)
 
@@ -108,7 +109,7 @@ def _tell(error: BaseException) -> str:
 def _is_candidate(member: zipfile.ZipInfo) -> bool:
     """Whether a member is a file that may be DICOM, or an archive."""
     mode = member.external_attr >> 16 if member.create_system == _UNIX else 0
-    if member.is_dir() or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+    if _fold(member.filename).endswith("/") or stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         return False
     parts = _fold(member.filename).split("/")
     if any(part == "__MACOSX" or part.startswith(".") for part in parts[:-1] if part not in (".", "..")):
@@ -153,7 +154,7 @@ def _unpack_members(
                 unpacked.refused.append((shown, refused.code, str(refused)))
                 unpacked.strays[str(folder)] += refused.code != InputRefusal.NESTED_ARCHIVE
             else:
-                unpacked.files[name] = (str(folder / str(number)), shown)
+                unpacked.files.append((name, str(folder / str(number)), shown))
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:

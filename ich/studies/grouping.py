@@ -12,6 +12,7 @@ import pandas as pd
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from ich.dicom.refusal import Refusal
+from ich.index.files import may_be_dicom
 from ich.schema.results import Reason, Remark
 from ich.studies.listing import Listing
 from ich.studies.reading import FILE_DTYPES, Files, hash_file, looks_like_text
@@ -56,12 +57,13 @@ def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refus
     others = table[~is_owned & (table["SOPClassUID"] != MediaStorageDirectoryStorage)]
     strays = _count_strays(others, listing)
     whole, conflicts = _drop_copies(table[is_owned])
+    missing = _find_missing(listing, set(whole["SOPInstanceUID"]))
     studies: list[Study] = []
     for name, rows in whole.groupby("StudyInstanceUID", sort=True):
         uid = str(name)
         patients = len(set(rows["PatientID"]))
         counts = {
-            Reason.MISSING_FILE: len(listing.missing.get(uid, ())),
+            Reason.MISSING_FILE: len(missing.get(uid, ())),
             Reason.STRAY_FILE: strays.by_study[uid] + sum(strays.by_folder[f] for f in set(rows["folder"])),
             Reason.CONFLICTING_COPIES: conflicts[uid],
             Reason.MIXED_PATIENTS: patients if patients > 1 else 0,
@@ -70,10 +72,19 @@ def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refus
         studies.append(_make_study(uid, rows, remarks))
     columns = (others[column].to_list() for column in ("shown", "code", "detail"))
     refused: list[Refused] = list(zip(*columns, strict=True))
-    for uid in listing.missing.keys() - set(whole["StudyInstanceUID"]):
+    for uid in missing.keys() - set(whole["StudyInstanceUID"]):
         detail = "a DICOMDIR names it, and no file of its study is there"
-        refused += [(path, InputRefusal.MISSING_FILE, detail) for path in listing.missing[uid]]
+        refused += [(path, InputRefusal.MISSING_FILE, detail) for path in missing[uid]]
     return studies, refused
+
+
+def _find_missing(listing: Listing, instances: set[str]) -> dict[str, list[str]]:
+    """Where images that a DICOMDIR names were to be, by study, without those that lie elsewhere."""
+    return {
+        study: paths
+        for study, images in listing.missing.items()
+        if (paths := [image.path for image in images if image.instance not in instances])
+    }
 
 
 def _count_strays(others: pd.DataFrame, listing: Listing) -> _Strays:
@@ -83,15 +94,19 @@ def _count_strays(others: pd.DataFrame, listing: Listing) -> _Strays:
     for path, shown, folder, code, study in zip(*(others[c].to_list() for c in columns), strict=True):
         if owner := study or listing.named.get(path, ""):
             strays.by_study[owner] += 1
-        elif code != Refusal.NOT_FILE and not _is_text(path, shown, code):
+        elif _may_have_been_slice(path, shown, code):
             strays.by_folder[folder] += 1
     return strays
 
 
-def _is_text(path: str, shown: str, code: str) -> bool:
-    """Whether a file was never a slice: a text whose name does not say otherwise."""
-    named_slice = shown.lower().endswith(_SLICE_SUFFIXES)
-    return code == Refusal.NOT_DICOM and not named_slice and looks_like_text(path)
+def _may_have_been_slice(path: str, shown: str, code: str) -> bool:
+    """Whether a file that says no study may have been a slice.
+
+    It was none if it is a device, or of another kind by its name, or a text that is not called a slice.
+    """
+    if code == Refusal.NOT_FILE or not may_be_dicom(shown.rpartition("/")[2]):
+        return False
+    return code != Refusal.NOT_DICOM or shown.lower().endswith(_SLICE_SUFFIXES) or not looks_like_text(path)
 
 
 def _drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,18 @@ class File(NamedTuple):
     shown: str
 
 
+class Missing(NamedTuple):
+    """An image that is not where a DICOMDIR says.
+
+    Attributes:
+        path: Where it was to be.
+        instance: SOPInstanceUID; empty where the DICOMDIR does not say.
+    """
+
+    path: str
+    instance: str
+
+
 @dataclass
 class Listing:
     """What the inputs hold.
@@ -37,15 +51,14 @@ class Listing:
         refused: What cannot be listed, unpacked or found.
         strays: How many of these may have been slices, by folder.
         named: StudyInstanceUID that a DICOMDIR gives a file, by path.
-        missing: Images that a DICOMDIR names and that are not there, by StudyInstanceUID.
-        missing_paths: Where they were to be: the rows of ``refused`` for a study that is not there at all.
+        missing: Images that a DICOMDIR names and that are not where it says, by StudyInstanceUID.
     """
 
     files: list[File] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     strays: Counter[str] = field(default_factory=Counter)
     named: dict[str, str] = field(default_factory=dict)
-    missing: dict[str, list[str]] = field(default_factory=dict)
+    missing: dict[str, list[Missing]] = field(default_factory=dict)
 
 
 def list_inputs(inputs: Sequence[Path], scratch: Path, progress: bool) -> Listing:
@@ -76,7 +89,7 @@ def _list_folder(folder: Path, listing: Listing, scratch: Path, progress: bool) 
     for name in names:
         if name.lower().endswith(ARCHIVE_SUFFIX):
             _list_archive(folder / name, listing, scratch, progress)
-    _add_files({name: File(f"{folder}/{name}", f"{folder}/{name}") for name in files}, listing)
+    _add_files([(name, File(f"{folder}/{name}", f"{folder}/{name}")) for name in files], listing)
 
 
 def _list_names(folder: Path, listing: Listing, progress: bool) -> list[str]:
@@ -92,19 +105,21 @@ def _list_archive(path: Path, listing: Listing, scratch: Path, progress: bool) -
     unpacked = unpack(path, scratch, progress)
     listing.refused += unpacked.refused
     listing.strays.update(unpacked.strays)
-    _add_files({name: File(*file) for name, file in unpacked.files.items()}, listing)
+    _add_files([(name, File(*file)) for name, *file in unpacked.files], listing)
 
 
-def _add_files(files: Mapping[str, File], listing: Listing) -> None:
+def _add_files(files: list[tuple[str, File]], listing: Listing) -> None:
     """Adds files by their names below an input, and checks each DICOMDIR among them."""
-    media = [name for name in files if fold_name(name.rpartition("/")[2]) == DICOMDIR]
-    for name in media:
-        prefix = name.rpartition("/")[0]
-        below = f"{prefix}/" if prefix else ""
-        _check_medium(
-            files[name], {n.removeprefix(below): f for n, f in files.items() if n.startswith(below)}, listing
-        )
-    listing.files += [file for name, file in files.items() if name not in media]
+    files = sorted(files)
+    names = [name for name, _ in files]
+    for name, file in files:
+        prefix, slash, last = name.rpartition("/")
+        if fold_name(last) != DICOMDIR:
+            listing.files.append(file)
+            continue
+        below = prefix + slash
+        start, stop = bisect_left(names, below), bisect_left(names, below + chr(sys.maxunicode))
+        _check_medium(file, {name.removeprefix(below): f for name, f in files[start:stop]}, listing)
 
 
 def _list_medium(path: Path, listing: Listing, progress: bool) -> None:
@@ -139,4 +154,4 @@ def _check_medium(dicomdir: File, files: Mapping[str, File], listing: Listing) -
 
 def _note_missing(entry: Entry, dicomdir: File, listing: Listing) -> None:
     folder = dicomdir.shown.rpartition("/")[0]
-    listing.missing.setdefault(entry.study, []).append(f"{folder}/{entry.name}")
+    listing.missing.setdefault(entry.study, []).append(Missing(f"{folder}/{entry.name}", entry.instance))

@@ -28,12 +28,14 @@ class Entry(NamedTuple):
     Attributes:
         name: Below the DICOMDIR's folder, folded as by ``fold_name``.
         study: StudyInstanceUID of the study above it; empty where it has none.
+        instance: SOPInstanceUID; empty where the record does not say.
         is_image: Its record is of type IMAGE.
         is_outside: The name leads out of the folder.
     """
 
     name: str
     study: str
+    instance: str
     is_image: bool
     is_outside: bool
 
@@ -59,7 +61,8 @@ def read_dicomdir(path: Path) -> list[Entry]:
             return list(_walk(_read(path)))
     except Exception as error:  # pydicom raises whatever it comes upon
         detail = " ".join(str(error).split()) or type(error).__name__
-        raise ReadError(InputRefusal.BAD_DICOMDIR, path, detail) from error
+        remedy = "name its folder to have all files in it read"
+        raise ReadError(InputRefusal.BAD_DICOMDIR, path, f"{detail}; {remedy}") from error
 
 
 def _read(path: Path) -> Dataset:
@@ -72,28 +75,40 @@ def _read(path: Path) -> Dataset:
 
 
 def _walk(ds: Dataset) -> Iterator[Entry]:
-    """Yields the entries of all records that can be reached from the first (PS3.3 F.2.1), each once."""
+    """Yields the entries of the records that are in use, from the first on (PS3.3 F.2.1)."""
     records = {record.seq_item_tell: record for record in ds.DirectoryRecordSequence}
-    left = [(int(ds.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity), "")]
+    left = [(int(ds.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity), "", True)]
     while left:
-        offset, study = left.pop()
+        offset, study, in_use = left.pop()
+        if offset == 0:
+            continue
         record = records.pop(offset, None)  # so that a circle ends
         if record is None:
-            if offset:
-                raise ValueError(f"names a record at byte {offset}, where none begins or one that was met")
-            continue
-        left.append((int(record.OffsetOfTheNextDirectoryRecord), study))
-        if int(record.get("RecordInUseFlag", _IN_USE)) == 0:
-            continue
+            raise ValueError(f"names a record at byte {offset}, where none begins or one that was met")
+        left.append((int(record.OffsetOfTheNextDirectoryRecord), study, in_use))
+        in_use = in_use and _is_in_use(record)
         if record.DirectoryRecordType == "STUDY":
             study = str(record.get("StudyInstanceUID", ""))
-        left.append((int(record.OffsetOfReferencedLowerLevelDirectoryEntity), study))
-        if record.get("ReferencedFileID"):
+        left.append((int(record.OffsetOfReferencedLowerLevelDirectoryEntity), study, in_use))
+        if in_use and record.get("ReferencedFileID"):
             yield _make_entry(record, study)
+    # A chain that was cut would leave out slices without a word.
+    if lost := sum(map(_is_in_use, records.values())):
+        raise ValueError(f"holds {lost} records that no other leads to")
+
+
+def _is_in_use(record: Dataset) -> bool:
+    return int(record.get("RecordInUseFlag", _IN_USE)) != 0
 
 
 def _make_entry(record: Dataset, study: str) -> Entry:
     value = record.ReferencedFileID
     parts = [value] if isinstance(value, str) else list(map(str, value))
     outside = any(part in ("", ".", "..") or "/" in part or ":" in part for part in parts)
-    return Entry(fold_name("/".join(parts)), study, record.DirectoryRecordType == "IMAGE", outside)
+    return Entry(
+        name=fold_name("/".join(parts)),
+        study=study,
+        instance=str(record.get("ReferencedSOPInstanceUIDInFile", "")),
+        is_image=record.DirectoryRecordType == "IMAGE",
+        is_outside=outside,
+    )
