@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
@@ -37,10 +38,6 @@ class Reading:
     series: tuple[SeriesResult, ...]
     refusal: Remark | None
     reasons: tuple[Remark, ...]
-
-
-NO_WINDOW = "no_window"
-"""Code of a series that was set aside because the model takes the window of the header, which slices lack."""
 
 
 def read_study(
@@ -79,7 +76,7 @@ def _find_problem(stack: Stack, takes_window: bool) -> Remark | None:
         codes = ", ".join(sorted({str(error.code) for error in stack.unread}))
         return Remark(SetAside.ALL_REFUSED, f"the pixels of {len(stack.unread)} slices: {codes}")
     if takes_window and not has_windows(stack.window):
-        return Remark(NO_WINDOW, "the model takes the window of the header, which slices lack")
+        return Remark(SetAside.NO_WINDOW, "the model takes the window of the header, which slices lack")
     return find_head(stack.hu[CHECK_SIZE], _find_spacing(stack))
 
 
@@ -112,9 +109,13 @@ def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[Ser
 
 
 def _find_refusal(set_aside: dict[str, Remark]) -> Remark:
-    """One code where all series share it; which ones, where they do not."""
-    codes = pd.Series([remark.code for remark in set_aside.values()], dtype="str").value_counts().sort_index()
-    if len(codes) == 1:
-        return Remark(str(codes.index[0]), next(iter(set_aside.values())).detail)
-    counts = ", ".join(f"{code} {count}" for code, count in codes.items())
-    return Remark("no_series", f"no series of head CT that can be read: {counts or 'no series at all'}")
+    """The code of the series that came nearest to being read, and how many there are of each."""
+    counts = Counter(SetAside(remark.code) for remark in set_aside.values())
+    if not counts:
+        return Remark(SetAside.NOT_CT, "no file says which series it belongs to")
+    order = list(SetAside)
+    nearest = max(counts, key=order.index)
+    if len(counts) == 1:
+        return next(remark for remark in set_aside.values() if remark.code == nearest)
+    listed = ", ".join(f"{code} {counts[code]}" for code in sorted(counts, key=order.index))
+    return Remark(nearest, f"no series of a head can be read: {listed}")

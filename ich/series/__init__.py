@@ -57,7 +57,7 @@ _NO_AGENT = frozenset(
 
 
 class SetAside(StrEnum):
-    """Why a series is not read: the codes of ``Ranking.set_aside``, stable between versions."""
+    """Why a series is not read: stable between versions, in the order of how near it came to being read."""
 
     NOT_CT = "not_ct"  # another modality, a structured report, a presentation state
     LOCALIZER = "localizer"  # scout, topogram, surview
@@ -71,6 +71,7 @@ class SetAside(StrEnum):
     CONTRAST = "contrast"
     TOO_FEW_SLICES = "too_few_slices"
     BONE_KERNEL = "bone_kernel"  # where there is one for soft tissue
+    NO_WINDOW = "no_window"  # a candidate without the window of the header, which the model takes
     NO_HEAD = "no_head"  # a candidate whose pixels show none
     ANOTHER_READ = "another_read"  # a candidate that comes after the one that was read
 
