@@ -10,7 +10,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     augment      1  draws of random changes to HU; applied on the CPU or a device
     losses       1  weighted binary cross-entropy and its alternatives
     optim        1  optimizer and learning-rate schedule
-    calibration  1  probabilities made honest; operating points
+    calibration  1  probabilities made honest; operating points; likeness to the training data
     phantom      1  synthetic head-CT studies as real DICOM
     tables       1  the index and the predictions table
     report       1  figures; documents as pages, for print, as slides

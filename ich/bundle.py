@@ -1,18 +1,20 @@
 """Bundles: a model to hand on, in one file.
 
-A bundle is a ZIP archive that holds two members and nothing else, uncompressed: ``model.json``, which says
-what the model is, and ``model.safetensors``, its weights. One file is handed on whole; any tool opens it; and
-as its members are stored as they are, none is larger than the file. Nothing is ever extracted to the disk,
-and no member is asked for by a name that the archive gives.
+A bundle is a ZIP archive that holds these members and nothing else, uncompressed: ``model.json``, which says
+what the model is, ``model.safetensors``, its weights, and, where there is one, ``model_card.md``, what a
+reader has to know of it. One file is handed on whole; any tool opens it; and as its members are stored as
+they are, none is larger than the file. Nothing is ever extracted to the disk, and no member is asked for by a
+name that the archive gives.
 
 ``model.json`` has the card of ``ich.card``, the versions that the bundle was written with, and the SHA-256 of
-the weights.
+the weights. Bundles of format 1, which had no model card, are read too.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,17 +32,23 @@ from ich.files import replacing
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.fields import check_fields, is_digest, is_text, parse_fields
 
-DESCRIPTION, WEIGHTS = "model.json", "model.safetensors"
+DESCRIPTION, WEIGHTS, MODEL_CARD = "model.json", "model.safetensors", "model_card.md"
 
-FORMAT = "ich bundle 1"
+FORMAT = "ich bundle 2"
 
-_LARGEST_DESCRIPTION = 256 * 1024  # bytes; one with isotonic curves of all their knots takes 110 thousand
+_MEMBERS = {
+    "ich bundle 1": ([DESCRIPTION, WEIGHTS],),
+    FORMAT: ([DESCRIPTION, WEIGHTS], [DESCRIPTION, WEIGHTS, MODEL_CARD]),
+}
+"""Formats that are read, and the members that each may have."""
+
+_LARGEST_TEXT = 256 * 1024  # bytes; a description with isotonic curves of all their knots takes 110 thousand
 
 _BAD_ARCHIVE = (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, LookupError)
 _BAD_TENSORS = (ValueError, RuntimeError, TypeError, LookupError, OverflowError)
 
 _FIELDS = {
-    "format": (lambda value: value == FORMAT, repr(FORMAT)),
+    "format": (lambda value: is_text(value) and value in _MEMBERS, " or ".join(map(repr, _MEMBERS))),
     "card": (lambda value: isinstance(value, dict), "fields"),
     "versions": (
         lambda value: (
@@ -56,26 +64,33 @@ _FIELDS = {
 
 
 class Bundle(NamedTuple):
-    """What a bundle holds."""
+    """What a bundle holds; ``model_card`` is Markdown, and empty where there is none."""
 
     card: Card
     state_dict: dict[str, Tensor]
+    model_card: str
 
 
-def write_bundle(card: Card, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+def write_bundle(
+    card: Card, state_dict: Mapping[str, Tensor], path: str | Path, *, model_card: str = ""
+) -> None:
     """Writes a bundle; the same model gives the same bytes.
 
     Args:
         card: Of the model.
         state_dict: Its weights.
         path: A new file.
+        model_card: What a reader has to know of the model, as Markdown; empty where there is none.
 
     Raises:
-        UserError: If there is something at ``path``, or it cannot be written.
+        UserError: If there is something at ``path``, it cannot be written, or the model card is too long or
+            no plain text.
     """
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists; name a new file, or remove it")
+    if not _is_plain(model_card) or len(model_card.encode()) > _LARGEST_TEXT:
+        raise UserError(f"the model card is longer than {_LARGEST_TEXT} bytes, or no plain text")
     # Copies: weights may share memory, or lie with their channels last, and the format knows neither.
     weights = safetensors.torch.save({k: v.detach().contiguous().clone() for k, v in state_dict.items()})
     description = {
@@ -86,9 +101,12 @@ def write_bundle(card: Card, state_dict: Mapping[str, Tensor], path: str | Path)
         "weights_sha256": hashlib.sha256(weights).hexdigest(),
     }
     text = json.dumps(description, indent=2) + "\n"
+    members = {DESCRIPTION: text.encode(), WEIGHTS: weights}
+    if model_card:
+        members[MODEL_CARD] = model_card.encode()
     try:
         with replacing(path) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            for name, content in ((DESCRIPTION, text.encode()), (WEIGHTS, weights)):
+            for name, content in members.items():
                 archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so that no clock is in it
     except OSError as error:
         raise UserError(f"the bundle {path} cannot be written: {error.strerror or error}") from error
@@ -107,36 +125,50 @@ def read_bundle(path: str | Path) -> Bundle:
     """Reads a bundle, and believes nothing in it that it has not checked.
 
     Raises:
-        UserError: If it is damaged, no bundle of this version, or holds anything else beside.
+        UserError: If it is damaged, no bundle of a version that is known, or holds anything else beside.
     """
     path = Path(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            text, weights = _read_members(archive, path)
+            members = _read_members(archive, path)
     except (*_BAD_ARCHIVE, OSError) as error:
         raise UserError(f"the bundle {path} is damaged: {error}") from error
-    description = parse_fields(text, f"{path}: {DESCRIPTION}")
-    check_fields(description, _FIELDS, f"{path}: {DESCRIPTION}")
-    card = check_card(description["card"], f"{path}: {DESCRIPTION}")
+    source = f"{path}: {DESCRIPTION}"
+    description = parse_fields(members[DESCRIPTION], source)
+    check_fields(description, _FIELDS, source)
+    if sorted(members) not in _MEMBERS[description["format"]]:
+        raise UserError(f"{source}: {description['format']} has no {MODEL_CARD}")
+    card = check_card(description["card"], source)
+    weights = members[WEIGHTS]
     if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
         raise UserError(f"the bundle {path} is damaged: its weights are not those that it was written with")
+    model_card = members.get(MODEL_CARD, b"").decode("utf-8", errors="replace")
+    if not _is_plain(model_card):
+        raise UserError(f"{path}: {MODEL_CARD} is no plain text")
     try:
-        return Bundle(card, safetensors.torch.load(weights))
+        return Bundle(card, safetensors.torch.load(weights), model_card)
     except (SafetensorError, *_BAD_TENSORS) as error:
         raise UserError(f"{path}: {WEIGHTS} cannot be read: {error}") from error
 
 
-def _read_members(archive: zipfile.ZipFile, path: Path) -> tuple[bytes, bytes]:
+def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     members = archive.infolist()
-    if sorted(member.filename for member in members) != [DESCRIPTION, WEIGHTS]:
+    if sorted(member.filename for member in members) not in _MEMBERS[FORMAT]:
         raise UserError(
-            f"{path} is no bundle: it has {len(members)} members; expected {DESCRIPTION} and {WEIGHTS} alone"
+            f"{path} is no bundle: it has {len(members)} members; expected {DESCRIPTION}, {WEIGHTS} and, at "
+            f"most, {MODEL_CARD}"
         )
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
             raise UserError(f"{path} is no bundle: {member.filename} is compressed")
         if member.file_size > path.stat().st_size:
             raise UserError(f"{path} is no bundle: {member.filename} claims to be larger than the file")
-    if archive.getinfo(DESCRIPTION).file_size > _LARGEST_DESCRIPTION:
-        raise UserError(f"{path} is no bundle: {DESCRIPTION} is larger than {_LARGEST_DESCRIPTION} bytes")
-    return archive.read(DESCRIPTION), archive.read(WEIGHTS)
+        if member.filename != WEIGHTS and member.file_size > _LARGEST_TEXT:
+            raise UserError(f"{path} is no bundle: {member.filename} is larger than {_LARGEST_TEXT} bytes")
+    return {member.filename: archive.read(member.filename) for member in members}
+
+
+def _is_plain(text: str) -> bool:
+    """Whether nothing in a text does more than stand there, to a terminal either."""
+    controls = any(unicodedata.category(character)[0] == "C" for character in text.replace("\n", ""))
+    return not controls and "\N{REPLACEMENT CHARACTER}" not in text

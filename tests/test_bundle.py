@@ -14,6 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import safetensors.torch
@@ -22,11 +23,12 @@ import yaml
 from command import call
 
 import ich
-from ich.bundle import write_bundle
+from ich.bundle import read_bundle, write_bundle
 from ich.calibration import parse_decisions
 from ich.calibration.files import read_calibration, write_calibration
+from ich.calibration.likeness import Likeness, fit_likeness
 from ich.models import SliceClassifier, load_classifier
-from ich.schema import LABELS, UserError
+from ich.schema import LABELS, InputSpec, UserError
 
 PACKAGE = Path(ich.__file__).parent
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
@@ -74,7 +76,7 @@ def test_bundle_is_the_model(trained, bundle: Path) -> None:
     split = pd.read_csv(folder / "run/split.csv")
     uids = sorted(split.loc[split["part"] == "train", "SOPInstanceUID"])
     assert theirs.card["trained_on"] == sha256("".join(f"{uid}\n" for uid in uids).encode()).hexdigest()
-    write_bundle(theirs.card, theirs.state_dict(), bundle.with_name("again.zip"))
+    assert call("bundle", str(bundle), str(bundle.with_name("again.zip"))) == 0
     assert bundle.with_name("again.zip").read_bytes() == bundle.read_bytes()
     tuned = SliceClassifier("test_resnet", input=ours.input, init_from=str(bundle), pretrained=False)
     assert torch.equal(tuned.get_parameter("head.1.weight"), ours.get_parameter("head.1.weight"))
@@ -87,6 +89,54 @@ def test_any_tool_opens_a_bundle(bundle: Path) -> None:
     assert description["versions"].keys() == {"ich", "torch", "timm"}
     assert description["weights_sha256"] == sha256(weights).hexdigest()
     assert "head.1.bias" in safetensors.torch.load(weights)
+
+
+def test_bundle_has_the_model_card_of_its_run(trained, bundle: Path, tmp_path: Path) -> None:
+    run = trained[0] / "run"
+    card = (run / "model_card.md").read_text()
+    assert card.startswith("# Model card")
+    assert read_bundle(bundle).model_card == card
+    assert call("bundle", str(run / "checkpoints/best.ckpt"), str(tmp_path / "file.zip")) == 0
+    assert read_bundle(tmp_path / "file.zip").model_card == card
+    alone = shutil.copy(run / "checkpoints/best.ckpt", tmp_path / "alone.ckpt")
+    assert call("bundle", str(alone), str(tmp_path / "alone.zip")) == 0
+    assert read_bundle(tmp_path / "alone.zip").model_card == ""
+
+
+def test_model_says_what_it_is(trained, bundle: Path, phantom: Path, capsys) -> None:
+    assert call("bundle", str(bundle)) == 0
+    shown = capsys.readouterr().out
+    card = load_classifier(bundle).card
+    training = card["training"]
+    assert f"trained on {training['slices']} slices of {training['patients']} patients" in shown
+    assert f"val {training['val_log_loss']:.4f}, test {training['test_log_loss']:.4f}" in shown
+    assert "by slice and study" in shown
+    assert "tells no studies unlike its training data: fewer than 5 patients" in shown
+    assert "Research use only" in shown
+    assert read_bundle(bundle).model_card.strip() in shown
+    assert str(phantom) not in shown
+    assert call("bundle", str(trained[0] / "run")) == 0
+    assert capsys.readouterr().out == shown
+    assert call("bundle", str(bundle), "--calibration", "some.json") == 2
+    assert "name OUT" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"x" * 300_000, "model_card.md is larger than"),
+        (b"\x1b[2J", "model_card.md is no plain text"),
+        ("a\N{RIGHT-TO-LEFT OVERRIDE}b".encode(), "model_card.md is no plain text"),
+        (b"\xff\xfe", "model_card.md is no plain text"),
+    ],
+)
+def test_model_card_is_plain_text(bundle: Path, text: bytes, message: str) -> None:
+    rewrite(bundle, model_card=text)
+    assert_refused(bundle, message)
+    model = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False)
+    card = text.decode(errors="replace")
+    with pytest.raises(UserError, match="model card is longer"):
+        write_bundle(model.card, model.state_dict(), bundle.with_name("new.zip"), model_card=card)
 
 
 def test_bundle_takes_a_new_file_and_a_run(trained, bundle: Path, monkeypatch, capsys) -> None:
@@ -115,15 +165,20 @@ def test_checkpoints_are_loaded_as_weights_alone(trained) -> None:
 Fields = dict[str, Any]
 
 
-def rewrite(bundle: Path, text: bytes | None = None, weights: bytes | None = None) -> None:
-    """Writes a bundle anew with another description or other weights, whose digest it names."""
+def rewrite(
+    bundle: Path, text: bytes | None = None, weights: bytes | None = None, model_card: bytes | None = None
+) -> None:
+    """Writes a bundle anew with another description, model card or other weights, whose digest it names."""
     with zipfile.ZipFile(bundle) as archive:
-        old = archive.read("model.json"), archive.read("model.safetensors")
+        names = ("model.json", "model.safetensors", "model_card.md")
+        old = [archive.read(name) for name in names]
     text, weights = text or old[0], weights or old[1]
     text = text.replace(sha256(old[1]).hexdigest().encode(), sha256(weights).hexdigest().encode())
+    card = old[2] if model_card is None else model_card
     with zipfile.ZipFile(bundle, "w") as archive:
-        archive.writestr("model.json", text)
-        archive.writestr("model.safetensors", weights)
+        for name, content in zip(names, (text, weights, card), strict=True):
+            if content:
+                archive.writestr(name, content)
 
 
 def describe(bundle: Path) -> Fields:
@@ -196,7 +251,19 @@ POINT = {"threshold": 0.5, "rule": "sensitivity>=0.95", "sensitivity": 1.0, "spe
             "expected 1 to 64 rising",
         ),
         ("card", [], "expected fields"),
-        ("format", "ich bundle 2", "expected 'ich bundle 1'"),
+        ("card.likeness", {"missing": "x\n"}, "missing is .* expected a reason"),
+        ("card.likeness", {"studies": -1, "patients": 5}, "studies is -1; expected a count"),
+        ("card.likeness", {"studies": 5}, "likeness lacks patients"),
+        ("card.likeness.limit", 1.0, "unknown field 'limit'"),
+        ("card.training.path", "/tmp", "unknown field 'path'"),
+        ("card.training.slices", "5", "slices is '5'; expected a count"),
+        ("card.training.positives", {"any": 5}, "positives lacks epidural"),
+        ("card.training.seconds", -1.0, "expected seconds"),
+        ("card.training.val_log_loss", "0.1", "expected a number from 0"),
+        ("card.training.phantom", 1, "expected true or false"),
+        ("format", "ich bundle 3", "format is 'ich bundle 3'; expected 'ich bundle 1' or 'ich bundle 2'"),
+        ("format", ["ich bundle 2"], "expected 'ich bundle 1' or 'ich bundle 2'"),
+        ("format", "ich bundle 1", "ich bundle 1 has no model_card.md"),
         ("versions", {"ich": "1", "torch": "1"}, "expected the versions"),
         ("weights_sha256", "0" * 64, "its weights are not those"),
     ],
@@ -212,12 +279,61 @@ def test_description_is_data_and_is_checked(bundle: Path, place: str, value: Any
     assert_refused(bundle, message)
 
 
-def test_bundle_of_an_older_version_is_read(bundle: Path) -> None:
-    description = describe(bundle)
-    for name in ("trained_on", "prevalences", "decisions"):
+def test_bundle_of_an_older_version_is_read(trained, bundle: Path) -> None:
+    description = describe(bundle) | {"format": "ich bundle 1"}
+    weights = {k: v for k, v in read_bundle(bundle).state_dict.items() if not k.startswith("likeness.")}
+    for name in ("likeness", "training", "trained_on", "prevalences", "decisions"):
         del description["card"][name]
-        rewrite(bundle, json.dumps(description).encode())
-        assert load_classifier(bundle).card == description["card"]
+        text = json.dumps(description).encode()
+        rewrite(bundle, text, safetensors.torch.save(weights), model_card=b"")
+        model = load_classifier(bundle)
+        assert model.card == description["card"]
+        assert model.likeness is None
+        bundle.unlink()
+        shutil.copy(trained[0] / "model.zip", bundle)
+        description["weights_sha256"] = describe(bundle)["weights_sha256"]
+
+
+def make_likeness() -> dict[str, torch.Tensor]:
+    """Weights of a likeness of what test_resnet gives."""
+    people = [f"{i // 8}" for i in range(80)]
+    likeness = fit_likeness(np.random.default_rng(0).normal(size=(80, 96)).astype(np.float32), people, people)
+    assert isinstance(likeness, Likeness)
+    return {f"likeness.{name}": value for name, value in likeness.state_dict().items()}
+
+
+def test_likeness_travels_in_a_bundle(bundle: Path) -> None:
+    weights = read_bundle(bundle).state_dict | make_likeness()
+    rewrite(bundle, weights=safetensors.torch.save(weights))
+    model = load_classifier(bundle)
+    assert torch.equal(model.likeness.limit, weights["likeness.limit"])
+    write_bundle(model.card, model.state_dict(), bundle.with_name("again.zip"))
+    again = load_classifier(bundle.with_name("again.zip"))
+    features = torch.randn(3, 96)
+    assert torch.equal(again.likeness(features), model.likeness(features))
+    tuned = SliceClassifier("test_resnet", input=model.input, init_from=str(bundle), pretrained=False)
+    assert tuned.likeness is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mean", torch.zeros(5)),
+        ("scale", torch.zeros(96)),
+        ("components", torch.zeros(16, 96, dtype=torch.int32)),
+        ("components", torch.zeros(())),
+        ("variances", torch.full((16,), torch.nan)),
+        ("residual", -torch.ones(())),
+        ("limit", torch.ones(1)),
+        ("other", torch.ones(())),
+        ("limit", None),
+    ],
+)
+def test_likeness_of_a_bundle_is_checked(bundle: Path, name: str, value: torch.Tensor | None) -> None:
+    weights = read_bundle(bundle).state_dict | make_likeness() | {f"likeness.{name}": value}
+    weights = {name: value for name, value in weights.items() if value is not None}
+    rewrite(bundle, weights=safetensors.torch.save(weights))
+    assert_refused(bundle, "is damaged: its likeness is none of 96 features")
 
 
 def test_bundle_takes_the_longest_decisions(trained, bundle: Path) -> None:
@@ -246,6 +362,7 @@ def test_calibration_of_another_file_takes_the_place_of_the_runs(trained, tmp_pa
     assert call("bundle", run, str(out), "--calibration", str(file)) == 0
     card = load_classifier(out).card
     assert card["decisions"] == {"study": level}
+    assert read_bundle(out).model_card == ""  # the run's is of other operating points
     assert card["prevalences"] == load_classifier(trained[0] / "model.zip").card["prevalences"]
     with pytest.raises(UserError, match="exists; name a new file"):
         write_calibration(decisions, file)
@@ -344,15 +461,15 @@ def flip(bundle: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (add_member("../evil"), "it has 3 members"),
-        (add_member("/tmp/evil"), "it has 3 members"),
-        (add_member("code.py"), "it has 3 members"),
+        (add_member("../evil"), "it has 4 members"),
+        (add_member("/tmp/evil"), "it has 4 members"),
+        (add_member("code.py"), "it has 4 members"),
         pytest.param(
             add_member("model.json"),
-            "it has 3 members",
+            "it has 4 members",
             marks=pytest.mark.filterwarnings("ignore:Duplicate name"),
         ),
-        (rename, "it has 2 members; expected"),
+        (rename, "it has 3 members; expected"),
         (rename_in_one_place, "is damaged"),
         (compress, "is compressed"),
         (claim_size, "claims to be larger than the file"),

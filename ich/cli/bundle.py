@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ich.schema import DISCLAIMER, UserError
+from ich.schema.fields import show
+
+if TYPE_CHECKING:
+    from ich.card import Card
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -11,16 +19,20 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "bundle",
         help="write a trained model to one file, to hand it on",
-        description="Writes the weights of a run's best epoch, with what it takes to use them, to one file "
-        "that names no patient and has no code in it.",
+        description="Writes the weights of a run's best epoch, with what it takes to use them and the run's "
+        "model card, to one file that names no patient and has no code in it. Without OUT, prints what a "
+        "model says of itself.",
     )
-    parser.add_argument("source", type=Path, metavar="RUN", help="a run's folder, or a checkpoint")
-    parser.add_argument("out", type=Path, metavar="OUT", help="new file, for instance model.zip")
+    parser.add_argument("source", type=Path, metavar="RUN", help="a run's folder, a checkpoint or a bundle")
+    parser.add_argument(
+        "out", type=Path, nargs="?", metavar="OUT", help="new file, for instance model.zip; without it, print"
+    )
     parser.add_argument(
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="of `ich evaluate --write-calibration`: calibration and operating points in place of the run's",
+        help="of `ich evaluate --write-calibration`: calibration and operating points in place of the run's; "
+        "the run's model card, which is of those, is then left out",
     )
     parser.set_defaults(run=_run)
 
@@ -34,8 +46,56 @@ def _run(args: argparse.Namespace) -> None:
 
     source = find_checkpoint(args.source, "best")
     model = load_classifier(source)
+    model_card = _find_model_card(source)
+    if args.out is None:
+        if args.calibration is not None:
+            raise UserError(f"--calibration={args.calibration} goes into a bundle: name OUT, a new file")
+        print("\n".join(_describe(model.card)), model_card, sep="\n\n")
+        return
     if args.calibration is not None:
         decisions = read_calibration(args.calibration)
         model.card["decisions"] = {level: decision.to_dict() for level, decision in decisions.items()}
-    write_bundle(model.card, model.state_dict(), args.out)
+        model_card = ""
+    write_bundle(model.card, model.state_dict(), args.out, model_card=model_card)
     print(f"{model.card['model']['backbone']} of {source} in {args.out}")
+
+
+def _find_model_card(source: Path) -> str:
+    """That of a bundle, or of the run whose checkpoint it is; empty where there is none."""
+    from ich.bundle import MODEL_CARD, is_bundle, read_bundle
+    from ich.checkpoint import CHECKPOINTS
+
+    if is_bundle(source):
+        return read_bundle(source).model_card
+    file = source.resolve().parent.parent / MODEL_CARD
+    if source.resolve().parent.name != CHECKPOINTS or not file.is_file():
+        return ""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}; remove it, or have it written again") from error
+
+
+def _describe(card: Card) -> Iterator[str]:
+    spec = card["model"]["input"]
+    yield f"{card['model']['backbone']}, {spec['size']} x {spec['size']} pixels, windows {spec['windows']}"
+    yield f"written by ich {show(card['version'])}"
+    if (training := card.get("training")) is not None:
+        yield (
+            f"trained on {training['slices']:,} slices of {training['patients']:,} patients"
+            f"{', synthetic' if training['phantom'] else ''}; epoch {training['best_epoch'] + 1} of "
+            f"{training['epochs']}"
+        )
+        losses = {part: training[f"{part}_log_loss"] for part in ("val", "test")}  # type: ignore[literal-required]
+        figures = (f"{part} {'none' if loss is None else f'{loss:.4f}'}" for part, loss in losses.items())
+        yield f"weighted log loss: {', '.join(figures)}"
+    yield f"calibration and operating points: by {' and '.join(card.get('decisions') or ['nothing'])}"
+    likeness = card.get("likeness", {"missing": "it was written by an older version"})
+    if "missing" in likeness:
+        yield f"tells no studies unlike its training data: {likeness['missing']}"
+    else:
+        yield (
+            f"tells studies unlike its training data, by {likeness['studies']:,} studies of "
+            f"{likeness['patients']:,} patients"
+        )
+    yield DISCLAIMER

@@ -281,6 +281,7 @@ def _without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_model(path: str | Path) -> tuple[Card, Mapping[str, Tensor]]:
     if is_bundle(path):
-        return read_bundle(path)
+        bundle = read_bundle(path)
+        return bundle.card, bundle.state_dict
     checkpoint = read_checkpoint(path)
     return checkpoint["card"], checkpoint["state_dict"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ich.bundle import MODEL_CARD
 from ich.calibration import parse_decisions
 from ich.card import Training
 from ich.checkpoint import read_checkpoint
@@ -20,9 +21,6 @@ from ich.report.markdown import write_markdown
 from ich.schema import LABELS, MONITOR
 from ich.tables import read_predictions
 from ich.train.keeping import keep
-
-MODEL_CARD = "model_card.md"
-"""Name of the model card in a run's folder."""
 
 
 def keep_summary(

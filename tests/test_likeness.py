@@ -1,0 +1,227 @@
+"""How like the training data a study is: the distance, its limit, and where a model carries them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from command import call
+from numpy.typing import NDArray
+
+from ich.calibration.likeness import MAX_COMPONENTS, Likeness, fit_likeness, pool_distances
+from ich.checkpoint import DurableIO, read_checkpoint
+from ich.data import HeadCTDataModule
+from ich.models import SliceClassifier, load_classifier
+from ich.train.likeness import FeatureLog, keep_likeness
+from ich.train.results import predict_parts
+from ich.trainer import build_trainer
+
+FEATURES, SLICES = 24, 20
+BEST = "checkpoints/best.ckpt"
+
+
+def draw(patients: int, seed: int, spread: float = 1.0) -> tuple[NDArray[np.float32], NDArray[np.str_]]:
+    """Slices of patients who differ, in features of very different size, and whose each slice is."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(1).normal(size=(3, FEATURES))
+    units = np.logspace(-2, 2, FEATURES)
+    patient = np.repeat(np.arange(patients), SLICES)
+    scores = spread * (rng.normal(size=(patients, 3))[patient] + rng.normal(size=(patients * SLICES, 3)))
+    features = units * (5 + scores @ mixing + rng.normal(size=(patients * SLICES, FEATURES)))
+    return features.astype(np.float32), patient.astype(str)
+
+
+def fit(patients: int, seed: int = 0) -> Likeness:
+    features, patient = draw(patients, seed)
+    likeness = fit_likeness(features, patient, patient)
+    assert isinstance(likeness, Likeness)
+    return likeness
+
+
+def pool(likeness: Likeness, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    distances = likeness(torch.from_numpy(features)).numpy().reshape(-1, SLICES)
+    return np.array([pool_distances(each) for each in distances])
+
+
+def test_distance_is_that_of_mahalanobis() -> None:
+    likeness = fit(60)
+    features, _ = draw(60, 0)
+    assert likeness.components.shape == (FEATURES // 2, FEATURES)
+    assert likeness.components.shape[0] <= MAX_COMPONENTS
+    components, scale = likeness.components.double(), likeness.scale.double()
+    others = torch.eye(FEATURES).double() - components.T @ components
+    covariance = (components.T * likeness.variances) @ components + likeness.residual * others
+    centred = (torch.from_numpy(features).double() - likeness.mean) / scale
+    squared = (centred @ torch.linalg.inv(covariance) * centred).sum(dim=1) / FEATURES
+    distances = likeness(torch.from_numpy(features))
+    torch.testing.assert_close(distances.double(), squared.sqrt(), rtol=1e-4, atol=1e-4)
+    # Of what it was fitted on the mean square is 1, but for the floor under the scale.
+    assert float(distances.square().mean()) == pytest.approx(1, abs=0.02)
+    assert distances.dtype == torch.float32
+    parts = torch.cat([likeness(torch.from_numpy(part)) for part in np.array_split(features, 7)])
+    torch.testing.assert_close(parts, distances, rtol=1e-5, atol=1e-5)
+
+
+def test_limit_lets_new_studies_pass_and_others_not() -> None:
+    likeness = fit(60)
+    whole, _ = draw(400, 7)
+    assert (pool(likeness, whole) > float(likeness.limit)).mean() <= 0.02
+    for changed in (whole * 1.5, whole[:, ::-1].copy(), np.zeros_like(whole), draw(400, 7, spread=8)[0]):
+        assert (pool(likeness, changed) > float(likeness.limit)).mean() >= 0.95
+
+
+def test_limit_is_wider_the_fewer_patients() -> None:
+    limits = [float(fit(patients).limit) for patients in (6, 12, 60)]
+    assert limits == sorted(limits, reverse=True)
+    whole, _ = draw(400, 7)
+    for patients in (6, 12):
+        likeness = fit(patients)
+        assert (pool(likeness, whole) > float(likeness.limit)).mean() <= 0.02
+
+
+def test_order_of_slices_does_not_matter() -> None:
+    features, patient = draw(20, 0)
+    order = np.random.default_rng(2).permutation(len(features))
+    one, other = (fit_likeness(features[i], patient[i], patient[i]) for i in (np.arange(len(order)), order))
+    torch.testing.assert_close(one.limit, other.limit, rtol=1e-4, atol=0)
+
+
+def test_what_cannot_be_fitted_says_why() -> None:
+    features, patient = draw(4, 0)
+    assert fit_likeness(features, patient, patient) == "fewer than 5 patients"
+    features, patient = draw(6, 0)
+    assert "same in all slices" in fit_likeness(np.ones_like(features), patient, patient)
+    features[3, 2] = np.nan
+    assert "not finite" in fit_likeness(features, patient, patient)
+
+
+def test_features_that_hardly_vary_give_finite_distances() -> None:
+    features, patient = draw(12, 0)
+    features[:, 4:] = 3.0  # dead
+    likeness = fit_likeness(features, patient, patient)
+    assert isinstance(likeness, Likeness)
+    distances = likeness(torch.from_numpy(features))
+    assert bool(distances.isfinite().all())
+    assert all(bool(buffer.isfinite().all()) for buffer in likeness.buffers())
+    features[:, 4:] = 4.0
+    assert float(likeness(torch.from_numpy(features)).min()) > float(likeness.limit)
+
+
+@pytest.fixture(scope="module")
+def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with five patients in its validation part."""
+    folder = tmp_path_factory.mktemp("likeness")
+    tiny = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1"]
+    data = ["data=rsna", f"data.root={phantom}", "input.size=64", "data.val_fraction=0.4"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert call("train", *data, *tiny, "data.num_workers=0", "run_dir=run") == 0
+    return folder / "run"
+
+
+def open_data(phantom: Path, model: SliceClassifier) -> HeadCTDataModule:
+    data = HeadCTDataModule(str(phantom), model.input, val_fraction=0.4, num_workers=0)
+    data.setup()
+    return data
+
+
+def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, phantom: Path) -> None:
+    model = load_classifier(run / BEST)
+    data = open_data(phantom, model)
+    val = data.part("val")
+    assert model.card["likeness"] == {
+        "studies": val["StudyInstanceUID"].nunique(),
+        "patients": val["PatientID"].nunique(),
+    }
+    features = []
+    with torch.inference_mode():
+        for batch in data.val_dataloader():
+            batch = data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
+            features.append(model.extract(batch["image"]))
+    again = fit_likeness(torch.cat(features).numpy(), val["StudyInstanceUID"], val["PatientID"])
+    for name, buffer in model.likeness.named_buffers():
+        if name != "components":  # whose directions are told apart by rounding where variances are equal
+            torch.testing.assert_close(again.get_buffer(name), buffer, rtol=1e-3, atol=1e-6)
+
+
+def test_card_sums_up_the_training(run: Path, phantom: Path) -> None:
+    model = load_classifier(run / BEST)
+    training, train = model.card["training"], open_data(phantom, model).part("train")
+    assert training["slices"] == len(train)
+    assert training["patients"] == train["PatientID"].nunique()
+    assert training["studies"] == train["StudyInstanceUID"].nunique()
+    assert training["positives"]["any"] == int(train["any"].sum())
+    assert (training["epochs"], training["best_epoch"]) == (1, 0)
+    assert training["val_log_loss"] == pytest.approx(
+        pd.read_csv(run / "metrics.csv")["val_weighted_log_loss"].min(), rel=1e-4
+    )
+    assert training["phantom"] is False  # for all that the run knows
+    text = (run / "model_card.md").read_text()
+    assert "Research use only" in text
+    assert "The part test" in text
+    assert str(phantom) not in text
+    assert not any(patient in text for patient in train["PatientID"])
+
+
+def test_training_on_drops_what_was_fitted_to_the_weights_before(
+    run: Path, phantom: Path, tmp_path: Path
+) -> None:
+    model = load_classifier(run / BEST)
+    data = open_data(phantom, model)
+    tuned = SliceClassifier("test_resnet", input=model.input, init_from=str(run / BEST), pretrained=False)
+    assert tuned.likeness is None
+    assert torch.equal(tuned.get_parameter("head.1.weight"), model.get_parameter("head.1.weight"))
+    trainer = build_trainer(
+        run_dir=tmp_path, gpus=0, max_epochs=1, limit_train_batches=1, limit_val_batches=1
+    )
+    trainer.fit(model.train(), datamodule=data)
+    assert model.likeness is None
+    saved = read_checkpoint(tmp_path / "checkpoints/last.ckpt")
+    assert not saved["card"].keys() & {"likeness", "decisions"}
+    assert not any(name.startswith("likeness.") for name in saved["state_dict"])
+    # Lightning's own door to a checkpoint that has one:
+    other = build_trainer(run_dir=tmp_path / "other", gpus=0)
+    other.validate(tuned, datamodule=data, ckpt_path=str(run / BEST), weights_only=True)
+    assert tuned.likeness is None
+
+
+def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: Path, tmp_path: Path) -> None:
+    old = read_checkpoint(run / BEST)
+    old["card"] = {name: value for name, value in old["card"].items() if name not in ("likeness", "training")}
+    old["state_dict"] = {k: v for k, v in old["state_dict"].items() if not k.startswith("likeness.")}
+    DurableIO().save_checkpoint(old, tmp_path / "best.ckpt")
+    model = load_classifier(tmp_path / "best.ckpt")
+    assert model.likeness is None
+    data = open_data(phantom, model)
+    seen = FeatureLog((data.table["part"] == "val").to_numpy())
+    tables = predict_parts(model, data, 0, seen)
+    keep_likeness(seen.features, tables["val"], tmp_path / "best.ckpt")
+    theirs, ours = (load_classifier(path).likeness for path in (run / BEST, tmp_path / "best.ckpt"))
+    torch.testing.assert_close(ours.limit, theirs.limit, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "reason"),
+    [
+        ("StudyInstanceUID", "", "do not name their study"),
+        ("StudyInstanceUID", "1", "studies of several patients"),
+        ("PatientID", "1", "fewer than 5 patients"),
+    ],
+)
+def test_card_says_why_there_is_none(run: Path, tmp_path: Path, column: str, value: str, reason: str) -> None:
+    path = Path(shutil.copy(run / BEST, tmp_path / "best.ckpt"))
+    checkpoint = read_checkpoint(path)
+    checkpoint["state_dict"] = {
+        k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("likeness.")
+    }
+    DurableIO().save_checkpoint(checkpoint, path)
+    features, patient = draw(6, 0)
+    slices = pd.DataFrame({"StudyInstanceUID": patient, "PatientID": patient}).assign(**{column: value})
+    assert reason in keep_likeness(features, slices, path)
+    model = load_classifier(path)
+    assert reason in model.card["likeness"]["missing"]
+    assert model.likeness is None
