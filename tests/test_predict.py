@@ -1,0 +1,435 @@
+"""``ich predict`` and ``Predictor``, from files of DICOM to results, with networks of random weights."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+import torch
+from command import call
+
+from ich.bundle import write_bundle
+from ich.calibration import Calibration, Decision, OperatingPoint
+from ich.calibration.files import write_calibration
+from ich.calibration.likeness import Likeness
+from ich.data import HeadCTDataModule
+from ich.dicom import read_hu
+from ich.models import SliceClassifier
+from ich.outputs.records import read_json
+from ich.phantom import write_phantom
+from ich.predict import Predictor
+from ich.schema import LABELS, InputSpec, UserError
+from ich.schema.results import Outcome, Reason
+from ich.studies import find_studies
+from ich.train.results import predict_parts
+
+REASONS = dict.fromkeys(LABELS, "too few cases")
+SPEC = InputSpec(size=64)
+
+
+def make_decision(threshold: float | None, pooling: str = "max") -> dict[str, object]:
+    point = None if threshold is None else OperatingPoint(threshold, "sensitivity>=0.95", 1.0, 0.5)
+    missing = {} if point else {"any": "too few cases"}
+    points = dict.fromkeys(LABELS) | {"any": point}
+    reasons = dict.fromkeys(LABELS[:-1], "too few cases") | missing
+    return Decision(pooling, Calibration(dict.fromkeys(LABELS), REASONS), points, reasons).to_dict()
+
+
+def write_model(
+    path: Path,
+    threshold: float | None = 0.5,
+    *,
+    limit: float | None = 1e6,
+    seed: int = 0,
+    spec: InputSpec = SPEC,
+) -> Path:
+    """A bundle of a network of random weights, with an operating point and a reference as asked for."""
+    torch.manual_seed(seed)
+    model = SliceClassifier("test_resnet", input=spec, pretrained=False).eval()
+    torch.nn.init.normal_(model.head[1].weight, std=1.0)
+    model.card["decisions"] = {"slice": make_decision(threshold), "study": make_decision(threshold)}
+    if limit is not None:
+        features = model.head[1].in_features
+        model.likeness = Likeness(
+            torch.zeros(features),
+            torch.ones(features),
+            torch.eye(features)[:1],
+            torch.ones(1),
+            torch.ones(()),
+            torch.tensor(limit),
+        )
+        model.card["likeness"] = {"studies": 8, "patients": 8}
+    write_bundle(model.card, model.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Conformant studies, each in a folder of its own."""
+    root = tmp_path_factory.mktemp("inbox")
+    write_phantom(root / "flat", patients=5, seed=4, size=96, conformant=True)
+    for path in sorted((root / "flat" / "stage_2_train").iterdir()):
+        study = pydicom.dcmread(path, stop_before_pixels=True).StudyInstanceUID
+        folder = root / "studies" / study[-6:]
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, folder / path.name)
+    return root / "studies"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory, studies: Path) -> Path:
+    """A model to which some of the studies are positive and some negative."""
+    folder = tmp_path_factory.mktemp("model")
+    found = Predictor.load(write_model(folder / "first.zip")).predict(studies)
+    probs = sorted(result.labels["any"].prob for result in found)
+    return write_model(folder / "model.zip", (probs[1] + probs[2]) / 2)
+
+
+@pytest.fixture(scope="module")
+def predicted(tmp_path_factory: pytest.TempPathFactory, model: Path, studies: Path) -> Path:
+    out = tmp_path_factory.mktemp("out") / "predicted"
+    assert call("predict", str(model), str(studies), "--out", str(out), "--write", "page", "sr", "sc") == 0
+    return out
+
+
+def read_results(out: Path) -> dict[str, dict[str, object]]:
+    """What stands in the JSON files, by study, without the number."""
+    found = [json.loads(path.read_text()) for path in sorted((out / "results").iterdir())]
+    return {
+        result["StudyInstanceUID"]: {k: v for k, v in result.items() if k != "number"} for result in found
+    }
+
+
+def predict_one(model: Path, folder: Path):
+    (result,) = Predictor.load(model).predict(folder)
+    return result
+
+
+@pytest.fixture
+def negative(tmp_path: Path, predicted: Path, studies: Path) -> Path:
+    """A copy of a study that is NEGATIVE when whole."""
+    table = pd.read_csv(predicted / "studies.csv")
+    uid = table.loc[table["outcome"] == "NEGATIVE", "StudyInstanceUID"].iloc[0]
+    shutil.copytree(studies / uid[-6:], tmp_path / "study")
+    return tmp_path / "study"
+
+
+def list_slices(folder: Path) -> list[Path]:
+    """In order of position."""
+    return sorted(
+        folder.iterdir(), key=lambda p: float(pydicom.dcmread(p, stop_before_pixels=True).SliceLocation)
+    )
+
+
+def test_every_study_has_its_result_in_tables_json_pages_and_dicom(predicted: Path, studies: Path) -> None:
+    table = pd.read_csv(predicted / "studies.csv", keep_default_na=False)
+    assert set(table["outcome"]) == {"POSITIVE", "NEGATIVE"}
+    assert (table["reasons"] == "").all()
+    assert len(table) == len(list(studies.iterdir()))
+    for row in table.itertuples():
+        number = f"{row.number:04d}"
+        result = read_json(predicted / "results" / f"{number}.json")
+        assert result.outcome == row.outcome
+        assert (predicted / "pages" / f"{number}.html").stat().st_size > 10_000
+        report = pydicom.dcmread(predicted / "dicom" / number / "report.dcm")
+        assert report.StudyInstanceUID == row.StudyInstanceUID
+        keys = list((predicted / "dicom" / number).glob("key_image_*.dcm"))
+        assert len(keys) == len(result.key_slices)
+        assert bool(keys) == (row.outcome == "POSITIVE")
+    for path in predicted.rglob("*"):
+        assert not path.stat().st_mode & 0o077, path
+
+
+def test_probabilities_are_those_of_training_and_evaluation(
+    model: Path, predicted: Path, studies: Path
+) -> None:
+    """The data module reads, resizes and windows on another way."""
+    labels = "".join(f"{p.stem}_{label},0\n" for p in studies.rglob("*.dcm") for label in LABELS)
+    csv = predicted.parent / "labels.csv"
+    csv.write_text("ID,Label\n" + labels)
+    data = HeadCTDataModule(
+        str(studies), SPEC, labels=str(csv), num_workers=0, index_dir=str(predicted.parent / "index")
+    )
+    data.setup()
+    from ich.models import load_classifier
+
+    tables = predict_parts(load_classifier(model), data, gpus=0)
+    expected = pd.concat(tables.values()).set_index("SOPInstanceUID")
+    found = pd.read_csv(predicted / "slices.csv").set_index("SOPInstanceUID").loc[expected.index]
+    columns = [f"prob_{label}" for label in LABELS]
+    assert len(expected) > 10
+    assert np.abs(found[columns].to_numpy() - expected[columns].to_numpy()).max() < 1e-5
+
+
+def test_names_order_and_place_of_files_change_nothing(
+    model: Path, predicted: Path, studies: Path, tmp_path: Path
+) -> None:
+    files = list(studies.rglob("*.dcm"))
+    random.Random(1).shuffle(files)
+    with zipfile.ZipFile(tmp_path / "inbox.zip", "w") as archive:
+        for number, path in enumerate(files):
+            archive.write(path, f"{number % 3}/{number:05d}")
+    out = tmp_path / "out"
+    assert call("predict", str(model), str(tmp_path / "inbox.zip"), "--out", str(out)) == 0
+    assert read_results(out) == read_results(predicted)
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_what_is_done_is_not_done_twice(
+    model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, first = tmp_path / "out", sorted(studies.iterdir())[:2]
+    assert call("predict", str(model), *map(str, first), "--out", str(out)) == 0
+    stamps = {path: path.stat().st_mtime_ns for path in (out / "results").iterdir()}
+    capsys.readouterr()
+    # A process that is killed may leave half a line.
+    with (out / "done.jsonl").open("a") as file:
+        file.write('{"number": 3, "stu')
+    assert call("predict", str(model), str(studies), "--out", str(out)) == 0
+    count = len(list(studies.iterdir()))
+    assert f"{count} studies in {out}, 2 of them done before" in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    numbers = sorted(int(path.stem) for path in (out / "results").iterdir())
+    assert numbers == list(range(1, count + 1))
+    assert len(pd.read_csv(out / "studies.csv")) == count
+    # More is asked for: then it is done again, under its number.
+    assert call("predict", str(model), str(first[0]), "--out", str(out), "--write", "page") == 0
+    assert len(list((out / "pages").iterdir())) == 1
+    assert sorted(int(path.stem) for path in (out / "results").iterdir()) == numbers
+
+
+def test_a_folder_holds_results_of_one_way_only(
+    model: Path, studies: Path, predicted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_model(tmp_path / "other.zip", 0.3, seed=5)
+    assert call("predict", str(other), str(studies), "--out", str(predicted)) == 2
+    assert "made otherwise (they differ in decisions, weights)" in capsys.readouterr().err
+    assert call("predict", str(model), str(studies), "--out", str(studies)) == 2
+    assert "is not empty and holds no results" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{studies}"], "is no model"),
+        (["{model}"], "nothing to read"),
+        (["{model}", "nowhere"], "nowhere does not exist"),
+        (["{model}", "{studies}", "--tta", "twirl"], "tta=twirl: expected some of flip, scale"),
+        (["{model}", "{studies}", "--threads", "0"], "threads=0"),
+    ],
+)
+def test_wrong_usage_is_one_message(
+    model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, message
+) -> None:
+    given = [each.format(model=model, studies=studies) for each in arguments]
+    assert call("predict", *given, "--out", str(tmp_path / "out")) == 2
+    printed = capsys.readouterr().err
+    assert message in printed
+    assert "Traceback" not in printed
+
+
+def truncate(files: list[Path]) -> None:
+    content = files[4].read_bytes()
+    files[4].write_bytes(content[: len(content) // 2])
+
+
+def empty(files: list[Path]) -> None:
+    files[-1].write_bytes(b"")
+
+
+def overwrite(files: list[Path]) -> None:
+    files[0].write_bytes(bytes(2000) + files[0].read_bytes()[2000:])
+
+
+def remove(files: list[Path]) -> None:
+    files[6].unlink()
+
+
+def change(files: list[Path], numbers: Iterator[int], edit: Callable[[pydicom.Dataset], None]) -> None:
+    for number in numbers:
+        ds = pydicom.dcmread(files[number])
+        edit(ds)
+        ds.save_as(files[number])
+
+
+def shift(files: list[Path]) -> None:
+    change(files, range(len(files)), lambda ds: setattr(ds, "RescaleIntercept", ds.RescaleIntercept + 150))
+
+
+def raise_one(files: list[Path]) -> None:
+    change(files, [5], lambda ds: setattr(ds, "RescaleIntercept", ds.RescaleIntercept + 1000))
+
+
+def move(files: list[Path]) -> None:
+    def edit(ds: pydicom.Dataset) -> None:
+        ds.ImagePositionPatient = [*ds.ImagePositionPatient[:2], ds.ImagePositionPatient[2] + 400]
+
+    change(files, [5], edit)
+
+
+def rename(files: list[Path]) -> None:
+    change(files, [3], lambda ds: setattr(ds, "PatientID", "SOMEBODY"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, Reason.UNREAD_SLICE),
+        (empty, Reason.STRAY_FILE),
+        (overwrite, Reason.STRAY_FILE),
+        (remove, Reason.GAP),
+        (shift, None),  # no head is to be seen any more
+        (raise_one, Reason.IMPLAUSIBLE_HU),
+        (move, Reason.GAP),
+        (rename, Reason.MIXED_PATIENTS),
+    ],
+)
+def test_a_damaged_study_is_never_negative(model: Path, negative: Path, damage, reason) -> None:
+    assert predict_one(model, negative).outcome is Outcome.NEGATIVE
+    damage(list_slices(negative))
+    result = predict_one(model, negative)
+    if reason is None:
+        assert result.refusal is not None
+        assert result.refusal.code == "no_head"
+    else:
+        assert result.outcome is Outcome.INDETERMINATE
+        assert reason in [each.code for each in result.reasons]
+
+
+def test_pixels_that_cannot_be_decoded_are_an_unread_slice(model: Path, negative: Path, damage) -> None:
+    damage(list_slices(negative)[4])
+    result = predict_one(model, negative)
+    assert result.outcome is Outcome.INDETERMINATE
+    assert "corrupt 1" in next(each.detail for each in result.reasons if each.code == Reason.UNREAD_SLICE)
+    assert len(result.slices) == len(list(negative.iterdir())) - 1
+
+
+@pytest.mark.parametrize(
+    ("threshold", "limit", "reason"),
+    [
+        (None, 1e6, Reason.NO_DECISION),
+        (0.999999, None, Reason.NO_REFERENCE),
+        (0.999999, 1e-3, Reason.UNLIKE_TRAINING),
+    ],
+)
+def test_a_model_that_cannot_be_believed_says_negative_of_nothing(
+    studies: Path, tmp_path: Path, threshold, limit, reason
+) -> None:
+    model = write_model(tmp_path / "model.zip", threshold, limit=limit)
+    for result in Predictor.load(model).predict(studies):
+        assert result.outcome is Outcome.INDETERMINATE
+        assert [each.code for each in result.reasons] == [reason]
+
+
+def test_sparse_headers_get_a_result_and_no_dicom_objects(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_phantom(tmp_path / "sparse", patients=2, seed=2, size=96)
+    out = tmp_path / "out"
+    assert (
+        call("predict", str(model), str(tmp_path / "sparse"), "--out", str(out), "--write", "sr", "page") == 0
+    )
+    assert pd.read_csv(out / "studies.csv")["outcome"].notna().all()
+    refused = pd.read_csv(out / "refused_outputs.csv")
+    assert list(refused["output"]) == ["sr", "sr"]
+    assert set(refused["code"]) <= {"missing_attribute", "invalid_uid"}
+    assert "2 outputs that cannot be written" in capsys.readouterr().out
+    assert len(list((out / "pages").iterdir())) == 2
+
+
+def test_what_is_no_head_ct_is_refused_with_a_code(
+    model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    shutil.copytree(next(studies.iterdir()), study)
+    change(list_slices(study), range(len(list_slices(study))), lambda ds: setattr(ds, "Modality", "MR"))
+    (study / "notes.bin").write_bytes(b"\x00\xff" * 300)
+    out = tmp_path / "out"
+    assert call("predict", str(model), str(study), "--out", str(out)) == 3
+    table = pd.read_csv(out / "studies.csv")
+    assert list(table["refusal"]) == ["not_ct"]
+    assert table["outcome"].isna().all()
+    assert "not read, not_ct: 1" in capsys.readouterr().out
+    assert read_json(out / "results" / "0001.json").slices == ()
+
+
+def test_an_ensemble_averages_and_a_calibration_file_replaces_what_models_carry(
+    model: Path, studies: Path, tmp_path: Path
+) -> None:
+    other, study = (
+        write_model(tmp_path / "other.zip", 0.4, seed=1, spec=InputSpec(size=96)),
+        next(studies.iterdir()),
+    )
+    one, two = (predict_one(path, study) for path in (model, other))
+    (both,) = Predictor.load(model, other).predict(study)
+    for label in LABELS:
+        assert both.labels[label].prob == pytest.approx((one.labels[label].prob + two.labels[label].prob) / 2)
+    thresholds = [each.labels["any"].threshold for each in (one, two)]
+    assert both.labels["any"].threshold == pytest.approx(np.mean(thresholds))
+    assert both.slices[3].probs == pytest.approx(np.mean([one.slices[3].probs, two.slices[3].probs], axis=0))
+    decision = Decision.from_dict(make_decision(0.125, pooling="mean"), "here")
+    write_calibration({"study": decision}, tmp_path / "calibration.json")
+    out = tmp_path / "out"
+    given = (str(model), str(other), str(study), "--calibration", str(tmp_path / "calibration.json"))
+    assert call("predict", *given, "--out", str(out)) == 0
+    result = read_json(out / "results" / "0001.json")
+    assert result.labels["any"].threshold == 0.125
+    probs = np.array([each.probs[-1] for each in result.slices])
+    assert result.labels["any"].prob == pytest.approx(probs.mean())
+
+
+def test_flips_are_averaged(model: Path, studies: Path) -> None:
+    study = next(studies.iterdir())
+    plain, (flipped,) = predict_one(model, study), Predictor.load(model, tta=["flip"]).predict(study)
+    assert flipped.algorithm.tta == ("flip",)
+    assert flipped.distance == plain.distance
+    assert flipped.slices[0].probs != plain.slices[0].probs
+
+
+def test_arrays_in_memory_give_what_files_give(model: Path, studies: Path) -> None:
+    study = next(studies.iterdir())
+    result, predictor = predict_one(model, study), Predictor.load(model)
+    slices = [read_hu(path) for path in list_slices(study)]
+    scores = predictor.predict_hu(slices)
+    assert scores.probs.shape == (1, len(slices), len(LABELS))
+    assert (scores.probs[0] == [each.probs for each in result.slices]).all()
+    assert scores.distance[0] == result.distance
+    (found,) = find_studies([study], scratch=study, progress=False).studies
+    assert predictor.predict_study(found) == result
+    for wrong in ([], [np.zeros((4, 4, 3))], [np.full((64, 64), np.nan)]):
+        with pytest.raises(UserError):
+            predictor.predict_hu(wrong)
+
+
+def test_the_headers_window_is_needed_where_the_model_takes_it(tmp_path: Path, negative: Path) -> None:
+    model = write_model(tmp_path / "model.zip", spec=InputSpec(size=64, windows=("dicom",)))
+    assert predict_one(model, negative).outcome is not None
+    change(list_slices(negative), [2], lambda ds: delattr(ds, "WindowWidth"))
+    refusal = predict_one(model, negative).refusal
+    assert refusal is not None
+    assert refusal.code == "no_window"
+    with pytest.raises(UserError, match="window of the header"):
+        Predictor.load(model).predict_hu([read_hu(next(negative.iterdir()))])
+
+
+def test_pages_name_no_patient_and_no_file(predicted: Path, studies: Path) -> None:
+    first = pydicom.dcmread(next(studies.rglob("*.dcm")))
+    table = pd.read_csv(predicted / "studies.csv")
+    names = {
+        *table["PatientID"],
+        *table["StudyInstanceUID"],
+        *table["SeriesInstanceUID"],
+        str(first.PatientName),
+    }
+    for page in (predicted / "pages").iterdir():
+        text = page.read_text()
+        assert not [name for name in names if name in text]
+        assert str(studies) not in text
