@@ -198,7 +198,7 @@ def test_details_quote_no_description() -> None:
 
 @pytest.mark.parametrize("conformant", [False, True])
 def test_studies_of_a_phantom_are_read_and_whole(tmp_path: Path, conformant: bool) -> None:
-    write_phantom(tmp_path, patients=8, seed=2, size=32, conformant=conformant)
+    write_phantom(tmp_path, patients=8, seed=2, size=64, conformant=conformant)
     for _, rows in build_index(tmp_path).table.groupby("StudyInstanceUID"):
         study = rows.reset_index(drop=True)
         read = pd.DataFrame([read_attributes(tmp_path / path) for path in study["path"]])
