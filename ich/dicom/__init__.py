@@ -1,10 +1,10 @@
 """One DICOM file: its header, and its stored pixels as Hounsfield units.
 
 ``elements`` walks the data set and ``skimming`` the plain part of it, ``kind`` makes out what slice it is,
-``frames`` reads its pixels with ``codecs``, compressed ones in another process (``decoding``), and ``rescale``
-takes them to HU; ``direct`` reads those of an uncompressed slice where the index says that they lie. ``files``
-opens, ``attributes`` reads what any DICOM file says of its series. Why a file is no slice stands in
-``refusal``.
+``frames`` reads its pixels with ``codecs``, compressed ones in another process (``decoding``), and
+``rescale`` takes them to HU; ``direct`` reads those of an uncompressed slice where the index says that they
+lie. ``files`` opens, ``attributes`` reads what any DICOM file says of its series. Why a file is no slice
+stands in ``refusal``.
 """
 
 from __future__ import annotations
