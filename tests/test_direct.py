@@ -19,7 +19,7 @@ from pydicom.sequence import Sequence
 
 from ich.data.resize import keeps_shift, resize_hu
 from ich.data.slices import SliceReader, to_arrays
-from ich.dicom import Header, elements, read_header, read_hu
+from ich.dicom import Header, elements, read_header, read_hu, skimming
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.rescale import Rescale
 from ich.index import build_index
@@ -149,7 +149,7 @@ def test_the_quick_walk_finds_what_the_whole_walk_finds(
     damaged = bytearray(content[: max(200, len(content) - cut)])
     for place, value in flips:
         damaged[place % len(damaged)] = value
-    skimmed = elements.skim(bytes(damaged[: elements.HEAD]))
+    skimmed = skimming.skim(bytes(damaged[: skimming.HEAD]))
     if skimmed is None:
         return
     stream = elements.Stream(io.BytesIO(bytes(damaged)), len(damaged))

@@ -1,9 +1,10 @@
 """One DICOM file: its header, and its stored pixels as Hounsfield units.
 
-``elements`` walks the data set, ``kind`` makes out what slice it is, ``frames`` reads its pixels with
-``codecs``, compressed ones in another process (``decoding``), and ``rescale`` takes them to HU; ``direct``
-reads those of an uncompressed slice where the index says that they lie. ``files`` opens, ``attributes``
-reads what any DICOM file says of its series. Why a file is no slice stands in ``refusal``.
+``elements`` walks the data set and ``skimming`` the plain part of it, ``kind`` makes out what slice it is,
+``frames`` reads its pixels with ``codecs``, compressed ones in another process (``decoding``), and
+``rescale`` takes them to HU; ``direct`` reads those of an uncompressed slice where the index says that they
+lie. ``files`` opens, ``attributes`` reads what any DICOM file says of its series. Why a file is no slice
+stands in ``refusal``.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from pydicom import uid
 
 from ich.dicom.codecs import DECODERS, ENCAPSULATED, describe_uid
 from ich.dicom.elements import (
-    HEAD,
     PIXEL_DATA,
     Element,
     Stream,
@@ -25,13 +25,13 @@ from ich.dicom.elements import (
     Values,
     read_syntax,
     read_values,
-    skim,
 )
 from ich.dicom.files import inflate, read_file
 from ich.dicom.frames import check_length, find_fragments, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import Rescale, Stored, to_hu
+from ich.dicom.skimming import HEAD, skim
 
 _BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
 UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)

@@ -11,9 +11,10 @@ from typing import NamedTuple
 
 from pydicom import uid
 
-from ich.dicom.elements import HEAD, MAX_VALUE, Stream, Tag, Values, read_syntax, skim_values, swap
+from ich.dicom.elements import MAX_VALUE, Stream, Tag, Values, read_syntax
 from ich.dicom.files import read_file
 from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.skimming import HEAD, skim_values, swap
 
 _LAST = Tag.NumberOfFrames  # of the elements that are looked for; elements stand in the order of their tags
 _INFLATED = 1 << 20  # bytes of a deflated data set, far beyond what comes before the last of them

@@ -9,31 +9,22 @@ from __future__ import annotations
 
 import math
 import os
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
 from typing import BinaryIO, Literal, NamedTuple
 
-from pydicom import uid
 from pydicom.charset import python_encoding
 
-HEAD = 4096  # bytes at the start of a file; the header of a slice is mostly shorter
 MAX_ELEMENTS = 50_000  # before the pixels, nested ones included: hundreds are usual
 MAX_DEPTH = 32  # of sequences in sequences: a few are usual
 MAX_VALUE = 1 << 10  # bytes of a value that is read, all of which are short; many are cached
 UNDEFINED = 0xFFFFFFFF  # the length of what ends at a delimiter
 
-_TRANSFER_SYNTAX = 0x00020010
-_PIXELS, PIXEL_DATA = 0x7FE00008, 0x7FE00010  # float pixel data come before Pixel Data
+TRANSFER_SYNTAX = 0x00020010
+PIXELS, PIXEL_DATA = 0x7FE00008, 0x7FE00010  # float pixel data come before Pixel Data
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with a length of 32 bits
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_IS_LONG = dict.fromkeys(_LONG_VRS, True) | dict.fromkeys(_SHORT_VRS, False)
-_IMPLICIT_VR = str.__str__(uid.ImplicitVRLittleEndian)
-_NOT_PLAIN = frozenset(map(str.__str__, (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)))
-_IMPLICIT, _EXPLICIT = struct.Struct("<II"), struct.Struct("<I2sH")  # the start of an element
-_LENGTH = struct.Struct("<I")
+LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with a length of 32 bits
 
 
 class Tag(IntEnum):
@@ -98,18 +89,8 @@ DESCRIPTION = (
 )
 """What only tells of which kind a series is: a slice is read without, whatever stands there."""
 
-_TAGS = frozenset(map(int, Tag)) - frozenset(map(int, DESCRIPTION))
-_SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # of which only presence matters
-
-
-def swap(tag: int) -> int:
-    """A tag as one little-endian number of 32 bits reads."""
-    return (tag & 0xFFFF) << 16 | tag >> 16
-
-
-_SWAPPED = {swap(tag): tag for tag in _TAGS}
-_PIXEL_GROUP = _PIXELS >> 16
-_SWAPPED_SYNTAX, _SWAPPED_PIXELS = swap(_TRANSFER_SYNTAX), swap(PIXEL_DATA)
+TAGS = frozenset(map(int, Tag)) - frozenset(map(int, DESCRIPTION))
+SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # of which only presence matters
 
 
 class Element(NamedTuple):
@@ -157,7 +138,7 @@ class Stream:
         if not explicit or tag >> 16 == 0xFFFE:
             return Element(tag, b"", int.from_bytes(start[4:], order))
         vr = start[4:6]
-        if vr in _LONG_VRS:
+        if vr in LONG_VRS:
             return Element(tag, vr, int.from_bytes(self.take(4), order))
         if not (vr.isalpha() and vr.isupper()):
             raise ValueError(f"{_name(tag)} has the value representation {vr!r}")
@@ -222,113 +203,6 @@ class Values:
         return int.from_bytes(value, self.order)
 
 
-class Skimmed(NamedTuple):
-    """A header up to the value of its pixels."""
-
-    syntax: str
-    explicit: bool
-    values: Values
-    pixels: Element
-    offset: int  # of the value of the pixels, in bytes
-
-
-def skim(head: bytes) -> Skimmed | None:
-    """Walks a header that is as plain as most are; the same as walking the file, in a tenth of the time.
-
-    Args:
-        head: The first ``HEAD`` bytes of a file, or all of a shorter one.
-
-    Returns:
-        None for whatever is not plain, damage included: a header longer than ``head``, another byte order,
-        deflated, with elements of undefined length before the pixels.
-    """
-    try:
-        syntax, offset = _skim_syntax(head)
-        if not syntax or syntax in _NOT_PLAIN:
-            return None
-        explicit = syntax != _IMPLICIT_VR
-        raw: dict[int, bytes] = {}
-        offset = skim_values(head, offset, explicit, _SWAPPED, raw)
-        tag, vr, length, offset = _skim_element(head, offset, explicit)
-    except struct.error:
-        return None
-    if tag != _SWAPPED_PIXELS:
-        return None
-    return Skimmed(syntax, explicit, Values("little", raw), Element(PIXEL_DATA, vr, length), offset)
-
-
-def skim_values(
-    head: bytes, offset: int, explicit: bool, wanted: Mapping[int, int], raw: dict[int, bytes]
-) -> int:
-    """Reads values as long as elements are plain, little-endian and within the first bytes of a file.
-
-    Args:
-        head: The first bytes of a file.
-        offset: Where in it an element stands.
-        explicit: Whether elements name their representation.
-        wanted: Tags by how they read as one number (``swap``).
-        raw: Takes the values.
-
-    Returns:
-        Where the first element stands that is not plain, or is one of pixels.
-    """
-    size, find_tag, start = len(head), wanted.get, offset
-    try:
-        while True:
-            if explicit:
-                tag, vr, length = _EXPLICIT.unpack_from(head, offset)
-                offset += 8
-                if (is_long := _IS_LONG.get(vr)) is None:
-                    return start
-                if is_long:
-                    (length,) = _LENGTH.unpack_from(head, offset)
-                    offset += 4
-            else:
-                tag, length = _IMPLICIT.unpack_from(head, offset)
-                offset += 8
-            if tag & 0xFFFF >= _PIXEL_GROUP or (end := offset + length) > size:
-                return start
-            if (known := find_tag(tag)) is not None:
-                if length > MAX_VALUE:
-                    return start
-                raw[known] = b"" if known in _SEQUENCES else head[offset:end]
-            start = offset = end
-    except struct.error:
-        return start
-
-
-def _skim_element(head: bytes, offset: int, explicit: bool) -> tuple[int, bytes, int, int]:
-    """A tag as one number, its representation and length, and where its value stands."""
-    if not explicit:
-        tag, length = _IMPLICIT.unpack_from(head, offset)
-        return tag, b"", length, offset + 8
-    tag, vr, length = _EXPLICIT.unpack_from(head, offset)
-    if not _IS_LONG.get(vr):
-        return tag, vr, length, offset + 8
-    return tag, vr, _LENGTH.unpack_from(head, offset + 8)[0], offset + 12
-
-
-def _skim_syntax(head: bytes) -> tuple[str, int]:
-    """The transfer syntax, and where the data set begins; no syntax for what ``read_syntax`` has to read."""
-    syntax, offset = "", 132
-    if head[128:132] != b"DICM":
-        return syntax, offset
-    while head[offset : offset + 2] == b"\2\0":
-        tag, vr, length = _EXPLICIT.unpack_from(head, offset)
-        offset += 8
-        if (is_long := _IS_LONG.get(vr)) is None:
-            return "", offset
-        if is_long:
-            (length,) = _LENGTH.unpack_from(head, offset)
-            offset += 4
-        if offset + length > len(head):
-            return "", offset
-        if tag == _SWAPPED_SYNTAX:
-            syntax = head[offset : offset + length].decode("latin-1").strip(" \0")
-        offset += length
-    return syntax, offset
-
-
 def read_syntax(stream: Stream) -> str:
     """Reads the file meta information, always explicit VR little endian, for its transfer syntax.
 
@@ -338,7 +212,7 @@ def read_syntax(stream: Stream) -> str:
     while (group := stream.file.read(2)) == b"\2\0":
         stream.file.seek(-2, os.SEEK_CUR)
         element = stream.next(explicit=True)
-        if element is not None and element.tag == _TRANSFER_SYNTAX and element.length <= MAX_VALUE:
+        if element is not None and element.tag == TRANSFER_SYNTAX and element.length <= MAX_VALUE:
             syntax = stream.take(element.length).decode("latin-1").strip(" \0")
         elif element is not None:
             stream.skip(element, explicit=True)
@@ -353,11 +227,11 @@ def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]
         The values, and the first element of pixel data, or None where there is none.
     """
     values = Values(stream.order)
-    while (element := stream.next(explicit)) is not None and element.tag < _PIXELS:
-        if element.tag in _SEQUENCES:
+    while (element := stream.next(explicit)) is not None and element.tag < PIXELS:
+        if element.tag in SEQUENCES:
             stream.skip(element, explicit)
             values.raw[element.tag] = b""
-        elif element.tag not in _TAGS:
+        elif element.tag not in TAGS:
             stream.skip(element, explicit)
         elif element.length <= MAX_VALUE:
             values.raw[element.tag] = stream.take(element.length)
