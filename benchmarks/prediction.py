@@ -12,13 +12,11 @@ all of them, so that what is left looks free of hemorrhage. Nothing of it is ran
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -63,14 +61,14 @@ def overwrite(rng: np.random.Generator, files: list[Path], hit: list[int]) -> No
         _rewrite(files[place], bytes(content))
 
 
-def remove(rng: np.random.Generator, files: list[Path], hit: list[int]) -> None:
+def remove(_: np.random.Generator, files: list[Path], hit: list[int]) -> None:
     """Removes files; the outermost slices stay, so that they are missing inside the stack."""
     inside = [place for place in hit if 0 < place < len(files) - 1] or [len(files) // 2]
     for place in inside:
         files[place].unlink()
 
 
-def swap_bytes(rng: np.random.Generator, files: list[Path], hit: list[int]) -> None:
+def swap_bytes(_: np.random.Generator, files: list[Path], hit: list[int]) -> None:
     """Swaps the bytes of every stored value."""
     for place in hit:
         ds = pydicom.dcmread(files[place])
@@ -83,7 +81,10 @@ def swap_slices(rng: np.random.Generator, files: list[Path], hit: list[int]) -> 
     for place in hit:
         other = int(rng.choice([n for n in range(len(files)) if n != place]))
         one, two = pydicom.dcmread(files[place]), pydicom.dcmread(files[other])
-        one.ImagePositionPatient, two.ImagePositionPatient = two.ImagePositionPatient, one.ImagePositionPatient
+        one.ImagePositionPatient, two.ImagePositionPatient = (
+            two.ImagePositionPatient,
+            one.ImagePositionPatient,
+        )
         _save(files[place], one)
         _save(files[other], two)
 
@@ -186,11 +187,16 @@ def make_copies(whole: Sequence[Whole], copies: int, seed: int, scratch: Path) -
             yield kind, Path(folder)
 
 
+def describe(result: StudyResult) -> str:
+    """The outcome, or the code of the refusal."""
+    return str(result.outcome) if result.refusal is None else result.refusal.code
+
+
 def read_copy(predictor: Predictor, folder: Path, scratch: Path) -> tuple[str, str]:
     """The outcome of a copy, or the code of its refusal, and the reasons."""
     found = find_studies([folder], scratch=scratch, progress=False)
     results = list(predictor.predict_studies(found.studies))
-    outcomes = {str(result.outcome or result.refusal.code if result.refusal else result.outcome) for result in results}
+    outcomes = {describe(result) for result in results}
     reasons = {reason.code for result in results for reason in result.reasons}
     # Of a copy that falls into several studies the worst counts.
     outcome = next((o for o in (Outcome.NEGATIVE, Outcome.POSITIVE) if o in outcomes), None)
@@ -204,16 +210,17 @@ def run_damage(args: argparse.Namespace) -> None:
         scratch = Path(folder)
         studies = find_studies([args.root], scratch=scratch, progress=True).studies
         results, whole = read_whole(predictor, studies)
-        counts = Counter(str(result.outcome or result.refusal) for result in results)
+        counts = Counter(map(describe, results))
         print(f"{len(results)} whole studies: {dict(sorted(counts.items()))}")
-        reasons = Counter(r.code for each in results if each.outcome is Outcome.INDETERMINATE for r in each.reasons)
+        unclear = [each for each in results if each.outcome is Outcome.INDETERMINATE]
+        reasons = Counter(reason.code for each in unclear for reason in each.reasons)
         print(f"  reasons of those that are INDETERMINATE: {dict(reasons)}")
         copies = make_copies(whole, args.copies, args.seed, scratch)
         rows = []
         for kind, copy in track(copies, "damaged", total=args.copies, transient=True):
             rows.append((kind, *read_copy(predictor, copy, scratch)))
     table = pd.DataFrame(rows, columns=["damage", "outcome", "reasons"])
-    print(table.pivot_table(index="damage", columns="outcome", aggfunc="size", fill_value=0, margins=True))
+    print(pd.crosstab(table["damage"], table["outcome"], margins=True).to_string())
     print(f"NEGATIVE: {int((table['outcome'] == Outcome.NEGATIVE).sum())} of {len(table)}")
     if args.out:
         table.to_csv(args.out, index=False)
@@ -221,7 +228,9 @@ def run_damage(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Runs what the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     commands = parser.add_subparsers(required=True)
     damage = commands.add_parser("damage")
     damage.add_argument("model", type=Path, nargs="+")

@@ -13,6 +13,8 @@ from ich.schema.results import Reason, Remark
 
 LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
 UNEVEN = 1.5  # a step over another of the same series
+EVEN = 0.1  # by which even steps differ at most, as a share
+LEAST_STEPS = 3  # even ones on either side of a change that a protocol makes
 _TURN = np.radians(SAME_TILT)  # of a unit vector; small angles and their chords are alike
 
 Array = NDArray[np.float64]
@@ -53,6 +55,15 @@ def measure_coverage(positions: Array) -> float:
     return float(steps.sum() + np.median(steps)) if len(steps) else 0.0
 
 
+def _changes_once(steps: Array) -> bool:
+    """Whether even steps are followed by even steps of another size, as where a protocol changes them.
+
+    A slice that is missing just there, and that alone, could not be told from it.
+    """
+    changes = np.flatnonzero(np.abs(np.diff(np.log(steps))) > np.log1p(EVEN))
+    return len(changes) == 1 and bool(LEAST_STEPS - 1 <= changes[0] < len(steps) - LEAST_STEPS)
+
+
 def check_geometry(slices: pd.DataFrame) -> list[Remark]:
     """Finds what speaks against the geometry of a series: ``ich.findings`` and, for a result, more.
 
@@ -79,7 +90,7 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason, str]]:
         yield Reason.GAP, f"{missing} gaps in InstanceNumber"
     steps = _list_steps(positions)
     is_complete = len(counted) > 0 and bool((counted == 1).all())
-    if len(steps) and steps.max() > UNEVEN * steps.min() and not is_complete:
+    if len(steps) and steps.max() > UNEVEN * steps.min() and not (is_complete or _changes_once(steps)):
         yield Reason.UNEVEN_STEPS, f"steps from {steps.min():g} to {steps.max():g} mm"
     if (coverage := measure_coverage(positions)) < LEAST_COVERAGE:
         yield Reason.SHORT_COVERAGE, f"{coverage:.0f} mm, a head takes {LEAST_COVERAGE:g} mm or more"
