@@ -27,6 +27,7 @@ FILES = {
     "checkpoints",
     "config.yaml",
     "curves.png",
+    "model_card.md",
     "metrics.csv",
     "metrics.json",
     "predictions_test.csv",
