@@ -34,12 +34,18 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         (make_slices(WHOLE, InstanceNumber=range(40, 16, -1)), []),
         (make_slices(WHOLE, InstanceNumber=range(1, 49, 2)), []),  # two series of one scan
         (make_slices(WHOLE, ImageOrientationPatient=""), []),
-        (make_slices(COARSER), [Reason.UNEVEN_STEPS]),
+        (make_slices(COARSER), []),
+        (
+            make_slices(COARSER[:10] + COARSER[12:]),
+            [Reason.GAP, Reason.UNEVEN_STEPS],
+        ),  # two are missing at the change
+        (make_slices([*COARSER, *(COARSER[-1] + 5.0 * n for n in (1, 2, 3))]), [Reason.UNEVEN_STEPS]),
+        (make_slices(COARSER[:-4]), [Reason.UNEVEN_STEPS, Reason.SHORT_COVERAGE]),
         (make_slices(COARSER, InstanceNumber=range(1, 19)), []),
         (make_slices(WHOLE[:9] + WHOLE[10:]), [Reason.GAP, Reason.UNEVEN_STEPS]),
         (
             make_slices(COARSER, InstanceNumber=[*range(1, 13), *range(14, 20)]),  # at the change of steps
-            [Reason.GAP, Reason.UNEVEN_STEPS],
+            [Reason.GAP],
         ),
         (make_slices(WHOLE[:17]), [Reason.SHORT_COVERAGE]),
         (make_slices([3.0]), [Reason.SHORT_COVERAGE]),
