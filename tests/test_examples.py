@@ -2,8 +2,11 @@
 
 import csv
 import importlib.util
+import re
+import runpy
 import sys
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import nibabel as nib
@@ -276,3 +279,14 @@ def test_an_existing_folder_and_an_unknown_patient_are_refused(exports, tmp_path
     (tmp_path / "rsna" / "mine.txt").write_text("keep")
     assert "not empty" in refuse(script, capsys, [exports, tmp_path / "rsna"])
     assert (tmp_path / "rsna" / "mine.txt").read_text() == "keep"
+
+
+def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    script = Path(__file__).parent.parent / "examples" / "from_training_to_results.py"
+    assert len(script.read_text().splitlines()) < 40
+    with mock.patch.object(sys, "argv", [str(script), str(tmp_path / "out"), "12", "64", "1"]):
+        runpy.run_path(str(script), run_name="__main__")
+    printed = capsys.readouterr().out
+    assert "test part" in printed
+    assert len(re.findall(r"^\d+ INDETERMINATE .*no_decision.* any 0\.\d\d$", printed, re.MULTILINE)) >= 3
+    assert (tmp_path / "out" / "run" / "metrics.json").is_file()
