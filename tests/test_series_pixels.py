@@ -15,7 +15,7 @@ from ich.phantom import draw_patient, write_phantom
 from ich.schema import ReadError
 from ich.schema.results import Reason
 from ich.series import SetAside
-from ich.series.pixels import check_pixels, find_head
+from ich.series.pixels import check_pixels, find_head, look_at
 
 Stack = NDArray[np.int16]
 SIZE = 128
@@ -73,10 +73,10 @@ DAMAGES = {
 def test_heads_are_heads_and_plausible(heads: list[tuple[Stack, float]]) -> None:
     assert len(heads) >= 6
     for stack, spacing in heads:
-        assert find_head(stack, spacing) is None
-        assert check_pixels(stack, spacing) == []
+        assert find_head(look_at(stack, spacing)) is None
+        assert check_pixels(look_at(stack, spacing)) == []
         half = np.stack([shrink(hu, SIZE // 2) for hu in stack])
-        assert find_head(half, 2 * spacing) is None
+        assert find_head(look_at(half, 2 * spacing)) is None
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -84,12 +84,12 @@ def test_hu_that_cannot_be_right_are_found_in_all_slices_and_in_one(
     heads: list[tuple[Stack, float]], name: str
 ) -> None:
     for stack, spacing in heads:
-        (remark,) = check_pixels(DAMAGES[name](stack), spacing)
+        (remark,) = check_pixels(look_at(DAMAGES[name](stack), spacing))
         assert remark.code == Reason.IMPLAUSIBLE_HU
         for number in (len(stack) // 4, len(stack) // 2, 3 * len(stack) // 4):
             one = stack.copy()
             one[number] = DAMAGES[name](stack[number])
-            (remark,) = check_pixels(one, spacing)
+            (remark,) = check_pixels(look_at(one, spacing))
             assert remark.code == Reason.IMPLAUSIBLE_HU
             assert f"of {len(stack)} slices" in remark.detail
 
@@ -97,8 +97,8 @@ def test_hu_that_cannot_be_right_are_found_in_all_slices_and_in_one(
 def test_a_lesion_does_not_hide_a_head() -> None:
     for patient in range(4):
         (study, *_) = draw_patient(11, patient, SIZE)
-        assert find_head(study.hu, study.spacing) is None
-        assert check_pixels(study.hu, study.spacing) == []
+        assert find_head(look_at(study.hu, study.spacing)) is None
+        assert check_pixels(look_at(study.hu, study.spacing)) == []
 
 
 def test_an_opened_skull_and_sutures_are_heads(heads: list[tuple[Stack, float]]) -> None:
@@ -106,11 +106,11 @@ def test_an_opened_skull_and_sutures_are_heads(heads: list[tuple[Stack, float]])
         opened = stack.copy()
         left = opened[:, 40:80, :64]
         left[left > 150] = 45  # a flap of bone is gone
-        assert find_head(opened, spacing) is None
+        assert find_head(look_at(opened, spacing)) is None
         sutures = stack.copy()
         cut = sutures[:, :, 62:65]
         cut[cut > 150] = 45
-        assert find_head(sutures, spacing) is None
+        assert find_head(look_at(sutures, spacing)) is None
 
 
 def draw_disc(values: dict[float, int], stretch: float = 1.0, size: int = SIZE) -> Stack:
@@ -138,7 +138,7 @@ def draw_disc(values: dict[float, int], stretch: float = 1.0, size: int = SIZE) 
     ],
 )
 def test_what_is_no_head(stack: Stack, spacing: float) -> None:
-    remark = find_head(stack, spacing)
+    remark = find_head(look_at(stack, spacing))
     assert remark is not None
     assert remark.code == SetAside.NO_HEAD
     assert "of 20 slices" in remark.detail
@@ -146,13 +146,15 @@ def test_what_is_no_head(stack: Stack, spacing: float) -> None:
 
 def test_a_head_by_its_size() -> None:
     stack = draw_disc({45: 40, 42: 900, 39: 35})
-    assert [find_head(stack, spacing) is None for spacing in (1.0, 1.5, 2.0)] == [True] * 3  # infant to adult
+    assert [find_head(look_at(stack, spacing)) is None for spacing in (1.0, 1.5, 2.0)] == [
+        True
+    ] * 3  # infant to adult
 
 
 def test_a_head_among_many_slices_of_a_body_is_none(heads: list[tuple[Stack, float]]) -> None:
     stack, spacing = heads[0]
     body = np.tile(draw_disc({45: -100, 40: 50}, 1.3), (10, 1, 1))
-    assert find_head(np.concatenate([stack, body]), spacing) is not None
+    assert find_head(look_at(np.concatenate([stack, body]), spacing)) is not None
 
 
 def test_nothing_that_pydicom_ships_is_a_head() -> None:
@@ -167,5 +169,5 @@ def test_nothing_that_pydicom_ships_is_a_head() -> None:
         seen += 1
         stack = np.repeat(shrink(hu)[None], 20, axis=0)
         for field in (200, 250, 500):  # mm
-            assert find_head(stack, field / SIZE) is not None, path.name
+            assert find_head(look_at(stack, field / SIZE)) is not None, path.name
     assert seen > 3

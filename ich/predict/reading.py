@@ -14,7 +14,7 @@ from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.results import Reason, Remark, SeriesResult
 from ich.series import SetAside, rank_series
 from ich.series.geometry import check_geometry
-from ich.series.pixels import check_pixels, find_head
+from ich.series.pixels import Looks, check_pixels, find_head, look_at
 from ich.studies import StudyFiles
 
 CHECK_SIZE = 128
@@ -59,32 +59,34 @@ def read_study(
     for uid in ranking.candidates:
         rows = files[(files["SeriesInstanceUID"] == uid) & (files["code"] == "")]
         stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
-        problem = _find_problem(stack, takes_window)
+        looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices))
+        problem = _find_problem(stack, looks, takes_window)
         if problem is not None:
             set_aside[uid] = problem
             continue
         others = Remark(SetAside.ANOTHER_READ, "another series of the study suits better")
         set_aside = dict.fromkeys(ranking.candidates, others) | set_aside
         del set_aside[uid]
-        reasons = (*study.remarks, *_find_reasons(files, uid, set_aside, stack, rows))
+        reasons = (*study.remarks, *_find_reasons(files, uid, set_aside, stack, rows), *check_pixels(looks))
         return Reading(study, stack, _list_series(files, set_aside), None, reasons)
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), ())
 
 
-def _find_problem(stack: Stack, takes_window: bool) -> Remark | None:
+def _find_problem(stack: Stack, looks: Looks, takes_window: bool) -> Remark | None:
     if stack.slices.empty:
         codes = ", ".join(sorted({str(error.code) for error in stack.unread}))
         return Remark(SetAside.ALL_REFUSED, f"the pixels of {len(stack.unread)} slices: {codes}")
     if takes_window and not has_windows(stack.window):
         return Remark(SetAside.NO_WINDOW, "the model takes the window of the header, which slices lack")
-    return find_head(stack.hu[CHECK_SIZE], _find_spacing(stack))
+    if np.isnan(_find_spacing(stack.slices)):
+        return Remark(SetAside.NO_HEAD, "no PixelSpacing, so that a head cannot be told by its size")
+    return find_head(looks)
 
 
-def _find_spacing(stack: Stack) -> float:
-    """Returns mm between pixels at ``CHECK_SIZE``; NaN where not known."""
-    slices = stack.slices
-    sides = np.stack([slices["Rows"] * slices["row_spacing"], slices["Columns"] * slices["column_spacing"]])
-    return float(np.median(sides.max(axis=0))) / CHECK_SIZE
+def _find_spacing(slices: pd.DataFrame) -> float:
+    """Returns mm between pixels at ``CHECK_SIZE``; NaN where no slice gives it."""
+    sides = [slices["Rows"] * slices["row_spacing"], slices["Columns"] * slices["column_spacing"]]
+    return float(pd.concat(sides, axis=1).max(axis=1).median()) / CHECK_SIZE
 
 
 def _find_reasons(
@@ -97,7 +99,6 @@ def _find_reasons(
         counts = ", ".join(f"{code} {count}" for code, count in codes.value_counts().sort_index().items())
         yield Remark(Reason.UNREAD_SLICE, f"{len(codes)} files that may be slices of it: {counts}")
     yield from check_geometry(rows)
-    yield from check_pixels(stack.hu[CHECK_SIZE], _find_spacing(stack))
 
 
 def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[SeriesResult, ...]:

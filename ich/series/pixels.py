@@ -7,6 +7,7 @@ size shows by its values whether the scale is right; air and bone show the rest.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import cv2
@@ -62,51 +63,65 @@ class _Look(NamedTuple):
         return self.is_brain and BRAIN[0] <= self.inside_hu <= BRAIN[1]
 
 
-def find_head(stack: Stack, spacing_mm: float) -> Remark | None:
-    """Looks for a head, from an infant's to a large adult's, whatever the header says.
+class Looks(NamedTuple):
+    """What the slices of a series show: from ``look_at``.
+
+    Attributes:
+        hu: (N, S, S) of the slices.
+        slices: Of each.
+    """
+
+    hu: Stack
+    slices: list[_Look]
+
+
+def look_at(hu: Stack, spacing_mm: float) -> Looks:
+    """Looks at the slices of a series.
 
     Args:
-        stack: (N, S, S) HU of the slices of a series in order of position, S about 128.
-        spacing_mm: Between the pixels of the stack.
+        hu: (N, S, S) HU in order of position, S about 128.
+        spacing_mm: Between the pixels of these.
+    """
+    return Looks(hu, [_look(each, spacing_mm * spacing_mm / 100) for each in hu])
+
+
+def find_head(looks: Looks) -> Remark | None:
+    """Looks for a head, from an infant's to a large adult's, whatever the header says.
 
     Returns:
         None where there is one, else ``SetAside.NO_HEAD`` with what was found.
     """
-    count = sum(look.shows_brain for look in _look_at(stack, spacing_mm))
-    least = max(LEAST_SLICES, LEAST_SHARE * len(stack))
+    count = sum(look.shows_brain for look in looks.slices)
+    least = max(LEAST_SLICES, LEAST_SHARE * len(looks.slices))
     if count >= least:
         return None
     return Remark(
         SetAside.NO_HEAD,
-        f"{count} of {len(stack)} slices show brain in a skull; of a head, {int(np.ceil(least))} or more do",
+        f"{count} of {len(looks.slices)} slices show brain in a skull; of a head, {math.ceil(least)} or more do",
     )
 
 
-def check_pixels(stack: Stack, spacing_mm: float) -> list[Remark]:
-    """Finds what cannot be on the scale of Hounsfield units, in all slices or in one.
+def check_pixels(looks: Looks) -> list[Remark]:
+    """Finds what cannot be on the scale of Hounsfield units of a head, in all slices or in one.
 
     Air has to be at about -1000 HU, brain and bone in the bands of a head, and a slice like those on its
     either side: a wrong slope or intercept, swapped bytes, noise, constant and empty slices are not.
 
-    Args:
-        stack: (N, S, S) HU of the slices of a head in order of position, S about 128.
-        spacing_mm: Between the pixels of the stack.
-
     Returns:
         One remark with the code of ``Reason.IMPLAUSIBLE_HU``, or none.
     """
-    looks = _look_at(stack, spacing_mm)
-    found = {number: detail for number, look in enumerate(looks) if (detail := _check_alone(look))}
-    for number in range(1, len(looks) - 1):
+    hu, slices = looks
+    found = {number: detail for number, look in enumerate(slices) if (detail := _check_alone(look))}
+    for number in range(1, len(slices) - 1):
         around = slice(number - 1, number + 2)
-        if detail := _check_bone(*looks[around]) or _check_tissue(*stack[around]):
+        if detail := _check_bone(*slices[around]) or _check_tissue(*hu[around]):
             found.setdefault(number, detail)
-    if not found and not any(look.shows_brain for look in looks):
+    if not found and not any(look.shows_brain for look in slices):
         return [Remark(Reason.IMPLAUSIBLE_HU, f"no slice shows brain of {BRAIN[0]:g} to {BRAIN[1]:g} HU")]
     if not found:
         return []
     first = min(found)
-    where = f"{len(found)} of {len(looks)} slices, the first of them slice {first + 1}"
+    where = f"{len(found)} of {len(slices)} slices, the first of them slice {first + 1}"
     return [Remark(Reason.IMPLAUSIBLE_HU, f"{where}: {found[first]}")]
 
 
@@ -147,10 +162,6 @@ def _check_tissue(before: Slice, hu: Slice, after: Slice) -> str:
         return ""
     change = float(np.median(hu[tissue].astype(np.int32) - ((before[tissue] + after[tissue]) >> 1)))
     return f"tissue differs by {change:.0f} HU from its neighbours'" if abs(change) > MOST_CHANGE else ""
-
-
-def _look_at(stack: Stack, spacing_mm: float) -> list[_Look]:
-    return [_look(hu, spacing_mm * spacing_mm / 100) for hu in stack]
 
 
 def _look(hu: Slice, pixel: float) -> _Look:
