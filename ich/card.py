@@ -23,9 +23,10 @@ FORMAT = "ich slice classifier 1"
 class Training(TypedDict):
     """What a run was; names no patient and no folder.
 
-    ``positives`` counts the training part's slices with each of ``LABELS``. ``best_epoch`` is from 0;
-    ``seconds`` those of the session that ended the run. The losses are the weighted log loss by slice; None
-    where it is not a number, or the data have no test part. ``phantom`` says whether the data are synthetic.
+    ``positives`` counts the training part's slices with each of ``LABELS``. ``best_epoch`` is from 0.
+    The losses are the weighted log loss by slice; None where it is not a number, or the data have no test
+    part. ``phantom`` says whether the data are synthetic. No clock is in it: a run that was interrupted ends
+    in the same.
     """
 
     patients: int
@@ -34,7 +35,6 @@ class Training(TypedDict):
     positives: dict[str, int]
     epochs: int
     best_epoch: int
-    seconds: float
     val_log_loss: float | None
     test_log_loss: float | None
     phantom: bool
@@ -160,7 +160,6 @@ _TRAINING: dict[str, tuple[Check, str]] = {
     "positives": _FIELDS,
     "epochs": _NUMBER_OF,
     "best_epoch": _NUMBER_OF,
-    "seconds": (lambda value: is_number(value) and value >= 0, "seconds"),
     "val_log_loss": _LOSS,
     "test_log_loss": _LOSS,
     "phantom": _FLAG,

@@ -258,7 +258,7 @@ POINT = {"threshold": 0.5, "rule": "sensitivity>=0.95", "sensitivity": 1.0, "spe
         ("card.training.path", "/tmp", "unknown field 'path'"),
         ("card.training.slices", "5", "slices is '5'; expected a count"),
         ("card.training.positives", {"any": 5}, "positives lacks epidural"),
-        ("card.training.seconds", -1.0, "expected seconds"),
+        ("card.training.epochs", -1, "expected a count"),
         ("card.training.val_log_loss", "0.1", "expected a number from 0"),
         ("card.training.phantom", 1, "expected true or false"),
         ("format", "ich bundle 3", "format is 'ich bundle 3'; expected 'ich bundle 1' or 'ich bundle 2'"),

@@ -67,7 +67,7 @@ def write_results(
         likeness = keep_likeness(seen.features, tables["val"], checkpoint)
         if isinstance(likeness, str):
             log.warning("the model will not tell studies unlike its training data: %s", likeness)
-    keep_summary(checkpoint, datamodule, metrics, evaluations, seconds)
+    keep_summary(checkpoint, datamodule, metrics, evaluations)
     write_model_card(run_dir, paths, evaluations, checkpoint)
     report = {
         "best_epoch": int(best["epoch"]),

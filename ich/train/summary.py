@@ -28,16 +28,14 @@ def keep_summary(
     datamodule: HeadCTDataModule,
     metrics: pd.DataFrame,
     evaluations: Mapping[str, Evaluation],
-    seconds: float,
 ) -> None:
     """Puts into a checkpoint what its run was.
 
     Args:
-        checkpoint: Of the best epoch; where it has this summary already, its ``seconds`` stay.
+        checkpoint: Of the best epoch.
         datamodule: Set up.
         metrics: A row an epoch.
         evaluations: Of the parts.
-        seconds: What training took.
 
     Raises:
         UserError: If the checkpoint cannot be read or written; then it stays as it was.
@@ -50,14 +48,11 @@ def keep_summary(
         "positives": {label: int((train[label] == 1).sum()) for label in LABELS},
         "epochs": len(metrics),
         "best_epoch": int(metrics["epoch"].iloc[int(metrics[MONITOR].argmin())]),
-        "seconds": round(seconds, 1),
         "val_log_loss": _find_loss(evaluations, "val"),
         "test_log_loss": _find_loss(evaluations, "test"),
         "phantom": datamodule.phantom is not None,
     }
-    before = read_checkpoint(checkpoint)["card"].get("training")
-    if before is None or before | {"seconds": training["seconds"]} != training:
-        keep(checkpoint, {"training": training})
+    keep(checkpoint, {"training": training})
 
 
 def _find_loss(evaluations: Mapping[str, Evaluation], part: str) -> float | None:
