@@ -97,7 +97,7 @@ def find_head(looks: Looks) -> Remark | None:
         return None
     return Remark(
         SetAside.NO_HEAD,
-        f"{count} of {len(looks.slices)} slices show brain in a skull; of a head {math.ceil(least)} or more do",
+        f"{count} of {len(looks.slices)} slices show brain in a skull; of a head {math.ceil(least)} do",
     )
 
 
