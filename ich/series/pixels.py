@@ -31,10 +31,15 @@ MOST_SPREAD = 75.0  # HU from the first to the last tenth of brain, a large hemo
 LEAST_SLICES, LEAST_SHARE = 3, 0.2  # with brain, of a series of a head
 
 LEAST_OF_AIR = 0.5  # share of what is not body; the rest is foam, hair and edges
+NEITHER = (-850, -200)  # HU: neither air nor tissue
+MOST_NEITHER = 0.3  # share of the slice: at most 0.18 in CT-ICH
 MOST_OF_BONE = 1500.0  # HU of the middle of bone
 MOST_RISE = 1.5  # of the middle of bone over that of the slices on either side: at most 1.21 in CT-ICH
 TISSUE = (10, 150)  # HU: muscle and brain
 MOST_CHANGE = 25.0  # HU of tissue, from the slices on either side: at most 16 in CT-ICH
+MOST_FALL = 40.0  # HU of tissue, to the next slice: at most 18 in CT-ICH
+LEAST_SHARED = 0.5  # of the larger body's area, from slice to slice: at least 0.73 in CT-ICH
+SMALL_BODY = 40.0  # cm²: beyond the vertex there may be none
 LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
 
 _SQUARE = np.ones((3, 3), np.uint8)
@@ -50,6 +55,7 @@ class _Look(NamedTuple):
     is_constant: bool
     air: float  # share of the slice
     of_air: float  # share of what is not body
+    neither: float  # share of the slice
     body: float
     bone: float  # share of the slice
     bone_hu: float  # the middle of it
@@ -116,6 +122,10 @@ def check_pixels(looks: Looks) -> list[Remark]:
         around = slice(number - 1, number + 2)
         if detail := _check_bone(*slices[around]) or _check_tissue(*hu[around]):
             found.setdefault(number, detail)
+    for number in range(1, len(slices)):
+        pair = slice(number - 1, number + 1)
+        if detail := _check_body(*slices[pair]) or _check_fall(*hu[pair]) or _check_fall(*hu[pair][::-1]):
+            found.setdefault(number, detail)
     if not found and not any(look.shows_brain for look in slices):
         return [Remark(Reason.IMPLAUSIBLE_HU, f"no slice shows brain of {BRAIN[0]:g} to {BRAIN[1]:g} HU")]
     if not found:
@@ -133,6 +143,8 @@ def _check_alone(look: _Look) -> str:
         return f"{100 * look.air:.0f} % of the pixels are air"
     if look.of_air < LEAST_OF_AIR:
         return f"{100 * look.of_air:.0f} % of what is no body has the HU of air"
+    if look.neither > MOST_NEITHER:
+        return f"{100 * look.neither:.0f} % of the pixels are neither air nor tissue"
     if look.bone > MOST_BONE:
         return f"{100 * look.bone:.0f} % of the pixels are bone"
     if look.is_brain and not look.shows_brain:
@@ -148,6 +160,26 @@ def _check_bone(before: _Look, look: _Look, after: _Look) -> str:
     return (
         f"bone has {look.bone_hu:.0f} HU beside {usual:.0f}" if 0 < usual * MOST_RISE < look.bone_hu else ""
     )
+
+
+def _check_body(one: _Look, other: _Look) -> str:
+    """What is not plausible of the body in two slices side by side; empty for nothing."""
+    small, large = sorted((one.body, other.body))
+    if large < SMALL_BODY or small >= LEAST_SHARED * large:
+        return ""
+    return f"a body of {large:.0f} cm² beside one of {small:.0f} cm²"
+
+
+def _check_fall(hu: Slice, other: Slice) -> str:
+    """What is not plausible of the tissue of a slice in the one beside it; empty for nothing.
+
+    Tissue may turn into bone from slice to slice, at the base and below the vertex, and not into less.
+    """
+    tissue = (hu > TISSUE[0]) & (hu < TISSUE[1])
+    if np.count_nonzero(tissue) < LEAST_TISSUE * hu.size:
+        return ""
+    change = float(np.median(other[tissue].astype(np.int32) - hu[tissue]))
+    return f"tissue has {-change:.0f} HU less in the slice beside it" if change < -MOST_FALL else ""
 
 
 def _check_tissue(before: Slice, hu: Slice, after: Slice) -> str:
@@ -187,6 +219,7 @@ def _look(hu: Slice, pixel: float) -> _Look:
         is_constant=bool(hu.min() == hu.max()),
         air=air / hu.size,
         of_air=air / max(no_body, 1),
+        neither=int(np.count_nonzero((hu > NEITHER[0]) & (hu < NEITHER[1]))) / hu.size,
         body=body,
         bone=bones / hu.size,
         bone_hu=float(np.median(hu[bone])) if bones else 0.0,
