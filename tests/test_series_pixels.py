@@ -94,6 +94,17 @@ def test_hu_that_cannot_be_right_are_found_in_all_slices_and_in_one(
             assert f"of {len(stack)} slices" in remark.detail
 
 
+@pytest.mark.parametrize("name", DAMAGES)
+def test_neighbours_that_are_wrong_alike_do_not_hide_each_other(
+    heads: list[tuple[Stack, float]], name: str
+) -> None:
+    for stack, spacing in heads:
+        for run in (slice(4, 8), slice(len(stack) // 2, None)):
+            several = stack.copy()
+            several[run] = DAMAGES[name](stack[run])
+            assert check_pixels(look_at(several, spacing)) != []
+
+
 def test_a_lesion_does_not_hide_a_head() -> None:
     for patient in range(4):
         (study, *_) = draw_patient(11, patient, SIZE)
