@@ -4,14 +4,17 @@
     python benchmarks/prediction.py damage MODEL data/held_out --copies 1000
     ich phantom data/archive --archive
     python benchmarks/prediction.py archive MODEL data/archive
+    python benchmarks/prediction.py others MODEL [FOLDER]
 
 A damaged copy must never be NEGATIVE. Damage is aimed: it hits the very slices that make a study POSITIVE,
 all of them, so that what is left looks free of hemorrhage. Nothing of it is random but by ``--seed``.
+``others`` reads the files that pydicom ships, or those of a folder, none of which is a head CT.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 from collections import Counter
@@ -22,8 +25,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pydicom
+from pydicom.data import get_testdata_files
 from rich.progress import track
 
+from ich.phantom.archive import TRUTH
 from ich.predict import Predictor
 from ich.schema.results import Outcome, StudyResult
 from ich.studies import StudyFiles, find_studies
@@ -226,6 +231,44 @@ def run_damage(args: argparse.Namespace) -> None:
         table.to_csv(args.out, index=False)
 
 
+def read_all(predictor: Predictor, inputs: Sequence[Path]) -> tuple[list[StudyFiles], list[StudyResult]]:
+    """Finds and reads the studies of some inputs, which may hold zip archives."""
+    with tempfile.TemporaryDirectory() as scratch:
+        studies, refused = find_studies(inputs, scratch=Path(scratch))
+        print(f"{len(studies)} studies; files of none: {dict(Counter(refused['code']))}")
+        return studies, list(predictor.predict_studies(track(studies, "studies", transient=True)))
+
+
+def run_archive(args: argparse.Namespace) -> None:
+    """Compares what becomes of an archive's studies with what its ``archive.json`` says of them."""
+    _, results = read_all(Predictor.load(*args.model, gpus=0), [args.root])
+    listed = json.loads((args.root / TRUTH).read_text(encoding="utf-8"))["studies"]
+    truths = {study["StudyInstanceUID"]: study for study in listed}
+    rows, wrong = [], 0
+    for result in results:
+        truth = truths[result.StudyInstanceUID]
+        codes = {series["SeriesInstanceUID"]: series["set_aside"] for series in truth["series"]}
+        others = [series for series in result.series if series.set_aside is not None]
+        wrong += sum(each.set_aside.code not in codes[each.SeriesInstanceUID] for each in others)
+        state = "no head" if truth["read"] is None else "whole" if truth["whole"] else "damaged"
+        rows.append(
+            (state, (truth["labels"] or {}).get("any"), result.read_series == truth["read"], describe(result))
+        )
+    table = pd.DataFrame(rows, columns=["state", "any", "series is right", "outcome"])
+    print(table.groupby(["state", "any", "series is right", "outcome"], dropna=False).size().to_string())
+    print(f"series that are set aside by another code than the truth has: {wrong}")
+
+
+def run_others(args: argparse.Namespace) -> None:
+    """Lists what becomes of the studies of files that are no head CT."""
+    inputs = [args.root] if args.root else [Path(path) for path in get_testdata_files()]
+    studies, results = read_all(Predictor.load(*args.model, gpus=0), inputs)
+    kinds = [" ".join(sorted({str(m) or "none" for m in study.files["Modality"]})) for study in studies]
+    table = pd.DataFrame({"modality": kinds, "outcome": list(map(describe, results))})
+    print(table.groupby(["outcome", "modality"]).size().to_string())
+    print(f"with a result: {sum(result.outcome is not None for result in results)}")
+
+
 def main() -> None:
     """Runs what the command line asks for."""
     parser = argparse.ArgumentParser(
@@ -240,6 +283,14 @@ def main() -> None:
     damage.add_argument("--scratch", type=Path, help="on the file system of ROOT, since copies are links")
     damage.add_argument("--out", type=Path, help="CSV of a row a copy")
     damage.set_defaults(run=run_damage)
+    archive = commands.add_parser("archive")
+    archive.add_argument("model", type=Path, nargs="+")
+    archive.add_argument("root", type=Path)
+    archive.set_defaults(run=run_archive)
+    others = commands.add_parser("others")
+    others.add_argument("model", type=Path, nargs=1)
+    others.add_argument("root", type=Path, nargs="?")
+    others.set_defaults(run=run_others)
     args = parser.parse_args()
     args.run(args)
 
