@@ -309,3 +309,10 @@ def test_studies_of_every_outcome_are_pages(tmp_path: Path) -> None:
         write_study_page(result, [], tmp_path / f"{name}.html")
     titles = {re.findall("<h1>(.*)</h1>", path.read_text())[0] for path in tmp_path.iterdir()}
     assert titles == {f"Study 1: {outcome}" for outcome in (*Outcome, "NOT READ")}
+
+
+def test_a_subtype_without_an_operating_point_is_named_with_its_probability() -> None:
+    result = make_result()
+    labels = {**result.labels, "epidural": LabelResult(0.93, None)}
+    texts = read_texts(make_document(replace(result, labels=labels), []))
+    assert "Not decided, as the model has no operating point: epidural (0.93)." in texts

@@ -29,8 +29,11 @@ def test_commands_compose(command: str) -> None:
         compose("config", overrides=words)
 
 
-def test_library_example_runs(tmp_path: Path, phantom: Path) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+def test_library_examples_run(tmp_path: Path, phantom: Path) -> None:
+    training, prediction = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    prediction = prediction.replace("runs/DATE_TIME", "runs/mine").replace("/data/inbox", "data/phantom")
+    slices = "import numpy\nslices = [numpy.full((64, 64), 40)] * 3\n"
+    code = f"{training}{slices}{prediction}print(scores.probs.shape)\n"
     shutil.copytree(phantom, tmp_path / "data" / "phantom")
     script = tmp_path / "example.py"
     code = code.replace('"resnet18"', '"test_resnet"').replace(
@@ -41,6 +44,8 @@ def test_library_example_runs(tmp_path: Path, phantom: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert float(re.findall(r"tensor\((.*?)[,)]", done.stdout)[0]) > 0
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "best.ckpt").is_file()
+    assert done.stdout.count("INDETERMINATE") > 1
+    assert "(1, 3, 6)" in done.stdout
 
 
 def test_files_and_pictures_that_it_names_are_there() -> None:

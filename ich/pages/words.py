@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ich.schema import DISCLAIMER
+from ich.schema import DISCLAIMER, SUBTYPES
 from ich.schema.results import NO_RESULT, LabelResult, Outcome, Reason, Remark, StudyResult
 
 _GLANCE: Mapping[Outcome | None, str] = {
@@ -61,11 +61,13 @@ def describe_outcome(result: StudyResult) -> str:
 
 
 def describe_called(result: StudyResult) -> str:
-    """Which subtypes are called in a POSITIVE study."""
-    called = [f"{name} ({show_prob(result.labels[name].prob)})" for name in result.subtypes]
-    if not called:
-        return "No subtype reaches its operating point: the model does not say of which kind it is."
-    return f"Called present: {', '.join(called)}."
+    """Which subtypes are called in a POSITIVE study, and which the model cannot call."""
+    called, undecided = (
+        ", ".join(f"{name} ({show_prob(result.labels[name].prob)})" for name in names)
+        for names in (result.subtypes, [n for n in SUBTYPES if result.labels[n].positive is None])
+    )
+    text = f"Called present: {called}." if called else "No subtype reaches its operating point."
+    return text if not undecided else f"{text} Not decided, as the model has no operating point: {undecided}."
 
 
 def describe_reason(reason: Remark) -> str:
