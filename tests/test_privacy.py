@@ -70,7 +70,10 @@ SEQUENCES = (
     "ReferencedPerformedProcedureStepSequence "
 )
 
-ALLOWED = re.compile(r"(index|hashes)\.parquet|refused\.csv|split\.csv|predictions_(val|test)\.csv")
+RESULTS = r"\d{4}\.json|(studies|series|slices)\.csv|done\.jsonl|(report|key_image_\d+)\.dcm"
+ALLOWED = re.compile(
+    rf"(index|hashes)\.parquet|refused\.csv|split\.csv|predictions_(val|test)\.csv|{RESULTS}"
+)
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
 
 
@@ -153,7 +156,21 @@ class Used(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def used(marked: Path, damage) -> Used:
+def inbox(marked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some of the marked slices, in which no contrast agent is named: such studies are read."""
+    root = tmp_path_factory.mktemp("inbox") / f"{TEXT} inbox"
+    for folder in [path for path in sorted(marked.iterdir()) if path.is_dir()][:3]:
+        shutil.copytree(folder, root / folder.name)
+    for path in root.rglob("*.dcm"):
+        with pydicom.config.disable_value_validation():
+            ds = pydicom.dcmread(path)
+            ds.ContrastBolusAgent, ds.BodyPartExamined = "", "HEAD"
+            ds.save_as(path)
+    return root
+
+
+@pytest.fixture(scope="module")
+def used(marked: Path, inbox: Path, damage) -> Used:
     here, errors = marked.parent, list[str]()
     data = settings(marked)
     terminal = logging.Handler(logging.ERROR)
@@ -164,6 +181,8 @@ def used(marked: Path, damage) -> Used:
         assert call("explore", str(marked), "--index-dir", "index", "--out", "looked") == 0
         assert call("train", *data, "run_dir=run", "data.cache=cache") == 0
         assert call("bundle", "run", "model.zip") == 0
+        inputs = ("model.zip", str(inbox), str(marked))
+        assert call("predict", *inputs, "--out", "predicted", "--write", "page", "sr", "sc") == 3
         split = pd.read_csv("run/split.csv", dtype=str)
         number = split.loc[split["part"] == "val", "SOPInstanceUID"].iloc[0].rpartition(".")[2]
         (path,) = marked.rglob(f"{TEXT}{number}.dcm")
@@ -195,6 +214,9 @@ def test_marks_are_found_where_they_are(used: Used) -> None:
     for name in ("index/index.parquet", "index/refused.csv", "run/split.csv", "run/predictions_test.csv"):
         assert TEXT in find_marks(used.folder / name)
     assert TEXT in find_marks(used.folder / "run/config.yaml")
+    assert TEXT in find_marks(used.folder / "predicted/studies.csv")
+    studies = pd.read_csv(used.folder / "predicted/studies.csv")
+    assert 0 < studies["outcome"].notna().sum() < len(studies)
 
 
 def test_a_log_names_the_row_and_the_terminal_the_file(used: Used, marked: Path, monkeypatch) -> None:
@@ -210,7 +232,7 @@ def test_a_log_names_the_row_and_the_terminal_the_file(used: Used, marked: Path,
 
 
 def test_files_of_a_run_and_of_a_cache_are_for_their_owner_alone(used: Used) -> None:
-    for folder in ("run", "failed", "tolerant", "cache", "cache2", "index", "looked"):
+    for folder in ("run", "failed", "tolerant", "cache", "cache2", "index", "looked", "predicted"):
         for path in (used.folder / folder, *(used.folder / folder).rglob("*")):
             assert path.stat().st_mode & 0o077 == 0, path
 
