@@ -312,6 +312,43 @@ def test_pixels_that_cannot_be_decoded_are_an_unread_slice(model: Path, negative
     assert len(result.slices) == len(list(negative.iterdir())) - 1
 
 
+def lose_most(files: list[Path]) -> None:
+    for path in files[3:]:
+        path.unlink()
+
+
+def cut_most(files: list[Path]) -> None:
+    for path in files[3:]:
+        path.write_bytes(path.read_bytes()[:3000])
+
+
+@pytest.mark.parametrize(
+    ("damage", "kernel", "reasons"),
+    [
+        (lose_most, "BONE", {Reason.ONLY_BONE_KERNEL}),
+        (cut_most, "BONE", {Reason.ONLY_BONE_KERNEL, Reason.UNREAD_SLICE}),
+        (cut_most, "SOFT", {Reason.UNREAD_SLICE}),
+        (lose_most, "SOFT", set()),  # another whole series for soft tissue
+    ],
+)
+def test_another_series_does_not_hide_that_the_better_one_is_damaged(
+    model: Path, negative: Path, damage, kernel, reasons
+) -> None:
+    (negative / "soft").mkdir()
+    for path in negative.glob("*.dcm"):
+        ds = pydicom.dcmread(path)
+        ds.ConvolutionKernel = "SOFT"
+        ds.SeriesInstanceUID += ".1"
+        ds.SOPInstanceUID += ".1"
+        ds.save_as(negative / "soft" / path.name)
+    for path in negative.glob("*.dcm"):
+        change([path], [0], lambda ds: setattr(ds, "ConvolutionKernel", kernel))
+    damage(list_slices(negative / "soft"))
+    result = predict_one(model, negative)
+    assert {each.code for each in result.reasons} == reasons
+    assert result.outcome is (Outcome.INDETERMINATE if reasons else Outcome.NEGATIVE)
+
+
 @pytest.mark.parametrize(
     ("threshold", "limit", "reason"),
     [

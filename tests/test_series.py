@@ -138,6 +138,7 @@ def test_a_bone_kernel_and_a_reformat_give_way_to_better_ones() -> None:
     }
     few = make_series("soft", ConvolutionKernel="Hr40f", count=8)  # does not span a head
     assert rank(bone, few).candidates == ["bone", "soft"]
+    assert rank(bone, few).sharp == {"bone"}
 
 
 def test_of_several_the_one_nearest_to_5_mm_comes_first() -> None:
@@ -152,7 +153,7 @@ def test_of_several_the_one_nearest_to_5_mm_comes_first() -> None:
 def test_damaged_files_do_not_decide_and_files_without_a_series_belong_to_none() -> None:
     damaged = make_series(count=2, code=Refusal.TRUNCATED, SOPClassUID="", Modality="")
     stray = make_series("", count=1, code=Refusal.CORRUPT)
-    assert rank(make_series(), damaged, stray) == Ranking(["a"], {})
+    assert rank(make_series(), damaged, stray) == Ranking(["a"], {}, frozenset())
 
 
 @pytest.mark.parametrize(
@@ -203,7 +204,7 @@ def test_studies_of_a_phantom_are_read_and_whole(tmp_path: Path, conformant: boo
         study = rows.reset_index(drop=True)
         read = pd.DataFrame([read_attributes(tmp_path / path) for path in study["path"]])
         files = read.assign(**study, code="")
-        assert rank_series(files) == Ranking([study["SeriesInstanceUID"][0]], {})
+        assert rank_series(files) == Ranking([study["SeriesInstanceUID"][0]], {}, frozenset())
         # Some have a coarser upper half: only numbers of instances tell that nothing is missing there.
         codes = [remark.code for remark in check_geometry(files)]
         assert codes == [] if conformant else codes in ([], [Reason.UNEVEN_STEPS])

@@ -105,6 +105,37 @@ def test_neighbours_that_are_wrong_alike_do_not_hide_each_other(
             assert check_pixels(look_at(several, spacing)) != []
 
 
+@pytest.mark.parametrize("run", [slice(5, 6), slice(5, 8)])
+@pytest.mark.parametrize("lost", [slice(55, 58), slice(50, 75), slice(64, None)])
+@pytest.mark.parametrize("value", [-1024, 0])
+def test_blocks_of_a_file_that_were_lost_are_found(
+    heads: list[tuple[Stack, float]], run: slice, lost: slice, value: int
+) -> None:
+    for stack, spacing in heads:
+        holed = stack.copy()
+        holed[run, lost] = value
+        (remark,) = check_pixels(look_at(holed, spacing))
+        assert "rows of equal pixels" in remark.detail
+
+
+def test_pixels_that_stand_for_two_slices_are_found(heads: list[tuple[Stack, float]]) -> None:
+    for stack, spacing in heads:
+        copied = stack.copy()
+        copied[6] = copied[4]
+        (remark,) = check_pixels(look_at(copied, spacing))
+        assert "its pixels are those of slice 5" in remark.detail
+
+
+@pytest.mark.parametrize("wrong", [rescale(1, -25, 0), rescale(1.2, -1024, -1024)])
+def test_a_run_of_slices_on_a_scale_that_is_a_little_off_is_found(
+    heads: list[tuple[Stack, float]], wrong: Callable[[Stack], Stack]
+) -> None:
+    for stack, spacing in heads:
+        several = stack.copy()
+        several[5:9] = wrong(stack[5:9])
+        assert check_pixels(look_at(several, spacing)) != []
+
+
 def test_a_lesion_does_not_hide_a_head() -> None:
     for patient in range(4):
         (study, *_) = draw_patient(11, patient, SIZE)

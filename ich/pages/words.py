@@ -20,6 +20,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.STRAY_FILE: "A damaged file may belong to the study",
     Reason.CONFLICTING_COPIES: "Two files claim to be one slice",
     Reason.MIXED_PATIENTS: "The study mixes patients",
+    Reason.ONLY_BONE_KERNEL: "No series for soft tissue could be read",
     Reason.NO_POSITION: "Slices have no position",
     Reason.DUPLICATE_POSITION: "Slices lie at one position",
     Reason.GAP: "Slices are missing in between",

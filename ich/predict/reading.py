@@ -21,6 +21,10 @@ CHECK_SIZE = 128
 """Pixels a side of the slices that are looked at for a head and for plausible HU."""
 
 
+_MAY_BE_HEAD = (SetAside.ALL_REFUSED, SetAside.ANOTHER_READ)
+_BONE = Remark(Reason.ONLY_BONE_KERNEL, "the series that was read has a bone kernel")
+
+
 @dataclass(frozen=True)
 class Reading:
     """What was read of a study.
@@ -67,7 +71,8 @@ def read_study(
         others = Remark(SetAside.ANOTHER_READ, "another series of the study suits better")
         set_aside = dict.fromkeys(ranking.candidates, others) | set_aside
         del set_aside[uid]
-        reasons = (*study.remarks, *_find_reasons(files, uid, set_aside, stack, rows), *check_pixels(looks))
+        found = (*_find_unread(files, uid, set_aside, stack), *check_geometry(rows), *check_pixels(looks))
+        reasons = (*study.remarks, *found, *([_BONE] if uid in ranking.sharp else ()))
         return Reading(study, stack, _list_series(files, set_aside), None, reasons)
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), ())
 
@@ -89,16 +94,16 @@ def _find_spacing(slices: pd.DataFrame) -> float:
     return float(pd.concat(sides, axis=1).max(axis=1).median()) / CHECK_SIZE
 
 
-def _find_reasons(
-    files: pd.DataFrame, uid: str, set_aside: dict[str, Remark], stack: Stack, rows: pd.DataFrame
+def _find_unread(
+    files: pd.DataFrame, uid: str, set_aside: dict[str, Remark], stack: Stack
 ) -> Iterator[Remark]:
-    lost = [series for series, remark in set_aside.items() if remark.code == SetAside.ALL_REFUSED]
-    refused = files[(files["code"] != "") & files["SeriesInstanceUID"].isin([uid, "", *lost])]
+    # What was lost of a series that is not read might have made it the one to read.
+    heads = [series for series, remark in set_aside.items() if remark.code in _MAY_BE_HEAD]
+    refused = files[(files["code"] != "") & files["SeriesInstanceUID"].isin([uid, *heads])]
     codes = pd.Series([*refused["code"], *(str(error.code) for error in stack.unread)], dtype="str")
     if len(codes):
         counts = ", ".join(f"{code} {count}" for code, count in codes.value_counts().sort_index().items())
-        yield Remark(Reason.UNREAD_SLICE, f"{len(codes)} files that may be slices of it: {counts}")
-    yield from check_geometry(rows)
+        yield Remark(Reason.UNREAD_SLICE, f"{len(codes)} files that may be slices of a head: {counts}")
 
 
 def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[SeriesResult, ...]:

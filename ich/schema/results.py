@@ -21,11 +21,13 @@ class Reason(StrEnum):
     """Why a study is never ``NEGATIVE``: the codes of ``StudyResult.reasons``, stable between versions."""
 
     # Of its files.
-    UNREAD_SLICE = "unread_slice"  # a file of the series is refused, or its pixels are
+    UNREAD_SLICE = "unread_slice"  # a file of a series that may be a head is refused, or its pixels are
     MISSING_FILE = "missing_file"  # a DICOMDIR names a file that is not there
     STRAY_FILE = "stray_file"  # a damaged file in its folder that does not say whose it is
     CONFLICTING_COPIES = "conflicting_copies"  # two files with one SOPInstanceUID and other contents
     MIXED_PATIENTS = "mixed_patients"  # slices of several patients under one StudyInstanceUID
+    # Of the series that is read.
+    ONLY_BONE_KERNEL = "only_bone_kernel"  # none for soft tissue can be read, and noise hides what is faint
     # Of the geometry of the series.
     NO_POSITION = "no_position"
     DUPLICATE_POSITION = "duplicate_position"

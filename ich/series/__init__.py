@@ -82,10 +82,12 @@ class Ranking(NamedTuple):
     Attributes:
         candidates: To be tried in order, the best first.
         set_aside: Why each of the others is not read; with codes of ``SetAside``.
+        sharp: The candidates with a bone kernel, of which noise hides what is faint.
     """
 
     candidates: list[str]
     set_aside: dict[str, Remark]
+    sharp: frozenset[str]
 
 
 class _Series(NamedTuple):
@@ -160,7 +162,8 @@ def rank_series(files: pd.DataFrame) -> Ranking:
         if any(c.spans_head and not is_worse(c) for c in candidates):
             set_aside |= {c.uid: Remark(code, detail) for c in candidates if is_worse(c)}
             candidates = [c for c in candidates if not is_worse(c)]
-    return Ranking([c.uid for c in sorted(candidates, key=lambda c: c.order)], set_aside)
+    sharp = frozenset(c.uid for c in candidates if c.is_sharp)
+    return Ranking([c.uid for c in sorted(candidates, key=lambda c: c.order)], set_aside, sharp)
 
 
 _TEXTS = (

@@ -33,14 +33,18 @@ LEAST_SLICES, LEAST_SHARE = 3, 0.2  # with brain, of a series of a head
 LEAST_OF_AIR = 0.5  # share of what is not body; the rest is foam, hair and edges
 NEITHER = (-850, -200)  # HU: neither air nor tissue
 MOST_NEITHER = 0.3  # share of the slice: at most 0.18 in CT-ICH
+HARD = (150, 300)  # HU: denser than tissue, softer than bone
+MOST_HARD = 0.3  # share of the body: at most 0.23 in CT-ICH
 MOST_OF_BONE = 1500.0  # HU of the middle of bone
 MOST_RISE = 1.5  # of the middle of bone over that of the slices on either side: at most 1.21 in CT-ICH
 TISSUE = (10, 150)  # HU: muscle and brain
 MOST_CHANGE = 25.0  # HU of tissue, from the slices on either side: at most 16 in CT-ICH
+MOST_STEP = 18.0  # HU of what is tissue in two slices side by side: at most 12 in CT-ICH
 MOST_FALL = 40.0  # HU of tissue, to the next slice: at most 18 in CT-ICH
 LEAST_SHARED = 0.5  # of the larger body's area, from slice to slice: at least 0.73 in CT-ICH
 SMALL_BODY = 40.0  # cm²: beyond the vertex there may be none
 LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
+WIDE = 0.3  # of a row, from its first to its last bone: beside an empty row at most 0.22 in CT-ICH
 
 _SQUARE = np.ones((3, 3), np.uint8)
 
@@ -57,6 +61,8 @@ class _Look(NamedTuple):
     of_air: float  # share of what is not body
     neither: float  # share of the slice
     body: float
+    hard: float  # share of the body
+    has_hole: bool
     bone: float  # share of the slice
     bone_hu: float  # the middle of it
     inside: float  # soft tissue with bone around it, its largest part
@@ -111,7 +117,8 @@ def check_pixels(looks: Looks) -> list[Remark]:
     """Finds what cannot be on the scale of Hounsfield units of a head, in all slices or in one.
 
     Air has to be at about -1000 HU, brain and bone in the bands of a head, and a slice like those on its
-    either side: a wrong slope or intercept, swapped bytes, noise, constant and empty slices are not.
+    either side: a wrong slope or intercept, swapped bytes, noise, constant and empty slices are not, nor
+    slices whose pixels were lost in part or stand for another slice as well.
 
     Returns:
         One remark with the code of ``Reason.IMPLAUSIBLE_HU``, or none.
@@ -124,8 +131,9 @@ def check_pixels(looks: Looks) -> list[Remark]:
             found.setdefault(number, detail)
     for number in range(1, len(slices)):
         pair = slice(number - 1, number + 1)
-        if detail := _check_body(*slices[pair]) or _check_fall(*hu[pair]) or _check_fall(*hu[pair][::-1]):
+        if detail := _check_body(*slices[pair]) or _check_pair(*hu[pair]):
             found.setdefault(number, detail)
+    found = _find_copies(hu) | found
     if not found and not any(look.shows_brain for look in slices):
         return [Remark(Reason.IMPLAUSIBLE_HU, f"no slice shows brain of {BRAIN[0]:g} to {BRAIN[1]:g} HU")]
     if not found:
@@ -145,6 +153,10 @@ def _check_alone(look: _Look) -> str:
         return f"{100 * look.of_air:.0f} % of what is no body has the HU of air"
     if look.neither > MOST_NEITHER:
         return f"{100 * look.neither:.0f} % of the pixels are neither air nor tissue"
+    if look.has_hole:
+        return "rows of equal pixels lie within the head"
+    if look.hard > MOST_HARD:
+        return f"{100 * look.hard:.0f} % of the body are neither tissue nor bone"
     if look.bone > MOST_BONE:
         return f"{100 * look.bone:.0f} % of the pixels are bone"
     if look.is_brain and not look.shows_brain:
@@ -168,6 +180,32 @@ def _check_body(one: _Look, other: _Look) -> str:
     if large < SMALL_BODY or small >= LEAST_SHARED * large:
         return ""
     return f"a body of {large:.0f} cm² beside one of {small:.0f} cm²"
+
+
+def _find_copies(hu: Stack) -> dict[int, str]:
+    """Slices with the very pixels of another: even of the same place, no two scans have the same noise."""
+    first: dict[bytes, int] = {}
+    places = [first.setdefault(each.tobytes(), number) for number, each in enumerate(hu)]
+    return {
+        number: f"its pixels are those of slice {place + 1}"
+        for number, place in enumerate(places)
+        if place != number
+    }
+
+
+def _check_pair(one: Slice, other: Slice) -> str:
+    """What is not plausible of the tissue of two slices side by side; empty for nothing."""
+    return _check_fall(one, other) or _check_fall(other, one) or _check_step(one, other)
+
+
+def _check_step(one: Slice, other: Slice) -> str:
+    """What is not plausible of what is tissue in both of two slices side by side; empty for nothing."""
+    low, high = TISSUE
+    tissue = (one > low) & (one < high) & (other > low) & (other < high)
+    if np.count_nonzero(tissue) < LEAST_TISSUE * one.size:
+        return ""
+    step = float(np.median(other[tissue] - one[tissue]))
+    return f"tissue differs by {step:.0f} HU from the slice beside it" if abs(step) > MOST_STEP else ""
 
 
 def _check_fall(hu: Slice, other: Slice) -> str:
@@ -221,12 +259,28 @@ def _look(hu: Slice, pixel: float) -> _Look:
         of_air=air / max(no_body, 1),
         neither=int(np.count_nonzero((hu > NEITHER[0]) & (hu < NEITHER[1]))) / hu.size,
         body=body,
+        hard=int(np.count_nonzero((hu > HARD[0]) & (hu < HARD[1]))) / max(hu.size - no_body, 1),
+        has_hole=_has_hole(hu, bone),
         bone=bones / hu.size,
         bone_hu=float(np.median(hu[bone])) if bones else 0.0,
         inside=area,
         inside_hu=float(middle),
         is_brain=is_brain,
     )
+
+
+def _has_hole(hu: Slice, bone: NDArray[np.bool_]) -> bool:
+    """Whether rows of equal pixels lie where a head is: a block of the file that was lost.
+
+    Pixels are stored row by row. Above and below a head there are empty rows, too, but not beside a row with
+    bone far apart, as a head is round and has skin.
+    """
+    empty = hu.min(axis=1) == hu.max(axis=1)
+    if not empty.any():
+        return False
+    width = np.where(bone.any(axis=1), len(hu) - bone.argmax(axis=1) - bone[:, ::-1].argmax(axis=1), 0)
+    wide = (width > WIDE * len(hu)).astype(np.uint8)[:, None]
+    return bool((cv2.dilate(wide, np.ones((5, 1), np.uint8))[:, 0].view(bool) & empty).any())
 
 
 def _find_core(inside: NDArray[np.bool_]) -> Mask:
