@@ -105,6 +105,7 @@ def test_a_head_without_contrast_is_read(texts: dict[str, str]) -> None:
         ({"SeriesDescription": "C-SPINE"}, SetAside.OTHER_BODY_PART),
         ({"SeriesDescription": "HEAD AND NECK"}, SetAside.OTHER_BODY_PART),
         ({"SeriesDescription": "NNH axial", "BodyPartExamined": "HEAD"}, SetAside.OTHER_BODY_PART),
+        ({"SeriesDescription": "Polytrauma 5mm", "BodyPartExamined": "HEAD"}, SetAside.OTHER_BODY_PART),
         ({"SeriesDescription": "T\u00f3rax"}, SetAside.OTHER_BODY_PART),
         ({"BodyPartExamined": "ABDOMEN"}, SetAside.OTHER_BODY_PART),
         ({"StudyDescription": "CT Becken"}, SetAside.OTHER_BODY_PART),
@@ -119,6 +120,12 @@ def test_a_head_without_contrast_is_read(texts: dict[str, str]) -> None:
 )
 def test_another_series_is_set_aside_with_its_reason(texts: dict[str, str], code: str) -> None:
     assert code_of(**texts) == code
+
+
+def test_a_protocol_of_the_whole_body_does_not_say_which_part_a_series_shows() -> None:
+    texts = {"SeriesDescription": "5mm ST", "ProtocolName": "CT POLYTRAUMA"}
+    assert rank(make_series(**texts, BodyPartExamined="HEAD")).candidates == ["a"]
+    assert code_of(**texts, BodyPartExamined="CHEST") == SetAside.OTHER_BODY_PART
 
 
 def test_few_slices_are_no_series() -> None:

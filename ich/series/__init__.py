@@ -9,7 +9,8 @@ What is read is a head without contrast medium in axial slices, tilted or not. S
 - What does not show the whole brain (face, orbits, sinuses, temporal bone, neck) is another part of the
   body, and so is a series whose own description names the head and another part.
 - The first text that names a part decides: of the series, of the protocol, BodyPartExamined, of the study.
-  The last three do not count where they name the head and another part.
+  The last three do not count where they name the head and another part, or the whole body, of which a series
+  may show the head.
 - A bone kernel or an axial reformat is read where the study holds nothing better that spans a head.
 - Contrast is what the description of the series says, else what ContrastBolusAgent says; the study's text
   does not count, as a study with contrast often begins without.
@@ -39,6 +40,7 @@ from ich.series.words import (
     OTHER_PART,
     REFORMATTED,
     RENDERED,
+    WHOLE_BODY,
     is_sharp,
     plain,
     tell_contrast,
@@ -253,6 +255,8 @@ def _find_other_part(series: _Series) -> str:
     for name in ("SeriesDescription", "ProtocolName", "BodyPartExamined", "StudyDescription"):
         text = series.texts[name]
         other, head = OTHER_PART.find(text), HEAD.find(text)
+        if name == "SeriesDescription":
+            other = other or WHOLE_BODY.find(text)
         if other and (not head or name == "SeriesDescription"):
             return f"{name} names {other!r}"
         if head and not other:

@@ -63,8 +63,8 @@ OTHER_PART = Words(
     "ankle*, foot, feet, fuss*, leg, legs, hand, wrist*, elbow*, shoulder*, schulter*, humer*, arm",
     "extremit*, genou*, hanche*, epaule*, cheville*, rodilla*",
     "cadera*, hombro*, joelho*, quadril, ombro*, ginocchi*, anca, spalla*",
-    "whole body, wholebody, ganzkorper*, polytrauma*",
 )
+WHOLE_BODY = Words("whole body, wholebody, ganzkorper*, polytrauma*")
 BONE = Words(
     "bone*, bony, sharp*, knochen*, os, osseu*, osse*, hueso*, oseo*, osea*, osso, ossi, ossa, osteo*"
 )
