@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import random
 import shutil
@@ -26,6 +27,7 @@ from ich.models import SliceClassifier
 from ich.outputs.records import read_json
 from ich.phantom import write_phantom
 from ich.predict import Predictor
+from ich.predict.folder import ResultFolder
 from ich.schema import LABELS, InputSpec, UserError
 from ich.schema.results import Outcome, Reason
 from ich.studies import find_studies
@@ -212,14 +214,96 @@ def test_a_folder_holds_results_of_one_way_only(
     other = write_model(tmp_path / "other.zip", 0.3, seed=5)
     assert call("predict", str(other), str(studies), "--out", str(predicted)) == 2
     assert "made otherwise (they differ in decisions, weights)" in capsys.readouterr().err
-    assert call("predict", str(model), str(studies), "--out", str(studies)) == 2
+    assert call("predict", str(model), str(studies), "--out", str(predicted / "results")) == 2
     assert "is not empty and holds no results" in capsys.readouterr().err
+
+
+def test_nothing_of_what_was_before_stays_beside_a_new_result(
+    model: Path, studies: Path, predicted: Path, tmp_path: Path
+) -> None:
+    table = pd.read_csv(predicted / "studies.csv")
+    uid = table.loc[table["outcome"] == "POSITIVE", "StudyInstanceUID"].iloc[0]
+    study, out = shutil.copytree(studies / uid[-6:], tmp_path / "study"), tmp_path / "out"
+    command = ("predict", str(model), str(study), "--out", str(out), "--write")
+    assert call(*command, "page", "sc") == 0
+    assert call(*command, "sr") == 0  # more is asked for: what was written stays
+    assert len(list((out / "dicom" / "0001").iterdir())) > 2
+    assert call(*command, "page", "sc", "sr") == 0
+    assert len((out / "done.jsonl").read_text().splitlines()) == 2
+    for path in list_slices(study):  # other files: no head any more
+        change([path], [0], lambda ds: setattr(ds, "RescaleIntercept", ds.RescaleIntercept + 150))
+    assert call(*command, "sr") == 3
+    assert not list((out / "pages").iterdir())
+    assert not list((out / "dicom" / "0001").iterdir())
+    # A process that was killed left outputs of a study that has another number now, and an archive.
+    (out / "pages" / "0002.html").write_text("of another")
+    (out / ".unpacked-1").mkdir()
+    assert call("predict", str(model), str(next(studies.iterdir())), "--out", str(out)) == 3
+    assert not list((out / "pages").iterdir())
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_a_folder_is_written_to_by_one_process_and_not_read(
+    model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = shutil.copytree(next(studies.iterdir()), tmp_path / "in" / "study")
+    command = ("predict", str(model), str(study), "--out", str(tmp_path / "out"))
+    with ResultFolder(tmp_path / "out", Predictor.load(model).describe()):
+        assert call(*command) == 2
+    assert "is being written to by another process" in capsys.readouterr().err
+    assert call(*command) == 0
+    with (tmp_path / "out" / "done.jsonl").open("a") as file:
+        file.write('{"number": 1}\n')
+    assert call(*command) == 2
+    assert "line 2 is damaged; remove it" in capsys.readouterr().err
+    (tmp_path / "out" / "settings.json").write_text("[]")
+    assert call(*command) == 2
+    assert "holds no results" in capsys.readouterr().err
+    assert call(*command[:2], str(tmp_path / "in"), "--out", str(study / "out")) == 2
+    assert f"lies in {tmp_path / 'in'}, which is read" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_message_and_what_is_done_is_kept(
+    model: Path, studies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    command = ("predict", str(model), str(studies), "--out", str(tmp_path / "out"))
+    with monkeypatch.context() as patch:
+        patch.setattr("ich.predict.run.write_tables", fail)
+        assert call(*command) == 2
+    assert f"{tmp_path / 'out'} cannot be written to: No space left on device" in capsys.readouterr().err
+    assert call(*command) == 0
+    assert "of them done before" in capsys.readouterr().out
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_unread_slice(model: Path, negative: Path) -> None:
+    (found,) = find_studies([negative], scratch=negative, progress=False).studies
+    first, second, *_ = list_slices(negative)
+    first.touch()
+    second.unlink()
+    result = Predictor.load(model).predict_study(found)
+    assert result.outcome is Outcome.INDETERMINATE
+    assert [(each.code, each.detail) for each in result.reasons] == [
+        (Reason.UNREAD_SLICE, "2 files that may be slices of a head: unreadable 2")
+    ]
+
+
+def test_what_may_hold_studies_and_cannot_be_read_is_no_success(model: Path, tmp_path: Path) -> None:
+    content = model.read_bytes()
+    (tmp_path / "in").mkdir()
+    assert call("predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out")) == 3
+    (tmp_path / "in" / "damaged.zip").write_bytes(content.replace(b"PK\1\2", b"none"))
+    assert call("predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out")) == 3
+    assert list(pd.read_csv(tmp_path / "out" / "refused.csv")["code"]) == ["bad_archive"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["{studies}"], "is no model"),
+        (["{damaged}", "{studies}"], "is no model, or a damaged one"),
         (["{model}"], "nothing to read"),
         (["{model}", "nowhere"], "nowhere does not exist"),
         (["{model}", "{studies}", "--tta", "twirl"], "tta=twirl: expected some of flip, scale"),
@@ -229,7 +313,10 @@ def test_a_folder_holds_results_of_one_way_only(
 def test_wrong_usage_is_one_message(
     model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments, message
 ) -> None:
-    given = [each.format(model=model, studies=studies) for each in arguments]
+    damaged = tmp_path / "damaged.zip"
+    content = model.read_bytes()
+    damaged.write_bytes(content.replace(b"PK\1\2", b"none"))
+    given = [each.format(model=model, studies=studies, damaged=damaged) for each in arguments]
     assert call("predict", *given, "--out", str(tmp_path / "out")) == 2
     printed = capsys.readouterr().err
     assert message in printed

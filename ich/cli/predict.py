@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ich.cli.codes import print_codes
 from ich.schema import DISCLAIMER, UserError
+from ich.studies.refusal import InputRefusal
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that the other commands are spared
     from ich.predict.run import Summary
@@ -32,8 +33,8 @@ examples:
   ich predict a.zip b.zip DVD.zip --out results                      two models, an archive
   ich predict model.onnx study/ --tta flip                           by ONNX Runtime
 
-exit codes: 0 all studies were read, 3 some could not be (results/*.json and studies.csv say why),
-2 wrong usage.
+exit codes: 0 all studies were read, 3 some could not be (studies.csv and refused.csv say why) or there
+was none, 2 wrong usage.
 
 {DISCLAIMER}."""
 
@@ -96,7 +97,10 @@ def _run(args: argparse.Namespace) -> int:
     )
     summary = predict_folder(predictor, inputs, args.out, args.write)
     _print(summary, args.out)
-    return UNREADABLE if any(result.refusal for result in summary.results) else 0
+    # An archive that is damaged may hold studies; and without any, nothing was read.
+    is_lost = not set(summary.refused["code"]).isdisjoint(InputRefusal)
+    is_nothing = summary.done + summary.skipped == 0
+    return UNREADABLE if is_lost or is_nothing or any(result.refusal for result in summary.results) else 0
 
 
 def _part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -110,7 +114,8 @@ def _part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     models, inputs = list(paths[:count]), list(paths[count:])
     if not models:
         raise UserError(
-            f"{paths[0]} is no model: name a checkpoint, a bundle, a run's folder or an ONNX file first"
+            f"{paths[0]} is no model, or a damaged one: "
+            "name a checkpoint, a bundle, a run's folder or an ONNX file first"
         )
     if not inputs:
         raise UserError(f"nothing to read: name files or folders of studies after {models[-1]}")

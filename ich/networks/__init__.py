@@ -149,16 +149,18 @@ def is_network(path: str | Path) -> bool:
     path = Path(path)
     if path.is_dir():
         return (path / CHECKPOINTS).is_dir()
-    if zipfile.is_zipfile(path):
+    try:
         with zipfile.ZipFile(path) as archive:
             return is_bundle(path) or any(name.endswith("/data.pkl") for name in archive.namelist())
-    return _is_onnx(path)
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # no archive, or a damaged one
+        return _is_onnx(path)
 
 
 def _is_onnx(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(132)
-    return head[:1] == IR_VERSION and head[128:] != b"DICM"
+    # A data set of DICOM without its preamble begins with the tag 0008,0005, little endian.
+    return head[:1] == IR_VERSION and head[1:2] != b"\0" and head[128:] != b"DICM"
 
 
 def load_network(path: str | Path, *, threads: int | None = None, gpus: int | None = None) -> Network:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 from ich.files import replacing
 from ich.outputs.records import read_json, write_json
@@ -17,6 +20,12 @@ from ich.studies import StudyFiles
 RESULTS = "results"
 """Folder of a JSON file a study, by its number."""
 
+PAGES, OBJECTS = "pages", "dicom"
+"""Folders of what is written on request: of a study ``pages/0001.html`` and ``dicom/0001/``."""
+
+SCRATCH = ".unpacked-"
+"""Begins the name of the folder that archives are unpacked to."""
+
 SETTINGS = "settings.json"
 """File that says what the results were made by; a folder holds those of one way only."""
 
@@ -25,7 +34,7 @@ DONE = "done.jsonl"
 
 
 class ResultFolder:
-    """Where the results of studies lie.
+    """Where the results of studies lie; a context, in which no other process can write there.
 
     A study is done when its line stands in ``DONE``, which is written last. It is known again by its UID and
     by its content, not by where its files lie; with other content it is done again, under its number.
@@ -35,22 +44,38 @@ class ResultFolder:
         settings: What the results follow from, beside the studies: plain values.
 
     Raises:
-        UserError: If there is something else in the folder, results that were made otherwise, or it cannot
-            be written to.
+        UserError: If there is something else in the folder, results that were made otherwise, another process
+            writes there, or it cannot be written to.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         try:
-            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            if path.exists() and (not path.is_dir() or any(map(_is_shown, path.iterdir()))):
                 _require_same(path, settings)
-            (path / RESULTS).mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             with replacing(path / SETTINGS) as partial:
                 partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            (path / RESULTS).mkdir(exist_ok=True)
+            self._file = _open_alone(path / DONE)
+            for left in path.glob(f"{SCRATCH}*"):  # of a process that was killed
+                shutil.rmtree(left)
         except OSError as error:
             raise UserError(f"--out {path} cannot be written to: {error.strerror or error}") from error
-        self._done = {line["study"]: line for line in self._read_done()}
+        try:
+            self._done = {line["study"]: line for line in self._read_done()}
+        except UserError:
+            self._file.close()
+            raise
         self._last = max((line["number"] for line in self._done.values()), default=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
 
     def has(self, study: StudyFiles, outputs: Collection[str]) -> bool:
         """Whether a study is done, with these outputs."""
@@ -59,12 +84,22 @@ class ResultFolder:
             line is not None and line["files"] == study.fingerprint and set(outputs) <= set(line["outputs"])
         )
 
-    def number(self, study: StudyFiles) -> int:
-        """The number of a study: the one that it had, or the next."""
-        if (line := self._done.get(study.StudyInstanceUID)) is not None:
-            return int(line["number"])
-        self._last += 1
-        return self._last
+    def begin(self, study: StudyFiles) -> int:
+        """The number of a study: the one that it had, or the next.
+
+        What was written under it is removed, unless it is of the same content: it may be of a study that was
+        not finished, or of this one when it had other files.
+        """
+        line = self._done.get(study.StudyInstanceUID)
+        if line is None:
+            self._last += 1
+        number = self._last if line is None else int(line["number"])
+        if line is None or line["files"] != study.fingerprint:
+            self._done.pop(study.StudyInstanceUID, None)
+            self.locate(number).unlink(missing_ok=True)
+            self.locate_page(number).unlink(missing_ok=True)
+            shutil.rmtree(self.locate_objects(number), ignore_errors=True)
+        return number
 
     def add(self, result: StudyResult, fingerprint: str, outputs: Mapping[str, str]) -> None:
         """Keeps a result, and that its study is done.
@@ -75,21 +110,29 @@ class ResultFolder:
             outputs: What was written of it beside: ``written``, or why not, by kind of output.
         """
         write_json(result, self.locate(result.number))
+        before = self._done.get(result.StudyInstanceUID, {"outputs": {}})
         line = {
             "number": result.number,
             "study": result.StudyInstanceUID,
             "files": fingerprint,
-            "outputs": dict(outputs),
+            "outputs": before["outputs"] | dict(outputs),
         }
-        with (self.path / DONE).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
         self._done[result.StudyInstanceUID] = line
 
     def locate(self, number: int) -> Path:
         """The JSON file of a study."""
         return self.path / RESULTS / f"{number:04d}.json"
+
+    def locate_page(self, number: int) -> Path:
+        """The page of a study."""
+        return self.path / PAGES / f"{number:04d}.html"
+
+    def locate_objects(self, number: int) -> Path:
+        """The folder of a study's DICOM objects."""
+        return self.path / OBJECTS / f"{number:04d}"
 
     def read(self) -> Iterator[tuple[StudyResult, dict[str, str]]]:
         """Yields every result, in the order of numbers, with what was written of it."""
@@ -97,25 +140,53 @@ class ResultFolder:
             yield read_json(self.locate(line["number"])), line["outputs"]
 
     def _read_done(self) -> Iterator[dict[str, Any]]:
-        path = self.path / DONE
-        if not path.exists():
-            return
-        text = path.read_text(encoding="utf-8")
-        if not text.endswith("\n"):  # of a process that was killed: what comes next begins a line
-            text = text[: text.rfind("\n") + 1]
-            with replacing(path) as partial:
-                partial.write_text(text, encoding="utf-8")
-        for row in text.splitlines():
-            line = json.loads(row)
-            if self.locate(line["number"]).is_file():
-                yield line
+        self._file.seek(0)
+        text = self._file.read()
+        # What a process that was killed left of a line goes, so that what comes next begins one.
+        self._file.truncate(text.rfind(b"\n") + 1)
+        for number, row in enumerate(text.splitlines(keepends=True), 1):
+            if not row.endswith(b"\n"):
+                break
+            try:
+                line = json.loads(row)
+                if self.locate(line["number"]).is_file():
+                    yield {name: line[name] for name in ("number", "study", "files", "outputs")}
+            except (ValueError, LookupError, TypeError) as error:
+                raise UserError(
+                    f"{self.path / DONE}: line {number} is damaged; remove it, and its study is done again"
+                ) from error
+
+
+def _is_shown(path: Path) -> bool:
+    """Not hidden: what a process that was killed at its start left is."""
+    return not path.name.startswith(".")
+
+
+def _open_alone(path: Path) -> IO[bytes]:
+    """Opens a file to read and to append to, which no other process has opened so.
+
+    Raises:
+        UserError: If another has.
+    """
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise UserError(
+            f"--out {path.parent} is being written to by another process: wait for its end, or name another "
+            "folder"
+        ) from None
+    return file
 
 
 def _require_same(path: Path, settings: Mapping[str, Any]) -> None:
     try:
         found = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise UserError(f"--out {path} is not empty and holds no results: name a new folder") from None
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"--out {path} is not empty and holds no results: name a new folder")
     if found != settings:
         differing = sorted(name for name in settings if found.get(name) != settings[name])
         raise UserError(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,17 +19,15 @@ from ich.outputs.tables import write_tables
 from ich.pages import write_study_page
 from ich.pages.views import make_views
 from ich.predict import Predictor
-from ich.predict.folder import ResultFolder
+from ich.predict.folder import SCRATCH, ResultFolder
 from ich.progress import make_bar
+from ich.schema import UserError
 from ich.schema.results import StudyResult
 from ich.studies import StudyFiles, find_studies
 from ich.tables import write_table
 
 OUTPUTS = ("page", "sr", "sc")
 """What is written of a study on request, beside its JSON."""
-
-PAGES, OBJECTS = "pages", "dicom"
-"""Folders of what is written on request."""
 
 WRITTEN = "written"
 
@@ -75,19 +74,39 @@ def predict_folder(
         progress: Show a bar on a terminal.
 
     Raises:
-        UserError: If an input does not exist, nothing in it is DICOM, or ``out`` cannot be used.
+        UserError: If an input does not exist, nothing in it is DICOM, or ``out`` cannot be used, or lies in
+            an input.
     """
-    with for_owner_alone():
-        folder = ResultFolder(out, predictor.describe())
-        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=out) as scratch:
+    _require_apart(inputs, out)
+    with for_owner_alone(), ResultFolder(out, predictor.describe()) as folder:
+        with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
             found = find_studies(inputs, scratch=Path(scratch), progress=progress)
             left = [study for study in found.studies if not folder.has(study, outputs)]
             _read(predictor, left, folder, outputs, progress)
         results, refused_outputs = _collect(folder)
-        write_tables(results, out)
-        write_table(found.refused, out / REFUSED)
-        write_table(refused_outputs, out / REFUSED_OUTPUTS)
+        with _writing(out):
+            write_tables(results, out)
+            write_table(found.refused, out / REFUSED)
+            write_table(refused_outputs, out / REFUSED_OUTPUTS)
     return Summary(len(left), len(found.studies) - len(left), found.refused, results, refused_outputs)
+
+
+def _require_apart(inputs: Sequence[Path], out: Path) -> None:
+    """What is written of a study would be taken for files of it the next time."""
+    for path in inputs:
+        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"--out {out} lies in {path}, which is read: name a folder elsewhere")
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"--out {out} cannot be written to: {error.strerror or error}; make room, and call again: "
+            "what is done is kept"
+        ) from error
 
 
 def _read(
@@ -101,13 +120,18 @@ def _read(
     with make_bar(columns, progress and len(studies) > 0) as bar:
         task = bar.add_task("Reading studies", total=len(studies))
         for study, reading in zip(studies, predictor.read_ahead(studies), strict=True):
-            result = predictor.judge(reading, folder.number(study))
-            folder.add(result, study.fingerprint, _write(result, study, predictor, folder.path, outputs))
+            with _writing(folder.path):
+                result = predictor.judge(reading, folder.begin(study))
+                folder.add(result, study.fingerprint, _write(result, study, predictor, folder, outputs))
             bar.advance(task)
 
 
 def _write(
-    result: StudyResult, study: StudyFiles, predictor: Predictor, out: Path, outputs: Collection[str]
+    result: StudyResult,
+    study: StudyFiles,
+    predictor: Predictor,
+    folder: ResultFolder,
+    outputs: Collection[str],
 ) -> dict[str, str]:
     """Writes what is asked for of a study; returns by output ``WRITTEN``, or the code and why it was not."""
     rows = study.files[study.files["SeriesInstanceUID"] == (result.read_series or "")]
@@ -117,16 +141,16 @@ def _write(
     for output in outputs:
         try:
             if output == "page":
-                (out / PAGES).mkdir(exist_ok=True)
-                views = make_views(result, study.root, rows, predictor.explainable)
-                write_study_page(result, views, out / PAGES / f"{result.number:04d}.html")
+                page = folder.locate_page(result.number)
+                page.parent.mkdir(exist_ok=True)
+                write_study_page(result, make_views(result, study.root, rows, predictor.explainable), page)
             else:
-                folder = out / OBJECTS / f"{result.number:04d}"
-                folder.mkdir(parents=True, exist_ok=True)
+                objects = folder.locate_objects(result.number)
+                objects.mkdir(parents=True, exist_ok=True)
                 if output == "sr":
-                    write_sr(result, files, folder / "report.dcm")
+                    write_sr(result, files, objects / "report.dcm")
                 else:
-                    write_key_images(result, files, folder)
+                    write_key_images(result, files, objects)
             done[output] = WRITTEN
         except OutputRefused as refused:
             done[output] = str(refused)

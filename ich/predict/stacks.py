@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 
 from ich.data.resize import resize_hu
 from ich.dicom import read_hu
+from ich.dicom.refusal import Refusal
 from ich.schema import InputSpec, ReadError
+from ich.tables import STAMP
 
 ORDER = ("position", "InstanceNumber", "SOPInstanceUID")
 """Columns by which the slices of a series are ordered, whatever their files are called."""
@@ -49,14 +51,19 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
     """
     slices = slices.sort_values(list(ORDER), kind="stable", na_position="first", ignore_index=True)
 
-    def read(path: str) -> tuple[Pixels, ...] | ReadError:
+    def read(path: str, size: int, changed: int) -> tuple[Pixels, ...] | ReadError:
         try:
             hu = read_hu(root / path)
+            status = (root / path).stat()
         except ReadError as error:
             return error
+        except OSError as error:
+            return ReadError(Refusal.UNREADABLE, path, error.strerror or str(error))
+        if (status.st_size, status.st_mtime_ns) != (size, changed):
+            return ReadError(Refusal.UNREADABLE, path, "changed since its header was read")
         return tuple(resize_hu(hu, size) for size in sizes)
 
-    found = list(pool.map(read, slices["path"]))
+    found = list(pool.map(read, *(slices[name] for name in STAMP)))
     unread = [each for each in found if isinstance(each, ReadError)]
     resized = [each for each in found if not isinstance(each, ReadError)]
     kept = slices[[not isinstance(each, ReadError) for each in found]].reset_index(drop=True)

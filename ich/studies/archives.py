@@ -29,7 +29,7 @@ MOST_OF_DISK = 0.9  # of what is free
 _NESTED = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ARCHIVE_SUFFIX)
 _PIECE = 1 << 20  # bytes that are unpacked at a time
 _ENCRYPTED = 0x1  # bit of a member's flags (APPNOTE 4.4.4)
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError)
 _UNIX = 3  # system that made a member (APPNOTE 4.4.2), whose attributes then hold a mode
 
 
@@ -84,7 +84,7 @@ def unpack(path: Path, scratch: Path, progress: bool) -> Unpacked:
     unpacked = Unpacked()
     try:
         archive = zipfile.ZipFile(path)
-    except (*_DAMAGE, ValueError) as error:
+    except _DAMAGE as error:
         unpacked.refused.append((str(path), InputRefusal.BAD_ARCHIVE, _tell(error)))
         return unpacked
     with archive:

@@ -115,9 +115,12 @@ def _digest(path: str, size: int) -> str:
 
 
 def hash_file(path: str) -> str:
-    """SHA-256 of a whole file."""
-    with open(path, "rb") as file:  # noqa: PTH123 - a text
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a whole file; empty where it cannot be read any more."""
+    try:
+        with open(path, "rb") as file:  # noqa: PTH123 - a text
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return ""
 
 
 def looks_like_text(path: str) -> bool:
