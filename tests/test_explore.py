@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import html.parser
+import io
 import re
+import shutil
 import stat
 from pathlib import Path
 from typing import NamedTuple
@@ -240,16 +243,36 @@ def test_it_says_what_stands_out(looked: Looked, headers: pd.DataFrame) -> None:
     assert "intercept is right" not in looked.page.remarks
 
 
-def test_without_labels_what_needs_them_is_not_available(phantom: Path, tmp_path: Path, look, capsys) -> None:
-    copy_slices(phantom, tmp_path / "data", patients=1)
-    page = look(tmp_path / "data").page
+class Twice(NamedTuple):
+    """Two calls in one folder, the second without labels."""
+
+    folder: Path
+    names: set[str]
+    pages: tuple[Page, Page]
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def twice(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Twice:
+    folder = tmp_path_factory.mktemp("twice")
+    copy_slices(phantom, folder / "data", patients=1)
+    with contextlib.chdir(folder):
+        assert call("explore", "data", "--labels", str(phantom / "stage_2_train.csv")) == 0
+        names = {path.name for path in Path("explore").iterdir()}
+        first, printed = Page(Path("explore/explore.html")), io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            assert call("explore", "data") == 0
+        return Twice(folder, names, (first, Page(Path("explore/explore.html"))), printed.getvalue())
+
+
+def test_without_labels_what_needs_them_is_not_available(twice: Twice) -> None:
+    with_labels, page = twice.pages
     for section in ("Labels", "Labels that occur together"):
         assert "not available" in page.text[section]
         assert "--labels" in page.text[section]
     assert "without label row" in page.text["Slices through each window"]
-    assert "There is 1 patient: too few" in capsys.readouterr().out
-    page = look(tmp_path / "data", "--labels", str(phantom / "stage_2_train.csv")).page
-    assert "not available" not in page.text["Labels"]
+    assert "There is 1 patient: too few" in twice.printed
+    assert "not available" not in with_labels.text["Labels"]
 
 
 def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look, damage) -> None:
@@ -319,9 +342,16 @@ def test_a_wrong_intercept_stands_out_and_nothing_readable_is_no_error(
         assert "not available" in page.text[section]
 
 
-def test_the_header_identifies_nobody(tmp_path: Path, look) -> None:
-    write_phantom(tmp_path / "data", patients=1, size=64, conformant=True)
-    page = look(tmp_path / "data").page
+@pytest.fixture(scope="module")
+def conformant(tmp_path_factory: pytest.TempPathFactory, look) -> Looked:
+    """Of few slices, whose pixels are all compared."""
+    root = tmp_path_factory.mktemp("conformant") / "data"
+    write_phantom(root, patients=1, size=64, conformant=True)
+    return look(root, "--slices", "5", "--hash")
+
+
+def test_the_header_identifies_nobody(conformant: Looked) -> None:
+    page = conformant.page
     header = page.tables["The header of one slice"]
     for keyword in (
         "PatientName",
@@ -355,19 +385,19 @@ def test_a_sample_is_spread_and_the_same_every_time(phantom: Path, look) -> None
     assert set(order[again]) == set(rows)
 
 
-def test_all_slices_are_compared_when_asked(phantom: Path, look) -> None:
-    page = look(phantom, "--slices", "5", "--hash").page
-    slices = len(build_index(phantom).table)
-    assert page.tables["Findings"]["pixels of another patient's slice"] == ["0", f"of {slices} slices"]
+def test_all_slices_are_compared_when_asked(conformant: Looked) -> None:
+    slices = int(conformant.page.tables["What there is"]["slices"][0])
+    assert slices > 5
+    found = conformant.page.tables["Findings"]["pixels of another patient's slice"]
+    assert found == ["0", f"of {slices} slices"]
 
 
-def test_a_folder_of_something_else_is_left_alone(phantom: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_a_folder_of_something_else_is_left_alone(
+    twice: Twice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    assert "labels.png" in twice.names
+    shutil.copytree(twice.folder, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
-    copy_slices(phantom, tmp_path / "data", patients=1)
-    labels = ["--labels", str(phantom / "stage_2_train.csv")]
-    assert call("explore", "data", *labels) == 0
-    assert Path("explore/labels.png").is_file()
-    assert call("explore", "data") == 0
     assert not Path("explore/labels.png").exists()  # the page is of a call without labels
     Path("explore/mine.txt").write_text("mine")
     assert call("explore", "data") == 2

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import contextlib
 import errno
+import io
 import json
 import re
 import shutil
-import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -21,7 +24,6 @@ from ich.models import SliceClassifier, load_classifier
 from ich.schema import LABELS, InputSpec, UserError
 from ich.trainer import build_trainer, place
 
-REPOSITORY = Path(__file__).parent.parent
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=2", "data.num_workers=0"]
 FILES = {
     "checkpoints",
@@ -38,52 +40,100 @@ FILES = {
 }
 
 
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, phantom: Path):
-    """Calls the program with its command line, in a folder of its own, on the small phantom."""
-    monkeypatch.chdir(tmp_path)
-    small = ["data=rsna", f"data.root={phantom}", "input.size=64", *TINY]
-
-    def call(*overrides: str, base: list[str] = small) -> int:
-        flags = [
-            item for item in overrides if item.startswith("-")
-        ]  # before all others: argparse wants them so
-        given = [item for item in overrides if item not in flags]
-        monkeypatch.setattr(sys, "argv", ["train.py", *flags, *base, *given])
+def train(*overrides: str, base: list[str]) -> int:
+    """Calls the program with its command line, in the folder where we are; returns its exit code."""
+    flags = [item for item in overrides if item.startswith("-")]  # before all others: argparse wants them so
+    given = [item for item in overrides if item not in flags]
+    with mock.patch.object(sys, "argv", ["train.py", *flags, *base, *given]):
         try:
             ich.train.main()
         except SystemExit as stop:
             return int(stop.code or 0)
-        return 0
+    return 0
+
+
+@pytest.fixture(scope="module")
+def small(phantom: Path) -> list[str]:
+    return ["data=rsna", f"data.root={phantom}", "input.size=64", *TINY]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, small: list[str]) -> Callable[..., int]:
+    """Calls the program in a folder of its own, on the small phantom."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*overrides: str, base: list[str] = small) -> int:
+        return train(*overrides, base=base)
 
     return call
 
 
-def test_run_leaves_one_folder_with_all_there_is(run, capsys) -> None:
-    assert run("run_dir=out", "trainer.gpus=0") == 0
-    folder = Path("out")
-    assert {path.name for path in folder.iterdir()} == FILES
-    checkpoints = {path.name for path in (folder / "checkpoints").iterdir()}
+@pytest.fixture(scope="module")
+def keep(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Callable[..., Path]:
+    """Makes a run that several tests look at, and none may change; ``printed`` is beside it."""
+
+    def make(*overrides: str) -> Path:
+        folder = tmp_path_factory.mktemp("kept")
+        printed = io.StringIO()
+        with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+            assert train("run_dir=out", *overrides, base=small) == 0
+        (folder / "printed").write_text(printed.getvalue())
+        return folder / "out"
+
+    return make
+
+
+LR = "optim.lr=0.002"
+
+
+@pytest.fixture(scope="module")
+def finished(keep: Callable[..., Path]) -> Path:
+    return keep(LR, "trainer.gpus=0", "augment=none")
+
+
+@pytest.fixture(scope="module")
+def strong(keep: Callable[..., Path]) -> Path:
+    """As ``finished``, on slices that were augmented."""
+    return keep(LR, "trainer.gpus=0", "augment=strong")
+
+
+@pytest.fixture(scope="module")
+def pretrained(keep: Callable[..., Path]) -> Path:
+    return keep("trainer.max_epochs=1", *PRETRAIN)
+
+
+def test_run_leaves_one_folder_with_all_there_is(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir()} == FILES
+    checkpoints = {path.name for path in (finished / "checkpoints").iterdir()}
     assert checkpoints == {"best.ckpt", "last.ckpt", "previous.ckpt"}
-    assert list(Path().iterdir()) == [folder]
-    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert {path.name for path in finished.parent.iterdir()} == {"out", "printed"}
+    config = yaml.safe_load((finished / "config.yaml").read_text())
     assert config["model"]["backbone"] == "test_resnet"
-    split = pd.read_csv(folder / "split.csv")
-    predictions = pd.read_csv(folder / "predictions_test.csv")
+    split = pd.read_csv(finished / "split.csv")
+    predictions = pd.read_csv(finished / "predictions_test.csv")
     assert set(predictions["SOPInstanceUID"]) == set(split.loc[split["part"] == "test", "SOPInstanceUID"])
     assert set(predictions["part"]) == {"test"}
-    assert (folder / "curves.png").read_bytes().startswith(b"\x89PNG")
-    printed = capsys.readouterr().out
+    assert (finished / "curves.png").read_bytes().startswith(b"\x89PNG")
+    printed = (finished.parent / "printed").read_text()
     assert "Research use only" in printed
     for label in LABELS:
         assert label in printed
-    assert "epoch 2 of 2" in (folder / "run.log").read_text()
+    assert "epoch 2 of 2" in (finished / "run.log").read_text()
 
 
-def test_figures_at_the_end_are_those_of_scikit_learn(run) -> None:
-    assert run("run_dir=out") == 0
-    report = json.loads(Path("out/metrics.json").read_text())
-    predictions = pd.read_csv("out/predictions_test.csv")
+def test_run_is_for_its_owner_alone(finished: Path) -> None:
+    assert finished.stat().st_mode & 0o077 == 0
+
+
+def test_settings_stand_in_the_logger(finished: Path) -> None:
+    settings = yaml.safe_load((finished / "tensorboard" / "hparams.yaml").read_text())
+    assert settings["optim"]["lr"] == 0.002
+    assert "root" not in settings["data"]  # a folder's name may name a patient
+
+
+def test_figures_at_the_end_are_those_of_scikit_learn(finished: Path) -> None:
+    report = json.loads((finished / "metrics.json").read_text())
+    predictions = pd.read_csv(finished / "predictions_test.csv")
     figures = report["test"]["levels"]["slice"]
     for label in LABELS:
         target, probs = predictions[f"target_{label}"], predictions[f"prob_{label}"]
@@ -99,13 +149,13 @@ def test_figures_at_the_end_are_those_of_scikit_learn(run) -> None:
     assert figures["weighted_log_loss"]["value"] == pytest.approx(
         log_loss(target, probs, sample_weight=weights, labels=[0, 1])
     )
-    metrics = pd.read_csv("out/metrics.csv")
+    metrics = pd.read_csv(finished / "metrics.csv")
     assert metrics["epoch"].tolist() == [0, 1]
     assert report["best_epoch"] == metrics["val_weighted_log_loss"].idxmin()
 
 
 def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> None:
-    assert run("run_dir=out", "trainer.ema_decay=0.9") == 0
+    assert run("run_dir=out", "trainer.ema_decay=0.9", "trainer.max_epochs=1") == 0
     model = load_classifier("out/checkpoints/best.ckpt")
     config = yaml.safe_load(Path("out/config.yaml").read_text())
     datamodule = HeadCTDataModule(str(phantom), model.input, num_workers=0, seed=config["seed"])
@@ -117,25 +167,24 @@ def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> Non
         np.testing.assert_allclose(tables[part][columns], written[columns], rtol=1e-5)
 
 
-def test_same_seed_same_run(run) -> None:
-    for name in ("a", "b"):
-        assert run(f"run_dir={name}", "augment=strong") == 0
-    assert Path("a/predictions_test.csv").read_bytes() == Path("b/predictions_test.csv").read_bytes()
-    assert run("run_dir=c", "seed=1") == 0
-    assert Path("c/split.csv").read_bytes() != Path("a/split.csv").read_bytes()
+def test_same_seed_same_run(run, strong: Path) -> None:
+    assert run("run_dir=again", LR, "augment=strong") == 0
+    assert Path("again/predictions_test.csv").read_bytes() == (strong / "predictions_test.csv").read_bytes()
+    assert run("run_dir=other", "seed=1", "trainer.max_epochs=1") == 0
+    assert Path("other/split.csv").read_bytes() != (strong / "split.csv").read_bytes()
 
 
-def test_augmenting_on_the_device_trains_the_same_network(run) -> None:
-    tables = []
-    for augment in ("none", "strong", "strong_on_device"):
-        assert run(f"run_dir={augment}", f"augment={augment}") == 0
-        tables.append(pd.read_csv(f"{augment}/predictions_test.csv")[[f"prob_{label}" for label in LABELS]])
-    none, strong, on_device = (table.to_numpy() for table in tables)
-    assert np.abs(on_device - strong).max() < np.abs(none - strong).max() / 5
+def test_augmenting_on_the_device_trains_the_same_network(run, finished: Path, strong: Path) -> None:
+    assert run("run_dir=out", LR, "augment=strong_on_device") == 0
+    none, on_cpu, on_device = (
+        pd.read_csv(folder / "predictions_test.csv")[[f"prob_{label}" for label in LABELS]].to_numpy()
+        for folder in (finished, strong, Path("out"))
+    )
+    assert np.abs(on_device - on_cpu).max() < np.abs(none - on_cpu).max() / 5
 
 
-def test_stopped_run_goes_on_with_its_own_settings(run) -> None:
-    assert run("run_dir=out", "optim.lr=0.002") == 0
+def test_stopped_run_goes_on_with_its_own_settings(run, finished: Path) -> None:
+    shutil.copytree(finished, "out")
     assert run("ckpt_path=out", "trainer.max_epochs=3", base=[]) == 0
     metrics = pd.read_csv("out/metrics.csv")
     assert metrics["epoch"].tolist() == [0, 1, 2]
@@ -146,8 +195,8 @@ def test_stopped_run_goes_on_with_its_own_settings(run) -> None:
     assert not list(Path("runs").iterdir())
 
 
-def test_fine_tuning_starts_where_the_other_run_ended(run) -> None:
-    assert run("run_dir=first") == 0
+def test_fine_tuning_starts_where_the_other_run_ended(run, finished: Path) -> None:
+    shutil.copytree(finished, "first")
     start = "model.init_from=first/checkpoints/best.ckpt"
     assert run("run_dir=second", start, "optim.lr=1e-12", "trainer.max_epochs=1") == 0
     first = load_classifier("first/checkpoints/best.ckpt").get_parameter("head.1.weight")
@@ -184,21 +233,21 @@ def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(run) -> Non
 
 
 @pytest.mark.parametrize("lost", [["metrics.json"], []], ids=["in pretraining", "after it"])
-def test_run_that_stopped_before_its_first_checkpoint_goes_on(run, lost: list[str]) -> None:
-    assert run("run_dir=out", *PRETRAIN) == 0
-    whole = Path("out/predictions_test.csv").read_bytes()
+def test_run_that_stopped_before_its_first_checkpoint_goes_on(run, pretrained: Path, lost: list[str]) -> None:
+    shutil.copytree(pretrained.parent, Path.cwd(), dirs_exist_ok=True)
     shutil.rmtree("out/checkpoints")
     for path in [Path("out/metrics.csv"), *(Path("out/pretrain", name) for name in lost)]:
         path.unlink()
     assert run("run_dir=out") == 2
     assert run("ckpt_path=out", base=[]) == 0
+    whole = (pretrained / "predictions_test.csv").read_bytes()
     assert Path("out/predictions_test.csv").read_bytes() == whole
     assert Path("out/pretrain/metrics.json").exists()
 
 
 @pytest.mark.parametrize("experiment", ["baseline_cnn", "ct_ich"])
 def test_experiments_train(run, phantom: Path, experiment: str) -> None:
-    base = ["data=rsna", f"data.root={phantom}", f"experiment={experiment}", "input.size=64"]
+    base = ["data=rsna", f"data.root={phantom}", f"experiment={experiment}", "input.size=32"]
     pretraining = PRETRAIN if experiment == "ct_ich" else []
     assert run("run_dir=out", "trainer.max_epochs=1", *pretraining, base=base) == 0
     assert json.loads(Path("out/metrics.json").read_text())["best_epoch"] == 0
@@ -206,7 +255,7 @@ def test_experiments_train(run, phantom: Path, experiment: str) -> None:
 
 def test_multirun_trains_each_and_a_bad_job_fails_alone(run, caplog) -> None:
     nets = "model.backbone=test_resnet,no_such_net,test_efficientnet"
-    code = run("-m", "hydra.sweep.dir=sweep", nets)
+    code = run("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=1", nets)
     assert code == 2
     assert "no_such_net" in caplog.text
     assert sorted(path.name for path in Path("sweep").iterdir()) == ["0", "2", "multirun.yaml"]
@@ -229,7 +278,7 @@ def test_any_argument_of_the_trainer_is_taken_and_others_are_not(run, capsys) ->
 
 
 def test_leaky_split_is_marked(run, capsys) -> None:
-    assert run("run_dir=out", "data.split=slice") == 0
+    assert run("run_dir=out", "data.split=slice", "trainer.max_epochs=1") == 0
     assert "LEAKY" in capsys.readouterr().out
     assert json.loads(Path("out/metrics.json").read_text())["leaky_split"] is True
 
@@ -249,11 +298,10 @@ def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
 
 
 def test_unreadable_slice_in_one_of_two_processes_is_one_message(
-    run, phantom: Path, damage, monkeypatch: pytest.MonkeyPatch, caplog
+    run, phantom: Path, finished: Path, damage, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     shutil.copytree(phantom, "copy")
-    assert run("data.root=copy", "run_dir=first", "trainer.max_epochs=1") == 0
-    split = pd.read_csv("first/split.csv").query("part == 'train'")
+    split = pd.read_csv(finished / "split.csv").query("part == 'train'")
     path = Path("copy/stage_2_train") / f"{split['SOPInstanceUID'].iloc[0]}.dcm"
     damage(path)
     two = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
@@ -264,13 +312,6 @@ def test_unreadable_slice_in_one_of_two_processes_is_one_message(
     log = Path("second/run.log").read_text()
     assert "ERROR training stopped" in log
     assert path.name not in log
-
-
-def test_settings_stand_in_the_logger(run) -> None:
-    assert run("run_dir=out", "optim.lr=0.002") == 0
-    settings = yaml.safe_load(Path("out/tensorboard/hparams.yaml").read_text())
-    assert settings["optim"]["lr"] == 0.002
-    assert "root" not in settings["data"]  # a folder's name may name a patient
 
 
 def test_prediction_takes_one_device_where_there_are_more(
@@ -289,17 +330,12 @@ def test_prediction_takes_one_device_where_there_are_more(
 def test_resume_refuses_data_that_changed(run, phantom: Path, caplog) -> None:
     labels = pd.read_csv(phantom / "stage_2_train.csv")
     labels.to_csv("labels.csv", index=False)
-    assert run("run_dir=out", "data.labels=labels.csv") == 0
+    assert run("run_dir=out", "data.labels=labels.csv", "trainer.max_epochs=1") == 0
     split = Path("out/split.csv").read_bytes()
     labels.iloc[60:].to_csv("labels.csv", index=False)
     assert run("ckpt_path=out", "trainer.max_epochs=3", base=[]) == 2
     assert "changed since the run began" in caplog.text
     assert Path("out/split.csv").read_bytes() == split
-
-
-def test_run_is_for_its_owner_alone(run) -> None:
-    assert run("run_dir=out") == 0
-    assert Path("out").stat().st_mode & 0o077 == 0
 
 
 def test_diverged_run_says_so(run, caplog) -> None:
@@ -376,8 +412,8 @@ def test_empty_folder_and_foreign_checkpoint(run, caplog, tmp_path: Path) -> Non
     assert not Path("out").exists()
 
 
-def test_second_run_in_the_same_folder_is_refused(run, caplog) -> None:
-    assert run("run_dir=out") == 0
+def test_second_run_in_the_same_folder_is_refused(run, finished: Path, caplog) -> None:
+    shutil.copytree(finished, "out")
     before = Path("out/metrics.json").read_bytes()
     assert run("run_dir=out") == 2
     assert "holds a run already" in caplog.text
@@ -391,7 +427,7 @@ def test_full_disk_is_one_message(run, caplog, monkeypatch: pytest.MonkeyPatch) 
         raise OSError(errno.ENOSPC, "No space left on device", "out/predictions_val.csv")
 
     monkeypatch.setattr(ich.train.results, "write_table", fail)
-    assert run("run_dir=out") == 2
+    assert run("run_dir=out", "trainer.max_epochs=1") == 2
     assert "No space left on device" in caplog.text
 
 
@@ -401,9 +437,8 @@ def test_place_counts_before_it_promises() -> None:
         place(-1)
 
 
-def test_help_teaches() -> None:
-    done = subprocess.run(
-        [sys.executable, REPOSITORY / "train.py", "--help"], capture_output=True, text=True, check=True
-    )
+def test_help_teaches(run, capsys) -> None:
+    assert run("--help", base=[]) == 0
+    printed = capsys.readouterr().out
     for word in ("data.root=", "ckpt_path=RUN", "convnext_tiny", "limit_slices", "Research use only"):
-        assert word in done.stdout
+        assert word in printed
