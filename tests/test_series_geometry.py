@@ -23,6 +23,7 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         "row_spacing": 0.45,
         "column_spacing": 0.45,
         "ImageOrientationPatient": UP,
+        "SliceThickness": "",
     }
     return pd.DataFrame({"position": positions}).assign(**defaults | columns)
 
@@ -34,6 +35,10 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         (make_slices(WHOLE, InstanceNumber=range(40, 16, -1)), []),
         (make_slices(WHOLE, InstanceNumber=range(1, 49, 2)), []),  # two series of one scan
         (make_slices(WHOLE, ImageOrientationPatient=""), []),
+        (make_slices(WHOLE[::2], InstanceNumber=range(1, 25, 2)), []),
+        (make_slices(WHOLE[::2], InstanceNumber=range(1, 25, 2), SliceThickness="5.0"), [Reason.GAP]),
+        (make_slices(WHOLE, SliceThickness="10"), []),
+        (make_slices(WHOLE, SliceThickness="thin"), []),
         (make_slices(COARSER), []),
         (
             make_slices(COARSER[:10] + COARSER[12:]),

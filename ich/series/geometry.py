@@ -13,6 +13,7 @@ from ich.schema.results import Reason, Remark
 
 LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
 UNEVEN = 1.5  # a step over another of the same series
+APART = 1.75  # steps over the thickness of slices: where every other slice is missing, two or more
 EVEN = 0.1  # by which even steps differ at most, as a share
 LEAST_STEPS = 3  # even ones on either side of a change that a protocol makes
 _TURN = np.radians(SAME_TILT)  # of a unit vector; small angles and their chords are alike
@@ -69,7 +70,7 @@ def check_geometry(slices: pd.DataFrame) -> list[Remark]:
 
     Args:
         slices: The slices of one series that can be read: the columns of ``ich.tables.INDEX_DTYPES``, and
-            ImageOrientationPatient as ``ich.dicom.attributes`` has it.
+            ImageOrientationPatient and SliceThickness as ``ich.dicom.attributes`` has them.
 
     Returns:
         With codes of ``Reason``, each at most once.
@@ -89,6 +90,10 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason, str]]:
     if (missing := int((counted > GAP * np.median(counted)).sum()) if len(counted) else 0) > 0:
         yield Reason.GAP, f"{missing} gaps in InstanceNumber"
     steps = _list_steps(positions)
+    thickness = pd.to_numeric(slices["SliceThickness"], errors="coerce").median()  # mm
+    if len(steps) and thickness > 0 and (step := float(np.median(steps))) > APART * thickness:
+        # As where every other slice is missing, which steps and numbers by themselves do not show.
+        yield Reason.GAP, f"slices of {thickness:g} mm lie {step:g} mm apart"
     is_complete = len(counted) > 0 and bool((counted == 1).all())
     if len(steps) and steps.max() > UNEVEN * steps.min() and not (is_complete or _changes_once(steps)):
         yield Reason.UNEVEN_STEPS, f"steps from {steps.min():g} to {steps.max():g} mm"
