@@ -2,6 +2,9 @@
 
 Each case is a training of its own in a process of its own, on a small phantom, interrupted once and resumed;
 then weights, optimizer and metrics are compared to the bit with a training that was never interrupted.
+
+PyTorch, which takes seconds to import, is imported where it is used: every process that another section of
+``faults.py`` spawns imports this module, too.
 """
 
 from __future__ import annotations
@@ -24,10 +27,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import torch
-
 import ich.files
-from ich.checkpoint import find_checkpoint, is_whole, read_checkpoint
 from ich.phantom import write_phantom
 
 SMALL = [
@@ -89,6 +89,8 @@ class Bench:
 
     def finish(self, run: Path) -> None:
         """Goes on, and counts whether the end is that of the whole training."""
+        from ich.checkpoint import find_checkpoint, is_whole
+
         if any(run.glob("checkpoints/*.ckpt")):
             self.counts["had saved"] += 1
             self.counts["had a whole checkpoint"] += is_whole(find_checkpoint(run))
@@ -108,23 +110,25 @@ class Bench:
 
 def is_same(one: Path, other: Path) -> bool:
     """Whether two runs ended in the same weights, optimizer states and metrics, to the bit."""
+    import torch
+
+    from ich.checkpoint import read_checkpoint
+
+    def list_tensors(state: Any) -> list[torch.Tensor]:
+        if isinstance(state, torch.Tensor):
+            return [state]
+        parts = state.values() if isinstance(state, dict) else state if isinstance(state, list) else ()
+        return [tensor for part in parts for tensor in list_tensors(part)]
+
     if (one / "metrics.csv").read_bytes() != (other / "metrics.csv").read_bytes():
         return False
     for name in ("last", "best"):
         states = [read_checkpoint(run / "checkpoints" / f"{name}.ckpt") for run in (one, other)]
         for part in ("state_dict", "current_model_state", "optimizer_states"):
-            tensors = [list(_tensors(state[part])) for state in states]
+            tensors = [list_tensors(state[part]) for state in states]
             if not all(torch.equal(a, b) for a, b in zip(*tensors, strict=True)):
                 return False
     return True
-
-
-def _tensors(state: Any) -> Any:
-    if isinstance(state, torch.Tensor):
-        yield state
-    elif isinstance(state, dict | list):
-        for part in state.values() if isinstance(state, dict) else state:
-            yield from _tensors(part)
 
 
 def run_kills(args: argparse.Namespace) -> bool:

@@ -63,8 +63,9 @@ def trained(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 @pytest.fixture
 def bundle(trained: tuple[Path, list[bool]], tmp_path: Path) -> Path:
-    """A copy of the bundle, alone in a folder."""
-    return Path(shutil.copy(trained[0] / "model.zip", tmp_path / "model.zip"))
+    """A copy of the bundle, alone in a folder that is alone in ``tmp_path``."""
+    (tmp_path / "alone").mkdir()
+    return Path(shutil.copy(trained[0] / "model.zip", tmp_path / "alone" / "model.zip"))
 
 
 def test_bundle_is_the_model(trained, bundle: Path) -> None:

@@ -99,7 +99,8 @@ def require_same(one: Path, other: Path) -> None:
             other_value = states[1][name]
             same = torch.equal(value, other_value) if torch.is_tensor(value) else value == other_value
             both_nan = value != value and other_value != other_value if isinstance(value, float) else False
-            assert same or both_nan or "/loops" in name, f"{file}: {name}"
+            its_own = "/loops" in name or name == "/card/training/seconds"
+            assert same or both_nan or its_own, f"{file}: {name}"
 
 
 @pytest.fixture(scope="module")
@@ -283,12 +284,12 @@ def test_slurm_gets_its_job_back(
 
 
 def command(phantom: Path, *overrides: str) -> list[str]:
-    small = ["data=rsna", f"data.root={phantom}", "input.size=64", "data.num_workers=2", "logger=csv"]
+    small = ["data=rsna", f"data.root={phantom}", "input.size=32", "data.num_workers=2", "logger=csv"]
     tiny = [
         "model.backbone=test_resnet",
         "model.pretrained=false",
         "trainer.max_epochs=3",
-        "data.batch_size=8",
+        "data.batch_size=16",
     ]
     return ["train.py", *small, *tiny, "trainer.save_minutes=0", "trainer.ema_decay=0.9", *overrides]
 
@@ -337,6 +338,6 @@ def test_memory_that_runs_out_names_the_sizes(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(SliceClassifier, "training_step", fail)
     assert call(monkeypatch, command(phantom, "run_dir=out")) == 2
-    assert "out of memory with data.batch_size=8, input.size=64" in caplog.text
+    assert "out of memory with data.batch_size=16, input.size=32" in caplog.text
     assert call(monkeypatch, ["train.py", "ckpt_path=last"]) == 2
     assert "ckpt_path=last: nothing to resume" in caplog.text
