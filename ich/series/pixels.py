@@ -19,7 +19,7 @@ from ich.schema.results import Reason, Remark
 from ich.series import SetAside
 
 SOFT = (-150, 150)  # HU: of tissue, and of tissue on a scale that is wrong by a hundred
-BRAIN = (5.0, 60.0)  # HU of the middle of brain: white matter has 20 to 32, grey 35 to 45
+BRAIN = (15.0, 60.0)  # HU of the middle of brain: white matter has 20 to 32, grey 35 to 45; CT-ICH from 23
 AIR = -850  # HU at most: air is -1000; some archives cut off at -900
 BODY = -300  # HU at least
 
