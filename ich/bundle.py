@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ich import __version__
-from ich.card import Card, check_card
+from ich.card import VERSIONS, Card, check_card
 from ich.files import replacing
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.fields import check_fields, is_digest, is_text, parse_fields
@@ -50,14 +50,7 @@ _BAD_TENSORS = (ValueError, RuntimeError, TypeError, LookupError, OverflowError)
 _FIELDS = {
     "format": (lambda value: is_text(value) and value in _MEMBERS, " or ".join(map(repr, _MEMBERS))),
     "card": (lambda value: isinstance(value, dict), "fields"),
-    "versions": (
-        lambda value: (
-            isinstance(value, dict)
-            and value.keys() == {"ich", "torch", "timm"}
-            and all(map(is_text, value.values()))
-        ),
-        "the versions of ich, torch and timm",
-    ),
+    "versions": VERSIONS,
     "weights_sha256": (is_digest, "a SHA-256"),
     "note": (is_text, "a text"),
 }

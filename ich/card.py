@@ -19,6 +19,16 @@ from ich.schema.fields import Check, check_fields, is_digest, is_number, is_shar
 
 FORMAT = "ich slice classifier 1"
 
+VERSIONS: tuple[Check, str] = (
+    lambda value: (
+        isinstance(value, dict)
+        and value.keys() == {"ich", "torch", "timm"}
+        and all(map(is_text, value.values()))
+    ),
+    "the versions of ich, torch and timm",
+)
+"""What a bundle or an exported network says of the libraries that it was written with."""
+
 
 class Training(TypedDict):
     """What a run was; names no patient and no folder.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ich import __version__
-from ich.card import Card, check_card
+from ich.card import VERSIONS, Card, check_card
 from ich.networks import Output, check_slices, join, split
 from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError
 from ich.schema.fields import Check, check_fields, is_number, is_text, parse_fields
@@ -41,14 +41,7 @@ _FIELDS: dict[str, tuple[Check, str]] = {
     "note": (is_text, "a text"),
     "card": (lambda value: isinstance(value, dict), "fields"),
     "limit": (lambda value: value is None or (is_number(value) and value > 0), "a number above 0, or null"),
-    "versions": (
-        lambda value: (
-            isinstance(value, dict)
-            and value.keys() == {"ich", "torch", "timm"}
-            and all(map(is_text, value.values()))
-        ),
-        "the versions of ich, torch and timm",
-    ),
+    "versions": VERSIONS,
 }
 
 _NESTED = {
