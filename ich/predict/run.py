@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,6 +137,7 @@ def _write(
     rows = study.files[study.files["SeriesInstanceUID"] == (result.read_series or "")]
     rows = rows[rows["code"] == ""]
     files = {uid: study.root / path for uid, path in zip(rows["SOPInstanceUID"], rows["path"], strict=True)}
+    objects = folder.locate_objects(result.number)
     done = {}
     for output in outputs:
         try:
@@ -145,7 +146,6 @@ def _write(
                 page.parent.mkdir(exist_ok=True)
                 write_study_page(result, make_views(result, study.root, rows, predictor.explainable), page)
             else:
-                objects = folder.locate_objects(result.number)
                 objects.mkdir(parents=True, exist_ok=True)
                 if output == "sr":
                     write_sr(result, files, objects / "report.dcm")
@@ -154,6 +154,9 @@ def _write(
             done[output] = WRITTEN
         except OutputRefused as refused:
             done[output] = str(refused)
+    for made in (objects, objects.parent):
+        with suppress(OSError):  # where something lies in it
+            made.rmdir()
     return done
 
 
