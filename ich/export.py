@@ -17,7 +17,7 @@ from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.files import replacing
 from ich.index import index_paths
 from ich.models import SliceClassifier
-from ich.networks import BATCH, HUClassifier, Network, TorchNetwork, load_network
+from ich.networks import BATCH, HUClassifier, Network, TorchNetwork, add_neighbours, load_network
 from ich.networks.onnx import KEY, Description, OnnxNetwork, describe
 from ich.phantom import draw_patient
 from ich.schema import LABELS, WINDOWS, InputSpec, UserError
@@ -162,9 +162,8 @@ def _draw_slices(spec: InputSpec) -> Iterator[Slices]:
     for patient in range(_PATIENTS):
         for study in draw_patient(0, patient, size):
             hu = np.stack([resize_hu(each, spec.size) for each in study.hu])
-            around = np.arange(len(hu))[:, None] + np.arange(-spec.neighbours, spec.neighbours + 1)
             window = np.tile(np.array(WINDOWS["brain"], np.float32), (len(hu), 1))
-            yield hu[around.clip(0, len(hu) - 1)], window if "dicom" in spec.windows else None
+            yield add_neighbours(hu, spec), window if "dicom" in spec.windows else None
 
 
 def _read_slices(paths: Sequence[Path], spec: InputSpec) -> Iterator[Slices]:

@@ -9,18 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ich.cli.codes import print_codes
+from ich.outputs import OUTPUTS
 from ich.schema import DISCLAIMER, UserError
 from ich.studies.refusal import InputRefusal
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that the other commands are spared
     from ich.predict.run import Summary
-
-OUTPUTS = {
-    "page": "a page a study, with key slices and heat maps",
-    "sr": "a DICOM Comprehensive 3D SR",
-    "sc": "key images as DICOM Secondary Capture",
-}
-"""What is written of a study on request, beside JSON and tables."""
 
 UNREADABLE = 3
 """Exit code where some studies could not be read."""

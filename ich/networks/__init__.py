@@ -195,6 +195,16 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
     return TorchNetwork(model, sha256, gpus=gpus)
 
 
+def add_neighbours(hu: NDArray[np.int16], spec: InputSpec) -> NDArray[np.int16]:
+    """(N, S, S) slices of a series in order -> (N, D, S, S), each with its neighbours.
+
+    At the end of the series its last slice repeats, as in training.
+    """
+    steps = np.arange(-spec.neighbours, spec.neighbours + 1)
+    rows = np.clip(np.arange(len(hu))[:, None] + steps, 0, max(0, len(hu) - 1))  # (N, D)
+    return np.asarray(hu[rows])
+
+
 def check_slices(spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> None:
     """Checks that slices are such as a network takes.
 

@@ -26,7 +26,7 @@ from ich.pages.words import (
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
 from ich.report.figures import encode_png
 from ich.report.html import write_html
-from ich.schema import LABELS
+from ich.schema import LABELS, SUBTYPES
 from ich.schema.results import Outcome, StudyResult
 
 _HEAT = (
@@ -86,7 +86,7 @@ def _say_result(result: StudyResult) -> Iterator[Block]:
 
 def _tabulate_labels(result: StudyResult) -> Table:
     rows = []
-    for name in ("any", *LABELS[:-1]):
+    for name in ("any", *SUBTYPES):
         label = result.labels[name]
         rows.append([name, *show_label(label), _REACHED[label.positive]])
     decided = result.labels["any"].threshold is not None

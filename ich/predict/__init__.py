@@ -30,7 +30,7 @@ from ich.calibration import Decision, parse_decisions
 from ich.calibration.likeness import pool_distances
 from ich.data.resize import resize_hu
 from ich.models import SliceClassifier
-from ich.networks import Network, TorchNetwork, load_network
+from ich.networks import Network, TorchNetwork, add_neighbours, load_network
 from ich.networks.views import augmented
 from ich.predict.judging import (
     Rules,
@@ -42,7 +42,7 @@ from ich.predict.judging import (
     judge_slices,
 )
 from ich.predict.reading import Reading, read_study
-from ich.predict.stacks import Pixels, add_neighbours, has_windows, stack_hu
+from ich.predict.stacks import Pixels, has_windows, stack_hu
 from ich.schema import UserError
 from ich.schema.results import Algorithm, StudyResult, decide_outcome
 from ich.studies import StudyFiles, find_studies
@@ -91,8 +91,8 @@ class Predictor:
             version=__version__,
             weights=tuple(network.sha256 for network in networks),
             tta=tuple(tta),
-            pooling=self._rules[0].pooling,
-            rule=self._rules[0].rule,
+            pooling="+".join(dict.fromkeys(rules.pooling for rules in self._rules)),
+            rule="+".join(dict.fromkeys(rules.rule for rules in self._rules if rules.rule)),
         )
 
     @classmethod
@@ -152,7 +152,7 @@ class Predictor:
             progress: Show a bar on a terminal while headers are read.
 
         Raises:
-            UserError: If an input does not exist or nothing in it is DICOM.
+            UserError: If an input does not exist.
         """
         with tempfile.TemporaryDirectory(prefix="ich-") as scratch:
             found = find_studies(list(map(Path, inputs)), scratch=Path(scratch), progress=progress)

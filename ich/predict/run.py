@@ -26,9 +26,6 @@ from ich.schema.results import StudyResult
 from ich.studies import StudyFiles, find_studies
 from ich.tables import write_table
 
-OUTPUTS = ("page", "sr", "sc")
-"""What is written of a study on request, beside its JSON."""
-
 WRITTEN = "written"
 
 REFUSED, REFUSED_OUTPUTS = "refused.csv", "refused_outputs.csv"
@@ -39,7 +36,7 @@ class Summary:
     """What was done.
 
     Attributes:
-        done: Results of the studies in the inputs that were read now.
+        done: Studies in the inputs that were read now.
         skipped: Studies in the inputs that were done before.
         refused: Files that belong to no study: ``path``, ``code``, ``detail``.
         results: Every result in the folder.
@@ -70,12 +67,11 @@ def predict_folder(
         predictor: Of the models.
         inputs: Files, folders, archives, a DICOMDIR: see ``find_studies``.
         out: New, or a folder that an earlier call began with the same models and settings.
-        outputs: Some of ``OUTPUTS``.
+        outputs: Some of ``ich.outputs.OUTPUTS``.
         progress: Show a bar on a terminal.
 
     Raises:
-        UserError: If an input does not exist, nothing in it is DICOM, or ``out`` cannot be used, or lies in
-            an input.
+        UserError: If an input does not exist, or ``out`` cannot be used, or lies in an input.
     """
     _require_apart(inputs, out)
     with for_owner_alone(), ResultFolder(out, predictor.describe()) as folder:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ich.data.resize import resize_hu
 from ich.dicom import read_hu
 from ich.dicom.refusal import Refusal
-from ich.schema import InputSpec, ReadError
+from ich.schema import ReadError
 from ich.tables import STAMP
 
 ORDER = ("position", "InstanceNumber", "SOPInstanceUID")
@@ -83,13 +83,3 @@ def stack_hu(slices: Sequence[Pixels], size: int) -> Pixels:
 def has_windows(window: NDArray[np.float32]) -> bool:
     """Whether every slice has a window that can be applied: (N, 2) finite, of a width above 0."""
     return bool(np.isfinite(window).all() and (window[:, 1] > 0).all())
-
-
-def add_neighbours(hu: Pixels, spec: InputSpec) -> Pixels:
-    """(N, S, S) slices of a series in order -> (N, D, S, S), each with its neighbours.
-
-    At the end of the series its last slice repeats, as in training.
-    """
-    steps = np.arange(-spec.neighbours, spec.neighbours + 1)
-    rows = np.clip(np.arange(len(hu))[:, None] + steps, 0, max(0, len(hu) - 1))  # (N, D)
-    return np.asarray(hu[rows])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ich.schema import LABELS
+from ich.schema import SUBTYPES
 
 
 class Outcome(StrEnum):
@@ -120,7 +120,7 @@ class Algorithm:
         version: Of this library.
         weights: SHA-256 of each model's file.
         tta: Test-time augmentations, by name.
-        pooling: How slices became a study.
+        pooling: How slices became a study; several, joined by +, where members differ.
         rule: What the operating point of ``any`` was chosen by; empty without one.
     """
 
@@ -178,7 +178,7 @@ class StudyResult:
         """The subtypes that are called present; only a POSITIVE study has some."""
         if self.outcome is not Outcome.POSITIVE:
             return ()
-        return tuple(label for label in LABELS[:-1] if self.labels[label].positive)
+        return tuple(label for label in SUBTYPES if self.labels[label].positive)
 
 
 def decide_outcome(label: LabelResult, reasons: tuple[Remark, ...]) -> Outcome:
