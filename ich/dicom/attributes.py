@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from pydicom import uid
 
-from ich.dicom.elements import MAX_VALUE, Stream, Tag, Values, read_syntax
+from ich.dicom.elements import Stream, Tag, Values, read_syntax
 from ich.dicom.files import read_file
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.skimming import HEAD, skim_values, swap
@@ -96,9 +96,9 @@ def _fill(values: Values, stream: Stream, head: bytes) -> None:
         offset = skim_values(head, offset, explicit, _SWAPPED, values.raw)
     stream.file.seek(offset)
     while (element := stream.next(explicit)) is not None and element.tag <= _LAST:
-        if element.tag in _TAGS and element.length <= MAX_VALUE:
-            values.raw[element.tag] = stream.take(element.length)
+        if element.tag in _TAGS and element.tag != Tag.ContrastBolusAgentSequence:
+            values.raw[element.tag] = stream.take_value(element)
         else:
             stream.skip(element, explicit)
-            if element.tag == Tag.ContrastBolusAgentSequence:
+            if element.tag == Tag.ContrastBolusAgentSequence and element.length:
                 values.raw[element.tag] = b"present"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
@@ -18,7 +19,8 @@ from pydicom.charset import python_encoding
 
 MAX_ELEMENTS = 50_000  # before the pixels, nested ones included: hundreds are usual
 MAX_DEPTH = 32  # of sequences in sequences: a few are usual
-MAX_VALUE = 1 << 10  # bytes of a value that is read, all of which are short; many are cached
+MAX_VALUE = 1 << 10  # bytes of a usual value, all of which are short; many are cached
+MAX_TEXT = 0xFFFE  # bytes of any value that is read: the most that a length of 16 bits can say
 UNDEFINED = 0xFFFFFFFF  # the length of what ends at a delimiter
 
 TRANSFER_SYNTAX = 0x00020010
@@ -90,6 +92,7 @@ DESCRIPTION = (
 """What only tells of which kind a series is: a slice is read without, whatever stands there."""
 
 TAGS = frozenset(map(int, Tag)) - frozenset(map(int, DESCRIPTION))
+IDENTIFIERS = (Tag.PatientID, Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
 SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # of which only presence matters
 
 
@@ -122,6 +125,14 @@ class Stream:
         if len(value) < length:
             raise self._cut()
         return value
+
+    def take_value(self, element: Element) -> bytes:
+        """Reads a value as ``shorten`` leaves it."""
+        if element.length <= MAX_VALUE:
+            return self.take(element.length)
+        value = self.take(min(element.length, MAX_TEXT))
+        self.skip(element._replace(length=element.length - len(value)), explicit=True)
+        return shorten(element.tag, value)
 
     def next(self, explicit: bool) -> Element | None:
         """Reads an element up to its value; None at the end of the file."""
@@ -185,11 +196,15 @@ class Values:
 
     def text(self, tag: Tag) -> str:
         """The first value as text, empty where there is none."""
-        return _parse_text(self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b""))
+        value, charset = self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b"")
+        if len(value) > MAX_VALUE:  # too long to be cached
+            return _find_first(_decode(value, charset))
+        return _parse_text(value, charset)
 
     def whole(self, tag: Tag) -> str:
         """All values as one text, between backslashes as stored; empty where there is none."""
-        return _decode(self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b""))
+        value, charset = self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b"")
+        return _decode(value, charset) if len(value) > MAX_VALUE else _parse_whole(value, charset)
 
     def numbers(self, tag: Tag, count: int) -> tuple[float, ...]:
         """The first values of a decimal or integer string; all NaN where one lacks or is malformed."""
@@ -201,6 +216,18 @@ class Values:
         if len(value) != 2:
             raise ValueError(f"{tag.name} is missing or not one number of 16 bits")
         return int.from_bytes(value, self.order)
+
+
+def shorten(tag: int, value: bytes) -> bytes:
+    """What is kept of a value that is longer than any that the standard allows (PS3.5 6.2).
+
+    Of several values the first ones, each whole. Of a single one nothing, unless it identifies a patient or
+    an image: a part of it would not.
+    """
+    value = value.rstrip(b" \0")
+    if len(value) <= MAX_VALUE or tag in IDENTIFIERS:
+        return value
+    return value[:MAX_VALUE].rpartition(b"\\")[0]
 
 
 def read_syntax(stream: Stream) -> str:
@@ -233,22 +260,26 @@ def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]
             values.raw[element.tag] = b""
         elif element.tag not in TAGS:
             stream.skip(element, explicit)
-        elif element.length <= MAX_VALUE:
-            values.raw[element.tag] = stream.take(element.length)
         else:
-            raise ValueError(
-                f"{Tag(element.tag).name} has {element.length} bytes, expected at most {MAX_VALUE}"
-            )
+            values.raw[element.tag] = stream.take_value(element)
     return values, element
 
 
 # Cached, as most values of a slice are those of its neighbour.
 @lru_cache(maxsize=4096)
 def _parse_text(value: bytes, charset: bytes) -> str:
-    return _decode(value, charset).partition("\\")[0].strip(" \0")
+    return _find_first(_decode(value, charset))
 
 
 @lru_cache(maxsize=4096)
+def _parse_whole(value: bytes, charset: bytes) -> str:
+    return _decode(value, charset)
+
+
+def _find_first(text: str) -> str:
+    return text.partition("\\")[0].strip(" \0")
+
+
 def _decode(value: bytes, charset: bytes) -> str:
     try:
         text = value.decode(_find_encoding(charset))
@@ -266,11 +297,30 @@ def _find_encoding(charset: bytes) -> str:
 @lru_cache(maxsize=4096)
 def _parse_numbers(value: bytes, count: int) -> tuple[float, ...]:
     try:
-        numbers = tuple(float(part.strip(b" \0")) for part in value.split(b"\\")[:count])
+        numbers = tuple(float(part.strip(b" \0")) for part in _mend_commas(value).split(b"\\")[:count])
     except ValueError:
         return (math.nan,) * count
     sound = len(numbers) == count and all(map(math.isfinite, numbers))
     return numbers if sound and b"_" not in value else (math.nan,) * count  # Python takes 1_0 for 10
+
+
+_DECIMAL_COMMA = re.compile(rb"[ \0]*[+-]?\d+,\d+(?:[eE][+-]?\d+)?[ \0]*")
+_MAYBE_THOUSANDS = re.compile(rb"[ \0]*[+-]?[1-9]\d{0,2},\d{3}[ \0]*")
+
+
+def _mend_commas(value: bytes) -> bytes:
+    """Puts points in place of decimal commas, which some writers take from their language's settings.
+
+    PS3.5 6.2 allows a point alone. 1,024 may be a little more than one or a thousand: it is left as it is,
+    malformed, unless a comma of another value beside it can only be a decimal one.
+    """
+    if b"," not in value:
+        return value
+    parts = [part for part in value.split(b"\\") if b"," in part]
+    are_decimal = all(map(_DECIMAL_COMMA.fullmatch, parts)) and not all(
+        map(_MAYBE_THOUSANDS.fullmatch, parts)
+    )
+    return value.replace(b",", b".") if are_decimal and b"." not in value else value
 
 
 def _name(tag: int) -> str:

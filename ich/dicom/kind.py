@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -15,6 +16,9 @@ from ich.dicom.rescale import Rescale
 
 MAX_SIDE = 4096  # pixels; CT is 512, at times 1024 or 2048
 MAX_SLOPE, MAX_INTERCEPT = 1e4, 1e6  # HU; beyond these nothing of CT is left
+
+_ONE_FRAME = re.compile(r"\+?0*[01]")  # an integer string (PS3.5 6.2); pydicom takes 0 for 1, too
+_UNITS = ("", "HU", "US")  # RescaleType: US is "unspecified", which GDCM writes for any CT image
 
 _CT_IMAGE = str.__str__(
     uid.CTImageStorage
@@ -76,7 +80,7 @@ def _check_image(values: Values) -> None:
     if (modality := values.text(Tag.Modality)) != "CT":
         raise RefusedError(Refusal.NOT_CT, f"Modality is {modality!r}, expected 'CT'")
     frames = values.text(Tag.NumberOfFrames) or "1"
-    if frames != "1":
+    if not _ONE_FRAME.fullmatch(frames):
         raise RefusedError(Refusal.MULTI_FRAME, f"NumberOfFrames is {frames}, expected 1")
     if Tag.SharedFunctionalGroupsSequence in values.raw:
         raise RefusedError(Refusal.MULTI_FRAME, "is Enhanced CT, expected a slice a file")
@@ -112,12 +116,16 @@ def _make_pixel_format(values: Values) -> PixelFormat:
 
 
 def _find_rescale(values: Values) -> tuple[float, float]:
-    """Slope and intercept, where they lead to HU (PS3.3 C.8.2.1)."""
+    """Slope and intercept, where they lead to HU (PS3.3 C.8.2.1).
+
+    RescaleType (PS3.3 C.11.1.1.2) names other units where it does not name HU. "US" names none: whether
+    values are HU shows in the pixels, as it does where RescaleType is missing.
+    """
     (slope,), (intercept,) = values.numbers(Tag.RescaleSlope, 1), values.numbers(Tag.RescaleIntercept, 1)
     if Tag.ModalityLUTSequence in values.raw:
         raise RefusedError(Refusal.NO_RESCALE, "has a Modality LUT, expected RescaleSlope and Intercept")
-    if (kind := values.text(Tag.RescaleType)) not in ("", "HU"):
-        raise RefusedError(Refusal.NO_RESCALE, f"RescaleType is {kind!r}, expected 'HU' or none")
+    if (kind := values.text(Tag.RescaleType)) not in _UNITS:
+        raise RefusedError(Refusal.NO_RESCALE, f"RescaleType is {kind!r}, expected 'HU', 'US' or none")
     if not (0 < abs(slope) <= MAX_SLOPE and abs(intercept) <= MAX_INTERCEPT):
         raise RefusedError(
             Refusal.NO_RESCALE,
