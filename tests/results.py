@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from ich.schema import LABELS
 from ich.schema.results import (
     Algorithm,
     LabelResult,
+    Note,
     Outcome,
     Reason,
     Remark,
@@ -29,6 +31,8 @@ ALGORITHM = Algorithm(
     rule="sensitivity 0.95",
 )
 GAP = Remark(Reason.GAP, "15 mm between slices 4 and 5, where others are 5 mm apart")
+TWICE = Remark(Note.REPEATED_SLICE, "slice 5 has the very pixels of slice 4")
+ODD = Remark(Reason.IMPLAUSIBLE_SLICE, "slice 3: all pixels are the same")
 SET_ASIDE = (Remark("localizer", "ImageType holds LOCALIZER"), Remark("bone_kernel", "H60s; H30s is read"))
 
 
@@ -53,6 +57,8 @@ def make_result(
     reasons: Sequence[Remark] = (),
     decided: bool = True,
     known: bool = True,
+    notes: Sequence[Remark] = (),
+    left_out: Mapping[int, Remark] = MappingProxyType({}),
 ) -> StudyResult:
     """A study that was read.
 
@@ -63,6 +69,8 @@ def make_result(
         reasons: With some and none present it is INDETERMINATE.
         decided: Whether the model carries calibration and operating points; without them INDETERMINATE.
         known: Whether it carries a reference to compare the study with.
+        notes: What bars nothing.
+        left_out: Why slices do not count, by their place.
     """
     index = (make_slices() if index is None else index).sort_values("position", ignore_index=True)
     if not decided:
@@ -85,15 +93,18 @@ def make_result(
         outcome=outcome,
         refusal=None,
         reasons=tuple(reasons),
+        notes=tuple(notes),
         labels=labels,
         slices=tuple(
             SliceResult(
                 SOPInstanceUID=row.SOPInstanceUID,
+                InstanceNumber=number + 1,
                 position=None if np.isnan(row.position) else float(row.position),
                 probs=tuple(map(float, p)),
                 calibrated=tuple(float(q) for q in p**1.1) if decided else None,
+                left_out=left_out.get(number),
             )
-            for row, p in zip(index.itertuples(), probs, strict=True)
+            for number, (row, p) in enumerate(zip(index.itertuples(), probs, strict=True))
         ),
         key_slices=tuple(map(int, np.argsort(-probs[:, -1])[:3])) if outcome is Outcome.POSITIVE else (),
         distance=1.05 if known else None,
@@ -116,6 +127,7 @@ def make_refused(number: int = 1) -> StudyResult:
         outcome=None,
         refusal=Remark("no_series", "of 1 series none is a non-contrast axial head CT"),
         reasons=(),
+        notes=(),
         labels={},
         slices=(),
         key_slices=(),

@@ -5,17 +5,26 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
-from results import GAP, make_refused, make_result, make_slices
+from results import GAP, ODD, TWICE, make_refused, make_result, make_slices
 
 from ich.outputs.records import SCHEMA, from_dict, read_json, to_dict, write_json
 from ich.schema import DISCLAIMER, LABELS, UserError
-from ich.schema.results import Algorithm, LabelResult, Reason, Remark, SeriesResult, SliceResult, StudyResult
+from ich.schema.results import (
+    Algorithm,
+    LabelResult,
+    Note,
+    Reason,
+    Remark,
+    SeriesResult,
+    SliceResult,
+    StudyResult,
+)
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "docs/study_result.schema.json"
 
@@ -28,6 +37,11 @@ RESULTS = {
     "no_positions": make_result(make_slices().assign(position=float("nan"))),
     "odd_names": make_result(make_slices().assign(PatientID='=1+"ü"\n')),
     "refused": make_refused(),
+    "noted": make_result(notes=[TWICE], left_out={4: TWICE}),
+    "left_out": make_result(reasons=[ODD], left_out={2: ODD}),
+    "unnumbered": replace(
+        RESULT := make_result(), slices=tuple(replace(each, InstanceNumber=None) for each in RESULT.slices)
+    ),
 }
 
 
@@ -76,10 +90,11 @@ def test_the_schema_describes_every_field_and_every_reason(validator) -> None:
     described = list(describe(schema, definitions))
     assert len(described) > 40
     assert not [name for name, each in described if name not in LABELS and not each.get("description")]
-    listed = definitions["reason"]["properties"]["code"]["oneOf"]
-    codes = {each["const"]: each["description"] for each in listed}
-    assert list(codes) == list(Reason)
-    assert all(codes.values())
+    for name, kind in (("reason", Reason), ("note", Note)):
+        listed = definitions[name]["properties"]["code"]["oneOf"]
+        codes = {each["const"]: each["description"] for each in listed}
+        assert list(codes) == list(kind)
+        assert all(codes.values())
 
 
 Change = Callable[[dict[str, Any]], Any]
@@ -87,8 +102,8 @@ Change = Callable[[dict[str, Any]], Any]
 BY_BOTH: dict[str, tuple[str, Change, str]] = {
     "version": (
         "positive",
-        lambda r: r.update(schema="ich study result 2"),
-        "no study result of this version",
+        lambda r: r.update(schema="ich study result 1"),
+        "no study result of this version: found 'ich study result 1'.*; predict the study again",
     ),
     "lacks": ("positive", lambda r: r.pop("distance"), "lacks distance"),
     "unknown": ("positive", lambda r: r.update(more=1), "unknown field 'more'"),
@@ -111,6 +126,17 @@ BY_BOTH: dict[str, tuple[str, Change, str]] = {
         "indeterminate",
         lambda r: r["reasons"][0].update(code="mood"),
         r"reasons\[0\]: code is 'mood'",
+    ),
+    "note_code": ("noted", lambda r: r["notes"][0].update(code="gap"), r"notes\[0\]: code is 'gap'"),
+    "left_out": (
+        "noted",
+        lambda r: r["slices"][4].update(left_out={"code": "mood", "detail": ""}),
+        r"slices\[4\]: left_out: code is 'mood'",
+    ),
+    "instance": (
+        "positive",
+        lambda r: r["slices"][0].update(InstanceNumber=1.5),
+        r"slices\[0\]: InstanceNumber is 1.5",
     ),
     "digest": ("positive", lambda r: r["algorithm"].update(weights=["x"]), "algorithm: weights is"),
     "files": ("positive", lambda r: r["series"][1].update(files=-1), r"series\[1\]: files is -1"),
@@ -138,6 +164,11 @@ BY_READING: dict[str, tuple[str, Change, str]] = {
         "outcome is NEGATIVE; .* INDETERMINATE",
     ),
     "keys": ("positive", lambda r: r.update(key_slices=[99]), "one that is not there"),
+    "subtype": (
+        "negative",
+        lambda r: r["labels"]["epidural"].update(positive=False),
+        "labels.epidural: positive is not what prob",
+    ),
 }
 
 

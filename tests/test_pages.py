@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
-from results import GAP, make_refused, make_result, make_slices
+from results import GAP, ODD, TWICE, make_refused, make_result, make_slices
 from torch import nn
 
 from ich.dicom import read_hu
@@ -23,10 +23,10 @@ from ich.models import SliceClassifier
 from ich.pages import make_document, write_study_page
 from ich.pages.drawing import draw_timeline, draw_view, find_frame
 from ich.pages.views import COUNT, SliceView, choose_slices, make_views
-from ich.pages.words import REASONS, show_label, show_prob
+from ich.pages.words import NOTES, REASONS, show_label, show_prob
 from ich.report.document import Document, Listing, Missing, Picture, Table, Text
 from ich.schema import DISCLAIMER, LABELS, InputSpec
-from ich.schema.results import LabelResult, Outcome, Reason, Remark, StudyResult
+from ich.schema.results import LabelResult, Note, Outcome, Reason, Remark, StudyResult
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +89,8 @@ def test_a_page_of_a_positive_study(phantom: Path, series, model, tmp_path: Path
         "The probability of any hemorrhage is 0.91, at or above the operating point of 0.40.",
         "Called present: subdural (0.91).",
         "its distance is 1.05",
-        "any | 0.91 | 0.40 | yes",
-        "epidural | 0.03 | 0.40 | no",
+        "any | 0.91 | 0.40 | present",
+        "epidural | 0.03 | 0.40 | absent",
         "2 | CT | 2 | set aside: localizer: ImageType holds LOCALIZER",
         "rule of the operating point | sensitivity 0.95",
         DISCLAIMER,
@@ -190,6 +190,16 @@ OUTCOMES: dict[str, tuple[StudyResult, Sequence[str]]] = {
         make_result(reasons=[GAP]),
         ["Study 1: POSITIVE", "What speaks against taking this at its word:", "Slices are missing"],
     ),
+    "left_out": (
+        make_result(present=(), notes=[TWICE], reasons=[ODD], left_out={2: ODD, 4: TWICE}),
+        [
+            "Worth knowing, and no reason against a negative result:",
+            f"A slice is stored twice, and read once: {TWICE.detail} (repeated_slice)",
+            "These slices do not count for the study:",
+            f"Slice 3 of 12: {ODD.detail} (implausible_slice)",
+            "Slice 5 of 12: ",
+        ],
+    ),
     "no_subtype": (
         replace(make_result(), labels=make_result().labels | {"subdural": LabelResult(0.3, 0.4)}),
         ["Signs of intracranial hemorrhage\n", "No subtype reaches its operating point"],
@@ -220,6 +230,7 @@ def test_what_a_page_says(name: str) -> None:
 
 def test_every_reason_has_words() -> None:
     assert set(REASONS) == set(Reason)
+    assert set(NOTES) == set(Note)
     reasons = [Remark(reason, "so much") for reason in Reason]
     texts = read_texts(make_document(make_result(present=(), reasons=reasons), []))
     assert all(f"{REASONS[reason]}: so much ({reason})" in texts for reason in Reason)

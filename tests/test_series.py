@@ -10,7 +10,7 @@ from ich.dicom.attributes import Attributes, read_attributes
 from ich.dicom.refusal import Refusal
 from ich.index import build_index
 from ich.phantom import write_phantom
-from ich.schema.results import Reason
+from ich.schema.results import Note
 from ich.series import Ranking, SetAside, rank_series
 from ich.series.geometry import check_geometry
 from ich.series.words import is_sharp, tell_contrast
@@ -214,4 +214,4 @@ def test_studies_of_a_phantom_are_read_and_whole(tmp_path: Path, conformant: boo
         assert rank_series(files) == Ranking([study["SeriesInstanceUID"][0]], {}, frozenset())
         # Some have a coarser upper half: only numbers of instances tell that nothing is missing there.
         codes = [remark.code for remark in check_geometry(files)]
-        assert codes == [] if conformant else codes in ([], [Reason.UNEVEN_STEPS])
+        assert codes == [] if conformant else codes in ([], [Note.UNEVEN_STEPS])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ich.schema.results import Reason
+from ich.schema.results import Note, Reason
 from ich.series.geometry import check_geometry
 
 UP, TURNED = "1\\0\\0\\0\\1\\0", "0.9962\\0.0872\\0\\-0.0872\\0.9962\\0"  # by 5 degrees about z
@@ -42,12 +42,12 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         (make_slices(COARSER), []),
         (
             make_slices(COARSER[:10] + COARSER[12:]),
-            [Reason.GAP, Reason.UNEVEN_STEPS],
+            [Reason.GAP, Note.UNEVEN_STEPS],
         ),  # two are missing at the change
-        (make_slices([*COARSER, *(COARSER[-1] + 5.0 * n for n in (1, 2, 3))]), [Reason.UNEVEN_STEPS]),
-        (make_slices(COARSER[:-4]), [Reason.UNEVEN_STEPS, Reason.SHORT_COVERAGE]),
+        (make_slices([*COARSER, *(COARSER[-1] + 5.0 * n for n in (1, 2, 3))]), [Note.UNEVEN_STEPS]),
+        (make_slices(COARSER[:-4]), [Note.UNEVEN_STEPS, Reason.SHORT_COVERAGE]),
         (make_slices(COARSER, InstanceNumber=range(1, 19)), []),
-        (make_slices(WHOLE[:9] + WHOLE[10:]), [Reason.GAP, Reason.UNEVEN_STEPS]),
+        (make_slices(WHOLE[:9] + WHOLE[10:]), [Reason.GAP, Note.UNEVEN_STEPS]),
         (
             make_slices(COARSER, InstanceNumber=[*range(1, 13), *range(14, 20)]),  # at the change of steps
             [Reason.GAP],
@@ -56,7 +56,7 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         (make_slices([3.0]), [Reason.SHORT_COVERAGE]),
         (make_slices([np.nan] * 20), [Reason.NO_POSITION, Reason.SHORT_COVERAGE]),
         (make_slices(WHOLE, row_spacing=np.nan), [Reason.NO_SPACING]),
-        (make_slices([*WHOLE, 15.0]), [Reason.DUPLICATE_POSITION]),
+        (make_slices([*WHOLE, 15.0]), [Note.DUPLICATE_POSITION]),
         (make_slices(WHOLE, tilt=[0.0] * 20 + [9.0] * 4), [Reason.MIXED_ORIENTATION]),
         (make_slices(WHOLE, ImageOrientationPatient=[UP] * 23 + [TURNED]), [Reason.MIXED_ORIENTATION]),
         (make_slices(WHOLE, Rows=[512] * 23 + [256]), [Reason.MIXED_SHAPE]),

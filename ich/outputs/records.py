@@ -8,8 +8,9 @@ another true.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from ich.schema.fields import Check, check_fields, is_digest, is_number, is_shar
 from ich.schema.results import (
     Algorithm,
     LabelResult,
+    Note,
     Outcome,
     Reason,
     Remark,
@@ -28,8 +30,11 @@ from ich.schema.results import (
     decide_outcome,
 )
 
-SCHEMA = "ich study result 1"
-"""Grows by one with any change that a reader of the one before would trip over."""
+SCHEMA = "ich study result 2"
+"""Grows by one with any change that a reader of the one before would trip over.
+
+What version 1 called a reason may be a note now, so a file of it is refused by name and not read.
+"""
 
 T = TypeVar("T")
 
@@ -47,16 +52,19 @@ def to_dict(result: StudyResult) -> dict[str, Any]:
         "outcome": None if result.outcome is None else result.outcome.value,
         "refusal": None if result.refusal is None else _list_remark(result.refusal),
         "reasons": [_list_remark(reason) for reason in result.reasons],
+        "notes": [_list_remark(note) for note in result.notes],
         "labels": {
-            name: {"prob": label.prob, "threshold": label.threshold, "positive": label.positive}
+            name: {"prob": label.prob, "threshold": label.threshold, "positive": result.decide(name)}
             for name, label in result.labels.items()
         },
         "slices": [
             {
                 "SOPInstanceUID": each.SOPInstanceUID,
+                "InstanceNumber": each.InstanceNumber,
                 "position": each.position,
                 "probs": _name_labels(each.probs),
                 "calibrated": None if each.calibrated is None else _name_labels(each.calibrated),
+                "left_out": None if each.left_out is None else _list_remark(each.left_out),
             }
             for each in result.slices
         ],
@@ -89,7 +97,10 @@ def from_dict(found: Any, source: str) -> StudyResult:
     """
     if not isinstance(found, dict) or found.get("schema") != SCHEMA:
         stated = show(found.get("schema")) if isinstance(found, dict) else show(found)
-        raise UserError(f"{source} is no study result of this version: found {stated}, expected {SCHEMA!r}")
+        raise UserError(
+            f"{source} is no study result of this version: found {stated}, expected {SCHEMA!r}; "
+            "predict the study again, into a new folder"
+        )
     check_fields(found, _STUDY, source)
     result = StudyResult(
         number=found["number"],
@@ -97,9 +108,8 @@ def from_dict(found: Any, source: str) -> StudyResult:
         PatientID=found["PatientID"],
         outcome=None if found["outcome"] is None else Outcome(found["outcome"]),
         refusal=_make_optional(_make_remark, found["refusal"], f"{source}: refusal"),
-        reasons=tuple(
-            _make_reason(each, f"{source}: reasons[{n}]") for n, each in enumerate(found["reasons"])
-        ),
+        reasons=_make_all(_make_reason, found["reasons"], f"{source}: reasons"),
+        notes=_make_all(_make_note, found["notes"], f"{source}: notes"),
         labels=_make_labels(found["labels"], f"{source}: labels"),
         slices=_make_all(_make_slice, found["slices"], f"{source}: slices"),
         key_slices=tuple(found["key_slices"]),
@@ -108,7 +118,7 @@ def from_dict(found: Any, source: str) -> StudyResult:
         series=_make_all(_make_series, found["series"], f"{source}: series"),
         algorithm=_make_algorithm(found["algorithm"], f"{source}: algorithm"),
     )
-    if fault := _find_contradiction(result):
+    if fault := _find_contradiction(result) or _find_false_decision(result, found["labels"]):
         raise UserError(f"{source} contradicts itself: {fault}")
     return result
 
@@ -159,10 +169,23 @@ def _make_remark(found: Any, source: str) -> Remark:
 
 
 def _make_reason(found: Any, source: str) -> Remark:
+    return _make_coded(found, source, tuple(Reason))
+
+
+def _make_note(found: Any, source: str) -> Remark:
+    return _make_coded(found, source, tuple(Note))
+
+
+def _make_left_out(found: Any, source: str) -> Remark:
+    return _make_coded(found, source, (*Reason, *Note))
+
+
+def _make_coded(found: Any, source: str, codes: Sequence[StrEnum]) -> Remark:
     remark = _make_remark(found, source)
-    if remark.code not in set(Reason):
-        raise UserError(f"{source}: code is {show(remark.code)}; expected one of {', '.join(Reason)}")
-    return Remark(Reason(remark.code), remark.detail)
+    code = next((code for code in codes if code == remark.code), None)
+    if code is None:
+        raise UserError(f"{source}: code is {show(remark.code)}; expected one of {', '.join(codes)}")
+    return Remark(code, remark.detail)
 
 
 def _make_labels(found: Mapping[str, Any], source: str) -> dict[str, LabelResult]:
@@ -172,9 +195,7 @@ def _make_labels(found: Mapping[str, Any], source: str) -> dict[str, LabelResult
     labels = {}
     for name in LABELS:
         check_fields(found[name], _LABEL, f"{source}.{name}")
-        label = labels[name] = LabelResult(found[name]["prob"], found[name]["threshold"])
-        if found[name]["positive"] is not label.positive:
-            raise UserError(f"{source}.{name}: positive is not what prob and threshold say")
+        labels[name] = LabelResult(found[name]["prob"], found[name]["threshold"])
     return labels
 
 
@@ -182,9 +203,11 @@ def _make_slice(found: Any, source: str) -> SliceResult:
     check_fields(found, _SLICE, source)
     return SliceResult(
         SOPInstanceUID=found["SOPInstanceUID"],
+        InstanceNumber=found["InstanceNumber"],
         position=found["position"],
         probs=_make_probs(found["probs"], f"{source}: probs"),
         calibrated=_make_optional(_make_probs, found["calibrated"], f"{source}: calibrated"),
+        left_out=_make_optional(_make_left_out, found["left_out"], f"{source}: left_out"),
     )
 
 
@@ -210,7 +233,7 @@ def _find_contradiction(result: StudyResult) -> str:
     if result.outcome is None:
         if result.refusal is None:
             return "it has neither outcome nor refusal"
-        said = (result.labels, result.slices, result.key_slices, result.reasons, read)
+        said = (result.labels, result.slices, result.key_slices, result.reasons, result.notes, read)
         return "it was refused, and yet something is said of what was read" if any(said) else ""
     if result.refusal is not None:
         return "it has an outcome and a refusal"
@@ -226,8 +249,20 @@ def _find_contradiction(result: StudyResult) -> str:
     return ""
 
 
+def _find_false_decision(result: StudyResult, labels: Mapping[str, Any]) -> str:
+    """The first label of which another decision is stated than follows; empty where none is."""
+    wrong = (name for name in result.labels if labels[name]["positive"] is not result.decide(name))
+    return next(
+        (f"labels.{name}: positive is not what prob, threshold and outcome make it" for name in wrong), ""
+    )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return _is_whole(value) and value >= 0
 
 
 def _is_list_of(check: Check) -> Check:
@@ -264,6 +299,7 @@ _STUDY: dict[str, tuple[Check, str]] = {
     ),
     "refusal": (_or_none(_FIELDS[0]), "fields or null"),
     "reasons": _LIST,
+    "notes": _LIST,
     "labels": _FIELDS,
     "slices": _LIST,
     "key_slices": (_is_list_of(_is_count), "a list of whole numbers from 0"),
@@ -280,9 +316,11 @@ _LABEL: dict[str, tuple[Check, str]] = {
 }
 _SLICE: dict[str, tuple[Check, str]] = {
     "SOPInstanceUID": _TEXT,
+    "InstanceNumber": (_or_none(_is_whole), "a whole number, or null"),
     "position": (_or_none(is_number), "a number of mm, or null"),
     "probs": _FIELDS,
     "calibrated": (_or_none(_FIELDS[0]), "fields or null"),
+    "left_out": (_or_none(_FIELDS[0]), "fields or null"),
 }
 _SERIES: dict[str, tuple[Check, str]] = {
     "SeriesInstanceUID": _TEXT,

@@ -36,7 +36,7 @@ from ich.outputs.source import (
     to_ascii,
 )
 from ich.schema import DISCLAIMER, SUBTYPES
-from ich.schema.results import Algorithm, LabelResult, Outcome, Remark, StudyResult
+from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
 
 SERIES_NUMBER = 9100
 """High, so that it is unlikely to be a scanner's."""
@@ -125,6 +125,7 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
             DISCLAIMER,
             f"Outcome: {result.outcome}",
             *(f"Reason against a negative result: {r.code}: {r.detail}" for r in result.reasons),
+            *(f"Note: {note.code}: {note.detail}" for note in result.notes),
         )
     )
     return report
@@ -156,7 +157,7 @@ def _make_group(
         _measure(codes.DCM.Probability, said.prob),
         _measure(codes.DCM.ThresholdValue, said.threshold),
     ]
-    evaluations = [QualitativeEvaluation(PRESENCE, _find_presence(result, said))]
+    evaluations = _state_presence(result, label)
     if label == "any":
         assert result.outcome is not None  # else there would be no sources
         evaluations.append(QualitativeEvaluation(OUTCOME, OUTCOMES[result.outcome]))
@@ -193,13 +194,13 @@ def _identify(algorithm: Algorithm) -> AlgorithmIdentification:
     )
 
 
-def _find_presence(result: StudyResult, label: LabelResult) -> CodedConcept:
-    """Says present of what is called in a POSITIVE study; absent only where nothing speaks against that."""
-    if label.positive and result.outcome is Outcome.POSITIVE:
-        return PRESENT
-    if label.positive is False and not result.reasons:
-        return ABSENT
-    return INDETERMINATE
+def _state_presence(result: StudyResult, label: str) -> list[QualitativeEvaluation]:
+    """States what is decided of a label; of a subtype that nothing is said of, no presence is stated."""
+    decided = result.decide(label)
+    if decided is None and label != "any":
+        return []
+    concept = {True: PRESENT, False: ABSENT, None: INDETERMINATE}[decided]
+    return [QualitativeEvaluation(PRESENCE, concept)]
 
 
 def _make_code(reason: Remark) -> CodedConcept:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ich.files import for_owner_alone
 from ich.schema import LABELS
-from ich.schema.results import SliceResult, StudyResult
+from ich.schema.results import Remark, SliceResult, StudyResult
 from ich.tables import PROB_COLUMNS, UIDS, write_table
 
 POSITIVE_COLUMNS = tuple(f"positive_{label}" for label in LABELS)
@@ -27,8 +27,9 @@ STUDY_DTYPES = {
     "outcome": "str",  # POSITIVE, NEGATIVE or INDETERMINATE; empty where the study was refused
     "refusal": "str",  # the code of why it was; empty where it was read
     "reasons": "str",  # codes of what speaks against NEGATIVE, a space between
+    "notes": "str",  # codes of what is worth knowing and bars nothing
     **dict.fromkeys(PROB_COLUMNS, "float64"),  # pooled over the slices, and calibrated where the model can
-    **dict.fromkeys(POSITIVE_COLUMNS, "Int8"),  # 1 at or above its operating point; empty without one
+    **dict.fromkeys(POSITIVE_COLUMNS, "Int8"),  # 1 called present, 0 absent; empty where nothing is said
     "threshold_any": "float64",  # the operating point of any; empty without one
     "key_slices": "str",  # numbers of slices.csv, the most telling first, a space between
     "distance": "float64",  # from the training data, 1 is usual; empty without a reference
@@ -41,10 +42,12 @@ SLICE_DTYPES = {
     "slice": "int64",  # of the study's slices in order of position, from 0
     **dict.fromkeys(UIDS, "str"),
     "part": "str",  # of a predictions table, which this is: empty, as the study belongs to no data set
+    "InstanceNumber": "Int64",  # as stored; empty where not given
     "position": "float64",  # mm along the slice normal; empty where not known
     **dict.fromkeys(PROB_COLUMNS, "float64"),  # as the network gave them
     **dict.fromkeys(CALIBRATED_COLUMNS, "float64"),  # empty without a calibration of slices
     "key": "int8",  # 1 where it is a key slice
+    "left_out": "str",  # the code of why it does not count for the study; empty where it counts
 }
 """Columns of ``slices.csv``."""
 
@@ -106,7 +109,7 @@ def tabulate_series(results: Sequence[StudyResult]) -> pd.DataFrame:
 
 
 def _list_study(result: StudyResult) -> dict[str, Any]:
-    called = {label: each.positive for label, each in result.labels.items()}
+    called = {label: result.decide(label) for label in result.labels}
     return {
         "number": result.number,
         "StudyInstanceUID": result.StudyInstanceUID,
@@ -114,7 +117,8 @@ def _list_study(result: StudyResult) -> dict[str, Any]:
         "SeriesInstanceUID": result.read_series or "",
         "outcome": "" if result.outcome is None else str(result.outcome),
         "refusal": "" if result.refusal is None else str(result.refusal.code),
-        "reasons": " ".join(dict.fromkeys(str(reason.code) for reason in result.reasons)),
+        "reasons": _join_codes(result.reasons),
+        "notes": _join_codes(result.notes),
         **{f"prob_{label}": each.prob for label, each in result.labels.items()},
         **{f"positive_{label}": None if value is None else int(value) for label, value in called.items()},
         "threshold_any": result.labels["any"].threshold if result.labels else None,
@@ -133,11 +137,17 @@ def _list_slice(result: StudyResult, number: int, each: SliceResult) -> dict[str
         "StudyInstanceUID": result.StudyInstanceUID,
         "PatientID": result.PatientID,
         "part": "",
+        "InstanceNumber": each.InstanceNumber,
         "position": each.position,
         **dict(zip(PROB_COLUMNS, each.probs, strict=True)),
         **dict(zip(CALIBRATED_COLUMNS, each.calibrated or [None] * len(LABELS), strict=True)),
         "key": int(number in result.key_slices),
+        "left_out": "" if each.left_out is None else str(each.left_out.code),
     }
+
+
+def _join_codes(remarks: Sequence[Remark]) -> str:
+    return " ".join(dict.fromkeys(str(remark.code) for remark in remarks))
 
 
 def _make_table(rows: Sequence[dict[str, Any]], dtypes: dict[str, str]) -> pd.DataFrame:

@@ -16,9 +16,11 @@ from ich.pages.words import (
     describe_called,
     describe_code,
     describe_glance,
+    describe_note,
     describe_outcome,
     describe_reason,
     list_grounds,
+    list_left_out,
     list_limits,
     show_label,
     show_prob,
@@ -34,7 +36,7 @@ _HEAT = (
     "(dashed) and three quarters (solid) of its peak, which the cross marks; without one, the subdural "
     "window. A map shows where in a slice the evidence lies, and not how much of it."
 )
-_REACHED = {True: "yes", False: "no", None: "not decided"}
+_DECIDED = {True: "present", False: "absent", None: "not decided"}
 
 
 def write_study_page(result: StudyResult, views: Sequence[SliceView], path: str | Path) -> None:
@@ -82,13 +84,19 @@ def _say_result(result: StudyResult) -> Iterator[Block]:
     else:
         yield Text("What was checked, and does not speak against it:")
         yield Listing(list_grounds(result))
+    if result.notes:
+        yield Text("Worth knowing, and no reason against a negative result:")
+        yield Listing([describe_note(note) for note in result.notes])
+    if left_out := list_left_out(result):
+        yield Text("These slices do not count for the study:")
+        yield Listing(left_out)
 
 
 def _tabulate_labels(result: StudyResult) -> Table:
     rows = []
     for name in ("any", *SUBTYPES):
         label = result.labels[name]
-        rows.append([name, *show_label(label), _REACHED[label.positive]])
+        rows.append([name, *show_label(label), _DECIDED[result.decide(name)]])
     decided = result.labels["any"].threshold is not None
     caption = (
         f"Of the study: pooled over its slices by {result.algorithm.pooling}"
@@ -96,7 +104,7 @@ def _tabulate_labels(result: StudyResult) -> Table:
         + ". The operating point is the least probability with which a label is called present. Subtypes "
         "count in a POSITIVE study only."
     )
-    return Table(["label", "probability", "operating point", "reached"], rows, caption)
+    return Table(["label", "probability", "operating point", "decision"], rows, caption)
 
 
 def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Block]:

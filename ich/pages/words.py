@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ich.schema import DISCLAIMER, SUBTYPES
-from ich.schema.results import NO_RESULT, LabelResult, Outcome, Reason, Remark, StudyResult
+from ich.schema.results import NO_RESULT, LabelResult, Note, Outcome, Reason, Remark, StudyResult
 
 _GLANCE: Mapping[Outcome | None, str] = {
     Outcome.POSITIVE: "Signs of intracranial hemorrhage",
@@ -22,21 +22,29 @@ REASONS: Mapping[Reason, str] = {
     Reason.MIXED_PATIENTS: "The study mixes patients",
     Reason.ONLY_BONE_KERNEL: "No series for soft tissue could be read",
     Reason.NO_POSITION: "Slices have no position",
-    Reason.DUPLICATE_POSITION: "Slices lie at one position",
     Reason.GAP: "Slices are missing in between",
-    Reason.UNEVEN_STEPS: "Slices may be missing: their steps change",
     Reason.NOT_MONOTONE: "Positions do not follow the numbers of the slices",
     Reason.MIXED_ORIENTATION: "Slices lie in several orientations",
     Reason.MIXED_SPACING: "Slices have pixels of several sizes",
     Reason.MIXED_SHAPE: "Slices have several shapes",
     Reason.NO_SPACING: "The size of a pixel is not known",
     Reason.SHORT_COVERAGE: "The slices do not span a head",
+    Reason.NO_VERTEX: "The top of the head is missing",
+    Reason.NO_BASE: "The base of the head is missing",
+    Reason.IMPLAUSIBLE_SLICE: "Slices are left out, as their pixels are not plausible",
     Reason.IMPLAUSIBLE_HU: "The Hounsfield units are not plausible",
     Reason.UNLIKE_TRAINING: "The study is unlike what the model was trained on",
     Reason.NO_DECISION: "The model carries no calibration or operating point",
     Reason.NO_REFERENCE: "The model carries nothing to compare the study with",
 }
 """What a code means to a reader."""
+
+NOTES: Mapping[Note, str] = {
+    Note.DUPLICATE_POSITION: "Slices lie at one position, and all are read",
+    Note.REPEATED_SLICE: "A slice is stored twice, and read once",
+    Note.UNEVEN_STEPS: "The steps between slices change",
+}
+"""What the code of a note means to a reader."""
 
 
 def describe_glance(result: StudyResult) -> str:
@@ -50,9 +58,9 @@ def describe_outcome(result: StudyResult) -> str:
         return f"The study was not read ({describe_code(result.refusal)}). Nothing is said of what it shows."
     label = result.labels["any"]
     prob, threshold = show_label(label)
-    if label.positive is None:
+    if label.reached is None:
         return f"The probability of any hemorrhage is {prob}, with no operating point to judge it by."
-    where = "at or above" if label.positive else "below"
+    where = "at or above" if label.reached else "below"
     fact = f"The probability of any hemorrhage is {prob}, {where} the operating point of {threshold}"
     if result.outcome is not Outcome.INDETERMINATE:
         return f"{fact}."
@@ -65,7 +73,7 @@ def describe_called(result: StudyResult) -> str:
     """Which subtypes are called in a POSITIVE study, and which the model cannot call."""
     called, undecided = (
         ", ".join(f"{name} ({show_prob(result.labels[name].prob)})" for name in names)
-        for names in (result.subtypes, [n for n in SUBTYPES if result.labels[n].positive is None])
+        for names in (result.subtypes, [n for n in SUBTYPES if result.labels[n].reached is None])
     )
     text = f"Called present: {called}." if called else "No subtype reaches its operating point."
     return text if not undecided else f"{text} Not decided, as the model has no operating point: {undecided}."
@@ -74,6 +82,20 @@ def describe_called(result: StudyResult) -> str:
 def describe_reason(reason: Remark) -> str:
     """A reason, by what it means and what was found."""
     return f"{REASONS[Reason(reason.code)]}: {reason.detail} ({reason.code})"
+
+
+def describe_note(note: Remark) -> str:
+    """A note, by what it means and what was found."""
+    return f"{NOTES[Note(note.code)]}: {note.detail} ({note.code})"
+
+
+def list_left_out(result: StudyResult) -> list[str]:
+    """The slices that do not count for the study, counted from 1, and why."""
+    return [
+        f"Slice {number} of {len(result.slices)}: {each.left_out.detail} ({each.left_out.code})"
+        for number, each in enumerate(result.slices, 1)
+        if each.left_out is not None
+    ]
 
 
 def describe_code(remark: Remark) -> str:

@@ -186,16 +186,14 @@ class Predictor:
         study, stack = reading.study, reading.stack
         if stack is None:
             return StudyResult(
-                number, study.StudyInstanceUID, study.PatientID, None, reading.refusal, (),
+                number, study.StudyInstanceUID, study.PatientID, None, reading.refusal, (), (),
                 {}, (), (), None, None, reading.series, self.algorithm,
             )  # fmt: skip
         scores = self._score(stack.hu, stack.window)
         labels = judge_labels(scores, self._rules)
         reasons = (*reading.reasons, *judge_model(scores, labels))
         outcome = decide_outcome(labels["any"], reasons)
-        slices = judge_slices(
-            scores, self._rules, stack.slices["SOPInstanceUID"].to_list(), stack.slices["position"].to_list()
-        )
+        slices = judge_slices(scores, self._rules, stack.slices, reading.left_out)
         distance, limit = find_distance(scores)
         return StudyResult(
             number=number,
@@ -204,6 +202,7 @@ class Predictor:
             outcome=outcome,
             refusal=None,
             reasons=reasons,
+            notes=reading.notes,
             labels=labels,
             slices=slices,
             key_slices=choose_key_slices(slices, outcome, labels),

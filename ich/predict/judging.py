@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from ich.calibration import Decision
@@ -85,9 +86,16 @@ def judge_labels(scores: Scores, rules: Sequence[Rules]) -> dict[str, LabelResul
 
 
 def judge_slices(
-    scores: Scores, rules: Sequence[Rules], uids: Sequence[str], positions: Sequence[float]
+    scores: Scores, rules: Sequence[Rules], slices: pd.DataFrame, left_out: Mapping[int, Remark]
 ) -> tuple[SliceResult, ...]:
-    """Says what is said of each slice; calibrated where every member can calibrate slices."""
+    """Says what is said of each slice; calibrated where every member can calibrate slices.
+
+    Args:
+        scores: Of the members.
+        rules: As for ``judge_labels``.
+        slices: A row a slice, in order: SOPInstanceUID, InstanceNumber and position.
+        left_out: Why slices do not count, by their place.
+    """
     calibrated = None
     if all(rule.slice is not None for rule in rules):
         each = [
@@ -99,12 +107,20 @@ def judge_slices(
     return tuple(
         SliceResult(
             SOPInstanceUID=uid,
+            InstanceNumber=int(number) if np.isfinite(number) else None,
             position=float(position) if np.isfinite(position) else None,
             probs=tuple(probs.tolist()),
             calibrated=None if calibrated is None else tuple(calibrated[row].tolist()),
+            left_out=left_out.get(row),
         )
-        for row, (uid, position, probs) in enumerate(
-            zip(uids, positions, scores.probs.mean(axis=0), strict=True)
+        for row, (uid, number, position, probs) in enumerate(
+            zip(
+                slices["SOPInstanceUID"],
+                slices["InstanceNumber"],
+                slices["position"],
+                scores.probs.mean(axis=0),
+                strict=True,
+            )
         )
     )
 
@@ -141,7 +157,7 @@ def choose_key_slices(
         return ()
     probs = np.array([each.calibrated or each.probs for each in slices])  # (N, 6)
     chosen = np.argsort(-probs[:, ANY], kind="stable")[:KEY_SLICES].tolist()
-    chosen += [int(probs[:, i].argmax()) for i, label in enumerate(SUBTYPES) if labels[label].positive]
+    chosen += [int(probs[:, i].argmax()) for i, label in enumerate(SUBTYPES) if labels[label].reached]
     return tuple(dict.fromkeys(chosen))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from ich.predict.stacks import Stack, has_windows, read_stack
-from ich.schema.results import Reason, Remark, SeriesResult
+from ich.schema.results import Note, Reason, Remark, SeriesResult
 from ich.series import SetAside, rank_series
 from ich.series.geometry import check_geometry
 from ich.series.pixels import Looks, check_pixels, find_head, look_at
@@ -35,6 +35,8 @@ class Reading:
         series: What became of each series.
         refusal: Why the study cannot be read; None where it was.
         reasons: What speaks against ``NEGATIVE``, as far as files, geometry and pixels tell.
+        notes: What is worth knowing of these, and bars nothing.
+        left_out: Why slices of the stack do not count, by their place.
     """
 
     study: StudyFiles
@@ -42,6 +44,8 @@ class Reading:
     series: tuple[SeriesResult, ...]
     refusal: Remark | None
     reasons: tuple[Remark, ...]
+    notes: tuple[Remark, ...]
+    left_out: Mapping[int, Remark]
 
 
 def read_study(
@@ -72,9 +76,17 @@ def read_study(
         set_aside = dict.fromkeys(ranking.candidates, others) | set_aside
         del set_aside[uid]
         found = (*_find_unread(files, uid, set_aside, stack), *check_geometry(rows), *check_pixels(looks))
-        reasons = (*study.remarks, *found, *([_BONE] if uid in ranking.sharp else ()))
-        return Reading(study, stack, _list_series(files, set_aside), None, reasons)
-    return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), ())
+        remarks = (*study.remarks, *found, *([_BONE] if uid in ranking.sharp else ()))
+        return Reading(
+            study=study,
+            stack=stack,
+            series=_list_series(files, set_aside),
+            refusal=None,
+            reasons=tuple(remark for remark in remarks if isinstance(remark.code, Reason)),
+            notes=tuple(remark for remark in remarks if isinstance(remark.code, Note)),
+            left_out={},
+        )
+    return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), (), (), {})
 
 
 def _find_problem(stack: Stack, looks: Looks, takes_window: bool) -> Remark | None:

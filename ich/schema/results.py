@@ -12,7 +12,7 @@ from ich.schema import SUBTYPES
 class Outcome(StrEnum):
     """What is said of a study that was read."""
 
-    POSITIVE = "POSITIVE"  # ``any`` is at or above its operating point
+    POSITIVE = "POSITIVE"  # ``any``, pooled over the slices that are believable, reaches its operating point
     NEGATIVE = "NEGATIVE"  # below it, and nothing speaks against believing that
     INDETERMINATE = "INDETERMINATE"  # neither can be said
 
@@ -30,9 +30,7 @@ class Reason(StrEnum):
     ONLY_BONE_KERNEL = "only_bone_kernel"  # none for soft tissue can be read, and noise hides what is faint
     # Of the geometry of the series.
     NO_POSITION = "no_position"
-    DUPLICATE_POSITION = "duplicate_position"
     GAP = "gap"  # between slices, or in the numbers of instances
-    UNEVEN_STEPS = "uneven_steps"  # steps change, and no numbers of instances tell that nothing is missing
     NOT_MONOTONE = "not_monotone"  # positions go to and fro in the order of InstanceNumber
     MIXED_ORIENTATION = "mixed_orientation"
     MIXED_SPACING = "mixed_spacing"
@@ -40,7 +38,10 @@ class Reason(StrEnum):
     NO_SPACING = "no_spacing"  # pixels of no known size
     SHORT_COVERAGE = "short_coverage"  # the slices do not span a head
     # Of the pixels.
-    IMPLAUSIBLE_HU = "implausible_hu"  # air, tissue or bone are not where they are on the scale
+    NO_VERTEX = "no_vertex"  # the uppermost slice still shows a wide brain
+    NO_BASE = "no_base"  # the lowest slice already shows a wide brain
+    IMPLAUSIBLE_SLICE = "implausible_slice"  # some slices are not on the scale; they are left out
+    IMPLAUSIBLE_HU = "implausible_hu"  # no slice is, or too few are to go by
     # Of the model.
     UNLIKE_TRAINING = "unlike_training"  # farther from the training data than its validation part was
     NO_DECISION = "no_decision"  # it carries no calibration or operating point for a study
@@ -49,6 +50,14 @@ class Reason(StrEnum):
 
 NO_RESULT = frozenset({Reason.IMPLAUSIBLE_HU, Reason.NO_DECISION})
 """With these a study is not ``POSITIVE`` either: its probabilities, or a threshold on them, mean nothing."""
+
+
+class Note(StrEnum):
+    """What is worth knowing and bars nothing: the codes of ``StudyResult.notes``, stable between versions."""
+
+    DUPLICATE_POSITION = "duplicate_position"  # several slices at one position, as of a second scan
+    REPEATED_SLICE = "repeated_slice"  # the very pixels of another slice; it is left out
+    UNEVEN_STEPS = "uneven_steps"  # steps change, and none is a gap
 
 
 @dataclass(frozen=True)
@@ -72,8 +81,8 @@ class LabelResult:
     threshold: float | None
 
     @property
-    def positive(self) -> bool | None:
-        """Whether the label is called present; None without an operating point."""
+    def reached(self) -> bool | None:
+        """Whether the operating point is reached; None without one. See ``StudyResult.decide``."""
         return None if self.threshold is None else self.prob >= self.threshold
 
 
@@ -83,15 +92,20 @@ class SliceResult:
 
     Attributes:
         SOPInstanceUID: Of the slice.
+        InstanceNumber: As stored; None where not given.
         position: Along the slice normal, mm; None where not known.
         probs: For each of ``LABELS`` as the network gave it.
         calibrated: The same by the calibration of slices; None without one.
+        left_out: Why it does not count for the study, with a code of ``Reason`` or ``Note``; None where it
+            counts.
     """
 
     SOPInstanceUID: str
+    InstanceNumber: int | None
     position: float | None
     probs: tuple[float, ...]
     calibrated: tuple[float, ...] | None
+    left_out: Remark | None
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,7 @@ class StudyResult:
         outcome: None where the study was refused.
         refusal: Why it was; None where it was read.
         reasons: What speaks against ``NEGATIVE``; with codes of ``Reason``.
+        notes: What is worth knowing and bars nothing; with codes of ``Note``.
         labels: By each of ``LABELS``; empty where the study was refused.
         slices: Of the series that was read, in order of position.
         key_slices: Numbers in ``slices``, from 0, the most telling first; empty unless POSITIVE.
@@ -160,6 +175,7 @@ class StudyResult:
     outcome: Outcome | None
     refusal: Remark | None
     reasons: tuple[Remark, ...]
+    notes: tuple[Remark, ...]
     labels: Mapping[str, LabelResult]
     slices: tuple[SliceResult, ...]
     key_slices: tuple[int, ...]
@@ -176,9 +192,23 @@ class StudyResult:
     @property
     def subtypes(self) -> tuple[str, ...]:
         """The subtypes that are called present; only a POSITIVE study has some."""
-        if self.outcome is not Outcome.POSITIVE:
-            return ()
-        return tuple(label for label in SUBTYPES if self.labels[label].positive)
+        return tuple(label for label in SUBTYPES if self.labels and self.decide(label))
+
+    def decide(self, label: str) -> bool | None:
+        """Decides on a label of a study that was read: the one home of that, for every output.
+
+        ``any`` is what the outcome says. Subtypes are decided in a POSITIVE study only, each by its own
+        operating point; absent is said only where nothing speaks against it.
+
+        Returns:
+            True for present, False for absent, None where nothing is said.
+        """
+        if label == "any":
+            return {Outcome.POSITIVE: True, Outcome.NEGATIVE: False}.get(self.outcome)  # type: ignore[arg-type]
+        reached = self.labels[label].reached
+        if self.outcome is not Outcome.POSITIVE or (reached is False and self.reasons):
+            return None
+        return reached
 
 
 def decide_outcome(label: LabelResult, reasons: tuple[Remark, ...]) -> Outcome:
@@ -188,8 +218,8 @@ def decide_outcome(label: LabelResult, reasons: tuple[Remark, ...]) -> Outcome:
         label: What is said of ``any``.
         reasons: What speaks against ``NEGATIVE``.
     """
-    if label.positive is None or any(reason.code in NO_RESULT for reason in reasons):
+    if label.reached is None or any(reason.code in NO_RESULT for reason in reasons):
         return Outcome.INDETERMINATE
-    if label.positive:
+    if label.reached:
         return Outcome.POSITIVE
     return Outcome.INDETERMINATE if reasons else Outcome.NEGATIVE

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.findings import GAP, SAME_POSITION, SAME_TILT, check_series
-from ich.schema.results import Reason, Remark
+from ich.schema.results import Note, Reason, Remark
 
 LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
 UNEVEN = 1.5  # a step over another of the same series
@@ -73,16 +73,20 @@ def check_geometry(slices: pd.DataFrame) -> list[Remark]:
             ImageOrientationPatient and SliceThickness as ``ich.dicom.attributes`` has them.
 
     Returns:
-        With codes of ``Reason``, each at most once.
+        With codes of ``Reason`` and ``Note``, each at most once.
     """
     findings = check_series(slices)
-    found = {Reason(code): text for code, text in zip(findings["code"], findings["detail"], strict=True)}
+    found = {_sort_code(code): text for code, text in zip(findings["code"], findings["detail"], strict=True)}
     for code, detail in _find_more(slices):
         found.setdefault(code, detail)
     return [Remark(code, detail) for code, detail in found.items()]
 
 
-def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason, str]]:
+def _sort_code(code: str) -> Reason | Note:
+    return Note(code) if code in set(Note) else Reason(code)
+
+
+def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
     positions = slices["position"].to_numpy(np.float64)
     numbers = np.sort(slices["InstanceNumber"].to_numpy(np.float64))
     counted = np.diff(numbers) if np.isfinite(numbers).all() else np.empty(0)
@@ -96,7 +100,7 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason, str]]:
         yield Reason.GAP, f"slices of {thickness:g} mm lie {step:g} mm apart"
     is_complete = len(counted) > 0 and bool((counted == 1).all())
     if len(steps) and steps.max() > UNEVEN * steps.min() and not (is_complete or _changes_once(steps)):
-        yield Reason.UNEVEN_STEPS, f"steps from {steps.min():g} to {steps.max():g} mm"
+        yield Note.UNEVEN_STEPS, f"steps from {steps.min():g} to {steps.max():g} mm"
     if (coverage := measure_coverage(positions)) < LEAST_COVERAGE:
         yield Reason.SHORT_COVERAGE, f"{coverage:.0f} mm, a head takes {LEAST_COVERAGE:g} mm or more"
     if slices[["row_spacing", "column_spacing"]].isna().any(axis=None):
