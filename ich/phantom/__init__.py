@@ -19,7 +19,7 @@ from ich.phantom.head import Head
 from ich.phantom.study import Study, draw_study
 from ich.schema import LABELS, SUBTYPES
 
-VERSION = 1
+VERSION = 2
 """Of the drawing: the same parameters give the same bytes within a version."""
 
 SLICES = "stage_2_train"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ich.phantom.base import measure_floor, paint_base, paint_petrous
+from ich.phantom.face import measure_face, paint_face, paint_flesh
 from ich.phantom.head import CENTER_Z, Head
 from ich.phantom.shapes import Array, Points, bump, paint
 
@@ -47,8 +48,8 @@ class Plane:
 def find_head(head: Head, points: Points) -> tuple[slice, slice]:
     """Returns the rows and columns of a plane that hold all of the head; none of them above the vertex."""
     up = (points.lowest - CENTER_Z) / (head.height + 15)
-    share = 1.0 if up <= 0 else max(0.0, 1 - up**2.5) ** 0.4
-    margin = 12.0  # REACH covers the scalp
+    share = 1.0 if up <= 0 else max(0.0, 1 - up**2) ** 0.5
+    margin = 12.0  # REACH covers the scalp and the nose
     x, y = (half * share * 1.06 + margin for half in (head.half_width, head.half_length))
     return points.span.block((-x, -y, -300.0), (x, y, head.height + CENTER_Z))
 
@@ -73,13 +74,15 @@ def draw_plane(head: Head, points: Points, fields: list[Array], push: tuple[Arra
     vault = points.inside(depth)
     cavity = vault * points.inside(points.z - floor)
     brain = norm.moved(1.6 * warp - push[0], 1.2 * warp - push[1], 0)
-    _paint_outside(head, hu, points, depth, cos, sin, texture)
+    skin = _paint_outside(head, hu, points, norm, depth, cos, sin, texture)
+    paint_flesh(hu, norm, skin, texture)
     paint_base(hu, norm, depth, texture, cells)
+    paint_face(hu, norm, head.bone, head.filling)
     outer = depth + _measure_thickness(head, points, cos, sin)
-    bone = np.where(
-        np.abs(depth + 0.5 * np.float32(head.skull)) < 0.2 * head.skull, np.float32(650), np.float32(1350)
-    )
-    upper = points.inside((points.z - 20) / 4)
+    diploe = np.abs(depth + 0.5 * np.float32(head.skull)) < 0.2 * head.skull
+    bone = np.where(diploe, np.float32(0.5 * head.bone), np.float32(head.bone))
+    # The squama of the occipital bone reaches lower than the temporal and frontal bones.
+    upper = points.inside((points.z - 20 + 28 * np.clip((points.y - 15) / 40, 0, 1)) / 4)
     paint(hu, points.inside(outer) * (1 - vault) * upper, bone + 90 * cells)
     paint(hu, vault * points.inside(points.z - floor + 2.6) * (1 - cavity), 950)
     ventricle, cistern = _measure_ventricles(head, brain), _measure_cisterns(head, brain)
@@ -104,7 +107,7 @@ def _measure_skull(head: Head, points: Points) -> tuple[Array, Array, Array]:
     radius *= 1 + egg * (sin - 0.4 * sin * sin * sin) + lateral * cos + box * (1 - 8 * cos * cos * sin * sin)
     up = points.z - CENTER_Z
     u, v = r / radius, np.abs(up) / np.where(up > 0, np.float32(head.height - head.skull), np.float32(125))
-    q = np.exp(np.float32(0.4) * np.log(u * u * np.sqrt(u) + v * v * np.sqrt(v) + np.float32(1e-6)))
+    q = np.sqrt(u * u + v * v + np.float32(1e-6))
     return np.sqrt(r * r + up * up) * (1 / q - 1), cos, sin
 
 
@@ -115,8 +118,9 @@ def _measure_thickness(head: Head, points: Points, cos: Array, sin: Array) -> Ar
 
 
 def _paint_outside(
-    head: Head, hu: Array, points: Points, depth: Array, cos: Array, sin: Array, texture: Array
-) -> None:
+    head: Head, hu: Array, points: Points, norm: Points, depth: Array, cos: Array, sin: Array, texture: Array
+) -> Array:
+    """Paints skin, fat and muscle, and returns the depth in mm below the skin."""
     outer = depth + _measure_thickness(head, points, cos, sin)
     scalp = (
         outer + np.float32(head.scalp) * (1 + 0.35 * np.clip(sin, -0.4, 1) ** 2) + texture * np.float32(0.4)
@@ -128,8 +132,10 @@ def _paint_outside(
             bulge = np.float32(thickness) * bump(points.distance(where) / np.float32(extent))
             scalp = scalp + np.float32(0.7) * bulge
             bulges.append((bulge, value))
-    paint(hu, points.inside(scalp), 35.0)
-    paint(hu, points.inside(scalp - 2.2), -95 + 6 * texture)
+    face = measure_face(norm)
+    skin = scalp if face is None else np.maximum(scalp, face)
+    paint(hu, points.inside(skin), 35.0)
+    paint(hu, points.inside(skin - 2.2), -95 + 6 * texture)
     muscle = np.clip(cos * cos - 0.55, 0, 1) * 2.2 * np.clip((82 - points.z) / 30, 0, 1)
     muscle += np.clip((sin - 0.55) * 2.2, 0, 1) * np.clip((34 - points.z) / 20, 0, 1) * 1.6
     fleshy = points.inside(outer + 9 * np.clip(muscle, 0, 1) - 0.5) * points.inside(scalp - 2)
@@ -137,6 +143,7 @@ def _paint_outside(
     for bulge, value in bulges:
         swollen = points.inside(outer + bulge - 0.5) * (bulge > 0.5) * points.inside(scalp - 1)
         paint(hu, swollen, value + 3 * texture)
+    return np.asarray(skin, dtype=np.float32)
 
 
 def _measure_ventricles(head: Head, points: Points) -> Array:

@@ -45,7 +45,7 @@ from ich.schema import LABELS, SUBTYPES
 TRUTH = "archive.json"
 """File in the folder that says what is in it."""
 
-VERSION = 1
+VERSION = 2
 """Of the archive: the same parameters give the same bytes within a version."""
 
 

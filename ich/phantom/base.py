@@ -29,7 +29,7 @@ def paint_base(hu: Array, points: Points, depth: Array, texture: Array, cells: A
     if points.lowest > 62:
         return
     inner = points.inside(depth - 1) * points.inside((46 - points.z) / 2)
-    tissue = np.where(texture > 0.7, np.float32(-80), np.float32(50)) + 4 * texture
+    tissue = np.where(texture > 1.0, np.float32(-80), np.float32(50)) + 4 * texture
     paint(hu, inner, tissue)
     side = points.mirrored()
     orbit = points.depth(side.capsule((19, -38, 33), (31, -64, 34), (6, 17)))

@@ -88,7 +88,7 @@ def _on_skull(head: Head, angle: float, z: float) -> tuple[float, float, float]:
     """Returns the point of the inner table at an angle and a height."""
     width, length = head.half_width - head.skull, head.half_length - head.skull
     radius = 1 / np.hypot(np.cos(angle) / width, np.sin(angle) / length)
-    radius *= max(0.0, 1 - (abs(z - CENTER_Z) / (head.height - head.skull)) ** 2.5) ** 0.4
+    radius *= max(0.0, 1 - ((z - CENTER_Z) / (head.height - head.skull)) ** 2) ** 0.5
     return float(radius * np.cos(angle)), float(radius * np.sin(angle)), z
 
 

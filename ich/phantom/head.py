@@ -30,6 +30,7 @@ class Head:
         height: From the widest level to the vertex.
         harmonics: Amplitudes of the deviation from an ellipse: egg shape, left-right, box shape.
         skull: Thickness of the vault.
+        bone: HU of compact bone.
         scalp: Thickness of skin and fat.
         atrophy: 0 for a young brain with narrow sulci to 1.
         ventricles: Scale of the ventricles' width.
@@ -46,6 +47,7 @@ class Head:
         muscle: Temporal muscles and neck.
         infarct: Old infarct: x, y, z and radius (0 for none).
         hygroma: Old collection at CSF density: angle in radians and thickness (0 for none).
+        filling: HU of dental fillings; 0 for none.
         clip: A metal clip and its streaks: x, y, z; None for none.
         hardening: HU that the brain gains beside the bone.
         streaks: HU of the streaks between the petrous bones.
@@ -57,6 +59,7 @@ class Head:
     height: float
     harmonics: tuple[float, float, float]
     skull: float
+    bone: float
     scalp: float
     atrophy: float
     ventricles: float
@@ -73,6 +76,7 @@ class Head:
     muscle: float
     infarct: tuple[float, float, float, float]
     hygroma: tuple[float, float]
+    filling: float
     clip: tuple[float, float, float] | None
     hardening: float
     streaks: float
@@ -97,6 +101,7 @@ class Head:
             height=uniform(80, 90),
             harmonics=(uniform(0.01, 0.06), uniform(-0.015, 0.015), uniform(-0.01, 0.02)),
             skull=uniform(5, 8.5),
+            bone=uniform(950, 1550),
             scalp=uniform(4, 9),
             atrophy=atrophy,
             ventricles=0.9 + 0.7 * atrophy + uniform(-0.1, 0.2) + sometimes(0.12, 0.3, 0.7),
@@ -127,6 +132,7 @@ class Head:
             muscle=uniform(48, 64),
             infarct=(side * uniform(25, 45), uniform(-40, 50), uniform(55, 105), sometimes(0.15, 10, 22)),
             hygroma=(uniform(-0.5, 0.5) + (0 if rng.random() < 0.5 else np.pi), sometimes(0.14, 4, 11)),
+            filling=sometimes(0.4, 3000, 9000),
             clip=(side * uniform(8, 30), uniform(-25, 5), uniform(44, 60)) if rng.random() < 0.06 else None,
             hardening=uniform(2, 7),
             streaks=uniform(3, 16),

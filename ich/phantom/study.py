@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from ich.phantom.anatomy import draw_plane, find_head
 from ich.phantom.bleeds import Bleed, paint_bleeds, sample_bleed, sample_push
-from ich.phantom.head import Head
-from ich.phantom.shapes import Array, Points, bump, paint
+from ich.phantom.head import CENTER_Z, Head
+from ich.phantom.shapes import Array, Points
+from ich.phantom.table import Table, paint_table
 from ich.schema import SUBTYPES
 
 MIN_AREA = 150.0
@@ -45,18 +46,6 @@ class Study:
 
 
 @dataclass(frozen=True)
-class _Pad:
-    """A gel pad or wet dressing at the head, as dense as blood; lengths in mm, angles in radians."""
-
-    angle: float
-    width: float
-    depth: float  # 0 for none
-    hu: float
-    z: float
-    extent: float
-
-
-@dataclass(frozen=True)
 class Scan:
     """How a head lies in the scanner and is scanned.
 
@@ -69,8 +58,7 @@ class Scan:
         tilt: Degrees of gantry tilt.
         noise: HU, its deviation in soft tissue.
         sharpness: Pixels, the deviation of the blur.
-        holder: Radius and thickness in mm, and HU of the head holder.
-        pad: At the head.
+        table: What the head lies on.
     """
 
     rotation: NDArray[np.float64]
@@ -81,8 +69,7 @@ class Scan:
     tilt: float
     noise: float
     sharpness: float
-    holder: tuple[float, float, float]
-    pad: _Pad
+    table: Table
 
     @classmethod
     def sample(cls, rng: np.random.Generator, size: int) -> Scan:
@@ -93,21 +80,13 @@ class Scan:
         return cls(
             rotation=_rotate(1, roll) @ _rotate(0, pitch) @ _rotate(2, yaw),
             shift=np.array([rng.uniform(-7, 7), rng.uniform(-8, 8), rng.uniform(-2, 2)]),
-            spacing=rng.uniform(222, 252) / size,
+            spacing=rng.uniform(228, 254) / size,
             thickness=min(gap, 5.0),
             gap=gap,
             tilt=float(rng.integers(-8, 27)) if tilted else 0.0,
             noise=float(rng.uniform(3, 5.5)),
             sharpness=float(rng.uniform(0.45, 0.75)),
-            holder=(rng.uniform(95, 112), rng.uniform(2, 5), rng.uniform(-150, 250)),
-            pad=_Pad(
-                angle=float(rng.normal(np.pi / 2, 0.5)),
-                width=rng.uniform(0.5, 1.3),
-                depth=rng.uniform(10, 30) if rng.random() < 0.85 else 0.0,
-                hu=rng.uniform(50, 84),
-                z=rng.uniform(20, 120),
-                extent=rng.uniform(40, 100),
-            ),
+            table=Table.sample(rng, 1.0),
         )
 
 
@@ -157,10 +136,19 @@ def plan_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequen
     bleeds = [sample_bleed(rng, subtype, head) for subtype in sorted(subtypes, key=_INSIDE_OUT.index)]
     if "intraventricular" in subtypes:
         head = replace(head, ventricles=max(head.ventricles, 1.45))
-    heights = np.arange(rng.uniform(10, 22), head.height + rng.uniform(34, 46), scan.gap)
+    heights = _sample_heights(rng, head, scan)
     if rng.random() < 0.15:  # a coarser upper half, as older protocols had
         heights = np.concatenate([heights[: len(heights) // 2], heights[len(heights) // 2 :: 2]])
     return Plan(head, bleeds, scan, heights, int(rng.integers(2**63)))
+
+
+def _sample_heights(rng: np.random.Generator, head: Head, scan: Scan) -> NDArray[np.float64]:
+    """Draws where the slices lie: from below the skull base, or the neck, to about the vertex."""
+    lean = np.deg2rad(scan.tilt)  # of the slices; where they touch the vertex follows from the ellipsoid
+    rise = float(np.hypot(head.half_length * np.sin(lean), head.height * np.cos(lean)) / np.cos(lean))
+    top = CENTER_Z + rise + head.scalp + rng.uniform(-11, 8)
+    low = rng.uniform(-45, -18) if rng.random() < 0.8 else rng.uniform(-100, -45)
+    return np.asarray(np.arange(top, low, -scan.gap)[::-1])
 
 
 def draw_plan(plan: Plan, size: int) -> Study:
@@ -199,7 +187,7 @@ def _draw_slice(
             for offset in (-0.25, 0.25)  # two planes a slice make its partial volume
         ]
         hu[block], mask[block] = _draw_planes(head, bleeds, head.fields.at(middle.crop(block)), planes)
-    _paint_table(scan, hu, size, float(origin[2]))
+    paint_table(scan.table, hu, scan.spacing, float(origin[2]))
     blurred = np.asarray(cv2.GaussianBlur(hu, (0, 0), scan.sharpness), dtype=np.float32)
     noisy = blurred + _make_noise(noise, scan, blurred)
     return np.clip(np.rint(noisy), -1024, 20000).astype(np.int16), mask
@@ -223,26 +211,6 @@ def _place(scan: Scan, origin: NDArray[np.float64], orientation: NDArray[np.floa
     row = (scan.rotation @ orientation[:3]) * scan.spacing
     column = (scan.rotation @ orientation[3:]) * scan.spacing
     return Points.on_plane(base, row, column, size)
-
-
-def _paint_table(scan: Scan, hu: Array, size: int, z: float) -> None:
-    """Paints the head holder and, in some studies, a gel pad between it and the head."""
-    half = 0.5 * (size - 1) * scan.spacing
-    axis = np.linspace(-half, half, size, dtype=np.float32)
-    x, y = axis[None, :], axis[:, None]
-    r = np.sqrt(x * x + (y * np.float32(0.93)) ** 2)
-    radius, thickness, value = scan.holder
-    air = np.clip((-300 - hu) / 500, 0, 1)
-    shell = np.clip((thickness / 2 - np.abs(r - radius)) / scan.spacing + 0.5, 0, 1) * (y > 25)
-    pad = scan.pad
-    depth = pad.depth * max(0.0, 1 - ((z - pad.z) / pad.extent) ** 2) ** 2
-    if depth > 0:
-        along = x * np.float32(np.cos(pad.angle)) + y * np.float32(np.sin(pad.angle))
-        turn = np.arccos(np.clip(along / (r + 1), -1, 1)) / pad.width
-        inner = radius - 2 - depth * bump(turn) * (1 + 0.1 * np.sin(turn * 9 + pad.z))
-        gel = np.clip((r - inner) / scan.spacing + 0.5, 0, 1) * (r < radius - 2) * (turn < 1)
-        paint(hu, air * gel, pad.hu)
-    paint(hu, air * shell, value)
 
 
 def _make_noise(rng: np.random.Generator, scan: Scan, hu: Array) -> Array:

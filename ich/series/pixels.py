@@ -36,13 +36,13 @@ MOST_NEITHER = 0.3  # share of the slice: at most 0.18 in CT-ICH
 HARD = (150, 300)  # HU: denser than tissue, softer than bone
 MOST_HARD = 0.3  # share of the body: at most 0.23 in CT-ICH
 MOST_OF_BONE = 1500.0  # HU of the middle of bone
-MOST_RISE = 1.5  # of the middle of bone over that of the slices on either side: at most 1.21 in CT-ICH
+MOST_RISE = 1.8  # of the middle of bone over that of the slices on either side: 1.6 on the phantom
 TISSUE = (10, 150)  # HU: muscle and brain
 MOST_CHANGE = 25.0  # HU of tissue, from the slices on either side: at most 16 in CT-ICH
 MOST_STEP = 18.0  # HU of what is tissue in two slices side by side: at most 12 in CT-ICH
 MOST_FALL = 40.0  # HU of tissue, to the next slice: at most 18 in CT-ICH
 LEAST_SHARED = 0.5  # of the larger body's area, from slice to slice: at least 0.73 in CT-ICH
-SMALL_BODY = 40.0  # cm²: beyond the vertex there may be none
+SMALL_BODY = 110.0  # cm²: at the vertex, the body falls from 107 to 41 cm² in a step of the phantom of 14 mm
 LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
 WIDE = 0.3  # of a row, from its first to its last bone: beside an empty row at most 0.22 in CT-ICH
 
