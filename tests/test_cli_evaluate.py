@@ -20,7 +20,8 @@ from predictions import make_table
 
 from ich.bundle import write_bundle
 from ich.calibration.files import read_calibration
-from ich.index import build_index, find_labels, join_labels, read_labels
+from ich.index import build_index, find_labels, read_labels
+from ich.index.joining import join_labels
 from ich.models import SliceClassifier
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES, InputSpec
 from ich.tables import PREDICTION_COLUMNS, make_predictions, write_table
@@ -266,7 +267,7 @@ def test_bad_arguments_are_one_message(
     for arguments, message in [
         ([str(tmp_path / "missing.csv")], "missing.csv"),
         ([str(tmp_path / "none.csv")], "none.csv"),
-        ([predictions, "--labels", labels], "no label for any slice"),
+        ([predictions, "--labels", labels], "no slice has a label"),
         ([predictions, "--index", str(tmp_path / "none.csv")], "is no index"),
         ([predictions, "--by", "side"], "no such column"),
         ([predictions, "--by", "PatientID"], "tells patients or files apart"),
@@ -281,6 +282,21 @@ def test_bad_arguments_are_one_message(
     ]:
         assert message in refuse(capsys, *arguments, "--out", str(tmp_path / "out")), arguments
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_s_folder_stands_for_its_predictions(
+    run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sample = ["--submission", str(tmp_path / "none.csv")]  # refused, but only after the tables are read
+    out = ["--out", str(tmp_path / "out")]
+    assert "none.csv" in refuse(capsys, str(run_dir), *sample, *out)
+    predicted = tmp_path / "predicted"
+    predicted.mkdir()
+    assert f"{predicted} holds no predictions_test.csv and no slices.csv" in refuse(
+        capsys, str(predicted), *sample, *out
+    )
+    shutil.copy(run_dir / "predictions_test.csv", predicted / "slices.csv")
+    assert "none.csv" in refuse(capsys, str(predicted), *sample, *out)
 
 
 def test_help_teaches(capsys: pytest.CaptureFixture[str]) -> None:

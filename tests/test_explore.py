@@ -22,8 +22,9 @@ from ich.dicom.rescale import Rescale, to_hu
 from ich.explore.document import NAMES
 from ich.explore.sample import draw_sample
 from ich.explore.units import count_labels, number_units
-from ich.index import build_index, join_labels, read_labels
+from ich.index import build_index, read_labels
 from ich.index.encodings import Encoding
+from ich.index.joining import join_labels
 from ich.phantom import write_phantom
 from ich.schema import LABELS, SUBTYPES
 

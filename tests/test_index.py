@@ -20,7 +20,8 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from ich.dicom import Header, read_header
-from ich.index import DUPLICATE_UID, build_index, files, find_labels, join_labels, locate_index, read_labels
+from ich.index import DUPLICATE_UID, build_index, files, find_labels, locate_index, read_labels
+from ich.index.joining import join_labels
 from ich.schema import LABELS, SUBTYPES, UserError
 from ich.tables import INDEX_DTYPES
 
@@ -433,15 +434,16 @@ WIDE = ",".join(("SOPInstanceUID", *LABELS))
         (["ID,Label", "s,0"], "the ID 's': "),
         (["ID,Label", "_any,0"], "labels without an? ID"),
         (["ID,Subdurall", "s,0"], "has the columns 'ID', 'Subdurall'; expected ID and Label, or"),
-        (["ID,any,Subdural", "s,0,1"], "the column 'Subdural': .* nearest is subdural"),
+        (["ID,any,Subdurall", "s,0,1"], "the column 'Subdurall': .* nearest is subdural"),
+        (["ID,any,Any", "s,0,1"], "2 columns for any: 'any', 'Any'"),
         (
             ["ID,Label", "s_any,0", "s_subdural,2"],
-            "the label '2' for subdural of s: expected 0, 1 or nothing",
+            "the label '2' for subdural of s: expected 0, 1, true, false or nothing",
         ),
         (["ID,Label", "s_any,0.5"], "the label '0.5'"),
         (["ID,any", "s,yes"], "the label 'yes' for any of s"),
         (["ID,any", "s,NaN"], "the label 'NaN'"),
-        (["ID;Label", "s_any;0"], "has the columns 'ID;Label'"),
+        (["ID;Label", "s_any;0;1"], "row 2 holds more than 2 values, one of them '1'"),
         (["ID,Label"], "holds no label"),
         (["a,b", '"', "1,2,3,4", ","], "x.csv"),
         (["SOPInstanceUID,any,note", "a,1,x", 'b,0,"cut off', "c,1,y"], "x.csv cannot be read as CSV"),
@@ -486,12 +488,13 @@ def test_joining_keeps_the_index_and_counts_what_has_no_counterpart(tmp_path: Pa
     np.testing.assert_array_equal(joined["any"], [0, np.nan, 1, np.nan])
     np.testing.assert_array_equal(joined["subdural"], [0, np.nan, 1, np.nan])
     assert (joined[list(LABELS)].dtypes == np.float32).all()
-    assert counts == (4, 2, 2)  # b's are empty and c's missing; e and f have no file
+    assert counts == (4, 3, 2, 2)  # b's are empty and c's missing; e and f have no file
 
 
 def test_labels_of_other_slices_are_an_error_with_one_of_each(tmp_path: Path) -> None:
     table = pd.DataFrame({"path": ["x.dcm"], "SOPInstanceUID": ["1.2.3"]})
     with pytest.raises(
-        UserError, match=r"labels name ID_a, for one.*x\.dcm.*data\.labels=FILE, --labels FILE"
+        UserError,
+        match=r"no slice has a label: .* names ID_a, for one.*1\.2\.3.*data\.labels=FILE, --labels FILE",
     ):
         join_labels(table, read_labels(write_csv(tmp_path / "x.csv", "ID,Label", "ID_a_any,1")))

@@ -21,7 +21,8 @@ from ich.data.order import EpochSampler, balance_weights, draw_order
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.identical import find_identical
-from ich.index import build_index, find_labels, join_labels, locate_index, read_labels
+from ich.index import build_index, find_labels, locate_index, read_labels
+from ich.index.joining import join_labels
 from ich.losses import MIN_PREVALENCE
 from ich.phantom import write_phantom
 from ich.schema import LABELS, InputSpec, ReadError, UserError
@@ -189,6 +190,8 @@ class HeadCTDataModule(LightningDataModule):
             counts.unlabelled,
             counts.without_file,
         )
+        if counts.warning:
+            log.warning("%s", counts.warning)
         labelled = table[table[list(LABELS)].notna().any(axis=1)]
         if self.limit_slices is not None:
             labelled = sample_patients(labelled, self.limit_slices, self.seed)

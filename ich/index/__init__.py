@@ -10,17 +10,25 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ich.index.cache import REFUSED_DTYPES, Index, Row, Unfinished, make_index, read_cache, write_cache
 from ich.index.files import list_files, read_headers
-from ich.index.labels import LABEL_KEYS, find_key, melt, parse_values, read_csv, split_ids
+from ich.index.joining import find_places
+from ich.index.labels import (
+    LABEL_KEYS,
+    drop_blank_rows,
+    find_key,
+    melt,
+    parse_values,
+    read_columns,
+    read_csv,
+    split_ids,
+)
 from ich.index.pseudonyms import find_key as find_pseudonym_key
 from ich.index.pseudonyms import hide_patients
 from ich.schema import LABELS, SUBTYPES, UserError
@@ -30,20 +38,6 @@ DUPLICATE_UID = "duplicate_uid"
 """Code of a file that was refused because another, earlier by path, has its SOPInstanceUID."""
 
 _ORDER = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "position", "InstanceNumber", "path"]
-
-
-class JoinCounts(NamedTuple):
-    """What came of joining an index to labels.
-
-    Attributes:
-        slices: Rows of the index.
-        unlabelled: Of these, slices of which no label is known.
-        without_file: Slices that the labels name and the index lacks.
-    """
-
-    slices: int
-    unlabelled: int
-    without_file: int
 
 
 def build_index(
@@ -174,7 +168,7 @@ def _take_current(index: Index, files: pd.DataFrame) -> tuple[Index, pd.DataFram
 
 def _locate(table: pd.DataFrame, files: pd.DataFrame) -> NDArray[np.int32]:
     """Where each row's file is among ``files``; -1 where it is not, has changed, or an earlier row has it."""
-    places = _find(table["path"], files["path"])
+    places = find_places(table["path"], files["path"])
     rows = np.flatnonzero(places >= 0)
     for column in ("file_size", "mtime_ns"):
         was, is_now = table[column].to_numpy(), files[column].to_numpy()
@@ -183,13 +177,6 @@ def _locate(table: pd.DataFrame, files: pd.DataFrame) -> NDArray[np.int32]:
     current = np.full_like(places, -1)
     current[rows] = places[rows]
     return current
-
-
-def _find(texts: pd.Series[str] | pd.Index[str], among: pd.Series[str] | pd.Index[str]) -> NDArray[np.int32]:
-    """The first place of each text among others, or -1; pandas' ``get_indexer`` takes twice the time."""
-    kind = pa.large_string()
-    places = pc.index_in(pa.array(texts, kind), value_set=pa.array(among, kind))
-    return np.array(places.fill_null(-1), dtype=np.int32)
 
 
 def _merge(*indexes: Index) -> Index:
@@ -234,7 +221,7 @@ def find_labels(root: Path) -> Path:
 
 def _holds_labels(path: Path) -> bool:
     try:
-        return find_key(read_csv(path, nrows=0)) is not None
+        return find_key(read_columns(path)) is not None
     except UserError:
         return False
 
@@ -243,23 +230,26 @@ def read_labels(path: Path) -> pd.DataFrame:
     """Reads labels from a CSV file.
 
     It is long, as the RSNA's: ``ID`` (``ID_12345_subdural``) and ``Label``. Or it is wide: ``SOPInstanceUID``
-    or ``ID``, and a column for each label that is known. Empty is unknown. Where no slice has ``any``, it
-    follows from the subtypes, if the file has all five: 1 if one is 1, 0 if all are 0.
+    or ``ID``, and a column for each label that is known. Names of columns and labels may be in any case; see
+    ``ich.index.labels.read_csv`` for encodings and delimiters. Labels are 0, 1, true and false; blank is
+    unknown. Where no slice has ``any``, it follows from the subtypes, if the file has all five: 1 if one is
+    1, 0 if all are 0.
 
     Returns:
         A row a slice, indexed by ``SOPInstanceUID``: the columns of ``LABELS``, float32, NaN where unknown.
 
     Raises:
-        UserError: If the file cannot be read or has other columns, an unknown subtype, labels other than
-            0 and 1, or labels that contradict each other.
+        UserError: If the file cannot be read or has other columns, an unknown subtype, other labels, or
+            labels that contradict each other.
     """
     table = read_csv(path)
-    key = find_key(table)
+    key = find_key(table.columns)
     if key is None:
         raise UserError(
             f"{path} has the columns {', '.join(map(ascii, table.columns[:8]))}; expected ID and Label, or "
             f"{' or '.join(LABEL_KEYS)} with some of {', '.join(LABELS)}"
         )
+    table = drop_blank_rows(table, key)
     if table.empty:
         raise UserError(f"{path} holds no label")
     uids, columns, values = split_ids(table, path) if "Label" in table else melt(table, key, path)
@@ -284,7 +274,7 @@ def read_labels(path: Path) -> pd.DataFrame:
 def count_repeats(path: Path) -> int:
     """Counts the rows of a label file that name what an earlier row does; ``read_labels`` checks them."""
     table = read_csv(path)
-    key = find_key(table)
+    key = find_key(table.columns)
     return 0 if key is None else int(table[key].duplicated().sum())
 
 
@@ -292,32 +282,3 @@ def _refuse(names: Any, what: str, path: Path) -> None:
     if len(names):
         examples = ", ".join(map(str, names[:5]))
         raise UserError(f"{path} has {what}, for {len(names)} of its slices: {examples}; correct them")
-
-
-def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, JoinCounts]:
-    """Adds the label columns to an index; its rows and their order stay.
-
-    Args:
-        table: Index.
-        labels: From ``read_labels``.
-
-    Returns:
-        The index with the columns of ``LABELS``, float32, NaN where unknown; and what was found.
-
-    Raises:
-        UserError: If no slice of the index is among the labels.
-    """
-    places = _find(table["SOPInstanceUID"], labels.index)
-    found = places >= 0
-    if not found.any():
-        raise UserError(
-            f"no slice has a label: the labels name {labels.index[0]}, for one, and none of the "
-            f"SOPInstanceUIDs of {len(table)} files, {table['path'].iloc[0]} among them, is there; "
-            "name another label file (data.labels=FILE, --labels FILE)"
-        )
-    values = np.full((len(table), len(LABELS)), np.nan, dtype=np.float32)
-    values[found] = labels[list(LABELS)].to_numpy(dtype=np.float32)[places[found]]
-    joined = table.copy(deep=False)
-    joined[list(LABELS)] = values
-    unlabelled = int(np.isnan(values).all(axis=1).sum())
-    return joined, JoinCounts(len(table), unlabelled, len(labels) - int(found.sum()))

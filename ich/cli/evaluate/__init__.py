@@ -48,7 +48,11 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_inputs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "predictions", type=Path, nargs="+", metavar="PREDICTIONS", help="CSV; several are compared"
+        "predictions",
+        type=Path,
+        nargs="+",
+        metavar="PREDICTIONS",
+        help="CSV, or the folder of a run or of `ich predict`; several are compared",
     )
     inputs = parser.add_argument_group("what it is made from")
     inputs.add_argument(

@@ -16,12 +16,16 @@ from ich.evaluate.pooling import LEVELS, UNIT_COLUMNS
 from ich.evaluate.run import Run, read_run
 from ich.evaluate.subgroups import describe_slices
 from ich.index import build_index, read_labels
+from ich.index.joining import match_slices, require_matches
 from ich.index.labels import find_key, read_csv
 from ich.schema import LABELS, UserError
 from ich.tables import TARGET_COLUMNS, UIDS, read_index, read_predictions
 
 TEST, VALIDATION = "predictions_test.csv", "predictions_val.csv"
 """Names of a run's tables."""
+
+PREDICTED = "slices.csv"
+"""Name of the table that ``ich predict`` writes."""
 
 _NAMING = {*UIDS, "path", "file_size", "mtime_ns", "pixel_offset"}
 """Columns that name patients, slices or files, or tell them apart: they are no subgroups."""
@@ -66,7 +70,7 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
     for name, path in zip(names, paths, strict=True):
         table = read_predictions(path)
         if labels is not None:
-            table = _join(table, labels, f"{args.labels} has no label for any slice of {path}")
+            table = _join(table, labels)
         if args.submission is None:
             _require_targets(table, path)
         tables[name] = table
@@ -84,6 +88,23 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
         by=collect_groups(predictions, index, args.labels, args.by),
         notes=[*notes, *found],
     )
+
+
+def find_table(path: Path, *names: str) -> Path:
+    """Returns a table's path: ``path``, or in the folder that it is, the first of ``names`` that is there.
+
+    Raises:
+        UserError: If there is none.
+    """
+    if not path.is_dir():
+        return path
+    found = next((path / name for name in names if (path / name).is_file()), None)
+    if found is None:
+        raise UserError(
+            f"{path} holds no {' and no '.join(names)}: name a predictions table, or the folder of a run "
+            "that has come to its end"
+        )
+    return found
 
 
 def _find_run(predictions: Path) -> Run:
@@ -125,8 +146,8 @@ def _read_validation(
     tables = {}
     for name, path in zip(names, paths, strict=False):
         table = read_predictions(path)
-        if labels is not None and table["SOPInstanceUID"].isin(labels.index).any():
-            table = _join(table, labels, "")
+        if labels is not None and (match_slices(table["SOPInstanceUID"], labels) >= 0).any():
+            table = _join(table, labels)
         tables[name] = table
     notes = [] if args.val else [f"calibration and operating points: from {VALIDATION} beside {TEST}"]
     return (ensemble(tables) if len(tables) > 1 else tables[names[0]]), notes
@@ -137,10 +158,11 @@ def _find_beside(predictions: Path) -> Path | None:
     return beside if predictions.name == TEST and beside.is_file() else None
 
 
-def _join(table: pd.DataFrame, labels: pd.DataFrame, complaint: str) -> pd.DataFrame:
-    if len(table) and not table["SOPInstanceUID"].isin(labels.index).any():
-        raise UserError(f"{complaint}: name the label file of these slices")
-    targets = labels[list(LABELS)].reindex(table["SOPInstanceUID"]).to_numpy(np.float64)
+def _join(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    places = match_slices(table["SOPInstanceUID"], labels)
+    require_matches(places, table["SOPInstanceUID"], labels)
+    targets = labels[list(LABELS)].to_numpy(np.float64)[places]
+    targets[places < 0] = np.nan
     return table.assign(**dict(zip(TARGET_COLUMNS, targets.T, strict=True)))
 
 
@@ -190,7 +212,7 @@ def collect_groups(
     sources = [described, predictions[["part"]]]
     if index is not None:
         sources.append(_align(index.drop(columns="SOPInstanceUID"), index["SOPInstanceUID"], predictions))
-    if labels is not None and (key := find_key(wide := read_csv(labels))) and "Label" not in wide:
+    if labels is not None and (key := find_key((wide := read_csv(labels)).columns)) and "Label" not in wide:
         wide = wide.drop_duplicates(key)
         sources.append(_align(wide.drop(columns=key), wide[key], predictions))
     return [_find_column(column, sources) for column in by]

@@ -13,7 +13,15 @@ from rich.console import Console
 
 from ich.calibration import Decision, parse_decisions
 from ich.calibration.files import write_calibration
-from ich.cli.evaluate.inputs import Inputs, list_levels, read_inputs
+from ich.cli.evaluate.inputs import (
+    PREDICTED,
+    TEST,
+    VALIDATION,
+    Inputs,
+    find_table,
+    list_levels,
+    read_inputs,
+)
 from ich.cli.evaluate.outputs import Steps, make_folder, write_outputs
 from ich.evaluate import evaluate
 from ich.evaluate.checks import check_predictions, check_validation
@@ -41,6 +49,8 @@ def work(args: argparse.Namespace) -> None:
     """
     _check(args)
     console = Console(highlight=False)
+    args.predictions = [find_table(path, TEST, PREDICTED) for path in args.predictions]
+    args.val = args.val and [find_table(path, VALIDATION) for path in args.val]
     model = _load_model(args.checkpoint)
     inputs = read_inputs(args)
     for note in inputs.notes:

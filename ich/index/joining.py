@@ -1,0 +1,122 @@
+"""Slices of an index, or of any table, and the labels that are theirs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ich.schema import LABELS, UserError
+
+USUAL_SHARE, LEAST_SHARE = 0.9, 0.1
+"""Shares of the slices that have a row in the label file. Below the first a user is warned. Below the second
+the file is taken for that of other slices; it is a share of the file's slices where these are fewer."""
+
+
+class JoinCounts(NamedTuple):
+    """What came of joining an index to labels.
+
+    Attributes:
+        slices: Rows of the index.
+        matched: Of these, slices that the label file names.
+        unlabelled: Of all, slices of which no label is known.
+        without_file: Slices that the label file names and the index lacks.
+    """
+
+    slices: int
+    matched: int
+    unlabelled: int
+    without_file: int
+
+    @property
+    def warning(self) -> str:
+        """What a user is told of labels that may be another data set's; empty where there is nothing."""
+        if self.matched >= USUAL_SHARE * self.slices:
+            return ""
+        share = f"{self.matched} of {self.slices} slices ({self.matched / self.slices:.0%})"
+        return (
+            f"the label file names {share}, and {self.without_file} that are not there: "
+            "check that it belongs to these files"
+        )
+
+
+def find_places(
+    texts: pd.Series[str] | pd.Index[str], among: pd.Series[str] | pd.Index[str]
+) -> NDArray[np.int32]:
+    """The first place of each text among others, or -1; pandas' ``get_indexer`` takes twice the time."""
+    kind = pa.large_string()
+    places = pc.index_in(pa.array(texts, kind), value_set=pa.array(among, kind))
+    return np.array(places.fill_null(-1), dtype=np.int32)
+
+
+def match_slices(uids: pd.Series[str], labels: pd.DataFrame) -> NDArray[np.int32]:
+    """Finds the row of each slice in a label table.
+
+    UIDs are the same in any case where that leaves no doubt: neither the slices nor the labels have two that
+    differ in case alone.
+
+    Args:
+        uids: SOPInstanceUIDs.
+        labels: From ``ich.index.read_labels``.
+
+    Returns:
+        (N,) the row of each, -1 where there is none.
+    """
+    names = labels.index.to_series().astype("str")
+    places = find_places(uids, names)
+    if (places < 0).any():
+        folded, among = uids.str.lower(), names.str.lower()
+        candidates = np.flatnonzero(~among.duplicated(keep=False))
+        left = np.flatnonzero((places < 0) & ~folded.duplicated(keep=False).to_numpy())
+        found = find_places(folded.iloc[left], among.iloc[candidates])
+        places[left[found >= 0]] = candidates[found[found >= 0]]
+    return places
+
+
+def require_matches(places: NDArray[np.int32], uids: pd.Series[str], labels: pd.DataFrame) -> None:
+    """Refuses labels of which hardly any belongs to a slice.
+
+    Args:
+        places: From ``match_slices``.
+        uids: SOPInstanceUIDs of the slices.
+        labels: From ``ich.index.read_labels``.
+
+    Raises:
+        UserError: If they are below ``LEAST_SHARE``, or there is none at all.
+    """
+    matched, most = int((places >= 0).sum()), min(len(uids), len(labels))
+    if most and matched < max(1, LEAST_SHARE * most):
+        found = f"only {matched} of {len(uids)} slices have" if matched else "no slice has"
+        raise UserError(
+            f"{found} a label: the label file names {labels.index[0]}, for one, and not "
+            f"{uids.iloc[int(np.argmin(places))]}, for one; "
+            "name another label file (data.labels=FILE, --labels FILE)"
+        )
+
+
+def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, JoinCounts]:
+    """Adds the label columns to an index; its rows and their order stay.
+
+    Args:
+        table: Index.
+        labels: From ``ich.index.read_labels``.
+
+    Returns:
+        The index with the columns of ``LABELS``, float32, NaN where unknown; and what was found.
+
+    Raises:
+        UserError: If hardly any slice of the index is among the labels: see ``LEAST_SHARE``.
+    """
+    places = match_slices(table["SOPInstanceUID"], labels)
+    require_matches(places, table["SOPInstanceUID"], labels)
+    found = places >= 0
+    values = np.full((len(table), len(LABELS)), np.nan, dtype=np.float32)
+    values[found] = labels[list(LABELS)].to_numpy(dtype=np.float32)[places[found]]
+    joined = table.copy(deep=False)
+    joined[list(LABELS)] = values
+    matched, unlabelled = int(found.sum()), int(np.isnan(values).all(axis=1).sum())
+    return joined, JoinCounts(len(table), matched, unlabelled, len(labels) - matched)
