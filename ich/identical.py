@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.dicom import read_blocks, read_hu
+from ich.dicom import read_blocks, read_pixels
 from ich.files import replacing
 from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
@@ -27,9 +27,10 @@ HASHES = "hashes.parquet"
 def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool = True) -> NDArray[np.int64]:
     """Finds slices whose pixels are those of a slice of another patient.
 
-    Candidates agree in some blocks as they lie in the file, so that a slice and its compressed twin are not
-    found. They count if all their pixels are the same in HU and not all one value: slices of nothing but air
-    are alike in every patient. Slices without a PatientID are told apart by their study.
+    Candidates agree in some blocks as they lie in the file, so that neither a compressed twin of a slice is
+    found nor one that is stored in another orientation. They count if all their pixels, as stored, are the
+    same in HU and not all one value: slices of nothing but air are alike in every patient. Slices without a
+    PatientID are told apart by their study.
 
     Args:
         root: Folder of the data set.
@@ -90,9 +91,9 @@ def _hash(path: str) -> str:
 
 
 def _digest(path: str) -> str:
-    """Of all pixels in HU; empty if they cannot be read or are all the same."""
+    """Of all pixels in HU, as stored; empty if they cannot be read or are all the same."""
     try:
-        hu = read_hu(path)
+        _, hu = read_pixels(path)
     except ReadError:
         return ""
     if (hu == hu.flat[0]).all():

@@ -36,13 +36,14 @@ INDEX_DTYPES = {
     "PatientID": "str",
     "StudyInstanceUID": "str",
     "SeriesInstanceUID": "str",
-    "position": "float64",  # mm, ImagePositionPatient along the slice normal; NaN where not given
+    "position": "float64",  # mm, from feet to head along the slice normal; NaN where not given
     "InstanceNumber": "float64",  # NaN where not given
     "tilt": "float64",  # degrees between the slice normal and the patient's long axis, signed
-    "Rows": "int32",
+    "orientation": "int32",  # what brings the stored pixels to LPS: a number of ich.dicom.orientation
+    "Rows": "int32",  # of the slice in LPS, as all that is said of rows and columns
     "Columns": "int32",
-    "row_spacing": "float64",  # mm between rows, PixelSpacing[0]; NaN where not given
-    "column_spacing": "float64",  # mm between columns, PixelSpacing[1]
+    "row_spacing": "float64",  # mm between rows, of PixelSpacing; NaN where not given
+    "column_spacing": "float64",  # mm between columns
     "PhotometricInterpretation": "str",
     "BitsAllocated": "int32",
     "BitsStored": "int32",

@@ -63,6 +63,7 @@ def test_header_of_an_rsna_slice(write, caplog):
         "SeriesInstanceUID": "ID_series",
         "position": 30.0,
         "tilt": 0.0,
+        "orientation": 0,
         "Rows": ROWS,
         "Columns": COLUMNS,
         "row_spacing": 0.5,
@@ -89,7 +90,7 @@ def test_header_of_an_rsna_slice(write, caplog):
         # Rotated about x: the normal is (0, sin, cos), so that 10 mm along y and 30 along z project to it.
         ([1, 0, 0, 0, 0.927184, -0.374607], 10 * 0.374607 + 30 * 0.927184, 22.0),
         ([1, 0, 0, 0, 0.990268, 0.139173], 10 * -0.139173 + 30 * 0.990268, -8.0),
-        ([-1, 0, 0, 0, 1, 0], -30.0, 0.0),  # feet first: the normal points down
+        ([-1, 0, 0, 0, 1, 0], 30.0, 0.0),  # mirrored: row x column points to the feet
         ([-1, 0, 0, 0, -1, 0], 30.0, 0.0),  # prone
         ([1, 0, 0, 0, 0, -1], 10.0, 90.0),  # coronal
     ],

@@ -39,7 +39,7 @@ def read_direct(path: Path, header: Header) -> np.ndarray | None:
         padding,
     )
     place = Place(header.pixel_offset, status.st_size, status.st_mtime_ns)
-    (frame,) = make_frames([Layout(header.Rows, header.Columns, rescale)])
+    (frame,) = make_frames([Layout(header.Rows, header.Columns, rescale, header.orientation)])
     shifted = read_hu_at(path, place, frame)
     return None if shifted is None else shifted.values + np.int16(shifted.shift)
 
@@ -194,7 +194,7 @@ def replace(path: Path) -> None:
 def test_both_ways_at_real_sizes(tmp_path: Path, size: int, signed: bool, intercept: int) -> None:
     """Large enough for the vector code of OpenCV and NumPy."""
     rng = np.random.default_rng(size)
-    layout = Layout(512, 512, Rescale(16 if signed else 12, signed, 1.0, float(intercept), None))
+    layout = Layout(512, 512, Rescale(16 if signed else 12, signed, 1.0, float(intercept), None), 0)
     stored = rng.integers(-2000 if signed else 0, 4096, (512, 512)).astype(layout.dtype)
     (tmp_path / "pixels").write_bytes(bytes(10) + stored.tobytes())
     status = (tmp_path / "pixels").stat()
@@ -237,7 +237,7 @@ def test_a_file_that_changed_is_not_believed(
     path.write_bytes((phantom / row["path"]).read_bytes())
     header, status = read_header(path), path.stat()
     rescale = Rescale(header.BitsStored, header.PixelRepresentation == 1, 1.0, -1024.0, None)
-    (frame,) = make_frames([Layout(header.Rows, header.Columns, rescale)])
+    (frame,) = make_frames([Layout(header.Rows, header.Columns, rescale, header.orientation)])
     place = Place(header.pixel_offset, status.st_size, status.st_mtime_ns)
     assert read_hu_at(path, place, frame) is not None
     change(path)

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 PIXELS, SLICES, STATE, LOCK = "hu.npy", "slices.parquet", "cache.json", ".lock"
 """Files of a cache: (slices, size, size) int16 HU; what tells each slice's file from others; the rest."""
 
-_VERSION = 2  # raised when the HU of a slice or the files change
+_VERSION = 3  # raised when the HU of a slice or the files change
 _BATCH = 64  # slices that are read at a time
 _INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
 

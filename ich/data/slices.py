@@ -19,6 +19,7 @@ from ich.data.buffers import Buffers
 from ich.data.resize import keeps_shift, resize_hu
 from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
+from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
 from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
 
@@ -26,7 +27,15 @@ Item = tuple[int, int, int]
 """Epoch, row, and how often the row came before in the epoch."""
 
 _LAYOUT = [
-    *("Rows", "Columns", "BitsStored", "PixelRepresentation", "RescaleSlope", "RescaleIntercept"),
+    *(
+        "orientation",
+        "Rows",
+        "Columns",
+        "BitsStored",
+        "PixelRepresentation",
+        "RescaleSlope",
+        "RescaleIntercept",
+    ),
     *("padding_low", "padding_high"),
 ]
 """Columns of the index that make a ``Layout``."""
@@ -77,7 +86,8 @@ def _to_layout(row: Any) -> Layout:
     padding = (row.padding_low, row.padding_high) if row.padding_low <= row.padding_high else None
     signed = row.PixelRepresentation == 1
     rescale = Rescale(row.BitsStored, signed, row.RescaleSlope, row.RescaleIntercept, padding)
-    return Layout(row.Rows, row.Columns, rescale)
+    rows, columns = orient_pair((row.Rows, row.Columns), row.orientation)
+    return Layout(rows, columns, rescale, row.orientation)
 
 
 class Reader(Protocol):

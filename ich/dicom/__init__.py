@@ -2,9 +2,9 @@
 
 ``elements`` walks the data set and ``skimming`` the plain part of it, ``kind`` makes out what slice it is,
 ``frames`` reads its pixels with ``codecs``, compressed ones in another process (``decoding``), and
-``rescale`` takes them to HU; ``direct`` reads those of an uncompressed slice where the index says that they
-lie. ``files`` opens, ``attributes`` reads what any DICOM file says of its series. Why a file is no slice
-stands in ``refusal``.
+``rescale`` takes them to HU and ``orientation`` to LPS; ``direct`` reads those of an uncompressed slice where
+the index says that they lie. ``files`` opens, ``attributes`` reads what any DICOM file says of its series.
+Why a file is no slice stands in ``refusal``.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ from ich.dicom.elements import (
 from ich.dicom.files import inflate, read_file
 from ich.dicom.frames import check_length, find_fragments, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
+from ich.dicom.orientation import Geometry, orient, orient_geometry
 from ich.dicom.refusal import Refusal, RefusedError
-from ich.dicom.rescale import Rescale, Stored, to_hu
+from ich.dicom.rescale import Stored, to_hu
 from ich.dicom.skimming import HEAD, skim
 
 _BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
@@ -43,18 +44,21 @@ _PLAIN = frozenset(map(str.__str__, (uid.ImplicitVRLittleEndian, uid.ExplicitVRL
 class Header(NamedTuple):
     """What the index holds of a slice; the names are the columns of ``ich.tables.INDEX_DTYPES``.
 
-    Numbers that a file may lack are NaN where it lacks them or where they are malformed.
+    Numbers that a file may lack are NaN where it lacks them or where they are malformed. Rows, columns and
+    the spacing between them are those of the slice in LPS, as ``read_hu`` gives it.
 
     Attributes:
         SOPInstanceUID: As stored; the RSNA's ``ID_...`` is no valid UID.
         PatientID: Empty where not given.
         StudyInstanceUID: As stored.
         SeriesInstanceUID: As stored.
-        position: ImagePositionPatient along the slice normal in mm (PS3.3 C.7.6.2.1.1).
+        position: ImagePositionPatient along the slice normal in mm (PS3.3 C.7.6.2.1.1), growing from the feet
+            to the head.
         InstanceNumber: The number of the slice, or NaN.
         tilt: Rotation of the slice about the patient's x axis in degrees, positive where the front of
             the head is raised: atan2(n_y, n_z) of the slice normal n, taken upwards. NaN without an
             orientation.
+        orientation: What brings the stored pixels to LPS: a number of ``ich.dicom.orientation``.
         Rows: Height in pixels.
         Columns: Width in pixels.
         row_spacing: mm between rows, or NaN.
@@ -81,6 +85,7 @@ class Header(NamedTuple):
     position: float
     InstanceNumber: float
     tilt: float
+    orientation: int
     Rows: int
     Columns: int
     row_spacing: float
@@ -108,32 +113,25 @@ def read_header(path: str | os.PathLike[str]) -> Header:
     return read_file(os.fspath(path), _read_slice).header
 
 
-class Geometry(NamedTuple):
-    """Where a slice lies in the patient's coordinates, in mm (PS3.3 C.7.6.2); NaN where a file lacks it.
-
-    Attributes:
-        orientation: ImageOrientationPatient: direction of a row, then of a column.
-        position: ImagePositionPatient: the middle of the first pixel.
-    """
-
-    orientation: tuple[float, ...]
-    position: tuple[float, ...]
-
-
 def read_geometry(path: str | os.PathLike[str]) -> Geometry:
-    """Reads where a CT slice lies.
+    """Reads where a CT slice lies, in LPS, as ``read_hu`` gives its pixels.
 
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    values = read_file(os.fspath(path), _read_slice).values
-    return Geometry(
+    header, _, values, *_ = read_file(os.fspath(path), _read_slice)
+    stored = Geometry(
         values.numbers(Tag.ImageOrientationPatient, 6), values.numbers(Tag.ImagePositionPatient, 3)
     )
+    shape, spacing = (header.Rows, header.Columns), (header.row_spacing, header.column_spacing)
+    return orient_geometry(stored, shape, spacing, header.orientation)
 
 
 def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
-    """Reads the pixels of a CT slice.
+    """Reads the pixels of a CT slice, in LPS: see ``ich.dicom.orientation``.
+
+    Without an orientation in the file, and where the slice is nearer to another plane than the axial one,
+    they stay as they are stored.
 
     The modality rescale of PS3.3 C.11.1.1.2, rounded to the nearest HU. Padding (PS3.3 C.7.5.1.1.2, and
     whatever lies below -1024 HU, as untagged padding does) is -1024 HU, the air outside the scan circle.
@@ -156,7 +154,9 @@ def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
 
 
 def read_pixels(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the pixels of a CT slice as they are stored, beside what ``read_hu`` makes of them.
+    """Reads the pixels of a CT slice as they are stored, beside the HU that they stand for.
+
+    Neither is brought to LPS.
 
     Returns:
         Stored values, (Rows, Columns) of 8 or 16 bits, and (Rows, Columns) int16 HU.
@@ -213,19 +213,20 @@ class _Slice(NamedTuple):
 
 
 def _decode(file: int, size: int) -> np.ndarray:
-    return to_hu(*_decode_stored(file, size))
+    stored, kind = _decode_stored(file, size)
+    return orient(to_hu(stored, kind.rescale), kind.plane.orientation)
 
 
 def _decode_both(file: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    stored, rescale = _decode_stored(file, size)
-    return stored.copy(), to_hu(stored, rescale)  # which may write over them
+    stored, kind = _decode_stored(file, size)
+    return stored.copy(), to_hu(stored, kind.rescale)  # which may write over them
 
 
-def _decode_stored(file: int, size: int) -> tuple[Stored, Rescale]:
+def _decode_stored(file: int, size: int) -> tuple[Stored, Kind]:
     header, kind, _, pixels, offset, stream = _read_slice(file, size)
     stream = stream or _open(file, size)
     stream.file.seek(offset)
-    return read_stored(pixels, stream, header.TransferSyntaxUID, kind.pixel_format), kind.rescale
+    return read_stored(pixels, stream, header.TransferSyntaxUID, kind.pixel_format), kind
 
 
 def _open(file: int, size: int) -> Stream:
@@ -277,7 +278,8 @@ def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> 
         (lacking, *_) = (tag for tag in UIDS if not values.text(tag))
         raise RefusedError(Refusal.NO_UID, f"lacks {lacking.name}")
     x, y, z = values.numbers(Tag.ImagePositionPatient, 3)
-    normal = kind.normal
+    normal, tilt, _, orientation = kind.plane
+    pixel_format = kind.pixel_format
     (width,) = values.numbers(Tag.WindowWidth, 1)
     low, high = kind.rescale.padding or (0, -1)
     return Header(
@@ -287,15 +289,16 @@ def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> 
         SeriesInstanceUID=series,
         position=normal[0] * x + normal[1] * y + normal[2] * z,
         InstanceNumber=values.numbers(Tag.InstanceNumber, 1)[0],
-        tilt=kind.tilt,
-        Rows=kind.pixel_format.rows,
-        Columns=kind.pixel_format.columns,
+        tilt=tilt,
+        orientation=orientation,
+        Rows=kind.shape[0],
+        Columns=kind.shape[1],
         row_spacing=kind.spacing[0],
         column_spacing=kind.spacing[1],
-        PhotometricInterpretation=kind.pixel_format.photometric_interpretation,
-        BitsAllocated=kind.pixel_format.bits_allocated,
-        BitsStored=kind.pixel_format.bits_stored,
-        PixelRepresentation=kind.pixel_format.pixel_representation,
+        PhotometricInterpretation=pixel_format.photometric_interpretation,
+        BitsAllocated=pixel_format.bits_allocated,
+        BitsStored=pixel_format.bits_stored,
+        PixelRepresentation=pixel_format.pixel_representation,
         RescaleSlope=kind.rescale.slope,
         RescaleIntercept=kind.rescale.intercept,
         WindowCenter=values.numbers(Tag.WindowCenter, 1)[0],

@@ -8,15 +8,17 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ich.dicom.orientation import orient
 from ich.dicom.rescale import Rescale, Shifted, Stored, clear_unused_bits, to_shifted
 
 
 class Layout(NamedTuple):
     """How the pixels of a slice lie in its file, and what they mean."""
 
-    rows: int
+    rows: int  # as stored
     columns: int
     rescale: Rescale
+    orientation: int  # that brings them to LPS: a number of ``ich.dicom.orientation``
 
     @property
     def size(self) -> int:
@@ -65,7 +67,7 @@ def read_hu_at(path: str | os.PathLike[str] | bytes, place: Place, frame: Frame)
         frame: Of their layout, written over.
 
     Returns:
-        (rows, columns) HU, as ``ich.dicom.read_hu`` gives them, less a constant and in the memory of
+        (Rows, Columns) HU, as ``ich.dicom.read_hu`` gives them, less a constant and mostly in the memory of
         ``frame``. None where the file has another size or time than it had, or is gone: its header has to be
         read again.
     """
@@ -86,4 +88,5 @@ def read_hu_at(path: str | os.PathLike[str] | bytes, place: Place, frame: Frame)
         os.close(file)
     rescale = frame.layout.rescale
     clear_unused_bits(frame.stored, rescale.bits_stored)
-    return to_shifted(frame.stored, rescale)
+    values, shift = to_shifted(frame.stored, rescale)
+    return Shifted(orient(values, frame.layout.orientation), shift)

@@ -11,6 +11,7 @@ from pydicom import uid
 
 from ich.dicom.codecs import PixelFormat, describe_uid
 from ich.dicom.elements import Tag, Values
+from ich.dicom.orientation import Plane, find_plane, orient_pair
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import Rescale
 
@@ -30,9 +31,9 @@ class Kind(NamedTuple):
 
     pixel_format: PixelFormat
     rescale: Rescale
-    normal: tuple[float, float, float]  # of the slice; NaN without a sound orientation
-    tilt: float  # degrees
-    spacing: tuple[float, float]  # mm between rows, between columns
+    plane: Plane
+    shape: tuple[int, int]  # rows and columns of the slice in LPS
+    spacing: tuple[float, float]  # mm between these rows, between these columns
 
 
 KIND_TAGS = (
@@ -70,9 +71,11 @@ def find_kind(order: Literal["little", "big"], raw: tuple[bytes | None, ...]) ->
     slope, intercept = _find_rescale(values)
     signed = pixel_format.pixel_representation == 1
     rescale = Rescale(pixel_format.bits_stored, signed, slope, intercept, _find_padding(values, signed))
-    normal, tilt = _find_normal(values)
+    plane = find_plane(values.numbers(Tag.ImageOrientationPatient, 6))
     row_spacing, column_spacing = (s if s > 0 else math.nan for s in values.numbers(Tag.PixelSpacing, 2))
-    return Kind(pixel_format, rescale, normal, tilt, (row_spacing, column_spacing))
+    shape = orient_pair((pixel_format.rows, pixel_format.columns), plane.orientation)
+    spacing = orient_pair((row_spacing, column_spacing), plane.orientation)
+    return Kind(pixel_format, rescale, plane, shape, spacing)
 
 
 def _check_image(values: Values) -> None:
@@ -132,18 +135,6 @@ def _find_rescale(values: Values) -> tuple[float, float]:
             f"RescaleSlope is {slope} and RescaleIntercept {intercept}, expected two numbers that lead to HU",
         )
     return slope, intercept
-
-
-def _find_normal(values: Values) -> tuple[tuple[float, float, float], float]:
-    """The normal of the slice (PS3.3 C.7.6.2.1.1), and its tilt in degrees."""
-    a, b, c, d, e, f = values.numbers(Tag.ImageOrientationPatient, 6)
-    normal = (b * f - c * e, c * d - a * f, a * e - b * d)  # row direction x column direction
-    length = math.hypot(*normal)
-    if not abs(length - 1) < 0.01:  # not two directions at a right angle
-        return (math.nan, math.nan, math.nan), math.nan
-    upwards = math.copysign(1, normal[2])
-    x, y, z = (n / length for n in normal)
-    return (x, y, z), math.degrees(math.atan2(upwards * y, upwards * z))
 
 
 def _find_padding(values: Values, signed: bool) -> tuple[int, int] | None:

@@ -17,7 +17,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DS
 
-from ich.dicom import read_hu
+from ich.dicom import Header, read_header, read_hu
+from ich.dicom.orientation import LEFT, RIGHT, UNKNOWN
 from ich.files import for_owner_alone, replacing
 from ich.outputs.refusal import OutputRefusal, OutputRefused
 from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
@@ -38,9 +39,10 @@ _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageComp
 def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Path) -> list[Path]:
     """Writes the key slices of a study as pictures in a new series of the study.
 
-    Each is the slice in the brain window, below a strip into which ``NOT FOR DIAGNOSIS`` and that it is for
-    research use only are burned, with the number of the slice and its probability; no pixel of the slice is
-    covered. It refers to its source image. UIDs follow from the result, so that a second run overwrites.
+    Each is the slice in the brain window and in LPS, below a strip into which ``NOT FOR DIAGNOSIS`` and that
+    it is for research use only are burned, with the number of the slice and its probability, and R and L
+    above the patient's right and left; no pixel of the slice is covered. It refers to its source image. UIDs
+    follow from the result, so that a second run overwrites.
 
     Args:
         result: Of the study.
@@ -59,7 +61,7 @@ def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Pa
     sources = read_sources(result, files)
     with building():
         images = [
-            _make_image(result, rank, sources[n], _read_hu(files[result.slices[n].SOPInstanceUID]))
+            _make_image(result, rank, sources[n], *_read(files[result.slices[n].SOPInstanceUID]))
             for rank, n in enumerate(result.key_slices, 1)
         ]
         paths = [out_dir / f"key_image_{rank}.dcm" for rank in range(1, len(images) + 1)]
@@ -70,10 +72,10 @@ def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Pa
 
 
 def draw_key_image(hu: NDArray[np.int16], lines: Sequence[str]) -> tuple[NDArray[np.uint8], int]:
-    """Draws a slice in the brain window below lines of text.
+    """Draws a slice in the brain window below lines of text, and R and L above its sides.
 
     Args:
-        hu: (Rows, Columns) int16.
+        hu: (Rows, Columns) int16, in LPS.
         lines: Each is as large as the width allows, the first at most twice as large as the others.
 
     Returns:
@@ -84,7 +86,14 @@ def draw_key_image(hu: NDArray[np.int16], lines: Sequence[str]) -> tuple[NDArray
     rows, columns = hu.shape
     large = cv2.resize(grey, (columns * times, rows * times), interpolation=cv2.INTER_LINEAR)
     strips = [_draw_line(line, columns * times, 2.0 if n == 0 else 1.0) for n, line in enumerate(lines)]
-    return np.concatenate([*strips, large]), times
+    return np.concatenate([*strips, _draw_sides(columns * times), large]), times
+
+
+def _draw_sides(columns: int) -> NDArray[np.uint8]:
+    """Draws the letters of the patient's sides at the ends of a strip, (H, columns)."""
+    right, left = (_draw_line(letter, columns, 2.0) for letter in (RIGHT, LEFT))
+    last = int(np.flatnonzero(left.any(axis=0))[-1])
+    return np.maximum(right, np.roll(left, columns - _MARGIN - 1 - last, axis=1))
 
 
 def _draw_line(text: str, columns: int, size: float) -> NDArray[np.uint8]:
@@ -99,16 +108,23 @@ def _draw_line(text: str, columns: int, size: float) -> NDArray[np.uint8]:
     return strip
 
 
-def _read_hu(path: Path) -> NDArray[np.int16]:
+def _read(path: Path) -> tuple[Header, NDArray[np.int16]]:
     try:
-        return read_hu(path)
+        return read_header(path), read_hu(path)
     except ReadError as error:
         raise OutputRefused(
             OutputRefusal.UNREADABLE_SOURCE, f"a key slice cannot be read any more ({error.code})"
         ) from error
 
 
-def _make_image(result: StudyResult, rank: int, source: Dataset, hu: NDArray[np.int16]) -> SCImage:
+def _make_image(
+    result: StudyResult, rank: int, source: Dataset, header: Header, hu: NDArray[np.int16]
+) -> SCImage:
+    if header.orientation == UNKNOWN:
+        raise OutputRefused(
+            OutputRefusal.MISSING_ATTRIBUTE,
+            "a key slice has no ImageOrientationPatient that tells the patient's left from the right",
+        )
     n = result.key_slices[rank - 1]
     place = f"slice {n + 1} of {len(result.slices)}"
     if result.slices[n].position is not None:
@@ -128,16 +144,16 @@ def _make_image(result: StudyResult, rank: int, source: Dataset, hu: NDArray[np.
         series_description=f"{MANUFACTURER} key images, {WARNING}",
         sop_instance_uid=derive_uid(result, "key images", source.SOPInstanceUID),
         instance_number=rank,
-        patient_orientation=_orient(source),
+        patient_orientation=("L", "P"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **describe_device(result.algorithm),
     )
     image.copy_patient_and_study_information(source)
-    _describe(image, source, times)
+    _describe(image, source, header, times)
     return image
 
 
-def _describe(image: SCImage, source: Dataset, times: int) -> None:
+def _describe(image: SCImage, source: Dataset, header: Header, times: int) -> None:
     """Says how the image came about (PS3.3 C.7.6.1, General Image)."""
     center, width = WINDOWS[WINDOW]
     enlarged = f", enlarged {times} times by linear interpolation" if times > 1 else ""
@@ -155,8 +171,9 @@ def _describe(image: SCImage, source: Dataset, times: int) -> None:
         CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
     ]
     image.SourceImageSequence = [reference]
-    if source.get("PixelSpacing"):
-        image.PixelSpacing = [DS(spacing / times, auto_format=True) for spacing in source.PixelSpacing]
+    spacing = (header.row_spacing, header.column_spacing)
+    if all(map(math.isfinite, spacing)):
+        image.PixelSpacing = [DS(each / times, auto_format=True) for each in spacing]
     # Burned-in annotation is what tells patient and date (PS3.3 C.7.6.1): the strip tells neither, and a
     # reconstruction from the scanner's data holds none.
     if "BurnedInAnnotation" in source:
@@ -170,19 +187,3 @@ def _describe(image: SCImage, source: Dataset, times: int) -> None:
 
 def _find_prob(piece: SliceResult) -> float:
     return (piece.calibrated or piece.probs)[LABELS.index("any")]
-
-
-def _orient(source: Dataset) -> tuple[str, str]:
-    """Finds where rows and columns of pixels point to: the nearest direction (PS3.3 C.7.6.1.1.1)."""
-    cosines = source.get("ImageOrientationPatient")
-    if not cosines:
-        raise OutputRefused(
-            OutputRefusal.MISSING_ATTRIBUTE, "ImageOrientationPatient is missing in a key slice"
-        )
-    row, column = np.asarray(cosines, dtype=float).reshape(2, 3)
-    return _name_direction(row), _name_direction(column)
-
-
-def _name_direction(cosines: NDArray[np.float64]) -> str:
-    axis = int(np.abs(cosines).argmax())
-    return ("LPH" if cosines[axis] > 0 else "RAF")[axis]

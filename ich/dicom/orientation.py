@@ -1,0 +1,152 @@
+"""How a slice lies in the patient, and the flips and the transpose that bring it to one orientation.
+
+That orientation is LPS, by the axes of the patient in PS3.3 C.7.6.2.1.1: rows of pixels run to the patient's
+left, columns of pixels to the back, and slices follow one another from the feet to the head. SimpleITK's
+``DICOMOrient`` brings a volume to the same. Flips and a transpose move pixels and change none. A slice that
+is tilted or turned by less than half a right angle keeps that angle: its axes are the nearest ones.
+
+A slice's orientation is a number: ``UNKNOWN``, or the sum of ``TRANSPOSED``, ``UPSIDE_DOWN`` and
+``MIRRORED``. The transpose comes first. 0 is a slice that is stored in LPS, as most are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+UNKNOWN = -1
+"""The file gives no sound orientation, or the slice is not nearest to the axial plane: it stays as stored."""
+
+TRANSPOSED = 1
+"""What is stored as a column becomes a row."""
+
+UPSIDE_DOWN = 2
+"""The first row becomes the last one."""
+
+MIRRORED = 4
+"""The first column becomes the last one."""
+
+RIGHT, LEFT = "R", "L"
+"""Letters of the patient's sides in a picture of a slice in LPS: R stands on its left, L on its right."""
+
+Vector = tuple[float, float, float]
+_NO_VECTOR: Vector = (math.nan, math.nan, math.nan)
+_Value = TypeVar("_Value")
+_Pixel = TypeVar("_Pixel", bound=np.generic)
+
+
+class Plane(NamedTuple):
+    """How a slice lies in the patient.
+
+    Attributes:
+        normal: Of length 1, to the patient's left, back or head, whichever of these it is nearest to; NaN
+            without a sound orientation.
+        tilt: Rotation about the patient's x axis in degrees, positive where the front of the head is raised:
+            ``atan2(n_y, n_z)`` of the normal n, taken upwards. NaN without a sound orientation.
+        turn: Degrees between the patient's left and the axis of the pixels that is nearest to it, which a
+            tilt of the gantry leaves at 0. NaN without a sound orientation.
+        orientation: What brings the slice to LPS: see the module.
+    """
+
+    normal: Vector
+    tilt: float
+    turn: float
+    orientation: int
+
+
+def find_plane(cosines: Sequence[float]) -> Plane:
+    """Finds how a slice lies in the patient.
+
+    Args:
+        cosines: ImageOrientationPatient, the direction of a row and that of a column (PS3.3 C.7.6.2.1.1).
+            These are not sound unless they are two directions at a right angle.
+    """
+    a, b, c, d, e, f = cosines
+    normal = (b * f - c * e, c * d - a * f, a * e - b * d)  # row x column
+    length = math.hypot(*normal)
+    if not abs(length - 1) < 0.01:
+        return Plane(_NO_VECTOR, math.nan, math.nan, UNKNOWN)
+    largest = max(normal, key=abs)
+    x, y, z = (n / math.copysign(length, largest) for n in normal)
+    upwards = math.copysign(1, z)
+    tilt = math.degrees(math.atan2(upwards * y, upwards * z))
+    turn = math.degrees(math.acos(min(1.0, max(abs(a) / math.hypot(a, b, c), abs(d) / math.hypot(d, e, f)))))
+    orientation = _choose_orientation(cosines) if abs(largest) == abs(normal[2]) else UNKNOWN
+    return Plane((x, y, z), tilt, turn, orientation)
+
+
+def _choose_orientation(cosines: Sequence[float]) -> int:
+    a, b, _, d, e, _ = cosines
+    if abs(b) + abs(d) > abs(a) + abs(e):  # rows run along the patient's y axis, columns along x
+        return TRANSPOSED + UPSIDE_DOWN * (b < 0) + MIRRORED * (d < 0)
+    return UPSIDE_DOWN * (e < 0) + MIRRORED * (a < 0)
+
+
+def orient(pixels: NDArray[_Pixel], orientation: int) -> NDArray[_Pixel]:
+    """Brings the pixels of a slice to LPS.
+
+    Args:
+        pixels: (Rows, Columns) as stored.
+        orientation: Of the slice.
+
+    Returns:
+        ``pixels`` itself where nothing is to be done, else a new array that is contiguous.
+    """
+    if orientation <= 0:
+        return pixels
+    turned = pixels.T if orientation & TRANSPOSED else pixels
+    down = -1 if orientation & UPSIDE_DOWN else 1
+    right = -1 if orientation & MIRRORED else 1
+    return np.ascontiguousarray(turned[::down, ::right])
+
+
+def orient_pair(pair: tuple[_Value, _Value], orientation: int) -> tuple[_Value, _Value]:
+    """Takes what belongs to rows and columns from the stored slice to the one in LPS, or back.
+
+    Args:
+        pair: Of rows and columns, such as their numbers, or the spacing between them.
+        orientation: Of the slice.
+    """
+    first, second = pair
+    return (second, first) if orientation > 0 and orientation & TRANSPOSED else (first, second)
+
+
+class Geometry(NamedTuple):
+    """Where a slice lies in the patient's coordinates, in mm (PS3.3 C.7.6.2); NaN where a file lacks it.
+
+    Attributes:
+        orientation: Direction of a row, then of a column, as ImageOrientationPatient.
+        position: The middle of the first pixel, as ImagePositionPatient.
+    """
+
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+
+
+def orient_geometry(
+    stored: Geometry, shape: tuple[int, int], spacing: tuple[float, float], orientation: int
+) -> Geometry:
+    """Finds where a slice lies once its pixels are brought to LPS (PS3.3 C.7.6.2.1.1).
+
+    Args:
+        stored: ImageOrientationPatient and ImagePositionPatient as stored.
+        shape: (Rows, Columns) of the slice in LPS.
+        spacing: mm between these rows, between these columns.
+        orientation: Of the slice.
+    """
+    if orientation <= 0:
+        return stored
+    row, column = np.array(stored.orientation).reshape(2, 3)
+    if orientation & TRANSPOSED:
+        row, column = column, row
+    place = np.array(stored.position)
+    if orientation & UPSIDE_DOWN:
+        place, column = place + (shape[0] - 1) * spacing[0] * column, -column
+    if orientation & MIRRORED:
+        place, row = place + (shape[1] - 1) * spacing[1] * row, -row
+    # Adding 0 makes 0 of -0.
+    return Geometry(tuple((np.concatenate([row, column]) + 0.0).tolist()), tuple(place.tolist()))
