@@ -28,14 +28,15 @@ UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 PLURALS = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}
 """What a table counts, in words."""
 
-INDEX_DTYPES = {
+HEADER_DTYPES = {
     "path": "str",  # POSIX, relative to the root
     "file_size": "int64",  # bytes
     "mtime_ns": "int64",
-    "SOPInstanceUID": "str",
+    "SOPInstanceUID": "str",  # names the slice: of a file of several frames with # and the frame's number
     "PatientID": "str",
     "StudyInstanceUID": "str",
     "SeriesInstanceUID": "str",
+    "frame": "int32",  # from 1, of a file of several; 0 where the file holds one slice
     "position": "float64",  # mm, from feet to head along the slice normal; NaN where not given
     "InstanceNumber": "float64",  # NaN where not given
     "tilt": "float64",  # degrees between the slice normal and the patient's long axis, signed
@@ -56,8 +57,18 @@ INDEX_DTYPES = {
     "padding_low": "int32",  # lowest stored value that is padding
     "padding_high": "int32",  # highest; below the lowest where none is named
     "pixel_offset": "int64",  # bytes from the start of the file to the pixels; -1 where they need decoding
+    "ImageType": "str",  # as stored, as the four below; empty where not given
+    "AcquisitionNumber": "str",
+    "ConvolutionKernel": "str",
+    "AcquisitionTime": "str",
+    "ContentTime": "str",
 }
-"""Columns of the index and their types. Rows are ordered by patient, study, series and position."""
+"""Columns of the index that the header of a slice yields, and their types."""
+
+INDEX_DTYPES = HEADER_DTYPES | {
+    "stack": "int32",  # within the series, from 0: only slices of one stack are neighbors
+}
+"""Columns of the index and their types. Rows are ordered by patient, study, series, stack and position."""
 
 STAMP = ["path", "file_size", "mtime_ns"]
 """Columns of the index that tell whether a file has changed."""

@@ -22,7 +22,7 @@ from ich.dicom import Header, codecs, read_header, read_hu
 from ich.dicom.files import MAX_BYTES
 from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
-from ich.tables import INDEX_DTYPES
+from ich.tables import HEADER_DTYPES
 
 
 @pytest.fixture
@@ -46,8 +46,11 @@ def refusal(read, path):
 
 
 def test_header_has_the_columns_of_the_index():
-    columns = set(INDEX_DTYPES) - {"path", "file_size", "mtime_ns"}
+    columns = set(HEADER_DTYPES) - {"path", "file_size", "mtime_ns"}
     assert set(Header._fields) == columns
+
+
+DESCRIPTIONS = ("ImageType", "AcquisitionNumber", "ConvolutionKernel", "AcquisitionTime", "ContentTime")
 
 
 def test_header_of_an_rsna_slice(write, caplog):
@@ -61,6 +64,7 @@ def test_header_of_an_rsna_slice(write, caplog):
         "PatientID": "ID_0a",
         "StudyInstanceUID": "ID_study",
         "SeriesInstanceUID": "ID_series",
+        "frame": 0,
         "position": 30.0,
         "tilt": 0.0,
         "orientation": 0,
@@ -80,6 +84,7 @@ def test_header_of_an_rsna_slice(write, caplog):
         "padding_low": 0,
         "padding_high": -1,
         "pixel_offset": path.stat().st_size - STORED.size * 2,
+        **dict.fromkeys(DESCRIPTIONS, ""),
     }
     assert not caplog.records
 

@@ -125,7 +125,7 @@ def test_both_ways_give_one_resized_slice(tmp_path: Path, content: bytes, size: 
     path.write_bytes(content)
     header, status = read_header(path), path.stat()
     row = {"path": path.name, "file_size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    table = pd.DataFrame([row | header._asdict() | dict.fromkeys(LABELS, 0.0)])
+    table = pd.DataFrame([row | header._asdict() | {"stack": 0} | dict.fromkeys(LABELS, 0.0)])
     largest = max(header.Rows, header.Columns)
     for side in {size, largest, max(1, largest // 2)}:
         found = []

@@ -24,7 +24,7 @@ from ich.schema.results import Reason
 from ich.studies import Found, StudyFiles, archives, find_studies
 from ich.studies.reading import FILE_DTYPES
 from ich.studies.refusal import InputRefusal
-from ich.tables import INDEX_DTYPES
+from ich.tables import HEADER_DTYPES
 
 
 @pytest.fixture(scope="session")
@@ -140,8 +140,8 @@ def test_a_file_that_is_no_slice_stays_with_its_study(department: Path, scratch:
     assert files.loc[second.name, "Modality"] == "MR"
     assert (files.drop(index=[first.name, second.name])["code"] == "").all()
     assert files.loc[first.name, "pixel_offset"] == -1
-    assert {name: str(files[name].dtype) for name in list(INDEX_DTYPES)[1:]} == {
-        name: dtype for name, dtype in INDEX_DTYPES.items() if name != "path"
+    assert {name: str(files[name].dtype) for name in list(HEADER_DTYPES)[1:]} == {
+        name: dtype for name, dtype in HEADER_DTYPES.items() if name != "path"
     }
 
 

@@ -57,7 +57,7 @@ class SliceArrays(NamedTuple):
     pixel_offset: NDArray[np.int64]  # (rows,) bytes; -1 where pixels need decoding
     layout: NDArray[np.int32]  # (rows,) its number in ``layouts``
     layouts: tuple[Layout, ...]  # a few for a data set
-    series: NDArray[np.int32]  # (rows,) a number a series; its slices lie side by side
+    stack: NDArray[np.int32]  # (rows,) a number a stack of a series; its slices lie side by side
     target: NDArray[np.float32]  # (rows, 6), NaN where unknown
     window: NDArray[np.float32]  # (rows, 2) center and width of the header, HU
 
@@ -71,7 +71,7 @@ def to_arrays(table: pd.DataFrame) -> SliceArrays:
         pixel_offset=table["pixel_offset"].to_numpy(np.int64),
         layout=_number(table, _LAYOUT),
         layouts=tuple(map(_to_layout, table[_LAYOUT].drop_duplicates().itertuples(index=False))),
-        series=_number(table, ["StudyInstanceUID", "SeriesInstanceUID"]),
+        stack=_number(table, ["StudyInstanceUID", "SeriesInstanceUID", "stack"]),
         target=table[list(LABELS)].to_numpy(dtype=np.float32),
         window=table[["WindowCenter", "WindowWidth"]].to_numpy(dtype=np.float32),
     )
@@ -266,12 +266,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return {}
 
     def _neighbourhood(self, row: int) -> list[int]:
-        """Rows of the slice and its neighbours; at the end of a series its last slice repeats."""
-        series = self.arrays.series
+        """Rows of the slice and its neighbours; at the end of a stack its last slice repeats."""
+        stack = self.arrays.stack
         rows = [row]
         for _ in range(self.spec.neighbours):
             first, last = rows[0], rows[-1]
-            before = first - 1 if first > 0 and series[first - 1] == series[row] else first
-            after = last + 1 if last + 1 < len(series) and series[last + 1] == series[row] else last
+            before = first - 1 if first > 0 and stack[first - 1] == stack[row] else first
+            after = last + 1 if last + 1 < len(stack) and stack[last + 1] == stack[row] else last
             rows = [before, *rows, after]
         return rows

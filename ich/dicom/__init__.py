@@ -48,10 +48,12 @@ class Header(NamedTuple):
     the spacing between them are those of the slice in LPS, as ``read_hu`` gives it.
 
     Attributes:
-        SOPInstanceUID: As stored; the RSNA's ``ID_...`` is no valid UID.
+        SOPInstanceUID: As stored; the RSNA's ``ID_...`` is no valid UID. Of a file of several frames with
+            ``#`` and the number of the frame behind it, so that it names one slice.
         PatientID: Empty where not given.
         StudyInstanceUID: As stored.
         SeriesInstanceUID: As stored.
+        frame: The number of the slice among the frames of its file, from 1; 0 where the file holds one.
         position: ImagePositionPatient along the slice normal in mm (PS3.3 C.7.6.2.1.1), growing from the feet
             to the head.
         InstanceNumber: The number of the slice, or NaN.
@@ -76,12 +78,18 @@ class Header(NamedTuple):
         padding_high: The highest; below ``padding_low`` where none is named.
         pixel_offset: Bytes from the start of the file to the first stored value, where it takes no decoding:
             uncompressed, 16 bits, little-endian. -1 elsewhere.
+        ImageType: All values, between backslashes; empty where not given, as are those below.
+        AcquisitionNumber: Of the scan.
+        ConvolutionKernel: Of the reconstruction.
+        AcquisitionTime: When the scan began, as stored.
+        ContentTime: When the image was made, as stored.
     """
 
     SOPInstanceUID: str
     PatientID: str
     StudyInstanceUID: str
     SeriesInstanceUID: str
+    frame: int
     position: float
     InstanceNumber: float
     tilt: float
@@ -102,6 +110,11 @@ class Header(NamedTuple):
     padding_low: int
     padding_high: int
     pixel_offset: int
+    ImageType: str
+    AcquisitionNumber: str
+    ConvolutionKernel: str
+    AcquisitionTime: str
+    ContentTime: str
 
 
 def read_header(path: str | os.PathLike[str]) -> Header:
@@ -287,6 +300,7 @@ def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> 
         PatientID=values.text(Tag.PatientID),
         StudyInstanceUID=study,
         SeriesInstanceUID=series,
+        frame=0,
         position=normal[0] * x + normal[1] * y + normal[2] * z,
         InstanceNumber=values.numbers(Tag.InstanceNumber, 1)[0],
         tilt=tilt,
@@ -307,4 +321,9 @@ def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> 
         padding_low=low,
         padding_high=high,
         pixel_offset=pixel_offset,
+        ImageType=values.whole(Tag.ImageType),
+        AcquisitionNumber=values.whole(Tag.AcquisitionNumber),
+        ConvolutionKernel=values.whole(Tag.ConvolutionKernel),
+        AcquisitionTime=values.whole(Tag.AcquisitionTime),
+        ContentTime=values.whole(Tag.ContentTime),
     )

@@ -36,6 +36,8 @@ class Tag(IntEnum):
     ImageType = 0x00080008
     SOPClassUID = 0x00080016
     SOPInstanceUID = 0x00080018
+    AcquisitionTime = 0x00080032
+    ContentTime = 0x00080033
     Modality = 0x00080060
     StudyDescription = 0x00081030
     SeriesDescription = 0x0008103E
@@ -76,7 +78,6 @@ class Tag(IntEnum):
 
 
 DESCRIPTION = (
-    Tag.ImageType,
     Tag.StudyDescription,
     Tag.SeriesDescription,
     Tag.ContrastBolusAgent,
@@ -84,9 +85,7 @@ DESCRIPTION = (
     Tag.BodyPartExamined,
     Tag.SliceThickness,
     Tag.ProtocolName,
-    Tag.ConvolutionKernel,
     Tag.SeriesNumber,
-    Tag.AcquisitionNumber,
     Tag.FrameOfReferenceUID,
 )
 """What only tells of which kind a series is: a slice is read without, whatever stands there."""

@@ -37,7 +37,7 @@ from ich.tables import STAMP
 DUPLICATE_UID = "duplicate_uid"
 """Code of a file that was refused because another, earlier by path, has its SOPInstanceUID."""
 
-_ORDER = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "position", "InstanceNumber", "path"]
+_ORDER = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "stack", "position", "InstanceNumber", "path"]
 
 
 def build_index(

@@ -11,15 +11,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ich.dicom.refusal import Refusal
 from ich.schema import UserError
-from ich.tables import INDEX_DTYPES, read_index, restore_texts, write_table
+from ich.tables import HEADER_DTYPES, INDEX_DTYPES, read_index, restore_texts, write_table
 
 REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
 
-_VERSION = 4  # raised when what a header yields changes
+_VERSION = 5  # raised when what a header yields changes
 # What these say may change while the file does not: a codec is installed, a permission given.
 _PASSING = [Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX]
 _PREFIX = "unfinished-"  # of the folders of what was read before an index is whole
@@ -27,7 +28,7 @@ _INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
 
 Row = tuple[Any, ...]
 Rows = tuple[list[Row], list[Row]]
-"""Slices in the order of ``INDEX_DTYPES``, refused files in that of ``REFUSED_DTYPES``."""
+"""Slices in the order of ``HEADER_DTYPES``, refused files in that of ``REFUSED_DTYPES``."""
 
 
 class Index(NamedTuple):
@@ -43,8 +44,9 @@ class Index(NamedTuple):
 
 
 def make_index(slices: list[Row], refused: list[Row]) -> Index:
-    """Makes an index of rows, each in the order of its table's columns."""
-    return Index(_make_table(slices, INDEX_DTYPES), _make_table(refused, REFUSED_DTYPES))
+    """Makes an index of rows, each in the order of its table's columns, with all slices in one stack."""
+    table = _make_table(slices, HEADER_DTYPES).assign(stack=np.int32(0))
+    return Index(table, _make_table(refused, REFUSED_DTYPES))
 
 
 def _make_table(rows: list[Row], dtypes: dict[str, str]) -> pd.DataFrame:

@@ -179,7 +179,7 @@ def _read_chunk(root: Path, files: list[_File]) -> Rows:
     refused: list[Row] = []
     for path, size, changed in files:
         try:
-            # A header's fields are the further columns of INDEX_DTYPES, in their order.
+            # A header's fields are the further columns of HEADER_DTYPES, in their order.
             slices.append((path, size, changed, *read_header(f"{folder}/{path}")))
         except ReadError as error:
             refused.append((path, str(error.code), error.detail, size, changed))

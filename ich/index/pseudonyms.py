@@ -11,14 +11,14 @@ from pathlib import Path
 
 from ich.index.cache import Row, Rows, make_folder
 from ich.schema import UserError
-from ich.tables import INDEX_DTYPES
+from ich.tables import HEADER_DTYPES
 
 KEY = "pseudonyms.key"
 """File beside the index. Whoever has it can tell whether a PatientID is in the index; without it nobody
 can."""
 
 _BYTES = 32
-_PATIENT = list(INDEX_DTYPES).index("PatientID")
+_PATIENT = list(HEADER_DTYPES).index("PatientID")
 
 
 def find_key(folder: Path, *, make: bool) -> bytes | None:

@@ -148,7 +148,7 @@ def rank_series(files: pd.DataFrame) -> Ranking:
 
     Args:
         files: A row a DICOM file of one study: the columns of ``ich.dicom.attributes.Attributes`` and of
-            ``ich.tables.INDEX_DTYPES`` (the latter NaN or empty where the file was refused), and ``code``,
+            ``ich.tables.HEADER_DTYPES`` (the latter NaN or empty where the file was refused), and ``code``,
             that of its refusal, empty where it is a CT slice that can be read. Files that do not name their
             series belong to none.
     """

@@ -69,7 +69,7 @@ def check_geometry(slices: pd.DataFrame) -> list[Remark]:
     """Finds what speaks against the geometry of a series: ``ich.findings`` and, for a result, more.
 
     Args:
-        slices: The slices of one series that can be read: the columns of ``ich.tables.INDEX_DTYPES``, and
+        slices: The slices of one series that can be read: the columns of ``ich.tables.HEADER_DTYPES``, and
             ImageOrientationPatient and SliceThickness as ``ich.dicom.attributes`` has them.
 
     Returns:

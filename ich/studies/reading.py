@@ -14,11 +14,11 @@ from ich.dicom import Header, read_header
 from ich.dicom.attributes import Attributes, read_attributes
 from ich.progress import map_in_threads
 from ich.schema import ReadError
-from ich.tables import INDEX_DTYPES, STAMP
+from ich.tables import HEADER_DTYPES, STAMP
 
-_KINDS = {name: "str" for name in Attributes._fields if name not in INDEX_DTYPES}
+_KINDS = {name: "str" for name in Attributes._fields if name not in HEADER_DTYPES}
 
-FILE_DTYPES = INDEX_DTYPES | _KINDS | {"code": "str", "detail": "str"}
+FILE_DTYPES = HEADER_DTYPES | _KINDS | {"code": "str", "detail": "str"}
 """Columns of a table of files: those of the index, those of ``ich.dicom.attributes.Attributes``, and why a
 file is no slice that can be read: a code of ``ich.dicom.refusal`` and what was found, both empty for a slice.
 Where a file is none, numbers of the index are NaN, or 0 where they are integers; ``pixel_offset`` is -1."""
@@ -86,7 +86,7 @@ def _read_file(path: str) -> tuple[tuple[Any, ...], str]:
 def _fill_header(known: dict[str, Any]) -> list[Any]:
     """The columns of the index for a file that is no slice: what is known of it, and blanks."""
     values: list[Any] = []
-    for name, dtype in INDEX_DTYPES.items():
+    for name, dtype in HEADER_DTYPES.items():
         if name in STAMP:
             continue
         value = known.get(name, _BLANKS[dtype])
