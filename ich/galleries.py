@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from ich.calibration import Decision
 from ich.dicom import read_hu
+from ich.dicom.orientation import UNKNOWN
 from ich.evaluate.pictures.cases import Case, describe_target, draw_cases
 from ich.progress import map_in_threads
 from ich.report.document import Block, Missing, Picture
@@ -87,7 +88,8 @@ def make_galleries(
         decision: As ``choose_worst`` takes it.
         heat: Heat maps by row of ``predictions``, from ``compute_heat``; None without a model.
     """
-    paths = index.set_index("SOPInstanceUID")["path"].reindex(predictions["SOPInstanceUID"]).to_numpy()
+    files = index.set_index("SOPInstanceUID")[["path", "orientation"]].reindex(predictions["SOPInstanceUID"])
+    paths = files["path"].to_numpy()
     blocks: list[Block] = []
     listed: list[pd.DataFrame] = []
     for value, kind in KINDS.items():
@@ -99,7 +101,7 @@ def make_galleries(
             )
             continue
         blocks += _draw(
-            kind, _read_cases(predictions, root, paths, rows, heat or {}), decision, heat is not None
+            kind, _read_cases(predictions, root, files, rows, heat or {}), decision, heat is not None
         )
         slices = predictions.iloc[rows][list(UIDS)].assign(gallery=kind, row=rows, path=paths[rows])
         listed.append(slices[["gallery", "row", *UIDS, "path"]])
@@ -136,7 +138,7 @@ def compute_heat(
 def _read_cases(
     predictions: pd.DataFrame,
     root: Path,
-    paths: NDArray[np.object_],
+    files: pd.DataFrame,
     rows: NDArray[np.intp],
     heat: Mapping[int, NDArray[np.float32]],
 ) -> list[Case]:
@@ -146,8 +148,9 @@ def _read_cases(
     def read(row: int) -> Case:
         present = describe_target(SUBTYPES, targets[row])
         title = f"row {row} · {LABEL} {probs[row]:.3f} · target: {present}"
+        path, orientation = files.iloc[row]
         try:
-            return Case(title, read_hu(root / paths[row]), heat.get(row))
+            return Case(title, read_hu(root / path), heat.get(row), in_lps=orientation != UNKNOWN)
         except ReadError as error:
             return Case(title, None, problem=f"cannot be read: {error.code}")
 

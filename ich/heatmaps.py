@@ -1,4 +1,4 @@
-"""Heat maps of slices, as pictures and as arrays in the slices' own rows and columns."""
+"""Heat maps of slices in LPS, as pictures and as arrays in the slices' own size."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from ich.data.resize import restore_size
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.dicom import read_geometry, read_hu
+from ich.dicom.orientation import UNKNOWN
 from ich.explain import explain
 from ich.explain.drawing import draw_heat
 from ich.explain.grids import find_grid
@@ -48,7 +49,7 @@ class Heat(NamedTuple):
     Attributes:
         row: Of the slice in its table.
         probs: (6,) float32 in the order of ``LABELS``.
-        heat: By label (Rows, Columns) float32, as ``ich.explain.explain`` gives it.
+        heat: By label (Rows, Columns) float32 in LPS, as ``ich.explain.explain`` gives it.
     """
 
     row: int
@@ -69,8 +70,9 @@ def write_heatmaps(
     - ``0000_any.png``: the slice, its map for the label ``any``, its probability;
     - ``0000.npz``: under each label asked for the map, (Rows, Columns) float32, 0 where nothing speaks for
       the label and 1 at the slice's peak; ``probs`` (6,) float32 in the order of ``LABELS``; ``spacing`` (2,)
-      mm between rows, between columns; ``orientation`` (6,) and ``position`` (3,), as in
-      ImageOrientationPatient and ImagePositionPatient. NaN where the file lacks them;
+      mm between rows, between columns; ``orientation`` (6,) and ``position`` (3,) as in
+      ImageOrientationPatient and ImagePositionPatient. All of these are of the slice in LPS, as
+      ``ich.dicom.read_hu`` gives it, whatever way it is stored. NaN where the file lacks them;
     - ``slices.csv``: which slice and file each number is, and its probabilities;
     - ``refused.csv``: the files that could not be read, and why.
 
@@ -176,5 +178,6 @@ def _write_slice(found: Heat, root: Path, row: Any, out: Path, window: str) -> N
     shown = (float(spacing[0]), float(spacing[1])) if np.isfinite(spacing).all() else (1.0, 1.0)
     for label, heat in found.heat.items():
         title = f"slice {found.row}: {label}, probability {found.probs[LABELS.index(label)]:.3f}"
-        figure = draw_heat(hu, heat, title, window=window, spacing=shown)
+        in_lps = bool(row["orientation"] != UNKNOWN)
+        figure = draw_heat(hu, heat, title, window=window, spacing=shown, in_lps=in_lps)
         write_png(figure, out / f"{number}_{label}.png", dpi=110)

@@ -292,7 +292,7 @@ def make_view(rows: slice, columns: slice, shape: tuple[int, int] = (128, 128), 
     hu = np.full(shape, -1000, np.int16)
     hu[rows, columns] = 40
     hu[-4:, :] = 40  # a table, smaller than the head
-    return SliceView(number, hu, (0.5, 0.5), "none")
+    return SliceView(number, hu, (0.5, 0.5), "none", True)
 
 
 def test_slices_are_cut_to_the_heads_at_one_scale() -> None:

@@ -57,6 +57,13 @@ def code_of(**texts: str) -> str:
     [
         {},  # as the RSNA set has it
         {"SOPClassUID": "", "ImageOrientationPatient": "1\\0\\0\\0\\0.9\\-0.43"},  # tilted by 25 degrees
+        {
+            "SOPClassUID": "",
+            "ImageOrientationPatient": "-1\\0\\0\\0\\-0.99\\-0.14",
+        },  # prone, tilted by -8 degrees
+        {
+            "ImageOrientationPatient": "0.906\\0.423\\0\\-0.423\\0.906\\0"
+        },  # a head that lay turned, set straight
         {"ImageOrientationPatient": ""},
         {"SeriesDescription": "HEAD 5.0 H30s", "BodyPartExamined": "HEAD"},
         {"SeriesDescription": "5/5mm Plain"},
@@ -101,6 +108,9 @@ def test_a_head_without_contrast_is_read(texts: dict[str, str]) -> None:
         ({"SeriesDescription": "Head 3D VRT"}, SetAside.DERIVED),
         ({"ImageOrientationPatient": CORONAL}, SetAside.NOT_AXIAL),
         ({"ImageOrientationPatient": "", "SeriesDescription": "Kopf koronar"}, SetAside.NOT_AXIAL),
+        # Turned by 35 degrees in the plane, and about the patient's long way from front to back.
+        ({"ImageOrientationPatient": "0.819\\0.574\\0\\-0.574\\0.819\\0"}, SetAside.NOT_AXIAL),
+        ({"ImageOrientationPatient": "0.819\\0\\0.574\\0\\1\\0"}, SetAside.NOT_AXIAL),
         ({"SeriesDescription": "CAP 5mm"}, SetAside.OTHER_BODY_PART),
         ({"SeriesDescription": "C-SPINE"}, SetAside.OTHER_BODY_PART),
         ({"SeriesDescription": "HEAD AND NECK"}, SetAside.OTHER_BODY_PART),

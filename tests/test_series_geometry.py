@@ -7,6 +7,7 @@ import pytest
 from ich.schema.results import Note, Reason
 from ich.series.geometry import check_geometry
 
+PRONE, SIDEWAYS = "-1\\0\\0\\0\\-1\\0", "0\\1\\0\\1\\0\\0"
 UP, TURNED = "1\\0\\0\\0\\1\\0", "0.9962\\0.0872\\0\\-0.0872\\0.9962\\0"  # by 5 degrees about z
 WHOLE = [5.0 * number for number in range(24)]
 COARSER = [*WHOLE[:12], *(WHOLE[11] + 10.0 * number for number in range(1, 7))]
@@ -35,6 +36,7 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         (make_slices(WHOLE, InstanceNumber=range(40, 16, -1)), []),
         (make_slices(WHOLE, InstanceNumber=range(1, 49, 2)), []),  # two series of one scan
         (make_slices(WHOLE, ImageOrientationPatient=""), []),
+        (make_slices(WHOLE, ImageOrientationPatient=[UP, PRONE, SIDEWAYS] * 8), []),
         (make_slices(WHOLE[::2], InstanceNumber=range(1, 25, 2)), []),
         (make_slices(WHOLE[::2], InstanceNumber=range(1, 25, 2), SliceThickness="5.0"), [Reason.GAP]),
         (make_slices(WHOLE, SliceThickness="10"), []),

@@ -30,9 +30,6 @@ UPSIDE_DOWN = 2
 MIRRORED = 4
 """The first column becomes the last one."""
 
-RIGHT, LEFT = "R", "L"
-"""Letters of the patient's sides in a picture of a slice in LPS: R stands on its left, L on its right."""
-
 Vector = tuple[float, float, float]
 _NO_VECTOR: Vector = (math.nan, math.nan, math.nan)
 _Value = TypeVar("_Value")
@@ -127,6 +124,22 @@ class Geometry(NamedTuple):
     position: tuple[float, ...]
 
 
+def orient_cosines(cosines: Sequence[float], orientation: int) -> tuple[float, ...]:
+    """Finds the directions of a row and of a column once a slice is brought to LPS.
+
+    Args:
+        cosines: ImageOrientationPatient as stored.
+        orientation: Of the slice.
+    """
+    if orientation <= 0:
+        return tuple(cosines)
+    row, column = orient_pair((tuple(cosines[:3]), tuple(cosines[3:])), orientation)
+    right = -1.0 if orientation & MIRRORED else 1.0
+    down = -1.0 if orientation & UPSIDE_DOWN else 1.0
+    # Adding 0 makes 0 of -0.
+    return (*(right * each + 0.0 for each in row), *(down * each + 0.0 for each in column))
+
+
 def orient_geometry(
     stored: Geometry, shape: tuple[int, int], spacing: tuple[float, float], orientation: int
 ) -> Geometry:
@@ -140,13 +153,12 @@ def orient_geometry(
     """
     if orientation <= 0:
         return stored
-    row, column = np.array(stored.orientation).reshape(2, 3)
-    if orientation & TRANSPOSED:
-        row, column = column, row
+    cosines = orient_cosines(stored.orientation, orientation)
+    row, column = np.array(cosines).reshape(2, 3)
+    # The first pixel of an axis that is turned round was the last one.
     place = np.array(stored.position)
     if orientation & UPSIDE_DOWN:
-        place, column = place + (shape[0] - 1) * spacing[0] * column, -column
+        place = place - (shape[0] - 1) * spacing[0] * column
     if orientation & MIRRORED:
-        place, row = place + (shape[1] - 1) * spacing[1] * row, -row
-    # Adding 0 makes 0 of -0.
-    return Geometry(tuple((np.concatenate([row, column]) + 0.0).tolist()), tuple(place.tolist()))
+        place = place - (shape[1] - 1) * spacing[1] * row
+    return Geometry(cosines, tuple(place.tolist()))

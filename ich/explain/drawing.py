@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ich.report.heat import CONTOURS, lay_heat
+from ich.report.sides import mark_sides
 from ich.schema import DISCLAIMER, WINDOWS
 from ich.window import apply_window
 
@@ -20,6 +21,7 @@ def draw_heat(
     *,
     window: str = "brain",
     spacing: tuple[float, float] = (1.0, 1.0),
+    in_lps: bool = False,
 ) -> Figure:
     """Draws a slice, and beside it the same slice under its heat map.
 
@@ -29,6 +31,7 @@ def draw_heat(
         title: Above it.
         window: One of ``WINDOWS``.
         spacing: mm between rows, between columns.
+        in_lps: The slice lies in LPS, so that its sides are marked.
 
     Returns:
         Two panels, with lines at ``CONTOURS``, a cross at the peak and the disclaimer.
@@ -41,6 +44,8 @@ def draw_heat(
     for axes in (plain, covered):
         axes.set_axis_off()
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
+        if in_lps:
+            mark_sides(axes)
     picture = lay_heat(covered, heat, aspect=spacing[0] / spacing[1])
     colours = mpl.cm.ScalarMappable(picture.norm, "inferno")
     bar = figure.colorbar(colours, ax=covered, shrink=0.8, label="share of the slice's peak")

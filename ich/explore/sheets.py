@@ -147,7 +147,8 @@ def draw_series(root: Path, table: pd.DataFrame, rows: NDArray[np.int64]) -> Pic
         "series",
         encode_png(draw_contact_sheet(images, titles)),
         f"{len(images)} of the {len(rows)} slices of a series, from bottom to top, through the brain window, "
-        f"with position along the slice normal and subtypes. Rows {rows[0]} to {rows[-1]} of the index"
+        "with position from the feet to the head and subtypes; the patient's left is on the right of a "
+        f"picture, where the files tell it. Rows {rows[0]} to {rows[-1]} of the index"
         + (f"; {unread} slices could not be read." if unread else "."),
         "Slices of one series in order of position",
     )

@@ -18,11 +18,11 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DS
 
 from ich.dicom import Header, read_header, read_hu
-from ich.dicom.orientation import LEFT, RIGHT, UNKNOWN
+from ich.dicom.orientation import UNKNOWN
 from ich.files import for_owner_alone, replacing
 from ich.outputs.refusal import OutputRefusal, OutputRefused
 from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
-from ich.schema import DISCLAIMER, LABELS, WINDOWS, ReadError
+from ich.schema import DISCLAIMER, LABELS, SIDES, WINDOWS, ReadError
 from ich.schema.results import SliceResult, StudyResult
 from ich.window import apply_window
 
@@ -91,7 +91,7 @@ def draw_key_image(hu: NDArray[np.int16], lines: Sequence[str]) -> tuple[NDArray
 
 def _draw_sides(columns: int) -> NDArray[np.uint8]:
     """Draws the letters of the patient's sides at the ends of a strip, (H, columns)."""
-    right, left = (_draw_line(letter, columns, 2.0) for letter in (RIGHT, LEFT))
+    right, left = (_draw_line(letter, columns, 2.0) for letter in SIDES)
     last = int(np.flatnonzero(left.any(axis=0))[-1])
     return np.maximum(right, np.roll(left, columns - _MARGIN - 1 - last, axis=1))
 

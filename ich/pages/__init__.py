@@ -114,7 +114,7 @@ def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Bl
     if result.outcome is not Outcome.POSITIVE:
         yield Text("These are not findings: a reader looks here first to tell whether something was missed.")
     if shown:
-        yield Text(f"Slices are shown as they are stored, cut to the head, in the brain window. {_HEAT}")
+        yield Text(f"Slices are cut to the head, in the brain window. {_say_sides(shown)} {_HEAT}")
     frame = find_frame(shown)
     for view in shown:
         yield _picture_view(result, view, frame)
@@ -126,6 +126,16 @@ def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Bl
             without.setdefault(view.heat, []).append(view.number)
     for why, numbers in without.items():
         yield Missing(f"Heat map of {_name_slices(numbers).lower()}", why)
+
+
+def _say_sides(shown: Sequence[SliceView]) -> str:
+    """How slices are turned, and where the patient's left is."""
+    if all(view.in_lps for view in shown):
+        return "They are seen from the feet: the patient's left (L) is on the right of a picture."
+    return (
+        "Those with R and L are seen from the feet: the patient's left (L) is on the right of a picture. The "
+        "files of the others do not tell the sides, and these are shown as they are stored."
+    )
 
 
 def _name_slices(numbers: Sequence[int]) -> str:

@@ -15,6 +15,7 @@ from scipy import ndimage
 from ich.pages.views import SliceView, choose_slices
 from ich.report.figures import OKABE_ITO
 from ich.report.heat import lay_heat
+from ich.report.sides import mark_sides
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES, WINDOWS
 from ich.schema.results import StudyResult
 
@@ -72,7 +73,8 @@ def _find_body(hu: NDArray[np.int16]) -> tuple[slice, slice] | None:
 def draw_view(view: SliceView, frame: Frame) -> Figure:
     """Draws a slice in the brain window, and beside it the same under its heat map.
 
-    Without a heat map the subdural window takes its place.
+    Without a heat map the subdural window takes its place. The patient's sides are marked where they are
+    known.
     """
     hu = view.hu[frame]
     aspect = view.spacing[0] / view.spacing[1]
@@ -87,6 +89,8 @@ def draw_view(view: SliceView, frame: Frame) -> Figure:
     else:
         _draw_slice(right, hu, "brain", aspect)
         lay_heat(right, view.heat[frame], aspect=aspect, width=0.7)
+    for axes in (left, right) if view.in_lps else ():
+        mark_sides(axes, SMALL)
     figure.supxlabel(f"{DISCLAIMER}.", fontsize=TINY, color="white")
     return figure
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.dicom import read_hu
+from ich.dicom.orientation import UNKNOWN
 from ich.schema import ReadError, UserError
 from ich.schema.results import StudyResult
 
@@ -34,12 +35,14 @@ class SliceView:
         hu: (Rows, Columns) HU.
         spacing: mm between rows, between columns; 1, 1 where not known.
         heat: (Rows, Columns) in [0, 1], of the evidence for ``any``; or why there is none.
+        in_lps: It lies in LPS; else it is as it is stored, and the patient's sides are not known.
     """
 
     number: int
     hu: NDArray[np.int16]
     spacing: tuple[float, float]
     heat: NDArray[np.float32] | str
+    in_lps: bool
 
 
 def choose_slices(result: StudyResult) -> tuple[int, ...]:
@@ -82,7 +85,7 @@ def make_views(
         sides = (float(row["row_spacing"]), float(row["column_spacing"]))
         spacing = sides if np.isfinite(sides).all() else (1.0, 1.0)
         each = heat if isinstance(heat, str) else heat.get(number, "The slice could not be explained.")
-        views.append(SliceView(number, hu, spacing, each))
+        views.append(SliceView(number, hu, spacing, each, bool(row["orientation"] != UNKNOWN)))
     return views
 
 

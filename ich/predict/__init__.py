@@ -131,7 +131,9 @@ class Predictor:
         """Predicts slices of a series that are in memory.
 
         Args:
-            slices: N of (Rows, Columns) HU, int16 or rounded to it, in order of position.
+            slices: N of (Rows, Columns) HU, int16 or rounded to it, from the feet to the head and each in
+                LPS: rows run to the patient's left, columns to the back, as ``ich.dicom.read_hu`` gives them.
+                Nothing in an array tells whether that is so.
             window: (N, 2) center and width of the headers in HU, where a model takes them.
 
         Returns:

@@ -33,6 +33,9 @@ WINDOWS: Mapping[str, tuple[float, float]] = {
 DISCLAIMER = "Research use only; not a medical device"
 """Stands wherever results stand."""
 
+SIDES = ("R", "L")
+"""Letters at the left and the right edge of a picture: radiologists look at a slice from the feet."""
+
 MONITOR = "val_weighted_log_loss"
 """The logged metric that chooses the best epoch; lower is better."""
 

@@ -93,7 +93,7 @@ class SliceResult:
     Attributes:
         SOPInstanceUID: Of the slice.
         InstanceNumber: As stored; None where not given.
-        position: Along the slice normal, mm; None where not known.
+        position: Along the slice normal from the feet to the head, mm; None where not known.
         probs: For each of ``LABELS`` as the network gave it.
         calibrated: The same by the calibration of slices; None without one.
         left_out: Why it does not count for the study, with a code of ``Reason`` or ``Note``; None where it

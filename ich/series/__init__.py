@@ -20,17 +20,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from ich.dicom.orientation import Plane
 from ich.dicom.refusal import Refusal
 from ich.schema.results import Remark
-from ich.series.geometry import LEAST_COVERAGE, find_directions, measure_coverage, measure_step
+from ich.series.geometry import LEAST_COVERAGE, find_planes, measure_coverage, measure_step
 from ich.series.words import (
     CONTRAST,
     DOSE,
@@ -49,6 +49,9 @@ from ich.series.words import (
 USUAL_STEP = 5.0  # mm: of the slices that networks are trained on
 LEAST_SLICES = 5  # of a series: bolus tracking and test slices have fewer, a head of 90 mm nine of 10 mm
 MOST_TILT = 45.0  # degrees of the normal from the patient's long axis: gantries tilt up to 30
+# Degrees of the pixels' axes from the patient's left. A scanner's slices have none, however its gantry is
+# tilted; a reformat that sets a turned head straight has as many as the head is turned, some 20 at most.
+MOST_TURN = 30.0
 
 _DOSE_REPORT = "1.2.840.10008.5.1.4.1.1.88.67"  # X-Ray Radiation Dose SR
 _SECONDARY = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds, .1 to .4
@@ -224,20 +227,25 @@ def _find_other_image(series: _Series) -> tuple[SetAside, str] | None:
         return SetAside.LOCALIZER, "a localizer, by its ImageType or SeriesDescription"
     if word := RENDERED.find(kind) or RENDERED.find(series.description):
         return SetAside.DERIVED, f"ImageType or SeriesDescription names {word!r}"
-    tilts = _find_tilts(series.slices)
-    if len(tilts) and np.median(tilts) > MOST_TILT:
-        return SetAside.NOT_AXIAL, f"slices lie {np.median(tilts):.0f} degrees off the axial plane"
-    if not len(tilts) and (word := NOT_AXIAL.find(series.description)):
+    planes = [plane for plane in find_planes(series.slices["ImageOrientationPatient"]) if plane.turn >= 0]
+    if found := _find_other_plane(planes):
+        return SetAside.NOT_AXIAL, found
+    if not planes and (word := NOT_AXIAL.find(series.description)):
         return SetAside.NOT_AXIAL, f"SeriesDescription names {word!r}, and the slices no orientation"
     return None
 
 
-def _find_tilts(slices: pd.DataFrame) -> NDArray[np.float64]:
-    """Degrees between the normal of each slice of known orientation and the patient's long axis."""
-    directions = find_directions(slices["ImageOrientationPatient"])
-    normals = np.cross(directions[:, 0], directions[:, 1])
-    upright = np.abs(normals[:, 2]) / np.linalg.norm(normals, axis=1).clip(1e-9)
-    return np.asarray(np.degrees(np.arccos(upright[np.isfinite(upright)].clip(0, 1))))
+def _find_other_plane(planes: Sequence[Plane]) -> str:
+    """What tells that slices are not axial; empty where they are, or no orientation is known."""
+    if not planes:
+        return ""
+    tilt = math.degrees(math.acos(min(1.0, np.median([abs(plane.normal[2]) for plane in planes]))))
+    if tilt > MOST_TILT:
+        return f"slices lie {tilt:.0f} degrees off the axial plane"
+    turn = np.median([plane.turn for plane in planes])
+    return (
+        f"an oblique reformat, turned {turn:.0f} degrees from the patient's left" if turn > MOST_TURN else ""
+    )
 
 
 def _find_other_content(series: _Series) -> tuple[SetAside, str] | None:

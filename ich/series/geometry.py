@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ich.dicom.orientation import Plane, find_plane, orient_cosines
 from ich.findings import GAP, SAME_POSITION, SAME_TILT, check_series
 from ich.schema.results import Note, Reason, Remark
 
@@ -21,13 +22,20 @@ _TURN = np.radians(SAME_TILT)  # of a unit vector; small angles and their chords
 Array = NDArray[np.float64]
 
 
+def find_planes(orientations: pd.Series[str]) -> list[Plane]:
+    """How slices lie in the patient, by ImageOrientationPatient as ``ich.dicom.attributes`` has it."""
+    return [find_plane(_parse(text)) for text in orientations]
+
+
 def find_directions(orientations: pd.Series[str]) -> Array:
-    """Directions of a row and of a column (ImageOrientationPatient), NaN where it is not given.
+    """Directions of a row and of a column once slices are brought to LPS, NaN where they are not given.
 
     Returns:
         (N, 2, 3).
     """
-    return np.array([_parse(text) for text in orientations], dtype=np.float64).reshape(-1, 2, 3)
+    cosines = map(_parse, orientations)
+    found = [orient_cosines(each, find_plane(each).orientation) for each in cosines]
+    return np.array(found, dtype=np.float64).reshape(-1, 2, 3)
 
 
 def _parse(text: str) -> list[float]:

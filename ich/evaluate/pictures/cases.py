@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ich.evaluate.pictures.panels import SMALL, TINY, WIDTH
 from ich.report.heat import lay_heat
+from ich.report.sides import mark_sides
 from ich.schema import WINDOWS
 
 _PLAIN = ("brain", "subdural", "bone")
@@ -28,12 +29,14 @@ class Case:
         hu: (H, W) Hounsfield units; None where it could not be read.
         heat: (H, W) in [0, 1]; None without a model.
         problem: Why it could not be read; empty where it was.
+        in_lps: It lies in LPS, so that its sides are marked.
     """
 
     title: str
     hu: NDArray[np.int16] | None
     heat: NDArray[np.float32] | None = None
     problem: str = ""
+    in_lps: bool = False
 
 
 def draw_cases(cases: Sequence[Case]) -> Figure:
@@ -58,6 +61,8 @@ def draw_cases(cases: Sequence[Case]) -> Figure:
                 lay_heat(axes, case.heat, width=0.7)
             else:
                 _draw_slice(axes, case.hu, window, window)
+            if case.hu is not None and case.in_lps:
+                mark_sides(axes, TINY)
     return figure
 
 
