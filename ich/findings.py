@@ -149,6 +149,8 @@ def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[F
 def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
     """Reads the pixels of every slice of an index, and finds what is not plausible of them.
 
+    Slices above the head hold air alone: at an end of a series, beside others with tissue, that is no finding.
+
     Args:
         root: Folder of the data set.
         table: Its index.
@@ -159,9 +161,29 @@ def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.D
     """
     found = []
     results = map_in_threads(partial(_check_slice, root), table["path"].to_list(), "Reading pixels", progress)
-    for series, path, codes in zip(table["SeriesInstanceUID"], table["path"], results, strict=True):
-        found += [(str(code), series, path, detail) for code, detail in codes]
+    checked = table[["SeriesInstanceUID", "path", "position"]].assign(codes=list(results))
+    beyond = _find_beyond_head(checked)
+    for (series, path, _, codes), is_beyond in zip(checked.itertuples(index=False), beyond, strict=True):
+        found += [
+            (str(code), series, path, detail)
+            for code, detail in codes
+            if not (is_beyond and code == Finding.LITTLE_TISSUE)
+        ]
     return pd.DataFrame(found, columns=list(COLUMNS))
+
+
+def _find_beyond_head(checked: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which slices have little tissue as all others up to an end of their series, and most others have some."""
+    beyond = np.zeros(len(checked), bool)
+    is_bare = np.array([Finding.LITTLE_TISSUE in dict(codes) for codes in checked["codes"]], bool)
+    places = pd.Series(range(len(checked)), checked.index)
+    for _, rows in checked.groupby("SeriesInstanceUID", sort=False):
+        order = places[rows.sort_values("position", kind="stable").index].to_numpy()
+        bare = is_bare[order]
+        if bare.mean() < 0.5:
+            ends = np.logical_and.accumulate(bare) | np.logical_and.accumulate(bare[::-1])[::-1]
+            beyond[order] = ends
+    return beyond
 
 
 def _check_slice(root: Path, path: str) -> list[Found] | list[tuple[str, str]]:

@@ -10,6 +10,8 @@ from ich.series.geometry import check_geometry
 PRONE, SIDEWAYS = "-1\\0\\0\\0\\-1\\0", "0\\1\\0\\1\\0\\0"
 UP, TURNED = "1\\0\\0\\0\\1\\0", "0.9962\\0.0872\\0\\-0.0872\\0.9962\\0"  # by 5 degrees about z
 WHOLE = [5.0 * number for number in range(24)]
+BELOW = [2.5 * number for number in range(17)]  # thin slices at the base, then one short step, as RSNA has it
+FINER = [*BELOW, *(BELOW[-1] + 0.98 + 5.0 * number for number in range(24))]
 COARSER = [*WHOLE[:12], *(WHOLE[11] + 10.0 * number for number in range(1, 7))]
 
 
@@ -41,18 +43,38 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         (make_slices(WHOLE[::2], InstanceNumber=range(1, 25, 2), SliceThickness="5.0"), [Reason.GAP]),
         (make_slices(WHOLE, SliceThickness="10"), []),
         (make_slices(WHOLE, SliceThickness="thin"), []),
-        (make_slices(COARSER), []),
-        (
-            make_slices(COARSER[:10] + COARSER[12:]),
-            [Reason.GAP, Note.UNEVEN_STEPS],
-        ),  # two are missing at the change
+        (make_slices(COARSER), [Note.UNEVEN_STEPS]),
+        (make_slices(COARSER[:11] + COARSER[12:]), [Reason.GAP, Note.UNEVEN_STEPS]),  # one at the change
+        (make_slices(COARSER[:10] + COARSER[12:]), [Reason.GAP, Note.UNEVEN_STEPS]),  # two
         (make_slices([*COARSER, *(COARSER[-1] + 5.0 * n for n in (1, 2, 3))]), [Note.UNEVEN_STEPS]),
         (make_slices(COARSER[:-4]), [Note.UNEVEN_STEPS, Reason.SHORT_COVERAGE]),
-        (make_slices(COARSER, InstanceNumber=range(1, 19)), []),
+        (make_slices(COARSER, InstanceNumber=range(1, 19)), [Note.UNEVEN_STEPS]),
+        (make_slices(FINER), [Note.UNEVEN_STEPS]),
+        (make_slices(FINER[:8] + FINER[9:]), [Reason.GAP, Note.UNEVEN_STEPS]),
+        (make_slices([*WHOLE, 51.2, 62.4]), [Note.UNEVEN_STEPS]),  # slices in between
+        (make_slices([*WHOLE, *(50.3 + 5.0 * n for n in range(6))]), [Note.UNEVEN_STEPS]),  # a second scan
+        (
+            make_slices([*WHOLE, *WHOLE[8:12]], InstanceNumber=[*range(1, 25), *range(101, 105)]),
+            [Note.DUPLICATE_POSITION],
+        ),
+        (
+            make_slices(
+                [*WHOLE, *(50.3 + 5.0 * n for n in range(6))], InstanceNumber=[*range(1, 25), *range(41, 47)]
+            ),
+            [Note.UNEVEN_STEPS],
+        ),
+        (make_slices([*WHOLE, 55.0], InstanceNumber=range(1, 26)), [Note.DUPLICATE_POSITION]),
+        (make_slices([*WHOLE, 55.0], InstanceNumber=[*range(1, 25), 12]), [Note.DUPLICATE_POSITION]),
+        (make_slices([*WHOLE, 52.5], InstanceNumber=range(1, 26)), [Note.UNEVEN_STEPS, Reason.NOT_MONOTONE]),
+        (make_slices([*WHOLE[12:], *WHOLE[:12]], InstanceNumber=range(1, 25)), []),  # in two parts
+        (
+            make_slices([15.0, *WHOLE[1:3], 0.0, *WHOLE[4:]], InstanceNumber=range(1, 25)),
+            [Reason.NOT_MONOTONE],
+        ),
         (make_slices(WHOLE[:9] + WHOLE[10:]), [Reason.GAP, Note.UNEVEN_STEPS]),
         (
             make_slices(COARSER, InstanceNumber=[*range(1, 13), *range(14, 20)]),  # at the change of steps
-            [Reason.GAP],
+            [Reason.GAP, Note.UNEVEN_STEPS],
         ),
         (make_slices(WHOLE[:17]), [Reason.SHORT_COVERAGE]),
         (make_slices([3.0]), [Reason.SHORT_COVERAGE]),

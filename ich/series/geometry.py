@@ -15,8 +15,9 @@ from ich.schema.results import Note, Reason, Remark
 LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
 UNEVEN = 1.5  # a step over another of the same series
 APART = 1.75  # steps over the thickness of slices: where every other slice is missing, two or more
-EVEN = 0.1  # by which even steps differ at most, as a share
-LEAST_STEPS = 3  # even ones on either side of a change that a protocol makes
+LARGE = 1.4  # a gap over the step that is usual around it: 1.5 where one is missing between steps of 1 and 2
+AROUND = 3  # steps on either side that tell what is usual
+LEAST_SWEEP = 3  # slices of a second scan that lie at places of their own
 _TURN = np.radians(SAME_TILT)  # of a unit vector; small angles and their chords are alike
 
 Array = NDArray[np.float64]
@@ -64,15 +65,6 @@ def measure_coverage(positions: Array) -> float:
     return float(steps.sum() + np.median(steps)) if len(steps) else 0.0
 
 
-def _changes_once(steps: Array) -> bool:
-    """Whether even steps are followed by even steps of another size, as where a protocol changes them.
-
-    A slice that is missing just there, and that alone, could not be told from it.
-    """
-    changes = np.flatnonzero(np.abs(np.diff(np.log(steps))) > np.log1p(EVEN))
-    return len(changes) == 1 and bool(LEAST_STEPS - 1 <= changes[0] < len(steps) - LEAST_STEPS)
-
-
 def check_geometry(slices: pd.DataFrame) -> list[Remark]:
     """Finds what speaks against the geometry of a series: ``ich.findings`` and, for a result, more.
 
@@ -84,7 +76,11 @@ def check_geometry(slices: pd.DataFrame) -> list[Remark]:
         With codes of ``Reason`` and ``Note``, each at most once.
     """
     findings = check_series(slices)
-    found = {_sort_code(code): text for code, text in zip(findings["code"], findings["detail"], strict=True)}
+    found = {
+        code: detail
+        for code, detail in zip(map(_sort_code, findings["code"]), findings["detail"], strict=True)
+        if code not in (Reason.GAP, Reason.NOT_MONOTONE)  # these are judged here, with more care
+    }
     for code, detail in _find_more(slices):
         found.setdefault(code, detail)
     return [Remark(code, detail) for code, detail in found.items()]
@@ -96,19 +92,20 @@ def _sort_code(code: str) -> Reason | Note:
 
 def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
     positions = slices["position"].to_numpy(np.float64)
-    numbers = np.sort(slices["InstanceNumber"].to_numpy(np.float64))
-    counted = np.diff(numbers) if np.isfinite(numbers).all() else np.empty(0)
-    # Numbers of a series may go up by two, as where two series were made of one scan.
-    if (missing := int((counted > GAP * np.median(counted)).sum()) if len(counted) else 0) > 0:
-        yield Reason.GAP, f"{missing} gaps in InstanceNumber"
+    numbers = slices["InstanceNumber"].to_numpy(np.float64)
     steps = _list_steps(positions)
+    if gaps := _count_gaps(steps):
+        yield Reason.GAP, f"{gaps} gaps between slices"
+    if missing := _count_missing_numbers(numbers, positions):
+        yield Reason.GAP, f"{missing} gaps in InstanceNumber"
     thickness = pd.to_numeric(slices["SliceThickness"], errors="coerce").median()  # mm
     if len(steps) and thickness > 0 and (step := float(np.median(steps))) > APART * thickness:
         # As where every other slice is missing, which steps and numbers by themselves do not show.
         yield Reason.GAP, f"slices of {thickness:g} mm lie {step:g} mm apart"
-    is_complete = len(counted) > 0 and bool((counted == 1).all())
-    if len(steps) and steps.max() > UNEVEN * steps.min() and not (is_complete or _changes_once(steps)):
+    if len(steps) and steps.max() > UNEVEN * steps.min():
         yield Note.UNEVEN_STEPS, f"steps from {steps.min():g} to {steps.max():g} mm"
+    if not _is_in_sweeps(numbers, positions):
+        yield Reason.NOT_MONOTONE, "positions go to and fro in the order of InstanceNumber"
     if (coverage := measure_coverage(positions)) < LEAST_COVERAGE:
         yield Reason.SHORT_COVERAGE, f"{coverage:.0f} mm, a head takes {LEAST_COVERAGE:g} mm or more"
     if slices[["row_spacing", "column_spacing"]].isna().any(axis=None):
@@ -117,3 +114,57 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
     known = directions[np.isfinite(directions).all(axis=(1, 2))]
     if len(known) and (off := np.linalg.norm(known - np.median(known, axis=0), axis=2).max()) > _TURN:
         yield Reason.MIXED_ORIENTATION, f"directions differ by {np.degrees(off):.1f} degrees"
+
+
+def _count_gaps(steps: Array) -> int:
+    """How many steps are larger than what is usual around them.
+
+    Usual is the step with which half of the way around is gone, so that thin steps in between, as a second
+    scan makes them, do not turn those that are left into gaps.
+    """
+    return sum(
+        bool(steps[place] > LARGE * _find_usual(steps[max(place - AROUND, 0) : place + AROUND + 1]))
+        for place in range(len(steps))
+    )
+
+
+def _find_usual(steps: Array) -> float:
+    ordered = np.sort(steps)
+    way = np.cumsum(ordered)
+    return float(ordered[np.searchsorted(way, way[-1] / 2)])
+
+
+def _count_missing_numbers(numbers: Array, positions: Array) -> int:
+    """How many InstanceNumbers are passed over where the positions go on, or are not known.
+
+    Numbers of a series may go up by two, as where two series were made of one scan. Those of a second scan
+    may begin anywhere.
+    """
+    if not np.isfinite(numbers).all() or len(numbers) < 2:
+        return 0
+    order = np.argsort(numbers, kind="stable")
+    counted, moved = np.diff(numbers[order]), np.diff(positions[order])
+    usual = np.median(counted[counted > 0]) if (counted > 0).any() else 1.0
+    back = moved * np.nanmedian(moved) <= 0 if np.isfinite(moved).any() else np.zeros(len(moved), bool)
+    return int(((counted > GAP * usual) & ~back).sum())
+
+
+def _is_in_sweeps(numbers: Array, positions: Array) -> bool:
+    """Whether slices in the order of InstanceNumber go one way, or scan parts of the head once more.
+
+    A second scan goes through neighboring places in the direction of the first. Slices whose positions were
+    mixed up jump over others.
+    """
+    known = np.isfinite(numbers) & np.isfinite(positions)
+    way = positions[known][np.argsort(numbers[known], kind="stable")]
+    if len(way) < 2:
+        return True
+    _, first = np.unique(np.round(way / SAME_POSITION), return_index=True)
+    way = way[np.sort(first)]  # what lies where another does is no reason to doubt the order of the others
+    moved = np.diff(way)
+    direction = 1.0 if np.median(np.sign(moved)) >= 0 else -1.0
+    sweeps = np.split(way, np.flatnonzero(direction * moved < 0) + 1)
+    if len(sweeps) == 1:
+        return True
+    largest = LARGE * _find_usual(_list_steps(way))
+    return all(len(sweep) >= LEAST_SWEEP and np.abs(np.diff(sweep)).max() <= largest for sweep in sweeps)
