@@ -86,7 +86,7 @@ SIZE, SIDE = 64, 16  # pixels and cells a side
 
 
 class Halves(nn.Module):
-    """Adds up brightness: for ``epidural`` over the left half of the image, for ``any`` over the right half."""
+    """Adds up brightness: for ``epidural`` over the left half of an image, for ``any`` over the right."""
 
     def __init__(self) -> None:
         super().__init__()
