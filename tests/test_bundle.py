@@ -68,6 +68,7 @@ def bundle(trained: tuple[Path, list[bool]], tmp_path: Path) -> Path:
     return Path(shutil.copy(trained[0] / "model.zip", tmp_path / "alone" / "model.zip"))
 
 
+@pytest.mark.trains
 def test_bundle_is_the_model(trained, bundle: Path) -> None:
     folder, _ = trained
     ours, theirs = (load_classifier(path) for path in (folder / "run/checkpoints/best.ckpt", bundle))
@@ -92,6 +93,7 @@ def test_any_tool_opens_a_bundle(bundle: Path) -> None:
     assert "head.1.bias" in safetensors.torch.load(weights)
 
 
+@pytest.mark.trains
 def test_bundle_has_the_model_card_of_its_run(trained, bundle: Path, tmp_path: Path) -> None:
     run = trained[0] / "run"
     card = (run / "model_card.md").read_text()
@@ -104,6 +106,7 @@ def test_bundle_has_the_model_card_of_its_run(trained, bundle: Path, tmp_path: P
     assert read_bundle(tmp_path / "alone.zip").model_card == ""
 
 
+@pytest.mark.trains
 def test_model_says_what_it_is(trained, bundle: Path, phantom: Path, capsys) -> None:
     assert call("bundle", str(bundle)) == 0
     shown = capsys.readouterr().out

@@ -70,6 +70,7 @@ def count_reads(monkeypatch: pytest.MonkeyPatch, stop_at: int | None = None) -> 
     return rows
 
 
+@pytest.mark.races
 def test_batches_are_those_of_the_files_to_the_bit(root: Path, tmp_path: Path) -> None:
     cached = make(root, tmp_path / "cache")
     assert_same_batches(cached, make(root, None))
@@ -99,6 +100,7 @@ def test_a_sample_is_read_from_the_cache_of_all(root: Path, tmp_path: Path) -> N
     assert_same_batches(make(root, tmp_path / "cache", **sample), make(root, None, **sample))
 
 
+@pytest.mark.races
 def test_what_was_stopped_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ich.data.cache, "_INTERVAL", 0.0)
     with monkeypatch.context() as patch:
@@ -213,6 +215,7 @@ def test_a_cache_of_other_data_is_refused_and_not_to_be_removed(root: Path, tmp_
         make(other, tmp_path / "cache")
 
 
+@pytest.mark.races
 def test_an_error_of_the_disk_stops_the_build_and_is_not_kept(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -232,6 +235,7 @@ def test_an_error_of_the_disk_stops_the_build_and_is_not_kept(
     assert_same_batches(make(root, tmp_path / "cache"), make(root, None))
 
 
+@pytest.mark.races
 def test_runs_that_start_together_share_one_build(root: Path, tmp_path: Path) -> None:
     make(root, None)
     with ThreadPoolExecutor(3) as pool:
@@ -239,6 +243,7 @@ def test_runs_that_start_together_share_one_build(root: Path, tmp_path: Path) ->
     assert_same_batches(made[0], make(root, None))
 
 
+@pytest.mark.races
 def test_a_killed_build_goes_on(root: Path, tmp_path: Path) -> None:
     make(root, None)
     script = (

@@ -98,6 +98,7 @@ def test_image_is_the_windowed_slice_that_pydicom_reads(phantom: Path) -> None:
         np.testing.assert_allclose(image, np.stack([brain, subdural]), atol=0.5 / 80 + 1e-6)
 
 
+@pytest.mark.trains
 def test_somebody_elses_module_trains_as_it_is(phantom: Path) -> None:
     trainer = Trainer(
         max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False,
@@ -130,6 +131,7 @@ def test_neighbours_are_the_slices_beside_it_and_repeat_at_the_ends(phantom: Pat
             np.testing.assert_allclose(hu, np.stack(expected), atol=0.5)
 
 
+@pytest.mark.races
 def test_order_and_augmentation_depend_on_seed_and_epoch_but_not_on_workers(phantom: Path) -> None:
     augment = Augment(flip=0.5, rotate=20, noise_hu=5)
     batches = {
@@ -216,6 +218,7 @@ def test_split_file_and_sample_are_honoured(phantom: Path, tmp_path: Path) -> No
     assert set(given.part("test")["PatientID"]) == {patients[-1]}
 
 
+@pytest.mark.races
 def test_unreadable_slice_stops_with_its_name_unless_tolerated(copy: Path, damage, caplog) -> None:
     path = copy / make(copy).part("val")["path"].iloc[0]
     damage(path)
@@ -280,6 +283,7 @@ def test_memory_of_a_batch_is_used_again_once_nobody_holds_it() -> None:
     assert place in {buffers.take((2, 1, 8, 8)).data_ptr() for _ in range(3)}
 
 
+@pytest.mark.races
 def test_summary_tells_which_way_slices_took(copy: Path) -> None:
     decoded = make(copy).table["pixel_offset"].lt(0).sum()
     datamodule = make(copy, num_workers=2)

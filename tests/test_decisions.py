@@ -24,6 +24,8 @@ from ich.train.results import evaluate_parts
 
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture(scope="module")
 def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -22,6 +22,8 @@ from ich.dicom import decoding, read_hu
 from ich.dicom.refusal import Refusal
 from ich.schema import InputSpec, ReadError, UserError
 
+pytestmark = pytest.mark.races
+
 
 @pytest.fixture
 def slices(phantom: Path, tmp_path: Path) -> list[Path]:

@@ -281,6 +281,7 @@ def test_an_existing_folder_and_an_unknown_patient_are_refused(exports, tmp_path
     assert (tmp_path / "rsna" / "mine.txt").read_text() == "keep"
 
 
+@pytest.mark.trains
 def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = Path(__file__).parent.parent / "examples" / "from_training_to_results.py"
     assert len(script.read_text().splitlines()) < 40

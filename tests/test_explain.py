@@ -57,6 +57,7 @@ def correlate(a: torch.Tensor, b: torch.Tensor) -> float:
     return float(np.mean([spearmanr(x.flatten(), y.flatten()).statistic for x, y in zip(a, b, strict=True)]))
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_maps_of_any_backbone(backbone: str, method: str) -> None:

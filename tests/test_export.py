@@ -51,6 +51,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("name", SPECS)
 def test_every_kind_of_input(name: str, phantom: Path, tmp_path: Path, capsys) -> None:
     spec, out = SPECS[name], tmp_path / "model.onnx"
@@ -83,6 +84,7 @@ def test_what_it_says_of_itself(exported: Path) -> None:
     assert sorted(path.name for path in exported.iterdir()) == ["model.onnx", "model.zip"]
 
 
+@pytest.mark.trains
 def test_distances_and_probabilities_are_those_of_the_model(exported: Path) -> None:
     hu = draw_slices(3)
     ours, theirs = (load_network(exported / name, gpus=0).run(hu) for name in ("model.zip", "model.onnx"))
@@ -90,6 +92,7 @@ def test_distances_and_probabilities_are_those_of_the_model(exported: Path) -> N
     np.testing.assert_allclose(ours.distance, theirs.distance, rtol=1e-4)
 
 
+@pytest.mark.trains
 def test_the_same_twice_and_in_any_number_by_onnx(exported: Path) -> None:
     network, hu = load_network(exported / "model.onnx", threads=1), draw_slices(3)
     every, again = network.run(hu), network.run(hu)
@@ -135,6 +138,7 @@ def test_onnx_runs_on_the_cpu(exported: Path) -> None:
         load_network(exported / "model.onnx", gpus=1)
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("file", ["model.zip", "model.onnx"])
 def test_views(exported: Path, file: str) -> None:
     network, hu = load_network(exported / file, gpus=0), draw_slices(3)

@@ -179,6 +179,7 @@ def test_the_second_file_of_a_slice_is_refused_while_the_first_is_there(tmp_path
     assert refused["path"].tolist() == ["b.dcm", "copy/a.dcm"]
 
 
+@pytest.mark.races
 def test_processes_read_what_one_reads(tmp_path: Path) -> None:
     for number in range(3):
         write_slice(tmp_path / f"{number}.dcm", name=str(number), z=-float(number))
@@ -230,6 +231,7 @@ def interrupt_after(chunks: int, root: Path, workers: int, monkeypatch: pytest.M
             build_index(root, workers=workers)
 
 
+@pytest.mark.races
 @pytest.mark.parametrize("workers", [1, 2])
 def test_what_was_read_before_an_interruption_is_not_read_again(
     ten_files: Path, opened: list[str], workers: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
@@ -287,6 +289,7 @@ def remove_a_file(root: Path) -> None:
     (root / "3.dcm").unlink()
 
 
+@pytest.mark.races
 @pytest.mark.parametrize(
     ("happens", "again"),
     [(leave, []), (break_a_part, ["2.dcm", "3.dcm"]), (change_a_file, ["3.dcm"]), (remove_a_file, [])],

@@ -129,6 +129,7 @@ def open_data(phantom: Path, model: SliceClassifier) -> HeadCTDataModule:
     return data
 
 
+@pytest.mark.trains
 def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, phantom: Path) -> None:
     model = load_classifier(run / BEST)
     data = open_data(phantom, model)
@@ -148,6 +149,7 @@ def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, 
             torch.testing.assert_close(again.get_buffer(name), buffer, rtol=1e-3, atol=1e-6)
 
 
+@pytest.mark.trains
 def test_card_sums_up_the_training(run: Path, phantom: Path) -> None:
     model = load_classifier(run / BEST)
     training, train = model.card["training"], open_data(phantom, model).part("train")
@@ -167,6 +169,7 @@ def test_card_sums_up_the_training(run: Path, phantom: Path) -> None:
     assert not any(patient in text for patient in train["PatientID"])
 
 
+@pytest.mark.trains
 def test_training_on_drops_what_was_fitted_to_the_weights_before(
     run: Path, phantom: Path, tmp_path: Path
 ) -> None:
@@ -189,6 +192,7 @@ def test_training_on_drops_what_was_fitted_to_the_weights_before(
     assert tuned.likeness is None
 
 
+@pytest.mark.trains
 def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: Path, tmp_path: Path) -> None:
     old = read_checkpoint(run / BEST)
     old["card"] = {name: value for name, value in old["card"].items() if name not in ("likeness", "training")}

@@ -77,6 +77,7 @@ def test_baseline_cnn_is_as_it_was_described() -> None:
     assert model(torch.zeros(2, 1, 128, 128)).shape == (2, 6)
 
 
+@pytest.mark.trains
 def test_frozen_backbone_stays_as_it_is_and_the_head_learns() -> None:
     model = make(optim=OptimSpec(freeze_epochs=1, warmup_fraction=0.0))
     before = {name: value.clone() for name, value in model.state_dict().items()}
@@ -90,6 +91,7 @@ def test_frozen_backbone_stays_as_it_is_and_the_head_learns() -> None:
     assert not torch.equal(model.state_dict()["backbone.conv1.0.weight"], before["backbone.conv1.0.weight"])
 
 
+@pytest.mark.trains
 def test_discriminative_learning_rates_reach_the_optimizer() -> None:
     model = make(optim=OptimSpec(lr=1e-3, backbone_lr_factor=0.1, schedule="constant", warmup_fraction=0.0))
     trainer = build_trainer(gpus=0, max_epochs=1)
@@ -99,6 +101,7 @@ def test_discriminative_learning_rates_reach_the_optimizer() -> None:
     assert rates == {"backbone": pytest.approx(1e-4), "head": pytest.approx(1e-3)}
 
 
+@pytest.mark.trains
 def test_learnable_windows_are_trained() -> None:
     spec = InputSpec(size=64, learnable=True)
     model = make(spec=spec)
@@ -119,6 +122,7 @@ class Recorder(Callback):
         self.weights.append(pl_module.get_parameter("head.1.weight").detach().clone())
 
 
+@pytest.mark.trains
 def test_moving_average_is_what_is_kept() -> None:
     model, recorder = make(), Recorder()
     trainer = build_trainer(gpus=0, max_epochs=1, ema_decay=0.9)
@@ -132,6 +136,7 @@ def test_moving_average_is_what_is_kept() -> None:
     torch.testing.assert_close(model.get_parameter("head.1.weight").detach(), average)
 
 
+@pytest.mark.trains
 def test_test_step_gives_the_metrics_of_scikit_learn() -> None:
     model, batch = make().eval(), make_batch()
     (found,) = build_trainer(gpus=0).test(model, DataLoader([batch], batch_size=None), verbose=False)

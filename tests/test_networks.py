@@ -15,6 +15,8 @@ from ich.networks import TorchNetwork, load_network
 from ich.schema import InputSpec, UserError
 from ich.window import Window
 
+pytestmark = pytest.mark.trains
+
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:

@@ -121,6 +121,7 @@ def train(model: Network, optimizer: torch.optim.Optimizer, schedule: object, st
     return moved
 
 
+@pytest.mark.trains
 def test_the_backbone_rests_while_frozen() -> None:
     torch.manual_seed(0)
     model = Network(nn.Linear(4, 4), 4)
@@ -134,6 +135,7 @@ def test_the_backbone_rests_while_frozen() -> None:
     assert rates == {"backbone": pytest.approx(1e-4), "head": pytest.approx(1e-3)}
 
 
+@pytest.mark.trains
 def test_a_schedule_goes_on_where_it_stopped() -> None:
     spec = OptimSpec(freeze_epochs=1)
 

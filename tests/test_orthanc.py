@@ -21,6 +21,8 @@ from ich.outputs.captures import write_key_images
 from ich.outputs.sr import write_sr
 from ich.phantom import write_phantom
 
+pytestmark = pytest.mark.races
+
 ORTHANC = shutil.which("Orthanc", path="/usr/local/sbin:/usr/sbin:/usr/local/bin:/usr/bin")
 OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # none between here and here
 WAIT = 60  # seconds for it to answer, on a machine with other work

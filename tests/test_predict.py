@@ -150,6 +150,7 @@ def test_every_study_has_its_result_in_tables_json_pages_and_dicom(predicted: Pa
         assert not path.stat().st_mode & 0o077, path
 
 
+@pytest.mark.trains
 def test_probabilities_are_those_of_training_and_evaluation(
     model: Path, predicted: Path, studies: Path
 ) -> None:
@@ -171,6 +172,7 @@ def test_probabilities_are_those_of_training_and_evaluation(
     assert np.abs(found[columns].to_numpy() - expected[columns].to_numpy()).max() < 1e-5
 
 
+@pytest.mark.trains
 def test_names_order_and_place_of_files_change_nothing(
     model: Path, predicted: Path, studies: Path, tmp_path: Path
 ) -> None:
@@ -243,6 +245,7 @@ def test_nothing_of_what_was_before_stays_beside_a_new_result(
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.races
 def test_a_folder_is_written_to_by_one_process_and_not_read(
     model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -486,6 +489,7 @@ def test_what_is_no_head_ct_is_refused_with_a_code(
     assert read_json(out / "results" / "0001.json").slices == ()
 
 
+@pytest.mark.trains
 def test_an_ensemble_averages_and_a_calibration_file_replaces_what_models_carry(
     model: Path, studies: Path, tmp_path: Path
 ) -> None:
@@ -511,6 +515,7 @@ def test_an_ensemble_averages_and_a_calibration_file_replaces_what_models_carry(
     assert result.labels["any"].prob == pytest.approx(probs.mean())
 
 
+@pytest.mark.trains
 def test_flips_are_averaged(model: Path, studies: Path) -> None:
     study = next(studies.iterdir())
     plain, (flipped,) = predict_one(model, study), Predictor.load(model, tta=["flip"]).predict(study)
@@ -519,6 +524,7 @@ def test_flips_are_averaged(model: Path, studies: Path) -> None:
     assert flipped.slices[0].probs != plain.slices[0].probs
 
 
+@pytest.mark.trains
 def test_arrays_in_memory_give_what_files_give(model: Path, studies: Path) -> None:
     study = next(studies.iterdir())
     result, predictor = predict_one(model, study), Predictor.load(model)
@@ -560,6 +566,7 @@ def test_pages_name_no_patient_and_no_file(predicted: Path, studies: Path) -> No
         assert str(studies) not in text
 
 
+@pytest.mark.trains
 def test_an_exported_model_reads_as_the_model_itself(model: Path, studies: Path, tmp_path: Path) -> None:
     exported, study, out = tmp_path / "model.onnx", next(studies.iterdir()), tmp_path / "out"
     assert call("export", str(model), str(exported)) == 0

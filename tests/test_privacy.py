@@ -197,6 +197,7 @@ def used(marked: Path, inbox: Path, damage) -> Used:
     return Used(here, errors)
 
 
+@pytest.mark.trains
 def test_no_file_names_a_patient_but_those_that_have_to(used: Used, marked: Path) -> None:
     files = list_files(used.folder, marked)
     kinds = {path.suffix for path in files}
@@ -211,6 +212,7 @@ def test_no_file_names_a_patient_but_those_that_have_to(used: Used, marked: Path
     assert not faults
 
 
+@pytest.mark.trains
 def test_marks_are_found_where_they_are(used: Used) -> None:
     for name in ("index/index.parquet", "index/refused.csv", "run/split.csv", "run/predictions_test.csv"):
         assert TEXT in find_marks(used.folder / name)

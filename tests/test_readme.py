@@ -29,6 +29,7 @@ def test_commands_compose(command: str) -> None:
         compose("config", overrides=words)
 
 
+@pytest.mark.trains
 def test_library_examples_run(tmp_path: Path, phantom: Path) -> None:
     training, prediction = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     prediction = prediction.replace("runs/DATE_TIME", "runs/mine").replace("/data/inbox", "data/phantom")

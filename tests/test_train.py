@@ -24,6 +24,8 @@ from ich.models import SliceClassifier, load_classifier
 from ich.schema import LABELS, InputSpec, UserError
 from ich.trainer import build_trainer, place
 
+pytestmark = pytest.mark.trains
+
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=2", "data.num_workers=0"]
 FILES = {
     "checkpoints",
@@ -283,6 +285,7 @@ def test_leaky_split_is_marked(run, capsys) -> None:
     assert json.loads(Path("out/metrics.json").read_text())["leaky_split"] is True
 
 
+@pytest.mark.races
 def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
     spec = InputSpec(size=64)
     datamodule = HeadCTDataModule(str(phantom), spec, num_workers=0)
@@ -297,6 +300,7 @@ def test_two_processes_train_one_model(phantom: Path, tmp_path: Path) -> None:
     assert load_classifier(tmp_path / "checkpoints" / "best.ckpt").input == spec
 
 
+@pytest.mark.races
 def test_unreadable_slice_in_one_of_two_processes_is_one_message(
     run, phantom: Path, finished: Path, damage, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
