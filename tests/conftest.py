@@ -35,7 +35,7 @@ def damage() -> Callable[[Path], None]:
             ds = pydicom.dcmread(path)
             ds.compress(RLELossless, generate_instance_uid=False)
             (frame,) = generate_frames(ds.PixelData, number_of_frames=1)
-            ds.PixelData = encapsulate([bytes(64) + frame[64:]])  # an RLE header of no segments
+            ds.PixelData = encapsulate([frame[:64] + b"\x80" * len(frame[64:])])  # segments of no bytes
             ds.save_as(path)
 
     return compress_and_break

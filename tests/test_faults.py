@@ -37,7 +37,7 @@ def test_mutated_files_are_read_or_refused_and_nothing_else() -> None:
 def test_bombs_are_refused_and_take_no_memory() -> None:
     found = re.findall(r"^(.*) \([\d,]+ bytes\): (\w+), .* s, (\d+) MiB more$", run("bombs").stdout, re.M)
     outcomes = {name: code for name, code, _ in found}
-    assert outcomes.pop("RLE, 4096 x 4096 of runs") == "read"  # which is what it says that it is
+    assert outcomes.pop("RLE, 4096 x 4096 of runs") == "constant"
     assert len(outcomes) == 5
     assert set(outcomes.values()) == {"too_large", "corrupt"}
     assert all(int(memory) < 256 for *_, memory in found)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from pydicom import uid
 
-from ich.dicom.codecs import DECODERS, ENCAPSULATED, describe_uid
+from ich.dicom.codecs import DECODERS, ENCAPSULATED, check_codec, describe_uid
 from ich.dicom.elements import (
     PIXEL_DATA,
     Element,
@@ -27,7 +27,7 @@ from ich.dicom.elements import (
     read_values,
 )
 from ich.dicom.files import inflate, read_file
-from ich.dicom.frames import check_length, find_fragments, read_stored
+from ich.dicom.frames import Pieces, check_length, find_fragments, find_frame, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.orientation import Geometry, orient, orient_geometry
 from ich.dicom.refusal import Refusal, RefusedError
@@ -197,21 +197,14 @@ def _read_blocks(file: int, size: int) -> bytes:
     header, kind, _, _, offset, stream = _read_slice(file, size)
     stream = stream or _open(file, size)
     stream.file.seek(offset)
-    pieces = [(offset, kind.pixel_format.size)]
     if header.TransferSyntaxUID in ENCAPSULATED:
         pieces = find_fragments(stream)
-    total = sum(length for _, length in pieces)
-    blocks = [total.to_bytes(8, "little")]
-    starts = [max(0, total * (n + 1) // (_BLOCKS + 1) - _BLOCK // 2) for n in range(_BLOCKS)]
-    begin = 0  # of a piece, among all
-    for place, length in pieces:
-        for start in starts:
-            first, last = max(start, begin), min(start + _BLOCK, begin + length)
-            if first < last:
-                stream.file.seek(place + first - begin)
-                blocks.append(stream.take(last - first))
-        begin += length
-    return b"".join(blocks)
+    else:
+        pieces = [(offset, kind.pixel_format.size)]
+    pixels = Pieces(stream, pieces)
+    starts = [max(0, pixels.size * (n + 1) // (_BLOCKS + 1) - _BLOCK // 2) for n in range(_BLOCKS)]
+    blocks = (pixels.read(start, start + _BLOCK) for start in starts)
+    return b"".join((pixels.size.to_bytes(8, "little"), *blocks))
 
 
 class _Slice(NamedTuple):
@@ -256,12 +249,13 @@ def _read_slice(file: int, size: int) -> _Slice:
         syntax, values, pixels, stream = _walk(_open(file, size))
         offset, size = stream.file.tell(), stream.size
     kind = find_kind(values.order, tuple(map(values.raw.get, KIND_TAGS)))
-    if syntax in ENCAPSULATED and not DECODERS[syntax].is_available:
-        raise RefusedError(
-            Refusal.UNSUPPORTED_SYNTAX,
-            f"no codec for {describe_uid(syntax)} is installed: pip install 'ich[codecs]'",
-        )
+    if syntax in ENCAPSULATED:
+        check_codec(syntax, 0)
     check_length(pixels, size - offset, syntax, kind.pixel_format)
+    if syntax in ENCAPSULATED:
+        stream = stream or _open(file, size)
+        stream.file.seek(offset)
+        find_frame(stream, syntax, kind.pixel_format)
     direct = syntax in _PLAIN and kind.pixel_format.bits_allocated == 16
     header = _make_header(values, kind, syntax, offset if direct else -1)
     return _Slice(header, kind, values, pixels, offset, stream)

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from ich.dicom.codecs import PixelFormat, decode
+from ich.dicom.codecs import decode
+from ich.dicom.pixel_format import PixelFormat
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.schema import UserError
 

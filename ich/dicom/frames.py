@@ -10,12 +10,15 @@ import struct
 
 import numpy as np
 from pydicom import uid
-from pydicom.encaps import encapsulate
 
-from ich.dicom.codecs import ENCAPSULATED, PixelFormat, decode, describe_uid
+from ich.dicom.codecs import ENCAPSULATED, check_codec, decode, describe_uid
+from ich.dicom.codestream import END, Codestream, check_codestream, check_rle, find_codestream
 from ich.dicom.decoding import decode_apart
 from ich.dicom.elements import UNDEFINED, Element, Stream
+from ich.dicom.pixel_format import PixelFormat
+from ich.dicom.refusal import Refusal, RefusedError
 
+_PIECE = 4096  # bytes of either end of a compressed frame that are read first
 _SLACK = 1 << 16  # bytes of a compressed frame beyond twice its pixels, for the headers of small ones
 
 
@@ -44,6 +47,73 @@ def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFor
         raise ValueError(f"has {length} bytes of Pixel Data for an image of {expected}")
 
 
+class Pieces:
+    """Bytes that lie in several places of a file, as if they were one.
+
+    Args:
+        stream: The file.
+        pieces: Where each lies, and its length, in bytes.
+    """
+
+    def __init__(self, stream: Stream, pieces: list[tuple[int, int]]) -> None:
+        self._stream, self._pieces = stream, pieces
+        self.size = sum(length for _, length in pieces)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Reads a part of them; less where it goes beyond their end."""
+        found, begin = [], 0  # of a piece, among all
+        for place, length in self._pieces:
+            first, last = max(start, begin), min(stop, begin + length)
+            if first < last:
+                self._stream.file.seek(place + first - begin)
+                found.append(self._stream.take(last - first))
+            begin += length
+        return b"".join(found)
+
+
+def find_frame(stream: Stream, syntax: str, pixel_format: PixelFormat) -> tuple[Pieces, range]:
+    """Finds the only compressed frame, in a stream that stands at the value of Pixel Data.
+
+    Returns:
+        The frame, and which of its bytes are for the codec: boxes of a JP2 file, fill bytes and whatever
+        stands behind the end are none.
+
+    Raises:
+        EOFError: If the file or the frame ends before its end.
+        ValueError: If no codec makes of it what the header says.
+    """
+    frame = Pieces(stream, find_fragments(stream))
+    limit = 2 * pixel_format.size + _SLACK
+    if frame.size > limit:
+        raise ValueError(f"has {frame.size} bytes of compressed pixels, expected at most {limit}")
+    if syntax == uid.RLELossless:
+        check_rle(frame.read(0, _PIECE), frame.size, pixel_format)
+        return frame, range(frame.size)
+    found = _find_codestream(frame)
+    check_codestream(found, syntax, pixel_format)
+    check_codec(syntax, found.precision)
+    return frame, range(found.start, _find_end(frame, found.data))
+
+
+def _find_codestream(frame: Pieces) -> Codestream:
+    try:
+        return find_codestream(frame.read(0, _PIECE))
+    except struct.error:  # a long header
+        try:
+            return find_codestream(frame.read(0, frame.size))
+        except struct.error:
+            raise EOFError("its compressed pixels end within their header") from None
+
+
+def _find_end(frame: Pieces, data: int) -> int:
+    """Where the last marker of an end stands behind the start of the coded pixels, which hold none."""
+    for start in (max(data, frame.size - _PIECE), data):
+        place = frame.read(start, frame.size).rfind(END)
+        if place >= 0:
+            return start + place + len(END)
+    raise EOFError("its compressed pixels lack the marker of their end")
+
+
 def read_stored(pixels: Element, stream: Stream, syntax: str, pixel_format: PixelFormat) -> np.ndarray:
     """Reads stored values, from a stream that stands at the value of Pixel Data.
 
@@ -51,14 +121,18 @@ def read_stored(pixels: Element, stream: Stream, syntax: str, pixel_format: Pixe
 
     Returns:
         (rows, columns) array as ``codecs.decode`` gives it.
+
+    Raises:
+        RefusedError: If compressed pixels decode to one value, as they do where a codec fails in silence.
     """
     vr = pixels.vr.decode() or "OW"  # implicit VR is always OW (PS3.5 A.1)
     if syntax not in ENCAPSULATED:
         return decode(stream.take(pixels.length), syntax, vr, pixel_format)
-    frame = _read_frame(stream, 2 * pixel_format.size + _SLACK)
-    if syntax != uid.RLELossless:
-        _check_codestream(frame, pixel_format)
-    return decode_apart(encapsulate([frame], has_bot=False), syntax, vr, pixel_format)
+    frame, part = find_frame(stream, syntax, pixel_format)
+    stored = decode_apart(frame.read(part.start, part.stop), syntax, vr, pixel_format)
+    if (value := stored.flat[0]) == stored.max() == stored.min():
+        raise RefusedError(Refusal.CONSTANT, f"its compressed pixels all decode to {value}")
+    return stored
 
 
 def find_fragments(stream: Stream) -> list[tuple[int, int]]:
@@ -77,45 +151,3 @@ def find_fragments(stream: Stream) -> list[tuple[int, int]]:
         found.append((stream.file.tell(), item.length))
         stream.skip(item, explicit=False)
     return found[1:]
-
-
-def _read_frame(stream: Stream, limit: int) -> bytes:
-    """Joins the fragments of the only frame; refuses unread what no codec makes of its pixels."""
-    fragments = find_fragments(stream)
-    size = sum(length for _, length in fragments)
-    if size > limit:
-        raise ValueError(f"has {size} bytes of compressed pixels, expected at most {limit}")
-    frame = bytearray()
-    for offset, length in fragments:
-        stream.file.seek(offset)
-        frame += stream.take(length)
-    return bytes(frame)
-
-
-def _check_codestream(frame: bytes, pixel_format: PixelFormat) -> None:
-    """Refuses what codecs complete or reinterpret in silence: a cut stream, an image of another shape."""
-    if not frame.rstrip(b"\0").endswith(b"\xff\xd9"):  # EOI of JPEG and JPEG-LS, EOC of JPEG 2000
-        raise EOFError("its compressed pixels lack the marker of their end")
-    *shape, precision = _read_shape(frame)
-    expected = [pixel_format.rows, pixel_format.columns, 1]
-    if shape != expected or precision > pixel_format.bits_allocated:
-        raise ValueError(
-            f"its compressed pixels have rows, columns and samples {shape} of {precision} bits, "
-            f"its header {expected} of {pixel_format.bits_allocated}"
-        )
-
-
-def _read_shape(frame: bytes) -> tuple[int, int, int, int]:
-    """Rows, columns, samples a pixel and bits a sample, as a JPEG or JPEG 2000 stream says."""
-    if frame.startswith(b"\xff\x4f\xff\x51"):  # SOC, SIZ (ITU-T T.800 A.5.1)
-        width, height, left, top = struct.unpack_from(">4I", frame, 8)
-        samples, precision = struct.unpack_from(">HB", frame, 40)
-        return height - top, width - left, samples, (precision & 0x7F) + 1
-    offset = 2  # after SOI (ITU-T T.81 B.1.1, T.87 C.1.1)
-    while frame.startswith(b"\xff\xd8"):
-        marker, length = struct.unpack_from(">HH", frame, offset)
-        if marker == 0xFFF7 or (0xFFC0 <= marker <= 0xFFCF and marker not in (0xFFC4, 0xFFC8, 0xFFCC)):
-            precision, rows, columns, samples = struct.unpack_from(">BHHB", frame, offset + 4)
-            return rows, columns, samples, precision
-        offset += 2 + length
-    raise ValueError("its compressed pixels are neither JPEG nor JPEG 2000")

@@ -9,9 +9,10 @@ from typing import Literal, NamedTuple
 
 from pydicom import uid
 
-from ich.dicom.codecs import PixelFormat, describe_uid
+from ich.dicom.codecs import describe_uid
 from ich.dicom.elements import Tag, Values
 from ich.dicom.orientation import Plane, find_plane, orient_pair
+from ich.dicom.pixel_format import PixelFormat
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import Rescale
 

@@ -22,6 +22,7 @@ class Refusal(StrEnum):
     PIXEL_FORMAT = "pixel_format"  # bit fields that no CT slice has
     NO_RESCALE = "no_rescale"  # no slope and intercept that lead to HU
     NO_UID = "no_uid"  # lacks the UID of the instance, series or study
+    CONSTANT = "constant"  # compressed pixels that decode to one value, as a codec's silent failure does
     CRASHED = "crashed"  # ends the process that decodes it
     TIMEOUT = "timeout"  # takes far longer to decode than any slice
     UNSUPPORTED_SYNTAX = "unsupported_syntax"  # no codec for its transfer syntax is installed

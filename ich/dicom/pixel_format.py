@@ -1,0 +1,29 @@
+"""How the pixels of a slice are stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """The Image Pixel module (PS3.3 C.7.6.3) of one grey frame."""
+
+    rows: int
+    columns: int
+    bits_allocated: int
+    bits_stored: int
+    pixel_representation: int
+    photometric_interpretation: str
+
+    @property
+    def size(self) -> int:
+        """Bytes of the frame, uncompressed."""
+        return self.rows * self.columns * self.bits_allocated // 8
+
+    @property
+    def dtype(self) -> np.dtype[np.integer]:
+        """Of a stored value in memory."""
+        return np.dtype(f"{'ui'[self.pixel_representation]}{self.bits_allocated // 8}")
