@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -34,6 +35,16 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def hash_file(path: str | Path) -> str:
+    """SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb") as file:  # noqa: PTH123 - a Path costs as much as a small read
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

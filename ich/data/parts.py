@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ich.schema import UserError
+from ich.schema import UserError, check_seed
 from ich.split import (
     check_split,
     join_patients,
@@ -28,7 +28,7 @@ class SplitSpec:
     """How a table is split; the fields are arguments of ``HeadCTDataModule``.
 
     Raises:
-        UserError: If a fold is asked for of a split that a file gives.
+        UserError: If a fold is asked for of a split that a file gives, or the seed is out of range.
     """
 
     split: str
@@ -39,6 +39,7 @@ class SplitSpec:
     seed: int
 
     def __post_init__(self) -> None:
+        check_seed("data.seed", self.seed)
         if self.fold is not None and self.split not in SPLITS:
             raise UserError(
                 f"data.fold={self.fold} with data.split={self.split}: the file has no folds; leave one out"

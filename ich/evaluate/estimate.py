@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ich.evaluate.figures import FEW, Estimate, unavailable
-from ich.schema import UserError
+from ich.schema import UserError, check_seed
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -34,10 +34,11 @@ def draw_patients(patients: int, replicates: int, seed: int) -> NDArray[np.int32
         (R + 1, P) how often each patient is drawn; once each in the first row.
 
     Raises:
-        UserError: If ``replicates`` is not positive.
+        UserError: If ``replicates`` is not positive, or ``seed`` out of range.
     """
     if replicates < 1:
         raise UserError(f"replicates={replicates}: expected at least 1")
+    check_seed("seed", seed)
     rng = np.random.default_rng(seed)
     counts = np.ones((replicates + 1, patients), np.int32)
     for row in counts[1:]:

@@ -87,7 +87,10 @@ def _describe_start(config: dict[str, Any]) -> str:
         return "a run on synthetic head CT came first"
     if config["model"].get("init_from"):
         return "the weights of another model of this kind"
-    if config["model"].get("weights_file") or config["model"]["pretrained"]:
+    if config["model"].get("weights_file"):
+        digest = config["model"].get("weights_sha256") or "not known"
+        return f"all weights of the backbone from a file of the user's, SHA-256 {digest}"
+    if config["model"]["pretrained"]:
         return "published weights of the backbone"
     return "random"
 

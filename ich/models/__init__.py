@@ -33,7 +33,8 @@ class SliceClassifier(LightningModule):
         backbone: Any model of timm.
         input: What the network sees; with ``learnable`` the model takes HU and windows it itself.
         pretrained: Start from the published weights of the backbone.
-        weights_file: Weights of the backbone in a local file, in place of the hub.
+        weights_file: Weights of the backbone in a local file, in place of the hub; all of them, or none.
+        weights_sha256: SHA-256 that ``weights_file`` has to have. A run writes it down.
         init_from: A checkpoint or bundle of this library whose weights to start from (fine-tuning).
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the backbone.
@@ -55,6 +56,7 @@ class SliceClassifier(LightningModule):
         input: InputSpec | Mapping[str, Any],  # noqa: A002 - the configuration's word
         pretrained: bool = True,
         weights_file: str | None = None,
+        weights_sha256: str | None = None,
         init_from: str | None = None,
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -91,6 +93,7 @@ class SliceClassifier(LightningModule):
             img_size=spec.size,
             pretrained=pretrained and init_from is None,
             weights_file=weights_file if init_from is None else None,
+            weights_sha256=weights_sha256,
             drop_path_rate=drop_path_rate,
         )
         linear = nn.Linear(int(self.backbone.head_hidden_size), len(LABELS))  # type: ignore[arg-type]
@@ -163,6 +166,7 @@ class SliceClassifier(LightningModule):
             (N, F) features of the backbone.
         """
         image = x if self.window is None else self.window(x)
+        image = image.to(self.get_parameter("head.1.weight").dtype)  # 64 bits with trainer.precision=64-true
         features: Tensor = self.backbone(image.contiguous(memory_format=self.memory_format))
         return features
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,11 @@ import torch
 from timm.models import register_model
 from torch import Tensor, nn
 
+from ich.files import hash_file
+from ich.models.weights import describe_misfit, read_weights, select_backbone
 from ich.schema import UserError
 
-_BUILD_ERRORS: tuple[type[Exception], ...] = (
-    *(RuntimeError, AssertionError, TypeError, ValueError),
-    *(KeyError, IndexError, EOFError, pickle.UnpicklingError),  # of a weights file that is none
-)
+_BUILD_ERRORS = (RuntimeError, AssertionError, TypeError, ValueError, KeyError, IndexError)
 
 
 class BaselineCNN(nn.Module):
@@ -71,6 +71,7 @@ def create_backbone(
     img_size: int,
     pretrained: bool,
     weights_file: str | None = None,
+    weights_sha256: str | None = None,
     drop_path_rate: float = 0.0,
 ) -> nn.Module:
     """Creates a timm backbone that gives pooled features.
@@ -80,15 +81,16 @@ def create_backbone(
         in_chans: Channels of the image.
         img_size: Height and width, for backbones that are built for one size.
         pretrained: Load the published weights.
-        weights_file: Load the weights from this file in place of the hub.
+        weights_file: Load the weights from this file in place of the hub: all tensors of the backbone.
+        weights_sha256: What the SHA-256 of that file has to be, if it matters.
         drop_path_rate: Stochastic depth.
 
     Returns:
         (N, in_chans, S, S) -> (N, F), with F in its ``head_hidden_size``.
 
     Raises:
-        UserError: If the name is unknown, the weights are out of reach, or the backbone takes no image of
-            this size.
+        UserError: If the name is unknown, the weights are out of reach or of something else, or the backbone
+            takes no image of this size.
     """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
@@ -103,14 +105,13 @@ def create_backbone(
     if drop_path_rate:
         kwargs["drop_path_rate"] = drop_path_rate
     if weights_file is not None:
-        if not Path(weights_file).is_file():
-            raise UserError(f"model.weights_file={weights_file} does not exist")
-        kwargs["pretrained_cfg_overlay"] = {"file": weights_file}
-        pretrained = True
-    elif pretrained:
-        _go_offline_without_hub()
+        _check_file(weights_file, weights_sha256)
+    published = pretrained and weights_file is None
     try:
-        backbone: nn.Module = timm.create_model(name, pretrained=pretrained, **kwargs)
+        with _offline_without_hub() if published else nullcontext():
+            backbone: nn.Module = timm.create_model(name, pretrained=published, **kwargs)
+        if weights_file is not None:
+            backbone = _load_file(backbone, name, weights_file, kwargs)
         with torch.no_grad():  # some tell only now that they take no image of this size
             backbone.eval()(torch.zeros(1, in_chans, img_size, img_size))
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
@@ -122,16 +123,80 @@ def create_backbone(
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"model.backbone={name} cannot be built for input.size={img_size}, {in_chans} channels, "
-            f"pretrained={pretrained}: {reason}"
+            f"pretrained={published}: {reason}"
         ) from error
     return backbone.train()
 
 
-def _go_offline_without_hub() -> None:
-    """Asks the hub once, briefly: its own retries take most of a minute to give up."""
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
-        return
+def _check_file(path: str, sha256: str | None) -> None:
+    if not Path(path).is_file():
+        raise UserError(f"model.weights_file={path} does not exist")
+    if sha256 is not None and (found := hash_file(path)) != sha256:
+        raise UserError(f"model.weights_file={path} has the SHA-256 {found}; model.weights_sha256={sha256}")
+
+
+def _load_file(built: nn.Module, name: str, weights_file: str, kwargs: Mapping[str, Any]) -> nn.Module:
+    """Builds a backbone with the weights of a file: all of them, or none.
+
+    timm matches names of its older versions and of the original authors, and makes the first convolution
+    over for other numbers of channels. It is told that the weights have no classifier, so that it insists on
+    all that is left.
+
+    Args:
+        built: The same backbone with random weights.
+        name: Of the backbone.
+        weights_file: Of its weights.
+        kwargs: That it is built with.
+
+    Raises:
+        UserError: If the file does not hold just these weights.
+    """
+    config: Mapping[str, Any] = getattr(built, "pretrained_cfg", {})
+    heads = config.get("classifier") or ()
+    heads = [heads] if isinstance(heads, str) else heads
+    weights = select_backbone(read_weights(Path(weights_file)), built, heads)
+    stem = f"{config.get('first_conv')}.weight"
+    own = built.state_dict().get(stem)
+    given = weights.get(stem)
+    is_ours = own is not None and given is not None and own.shape == given.shape
+    if own is not None and given is not None:
+        published = own.shape[1] * int((config.get("input_size") or (3,))[0]) // kwargs["in_chans"]
+        weights[stem] = _remake_stem(given, published)
+    overlay = {"state_dict": dict(weights), "num_classes": 0, "label_offset": 0}
+    if not weights:  # timm would ask the hub
+        raise UserError(describe_misfit(weights_file, name, weights, built, stem))
     try:
-        huggingface_hub.get_session().head(huggingface_hub.constants.ENDPOINT, timeout=3)
-    except Exception:  # of whichever HTTP library is in use: the hub is out of reach all the same
-        huggingface_hub.constants.HF_HUB_OFFLINE = True
+        backbone: nn.Module = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
+        )
+    except (RuntimeError, KeyError, AttributeError) as error:
+        raise UserError(describe_misfit(weights_file, name, weights, built, stem)) from error
+    if is_ours:  # as it is, not by way of the published number of channels
+        backbone.load_state_dict({stem: given}, strict=False)
+    return backbone
+
+
+def _remake_stem(weight: Tensor, channels: int) -> Tensor:
+    """(F, C, ...) weights of a first convolution -> (F, channels, ...), the same on a gray image."""
+    if weight.ndim != 4 or weight.shape[1] == channels:
+        return weight
+    return (weight.sum(dim=1, keepdim=True) / channels).expand(-1, channels, -1, -1).contiguous()
+
+
+@contextmanager
+def _offline_without_hub() -> Iterator[None]:
+    """Asks the hub once, briefly: its own retries take most of a minute to give up.
+
+    The next model asks again, as a look that failed says nothing of the hub an hour later.
+    """
+    constants = huggingface_hub.constants
+    before = constants.HF_HUB_OFFLINE
+    if not before:
+        try:
+            huggingface_hub.get_session().head(constants.ENDPOINT, timeout=3)
+        except Exception:  # of whichever HTTP library is in use: the hub is out of reach all the same
+            constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch.backends import cudnn
 from ich.bundle import is_bundle
 from ich.card import Card
 from ich.checkpoint import CHECKPOINTS, find_checkpoint
+from ich.files import hash_file
 from ich.models import SliceClassifier, load_classifier
 from ich.schema import InputSpec, UserError
 from ich.window import Window, window_batch
@@ -190,9 +190,7 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
     model = load_classifier(path)
     if threads is not None:
         torch.set_num_threads(threads)
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    return TorchNetwork(model, sha256, gpus=gpus)
+    return TorchNetwork(model, hash_file(path), gpus=gpus)
 
 
 def add_neighbours(hu: NDArray[np.int16], spec: InputSpec) -> NDArray[np.int16]:

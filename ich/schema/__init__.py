@@ -170,6 +170,20 @@ def _pair(window: Any) -> tuple[float, float]:
     return center, width
 
 
+def check_seed(name: str, seed: Any) -> None:
+    """Refuses a seed that not every generator of random numbers takes: NumPy's old one has 32 bits.
+
+    Args:
+        name: Of the setting, for the message.
+        seed: Its value.
+
+    Raises:
+        UserError: If it is no whole number from 0 to 4294967295.
+    """
+    if not (isinstance(seed, int) and 0 <= seed <= 2**32 - 1):
+        raise UserError(f"{name}={seed}: expected a whole number from 0 to {2**32 - 1}")
+
+
 class Batch(TypedDict):
     """What ``HeadCTDataModule`` gives a LightningModule, after the transfer to the device.
 

@@ -34,10 +34,10 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
-from ich.files import for_owner_alone, replacing
+from ich.files import for_owner_alone, hash_file, replacing
 from ich.models import SliceClassifier
 from ich.optim import build_optimizer
-from ich.schema import LABELS, UserError
+from ich.schema import LABELS, UserError, check_seed
 from ich.split import write_split
 from ich.tables import hash_slices
 from ich.train.results import write_results
@@ -83,6 +83,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     Raises:
         UserError: For whatever the user has to mend.
     """
+    check_seed("seed", cfg.seed)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
@@ -261,6 +262,8 @@ def _write_log(buffer: MemoryHandler, path: Path) -> None:
 def _describe_run(run: Run) -> None:
     cfg, parts = run.cfg, run.parts
     cfg.update(run_dir=str(run.folder), ckpt_path=None)
+    if cfg.model.weights_file is not None and run.resumed is None:
+        cfg.model.weights_sha256 = hash_file(cfg.model.weights_file)
     labelled = parts.datamodule.labelled
     write_split(labelled, labelled["part"], run.folder / "split.csv")
     with replacing(run.folder / "config.yaml") as partial:  # last: by it a run is known

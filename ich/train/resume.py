@@ -62,7 +62,7 @@ def resume_config(run_dir: Path, overrides: list[str]) -> DictConfig:
 
 def without_start(cfg: DictConfig) -> DictConfig:
     """What a run began from need not be there any more when it goes on."""
-    start = {"pretrained": False, "weights_file": None, "init_from": None}
+    start = {"pretrained": False, "weights_file": None, "weights_sha256": None, "init_from": None}
     return typing.cast("DictConfig", OmegaConf.merge(cfg, {"model": start}))
 
 

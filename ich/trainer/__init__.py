@@ -20,6 +20,10 @@ from ich.trainer.callbacks import LossWatch, MetricsLog, MovingAverage, Patience
 from ich.trainer.saving import Checkpoints
 from ich.trainer.signals import STOPS, exit_at_once, exit_code, handling_stops
 
+SIXTEEN_BIT_WEIGHTS = ("16-true", "bf16-true")
+"""Precisions of Lightning with weights of 16 bits. bfloat16 has 8 bits of precision: a step of less than
+1/512 of a weight leaves it as it was, and AdamW takes such steps at most of the rates of a schedule."""
+
 
 def build_trainer(
     *,
@@ -52,8 +56,8 @@ def build_trainer(
         The trainer.
 
     Raises:
-        UserError: If there are fewer GPUs than asked for, the precision needs one, or a number is out of
-            range.
+        UserError: If there are fewer GPUs than asked for, the precision needs one or keeps weights in 16
+            bits, or a number is out of range.
     """
     if max_epochs < 1:
         raise UserError(f"trainer.max_epochs={max_epochs}: expected 1 or more")
@@ -69,6 +73,12 @@ def build_trainer(
         precision = "bf16-mixed" if bf16 else "32-true"
     if precision == "16-mixed" and placement["accelerator"] == "cpu":
         raise UserError("trainer.precision=16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
+    if precision in SIXTEEN_BIT_WEIGHTS:
+        raise UserError(
+            f"trainer.precision={precision} keeps the weights themselves in 16 bits, which loses the small "
+            f"steps of training; use {precision.partition('-')[0]}-mixed, which computes in 16 bits and "
+            "keeps weights in 32"
+        )
     if lightning.get("strategy", "auto") != "auto":
         placement["strategy"] = lightning["strategy"]
     watch = LossWatch()
