@@ -49,6 +49,16 @@ def test_library_examples_run(tmp_path: Path, phantom: Path) -> None:
     assert "(1, 3, 6)" in done.stdout
 
 
+def test_ci_runs_the_commands_that_it_begins_with() -> None:
+    script = (REPOSITORY / ".ci" / "run").read_text(encoding="utf-8")
+    run = re.sub(r" (?:--quiet|-q)(?= |$)", "", script, flags=re.MULTILINE).splitlines()
+    blocks = re.findall(r"```sh\n(pip install .*?)```", README, re.DOTALL)
+    commands = [part.strip() for line in blocks[:2] for part in line.partition("#")[0].split("&&")]
+    assert len(commands) == 4
+    places = [run.index(command) for command in commands]
+    assert places == sorted(places)
+
+
 def test_files_and_pictures_that_it_names_are_there() -> None:
     for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
         assert (REPOSITORY / path).exists(), path
