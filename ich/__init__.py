@@ -5,6 +5,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     schema       0  labels, InputSpec, Batch, the error types
     files        0  files, whole or not at all, for their owner alone
     progress     0  work on many files, with a bar
+    printing     0  what is printed, when it is no text or nobody reads it
     dicom        1  one file: header, stored pixels -> HU
     window       1  windowing: HU -> image
     augment      1  draws of random changes to HU; applied on the CPU or a device

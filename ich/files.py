@@ -1,13 +1,31 @@
-"""Writing files whole or not at all, and for their owner alone."""
+"""Writing files whole or not at all, and for their owner alone; paths as text that any table takes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
+
+
+def escape_path(path: str | Path) -> str:
+    r"""Returns a path as a text: each byte of it that is no UTF-8 becomes ``\xNN``.
+
+    Such bytes are lone surrogates in Python, which neither Parquet nor a terminal takes.
+    """
+    return os.fsencode(path).decode(errors="backslashreplace")
+
+
+def find_on_disk(text: str) -> str:
+    """Returns the path that ``escape_path`` made a text of."""
+    if "\\x" not in text or os.path.lexists(text):
+        return text
+    return _ESCAPED_BYTE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
 
 
 @contextmanager

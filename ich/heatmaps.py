@@ -19,7 +19,7 @@ from ich.dicom.orientation import UNKNOWN
 from ich.explain import explain
 from ich.explain.drawing import draw_heat
 from ich.explain.grids import find_grid
-from ich.files import for_owner_alone
+from ich.files import escape_path, for_owner_alone
 from ich.index import index_paths
 from ich.models import SliceClassifier
 from ich.progress import make_bar
@@ -108,10 +108,10 @@ def write_heatmaps(
             rows.append(found.row)
             probs.append(found.probs)
         names = ["path", "code", "detail"]
-        refused = refused[names].assign(path=f"{root}/" + refused["path"])
+        refused = refused[names].assign(path=f"{escape_path(root)}/" + refused["path"])
         refused = pd.concat([refused, pd.DataFrame(unread, columns=names).drop_duplicates()])
         listed = table.iloc[rows][["SOPInstanceUID", "SeriesInstanceUID", "path"]]
-        listed["path"] = f"{root}/" + listed["path"]
+        listed["path"] = f"{escape_path(root)}/" + listed["path"]
         listed.insert(0, "number", rows)
         listed[[f"prob_{label}" for label in LABELS]] = np.reshape(probs, (-1, len(LABELS)))
         write_table(listed, out / "slices.csv")

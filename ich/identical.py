@@ -104,7 +104,8 @@ def _digest(path: str) -> str:
 def _read_kept(folder: Path) -> pd.DataFrame:
     columns = [*STAMP, "hash"]
     try:
-        return pd.read_parquet(folder / HASHES)[columns]
+        with (folder / HASHES).open("rb") as file:
+            return pd.read_parquet(file)[columns]
     except (OSError, ValueError, KeyError):  # none, or a broken one
         types = {"path": "str", "file_size": "int64", "mtime_ns": "int64", "hash": "str"}
         return pd.DataFrame(columns=columns).astype(types)
@@ -114,7 +115,8 @@ def _keep(hashes: pd.DataFrame, folder: Path) -> None:
     try:
         with replacing(folder / HASHES) as partial:
             partial.touch(mode=0o600)  # it names files
-            hashes.to_parquet(partial, index=False)
+            with partial.open("wb") as file:
+                hashes.to_parquet(file, index=False)
     except OSError as error:
         raise UserError(
             f"the hashes of pixels cannot be written to {folder}: {error.strerror or error}; "

@@ -141,7 +141,8 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     with replacing(path) as partial:
         if path.suffix == ".parquet":
-            table.to_parquet(partial, index=False)
+            with partial.open("wb") as file:  # Arrow takes no path that is no UTF-8
+                table.to_parquet(file, index=False)
             return
         escaped = _replace(table, _FORMULA, r"'\1")
         if _list_texts(table):
@@ -171,7 +172,8 @@ def read_index(path: str | Path) -> pd.DataFrame:
         UserError: If the file is no index of this version.
     """
     try:
-        table = pd.read_parquet(path)
+        with Path(path).open("rb") as file:  # Arrow takes no path that is no UTF-8
+            table = pd.read_parquet(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no index: {error}. Remove it to have it made anew") from error
     require_columns(table, tuple(INDEX_DTYPES), path)

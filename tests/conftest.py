@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,3 +40,33 @@ def damage() -> Callable[[Path], None]:
             ds.save_as(path)
 
     return compress_and_break
+
+
+@pytest.fixture(scope="session")
+def conformant(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A phantom with complete headers, to be left as it is."""
+    root = tmp_path_factory.mktemp("data") / "conformant"
+    write_phantom(root, patients=4, seed=5, size=64, conformant=True)
+    return root
+
+
+@pytest.fixture
+def department(conformant: Path, tmp_path: Path) -> Path:
+    """The phantom's slices, a folder a study."""
+    return sort_into_folders(conformant / "stage_2_train", tmp_path / "department")
+
+
+def sort_into_folders(source: Path, out: Path) -> Path:
+    for path in source.iterdir():
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        folder = out / str(ds.StudyInstanceUID)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, folder / f"IM{ds.InstanceNumber:04d}")
+    return out
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Path:
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    return folder

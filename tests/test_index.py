@@ -98,23 +98,31 @@ def test_a_tree_of_any_layout_is_read_in_order_of_position(tmp_path: Path) -> No
     assert table["InstanceNumber"].tolist()[2] == 7
 
 
-def test_what_cannot_be_read_is_refused_and_what_is_something_else_passed_over(tmp_path: Path) -> None:
+def test_what_cannot_be_read_and_what_is_something_else_is_listed(tmp_path: Path) -> None:
     whole = write_slice(tmp_path / "good.dcm", name="1")
+    write_slice(tmp_path / "really.txt", name="3", z=1.0)
+    write_slice(tmp_path / ".hidden" / "1.dcm", name="4")
     (tmp_path / "cut.dcm").write_bytes(whole.read_bytes()[:-60])
     (tmp_path / "README").write_text("no DICOM")
     write_slice(tmp_path / "mr.dcm", name="2", Modality="MR")
     (tmp_path / "gone.dcm").symlink_to(tmp_path / "nowhere.dcm")
     (tmp_path / "again").symlink_to(tmp_path)  # a loop
-    for other in ("labels.csv", "mask.NPZ", ".ich/x.dcm", ".hidden.dcm"):
+    for other in ("labels.csv", "mask.NPZ", "more.tar.gz", "head.nii.gz", ".ich/x.dcm", ".hidden.dcm"):
         (tmp_path / other).parent.mkdir(exist_ok=True)
         (tmp_path / other).write_bytes(b"x")
     for _ in range(2):  # as read, and as kept
         table, refused = build_index(tmp_path)
-        assert table["path"].tolist() == ["good.dcm"]
+        assert table["path"].tolist() == ["good.dcm", "really.txt"]
         assert dict(zip(refused["path"], refused["code"], strict=True)) == {
+            ".hidden": "other_kind",
+            ".hidden.dcm": "other_kind",
             "README": "not_dicom",
             "cut.dcm": "truncated",
             "gone.dcm": "unreadable",
+            "head.nii.gz": "volume",
+            "labels.csv": "other_kind",
+            "mask.NPZ": "other_kind",
+            "more.tar.gz": "archive",
             "mr.dcm": "not_ct",
         }
         assert refused["detail"].str.len().gt(0).all()
@@ -184,8 +192,9 @@ def test_processes_read_what_one_reads(tmp_path: Path) -> None:
     for number in range(3):
         write_slice(tmp_path / f"{number}.dcm", name=str(number), z=-float(number))
     (tmp_path / "bad.dcm").write_bytes(b"")
-    several = build_index(tmp_path, index_dir=tmp_path / ".several", workers=2)
-    one = build_index(tmp_path, index_dir=tmp_path / ".one", workers=1)
+    several = build_index(tmp_path, index_dir=tmp_path / "kept", workers=2)
+    shutil.rmtree(tmp_path / "kept")
+    one = build_index(tmp_path, index_dir=tmp_path / "kept", workers=1)
     pd.testing.assert_frame_equal(several.table, one.table)
     pd.testing.assert_frame_equal(several.refused, one.refused)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import random
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -300,6 +302,29 @@ def test_what_may_hold_studies_and_cannot_be_read_is_no_success(model: Path, tmp
     (tmp_path / "in" / "damaged.zip").write_bytes(content.replace(b"PK\1\2", b"none"))
     assert call("predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out")) == 3
     assert list(pd.read_csv(tmp_path / "out" / "refused.csv")["code"]) == ["bad_archive"]
+
+
+def test_an_archive_beside_a_study_is_read_or_leads_to_exit_code_3(
+    model: Path, negative: Path, studies: Path, tmp_path: Path
+) -> None:
+    folder = os.fsdecode("Köln".encode("latin-1"))
+    (inbox := tmp_path / "in" / folder).mkdir(parents=True)
+    shutil.copytree(negative, inbox / "A")
+    (inbox / "A" / "notes.txt").write_text("of no matter")
+    other = min(path for path in studies.iterdir() if path.name != negative.name)
+    with tarfile.open(inbox / "study.tar.gz", "w:gz") as archive:
+        archive.add(other, folder)
+    arguments = ["predict", str(model), str(tmp_path / "in"), "--write", "page", "sr", "sc"]
+    for number, (name, code) in enumerate((("viewer.exe", 0), ("more.7z", 3), ("scan.nii", 3))):
+        (inbox / name).write_bytes(bytes(300))
+        out = tmp_path / f"out{number}"
+        assert call(*arguments, "--out", str(out)) == code
+        listed = pd.read_csv(out / "refused.csv").set_index("path")["code"]
+        assert listed.filter(like=name).size == 1
+        assert listed.index.str.startswith(f"{tmp_path}/in/K\\xf6ln/").all()
+        assert len(read_results(out)) == 2
+        assert pd.read_csv(out / "refused_outputs.csv").empty
+        (inbox / name).unlink()
 
 
 @pytest.mark.parametrize(

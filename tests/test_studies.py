@@ -18,43 +18,12 @@ from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 
 from ich.dicom.refusal import Refusal
-from ich.phantom import write_phantom
 from ich.schema import UserError
 from ich.schema.results import Reason
-from ich.studies import Found, StudyFiles, archives, find_studies
+from ich.studies import Found, StudyFiles, find_studies, unpacking
 from ich.studies.reading import FILE_DTYPES
 from ich.studies.refusal import InputRefusal
 from ich.tables import HEADER_DTYPES
-
-
-@pytest.fixture(scope="session")
-def conformant(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A phantom with complete headers, to be left as it is."""
-    root = tmp_path_factory.mktemp("data") / "conformant"
-    write_phantom(root, patients=4, seed=5, size=64, conformant=True)
-    return root
-
-
-@pytest.fixture
-def department(conformant: Path, tmp_path: Path) -> Path:
-    """The phantom's slices, a folder a study."""
-    return sort_into_folders(conformant / "stage_2_train", tmp_path / "department")
-
-
-def sort_into_folders(source: Path, out: Path) -> Path:
-    for path in source.iterdir():
-        ds = pydicom.dcmread(path, stop_before_pixels=True)
-        folder = out / str(ds.StudyInstanceUID)
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(path, folder / f"IM{ds.InstanceNumber:04d}")
-    return out
-
-
-@pytest.fixture
-def scratch(tmp_path: Path) -> Path:
-    folder = tmp_path / "scratch"
-    folder.mkdir()
-    return folder
 
 
 def zip_folder(folder: Path, out: Path) -> Path:
@@ -120,7 +89,10 @@ def test_slices_of_the_rsna_layout_are_studies(phantom: Path, scratch: Path) -> 
     found = find_studies([phantom], scratch=scratch)
     files = pd.concat([study.files for study in found.studies])
     assert len(files) == len(list((phantom / "stage_2_train").iterdir()))
-    assert found.refused.empty
+    assert set(list_refused(found)) == {
+        ("phantom.json", Refusal.OTHER_KIND),
+        ("stage_2_train.csv", Refusal.OTHER_KIND),
+    }
     assert all(study.remarks == () and study.StudyInstanceUID.startswith("ID_") for study in found.studies)
 
 
@@ -178,10 +150,13 @@ def test_what_lies_on_a_medium_beside_slices_is_not_held_against_them(
     (folder / "README").write_text("Grüße aus der Klinik\n" * 400)
     found = find_studies([department], scratch=scratch)
     assert not any(study.remarks for study in found.studies)
-    assert list_refused(found) == [("README", Refusal.NOT_DICOM)]
+    others = [(name, Refusal.OTHER_KIND) for name in (".DS_Store", "AUTORUN.INF")]
+    others += [("README", Refusal.NOT_DICOM)]
+    others += [(name, Refusal.OTHER_KIND) for name in ("Thumbs.db", "notes.txt", "viewer.exe")]
+    assert list_refused(found) == others
     named = find_studies(list(folder.iterdir()), scratch=scratch)  # as a shell's * does
     assert not any(study.remarks for study in named.studies)
-    assert len(named.refused) == 6
+    assert list_refused(named) == others
     (folder / "error.dcm").write_text("404 Not Found")  # what a download left in a slice's place
     assert list_codes(find_studies([department], scratch=scratch).studies[0]) == (Reason.STRAY_FILE,)
 
@@ -292,7 +267,10 @@ def test_names_in_an_archive_never_become_names_on_the_disk(
     unpacked = [path.relative_to(scratch) for path in scratch.rglob("*") if path.is_file()]
     assert all(path.parts[1].isdigit() and path.name.isdigit() and len(path.parts) == 3 for path in unpacked)
     assert all(path.stat().st_mode & 0o077 == 0 for path in scratch.iterdir())
-    assert found.refused["path"].to_list() == [f"{out}/a/\\x1b[31mred"]
+    assert found.refused[["path", "code"]].to_numpy().tolist() == [
+        [f"{out}/a/\\x1b[31mred", Refusal.NOT_DICOM],
+        [f"{out}/link", InputRefusal.LINK],
+    ]
 
 
 def test_members_of_one_name_are_all_read(department: Path, scratch: Path, tmp_path: Path) -> None:
@@ -357,22 +335,22 @@ def test_bombs_are_refused_before_they_are_unpacked(
     ]
     shutil.rmtree(scratch)
     scratch.mkdir()
-    monkeypatch.setattr(archives, "FREE_RATIO", 1 << 20)
+    monkeypatch.setattr(unpacking, "FREE_RATIO", 1 << 20)
     assert list_refused(find_studies([out], scratch=scratch)) == [
         ("bomb.zip", InputRefusal.ARCHIVE_TOO_LARGE)
     ]
     monkeypatch.undo()
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 1)
+    monkeypatch.setattr(unpacking, "MAX_MEMBERS", 1)
     assert list_refused(find_studies([out], scratch=scratch)) == [
         ("bomb.zip", InputRefusal.ARCHIVE_TOO_LARGE)
     ]
     monkeypatch.undo()
-    monkeypatch.setattr(archives, "MAX_BYTES", 1000)
+    monkeypatch.setattr(unpacking, "MAX_BYTES", 1000)
     assert {code for _, code in list_refused(find_studies([out], scratch=scratch))} == {
         InputRefusal.MEMBER_TOO_LARGE
     }
     usage = shutil.disk_usage(scratch)
-    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
+    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda _: usage._replace(free=1 << 20))
     found = find_studies([out], scratch=scratch)
     assert "1048576 are free" in found.refused.loc[0, "detail"]
     assert list(scratch.rglob("1")) == []

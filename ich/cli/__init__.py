@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from ich import __version__
 from ich.cli import bundle, evaluate, explain, explore, export, index, phantom, predict
+from ich.printing import printing
 from ich.schema import DISCLAIMER, UserError
 
 
@@ -21,17 +22,20 @@ def main() -> None:
 
         sys.argv = [f"{sys.argv[0]} train", *sys.argv[2:]]
         return train()
-    args = _make_parser().parse_args()
-    try:
-        sys.exit(args.run(args) or 0)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted")
-        sys.exit(130)
-    except (UserError, OSError) as error:
-        Console(stderr=True).print(
-            f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True
-        )
-        sys.exit(2)
+    with printing():
+        args = _make_parser().parse_args()
+        try:
+            sys.exit(args.run(args) or 0)
+        except KeyboardInterrupt:
+            Console(stderr=True).print("interrupted")
+            sys.exit(130)
+        except BrokenPipeError:
+            raise
+        except (UserError, OSError) as error:
+            Console(stderr=True).print(
+                f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True
+            )
+            sys.exit(2)
     return None
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ich.cli.codes import print_codes
 from ich.outputs import OUTPUTS
 from ich.schema import DISCLAIMER, UserError
-from ich.studies.refusal import InputRefusal
+from ich.studies.refusal import LOST
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that the other commands are spared
     from ich.predict.run import Summary
@@ -51,7 +51,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         nargs="+",
         metavar="CHECKPOINT... INPUT...",
         help="models first: checkpoints, bundles, folders of runs, ONNX files; then DICOM files, folders of "
-        "any depth, zip archives, a DICOMDIR",
+        "any depth, archives (zip, tar, gz, bz2), a DICOMDIR",
     )
     parser.add_argument(
         "--out", type=Path, default=Path("predicted"), metavar="DIR", help="folder (default: %(default)s)"
@@ -91,8 +91,8 @@ def _run(args: argparse.Namespace) -> int:
     )
     summary = predict_folder(predictor, inputs, args.out, args.write)
     _print(summary, args.out)
-    # An archive that is damaged may hold studies; and without any, nothing was read.
-    is_lost = not set(summary.refused["code"]).isdisjoint(InputRefusal)
+    # What was not unpacked or opened may hold studies; and without any, nothing was read.
+    is_lost = not set(summary.refused["code"]).isdisjoint(LOST)
     is_nothing = summary.done + summary.skipped == 0
     return UNREADABLE if is_lost or is_nothing or any(result.refusal for result in summary.results) else 0
 

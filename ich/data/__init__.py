@@ -208,9 +208,9 @@ class HeadCTDataModule(LightningDataModule):
     def _build_index(self) -> pd.DataFrame:
         index_dir = Path(self.index_dir) if self.index_dir else None
         index = build_index(self.root, index_dir=index_dir, pseudonyms=self.pseudonyms)
-        if len(index.refused):
-            codes = index.refused["code"].value_counts()
-            log.warning("%d files refused: %s", len(index.refused), codes.to_dict())
+        if len(index.unread):
+            codes = index.unread["code"].value_counts()
+            log.warning("%d files refused: %s", len(index.unread), codes.to_dict())
         return index.table
 
     def _find_twins(self, table: pd.DataFrame) -> pd.Series[int]:

@@ -294,7 +294,8 @@ def _read_manifest(folder: Path) -> Manifest | None:
             raise UserError(
                 f"data.cache={folder} is of another version of ich; remove it to have it made anew"
             )
-        slices = pd.read_parquet(folder / SLICES, columns=STAMP)
+        with (folder / SLICES).open("rb") as file:
+            slices = pd.read_parquet(file, columns=STAMP)
         manifest = _parse_state(state, slices)
     except (OSError, ValueError, TypeError, LookupError) as error:
         raise UserError(

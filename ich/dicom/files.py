@@ -11,6 +11,7 @@ from typing import BinaryIO, TypeVar
 
 from ich.dicom.elements import Stream
 from ich.dicom.refusal import Refusal, RefusedError
+from ich.files import find_on_disk
 from ich.schema import ReadError, UserError
 
 MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
@@ -23,7 +24,7 @@ def read_file(path: str, use: Callable[[int, int], _Result], most: float = MAX_B
     """Hands a file's descriptor and size to ``use``; what goes wrong meanwhile becomes a ``ReadError``.
 
     Args:
-        path: The file.
+        path: The file; as ``ich.files.escape_path`` shows it, where it stands in a table.
         use: What reads it.
         most: Bytes of a file that is opened.
 
@@ -31,9 +32,10 @@ def read_file(path: str, use: Callable[[int, int], _Result], most: float = MAX_B
         ReadError: If the file cannot be read, or ``use`` fails; its code is a ``Refusal``.
     """
     try:
-        size = _check_file(os.stat(path), most)  # noqa: PTH116 - a Path costs as much as the read
+        on_disk = find_on_disk(path)
+        size = _check_file(os.stat(on_disk), most)  # noqa: PTH116 - a Path costs as much as the read
         # Most headers take one read, to which a buffered file would add a tenth of the time.
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(on_disk, os.O_RDONLY | os.O_CLOEXEC)
         try:
             return use(file, size)
         finally:

@@ -26,6 +26,9 @@ class Refusal(StrEnum):
     CRASHED = "crashed"  # ends the process that decodes it
     TIMEOUT = "timeout"  # takes far longer to decode than any slice
     UNSUPPORTED_SYNTAX = "unsupported_syntax"  # no codec for its transfer syntax is installed
+    ARCHIVE = "archive"  # an archive, or compressed as a whole, which is not unpacked here
+    VOLUME = "volume"  # images in a format other than DICOM
+    OTHER_KIND = "other_kind"  # hidden, or something else by its name, and no DICOM by its first bytes
 
 
 class RefusedError(Exception):

@@ -118,7 +118,7 @@ def collect_facts(
     return Facts(
         table=table,
         units=units,
-        refused=Counter(index.refused["code"]),
+        refused=Counter(index.unread["code"]),
         labelling=labelling,
         encodings=encodings,
         encoding=numbers,

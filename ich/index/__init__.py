@@ -16,8 +16,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ich.files import escape_path
 from ich.index.cache import REFUSED_DTYPES, Index, Row, Unfinished, make_index, read_cache, write_cache
-from ich.index.files import list_files, read_headers
+from ich.index.files import OWN_FOLDER, list_files, read_headers
 from ich.index.joining import find_places
 from ich.index.labels import (
     LABEL_KEYS,
@@ -52,8 +53,8 @@ def build_index(
 
     The result is kept as ``index.parquet`` and ``refused.csv``, readable by their owner alone as they name
     patients. The next call reads what is new or has another size or time of change; after an interruption,
-    what had not been read. Hidden files and folders, and files whose suffix says that they are something
-    else, are passed over.
+    what had not been read. Files whose suffix says that they are something else are read if they begin as
+    DICOM does, and else listed among what was refused; hidden folders are not looked into, and listed too.
 
     Args:
         root: The folder.
@@ -71,10 +72,8 @@ def build_index(
     Raises:
         UserError: If the folder is missing or holds no slice that can be read, or the index cannot be kept.
     """
-    files, closed = list_files(root, progress)
-    if files.empty and not closed:
-        raise UserError(f"data.root={root} holds no DICOM file; expected e.g. {root}/stage_2_train/ID_*.dcm")
     folder = locate_index(root) if index_dir is None else index_dir
+    files, closed = list_files(root, progress, kept_in=folder)
     key = find_pseudonym_key(folder, make=pseudonyms)
     hidden = key is not None
     cached = read_cache(folder, pseudonyms=hidden)
@@ -90,6 +89,8 @@ def build_index(
     rows = read_headers(root, changed, workers, progress)
     fresh = unfinished.collect(rows if key is None else hide_patients(rows, key))
     index = _merge(kept, earlier, *fresh, make_index([], closed))
+    if index.unread.empty and index.table.empty:
+        raise UserError(f"data.root={root} holds no DICOM file; expected e.g. {root}/stage_2_train/ID_*.dcm")
     if index.table.empty:
         raise UserError(f"data.root={root} holds no CT slice that can be read; {_tell(index)}")
     write_cache(index, folder, pseudonyms=hidden)
@@ -113,7 +114,7 @@ def index_paths(paths: Sequence[Path], *, progress: bool = True) -> tuple[Path, 
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     tables, closed = list[pd.DataFrame](), list[Row]()
     for path in paths:
-        below = path.absolute().relative_to(root).as_posix()
+        below = escape_path(path.absolute().relative_to(root))
         if path.is_dir():
             files, unread = list_files(path, progress)
             tables.append(files.assign(path=f"{below}/" + files["path"]))
@@ -133,10 +134,10 @@ def index_paths(paths: Sequence[Path], *, progress: bool = True) -> tuple[Path, 
 
 def _tell(index: Index) -> str:
     """What was refused, for a message."""
-    if index.refused.empty:
+    if (unread := index.unread).empty:
         return "no file that may be DICOM"
-    codes = ", ".join(f"{code} {count}" for code, count in index.refused["code"].value_counts().items())
-    first = index.refused.iloc[0]
+    codes = ", ".join(f"{code} {count}" for code, count in unread["code"].value_counts().items())
+    first = unread.iloc[0]
     return f"refused: {codes}; for one, {first['path']}: {first['detail']}"
 
 
@@ -146,7 +147,7 @@ def locate_index(root: Path) -> Path:
     It is ``.ich`` in ``root``, or where that cannot be written to, a folder of the user's cache
     (``XDG_CACHE_HOME``, ``~/.cache``).
     """
-    beside = root / ".ich"
+    beside = root / OWN_FOLDER
     wanted = os.R_OK | os.W_OK | os.X_OK
     if os.access(beside, wanted) or (not os.access(beside, os.F_OK) and os.access(root, wanted)):
         return beside

@@ -42,6 +42,11 @@ class Index(NamedTuple):
     table: pd.DataFrame
     refused: pd.DataFrame
 
+    @property
+    def unread(self) -> pd.DataFrame:
+        """Of ``refused`` what may hold slices: not what is something else by its name."""
+        return self.refused[self.refused["code"] != Refusal.OTHER_KIND]
+
 
 def make_index(slices: list[Row], refused: list[Row]) -> Index:
     """Makes an index of rows, each in the order of its table's columns, with all slices in one stack."""

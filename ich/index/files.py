@@ -23,7 +23,9 @@ from rich.progress import (
 
 from ich.dicom import read_header
 from ich.dicom.refusal import Refusal
+from ich.files import escape_path
 from ich.index.cache import Row, Rows
+from ich.index.names import refuse_by_name
 from ich.progress import make_bar
 from ich.schema import ReadError, UserError
 from ich.tables import STAMP
@@ -34,38 +36,25 @@ _CHUNK = 200  # files
 _MOMENT = 1.0  # seconds of listing that are not worth a word
 _QUIET = 4000  # files that are read without a progress bar, in a few seconds
 _PATIENCE = 20.0  # seconds of reading that are worth starting processes, each of which imports torch
-# DICOM files bear any suffix or none, so what cannot be one is named here.
-_OTHER_SUFFIXES = frozenset(
-    f".{suffix}"
-    for suffixes in (
-        "csv doc docx htm html json log md pdf tsv txt xls xlsx xml yaml yml",
-        "bmp gif jp2 jpeg jpg mha mhd nii nrrd png svg tif tiff webp",
-        "7z bz2 gz h5 hdf5 npy npz parquet pkl rar tar tfrecord zip",
-        "ckpt onnx pt pth py sh",
-        # Of the viewer that comes with a medium.
-        "app bat cab cfg chm class cmd com config css db dll dylib exe hlp icns ico inf ini jar js lnk",
-        "manifest msi ocx plist rtf so swf sys ttf url xsl",
-    )
-    for suffix in suffixes.split()
-)
+OWN_FOLDER = ".ich"
+"""What this program keeps of a folder, in it; nothing in there is listed."""
 
 
-def may_be_dicom(name: str) -> bool:
-    """Tells by its name whether a file may be DICOM: neither hidden, nor by its suffix something else."""
-    return not name.startswith(".") and name[name.rfind(".") :].lower() not in _OTHER_SUFFIXES
-
-
-def list_files(root: Path, progress: bool, *, also: str = "") -> tuple[pd.DataFrame, list[Row]]:
-    """Lists every file below a folder that may be DICOM.
+def list_files(
+    root: Path, progress: bool, *, hidden: bool = False, kept_in: Path | None = None
+) -> tuple[pd.DataFrame, list[Row]]:
+    """Lists every file below a folder, whatever it is called.
 
     Args:
         root: The folder.
         progress: Count them on a terminal if it takes longer than a moment.
-        also: A suffix in lower case, as ``.zip``: files that have it are listed as well.
+        hidden: Look into hidden folders too; without it such a folder stands in the list as if it were a
+            file.
+        kept_in: A folder of this program, of which nothing is listed.
 
     Returns:
-        The columns of ``STAMP``, -1 where a size or time is not to be had; and rows of ``REFUSED_DTYPES``
-        for what cannot be looked into.
+        The columns of ``STAMP``, paths as ``escape_path`` shows them, -1 where a size or time is not to be
+        had; and rows of ``REFUSED_DTYPES`` for what cannot be looked into.
 
     Raises:
         UserError: If ``root`` is no folder.
@@ -77,7 +66,7 @@ def list_files(root: Path, progress: bool, *, also: str = "") -> tuple[pd.DataFr
     columns = (SpinnerColumn(), TextColumn("Listing files: {task.completed:.0f}"), TimeElapsedColumn())
     with make_bar(columns, progress) as bar:
         task, start = bar.add_task("", total=None, visible=False), time.monotonic()
-        for path, size, changed in _walk(root, closed, also):
+        for path, size, changed in _walk(root, closed, hidden, kept_in):
             paths.append(path)
             sizes.append(size)
             times.append(changed)
@@ -87,8 +76,9 @@ def list_files(root: Path, progress: bool, *, also: str = "") -> tuple[pd.DataFr
     return pd.DataFrame(dict(zip(STAMP, (texts, sizes, times), strict=True))), closed
 
 
-def _walk(root: Path, closed: list[Row], also: str) -> Iterator[_File]:
+def _walk(root: Path, closed: list[Row], hidden: bool, kept_in: Path | None) -> Iterator[_File]:
     folders, seen = deque([""]), set()
+    own = kept_in.resolve() if kept_in is not None else None
     while folders:
         folder = folders.popleft()
         prefix = f"{folder}/" if folder else ""
@@ -100,23 +90,23 @@ def _walk(root: Path, closed: list[Row], also: str) -> Iterator[_File]:
             with os.scandir(root / folder) as entries:
                 for entry in entries:
                     name = entry.name
-                    if name.startswith("."):
+                    if name == OWN_FOLDER or (own and own.name == name and own.samefile(entry)):
                         continue
-                    if not _is_text(name):
-                        detail = "a name that is no text"
-                        closed.append((ascii(prefix + name), Refusal.UNREADABLE, detail, -1, -1))
-                    elif entry.is_dir():
+                    if _is_ambiguous(root, prefix + name):
+                        detail = "another file is called what this one is shown as: rename one"
+                        closed.append((escape_path(prefix + name), Refusal.UNREADABLE, detail, -1, -1))
+                    elif entry.is_dir() and (hidden or not name.startswith(".")):
                         (folders.append if entry.is_symlink() else folders.appendleft)(prefix + name)
-                    elif may_be_dicom(name) or (also and name.lower().endswith(also)):
-                        yield (prefix + name, *_stamp(entry))
+                    else:
+                        yield (escape_path(prefix + name), *_stamp(entry))
         except OSError as error:
             detail = f"{type(error).__name__}: {error.strerror}"
-            closed.append((folder or ".", Refusal.UNREADABLE, detail, -1, -1))
+            closed.append((escape_path(folder or "."), Refusal.UNREADABLE, detail, -1, -1))
 
 
-def _is_text(name: str) -> bool:
-    """Whether a name can stand in a table: bytes that are no text are surrogates in Python."""
-    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
+def _is_ambiguous(root: Path, name: str) -> bool:
+    """Whether a name that is no UTF-8 is shown by the name of another file."""
+    return not name.isascii() and (text := escape_path(name)) != name and os.path.lexists(root / text)
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
@@ -174,10 +164,13 @@ def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | No
 
 
 def _read_chunk(root: Path, files: list[_File]) -> Rows:
-    folder = str(root)
+    folder = escape_path(root)
     slices: list[Row] = []
     refused: list[Row] = []
     for path, size, changed in files:
+        if refusal := refuse_by_name(f"{folder}/{path}"):
+            refused.append((path, *refusal, size, changed))
+            continue
         try:
             # A header's fields are the further columns of HEADER_DTYPES, in their order.
             slices.append((path, size, changed, *read_header(f"{folder}/{path}")))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import MofNCompleteColumn, Progress
 
-from ich.files import for_owner_alone
+from ich.files import find_on_disk, for_owner_alone
 from ich.outputs.captures import write_key_images
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.sr import write_sr
@@ -132,7 +132,8 @@ def _write(
     """Writes what is asked for of a study; returns by output ``WRITTEN``, or the code and why it was not."""
     rows = study.files[study.files["SeriesInstanceUID"] == (result.read_series or "")]
     rows = rows[rows["code"] == ""]
-    files = {uid: study.root / path for uid, path in zip(rows["SOPInstanceUID"], rows["path"], strict=True)}
+    paths = [Path(find_on_disk(str(study.root / path))) for path in rows["path"]]
+    files = dict(zip(rows["SOPInstanceUID"], paths, strict=True))
     objects = folder.locate_objects(result.number)
     done = {}
     for output in outputs:

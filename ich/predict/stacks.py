@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ich.data.resize import resize_hu
 from ich.dicom import read_hu
 from ich.dicom.refusal import Refusal
+from ich.files import find_on_disk
 from ich.schema import ReadError
 from ich.tables import STAMP
 
@@ -54,7 +55,7 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
     def read(path: str, size: int, changed: int) -> tuple[Pixels, ...] | ReadError:
         try:
             hu = read_hu(root / path)
-            status = (root / path).stat()
+            status = Path(find_on_disk(str(root / path))).stat()
         except ReadError as error:
             return error
         except OSError as error:

@@ -6,13 +6,14 @@ import hashlib
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import starmap
 from pathlib import Path
 
 import pandas as pd
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from ich.dicom.refusal import Refusal
-from ich.index.files import may_be_dicom
+from ich.index.names import SLICE_SUFFIXES, is_archive, may_be_dicom, read_head
 from ich.schema.results import Reason, Remark
 from ich.studies.listing import Listing
 from ich.studies.reading import FILE_DTYPES, Files, hash_file, looks_like_text
@@ -21,7 +22,6 @@ from ich.studies.refusal import InputRefusal, Refused
 Study = tuple[str, str, Path, pd.DataFrame, tuple[Remark, ...], str]
 """The fields of ``ich.studies.StudyFiles``."""
 
-_SLICE_SUFFIXES = (".dcm", ".dicom", ".ima")  # of which even a text was to be a slice
 _DETAILS = {
     Reason.MISSING_FILE: "images that a DICOMDIR names and that are not there: {}",
     Reason.STRAY_FILE: "damaged files beside those of the study that do not say whose they are: {}",
@@ -50,7 +50,9 @@ def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refus
     """
     table = files.table.assign(
         folder=files.table["path"].map(os.path.dirname),
+        place=[file.folder for file in listing.files],
         shown=[file.shown for file in listing.files],
+        name=[file.name for file in listing.files],
         digest=files.digests,
     )
     is_owned = (table["StudyInstanceUID"] != "") & (table["SeriesInstanceUID"] != "")
@@ -64,18 +66,25 @@ def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refus
         patients = len(set(rows["PatientID"]))
         counts = {
             Reason.MISSING_FILE: len(missing.get(uid, ())),
-            Reason.STRAY_FILE: strays.by_study[uid] + sum(strays.by_folder[f] for f in set(rows["folder"])),
+            Reason.STRAY_FILE: strays.by_study[uid] + sum(strays.by_folder[f] for f in set(rows["place"])),
             Reason.CONFLICTING_COPIES: conflicts[uid],
             Reason.MIXED_PATIENTS: patients if patients > 1 else 0,
         }
         remarks = tuple(Remark(code, _DETAILS[code].format(n)) for code, n in counts.items() if n)
         studies.append(_make_study(uid, rows, remarks))
-    columns = (others[column].to_list() for column in ("shown", "code", "detail"))
-    refused: list[Refused] = list(zip(*columns, strict=True))
+    columns = (others[column].to_list() for column in ("path", "shown", "code", "detail"))
+    refused = list(starmap(_refuse, zip(*columns, strict=True)))
     for uid in missing.keys() - set(whole["StudyInstanceUID"]):
         detail = "a DICOMDIR names it, and no file of its study is there"
         refused += [(path, InputRefusal.MISSING_FILE, detail) for path in missing[uid]]
     return studies, refused
+
+
+def _refuse(path: str, shown: str, code: str, detail: str) -> Refused:
+    """Why a file belongs to no study; an archive is called one, whatever its name."""
+    if code == Refusal.NOT_DICOM and is_archive(read_head(path)):
+        return shown, str(Refusal.ARCHIVE), "is an archive by its first bytes: name it itself, or unpack it"
+    return shown, code, detail
 
 
 def _find_missing(listing: Listing, instances: set[str]) -> dict[str, list[str]]:
@@ -90,23 +99,23 @@ def _find_missing(listing: Listing, instances: set[str]) -> dict[str, list[str]]
 def _count_strays(others: pd.DataFrame, listing: Listing) -> _Strays:
     """Counts, of the files that belong to no series, those that may have been slices."""
     strays = _Strays(Counter(listing.strays))
-    columns = ("path", "shown", "folder", "code", "StudyInstanceUID")
-    for path, shown, folder, code, study in zip(*(others[c].to_list() for c in columns), strict=True):
+    columns = ("path", "name", "place", "code", "StudyInstanceUID")
+    for path, name, place, code, study in zip(*(others[c].to_list() for c in columns), strict=True):
         if owner := study or listing.named.get(path, ""):
             strays.by_study[owner] += 1
-        elif _may_have_been_slice(path, shown, code):
-            strays.by_folder[folder] += 1
+        elif _may_have_been_slice(path, name, code):
+            strays.by_folder[place] += 1
     return strays
 
 
-def _may_have_been_slice(path: str, shown: str, code: str) -> bool:
+def _may_have_been_slice(path: str, name: str, code: str) -> bool:
     """Whether a file that says no study may have been a slice.
 
     It was none if it is a device, or of another kind by its name, or a text that is not called a slice.
     """
-    if code == Refusal.NOT_FILE or not may_be_dicom(shown.rpartition("/")[2]):
+    if code == Refusal.NOT_FILE or not may_be_dicom(name):
         return False
-    return code != Refusal.NOT_DICOM or shown.lower().endswith(_SLICE_SUFFIXES) or not looks_like_text(path)
+    return code != Refusal.NOT_DICOM or name.lower().endswith(SLICE_SUFFIXES) or not looks_like_text(path)
 
 
 def _drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:

@@ -11,23 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from ich.dicom.refusal import Refusal
+from ich.files import escape_path, find_on_disk
 from ich.index.files import list_files
+from ich.index.names import NameRefusal, is_archive, read_head, refuse_by_name
 from ich.schema import ReadError, UserError
-from ich.studies.archives import ARCHIVE_SUFFIX, is_archive, unpack
+from ich.studies.archives import unpack
 from ich.studies.media import DICOMDIR, Entry, fold_name, read_dicomdir
 from ich.studies.refusal import InputRefusal, Refused
-
-
-class File(NamedTuple):
-    """A file to be read.
-
-    Attributes:
-        path: On the disk, absolute.
-        shown: What it is called where it is refused: of a member, its archive and its name in it.
-    """
-
-    path: str
-    shown: str
+from ich.studies.unpacking import File
 
 
 class Missing(NamedTuple):
@@ -69,43 +61,57 @@ def list_inputs(inputs: Sequence[Path], scratch: Path, progress: bool) -> Listin
     """
     listing = Listing()
     for path in dict.fromkeys(Path(os.path.abspath(path)) for path in inputs):  # noqa: PTH100 - no links
+        if not os.path.lexists(path):
+            raise UserError(f"{path} does not exist: name files, folders, archives or a DICOMDIR")
+        if (text := escape_path(path)) != str(path) and os.path.lexists(text):
+            raise UserError(f"{text} stands for two names, one of which is no UTF-8: rename one")
         if path.is_dir():
             _list_folder(path, listing, scratch, progress)
-        elif not os.path.lexists(path):
-            raise UserError(f"{path} does not exist: name files, folders, zip archives or a DICOMDIR")
         elif fold_name(path.name) == DICOMDIR:
             _list_medium(path, listing, progress)
-        elif is_archive(path):
-            _list_archive(path, listing, scratch, progress)
+        elif (refusal := refuse_by_name(text)) is None and not is_archive(read_head(text)):
+            listing.files.append(make_file(text))
         else:
-            listing.files.append(File(str(path), str(path)))
+            _list_other(text, refusal or (Refusal.ARCHIVE, ""), listing, scratch, progress)
     listing.files = list({file.path: file for file in listing.files}.values())
     return listing
 
 
+def make_file(path: str) -> File:
+    """A file on the disk."""
+    folder, _, name = path.rpartition("/")
+    return File(path, path, folder, name)
+
+
 def _list_folder(folder: Path, listing: Listing, scratch: Path, progress: bool) -> None:
-    names = _list_names(folder, listing, progress)
-    files = [name for name in names if not name.lower().endswith(ARCHIVE_SUFFIX)]
-    for name in names:
-        if name.lower().endswith(ARCHIVE_SUFFIX):
-            _list_archive(folder / name, listing, scratch, progress)
-    _add_files([(name, File(f"{folder}/{name}", f"{folder}/{name}")) for name in files], listing)
+    table, closed = list_files(folder, progress, hidden=True)
+    root = escape_path(folder)
+    for name, code, detail, *_ in closed:  # may have been a slice
+        listing.refused.append((f"{root}/{name}", str(code), detail))
+        listing.strays[f"{root}/{name}".rpartition("/")[0]] += 1
+    files = list[tuple[str, File]]()
+    for name in table["path"]:
+        if (refusal := refuse_by_name(path := f"{root}/{name}")) is None:
+            files.append((name, make_file(path)))
+        else:
+            _list_other(path, refusal, listing, scratch, progress)
+    _add_files(files, listing)
 
 
-def _list_names(folder: Path, listing: Listing, progress: bool) -> list[str]:
-    """Names below a folder; what cannot be looked into is refused, and may have been a slice."""
-    table, closed = list_files(folder, progress, also=ARCHIVE_SUFFIX)
-    for name, code, detail, *_ in closed:
-        listing.refused.append((f"{folder}/{name}", str(code), detail))
-        listing.strays[os.path.dirname(f"{folder}/{name}")] += 1  # noqa: PTH120 - a text
-    return table["path"].to_list()
+def _list_other(path: str, refusal: NameRefusal, listing: Listing, scratch: Path, progress: bool) -> None:
+    """Lists what is no DICOM by its name: what an archive holds, and anything else as refused."""
+    code, detail = refusal
+    if code is Refusal.ARCHIVE:
+        _list_archive(path, listing, scratch, progress)
+    else:
+        listing.refused.append((path, str(code), detail))
 
 
-def _list_archive(path: Path, listing: Listing, scratch: Path, progress: bool) -> None:
+def _list_archive(path: str, listing: Listing, scratch: Path, progress: bool) -> None:
     unpacked = unpack(path, scratch, progress)
     listing.refused += unpacked.refused
     listing.strays.update(unpacked.strays)
-    _add_files([(name, File(*file)) for name, *file in unpacked.files], listing)
+    _add_files(unpacked.files, listing)
 
 
 def _add_files(files: list[tuple[str, File]], listing: Listing) -> None:
@@ -124,16 +130,15 @@ def _add_files(files: list[tuple[str, File]], listing: Listing) -> None:
 
 def _list_medium(path: Path, listing: Listing, progress: bool) -> None:
     """Adds the files that a DICOMDIR names."""
-    folder = path.parent
-    names = list_files(folder, progress)[0]["path"].to_list()
-    files = {name: File(f"{folder}/{name}", f"{folder}/{name}") for name in names}
-    listing.files += _check_medium(File(str(path), str(path)), files, listing)
+    folder, names = escape_path(path.parent), list_files(path.parent, progress)[0]["path"]
+    files = {name: make_file(f"{folder}/{name}") for name in names}
+    listing.files += _check_medium(make_file(escape_path(path)), files, listing)
 
 
 def _check_medium(dicomdir: File, files: Mapping[str, File], listing: Listing) -> list[File]:
     """Finds the files that a DICOMDIR names among those of its folder; notes what is not there."""
     try:
-        entries = read_dicomdir(Path(dicomdir.path))
+        entries = read_dicomdir(Path(find_on_disk(dicomdir.path)))
     except ReadError as error:
         listing.refused.append((dicomdir.shown, error.code, error.detail))
         return []

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ich.dicom import Header, read_header
 from ich.dicom.attributes import Attributes, read_attributes
+from ich.files import find_on_disk
 from ich.progress import map_in_threads
 from ich.schema import ReadError
 from ich.tables import HEADER_DTYPES, STAMP
@@ -43,7 +44,7 @@ def read_files(paths: Sequence[str], progress: bool) -> Files:
     """Reads the headers of files, whatever they are.
 
     Args:
-        paths: Absolute.
+        paths: Absolute, as ``ich.files.escape_path`` shows them.
         progress: Show a bar on a terminal.
     """
     rows, digests = list[tuple[Any, ...]](), list[str]()
@@ -66,7 +67,7 @@ def _read_file(path: str) -> tuple[tuple[Any, ...], str]:
     code = detail = digest = ""
     size = changed = -1
     try:
-        status = os.stat(path)  # noqa: PTH116 - a Path costs as much as the read
+        status = os.stat(find_on_disk(path))  # noqa: PTH116 - a Path costs as much as the read
         size, changed = status.st_size, status.st_mtime_ns
         header = read_header(path)
     except ReadError as error:
@@ -104,7 +105,7 @@ def _parse_number(text: str) -> float:
 def _digest(path: str, size: int) -> str:
     """Hashes the size, the first block and some that are spread over the rest, the last among them."""
     digest = hashlib.sha256(size.to_bytes(8, "little"))
-    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the read
+    with open(find_on_disk(path), "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the read
         if size <= (_BLOCKS + 1) * _BLOCK:
             digest.update(file.read())
         else:
@@ -117,7 +118,7 @@ def _digest(path: str, size: int) -> str:
 def hash_file(path: str) -> str:
     """SHA-256 of a whole file; empty where it cannot be read any more."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a text
+        with open(find_on_disk(path), "rb") as file:  # noqa: PTH123 - a text
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return ""
@@ -126,7 +127,7 @@ def hash_file(path: str) -> str:
 def looks_like_text(path: str) -> bool:
     """Tells whether a file begins with text in UTF-8, of which a slice holds 128 bytes at most."""
     try:
-        with open(path, "rb") as file:  # noqa: PTH123 - a text
+        with open(find_on_disk(path), "rb") as file:  # noqa: PTH123 - a text
             head = file.read(_BLOCK)
         text = head.decode(errors="strict" if len(head) < _BLOCK else "ignore")
     except (OSError, UnicodeDecodeError):

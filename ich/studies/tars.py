@@ -1,0 +1,139 @@
+"""Tar archives, compressed or not, and single files that were compressed: read from end to end, once."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Self, cast
+
+from rich.progress import Progress
+
+from ich.index.names import HEAD
+from ich.progress import make_bar
+from ich.studies import unpacking
+from ich.studies.refusal import InputRefusal
+from ich.studies.unpacking import (
+    RefusedMemberError,
+    Source,
+    TooLargeError,
+    Unpacker,
+    find_bound,
+    require_size,
+)
+
+OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | bz2.BZ2File]] = {
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+}
+"""What undoes a compression, by the first bytes of the file."""
+
+_SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2")  # of what is a tar archive even without the magic of POSIX
+_REST = 1 << 20  # bytes that are read at a time of what follows the last member
+
+
+class _Bounded:
+    """What a file unpacks to, up to a bound; it raises ``TooLargeError`` beyond it."""
+
+    def __init__(self, source: Source, bound: int, reason: str) -> None:
+        self._source, self._left = source, bound
+        self._message = f"unpacks to more than {bound} bytes, {reason}"
+        self._head = b""
+
+    def peek(self) -> bytes:
+        """The first bytes, which are read again afterwards."""
+        self._head = self._source.read(HEAD)
+        return self._head
+
+    def read(self, size: int, /) -> bytes:
+        head, self._head = self._head[:size], self._head[size:]
+        piece = head + self._source.read(size - len(head)) if len(head) < size else head
+        self._left -= len(piece)
+        if self._left < 0:
+            raise TooLargeError(self._message)
+        return piece
+
+
+@contextmanager
+def open_unpacked(path: Path, scratch: Path) -> Iterator[_Bounded]:
+    """Opens a file so that it reads as what it was before it was compressed."""
+    with path.open("rb") as file:
+        head = file.read(HEAD)
+        file.seek(0)
+        opener = next((opener for magic, opener in OPENERS.items() if head.startswith(magic)), None)
+        with opener(file) if opener else file as source:
+            yield _Bounded(source, *find_bound(path, scratch))
+
+
+def can_open(path: Path, head: bytes) -> bool:
+    """Whether a file is a tar archive, or compressed in a known way."""
+    return head.startswith(tuple(OPENERS)) or head[257:262] == b"ustar" or path.suffix.lower() == ".tar"
+
+
+def is_tar(path: Path, head: bytes) -> bool:
+    """Whether what a file unpacks to is a tar archive, by its first bytes or by the file's name."""
+    name = Path(path.name.lower())
+    return head[257:262] == b"ustar" or name.suffix in _SUFFIXES or name.stem.endswith(".tar")
+
+
+def unpack_tar(source: _Bounded, unpacker: Unpacker, progress: bool) -> None:
+    """Unpacks a tar archive.
+
+    Args:
+        source: Its content.
+        unpacker: Gets its members.
+        progress: Show a bar on a terminal.
+
+    Raises:
+        TooLargeError: If it unpacks to more than it may.
+        tarfile.TarError: If it is damaged, or ends before its end; as others of ``DAMAGE``. What came before
+            is unpacked.
+    """
+    blocks = [b""]  # the last header that was read: at the end of an archive one of zeros
+
+    class Header(tarfile.TarInfo):
+        @classmethod
+        def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+            blocks[0] = bytes(buf)
+            return super().frombuf(buf, encoding, errors)
+
+    done = set[str]()
+    with (
+        tarfile.open(
+            fileobj=cast("Any", source), mode="r|", tarinfo=Header, errors="surrogateescape"
+        ) as archive,
+        make_bar(Progress.get_default_columns(), progress) as bar,
+    ):
+        for number, member in enumerate(bar.track(archive, total=None, description="Unpacking"), 1):
+            if number > unpacking.MAX_MEMBERS:
+                raise TooLargeError(f"has more than {unpacking.MAX_MEMBERS} files")
+            if not (member.isdir() or (member.islnk() and member.linkname in done)):
+                unpacker.add(member.name, _open_member(archive, member))
+                done.add(member.name)
+        # The module takes a damaged header for the end, and what follows for nothing.
+        if len(blocks[0]) < tarfile.BLOCKSIZE or any(blocks[0]) or _has_more(archive):
+            raise tarfile.ReadError("is cut off or damaged: what follows its last file that was read is lost")
+
+
+def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Source | RefusedMemberError:
+    if member.issparse():
+        return RefusedMemberError(InputRefusal.BAD_MEMBER, "is sparse, and unpacks to more than it takes up")
+    try:
+        require_size(member.size)
+    except RefusedMemberError as refused:
+        return refused
+    source = archive.extractfile(member) if member.isreg() else None
+    return source or RefusedMemberError(
+        InputRefusal.LINK, "is a link or a device, and no file", is_stray=False
+    )
+
+
+def _has_more(archive: tarfile.TarFile) -> bool:
+    """Whether anything but zeros follows the end, such as a second archive; this reads checksums too."""
+    while piece := archive.fileobj.read(_REST):
+        if any(piece):
+            return True
+    return False

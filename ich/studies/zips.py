@@ -1,0 +1,85 @@
+"""Zip archives: which of their members are unpacked."""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+from pathlib import Path
+
+from rich.progress import MofNCompleteColumn, Progress
+
+from ich.progress import make_bar
+from ich.studies import unpacking
+from ich.studies.refusal import InputRefusal
+from ich.studies.unpacking import (
+    DAMAGE,
+    LINK,
+    RefusedMemberError,
+    TooLargeError,
+    Unpacker,
+    find_bound,
+    fold_name,
+    require_size,
+    tell,
+)
+
+_ENCRYPTED = 0x1  # bit of a member's flags (APPNOTE 4.4.4)
+_UNIX = 3  # system that made a member (APPNOTE 4.4.2), whose attributes then hold a mode
+
+
+def unpack_zip(path: Path, unpacker: Unpacker, scratch: Path, progress: bool) -> None:
+    """Unpacks a zip archive. Sizes are checked before anything is written.
+
+    Args:
+        path: The archive.
+        unpacker: Gets its members.
+        scratch: Folder whose disk has to have room.
+        progress: Show a bar on a terminal.
+
+    Raises:
+        TooLargeError: If it would unpack to more than it may.
+        zipfile.BadZipFile: If it is damaged as a whole, as others of ``DAMAGE``.
+    """
+    with zipfile.ZipFile(path) as archive:
+        members = [member for member in archive.infolist() if not _is_folder(member)]
+        _require_bounds(members, path, scratch)
+        with make_bar((*Progress.get_default_columns(), MofNCompleteColumn()), progress) as bar:
+            for member in bar.track(members, description="Unpacking"):
+                try:
+                    _check_member(member)
+                    source = archive.open(member)
+                except RefusedMemberError as refused:
+                    unpacker.add(member.filename, refused)
+                except DAMAGE as error:
+                    unpacker.add(member.filename, RefusedMemberError(InputRefusal.BAD_MEMBER, tell(error)))
+                else:
+                    with source:
+                        unpacker.add(member.filename, source)
+
+
+def _is_folder(member: zipfile.ZipInfo) -> bool:
+    return fold_name(member.filename).endswith("/")
+
+
+def _require_bounds(members: list[zipfile.ZipInfo], path: Path, scratch: Path) -> None:
+    """Refuses a bomb by what it says of itself."""
+    if len(members) > unpacking.MAX_MEMBERS:
+        raise TooLargeError(f"has {len(members)} files, at most {unpacking.MAX_MEMBERS} are unpacked")
+    total = sum(member.file_size for member in members)
+    bound, reason = find_bound(path, scratch)
+    if total > bound:
+        raise TooLargeError(f"unpacks to {total} bytes, {reason}")
+
+
+def _check_member(member: zipfile.ZipInfo) -> None:
+    mode = member.external_attr >> 16 if member.create_system == _UNIX else 0
+    if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
+        raise RefusedMemberError(InputRefusal.LINK, LINK, is_stray=False)
+    if member.flag_bits & _ENCRYPTED:
+        raise RefusedMemberError(InputRefusal.ENCRYPTED, "takes a password: unpack it first")
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise RefusedMemberError(
+            InputRefusal.UNSUPPORTED_COMPRESSION,
+            f"is compressed by method {member.compress_type}, expected 8 (deflate) or 0: unpack it first",
+        )
+    require_size(member.file_size)
