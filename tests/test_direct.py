@@ -22,6 +22,7 @@ from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import Header, elements, read_header, read_hu, skimming
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.rescale import Rescale
+from ich.dicom.stream import Stream
 from ich.index import build_index
 from ich.schema import LABELS
 
@@ -152,7 +153,7 @@ def test_the_quick_walk_finds_what_the_whole_walk_finds(
     skimmed = skimming.skim(bytes(damaged[: skimming.HEAD]))
     if skimmed is None:
         return
-    stream = elements.Stream(io.BytesIO(bytes(damaged)), len(damaged))
+    stream = Stream(io.BytesIO(bytes(damaged)), len(damaged))
     stream.file.seek(132)
     assert elements.read_syntax(stream) == skimmed.syntax
     values, pixels = elements.read_values(stream, explicit=skimmed.explicit)

@@ -16,26 +16,18 @@ from typing import NamedTuple
 import numpy as np
 from pydicom import uid
 
-from ich.dicom.codecs import DECODERS, ENCAPSULATED, check_codec, describe_uid
-from ich.dicom.elements import (
-    PIXEL_DATA,
-    Element,
-    Stream,
-    Tag,
-    Values,
-    read_syntax,
-    read_values,
-)
-from ich.dicom.files import inflate, read_file
+from ich.dicom.codecs import ENCAPSULATED, check_codec
+from ich.dicom.dataset import DataSet, ask_pydicom, may_lack, open_stream, read_data_set
+from ich.dicom.elements import TAGS, UIDS, Tag, Values
+from ich.dicom.files import read_file
 from ich.dicom.frames import Pieces, check_length, find_fragments, find_frame, read_stored
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.orientation import Geometry, orient, orient_geometry
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.rescale import Stored, to_hu
-from ich.dicom.skimming import HEAD, skim
+from ich.dicom.stream import Stream
 
 _BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
-UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
 
 # Plain texts, as a UID of pydicom takes several times as long to compare.
 _PLAIN = frozenset(map(str.__str__, (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)))
@@ -132,7 +124,7 @@ def read_geometry(path: str | os.PathLike[str]) -> Geometry:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    header, _, values, *_ = read_file(os.fspath(path), _read_slice)
+    header, _, (_, values, *_) = read_file(os.fspath(path), _read_slice)
     stored = Geometry(
         values.numbers(Tag.ImageOrientationPatient, 6), values.numbers(Tag.ImagePositionPatient, 3)
     )
@@ -194,13 +186,12 @@ def read_blocks(path: str | os.PathLike[str]) -> bytes:
 
 
 def _read_blocks(file: int, size: int) -> bytes:
-    header, kind, _, _, offset, stream = _read_slice(file, size)
-    stream = stream or _open(file, size)
-    stream.file.seek(offset)
-    if header.TransferSyntaxUID in ENCAPSULATED:
+    found = _read_slice(file, size)
+    stream = found.open(file, size)
+    if found.data_set.syntax in ENCAPSULATED:
         pieces = find_fragments(stream)
     else:
-        pieces = [(offset, kind.pixel_format.size)]
+        pieces = [(found.data_set.offset, found.kind.pixel_format.size)]
     pixels = Pieces(stream, pieces)
     starts = [max(0, pixels.size * (n + 1) // (_BLOCKS + 1) - _BLOCK // 2) for n in range(_BLOCKS)]
     blocks = (pixels.read(start, start + _BLOCK) for start in starts)
@@ -212,10 +203,13 @@ class _Slice(NamedTuple):
 
     header: Header
     kind: Kind
-    values: Values
-    pixels: Element
-    offset: int  # of their value, in bytes from the start of the stream
-    stream: Stream | None  # that was walked; None where the file's start was enough
+    data_set: DataSet
+
+    def open(self, file: int, size: int) -> Stream:
+        """Opens its file, or what was inflated from it, at the value of its pixels."""
+        stream = self.data_set.stream or open_stream(file, size)
+        stream.file.seek(self.data_set.offset)
+        return stream
 
 
 def _decode(file: int, size: int) -> np.ndarray:
@@ -229,54 +223,33 @@ def _decode_both(file: int, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _decode_stored(file: int, size: int) -> tuple[Stored, Kind]:
-    header, kind, _, pixels, offset, stream = _read_slice(file, size)
-    stream = stream or _open(file, size)
-    stream.file.seek(offset)
-    return read_stored(pixels, stream, header.TransferSyntaxUID, kind.pixel_format), kind
-
-
-def _open(file: int, size: int) -> Stream:
-    os.lseek(file, 0, os.SEEK_SET)
-    return Stream(open(file, "rb", closefd=False), size)
+    found = _read_slice(file, size)
+    _, kind, data_set = found
+    stream = found.open(file, size)
+    return read_stored(data_set.pixels, stream, data_set.syntax, kind.pixel_format), kind
 
 
 def _read_slice(file: int, size: int) -> _Slice:
-    skimmed = skim(os.read(file, HEAD))
-    if skimmed is not None and skimmed.syntax in DECODERS:
-        syntax, _, values, pixels, offset = skimmed
-        stream = None
-    else:
-        syntax, values, pixels, stream = _walk(_open(file, size))
-        offset, size = stream.file.tell(), stream.size
+    data_set = read_data_set(file, size)
+    try:
+        return _make_slice(data_set, file, size)
+    except (RefusedError, ValueError):
+        if not may_lack(data_set) or (again := ask_pydicom(file, size, TAGS)) is None:
+            raise
+        return _make_slice(again, file, size)
+
+
+def _make_slice(data_set: DataSet, file: int, size: int) -> _Slice:
+    syntax, values, pixels, offset, whole, _ = data_set
     kind = find_kind(values.order, tuple(map(values.raw.get, KIND_TAGS)))
     if syntax in ENCAPSULATED:
         check_codec(syntax, 0)
-    check_length(pixels, size - offset, syntax, kind.pixel_format)
-    if syntax in ENCAPSULATED:
-        stream = stream or _open(file, size)
-        stream.file.seek(offset)
-        find_frame(stream, syntax, kind.pixel_format)
+    check_length(pixels, whole - offset, syntax, kind.pixel_format)
     direct = syntax in _PLAIN and kind.pixel_format.bits_allocated == 16
-    header = _make_header(values, kind, syntax, offset if direct else -1)
-    return _Slice(header, kind, values, pixels, offset, stream)
-
-
-def _walk(stream: Stream) -> tuple[str, Values, Element, Stream]:
-    """Walks whatever ``skim`` gives up on."""
-    if stream.file.read(132)[128:] != b"DICM":
-        raise RefusedError(Refusal.NOT_DICOM, "lacks the prefix DICM after 128 bytes")
-    syntax = read_syntax(stream)
-    if not syntax:
-        raise RefusedError(Refusal.NOT_DICOM, "lacks TransferSyntaxUID in its file meta information")
-    if syntax not in DECODERS:
-        raise RefusedError(Refusal.UNSUPPORTED_SYNTAX, f"no codec is known for {describe_uid(syntax)}")
-    if syntax == uid.DeflatedExplicitVRLittleEndian:
-        stream = inflate(stream.file)
-    stream.order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
-    values, pixels = read_values(stream, explicit=syntax != uid.ImplicitVRLittleEndian)
-    if pixels is None or pixels.tag != PIXEL_DATA:
-        raise RefusedError(Refusal.NO_PIXELS, "has no Pixel Data")
-    return syntax, values, pixels, stream
+    found = _Slice(_make_header(values, kind, syntax, offset if direct else -1), kind, data_set)
+    if syntax in ENCAPSULATED:
+        find_frame(found.open(file, size), syntax, kind.pixel_format)
+    return found
 
 
 def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> Header:

@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 from pydicom import uid
 
-from ich.dicom.elements import Stream, Tag, Values, read_syntax
+from ich.dicom.dataset import ask_pydicom
+from ich.dicom.elements import UIDS, Tag, Values, read_syntax, read_value
 from ich.dicom.files import read_file
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.skimming import HEAD, skim_values, swap
+from ich.dicom.stream import DELIMITERS, Stream
 
 _LAST = Tag.NumberOfFrames  # of the elements that are looked for; elements stand in the order of their tags
 _INFLATED = 1 << 20  # bytes of a deflated data set, far beyond what comes before the last of them
@@ -59,7 +61,8 @@ _SWAPPED = {swap(tag): tag for tag in _TAGS}
 def read_attributes(path: str | os.PathLike[str]) -> Attributes:
     """Reads what a DICOM file of any kind says of itself, and no pixel.
 
-    A file that is damaged, or cannot be read as a slice, still says what stands before the damage.
+    A file that is damaged, or cannot be read as a slice, still says what stands before the damage, or what
+    pydicom finds in it.
 
     Raises:
         ReadError: If the file cannot be opened or is no DICOM file (PS3.10 7.1); its code is a ``Refusal``.
@@ -74,8 +77,10 @@ def _read_attributes(file: int, size: int) -> Attributes:
             raise RefusedError(Refusal.NOT_DICOM, "lacks the prefix DICM after 128 bytes")
         opened.seek(132)
         values = Values("little")
-        with suppress(EOFError, ValueError, zlib.error):
+        with suppress(EOFError, ValueError, RefusedError, zlib.error):
             _fill(values, Stream(opened, size), head)
+    if not all(map(values.raw.get, UIDS)) and (found := ask_pydicom(file, size, _TAGS)) is not None:
+        values = found.values
     if values.raw.get(Tag.ContrastBolusAgentSequence):
         values.raw[Tag.ContrastBolusAgentSequence] = b"present"
     return Attributes(*map(values.whole, _FIELDS))
@@ -95,9 +100,13 @@ def _fill(values: Values, stream: Stream, head: bytes) -> None:
     if values.order == "little":
         offset = skim_values(head, offset, explicit, _SWAPPED, values.raw)
     stream.file.seek(offset)
-    while (element := stream.next(explicit)) is not None and element.tag <= _LAST:
+    while (element := stream.next(explicit)) is not None:
+        if element.tag in DELIMITERS:
+            continue  # one too many
+        if element.tag > _LAST:
+            return
         if element.tag in _TAGS and element.tag != Tag.ContrastBolusAgentSequence:
-            values.raw[element.tag] = stream.take_value(element)
+            values.raw[element.tag] = read_value(stream, element)
         else:
             stream.skip(element, explicit)
             if element.tag == Tag.ContrastBolusAgentSequence and element.length:

@@ -1,9 +1,9 @@
-"""Decoding of compressed pixels in processes of their own.
+"""Decoding of compressed pixels, and reading of odd files by pydicom, in processes of their own.
 
-A codec in C that is given a damaged frame may end its process, hang, or ask for all memory there is. Each
-thread that decodes has a process at its disposal, which is started on first use, lives as long as this one,
-and is replaced when a frame brings it down. It is a plain program at the ends of two pipes, not one of
-``multiprocessing``: that would import the main script, and torch with it, again.
+A codec in C that is given a damaged frame may end its process, hang, or ask for all memory there is, and
+pydicom may do the last two. Each thread that asks has a process at its disposal, which is started on first
+use, lives as long as this one, and is replaced when a file brings it down. It is a plain program at the ends
+of two pipes, not one of ``multiprocessing``: that would import the main script, and torch with it, again.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from ich.dicom.by_pydicom import Walked, from_json, to_json, walk
 from ich.dicom.codecs import decode
 from ich.dicom.pixel_format import PixelFormat
 from ich.dicom.refusal import Refusal, RefusedError
@@ -37,9 +39,10 @@ _START_LIMIT = 60.0  # seconds until a process is ready, mostly one
 _COMMAND = [sys.executable, "-P", "-W", "ignore", "-c", "from ich.dicom.decoding import serve; serve()"]
 _REQUEST = struct.Struct("<II")  # bytes of a JSON description, of the value of Pixel Data
 _REPLY = struct.Struct("<BI")  # one of the next three, bytes that follow
-_STORED, _FAILED, _NO_MEMORY = range(3)
+_DONE, _FAILED, _NO_MEMORY = range(3)
 _READY = b"\1"
 _MOST_TEXT = 1000  # bytes of what a codec says of a failure
+_MOST_WALKED = 1 << 20  # bytes of the values that pydicom finds, of which few may be long
 _PIPE_SIZE = 1 << 20  # bytes; with the usual 64 KiB the two sides wait for each other more often
 
 
@@ -51,16 +54,35 @@ def decode_apart(data: bytes, syntax: str, vr: str, pixel_format: PixelFormat) -
             ``MEMORY_LIMIT``.
         UserError: If no process can be started.
     """
-    # A process may end for a reason that is not the frame's, such as a signal: a fresh one tells.
+    how = {"syntax": syntax, "vr": vr, "pixel_format": asdict(pixel_format)}
+    reply = _ask(how, data, pixel_format.size)
+    if len(reply) != pixel_format.size:
+        raise RefusedError(Refusal.CORRUPT, "decodes to another size than its header says")
+    stored = np.frombuffer(reply, pixel_format.dtype)
+    return stored.reshape(pixel_format.rows, pixel_format.columns)
+
+
+def walk_apart(data: bytes, tags: Collection[int]) -> Walked:
+    """Does ``by_pydicom.walk`` in another process, likewise.
+
+    Raises:
+        RefusedError: If pydicom fails, ends its process twice, or exceeds a limit.
+        UserError: If no process can be started.
+    """
+    return from_json(_ask({"tags": list(tags)}, data, _MOST_WALKED))
+
+
+def _ask(how: dict[str, Any], data: bytes, most: int) -> bytearray:
+    # A process may end for a reason that is not the file's, such as a signal: a fresh one tells.
     for find in (_take, _Worker):
         worker = find()
         try:
-            return worker.decode(data, syntax, vr, pixel_format)
+            return worker.ask(how, data, most)
         except (EOFError, BrokenPipeError):
             continue
         finally:
             _put(worker)
-    raise RefusedError(Refusal.CRASHED, "its compressed pixels end the process that decodes them")
+    raise RefusedError(Refusal.CRASHED, "it ends the process that reads it")
 
 
 class _Worker:
@@ -102,21 +124,25 @@ class _Worker:
             raise
         self.is_idle = True
 
-    def decode(self, data: bytes, syntax: str, vr: str, pixel_format: PixelFormat) -> np.ndarray:
-        """As ``decode_apart``; ``EOFError`` or ``BrokenPipeError`` if the process ends."""
+    def ask(self, how: dict[str, Any], data: bytes, most: int) -> bytearray:
+        """Sends a request, and returns the reply, of ``most`` bytes at most.
+
+        Raises:
+            RefusedError: If what is asked fails.
+            EOFError: If the process ends, as does ``BrokenPipeError``.
+        """
         self.is_idle = False
         limit = time.monotonic() + TIME_LIMIT
-        how = json.dumps({"syntax": syntax, "vr": vr, "pixel_format": asdict(pixel_format)}).encode()
-        self._send(_REQUEST.pack(len(how), len(data)) + how, limit)
+        request = json.dumps(how).encode()
+        self._send(_REQUEST.pack(len(request), len(data)) + request, limit)
         self._send(data, limit)
         status, size = _REPLY.unpack(self._receive(_REPLY.size, limit))
-        if size > max(pixel_format.size, _MOST_TEXT):  # it is not to be trusted after its codec went astray
+        if size > max(most, _MOST_TEXT):  # it is not to be trusted after its codec went astray
             raise EOFError
         reply = self._receive(size, limit)
         self.is_idle = True
-        if status == _STORED and size == pixel_format.size:
-            stored = np.frombuffer(reply, pixel_format.dtype)
-            return stored.reshape(pixel_format.rows, pixel_format.columns)
+        if status == _DONE:
+            return reply
         code = Refusal.TOO_LARGE if status == _NO_MEMORY else Refusal.CORRUPT
         raise RefusedError(code, reply.decode("utf-8", "replace"))
 
@@ -222,10 +248,13 @@ def _limit() -> None:
 
 def _answer(how: dict[str, Any], data: bytes) -> tuple[int, bytes]:
     try:
+        if "tags" in how:
+            return _DONE, to_json(walk(data, how["tags"]))
         stored = decode(data, how["syntax"], how["vr"], PixelFormat(**how["pixel_format"]))
-        return _STORED, stored.tobytes()
+        return _DONE, stored.tobytes()
     except MemoryError:
         return _NO_MEMORY, f"takes more than {MEMORY_LIMIT} bytes to decode".encode()
     except BaseException as error:  # a codec in Rust panics, which is no Exception
-        detail = " ".join(str(error).split()) or type(error).__name__
-        return _FAILED, detail.encode()[:_MOST_TEXT]
+        # What pydicom says of a file may quote it, patients included; what a codec says of pixels does not.
+        detail = "" if "tags" in how else " ".join(str(error).split())
+        return _FAILED, (detail or type(error).__name__).encode()[:_MOST_TEXT]

@@ -10,23 +10,20 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator
 from enum import IntEnum
 from functools import lru_cache
-from typing import BinaryIO, Literal, NamedTuple
+from typing import Literal
 
 from pydicom.charset import python_encoding
 
-MAX_ELEMENTS = 50_000  # before the pixels, nested ones included: hundreds are usual
-MAX_DEPTH = 32  # of sequences in sequences: a few are usual
+from ich.dicom.stream import DELIMITERS, Element, Stream
+
 MAX_VALUE = 1 << 10  # bytes of a usual value, all of which are short; many are cached
 MAX_TEXT = 0xFFFE  # bytes of any value that is read: the most that a length of 16 bits can say
-UNDEFINED = 0xFFFFFFFF  # the length of what ends at a delimiter
 
 TRANSFER_SYNTAX = 0x00020010
-PIXELS, PIXEL_DATA = 0x7FE00008, 0x7FE00010  # float pixel data come before Pixel Data
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # with a length of 32 bits
+PIXEL_DATA = 0x7FE00010
+PIXELS = frozenset((0x7FE00008, 0x7FE00009, PIXEL_DATA))  # of floating point, of twice as many bits, whole
 
 
 class Tag(IntEnum):
@@ -91,99 +88,25 @@ DESCRIPTION = (
 """What only tells of which kind a series is: a slice is read without, whatever stands there."""
 
 TAGS = frozenset(map(int, Tag)) - frozenset(map(int, DESCRIPTION))
-IDENTIFIERS = (Tag.PatientID, Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
+UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
+IDENTIFIERS = (Tag.PatientID, *UIDS)
+NEEDED = (
+    *UIDS,
+    Tag.Modality,
+    Tag.SamplesPerPixel,
+    Tag.PhotometricInterpretation,
+    Tag.Rows,
+    Tag.Columns,
+    Tag.BitsAllocated,
+    Tag.BitsStored,
+    Tag.HighBit,
+    Tag.PixelRepresentation,
+    Tag.RescaleSlope,
+    Tag.RescaleIntercept,
+)
+"""What a slice must have; several frames have some of it elsewhere."""
+
 SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # of which only presence matters
-
-
-class Element(NamedTuple):
-    """An element without its value; ``vr`` is empty where the encoding leaves it out."""
-
-    tag: int
-    vr: bytes
-    length: int
-
-
-class Stream:
-    """A file, or a data set inflated from one, that is walked from element to element.
-
-    Args:
-        file: Stands at an element.
-        size: Bytes of the whole.
-        order: Of the bytes of a number.
-    """
-
-    def __init__(self, file: BinaryIO, size: int, order: Literal["little", "big"] = "little") -> None:
-        self.file, self.size, self.order = file, size, order
-        self._left = MAX_ELEMENTS
-
-    def take(self, length: int) -> bytes:
-        """Reads exactly so many bytes."""
-        if length > self.size:
-            raise self._cut()
-        value = self.file.read(length)
-        if len(value) < length:
-            raise self._cut()
-        return value
-
-    def take_value(self, element: Element) -> bytes:
-        """Reads a value as ``shorten`` leaves it."""
-        if element.length <= MAX_VALUE:
-            return self.take(element.length)
-        value = self.take(min(element.length, MAX_TEXT))
-        self.skip(element._replace(length=element.length - len(value)), explicit=True)
-        return shorten(element.tag, value)
-
-    def next(self, explicit: bool) -> Element | None:
-        """Reads an element up to its value; None at the end of the file."""
-        self._left -= 1
-        if self._left < 0:
-            raise ValueError(f"has more than {MAX_ELEMENTS} elements before the pixels")
-        start = self.file.read(8)
-        if not start:
-            return None
-        if len(start) < 8:
-            raise self._cut()
-        order = self.order
-        tag = int.from_bytes(start[:2], order) << 16 | int.from_bytes(start[2:4], order)
-        if not explicit or tag >> 16 == 0xFFFE:
-            return Element(tag, b"", int.from_bytes(start[4:], order))
-        vr = start[4:6]
-        if vr in LONG_VRS:
-            return Element(tag, vr, int.from_bytes(self.take(4), order))
-        if not (vr.isalpha() and vr.isupper()):
-            raise ValueError(f"{_name(tag)} has the value representation {vr!r}")
-        return Element(tag, vr, int.from_bytes(start[6:], order))
-
-    def skip(self, element: Element, explicit: bool, depth: int = 0) -> None:
-        """Skips a value, a sequence of undefined length item by item, ``depth`` sequences down."""
-        if depth > MAX_DEPTH:
-            raise ValueError(f"has sequences more than {MAX_DEPTH} deep")
-        if element.length != UNDEFINED:
-            if self.file.tell() + element.length > self.size:
-                raise self._cut()
-            self.file.seek(element.length, os.SEEK_CUR)
-            return
-        # A value of unknown representation and undefined length is a sequence in implicit VR (PS3.5 6.2.2).
-        explicit = explicit and element.vr != b"UN"
-        for item in self.items():
-            if item.length != UNDEFINED:
-                self.skip(item, explicit, depth + 1)
-                continue
-            while (nested := self.next(explicit)) is not None and nested.tag != _ITEM_END:
-                self.skip(nested, explicit, depth + 1)
-
-    def items(self) -> Iterator[Element]:
-        """Yields the items of a sequence or of encapsulated pixels up to its end (PS3.5 7.5, A.4)."""
-        while (item := self.next(explicit=False)) is not None:
-            if item.tag == _SEQUENCE_END:
-                return
-            if item.tag != _ITEM:
-                raise ValueError(f"has {_name(item.tag)} where an item is due")
-            yield item
-        raise self._cut()
-
-    def _cut(self) -> EOFError:
-        return EOFError(f"ends within an element, after {self.size} bytes")
 
 
 class Values:
@@ -223,10 +146,18 @@ def shorten(tag: int, value: bytes) -> bytes:
     Of several values the first ones, each whole. Of a single one nothing, unless it identifies a patient or
     an image: a part of it would not.
     """
-    value = value.rstrip(b" \0")
-    if len(value) <= MAX_VALUE or tag in IDENTIFIERS:
+    if len(value) <= MAX_VALUE or len(value := value.rstrip(b" \0")) <= MAX_VALUE or tag in IDENTIFIERS:
         return value
     return value[:MAX_VALUE].rpartition(b"\\")[0]
+
+
+def read_value(stream: Stream, element: Element) -> bytes:
+    """Reads a value as ``shorten`` leaves it."""
+    if element.length <= MAX_VALUE:
+        return stream.take(element.length)
+    value = stream.take(min(element.length, MAX_TEXT))
+    stream.skip(element._replace(length=element.length - len(value)), explicit=True)
+    return shorten(element.tag, value)
 
 
 def read_syntax(stream: Stream) -> str:
@@ -253,14 +184,16 @@ def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]
         The values, and the first element of pixel data, or None where there is none.
     """
     values = Values(stream.order)
-    while (element := stream.next(explicit)) is not None and element.tag < PIXELS:
+    while (element := stream.next(explicit)) is not None and element.tag not in PIXELS:
+        if element.tag in DELIMITERS:
+            continue  # one too many
         if element.tag in SEQUENCES:
             stream.skip(element, explicit)
             values.raw[element.tag] = b""
         elif element.tag not in TAGS:
             stream.skip(element, explicit)
         else:
-            values.raw[element.tag] = stream.take_value(element)
+            values.raw[element.tag] = read_value(stream, element)
     return values, element
 
 
@@ -320,7 +253,3 @@ def _mend_commas(value: bytes) -> bytes:
         map(_MAYBE_THOUSANDS.fullmatch, parts)
     )
     return value.replace(b",", b".") if are_decimal and b"." not in value else value
-
-
-def _name(tag: int) -> str:
-    return f"({tag >> 16:04X},{tag & 0xFFFF:04X})"

@@ -9,8 +9,8 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
-from ich.dicom.elements import Stream
 from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.stream import Stream
 from ich.files import find_on_disk
 from ich.schema import ReadError, UserError
 

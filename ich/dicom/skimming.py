@@ -8,22 +8,12 @@ from typing import NamedTuple
 
 from pydicom import uid
 
-from ich.dicom.elements import (
-    LONG_VRS,
-    MAX_VALUE,
-    PIXEL_DATA,
-    PIXELS,
-    SEQUENCES,
-    TAGS,
-    TRANSFER_SYNTAX,
-    Element,
-    Values,
-)
+from ich.dicom.elements import MAX_VALUE, PIXEL_DATA, SEQUENCES, TAGS, TRANSFER_SYNTAX, Values
+from ich.dicom.stream import LONG_VRS, SHORT_VRS, Element
 
 HEAD = 4096  # bytes at the start of a file; the header of a slice is mostly shorter
 
-_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
-_IS_LONG = dict.fromkeys(LONG_VRS, True) | dict.fromkeys(_SHORT_VRS, False)
+_IS_LONG = dict.fromkeys(LONG_VRS, True) | dict.fromkeys(SHORT_VRS, False)
 _IMPLICIT_VR = str.__str__(uid.ImplicitVRLittleEndian)
 _NOT_PLAIN = frozenset(map(str.__str__, (uid.ExplicitVRBigEndian, uid.DeflatedExplicitVRLittleEndian)))
 _IMPLICIT, _EXPLICIT = struct.Struct("<II"), struct.Struct("<I2sH")  # the start of an element
@@ -36,7 +26,7 @@ def swap(tag: int) -> int:
 
 
 _SWAPPED = {swap(tag): tag for tag in TAGS}
-_PIXEL_GROUP = PIXELS >> 16
+_PIXEL_GROUP = PIXEL_DATA >> 16
 _SWAPPED_SYNTAX, _SWAPPED_PIXELS = swap(TRANSFER_SYNTAX), swap(PIXEL_DATA)
 
 

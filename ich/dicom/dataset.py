@@ -1,0 +1,125 @@
+"""The elements of a file up to its pixels: by the quickest way that understands it.
+
+Most headers are plain and short: ``skimming`` reads them. ``elements`` walks the others. Where neither finds
+what a slice must have, pydicom reads the file in another process (``decoding``), and has the last word.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Collection
+from typing import NamedTuple
+
+from pydicom import uid
+
+from ich.dicom.codecs import DECODERS, describe_uid
+from ich.dicom.decoding import walk_apart
+from ich.dicom.elements import NEEDED, PIXEL_DATA, TAGS, Tag, Values, read_syntax, read_values
+from ich.dicom.files import MAX_INFLATED, inflate
+from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.skimming import HEAD, skim
+from ich.dicom.stream import UNDEFINED, Element, Stream
+
+PREFIX = b"DICM"  # after 128 bytes (PS3.10 7.1)
+_PLAIN_META = bytes(128) + PREFIX + b"\2\0\x10\0UI\x14\0" + uid.ExplicitVRLittleEndian.encode() + b"\0"
+_DEFLATED = str.__str__(uid.DeflatedExplicitVRLittleEndian)
+_MAYBE_CT = ("", "CT")  # Modality
+
+
+class DataSet(NamedTuple):
+    """A data set up to the value of its pixels, whose tag is 0 where it has none."""
+
+    syntax: str
+    values: Values
+    pixels: Element
+    offset: int  # of their value, in bytes from the start of the stream
+    size: int  # bytes of the stream
+    stream: Stream | None  # that was walked; None where the file's start was enough
+
+
+def open_stream(file: int, size: int) -> Stream:
+    """Opens a file anew from its descriptor, at its start."""
+    os.lseek(file, 0, os.SEEK_SET)
+    return Stream(open(file, "rb", closefd=False), size)
+
+
+def read_data_set(file: int, size: int) -> DataSet:
+    """Reads the values of ``ich.dicom.elements.TAGS`` in a file that may be a slice.
+
+    Raises:
+        RefusedError: If it is none: no DICOM file, of an unknown transfer syntax, without pixels.
+        EOFError: If bytes are missing.
+        ValueError: If it is damaged otherwise.
+    """
+    skimmed = skim(os.read(file, HEAD))
+    if skimmed is not None and skimmed.syntax in DECODERS:
+        syntax, _, values, pixels, offset = skimmed
+        return DataSet(syntax, values, pixels, offset, size, None)
+    try:
+        found = _walk(open_stream(file, size))
+        problem: Exception | None = None
+    except (EOFError, ValueError) as error:
+        found, problem = None, error
+    if found is not None and found.pixels.tag == PIXEL_DATA:
+        return found
+    if found is None or found.values.text(Tag.Modality) in _MAYBE_CT:
+        found = ask_pydicom(file, size, TAGS)
+    if found is not None and found.pixels.tag == PIXEL_DATA:
+        return found
+    raise problem or RefusedError(Refusal.NO_PIXELS, "has no Pixel Data")
+
+
+def may_lack(found: DataSet) -> bool:
+    """Whether something that a slice must have is missing, and may stand behind the pixels."""
+    values, pixels = found.values, found.pixels
+    if values.text(Tag.Modality) not in _MAYBE_CT or Tag.SharedFunctionalGroupsSequence in values.raw:
+        return False
+    is_last = pixels.length != UNDEFINED and found.offset + pixels.length >= found.size
+    return not is_last and not all(map(values.raw.get, NEEDED))
+
+
+def ask_pydicom(file: int, size: int, tags: Collection[int]) -> DataSet | None:
+    """Has pydicom read a file, in another process.
+
+    Args:
+        file: Its descriptor.
+        size: Bytes of it.
+        tags: Of the values that are wanted.
+
+    Returns:
+        What it has read, whose pixels have the tag 0 where it has found none. None where it fails, too, or
+        the file is larger than any slice.
+    """
+    stream, meta = open_stream(file, size), b""
+    try:
+        if stream.file.read(132)[128:] == PREFIX and read_syntax(stream) == _DEFLATED:
+            stream, meta = inflate(stream.file), _PLAIN_META  # within bounds, which pydicom has none of
+        else:
+            stream.file.seek(0)
+        if stream.size > MAX_INFLATED:
+            return None
+        walked = walk_apart(meta + stream.file.read(), tags)
+    except (EOFError, ValueError, RefusedError, zlib.error):
+        return None
+    syntax = _DEFLATED if meta else walked.syntax
+    if syntax not in DECODERS:
+        return None
+    values, pixels = Values(walked.order, walked.raw), Element(*walked.pixels)
+    return DataSet(syntax, values, pixels, walked.offset - len(meta), stream.size, stream)
+
+
+def _walk(stream: Stream) -> DataSet:
+    """Walks whatever ``skim`` gives up on."""
+    if stream.file.read(132)[128:] != PREFIX:
+        raise RefusedError(Refusal.NOT_DICOM, "lacks the prefix DICM after 128 bytes")
+    syntax = read_syntax(stream)
+    if not syntax:
+        raise RefusedError(Refusal.NOT_DICOM, "lacks TransferSyntaxUID in its file meta information")
+    if syntax not in DECODERS:
+        raise RefusedError(Refusal.UNSUPPORTED_SYNTAX, f"no codec is known for {describe_uid(syntax)}")
+    if syntax == _DEFLATED:
+        stream = inflate(stream.file)
+    stream.order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
+    values, pixels = read_values(stream, syntax != uid.ImplicitVRLittleEndian or stream.is_explicit())
+    return DataSet(syntax, values, pixels or Element(0, b"", 0), stream.file.tell(), stream.size, stream)
