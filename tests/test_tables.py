@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ich.schema import LABELS
@@ -49,7 +49,7 @@ def test_no_text_is_a_formula_and_numbers_stay(tmp_path: Path) -> None:
     assert len(texts) == len(NAMES)
 
 
-@settings(max_examples=50, deadline=None, derandomize=True)
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text("'=+-@\t\r\n\",a", max_size=6), min_size=1, max_size=8))
 def test_every_text_comes_back(tmp_path_factory: pytest.TempPathFactory, names: list[str]) -> None:
     path = tmp_path_factory.mktemp("csv") / "t.csv"
