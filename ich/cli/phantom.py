@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from ich.phantom import write_phantom
 from ich.phantom.archive import TRUTH, write_archive
+from ich.phantom.chances import Chances
 from ich.schema import UserError
 
 _NUMBERS = {
@@ -35,6 +37,15 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("--masks", action="store_true", help="write lesion masks to OUT/masks")
     parser.add_argument("--conformant", action="store_true", help="write all that a conformant CT header has")
     parser.add_argument(
+        "--chance",
+        type=_parse_chance,
+        action="append",
+        metavar="NAME=P",
+        help="how often something is there, from 0 to 1; may be given several times (defaults: "
+        + ", ".join(f"{name} {value:g}" for name, value in asdict(Chances()).items())
+        + ")",
+    )
+    parser.add_argument(
         "--archive",
         action="store_true",
         help="write folders of studies with scouts, bone kernels, other body parts, MR and damage among them",
@@ -42,15 +53,25 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.set_defaults(run=_run)
 
 
+def _parse_chance(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=P with P from 0 to 1") from None
+
+
 def _find_default(write: Callable[..., None], name: str) -> int:
     return int(inspect.signature(write).parameters[name].default)
 
 
 def _run(args: argparse.Namespace) -> None:
-    if args.archive and (args.masks or args.conformant):
-        option = "--masks" if args.masks else "--conformant"
+    options = {"--masks": args.masks, "--conformant": args.conformant, "--chance": args.chance}
+    if args.archive and any(options.values()):
+        option = next(name for name, given in options.items() if given)
         raise UserError(f"{option} does not go with --archive: leave one of the two out")
     write = write_archive if args.archive else write_phantom
+    numbers: dict[str, int]
     given = {name: getattr(args, name) for name in _NUMBERS}
     numbers = {name: _find_default(write, name) if value is None else value for name, value in given.items()}
     if args.archive:
@@ -59,5 +80,6 @@ def _run(args: argparse.Namespace) -> None:
             f"archive of {numbers['patients']} studies in {args.out}; {args.out / TRUTH} says what is in it"
         )
     else:
-        write_phantom(args.out, **numbers, masks=args.masks, conformant=args.conformant)
+        chances = dict(args.chance or [])
+        write_phantom(args.out, **numbers, masks=args.masks, conformant=args.conformant, chances=chances)
         print(f"phantom of {numbers['patients']} patients in {args.out}")

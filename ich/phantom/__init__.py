@@ -6,6 +6,7 @@ the seed; a patient is the same whatever the number of patients.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 import pydicom
 
+from ich.phantom.chances import Chances
 from ich.phantom.encoding import Encoding, SeriesHeader, write_slice
 from ich.phantom.folders import check_numbers, map_patients, write_once
 from ich.phantom.head import Head
@@ -26,22 +28,26 @@ SLICES = "stage_2_train"
 CSV = "stage_2_train.csv"
 
 
-def draw_patient(seed: int, patient: int, size: int = 256) -> list[Study]:
+def draw_patient(seed: int, patient: int, size: int = 256, chances: Chances | None = None) -> list[Study]:
     """Draws the studies of a patient, one or more, as ``write_phantom`` writes them.
 
     Args:
         seed: Of the phantom.
         patient: Number of the patient, from 0.
         size: Height and width in pixels.
+        chances: Of what is seen now and then; by default those of ``Chances``.
 
     Returns:
         The studies in the order of their dates; the head is the same in each.
     """
     rng = np.random.default_rng([seed, patient])
-    head = Head.sample(rng)
+    chances = chances or Chances()
+    head = Head.sample(rng, chances)
     # Every fourth patient comes back, with or without a hemorrhage, and one of sixteen once more.
     later = rng.integers(10, size=int(patient % 4 == 3) + int(patient % 16 == 15))
-    return [draw_study(rng, size, head, sample_subtypes(rng, int(turn))) for turn in (patient, *later)]
+    return [
+        draw_study(rng, size, head, sample_subtypes(rng, int(turn)), chances) for turn in (patient, *later)
+    ]
 
 
 def sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
@@ -68,6 +74,7 @@ def write_phantom(
     size: int = 256,
     masks: bool = False,
     conformant: bool = False,
+    chances: Mapping[str, float] | None = None,
 ) -> None:
     """Writes a phantom data set, or leaves one with the same parameters as it is.
 
@@ -78,17 +85,20 @@ def write_phantom(
 
     Args:
         out: Folder; made where it does not exist.
-        patients: Number of patients; one in four has more than one study. A study has about 17 slices.
+        patients: Number of patients; one in four has more than one study. A study has about 28 slices.
         seed: The same seed gives the same bytes, as far as NumPy rounds alike.
         size: Rows and columns.
         masks: Write lesion masks.
         conformant: Write valid UIDs and every attribute of a conformant CT image, instead of a header as
             sparse as those of the RSNA data.
+        chances: Probabilities by the names of ``Chances``, in place of those that are usual.
 
     Raises:
-        UserError: If a parameter is out of range, or ``out`` holds something else or cannot be written to.
+        UserError: If a parameter is out of range, a name in ``chances`` is unknown, or ``out`` holds
+            something else or cannot be written to.
     """
     check_numbers(patients, seed, size)
+    Chances.from_dict(chances)
     parameters = {
         "version": VERSION,
         "patients": patients,
@@ -96,6 +106,7 @@ def write_phantom(
         "size": size,
         "masks": masks,
         "conformant": conformant,
+        "chances": dict(chances or {}),
     }
     write_once(Path(out), parameters, partial(_write_patients, parameters))
 
@@ -112,7 +123,8 @@ def _write_patients(parameters: dict[str, Any], out: Path) -> None:
 def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[str]:
     """Writes the slices of a patient and returns their rows of the CSV file."""
     conformant = parameters["conformant"]
-    studies = draw_patient(parameters["seed"], number, parameters["size"])
+    chances = Chances.from_dict(parameters["chances"])
+    studies = draw_patient(parameters["seed"], number, parameters["size"], chances)
     rng = np.random.default_rng([parameters["seed"], number, 1])
     patient = make_id(rng)
     rows: list[str] = []

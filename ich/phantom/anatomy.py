@@ -11,6 +11,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from ich.phantom.base import measure_floor, paint_base, paint_petrous
+from ich.phantom.devices import (
+    add_metal_streaks,
+    add_petrous_streaks,
+    open_bone,
+    paint_devices,
+    paint_plates,
+    paint_wrap,
+)
 from ich.phantom.face import measure_face, paint_face, paint_flesh
 from ich.phantom.head import CENTER_Z, Head
 from ich.phantom.shapes import Array, Points, bump, paint
@@ -49,7 +57,7 @@ def find_head(head: Head, points: Points) -> tuple[slice, slice]:
     """Returns the rows and columns of a plane that hold all of the head; none of them above the vertex."""
     up = (points.lowest - CENTER_Z) / (head.height + 15)
     share = 1.0 if up <= 0 else max(0.0, 1 - up**2) ** 0.5
-    margin = 12.0  # REACH covers the scalp and the nose
+    margin = 12.0 if head.devices.wrap is None else 22.0  # REACH covers the scalp and the nose
     x, y = (half * share * 1.06 + margin for half in (head.half_width, head.half_length))
     return points.span.block((-x, -y, -300.0), (x, y, head.height + CENTER_Z))
 
@@ -78,12 +86,17 @@ def draw_plane(head: Head, points: Points, fields: list[Array], push: tuple[Arra
     paint_flesh(hu, norm, skin, texture)
     paint_base(hu, norm, depth, texture, cells)
     paint_face(hu, norm, head.bone, head.filling)
+    paint_wrap(hu, head.devices.wrap, points, skin)
     outer = depth + _measure_thickness(head, points, cos, sin)
     diploe = np.abs(depth + 0.5 * np.float32(head.skull)) < 0.2 * head.skull
     bone = np.where(diploe, np.float32(0.5 * head.bone), np.float32(head.bone))
     # The squama of the occipital bone reaches lower than the temporal and frontal bones.
     upper = points.inside((points.z - 20 + 28 * np.clip((points.y - 15) / 40, 0, 1)) / 4)
-    paint(hu, points.inside(outer) * (1 - vault) * upper, bone + 90 * cells)
+    vaulted = points.inside(outer) * (1 - vault) * upper
+    if head.opening:
+        paint(hu, vaulted, head.muscle)
+    paint(hu, vaulted * open_bone(head.opening, points), bone + 90 * cells)
+    paint_plates(hu, head.opening, points, outer)
     paint(hu, vault * points.inside(points.z - floor + 2.6) * (1 - cavity), 950)
     ventricle, cistern = _measure_ventricles(head, brain), _measure_cisterns(head, brain)
     sulcus = np.abs(sulci) * np.float32(3.4)
@@ -91,8 +104,10 @@ def draw_plane(head: Head, points: Points, fields: list[Array], push: tuple[Arra
     _paint_dura(head, hu, points, depth, cavity, sin)
     _paint_calcium(head, hu, brain, cavity, edges)
     paint_petrous(hu, norm, cells, depth)
+    paint_devices(hu, head.devices, points)
     hu += np.float32(head.hardening) * np.exp(-np.abs(depth) / 6) * cavity
-    _add_streaks(head, hu, points, vault)
+    add_petrous_streaks(hu, points, head.streaks, vault)
+    add_metal_streaks(hu, head.devices, points)
     return Plane(hu, points, depth, cos, sin, cavity, sulcus, ventricle, cistern, edges)
 
 
@@ -268,19 +283,3 @@ def _paint_calcium(head: Head, hu: Array, points: Points, cavity: Array, edges: 
     if falx:
         shape = points.depth(points.ellipsoid((0, -48, 98), (falx, 9, 13)))
         paint(hu, cavity * points.inside(shape + rough), 0.8 * head.calcium)
-    if head.clip:
-        x, y, z = head.clip
-        shape = points.depth(points.capsule((x - 4, y, z - 2), (x + 4, y + 5, z + 3), (1.6, 1.6)))
-        paint(hu, points.inside(shape), 9000)
-
-
-def _add_streaks(head: Head, hu: Array, points: Points, vault: Array) -> None:
-    level = np.exp(-(((points.z - 29) / 8) ** 2))
-    between = bump(points.x / 62) * bump((points.y - 12) / 34)
-    hu += np.float32(head.streaks) * level * between * vault * (np.sin(points.y * 0.75 + 1) - 0.5)
-    if head.clip:
-        x, y, z = head.clip
-        dx, dy = points.x - np.float32(x), points.y - np.float32(y)
-        r = np.sqrt(dx * dx + dy * dy) + 3
-        rays = np.cos(9 * np.arctan2(dy, dx) + 2) ** 3
-        hu += 900 * rays / r * np.exp(-(((points.z - np.float32(z)) / 4) ** 2)) * vault

@@ -23,6 +23,7 @@ from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, MRImageStorage, RLE
 
 from ich.phantom import make_id, make_uid, sample_subtypes
 from ich.phantom.bodies import draw_body
+from ich.phantom.chances import Chances
 from ich.phantom.encoding import Encoding, SeriesHeader, make_slice
 from ich.phantom.folders import check_numbers, map_patients, write_once
 from ich.phantom.head import Head
@@ -47,6 +48,10 @@ TRUTH = "archive.json"
 
 VERSION = 2
 """Of the archive: the same parameters give the same bytes within a version."""
+
+
+CHANCES = Chances(rescan=0.0)
+"""A scan that was repeated is a kind of study."""
 
 
 class Kind(NamedTuple):
@@ -189,7 +194,8 @@ def _write_study(out: Path, parameters: dict[str, Any], number: int) -> dict[str
     """Writes the study of a patient and returns the truth about it."""
     rng = np.random.default_rng([parameters["seed"], number, 2])
     name, kind = list(KINDS.items())[number % len(KINDS)]
-    plan = plan_study(rng, parameters["size"], Head.sample(rng), sample_subtypes(rng, int(rng.integers(10))))
+    head = Head.sample(rng, CHANCES)
+    plan = plan_study(rng, parameters["size"], head, sample_subtypes(rng, int(rng.integers(10))), CHANCES)
     if "thin" in kind.series or "repeat" in kind.series:
         plan = plan_at(plan, THICK)
     drawing = _Drawing(plan, parameters["size"], rng)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ich.phantom.anatomy import Plane
-from ich.phantom.head import CENTER_Z, Head
+from ich.phantom.head import Head
 from ich.phantom.shapes import Array, Point, Points, bump, paint
 
 
@@ -84,20 +84,12 @@ def paint_bleeds(bleeds: list[Bleed], planes: list[Plane], least: float) -> dict
     return covers
 
 
-def _on_skull(head: Head, angle: float, z: float) -> tuple[float, float, float]:
-    """Returns the point of the inner table at an angle and a height."""
-    width, length = head.half_width - head.skull, head.half_length - head.skull
-    radius = 1 / np.hypot(np.cos(angle) / width, np.sin(angle) / length)
-    radius *= max(0.0, 1 - ((z - CENTER_Z) / (head.height - head.skull)) ** 2) ** 0.5
-    return float(radius * np.cos(angle)), float(radius * np.sin(angle)), z
-
-
 def _sample_angle(rng: np.random.Generator, spread: float) -> float:
     return float(rng.uniform(-spread, spread) + (0 if rng.random() < 0.5 else np.pi))
 
 
 def _sample_epidural(rng: np.random.Generator, head: Head) -> Bleed:
-    center = _on_skull(head, _sample_angle(rng, 1.0), rng.uniform(52, 98))
+    center = head.on_skull(_sample_angle(rng, 1.0), rng.uniform(52, 98))
     extent, thickness = np.float32(rng.uniform(32, 46)), np.float32(rng.uniform(15, 26))
 
     def cover(plane: Plane) -> Array:
@@ -121,7 +113,7 @@ def _sample_subdural(rng: np.random.Generator, head: Head) -> Bleed:
         crescent = plane.points.inside(thick - plane.depth) * (along + up * up < 1)
         return np.maximum(crescent, falx(plane)) if falx else crescent
 
-    center = _on_skull(head, angle, 80.0)
+    center = head.on_skull(angle, 80.0)
     return Bleed("subdural", rng.uniform(55, 72), center, float(thickness) * 0.5, cover)
 
 
@@ -143,7 +135,7 @@ def _sample_subarachnoid(rng: np.random.Generator, head: Head) -> Bleed:
     angle, extent = _sample_angle(rng, 1.2), np.float32(rng.uniform(48, 64))
     basal = bool(rng.random() < 0.4)
     # With blood in the cisterns, that in the sulci starts at the Sylvian fissure.
-    center = _on_skull(head, angle, rng.uniform(55, 70) if basal else rng.uniform(70, 105))
+    center = head.on_skull(angle, rng.uniform(55, 70) if basal else rng.uniform(70, 105))
 
     def cover(plane: Plane) -> Array:
         near = bump(plane.points.distance(center) / extent)
@@ -166,7 +158,7 @@ def _sample_intraparenchymal(rng: np.random.Generator, head: Head) -> Bleed:
         center = (side * rng.uniform(20, 28), rng.uniform(-12, 12), rng.uniform(62, 74))
         size = rng.uniform(11, 19)
     elif place < 0.9:
-        x, y, z = _on_skull(head, _sample_angle(rng, 1.35), rng.uniform(58, 105))
+        x, y, z = head.on_skull(_sample_angle(rng, 1.35), rng.uniform(58, 105))
         deep = rng.uniform(0.55, 0.68)
         center, size = (x * deep, y * deep, z), rng.uniform(11, 21)
     else:

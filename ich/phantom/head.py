@@ -7,11 +7,13 @@ HU after the usual reference ranges: cerebrospinal fluid 0 to 15, white matter 2
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ich.phantom.shapes import Fields
+from ich.phantom.chances import Chances
+from ich.phantom.devices import Devices, Opening
+from ich.phantom.shapes import Fields, Point
 
 CENTER_Z = 50.0
 """Height in mm at which the head is widest."""
@@ -25,6 +27,7 @@ class Head:
     """Measures of one head; mm and HU unless said otherwise.
 
     Attributes:
+        scale: Of everything: the other measures are those of an adult, of whom a child is a small copy.
         half_width: Outer half axis of the skull to the side.
         half_length: Outer half axis to the front and back.
         height: From the widest level to the vertex.
@@ -48,12 +51,14 @@ class Head:
         infarct: Old infarct: x, y, z and radius (0 for none).
         hygroma: Old collection at CSF density: angle in radians and thickness (0 for none).
         filling: HU of dental fillings; 0 for none.
-        clip: A metal clip and its streaks: x, y, z; None for none.
+        opening: Where the skull is open.
+        devices: What it carries.
         hardening: HU that the brain gains beside the bone.
         streaks: HU of the streaks between the petrous bones.
         fields: The random fields of ``FIELD_LENGTHS``.
     """
 
+    scale: float
     half_width: float
     half_length: float
     height: float
@@ -77,13 +82,14 @@ class Head:
     infarct: tuple[float, float, float, float]
     hygroma: tuple[float, float]
     filling: float
-    clip: tuple[float, float, float] | None
+    opening: Opening | None
+    devices: Devices
     hardening: float
     streaks: float
     fields: Fields
 
     @classmethod
-    def sample(cls, rng: np.random.Generator) -> Head:
+    def sample(cls, rng: np.random.Generator, chances: Chances) -> Head:
         """Draws the measures of a head."""
 
         def sometimes(chance: float, low: float, high: float) -> float:
@@ -91,14 +97,19 @@ class Head:
             return float(value) if rng.random() < chance else 0.0
 
         uniform = rng.uniform
+        is_child, is_wide, is_swollen, is_opened = chances.draw(
+            rng, "child", "hydrocephalus", "swelling", "craniotomy"
+        )
         offset = float(np.clip(rng.normal(0, 3), -6, 6))
         contrast = rng.random() < 0.15
         atrophy = float(rng.beta(1.3, 1.8))
         side = float(rng.choice([-1.0, 1.0]))
-        return cls(
-            half_width=uniform(66, 75),
-            half_length=uniform(83, 94),
-            height=uniform(80, 90),
+        half_width, half_length, height = uniform(66, 76), uniform(83, 94), uniform(80, 90)
+        head = cls(
+            scale=1.0,
+            half_width=half_width,
+            half_length=half_length,
+            height=height,
             harmonics=(uniform(0.01, 0.06), uniform(-0.015, 0.015), uniform(-0.01, 0.02)),
             skull=uniform(5, 8.5),
             bone=uniform(950, 1550),
@@ -133,8 +144,47 @@ class Head:
             infarct=(side * uniform(25, 45), uniform(-40, 50), uniform(55, 105), sometimes(0.15, 10, 22)),
             hygroma=(uniform(-0.5, 0.5) + (0 if rng.random() < 0.5 else np.pi), sometimes(0.14, 4, 11)),
             filling=sometimes(0.4, 3000, 9000),
-            clip=(side * uniform(8, 30), uniform(-25, 5), uniform(44, 60)) if rng.random() < 0.06 else None,
+            opening=None,
+            devices=Devices.sample(rng, chances, half_width, half_length),
             hardening=uniform(2, 7),
             streaks=uniform(3, 16),
             fields=Fields.sample(rng, FIELD_LENGTHS, 11),
         )
+        return _vary(rng, head, is_child, is_wide, is_swollen, is_opened)
+
+    def on_skull(self, angle: float, z: float) -> Point:
+        """Returns the point of the inner table at an angle in radians and a height in mm."""
+        width, length = self.half_width - self.skull, self.half_length - self.skull
+        radius = 1 / np.hypot(np.cos(angle) / width, np.sin(angle) / length)
+        radius *= max(0.0, 1 - ((z - CENTER_Z) / (self.height - self.skull)) ** 2) ** 0.5
+        return float(radius * np.cos(angle)), float(radius * np.sin(angle)), z
+
+
+def _vary(
+    rng: np.random.Generator, head: Head, is_child: bool, is_wide: bool, is_swollen: bool, is_opened: bool
+) -> Head:
+    """Makes a head a child's, one with hydrocephalus, a swollen brain or an opened skull."""
+    uniform = rng.uniform
+    scale, wide = float(uniform(0.68, 0.94)), float(uniform(2.0, 3.6))
+    place = head.on_skull(float(rng.choice([0.0, np.pi]) + uniform(-0.8, 0.8)), float(uniform(65, 100)))
+    opening = Opening(place, float(uniform(18, 42)), bool(rng.random() < 0.67))
+    if is_child:
+        soft = Opening((0.0, -12.0, CENTER_Z + head.height - 6), 15.0, is_closed=False)
+        head = replace(
+            head,
+            scale=scale,
+            skull=0.55 * head.skull,
+            bone=0.75 * head.bone,
+            scalp=0.8 * head.scalp,
+            atrophy=0.2 * head.atrophy,
+            ventricles=0.9,
+            white=head.white - 3,
+            calcified=(0.0, 0.0, 0.0, 0.0),
+            filling=0.0,
+            opening=soft if scale < 0.76 else None,
+        )
+    if is_wide:
+        head = replace(head, ventricles=wide, atrophy=0.3 * head.atrophy)
+    if is_swollen:
+        head = replace(head, ventricles=0.5, atrophy=0.0, grey=head.grey - 6, white=head.white - 2)
+    return replace(head, opening=opening) if is_opened else head

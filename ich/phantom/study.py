@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from ich.phantom.anatomy import draw_plane, find_head
 from ich.phantom.bleeds import Bleed, paint_bleeds, sample_bleed, sample_push
-from ich.phantom.head import CENTER_Z, Head
+from ich.phantom.chances import Chances
+from ich.phantom.head import Head
 from ich.phantom.shapes import Array, Points
+from ich.phantom.steps import sample_heights
 from ich.phantom.table import Table, paint_table
 from ich.schema import SUBTYPES
 
@@ -72,21 +74,21 @@ class Scan:
     table: Table
 
     @classmethod
-    def sample(cls, rng: np.random.Generator, size: int) -> Scan:
-        """Draws how a head is scanned, in slices of so many pixels to a side."""
+    def sample(cls, rng: np.random.Generator, size: int, scale: float) -> Scan:
+        """Draws how a head of a scale is scanned, in slices of so many pixels to a side."""
         roll, pitch, yaw = rng.normal(0, (0.035, 0.07, 0.13))
         tilted = rng.random() < 0.35
-        gap = float(rng.choice([5.0, 6.0, 7.0, 8.0], p=[0.1, 0.2, 0.35, 0.35]))
+        gap = float(rng.choice([5.0, 6.0, 7.0, 8.0], p=[0.25, 0.25, 0.25, 0.25]))
         return cls(
             rotation=_rotate(1, roll) @ _rotate(0, pitch) @ _rotate(2, yaw),
             shift=np.array([rng.uniform(-7, 7), rng.uniform(-8, 8), rng.uniform(-2, 2)]),
-            spacing=rng.uniform(228, 254) / size,
+            spacing=rng.uniform(228, 254) * max(scale, 0.85) / size,
             thickness=min(gap, 5.0),
             gap=gap,
             tilt=float(rng.integers(-8, 27)) if tilted else 0.0,
             noise=float(rng.uniform(3, 5.5)),
             sharpness=float(rng.uniform(0.45, 0.75)),
-            table=Table.sample(rng, 1.0),
+            table=Table.sample(rng, scale),
         )
 
 
@@ -115,7 +117,9 @@ class Plan:
     noise: int
 
 
-def draw_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str]) -> Study:
+def draw_study(
+    rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str], chances: Chances
+) -> Study:
     """Draws a study: the same bytes from the same generator state.
 
     Args:
@@ -123,32 +127,24 @@ def draw_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequen
         size: Height and width in pixels.
         head: The patient's head.
         subtypes: The hemorrhages in it, none or some of ``SUBTYPES``.
+        chances: Of what is seen now and then.
 
     Returns:
         The study.
     """
-    return draw_plan(plan_study(rng, size, head, subtypes), size)
+    return draw_plan(plan_study(rng, size, head, subtypes, chances), size)
 
 
-def plan_study(rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str]) -> Plan:
+def plan_study(
+    rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str], chances: Chances
+) -> Plan:
     """Plans what ``draw_study`` draws."""
-    scan = Scan.sample(rng, size)
+    scan = Scan.sample(rng, size, head.scale)
     bleeds = [sample_bleed(rng, subtype, head) for subtype in sorted(subtypes, key=_INSIDE_OUT.index)]
     if "intraventricular" in subtypes:
         head = replace(head, ventricles=max(head.ventricles, 1.45))
-    heights = _sample_heights(rng, head, scan)
-    if rng.random() < 0.15:  # a coarser upper half, as older protocols had
-        heights = np.concatenate([heights[: len(heights) // 2], heights[len(heights) // 2 :: 2]])
+    heights = sample_heights(rng, head, scan.gap, scan.tilt, chances)
     return Plan(head, bleeds, scan, heights, int(rng.integers(2**63)))
-
-
-def _sample_heights(rng: np.random.Generator, head: Head, scan: Scan) -> NDArray[np.float64]:
-    """Draws where the slices lie: from below the skull base, or the neck, to about the vertex."""
-    lean = np.deg2rad(scan.tilt)  # of the slices; where they touch the vertex follows from the ellipsoid
-    rise = float(np.hypot(head.half_length * np.sin(lean), head.height * np.cos(lean)) / np.cos(lean))
-    top = CENTER_Z + rise + head.scalp + rng.uniform(-11, 8)
-    low = rng.uniform(-45, -18) if rng.random() < 0.8 else rng.uniform(-100, -45)
-    return np.asarray(np.arange(top, low, -scan.gap)[::-1])
 
 
 def draw_plan(plan: Plan, size: int) -> Study:
@@ -179,11 +175,11 @@ def _draw_slice(
     normal = np.cross(orientation[:3], orientation[3:])
     hu = np.full((size, size), -1000, dtype=np.float32)
     mask = np.zeros((size, size), dtype=np.uint8)
-    middle = _place(scan, origin, orientation, size)
+    middle = _place(scan, head.scale, origin, orientation, size)
     block = find_head(head, middle)
     if hu[block].size:
         planes = [
-            _place(scan, origin + offset * scan.thickness * normal, orientation, size).crop(block)
+            _place(scan, head.scale, origin + offset * scan.thickness * normal, orientation, size).crop(block)
             for offset in (-0.25, 0.25)  # two planes a slice make its partial volume
         ]
         hu[block], mask[block] = _draw_planes(head, bleeds, head.fields.at(middle.crop(block)), planes)
@@ -199,18 +195,20 @@ def _draw_planes(
     """Returns the mean of parallel planes in HU, and the lesions that fill at least half of a pixel."""
     drawn = [draw_plane(head, points, fields, sample_push(bleeds, points)) for points in planes]
     mask = np.zeros(planes[0].x.shape, dtype=np.uint8)
-    for subtype, cover in paint_bleeds(bleeds, drawn, MIN_AREA).items():
+    for subtype, cover in paint_bleeds(bleeds, drawn, MIN_AREA / head.scale**2).items():
         mask |= (cover >= 0.5).astype(np.uint8) << np.uint8(SUBTYPES.index(subtype))
     return np.mean([plane.hu for plane in drawn], axis=0), mask
 
 
-def _place(scan: Scan, origin: NDArray[np.float64], orientation: NDArray[np.float64], size: int) -> Points:
+def _place(
+    scan: Scan, scale: float, origin: NDArray[np.float64], orientation: NDArray[np.float64], size: int
+) -> Points:
     """Returns where the pixels of a slice lie in the head (DICOM PS3.3 C.7.6.2.1.1, then the head's pose)."""
-    pivot = np.array([0.0, 0.0, 60.0])
+    pivot = np.array([0.0, 0.0, 60.0 * scale])
     base = scan.rotation @ (origin - pivot) + pivot + scan.shift
     row = (scan.rotation @ orientation[:3]) * scan.spacing
     column = (scan.rotation @ orientation[3:]) * scan.spacing
-    return Points.on_plane(base, row, column, size)
+    return Points.on_plane(base / scale, row / scale, column / scale, size)
 
 
 def _make_noise(rng: np.random.Generator, scan: Scan, hu: Array) -> Array:
