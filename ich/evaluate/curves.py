@@ -92,7 +92,8 @@ class Timeline:
 
     Attributes:
         rows: (N,) of the predictions table, from 0.
-        position: (N,) mm along the slice normal; NaN where it is not known, and then in the table's order.
+        position: (N,) mm along the slice normal, from feet to head; NaN where it is not known, and then in
+            the table's order.
         probs: (N, 6) raw probabilities.
         target: (N, 6) 0 or 1; NaN where unknown.
     """

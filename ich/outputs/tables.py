@@ -43,7 +43,7 @@ SLICE_DTYPES = {
     **dict.fromkeys(UIDS, "str"),
     "part": "str",  # of a predictions table, which this is: empty, as the study belongs to no data set
     "InstanceNumber": "Int64",  # as stored; empty where not given
-    "position": "float64",  # mm along the slice normal; empty where not known
+    "position": "float64",  # mm along the slice normal, from feet to head; empty where not known
     **dict.fromkeys(PROB_COLUMNS, "float64"),  # as the network gave them
     **dict.fromkeys(CALIBRATED_COLUMNS, "float64"),  # empty without a calibration of slices
     "key": "int8",  # 1 where it is a key slice
