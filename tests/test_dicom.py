@@ -263,7 +263,7 @@ REFUSED = [
     (Refusal.NO_RESCALE, {"ModalityLUTSequence": [Dataset()]}),
     (Refusal.NO_UID, {"SOPInstanceUID": None}),
     (Refusal.NO_UID, {"SeriesInstanceUID": ""}),
-    (Refusal.PIXEL_FORMAT, {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31}),
+    (Refusal.PIXEL_FORMAT, {"BitsAllocated": 64, "BitsStored": 64, "HighBit": 63}),
     (Refusal.PIXEL_FORMAT, {"BitsStored": 12, "HighBit": 15}),
     (Refusal.PIXEL_FORMAT, {"PixelRepresentation": 2}),
     (Refusal.PIXEL_FORMAT, {"Rows": 0}),

@@ -18,7 +18,7 @@ from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.skimming import HEAD, skim_values, swap
 from ich.dicom.stream import DELIMITERS, Stream
 
-_LAST = Tag.NumberOfFrames  # of the elements that are looked for; elements stand in the order of their tags
+_LAST = Tag.RescaleType  # of the elements that are looked for; elements stand in the order of their tags
 _INFLATED = 1 << 20  # bytes of a deflated data set, far beyond what comes before the last of them
 _DEFLATED = str.__str__(uid.DeflatedExplicitVRLittleEndian)
 
@@ -51,6 +51,7 @@ class Attributes(NamedTuple):
     NumberOfFrames: str = ""
     FrameOfReferenceUID: str = ""
     ImageOrientationPatient: str = ""
+    RescaleType: str = ""
 
 
 _FIELDS = tuple(Tag[name] for name in Attributes._fields)

@@ -109,12 +109,12 @@ def _make_pixel_format(values: Values) -> PixelFormat:
         )
     allocated, stored = values.short(Tag.BitsAllocated), values.short(Tag.BitsStored)
     high, signed = values.short(Tag.HighBit), values.short(Tag.PixelRepresentation)
-    sound = allocated in (8, 16) and 1 < stored <= allocated and high == stored - 1 and signed in (0, 1)
+    sound = allocated in (8, 16, 32) and 1 < stored <= allocated and high == stored - 1 and signed in (0, 1)
     if not sound or rows == 0 or columns == 0:
         raise RefusedError(
             Refusal.PIXEL_FORMAT,
             f"{rows} x {columns} pixels, BitsAllocated {allocated}, BitsStored {stored}, HighBit {high}, "
-            f"PixelRepresentation {signed}: expected 8 or 16 bits, HighBit one below BitsStored, and 0 or 1",
+            f"PixelRepresentation {signed}: expected 8, 16 or 32 bits, HighBit one below BitsStored, 0 or 1",
         )
     return PixelFormat(rows, columns, allocated, stored, signed, values.text(Tag.PhotometricInterpretation))
 

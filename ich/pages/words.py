@@ -43,6 +43,8 @@ NOTES: Mapping[Note, str] = {
     Note.DUPLICATE_POSITION: "Slices lie at one position, and all are read",
     Note.REPEATED_SLICE: "A slice is stored twice, and read once",
     Note.UNEVEN_STEPS: "The steps between slices change",
+    Note.NO_UNIT: "The files do not say that their unit is HU, and the pixels show it",
+    Note.STUDY_EACH: "Each slice named a study of its own, and they are read as one",
 }
 """What the code of a note means to a reader."""
 

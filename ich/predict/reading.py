@@ -76,7 +76,7 @@ def read_study(
         set_aside = dict.fromkeys(ranking.candidates, others) | set_aside
         del set_aside[uid]
         found = (*_find_unread(files, uid, set_aside, stack), *check_geometry(rows), *check_pixels(looks))
-        remarks = (*study.remarks, *found, *([_BONE] if uid in ranking.sharp else ()))
+        remarks = (*study.remarks, *_find_units(rows), *found, *([_BONE] if uid in ranking.sharp else ()))
         return Reading(
             study=study,
             stack=stack,
@@ -116,6 +116,12 @@ def _find_unread(
     if len(codes):
         counts = ", ".join(f"{code} {count}" for code, count in codes.value_counts().sort_index().items())
         yield Remark(Reason.UNREAD_SLICE, f"{len(codes)} files that may be slices of a head: {counts}")
+
+
+def _find_units(rows: pd.DataFrame) -> Iterator[Remark]:
+    # "US" is unspecified (PS3.3 C.11.1.1.2). Slices that are not on the scale are found by their pixels.
+    if count := int((rows["RescaleType"] == "US").sum()):
+        yield Remark(Note.NO_UNIT, f"RescaleType is US, which leaves the unit open, in {count} slices")
 
 
 def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[SeriesResult, ...]:

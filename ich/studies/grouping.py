@@ -14,7 +14,8 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from ich.dicom.refusal import Refusal
 from ich.index.names import SLICE_SUFFIXES, is_archive, may_be_dicom, read_head
-from ich.schema.results import Reason, Remark
+from ich.schema.results import Note, Reason, Remark
+from ich.studies.joining import join_slices
 from ich.studies.listing import Listing
 from ich.studies.reading import FILE_DTYPES, Files, hash_file, looks_like_text
 from ich.studies.refusal import InputRefusal, Refused
@@ -22,11 +23,12 @@ from ich.studies.refusal import InputRefusal, Refused
 Study = tuple[str, str, Path, pd.DataFrame, tuple[Remark, ...], str]
 """The fields of ``ich.studies.StudyFiles``."""
 
-_DETAILS = {
+_DETAILS: dict[Reason | Note, str] = {
     Reason.MISSING_FILE: "images that a DICOMDIR names and that are not there: {}",
     Reason.STRAY_FILE: "damaged files beside those of the study that do not say whose they are: {}",
     Reason.CONFLICTING_COPIES: "SOPInstanceUIDs that files of different contents share: {}",
     Reason.MIXED_PATIENTS: "PatientIDs in one study: {}",
+    Note.STUDY_EACH: "slices of one series that each named a study of their own: {}",
 }
 
 
@@ -59,16 +61,18 @@ def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refus
     others = table[~is_owned & (table["SOPClassUID"] != MediaStorageDirectoryStorage)]
     strays = _count_strays(others, listing)
     whole, conflicts = _drop_copies(table[is_owned])
+    whole, joined = join_slices(whole)
     missing = _find_missing(listing, set(whole["SOPInstanceUID"]))
     studies: list[Study] = []
     for name, rows in whole.groupby("StudyInstanceUID", sort=True):
         uid = str(name)
         patients = len(set(rows["PatientID"]))
-        counts = {
+        counts: dict[Reason | Note, int] = {
             Reason.MISSING_FILE: len(missing.get(uid, ())),
             Reason.STRAY_FILE: strays.by_study[uid] + sum(strays.by_folder[f] for f in set(rows["place"])),
             Reason.CONFLICTING_COPIES: conflicts[uid],
             Reason.MIXED_PATIENTS: patients if patients > 1 else 0,
+            Note.STUDY_EACH: joined[uid],
         }
         remarks = tuple(Remark(code, _DETAILS[code].format(n)) for code, n in counts.items() if n)
         studies.append(_make_study(uid, rows, remarks))
