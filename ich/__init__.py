@@ -14,6 +14,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     calibration  1  probabilities made honest; operating points; likeness to the training data
     phantom      1  synthetic head-CT studies as real DICOM
     tables       1  the index and the predictions table
+    stacks       1  which images of a series are slices that lie one upon the other
     report       1  figures; documents as pages, for print, as slides
     card         2  what a file says of its model, checked
     index        2  folder -> index; label CSV; join

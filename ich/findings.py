@@ -5,7 +5,7 @@ Nothing is left out for it: a finding is for somebody to look at.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ich.dicom import read_hu
 from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
+from ich.stacks import NO_STACK, SAME_POSITION, describe_odd, find_odd
 from ich.tables import write_table
 
 FINDINGS = "findings.csv"
@@ -31,7 +32,6 @@ LEAST_AIR = 0.1  # share of a slice: the field of 210 to 250 mm is a good deal w
 BONE = (300, 32767)  # HU: and metal
 LEAST_TISSUE = 0.005  # share of a slice: a circle of 18 mm in a field of 230 mm
 MOST_BONE = 0.25  # share of a slice: a skull of 10 mm takes up some 10 % of a field of 230 mm
-SAME_POSITION = 0.01  # mm
 GAP = 1.5  # steps: half-way between none and one slice that is missing
 SAME_TILT = 0.5  # degrees
 SAME_SPACING = 0.01  # share
@@ -51,10 +51,15 @@ class Finding(StrEnum):
     MIXED_ORIENTATION = "mixed_orientation"  # slices of several tilts
     MIXED_SPACING = "mixed_spacing"  # pixels of several sizes
     MIXED_SHAPE = "mixed_shape"  # images of several sizes
+    MIXED_IMAGES = "mixed_images"  # images that are no slices of the series: a scout, a page, a screen
+    SEVERAL_STACKS = "several_stacks"  # several scans or reconstructions in one series
 
 
 Found = tuple[Finding, str]
 """A code and what was found, with its number."""
+
+_Counted = tuple[Finding, "pd.Series[str]"]
+"""A code, and what was found by the number of the series or stack."""
 
 
 def find_in_slice(hu: NDArray[np.int16]) -> list[Found]:
@@ -86,18 +91,37 @@ def check_series(table: pd.DataFrame) -> pd.DataFrame:
     Positions are those along the slice normal (PS3.3 C.7.6.2.1.1). Steps may change within a series, as in
     protocols with thinner slices at the skull base: a gap is larger than those on its either side.
 
+    Images that are no slices of their series are reported as such and for nothing else, and each stack of
+    slices stands for itself.
+
     Returns:
-        A table of ``COLUMNS``, a row a series and code.
+        A table of ``COLUMNS``, a row a stack and code.
     """
-    keys = ["StudyInstanceUID", "SeriesInstanceUID"]
-    number = table.groupby(keys, sort=False).ngroup()
+    series = ["StudyInstanceUID", "SeriesInstanceUID"]
+    whole = table.groupby(series, sort=False).ngroup()
+    found = list(_list(_find_mixtures(table, whole), table, whole))
+    slices = table[table["stack"] != NO_STACK].reset_index(drop=True)
+    number = slices.groupby([*series, "stack"], sort=False).ngroup()
+    checks = (*_find_in_positions(slices, number), *_find_mixed(slices, number))
+    return pd.DataFrame([*_list(checks, slices, number), *found], columns=list(COLUMNS))
+
+
+def _list(
+    checks: Iterable[_Counted], table: pd.DataFrame, number: pd.Series[int]
+) -> Iterator[tuple[str, ...]]:
     names = table["SeriesInstanceUID"].groupby(number).first().to_numpy()
-    found = [
-        (str(code), name, "", detail)
-        for code, details in (*_find_in_positions(table, number), *_find_mixed(table, number))
-        for name, detail in zip(names[details.index], details, strict=True)
-    ]
-    return pd.DataFrame(found, columns=list(COLUMNS))
+    for code, details in checks:
+        for name, detail in zip(names[details.index], details, strict=True):
+            yield str(code), name, "", detail
+
+
+def _find_mixtures(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Counted]:
+    odd = table["stack"] == NO_STACK
+    mixed = np.unique(number[odd])
+    details = [describe_odd(find_odd(table[number == series])) for series in mixed]
+    yield Finding.MIXED_IMAGES, pd.Series(details, mixed, dtype="str")
+    stacks = table["stack"][~odd].groupby(number[~odd]).nunique()
+    yield Finding.SEVERAL_STACKS, stacks[stacks > 1].map("{} stacks of slices at the same places".format)
 
 
 def _find_in_positions(

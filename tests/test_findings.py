@@ -16,7 +16,7 @@ from ich.schema import UserError
 
 def make_series(positions: list[float], name: str = "series", **columns) -> pd.DataFrame:
     table = pd.DataFrame({"position": positions, "SeriesInstanceUID": name, "StudyInstanceUID": f"{name}.s"})
-    defaults = {"InstanceNumber": np.nan, "tilt": 3.0, "Rows": 512, "Columns": 512}
+    defaults = {"InstanceNumber": np.nan, "stack": 0, "tilt": 3.0, "Rows": 512, "Columns": 512}
     return table.assign(**defaults | {"row_spacing": 0.5, "column_spacing": 0.5} | columns)
 
 

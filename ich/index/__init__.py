@@ -33,12 +33,14 @@ from ich.index.labels import (
 from ich.index.pseudonyms import find_key as find_pseudonym_key
 from ich.index.pseudonyms import hide_patients
 from ich.schema import LABELS, SUBTYPES, UserError
+from ich.stacks import number_stacks
 from ich.tables import STAMP
 
 DUPLICATE_UID = "duplicate_uid"
 """Code of a file that was refused because another, earlier by path, has its SOPInstanceUID."""
 
-_ORDER = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID", "stack", "position", "InstanceNumber", "path"]
+_SERIES = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
+_SLICES = ["position", "InstanceNumber", "path", "frame"]
 
 
 def build_index(
@@ -192,9 +194,18 @@ def _merge(*indexes: Index) -> Index:
     )
     refused = pd.concat([*refusals, duplicates[list(REFUSED_DTYPES)]])
     return Index(
-        table.drop(seconds.index).sort_values(_ORDER, ignore_index=True),
+        _order(table.drop(seconds.index)),
         refused.sort_values("path", ignore_index=True).astype(REFUSED_DTYPES),
     )
+
+
+def _order(table: pd.DataFrame) -> pd.DataFrame:
+    """Orders slices by series, stack and position, once it is known which stack each is in."""
+    table = table.sort_values([*_SERIES, *_SLICES], ignore_index=True)
+    table["stack"] = number_stacks(table)
+    if not table["stack"].any():
+        return table
+    return table.sort_values([*_SERIES, "stack", *_SLICES], ignore_index=True)
 
 
 def list_labels(root: Path) -> list[Path]:

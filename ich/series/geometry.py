@@ -9,8 +9,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.dicom.orientation import Plane, find_plane, orient_cosines
-from ich.findings import GAP, SAME_POSITION, SAME_TILT, check_series
+from ich.findings import GAP, SAME_TILT, check_series
 from ich.schema.results import Note, Reason, Remark
+from ich.stacks import SAME_POSITION
 
 LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
 UNEVEN = 1.5  # a step over another of the same series
@@ -75,7 +76,7 @@ def check_geometry(slices: pd.DataFrame) -> list[Remark]:
     Returns:
         With codes of ``Reason`` and ``Note``, each at most once.
     """
-    findings = check_series(slices)
+    findings = check_series(slices.assign(stack=0))
     found = {
         code: detail
         for code, detail in zip(map(_sort_code, findings["code"]), findings["detail"], strict=True)

@@ -1,0 +1,94 @@
+"""Several scans, and images that are no slices, in one series of an index: neighbors are never twins."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.uid import generate_uid
+
+from ich.data.slices import SliceDataset, SliceReader, to_arrays
+from ich.findings import check_series
+from ich.index import build_index
+from ich.phantom import write_phantom
+from ich.schema import LABELS, InputSpec
+from ich.stacks import NO_STACK
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> list[pydicom.Dataset]:
+    """The slices of one series, from the feet to the head."""
+    root = tmp_path_factory.mktemp("head") / "phantom"
+    write_phantom(root, patients=3, seed=1, size=32, conformant=True)
+    table = build_index(root).table
+    series = table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]]
+    return [pydicom.dcmread(root / path) for path in series["path"]]
+
+
+def write(root: Path, slices: list[pydicom.Dataset], name: str, **changes: object) -> None:
+    """Writes slices once more, as other instances of their series."""
+    root.mkdir(exist_ok=True)
+    for number, ds in enumerate(slices):
+        other = pydicom.Dataset(ds)
+        other.file_meta, other.preamble = ds.file_meta, ds.preamble
+        other.SOPInstanceUID = generate_uid(entropy_srcs=[name, str(number)])
+        for keyword, value in changes.items():
+            if value is None:
+                del other[keyword]
+            else:
+                setattr(other, keyword, value)
+        other.save_as(root / f"{name}{number:03}.dcm")
+
+
+def list_neighbors(root: Path, table: pd.DataFrame) -> list[list[int]]:
+    labelled = table.assign(**dict.fromkeys(LABELS, 0.0))
+    arrays = to_arrays(labelled)
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, InputSpec(size=32, neighbours=1))
+    return [dataset._neighbourhood(row) for row in range(len(table))]
+
+
+def test_neighbors_come_from_one_scan(tmp_path: Path, head: list[pydicom.Dataset]) -> None:
+    write(tmp_path / "both", head, "a", AcquisitionNumber=1)
+    write(tmp_path / "both", head, "b", AcquisitionNumber=2)
+    table = build_index(tmp_path / "both").table
+    assert sorted(table["stack"].value_counts()) == [len(head)] * 2
+    for before, row, after in list_neighbors(tmp_path / "both", table):
+        three = table.iloc[[before, row, after]]
+        assert three["AcquisitionNumber"].nunique() == 1
+        assert not ((three["position"].diff().abs() < 0.01) & (np.diff([before, before, row]) > 0)).any()
+    assert list(check_series(table)["code"]) == ["several_stacks"]
+
+
+def test_a_scout_is_nobodys_neighbor_and_reported(tmp_path: Path, head: list[pydicom.Dataset]) -> None:
+    root = tmp_path / "mixed"
+    write(root, head, "a")
+    write(root, head[:1], "scout", ImageOrientationPatient=[0, 1, 0, 0, 0, -1])
+    write(root, head[:1], "nowhere", ImageOrientationPatient=None, ImagePositionPatient=None)
+    write(root, head[:1], "page", ImageType=["DERIVED", "SECONDARY", "OTHER", "CT_SOM5 PROT"])
+    table = build_index(root).table
+    odd = table["stack"] == NO_STACK
+    assert sorted(path.rstrip("0.dcm") for path in table["path"][odd]) == ["nowhere", "page", "scout"]
+    neighbors = list_neighbors(root, table)
+    for row in np.flatnonzero(~odd):
+        assert not odd.iloc[neighbors[row]].any()
+    findings = check_series(table)
+    assert list(findings["code"]) == ["mixed_images"]
+    assert findings["detail"][0] == (
+        "3 images of the series are no slices of it: across 1, no_geometry 1, secondary 1"
+    )
+
+
+def test_an_index_that_grows_numbers_the_stacks_anew(tmp_path: Path, head: list[pydicom.Dataset]) -> None:
+    root = tmp_path / "grows"
+    write(root, head[:5], "a", AcquisitionNumber=1)
+    assert not build_index(root).table["stack"].any()
+    write(root, head, "b", AcquisitionNumber=2)
+    table = build_index(root).table
+    assert (table["stack"] == (table["AcquisitionNumber"] == "1")).all()
+    pd.testing.assert_frame_equal(build_index(root).table, table)
+    shutil.rmtree(root / ".ich")
+    pd.testing.assert_frame_equal(build_index(root).table, table)
