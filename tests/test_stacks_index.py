@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from ich.stacks import NO_STACK
 def head(tmp_path_factory: pytest.TempPathFactory) -> list[pydicom.Dataset]:
     """The slices of one series, from the feet to the head."""
     root = tmp_path_factory.mktemp("head") / "phantom"
-    write_phantom(root, patients=3, seed=1, size=32, conformant=True)
+    write_phantom(root, patients=3, seed=1, size=64, conformant=True)
     table = build_index(root).table
     series = table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]]
     return [pydicom.dcmread(root / path) for path in series["path"]]
@@ -33,8 +34,7 @@ def write(root: Path, slices: list[pydicom.Dataset], name: str, **changes: objec
     """Writes slices once more, as other instances of their series."""
     root.mkdir(exist_ok=True)
     for number, ds in enumerate(slices):
-        other = pydicom.Dataset(ds)
-        other.file_meta, other.preamble = ds.file_meta, ds.preamble
+        other = copy.deepcopy(ds)
         other.SOPInstanceUID = generate_uid(entropy_srcs=[name, str(number)])
         for keyword, value in changes.items():
             if value is None:
@@ -57,9 +57,7 @@ def test_neighbors_come_from_one_scan(tmp_path: Path, head: list[pydicom.Dataset
     table = build_index(tmp_path / "both").table
     assert sorted(table["stack"].value_counts()) == [len(head)] * 2
     for before, row, after in list_neighbors(tmp_path / "both", table):
-        three = table.iloc[[before, row, after]]
-        assert three["AcquisitionNumber"].nunique() == 1
-        assert not ((three["position"].diff().abs() < 0.01) & (np.diff([before, before, row]) > 0)).any()
+        assert len(set(table["AcquisitionNumber"].iloc[[before, row, after]])) == 1
     assert list(check_series(table)["code"]) == ["several_stacks"]
 
 
