@@ -116,7 +116,7 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with five patients in its validation part."""
     folder = tmp_path_factory.mktemp("likeness")
     tiny = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1"]
-    data = ["data=rsna", f"data.root={phantom}", "input.size=64", "data.val_fraction=0.4"]
+    data = ["data=rsna", f"data.root={phantom}", "input.size=64", "data.val_fraction=0.5"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert call("train", *data, *tiny, "data.num_workers=0", "run_dir=run") == 0
@@ -124,7 +124,7 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def open_data(phantom: Path, model: SliceClassifier) -> HeadCTDataModule:
-    data = HeadCTDataModule(str(phantom), model.input, val_fraction=0.4, num_workers=0)
+    data = HeadCTDataModule(str(phantom), model.input, val_fraction=0.5, num_workers=0)
     data.setup()
     return data
 
