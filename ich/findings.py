@@ -33,6 +33,7 @@ BONE = (300, 32767)  # HU: and metal
 LEAST_TISSUE = 0.005  # share of a slice: a circle of 18 mm in a field of 230 mm
 MOST_BONE = 0.25  # share of a slice: a skull of 10 mm takes up some 10 % of a field of 230 mm
 GAP = 1.5  # steps: half-way between none and one slice that is missing
+BEYOND_HEAD = 1 / 6  # of a series, at either end: 25 mm of 150 mm may lie above the vertex
 SAME_TILT = 0.5  # degrees
 SAME_SPACING = 0.01  # share
 
@@ -173,7 +174,7 @@ def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[F
 def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
     """Reads the pixels of every slice of an index, and finds what is not plausible of them.
 
-    Slices above the head hold air alone: at an end of a series, beside others with tissue, that is no finding.
+    Slices above the head hold air alone: at an end of a series that is no finding, if the rest has tissue.
 
     Args:
         root: Folder of the data set.
@@ -185,9 +186,10 @@ def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.D
     """
     found = []
     results = map_in_threads(partial(_check_slice, root), table["path"].to_list(), "Reading pixels", progress)
-    checked = table[["SeriesInstanceUID", "path", "position"]].assign(codes=list(results))
-    beyond = _find_beyond_head(checked)
-    for (series, path, _, codes), is_beyond in zip(checked.itertuples(index=False), beyond, strict=True):
+    by_slice = list(results)
+    beyond = _find_beyond_head(table, [Finding.LITTLE_TISSUE in dict(codes) for codes in by_slice])
+    rows = zip(table["SeriesInstanceUID"], table["path"], by_slice, beyond, strict=True)
+    for series, path, codes, is_beyond in rows:
         found += [
             (str(code), series, path, detail)
             for code, detail in codes
@@ -196,17 +198,15 @@ def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.D
     return pd.DataFrame(found, columns=list(COLUMNS))
 
 
-def _find_beyond_head(checked: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which slices have little tissue as all others up to an end of their series, and most others have some."""
-    beyond = np.zeros(len(checked), bool)
-    is_bare = np.array([Finding.LITTLE_TISSUE in dict(codes) for codes in checked["codes"]], bool)
-    places = pd.Series(range(len(checked)), checked.index)
-    for _, rows in checked.groupby("SeriesInstanceUID", sort=False):
-        order = places[rows.sort_values("position", kind="stable").index].to_numpy()
-        bare = is_bare[order]
+def _find_beyond_head(table: pd.DataFrame, is_bare: list[bool]) -> NDArray[np.bool_]:
+    """Which slices have little tissue at an end of a series that mostly has some."""
+    beyond = np.zeros(len(table), bool)
+    order = np.argsort(table["position"].to_numpy(), kind="stable")
+    for _, places in pd.Series(order).groupby(table["SeriesInstanceUID"].to_numpy()[order], sort=False):
+        bare = np.array(is_bare, bool)[places]
         if bare.mean() < 0.5:
-            ends = np.logical_and.accumulate(bare) | np.logical_and.accumulate(bare[::-1])[::-1]
-            beyond[order] = ends
+            from_end = np.minimum(np.arange(len(bare)), np.arange(len(bare))[::-1])
+            beyond[places] = bare & (from_end < BEYOND_HEAD * len(bare))
     return beyond
 
 

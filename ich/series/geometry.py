@@ -77,7 +77,7 @@ def check_geometry(slices: pd.DataFrame) -> list[Remark]:
         With codes of ``Reason`` and ``Note``, each at most once.
     """
     findings = check_series(slices.assign(stack=0))
-    found = {
+    found: dict[Reason | Note, str] = {
         code: detail
         for code, detail in zip(map(_sort_code, findings["code"]), findings["detail"], strict=True)
         if code not in (Reason.GAP, Reason.NOT_MONOTONE)  # these are judged here, with more care
