@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -13,9 +14,10 @@ from ich.dicom import read_hu
 from ich.index import build_index
 from ich.phantom import draw_patient, write_phantom
 from ich.schema import ReadError
-from ich.schema.results import Reason
+from ich.schema.results import Note, Reason, Remark
 from ich.series import SetAside
-from ich.series.pixels import check_pixels, find_head, look_at
+from ich.series.pixels import look_at
+from ich.series.plausible import Verdict, check_pixels, find_head
 
 Stack = NDArray[np.int16]
 SIZE = 128
@@ -25,15 +27,27 @@ def shrink(hu: Stack, size: int = SIZE) -> Stack:
     return np.asarray(cv2.resize(hu, (size, size), interpolation=cv2.INTER_AREA), np.int16)
 
 
+class Head(NamedTuple):
+    hu: Stack
+    spacing: float  # mm
+    positions: NDArray[np.float64]  # mm
+
+    def judge(self, hu: Stack) -> Verdict:
+        """What is said of other pixels in the place of these."""
+        return check_pixels(look_at(hu, self.spacing, self.positions))
+
+
 @pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Stack, float]]:
-    """Stacks and spacings of whole studies, read from their files."""
+def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Head]:
+    """Whole studies, read from their files."""
     root = tmp_path_factory.mktemp("heads")
     write_phantom(root, patients=6, seed=5, size=192)
     stacks = []
     for _, rows in build_index(root).table.groupby("StudyInstanceUID"):
-        hu = np.stack([shrink(read_hu(root / path)) for path in rows.sort_values("position")["path"]])
-        stacks.append((hu, float(rows["row_spacing"].iloc[0]) * 192 / SIZE))
+        rows = rows.sort_values("position")
+        hu = np.stack([shrink(read_hu(root / path)) for path in rows["path"]])
+        positions = rows["position"].to_numpy(np.float64)
+        stacks.append(Head(hu, float(rows["row_spacing"].iloc[0]) * 192 / SIZE, positions))
     return stacks
 
 
@@ -57,14 +71,25 @@ def make_noise(mean: float, spread: float) -> Callable[[Stack], Stack]:
     return lambda hu: np.rint(np.random.default_rng(0).normal(mean, spread, hu.shape)).astype(np.int16)
 
 
+def wrap(hu: Stack) -> Stack:
+    """Unsigned numbers of 12 bits that were read with another intercept and wrapped."""
+    return np.where(hu < -24, hu.astype(np.int32) + 4096, hu).clip(-1024, 32767).astype(np.int16)
+
+
 DAMAGES = {
     "half the slope, unsigned": rescale(0.5, -1024, -1024),
     "half the slope, signed": rescale(0.5, 0, 0),
     "twice the slope, unsigned": rescale(2, -1024, -1024),
+    "a fifth more slope": rescale(1.2, -1024, -1024),
     "no intercept": rescale(1, 0, -1024),
     "intercept twice": rescale(1, -1024, 0),
+    "1000 HU up": rescale(1, 1000, 0),
+    "1000 HU down": rescale(1, -1000, 0),
     "61 HU up": rescale(1, 61, 0),
     "61 HU down": rescale(1, -61, 0),
+    "24 HU up": rescale(1, 24, 0),
+    "24 HU down": rescale(1, -24, 0),
+    "wrapped": wrap,
     "negated": rescale(-1, 0, 0),
     "swapped bytes": swap,
     "constant": lambda hu: np.full_like(hu, 40),
@@ -75,84 +100,135 @@ DAMAGES = {
 }
 
 
-def test_heads_are_heads_and_plausible(heads: list[tuple[Stack, float]]) -> None:
+def test_heads_are_heads_and_plausible(heads: list[Head]) -> None:
     assert len(heads) >= 6
-    for stack, spacing in heads:
-        assert find_head(look_at(stack, spacing)) is None
-        assert check_pixels(look_at(stack, spacing)) == []
-        half = np.stack([shrink(hu, SIZE // 2) for hu in stack])
-        assert find_head(look_at(half, 2 * spacing)) is None
+    for head in heads:
+        assert find_head(look_at(head.hu, head.spacing)) is None
+        assert head.judge(head.hu) == Verdict([], {})
+        half = np.stack([shrink(hu, SIZE // 2) for hu in head.hu])
+        assert find_head(look_at(half, 2 * head.spacing)) is None
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_hu_that_cannot_be_right_are_found_in_all_slices_and_in_one(
-    heads: list[tuple[Stack, float]], name: str
-) -> None:
-    for stack, spacing in heads:
-        (remark,) = check_pixels(look_at(DAMAGES[name](stack), spacing))
-        assert remark.code == Reason.IMPLAUSIBLE_HU
-        for number in (len(stack) // 4, len(stack) // 2, 3 * len(stack) // 4):
-            one = stack.copy()
-            one[number] = DAMAGES[name](stack[number])
-            (remark,) = check_pixels(look_at(one, spacing))
-            assert remark.code == Reason.IMPLAUSIBLE_HU
-            assert f"of {len(stack)} slices" in remark.detail
+def test_a_scale_that_is_wrong_in_all_slices_is_found(heads: list[Head], name: str) -> None:
+    for head in heads:
+        codes = [remark.code for remark in head.judge(DAMAGES[name](head.hu)).remarks]
+        assert Reason.IMPLAUSIBLE_HU in codes
+        assert Reason.IMPLAUSIBLE_SLICE not in codes
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_neighbours_that_are_wrong_alike_do_not_hide_each_other(
-    heads: list[tuple[Stack, float]], name: str
+def test_a_slice_that_cannot_be_right_is_left_out_and_the_others_are_not(
+    heads: list[Head], name: str
 ) -> None:
-    for stack, spacing in heads:
-        for run in (slice(4, 8), slice(len(stack) // 2, None)):
-            several = stack.copy()
-            several[run] = DAMAGES[name](stack[run])
-            assert check_pixels(look_at(several, spacing)) != []
+    for head in heads:
+        for number in (len(head.hu) // 4, len(head.hu) // 2, 3 * len(head.hu) // 4):
+            one = head.hu.copy()
+            one[number] = DAMAGES[name](head.hu[number])
+            (remark,), left_out = head.judge(one)
+            assert remark.code == Reason.IMPLAUSIBLE_SLICE
+            assert f"1 of {len(one)} slices, the first of them slice {number + 1}: " in remark.detail
+            assert left_out.keys() == {number}
+            assert left_out[number].detail in remark.detail
 
 
-@pytest.mark.parametrize("length", [1, 3])
+@pytest.mark.parametrize("name", DAMAGES)
+def test_neighbours_that_are_wrong_alike_do_not_hide_each_other(heads: list[Head], name: str) -> None:
+    for head in heads:
+        for run in (slice(4, 8), slice(len(head.hu) // 2, None)):
+            several = head.hu.copy()
+            several[run] = DAMAGES[name](head.hu[run])
+            remarks, left_out = head.judge(several)
+            assert {Reason.IMPLAUSIBLE_SLICE, Reason.IMPLAUSIBLE_HU} & {remark.code for remark in remarks}
+            assert left_out
+
+
+def test_a_run_that_is_wrong_is_left_out_and_what_is_beside_it_is_not(heads: list[Head]) -> None:
+    for head in heads:
+        middle = len(head.hu) // 2
+        several = head.hu.copy()
+        several[middle : middle + 4] = rescale(1, 40, 0)(several[middle : middle + 4])
+        assert head.judge(several).left_out.keys() == set(range(middle, middle + 4))
+
+
+@pytest.mark.parametrize("run", [slice(5, 6), slice(5, 8)])
 @pytest.mark.parametrize("lost", [slice(55, 58), slice(50, 75), slice(64, None)])
 @pytest.mark.parametrize("value", [-1024, 0])
 def test_blocks_of_a_file_that_were_lost_are_found(
-    heads: list[tuple[Stack, float]], length: int, lost: slice, value: int
+    heads: list[Head], run: slice, lost: slice, value: int
 ) -> None:
-    for stack, spacing in heads:
-        holed = stack.copy()
-        start = find_brain(stack, spacing)
-        holed[start : start + length, lost] = value
-        (remark,) = check_pixels(look_at(holed, spacing))
-        assert "rows of equal pixels" in remark.detail
+    for head in heads:
+        holed = head.hu.copy()
+        holed[run, lost] = value
+        (remark,), left_out = head.judge(holed)
+        assert remark.code == Reason.IMPLAUSIBLE_SLICE
+        assert left_out.keys() >= set(range(run.start, run.stop))
+        assert "rows of equal pixels" in left_out[run.start].detail
 
 
-def test_pixels_that_stand_for_two_slices_are_found(heads: list[tuple[Stack, float]]) -> None:
-    for stack, spacing in heads:
-        copied = stack.copy()
+def test_pixels_that_stand_for_two_slices_are_found(heads: list[Head]) -> None:
+    for head in heads:
+        copied = head.hu.copy()
         copied[6] = copied[4]
-        (remark,) = check_pixels(look_at(copied, spacing))
-        assert "its pixels are those of slice 5" in remark.detail
+        (remark,), left_out = head.judge(copied)
+        assert remark.code == Reason.IMPLAUSIBLE_SLICE
+        assert left_out == {6: Remark(Reason.IMPLAUSIBLE_SLICE, "its pixels are those of slice 5")}
 
 
-@pytest.mark.parametrize("wrong", [rescale(1, -25, 0), rescale(1.2, -1024, -1024)])
-def test_a_run_of_slices_on_a_scale_that_is_a_little_off_is_found(
-    heads: list[tuple[Stack, float]], wrong: Callable[[Stack], Stack]
-) -> None:
-    for stack, spacing in heads:
-        several = stack.copy()
-        start = find_brain(stack, spacing)
-        run = slice(start, start + 4)
-        several[run] = wrong(stack[run])
-        assert check_pixels(look_at(several, spacing)) != []
+def test_a_slice_that_is_stored_twice_is_read_once(heads: list[Head]) -> None:
+    for head in heads:
+        twice = np.insert(head.hu, 7, head.hu[6], axis=0)
+        positions = np.insert(head.positions, 7, head.positions[6])
+        (remark,), left_out = check_pixels(look_at(twice, head.spacing, positions))
+        assert remark.code == Note.REPEATED_SLICE
+        assert left_out == {7: Remark(Note.REPEATED_SLICE, "its pixels are those of slice 7")}
+
+
+def test_air_above_the_head_is_no_lost_slice(heads: list[Head]) -> None:
+    seen = 0
+    for head in heads:
+        above = [look.body < 5 for look in look_at(head.hu, head.spacing).slices]  # cm²
+        cut_off = np.maximum(head.hu, -1000)
+        cut_off[above] = -1000
+        seen += sum(above)
+        assert head.judge(cut_off) == Verdict([], {})
+    assert seen > 2
+
+
+@pytest.mark.parametrize("mm", [40, 50, 60])
+def test_a_vertex_that_is_missing_is_named(heads: list[Head], mm: int) -> None:
+    for head in heads:
+        kept = head.positions <= head.positions.max() - mm
+        (remark,), left_out = check_pixels(look_at(head.hu[kept], head.spacing, head.positions[kept]))
+        assert remark.code == Reason.NO_VERTEX
+        assert not left_out
+
+
+def test_a_base_that_is_missing_is_named(heads: list[Head]) -> None:
+    for head in heads:
+        looks = look_at(head.hu, head.spacing)
+        largest = max(look.inside for look in looks.slices if look.is_brain)
+        first = next(
+            n for n, look in enumerate(looks.slices) if look.is_brain and look.inside > 0.7 * largest
+        )
+        remarks, _ = check_pixels(look_at(head.hu[first:], head.spacing, head.positions[first:]))
+        assert [remark.code for remark in remarks] == [Reason.NO_BASE]
+
+
+def test_slices_in_no_order_have_no_ends(heads: list[Head]) -> None:
+    for head in heads:
+        assert check_pixels(look_at(head.hu[5:-8], head.spacing)).remarks == []
 
 
 def test_a_lesion_does_not_hide_a_head() -> None:
     for patient in range(4):
         (study, *_) = draw_patient(11, patient, SIZE)
         assert find_head(look_at(study.hu, study.spacing)) is None
-        assert check_pixels(look_at(study.hu, study.spacing)) == []
+        assert check_pixels(look_at(study.hu, study.spacing)) == Verdict([], {})
 
 
-def test_an_opened_skull_and_sutures_are_heads(heads: list[tuple[Stack, float]]) -> None:
-    for stack, spacing in heads:
+def test_an_opened_skull_and_sutures_are_heads(heads: list[Head]) -> None:
+    for stack, spacing, _ in heads:
         opened = stack.copy()
         left = opened[:, 40:80, :64]
         left[left > 150] = 45  # a flap of bone is gone
@@ -201,8 +277,8 @@ def test_a_head_by_its_size() -> None:
     ] * 3  # infant to adult
 
 
-def test_a_head_among_many_slices_of_a_body_is_none(heads: list[tuple[Stack, float]]) -> None:
-    stack, spacing = heads[0]
+def test_a_head_among_many_slices_of_a_body_is_none(heads: list[Head]) -> None:
+    stack, spacing, _ = heads[0]
     body = np.tile(draw_disc({45: -100, 40: 50}, 1.3), (10, 1, 1))
     assert find_head(look_at(np.concatenate([stack, body]), spacing)) is not None
 

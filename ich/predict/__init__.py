@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -40,6 +40,7 @@ from ich.predict.judging import (
     judge_labels,
     judge_model,
     judge_slices,
+    list_counted,
 )
 from ich.predict.reading import Reading, read_study
 from ich.predict.stacks import Pixels, has_windows, stack_hu
@@ -191,8 +192,8 @@ class Predictor:
                 number, study.StudyInstanceUID, study.PatientID, None, reading.refusal, (), (),
                 {}, (), (), None, None, reading.series, self.algorithm,
             )  # fmt: skip
-        scores = self._score(stack.hu, stack.window)
-        labels = judge_labels(scores, self._rules)
+        scores = self._score(stack.hu, stack.window, reading.left_out)
+        labels = judge_labels(scores, self._rules, reading.left_out)
         reasons = (*reading.reasons, *judge_model(scores, labels))
         outcome = decide_outcome(labels["any"], reasons)
         slices = judge_slices(scores, self._rules, stack.slices, reading.left_out)
@@ -218,16 +219,22 @@ class Predictor:
     def _takes_window(self) -> bool:
         return any("dicom" in network.input.windows for network in self.networks)
 
-    def _score(self, hu: Mapping[int, Pixels], window: NDArray[np.float32] | None) -> Scores:
+    def _score(
+        self,
+        hu: Mapping[int, Pixels],
+        window: NDArray[np.float32] | None,
+        left_out: Collection[int] = (),
+    ) -> Scores:
         if not len(next(iter(hu.values()))):
             raise UserError("no slice to predict")
         if self._takes_window and (window is None or not has_windows(window)):
             raise UserError("the model takes the window of the header: give (N, 2) centers and widths in HU")
         probs, distances, limits = [], [], []
         for network in self._views:
-            output = network.run(add_neighbours(hu[network.input.size], network.input), window)
+            output = network.run(add_neighbours(hu[network.input.size], network.input, left_out), window)
             probs.append(output.probs.astype(np.float64))
-            distances.append(np.nan if output.distance is None else pool_distances(output.distance))
+            counted = list_counted(len(output.probs), left_out)
+            distances.append(np.nan if output.distance is None else pool_distances(output.distance[counted]))
             limits.append(np.nan if network.limit is None else network.limit)
         return Scores(np.stack(probs), np.array(distances), np.array(limits))
 

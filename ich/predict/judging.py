@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +61,14 @@ class Scores:
     limit: Floats
 
 
-def judge_labels(scores: Scores, rules: Sequence[Rules]) -> dict[str, LabelResult]:
+def list_counted(slices: int, left_out: Collection[int]) -> list[int]:
+    """The places of the slices that count for a study; all, where all are left out."""
+    return [place for place in range(slices) if place not in left_out] or list(range(slices))
+
+
+def judge_labels(
+    scores: Scores, rules: Sequence[Rules], left_out: Collection[int] = ()
+) -> dict[str, LabelResult]:
     """Pools and calibrates each member, and averages what comes of it, probabilities and thresholds alike.
 
     So a label is present where the members are above their own thresholds on average: a soft vote. A label
@@ -70,9 +77,11 @@ def judge_labels(scores: Scores, rules: Sequence[Rules]) -> dict[str, LabelResul
     Args:
         scores: Of the members.
         rules: Of each of them, or of all together: then the members' probabilities are averaged first.
+        left_out: Places of slices that do not count.
     """
     found, thresholds = [], []
-    for probs, rule in _pair(scores.probs, rules):
+    counted = list_counted(scores.probs.shape[1], left_out)
+    for probs, rule in _pair(scores.probs[:, counted], rules):
         pooled = pool_unit(probs, rule.pooling)  # (6,)
         found.append(pooled if rule.study is None else rule.study.calibration.apply(pooled[None])[0])
         points = {} if rule.study is None else rule.study.operating_points
@@ -155,9 +164,13 @@ def choose_key_slices(
     """Chooses the slices to look at first: the likeliest for ``any``, then for each called subtype."""
     if outcome is not Outcome.POSITIVE:
         return ()
-    probs = np.array([each.calibrated or each.probs for each in slices])  # (N, 6)
-    chosen = np.argsort(-probs[:, ANY], kind="stable")[:KEY_SLICES].tolist()
-    chosen += [int(probs[:, i].argmax()) for i, label in enumerate(SUBTYPES) if labels[label].reached]
+    left_out = [place for place, each in enumerate(slices) if each.left_out is not None]
+    counted = np.array(list_counted(len(slices), left_out))
+    probs = np.array([slices[place].calibrated or slices[place].probs for place in counted])  # (M, 6)
+    chosen = counted[np.argsort(-probs[:, ANY], kind="stable")[:KEY_SLICES]].tolist()
+    chosen += [
+        int(counted[probs[:, i].argmax()]) for i, label in enumerate(SUBTYPES) if labels[label].reached
+    ]
     return tuple(dict.fromkeys(chosen))
 
 

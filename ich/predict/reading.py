@@ -14,7 +14,8 @@ from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.results import Note, Reason, Remark, SeriesResult
 from ich.series import SetAside, rank_series
 from ich.series.geometry import check_geometry
-from ich.series.pixels import Looks, check_pixels, find_head, look_at
+from ich.series.pixels import Looks, look_at
+from ich.series.plausible import check_pixels, find_head
 from ich.studies import StudyFiles
 
 CHECK_SIZE = 128
@@ -67,7 +68,8 @@ def read_study(
     for uid in ranking.candidates:
         rows = files[(files["SeriesInstanceUID"] == uid) & (files["code"] == "")]
         stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
-        looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices))
+        positions = stack.slices["position"].to_numpy(np.float64)
+        looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), positions)
         problem = _find_problem(stack, looks, takes_window)
         if problem is not None:
             set_aside[uid] = problem
@@ -75,7 +77,8 @@ def read_study(
         others = Remark(SetAside.ANOTHER_READ, "another series of the study suits better")
         set_aside = dict.fromkeys(ranking.candidates, others) | set_aside
         del set_aside[uid]
-        found = (*_find_unread(files, uid, set_aside, stack), *check_geometry(rows), *check_pixels(looks))
+        verdict = check_pixels(looks)
+        found = (*_find_unread(files, uid, set_aside, stack), *check_geometry(rows), *verdict.remarks)
         remarks = (*study.remarks, *_find_units(rows), *found, *([_BONE] if uid in ranking.sharp else ()))
         return Reading(
             study=study,
@@ -84,7 +87,7 @@ def read_study(
             refusal=None,
             reasons=tuple(remark for remark in remarks if isinstance(remark.code, Reason)),
             notes=tuple(remark for remark in remarks if isinstance(remark.code, Note)),
-            left_out={},
+            left_out=verdict.left_out,
         )
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), (), (), {})
 
