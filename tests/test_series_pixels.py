@@ -192,7 +192,7 @@ def test_air_above_the_head_is_no_lost_slice(heads: list[Head]) -> None:
         cut_off[above] = -1000
         seen += sum(above)
         assert head.judge(cut_off) == Verdict([], {})
-    assert seen > 2
+    assert seen
 
 
 @pytest.mark.parametrize("mm", [40, 50, 60])

@@ -74,7 +74,10 @@ def make_views(
     by_uid = slices.set_index("SOPInstanceUID", drop=False)
     table = by_uid.loc[[each.SOPInstanceUID for each in result.slices]].reset_index(drop=True)
     chosen = choose_slices(result)
-    heat = NO_MODEL if model is None else _explain(model, root, table, chosen)
+    counted = [
+        number for number, each in enumerate(result.slices) if each.left_out is None or number in chosen
+    ]
+    heat = NO_MODEL if model is None else _explain(model, root, table.iloc[counted], chosen)
     views = []
     for number in chosen:
         row = table.iloc[number]
@@ -90,13 +93,15 @@ def make_views(
 
 
 def _explain(
-    model: SliceClassifier, root: Path, table: pd.DataFrame, rows: Sequence[int]
+    model: SliceClassifier, root: Path, table: pd.DataFrame, numbers: Sequence[int]
 ) -> dict[int, NDArray[np.float32]] | str:
+    """Explains slices beside the neighbours that prediction saw: those that count, in one stack."""
     # It imports torch, which takes seconds.
     from ich.heatmaps import explain_slices
 
     try:
-        found = list(explain_slices(model, root, table, rows, [LABEL]))
+        rows = [table.index.get_loc(number) for number in numbers]
+        found = list(explain_slices(model, root, table.assign(stack=0).reset_index(drop=True), rows, [LABEL]))
     except UserError as error:  # of the network, which has no grid of features
         return f"The network cannot be explained: {error.kept}"
-    return {each.row: each.heat[LABEL] for each in found if not isinstance(each, ReadError)}
+    return {int(table.index[each.row]): each.heat[LABEL] for each in found if not isinstance(each, ReadError)}

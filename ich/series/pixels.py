@@ -116,9 +116,12 @@ def look_at(hu: Stack, spacing_mm: float, positions: NDArray[np.float64] | None 
 
 
 def _find_copies(hu: Stack) -> list[int | None]:
-    """Even of the same place no two scans have the same noise."""
+    """Even of the same place no two scans have the same noise; air that was cut off at one value has none."""
     first: dict[bytes, int] = {}
-    places = [first.setdefault(each.tobytes(), number) for number, each in enumerate(hu)]
+    places = [
+        number if each.min() == each.max() else first.setdefault(each.tobytes(), number)
+        for number, each in enumerate(hu)
+    ]
     return [None if place == number else place for number, place in enumerate(places)]
 
 
@@ -185,8 +188,8 @@ def _look(hu: Slice, pixel: float) -> Look:
 def _has_hole(hu: Slice, bone: NDArray[np.bool_]) -> bool:
     """Whether rows of equal pixels lie where a head is: a block of the file that was lost.
 
-    Pixels are stored row by row. Above and below a head there are empty rows, too, but of air, and not beside a
-    row with bone far apart or with much of the head, as a head is round and has skin.
+    Pixels are stored row by row. Above and below a head there are empty rows, too, but of air, and not beside
+    a row with bone far apart or with much of the head, as a head is round and has skin.
     """
     empty = hu.min(axis=1) == hu.max(axis=1)
     if not empty.any():
