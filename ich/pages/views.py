@@ -100,7 +100,7 @@ def _explain(
     from ich.heatmaps import explain_slices
 
     try:
-        rows = [table.index.get_loc(number) for number in numbers]
+        rows = [table.index.tolist().index(number) for number in numbers]
         found = list(explain_slices(model, root, table.assign(stack=0).reset_index(drop=True), rows, [LABEL]))
     except UserError as error:  # of the network, which has no grid of features
         return f"The network cannot be explained: {error.kept}"
