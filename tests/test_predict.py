@@ -402,7 +402,7 @@ def rename(files: list[Path]) -> None:
         (overwrite, Reason.STRAY_FILE),
         (remove, Reason.GAP),
         (shift, None),  # no head is to be seen any more
-        (raise_one, Reason.IMPLAUSIBLE_HU),
+        (raise_one, Reason.IMPLAUSIBLE_SLICE),
         (move, Reason.GAP),
         (rename, Reason.MIXED_PATIENTS),
     ],
