@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from pydicom import uid
 from slices import ROWS, STORED, compressed, make_slice, to_bytes
 
@@ -123,6 +125,20 @@ def test_a_representation_that_there_is_not_is_skipped_by_its_length(
 )
 def test_what_is_not_needed_is_skipped_in_implicit_encoding(path: Path, element: bytes) -> None:
     check(path, insert(element, uid.ImplicitVRLittleEndian))
+
+
+PLACES = (b"\x08\0\x60\0CS", b"\x20\0\x0d\0UI", b"\x28\0\x02\0US", b"\x28\0\x53\x10DS", b"\xe0\x7f\x10\0OW")
+ODD = [*BEFORE_PIXELS.values(), *(explicit(PRIVATE, b"??", b"abcd", wide=wide) for wide in (False, True))]
+
+
+@settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(inserted=st.dictionaries(st.sampled_from(PLACES), st.sampled_from(ODD), min_size=1))
+def test_odd_elements_anywhere_cost_no_slice(path: Path, inserted: dict[bytes, bytes]) -> None:
+    content = to_bytes(make_slice())
+    for place, element in inserted.items():
+        head, found, tail = content.rpartition(place)
+        content = head + element + found + tail
+    check(path, content)
 
 
 def split_meta(syntax: str) -> tuple[bytes, bytes, bytes]:

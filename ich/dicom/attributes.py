@@ -12,7 +12,7 @@ from typing import NamedTuple
 from pydicom import uid
 
 from ich.dicom.dataset import ask_pydicom
-from ich.dicom.elements import UIDS, Tag, Values, read_syntax, read_value
+from ich.dicom.elements import PIXELS, UIDS, Tag, Values, read_syntax, read_value
 from ich.dicom.files import read_file
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.skimming import HEAD, skim_values, swap
@@ -104,7 +104,7 @@ def _fill(values: Values, stream: Stream, head: bytes) -> None:
     while (element := stream.next(explicit)) is not None:
         if element.tag in DELIMITERS:
             continue  # one too many
-        if element.tag > _LAST:
+        if element.tag in PIXELS or (element.tag > _LAST and all(map(values.raw.get, UIDS))):
             return
         if element.tag in _TAGS and element.tag != Tag.ContrastBolusAgentSequence:
             values.raw[element.tag] = read_value(stream, element)

@@ -157,14 +157,14 @@ class Stream:
         start = self._peek(place, 8) if place < self.size else b""
         if len(start) < 8:
             return place == self.size
-        if (following := self._read_tag(start)) <= tag:
-            return False
-        if following >> 16 == 0xFFFE or start[4:6] not in SHORT_VRS | LONG_VRS:
-            length = self._read_number(start[4:])
-        elif start[4:6] in SHORT_VRS:
+        if start[4:6] in SHORT_VRS or (start[4:6] in LONG_VRS and start[6:] != b"\0\0"):
             length = self._read_number(start[6:])
-        else:
+        elif start[4:6] in LONG_VRS:
             length = self._read_number(self._peek(place + 8, 4))
+        elif self._read_tag(start) > tag:  # in their order, as they mostly are
+            length = self._read_number(start[4:])
+        else:
+            return False
         return length == UNDEFINED or place + 8 + length <= self.size
 
     def _peek(self, place: int, length: int) -> bytes:
