@@ -63,7 +63,7 @@ def test_every_kind_of_input(name: str, phantom: Path, tmp_path: Path, capsys) -
     bundle = write_model(model, tmp_path)
     files = list(map(str, sorted((phantom / "stage_2_train").iterdir())[:20])) if name == "header" else []
     assert call("export", str(bundle), str(out), *(["--check", *files] if files else [])) == 0
-    checked = "20 slices" if files else "89 slices of the phantom"
+    checked = "20 slices" if files else "138 slices of the phantom"
     assert f"largest difference of a probability over {checked}: " in capsys.readouterr().out
     hu = draw_slices(spec.depth)
     window = np.tile(np.array([45, 95], np.float32), (len(hu), 1)) if name == "header" else None
@@ -112,7 +112,7 @@ def test_what_differs_is_not_written(exported: Path, tmp_path: Path, monkeypatch
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.01, weights))
     monkeypatch.setattr(ich.export, "_convert", lambda *_: file.SerializeToString())
     assert call("export", str(exported / "model.zip"), str(tmp_path / "model.onnx")) == 2
-    assert f"is not written: over 89 slices it differs from the model {message}" in one_line(capsys)
+    assert f"is not written: over 138 slices it differs from the model {message}" in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 

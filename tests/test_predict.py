@@ -427,6 +427,34 @@ def test_pixels_that_cannot_be_decoded_are_an_unread_slice(model: Path, negative
     assert len(result.slices) == len(list(negative.iterdir())) - 1
 
 
+def turn(files: list[Path]) -> None:
+    """Turns the pixels by a quarter, and leaves the geometry as it was."""
+    for path in files:
+        ds = pydicom.dcmread(path)
+        ds.PixelData = np.ascontiguousarray(np.rot90(ds.pixel_array)).tobytes()
+        ds.save_as(path)
+
+
+def turn_over(files: list[Path]) -> None:
+    """Puts the pixels of the last slice in the place of those of the first, and so on."""
+    pixels = [pydicom.dcmread(path).PixelData for path in files]
+    for path, other in zip(files, reversed(pixels), strict=True):
+        ds = pydicom.dcmread(path)
+        ds.PixelData = other
+        ds.save_as(path)
+
+
+@pytest.mark.parametrize("edit", [turn, turn_over])
+def test_a_turned_head_is_never_negative_and_stays_positive(
+    negative: Path, tmp_path: Path, edit: Callable[[list[Path]], None]
+) -> None:
+    edit(list_slices(negative))
+    for threshold, outcome in ((0.999999, Outcome.INDETERMINATE), (1e-6, Outcome.POSITIVE)):
+        result = predict_one(write_model(tmp_path / f"{outcome}.zip", threshold), negative)
+        assert result.outcome is outcome
+        assert Reason.TURNED in {each.code for each in result.reasons}
+
+
 def lose_most(files: list[Path]) -> None:
     for path in files[3:]:
         path.unlink()

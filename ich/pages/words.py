@@ -31,6 +31,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.SHORT_COVERAGE: "The slices do not span a head",
     Reason.NO_VERTEX: "The top of the head is missing",
     Reason.NO_BASE: "The base of the head is missing",
+    Reason.TURNED: "The head seems to be turned or upside down",
     Reason.IMPLAUSIBLE_SLICE: "Slices are left out, as their pixels are not plausible",
     Reason.IMPLAUSIBLE_HU: "The Hounsfield units are not plausible",
     Reason.UNLIKE_TRAINING: "The study is unlike what the model was trained on",

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.results import Note, Reason, Remark, SeriesResult
 from ich.series import SetAside, rank_series
 from ich.series.geometry import check_geometry
 from ich.series.pixels import Looks, look_at
-from ich.series.plausible import check_pixels, find_head
+from ich.series.plausible import Verdict, check_pixels, find_head
+from ich.series.turned import check_turn
 from ich.studies import StudyFiles
 
 CHECK_SIZE = 128
@@ -78,7 +80,12 @@ def read_study(
         set_aside = dict.fromkeys(ranking.candidates, others) | set_aside
         del set_aside[uid]
         verdict = check_pixels(looks)
-        found = (*_find_unread(files, uid, set_aside, stack), *check_geometry(rows), *verdict.remarks)
+        found = (
+            *_find_unread(files, uid, set_aside, stack),
+            *check_geometry(rows),
+            *verdict.remarks,
+            *_find_turn(stack.hu[CHECK_SIZE], verdict),
+        )
         remarks = (*study.remarks, *_find_units(rows), *found, *([_BONE] if uid in ranking.sharp else ()))
         return Reading(
             study=study,
@@ -90,6 +97,13 @@ def read_study(
             left_out=verdict.left_out,
         )
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), (), (), {})
+
+
+def _find_turn(hu: NDArray[np.int16], verdict: Verdict) -> list[Remark]:
+    """What slices that are on the scale say of how the head lies."""
+    if Reason.IMPLAUSIBLE_HU in {remark.code for remark in verdict.remarks}:
+        return []
+    return check_turn(np.delete(hu, list(verdict.left_out), axis=0))
 
 
 def _find_problem(stack: Stack, looks: Looks, takes_window: bool) -> Remark | None:

@@ -40,6 +40,7 @@ class Reason(StrEnum):
     # Of the pixels.
     NO_VERTEX = "no_vertex"  # the uppermost slice still shows a wide brain
     NO_BASE = "no_base"  # the lowest slice already shows a wide brain
+    TURNED = "turned"  # the head lies in its slices otherwise than their geometry says
     IMPLAUSIBLE_SLICE = "implausible_slice"  # some slices are not on the scale; they are left out
     IMPLAUSIBLE_HU = "implausible_hu"  # no slice is, or too few are to go by
     # Of the model.
