@@ -63,7 +63,7 @@ def describe_odd(odd: NDArray[np.object_]) -> str:
     """Says in a line how many images of a series are none of its slices, and why."""
     codes, counts = np.unique(odd[odd != ""].astype(str), return_counts=True)
     listed = ", ".join(f"{code} {count}" for code, count in zip(codes, counts, strict=True))
-    return f"{counts.sum()} images of the series are no slices of it: {listed}"
+    return f"images of the series that are no slices of it: {listed}"
 
 
 def find_stacks(images: pd.DataFrame) -> NDArray[np.int32]:

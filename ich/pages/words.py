@@ -44,6 +44,8 @@ NOTES: Mapping[Note, str] = {
     Note.DUPLICATE_POSITION: "Slices lie at one position, and all are read",
     Note.REPEATED_SLICE: "A slice is stored twice, and read once",
     Note.UNEVEN_STEPS: "The steps between slices change",
+    Note.MIXED_IMAGES: "Images of the series that are no slices are set aside",
+    Note.SEVERAL_STACKS: "The series holds several scans or reconstructions, and one is read",
     Note.NO_UNIT: "The files do not say that their unit is HU, and the pixels show it",
     Note.STUDY_EACH: "Each slice named a study of its own, and they are read as one",
 }

@@ -15,6 +15,7 @@ from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.results import Note, Reason, Remark, SeriesResult
 from ich.series import SetAside, rank_series
 from ich.series.geometry import check_geometry
+from ich.series.parts import close_numbers, describe_parts, find_others
 from ich.series.pixels import Looks, look_at
 from ich.series.plausible import Verdict, check_pixels, find_head
 from ich.series.turned import check_turn
@@ -68,7 +69,8 @@ def read_study(
     ranking = rank_series(files)
     set_aside = dict(ranking.set_aside)
     for uid in ranking.candidates:
-        rows = files[(files["SeriesInstanceUID"] == uid) & (files["code"] == "")]
+        whole = files[files["SeriesInstanceUID"] == uid]
+        rows = whole[(whole["code"] == "") & whole["SOPInstanceUID"].isin(ranking.slices[uid])]
         stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
         positions = stack.slices["position"].to_numpy(np.float64)
         looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), positions)
@@ -82,11 +84,12 @@ def read_study(
         verdict = check_pixels(looks)
         found = (
             *_find_unread(files, uid, set_aside, stack),
-            *check_geometry(rows),
+            *check_geometry(close_numbers(rows, whole)),
             *verdict.remarks,
             *_find_turn(stack.hu[CHECK_SIZE], verdict),
         )
-        remarks = (*study.remarks, *_find_units(rows), *found, *([_BONE] if uid in ranking.sharp else ()))
+        said = (*describe_parts(whole, rows), *_find_units(rows))
+        remarks = (*study.remarks, *said, *found, *([_BONE] if uid in ranking.sharp else ()))
         return Reading(
             study=study,
             stack=stack,
@@ -128,7 +131,8 @@ def _find_unread(
 ) -> Iterator[Remark]:
     # What was lost of a series that is not read might have made it the one to read.
     heads = [series for series, remark in set_aside.items() if remark.code in _MAY_BE_HEAD]
-    refused = files[(files["code"] != "") & files["SeriesInstanceUID"].isin([uid, *heads])]
+    is_lost = (files["code"] != "") & ~find_others(files)
+    refused = files[is_lost & files["SeriesInstanceUID"].isin([uid, *heads])]
     codes = pd.Series([*refused["code"], *(str(error.code) for error in stack.unread)], dtype="str")
     if len(codes):
         counts = ", ".join(f"{code} {count}" for code, count in codes.value_counts().sort_index().items())

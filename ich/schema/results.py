@@ -59,6 +59,8 @@ class Note(StrEnum):
     DUPLICATE_POSITION = "duplicate_position"  # several slices at one position, as of a second scan
     REPEATED_SLICE = "repeated_slice"  # the very pixels of another slice; it is left out
     UNEVEN_STEPS = "uneven_steps"  # steps change, and none is a gap
+    MIXED_IMAGES = "mixed_images"  # scouts, pages or screens within the series; they are set aside
+    SEVERAL_STACKS = "several_stacks"  # several scans or reconstructions in the series; one is read
     NO_UNIT = "no_unit"  # RescaleType leaves the unit open; that it is HU shows in the pixels alone
     STUDY_EACH = "study_each"  # each slice named a study of its own, and they are read as one
 

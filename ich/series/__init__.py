@@ -31,6 +31,7 @@ from ich.dicom.orientation import Plane
 from ich.dicom.refusal import Refusal
 from ich.schema.results import Remark
 from ich.series.geometry import LEAST_COVERAGE, find_planes, measure_coverage, measure_step
+from ich.series.parts import list_stacks
 from ich.series.words import (
     CONTRAST,
     DOSE,
@@ -88,11 +89,14 @@ class Ranking(NamedTuple):
         candidates: To be tried in order, the best first.
         set_aside: Why each of the others is not read; with codes of ``SetAside``.
         sharp: The candidates with a bone kernel, of which noise hides what is faint.
+        slices: SOPInstanceUIDs of each candidate that are read: one stack, without the images that are no
+            slices (``ich.stacks``). Of several stacks it is the one that would be read if each were a series.
     """
 
     candidates: list[str]
     set_aside: dict[str, Remark]
     sharp: frozenset[str]
+    slices: Mapping[str, frozenset[str]]
 
 
 class _Series(NamedTuple):
@@ -157,18 +161,23 @@ def rank_series(files: pd.DataFrame) -> Ranking:
     """
     set_aside: dict[str, Remark] = {}
     candidates: list[_Candidate] = []
+    slices: dict[str, frozenset[str]] = {}
     for uid, rows in files[files["SeriesInstanceUID"] != ""].groupby("SeriesInstanceUID", sort=True):
-        series = _gather(str(uid), rows)
-        if (found := _find_obstacle(series, rows)) is None:
-            candidates.append(_measure(series))
+        stacks = [(_gather(str(uid), stack), stack) for stack in list_stacks(rows)]
+        obstacles = [_find_obstacle(series, stack) for series, stack in stacks]
+        open_ones = [series for (series, _), found in zip(stacks, obstacles, strict=True) if found is None]
+        if open_ones:
+            best = min(open_ones, key=lambda series: _measure(series).order)
+            candidates.append(_measure(best))
+            slices[best.uid] = frozenset(best.slices["SOPInstanceUID"])
         else:
-            set_aside[series.uid] = Remark(*found)
+            set_aside[str(uid)] = Remark(*next(filter(None, obstacles)))
     for code, is_worse, detail in _WORSE:
         if any(c.spans_head and not is_worse(c) for c in candidates):
             set_aside |= {c.uid: Remark(code, detail) for c in candidates if is_worse(c)}
             candidates = [c for c in candidates if not is_worse(c)]
     sharp = frozenset(c.uid for c in candidates if c.is_sharp)
-    return Ranking([c.uid for c in sorted(candidates, key=lambda c: c.order)], set_aside, sharp)
+    return Ranking([c.uid for c in sorted(candidates, key=lambda c: c.order)], set_aside, sharp, slices)
 
 
 _TEXTS = (

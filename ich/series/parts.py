@@ -1,0 +1,95 @@
+"""What a series holds beside the slices that are read: scouts, pages, another scan of the same head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.dicom.refusal import Refusal
+from ich.schema.results import Note, Remark
+from ich.stacks import KEYS, NO_STACK, TIMES, describe_odd, find_odd, find_stacks
+
+_CT_OBJECTS = ("", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
+"""SOP classes of files that may be slices: CT, Enhanced CT, Legacy Converted Enhanced CT, or not known."""
+
+
+def find_others(files: pd.DataFrame) -> NDArray[np.bool_]:
+    """Which refused files stand beside slices of their series and are none themselves.
+
+    These are colored pages, and objects that are no CT image by their Modality or SOPClassUID.
+
+    Args:
+        files: Columns as ``ich.series.rank_series`` takes them.
+
+    Returns:
+        (files,); false for all of a series of which no file can be read.
+    """
+    is_readable = files["code"] == ""
+    has_slices = is_readable.groupby(files["SeriesInstanceUID"]).transform("any")
+    is_other = files["code"].isin([Refusal.NOT_CT, Refusal.COLOUR]) | ~files["SOPClassUID"].isin(_CT_OBJECTS)
+    return np.asarray(has_slices & ~is_readable & is_other, dtype=bool)
+
+
+def list_stacks(rows: pd.DataFrame) -> list[pd.DataFrame]:
+    """Lists the stacks of a series, the largest first, each with the damaged files that may be of it.
+
+    Args:
+        rows: The files of one series.
+    """
+    slices = rows[rows["code"] == ""]
+    if slices.empty:
+        return [rows]
+    stacks = find_stacks(slices)
+    lost = rows[(rows["code"] != "") & ~find_others(rows)]
+    return [pd.concat([slices[stacks == number], lost]).sort_index() for number in range(stacks.max() + 1)]
+
+
+def describe_parts(rows: pd.DataFrame, read: pd.DataFrame) -> Iterator[Remark]:
+    """Says what of a series is not read: the images that are no slices, and other stacks.
+
+    Args:
+        rows: The files of the series.
+        read: The slices of it that are read.
+    """
+    slices = rows[rows["code"] == ""]
+    odd = [*find_odd(slices), *np.where(find_others(rows), "no_ct_image", "")]
+    if any(odd):
+        yield Remark(Note.MIXED_IMAGES, describe_odd(np.array(odd, dtype=object)))
+    stacks = find_stacks(slices)
+    if (count := int(stacks.max()) + 1) > 1:
+        others = slices[(stacks != NO_STACK) & ~slices.index.isin(read.index)]
+        yield Remark(
+            Note.SEVERAL_STACKS,
+            f"{count} scans or reconstructions at the same places, told apart by {_tell(read, others)}, "
+            f"with {len(read)} slices is read, and {len(others)} slices are not",
+        )
+
+
+def _tell(read: pd.DataFrame, others: pd.DataFrame) -> str:
+    """What tells the stack that is read from the others."""
+    for key in KEYS:
+        values = set(read[key])
+        if not values & set(others[key]):
+            named = f" {min(values)!r}" if len(values) == 1 else ""
+            return f"{key}; that of {key}{named}" if named else f"{key}; the one"
+    return f"{next((time for time in TIMES if not set(read[time]) & set(others[time])), 'time')}; the one"
+
+
+def close_numbers(read: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Counts slices on over the images of their series that are not read, so that these leave no gap.
+
+    Args:
+        read: The slices of a series that are read.
+        rows: The files of the series.
+
+    Returns:
+        ``read`` with InstanceNumber less the number of such images before each slice.
+    """
+    numbers = read["InstanceNumber"].to_numpy(np.float64)
+    is_set_aside = (rows["code"] == "") | find_others(rows)
+    others = rows["InstanceNumber"][is_set_aside & ~rows.index.isin(read.index)].to_numpy(np.float64)
+    others = np.unique(others[np.isfinite(others) & ~np.isin(others, numbers)])
+    return read.assign(InstanceNumber=numbers - np.searchsorted(others, numbers))
