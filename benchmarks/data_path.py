@@ -61,6 +61,7 @@ from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, draw_order
 from ich.data.resize import resize_hu
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader, to_arrays
+from ich.dicom.orientation import orient
 from ich.index import build_index
 from ich.phantom import write_phantom
 from ich.schema import AIR_HU, LABELS, InputSpec
@@ -114,13 +115,14 @@ def join(root: Path, table: pd.DataFrame, work: Path) -> Slices:
 
 
 def check_hu(slices: Slices) -> None:
-    """Stops unless every slice reads as pydicom has it; so each file has been read once, too."""
+    """Stops unless every slice reads as pydicom has it, in LPS; so each file has been read once, too."""
     reader = SliceReader(slices.root, slices.arrays)
     padding = slices.table[["padding_low", "padding_high"]].itertuples(index=False, name=None)
     for row, (path, (low, high)) in enumerate(zip(slices.paths, padding, strict=True)):
         stored = peers.pydicom.dcmread(path).pixel_array
         wanted = np.rint(peers.read_hu(path)).clip(AIR_HU, np.iinfo(np.int16).max).astype(np.int16)
         wanted[(stored >= low) & (stored <= high)] = AIR_HU
+        wanted = orient(wanted, int(slices.table["orientation"].iloc[row]))
         side = max(wanted.shape)
         found = np.empty((side, side), dtype=np.int16)
         reader.read(row, found)

@@ -94,6 +94,29 @@ def test_without_its_geometry_the_same_study_reads_otherwise(folders: Folders, t
 
 
 @pytest.mark.parametrize("stored", [PRONE, SHOWN], ids=["prone", "transposed"])
+def test_blocks_that_were_lost_are_found_as_they_are_stored(
+    folders: Folders, tmp_path: Path, stored: Stored
+) -> None:
+    predictor = Predictor.load(write_model(tmp_path / "model.zip", spec=InputSpec(size=64)))
+    (tmp_path / "slices").mkdir()
+    paths = sorted(
+        folders.turned[stored].iterdir(), key=lambda path: float(read_slice(path).ImagePositionPatient[2])
+    )
+    damaged = paths[len(paths) // 2]
+    for path in paths:
+        ds = read_slice(path)
+        if path == damaged:
+            pixels = bytearray(ds.PixelData)
+            row = 2 * ds.Columns
+            pixels[ds.Rows // 2 * row : (ds.Rows // 2 + 12) * row] = bytes(12 * row)
+            ds.PixelData = bytes(pixels)
+        ds.save_as(tmp_path / "slices" / path.name)
+    uid = read_slice(damaged).SOPInstanceUID
+    result = predict(predictor, tmp_path / "slices")
+    assert [each.SOPInstanceUID for each in result.slices if each.left_out] == [uid]
+
+
+@pytest.mark.parametrize("stored", [PRONE, SHOWN], ids=["prone", "transposed"])
 def test_heat_maps_are_the_same(folders: Folders, tmp_path: Path, stored: Stored) -> None:
     model = make_model(InputSpec(size=64, neighbours=1))
     wanted, found = tmp_path / "usual", tmp_path / "turned"

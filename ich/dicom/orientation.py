@@ -103,6 +103,11 @@ def orient(pixels: NDArray[np.int16], orientation: int) -> NDArray[np.int16]:
     return np.asarray(cv2.flip(pixels, _FLIPS[flips]), np.int16) if flips else pixels
 
 
+def find_transposed(orientations: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Which slices of these orientations have as columns what their files hold as rows."""
+    return (orientations > 0) & (orientations & TRANSPOSED > 0)
+
+
 def orient_pair(pair: tuple[_Value, _Value], orientation: int) -> tuple[_Value, _Value]:
     """Takes what belongs to rows and columns from the stored slice to the one in LPS, or back.
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ich.dicom.orientation import find_transposed
 from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.results import Note, Reason, Remark, SeriesResult
 from ich.series import SetAside, rank_series
@@ -73,7 +74,8 @@ def read_study(
         rows = whole[(whole["code"] == "") & whole["SOPInstanceUID"].isin(ranking.slices[uid])]
         stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
         positions = stack.slices["position"].to_numpy(np.float64)
-        looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), positions)
+        transposed = find_transposed(stack.slices["orientation"].to_numpy())
+        looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), positions, transposed)
         problem = _find_problem(stack, looks, takes_window)
         if problem is not None:
             set_aside[uid] = problem

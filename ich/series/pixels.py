@@ -94,17 +94,25 @@ class Looks(NamedTuple):
     positions: NDArray[np.float64]
 
 
-def look_at(hu: Stack, spacing_mm: float, positions: NDArray[np.float64] | None = None) -> Looks:
+def look_at(
+    hu: Stack,
+    spacing_mm: float,
+    positions: NDArray[np.float64] | None = None,
+    transposed: NDArray[np.bool_] | None = None,
+) -> Looks:
     """Looks at the slices of a series.
 
     Args:
         hu: (N, S, S) HU in order of position, S about 128.
         spacing_mm: Between the pixels of these.
         positions: (N,) mm along the slice normal, NaN for one that is not known; None where none is.
+        transposed: (N,) slices whose columns are the rows of their files; None where none is.
     """
     middle = range(1, len(hu) - 1)
+    turned = np.zeros(len(hu), bool) if transposed is None else transposed
+    pixel = spacing_mm * spacing_mm / 100  # cm²
     return Looks(
-        slices=[_look(each, spacing_mm * spacing_mm / 100) for each in hu],
+        slices=[_look(each, pixel, is_turned) for each, is_turned in zip(hu, turned, strict=True)],
         changes=[_compare(hu[place], hu[place + 1]) for place in range(len(hu) - 1)],
         off=[
             _measure_off(*hu[place - 1 : place + 2]) if place in middle else math.nan
@@ -150,7 +158,7 @@ def _find_middle(values: NDArray[np.int32], where: NDArray[np.bool_]) -> float:
     return float(np.median(values[where]))
 
 
-def _look(hu: Slice, pixel: float) -> Look:
+def _look(hu: Slice, pixel: float, is_transposed: bool) -> Look:
     """Looks at a slice; ``pixel`` in cm²."""
     outside, bone = hu < BODY, hu >= BONE[0]
     no_body, bones = int(np.count_nonzero(outside)), int(np.count_nonzero(bone))
@@ -176,7 +184,7 @@ def _look(hu: Slice, pixel: float) -> Look:
         neither=int(np.count_nonzero((hu > NEITHER[0]) & (hu < NEITHER[1]))) / hu.size,
         body=body,
         hard=int(np.count_nonzero((hu > HARD[0]) & (hu < HARD[1]))) / max(hu.size - no_body, 1),
-        has_hole=_has_hole(hu, bone),
+        has_hole=_has_hole(hu.T, bone.T) if is_transposed else _has_hole(hu, bone),
         bone=bones / hu.size,
         bone_hu=float(np.median(hu[bone])) if bones else 0.0,
         inside=area,
@@ -188,8 +196,9 @@ def _look(hu: Slice, pixel: float) -> Look:
 def _has_hole(hu: Slice, bone: NDArray[np.bool_]) -> bool:
     """Whether rows of equal pixels lie where a head is: a block of the file that was lost.
 
-    Pixels are stored row by row. Above and below a head there are empty rows, too, but of air, and not beside
-    a row with bone far apart or with much of the head, as a head is round and has skin.
+    Pixels are stored row by row; a slice that was transposed is looked at as it is stored. Above and below a
+    head there are empty rows, too, but of air, and not beside a row with bone far apart or with much of the
+    head, as a head is round and has skin.
     """
     empty = hu.min(axis=1) == hu.max(axis=1)
     if not empty.any():
