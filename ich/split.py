@@ -50,6 +50,8 @@ def split_patients(
     _check_shares(val_fraction, test_fraction, fold, folds)
     _require_patients(table)
     patients = _count_patients(table)
+    shares_wanted = folds if fold is not None else 1 + (val_fraction > 0) + (test_fraction > 0)
+    _require_several(len(patients), table["StudyInstanceUID"].nunique(), shares_wanted)
     counts = patients.to_numpy(dtype=np.float64)
     rng = np.random.default_rng(seed)
     if fold is None:
@@ -274,7 +276,18 @@ def _require_patients(table: pd.DataFrame) -> None:
     if missing:
         raise UserError(
             f"{missing} of {len(table)} slices have no PatientID, so nothing tells which belong together; "
-            "give every slice its part in a file with the columns SOPInstanceUID and part (data.split=FILE)"
+            "data.group=StudyInstanceUID groups them by study (studies of one patient may then stand in "
+            "several parts), or give every slice its part in a file with the columns SOPInstanceUID and part "
+            "(data.split=FILE)"
+        )
+
+
+def _require_several(patients: int, studies: int, parts: int) -> None:
+    if patients < parts and studies > patients:
+        raise UserError(
+            f"{patients} patients cannot be split into {parts} parts, and {studies} studies have no more "
+            "PatientIDs than that, as where all were called the same; data.group=StudyInstanceUID splits by "
+            "study (studies of one patient may then stand in several parts)"
         )
 
 

@@ -18,7 +18,7 @@ from ich.augment import Augment, apply_changes_to_batch
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, balance_weights, draw_order
-from ich.data.parts import SplitSpec
+from ich.data.parts import GROUPS, SplitSpec, group_slices
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.identical import find_identical
 from ich.index import build_index, find_labels, locate_index, read_labels
@@ -55,6 +55,9 @@ class HeadCTDataModule(LightningDataModule):
         augment: Applied to training slices.
         split: ``patient``, ``slice`` (which leaks, and is there to reproduce work that did so), or a CSV
             file with ``part`` and ``PatientID`` or ``SOPInstanceUID``.
+        group: ``PatientID``, or ``StudyInstanceUID`` where PatientIDs are missing or the same for all. It
+            stands in the place of PatientID in the table, the split and the predictions, so that intervals
+            are over it, too. Studies of one patient may then stand in several parts.
         val_fraction: Share of the slices that is held out to choose the epoch.
         test_fraction: Share that is held out for the final figures; not used with ``fold``.
         fold: Hold out this fold, counted from 0, as the test part.
@@ -84,6 +87,7 @@ class HeadCTDataModule(LightningDataModule):
         phantom: Mapping[str, Any] | None = None,
         augment: Augment | None = None,
         split: str = "patient",
+        group: str = "PatientID",
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
         fold: int | None = None,
@@ -99,6 +103,8 @@ class HeadCTDataModule(LightningDataModule):
         super().__init__()
         if sampling not in SAMPLINGS:
             raise UserError(f"data.sampling={sampling}: expected one of {', '.join(SAMPLINGS)}")
+        if group not in GROUPS:
+            raise UserError(f"data.group={group}: expected one of {', '.join(GROUPS)}")
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
         if num_workers is not None and num_workers < 0:
@@ -112,6 +118,7 @@ class HeadCTDataModule(LightningDataModule):
         self.phantom = phantom
         self.augment = augment
         self.split_spec = SplitSpec(split, val_fraction, test_fraction, fold, folds, seed)
+        self.group = group
         self.check_pixels = check_pixels
         self.limit_slices = limit_slices
         self.batch_size = batch_size
@@ -192,6 +199,7 @@ class HeadCTDataModule(LightningDataModule):
         )
         if counts.warning:
             log.warning("%s", counts.warning)
+        table = group_slices(table, self.group)
         labelled = table[table[list(LABELS)].notna().any(axis=1)]
         if self.limit_slices is not None:
             labelled = sample_patients(labelled, self.limit_slices, self.seed)

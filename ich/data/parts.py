@@ -22,6 +22,39 @@ log = logging.getLogger(__name__)
 
 SPLITS = ("patient", "slice")
 
+GROUPS = ("PatientID", "StudyInstanceUID")
+"""Columns that may say which slices belong together."""
+
+_MOST = 0.5  # of the studies, under one PatientID: with more it can hardly be a patient's
+_FEWEST = 5  # studies of which that is said
+
+
+def group_slices(table: pd.DataFrame, group: str) -> pd.DataFrame:
+    """Puts what slices are grouped by in the place of PatientID, and warns of what that leaves unseen.
+
+    So the split, the sample, the predictions and all intervals go by the group, as they go by patient.
+
+    Args:
+        table: Index.
+        group: One of ``GROUPS``.
+    """
+    if group == "PatientID":
+        studies = table.drop_duplicates("StudyInstanceUID")["PatientID"]
+        most = int(studies.value_counts().max()) if len(studies) else 0
+        if most >= _FEWEST and most > _MOST * len(studies):
+            log.warning(
+                "%d of %d studies have one PatientID: if it is no patient's, data.group=StudyInstanceUID "
+                "splits by study",
+                most,
+                len(studies),
+            )
+        return table
+    log.warning(
+        "data.group=StudyInstanceUID: each study counts as a patient. Studies of one patient may stand in "
+        "several parts, which leaks: figures are then too good, and their intervals too narrow"
+    )
+    return table.assign(PatientID=table["StudyInstanceUID"])
+
 
 @dataclass(frozen=True)
 class SplitSpec:

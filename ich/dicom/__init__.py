@@ -264,7 +264,7 @@ def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> 
     low, high = kind.rescale.padding or (0, -1)
     return Header(
         SOPInstanceUID=instance,
-        PatientID=values.text(Tag.PatientID),
+        PatientID=values.whole(Tag.PatientID),  # what stands behind a backslash tells patients apart
         StudyInstanceUID=study,
         SeriesInstanceUID=series,
         frame=0,

@@ -13,10 +13,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ich.findings import LEAST_AIR, MOST_BONE, SAME_POSITION
+from ich.findings import LEAST_AIR, MOST_BONE
 from ich.schema.results import Note, Reason, Remark
 from ich.series import SetAside
 from ich.series.pixels import Change, Look, Looks
+from ich.stacks import SAME_POSITION
 
 BRAIN = (6.0, 65.0)  # HU of the middle of brain: 12 to 58 in R, 23 to 53 in C; water has 0
 SCALE = (14.0, 50.0)  # HU of the median of these in a series: 23 to 42 in R, 23 to 40 in C
