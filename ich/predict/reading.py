@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ich.dicom.orientation import find_transposed
 from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.results import Note, Reason, Remark, SeriesResult
-from ich.series import SetAside, rank_series
+from ich.series import Ranking, SetAside, rank_series
 from ich.series.geometry import check_geometry
 from ich.series.parts import close_numbers, describe_parts, find_others
-from ich.series.pixels import Looks, look_at
+from ich.series.pixels import Looks, bring_to_scale, look_at
 from ich.series.plausible import Verdict, check_pixels, find_head
 from ich.series.turned import check_turn
 from ich.studies import StudyFiles
@@ -58,7 +58,8 @@ def read_study(
 ) -> Reading:
     """Chooses the series of a study and reads it.
 
-    The candidates are tried in their order until one shows a head.
+    The candidates are tried in their order until one shows a head; where none does, a head that is not on the
+    scale of Hounsfield units is read, as whoever asks is to know that there is one.
 
     Args:
         study: Its files.
@@ -69,39 +70,68 @@ def read_study(
     files = study.files
     ranking = rank_series(files)
     set_aside = dict(ranking.set_aside)
+    off_scale: tuple[str, Stack, Looks] | None = None
     for uid in ranking.candidates:
-        whole = files[files["SeriesInstanceUID"] == uid]
-        rows = whole[(whole["code"] == "") & whole["SOPInstanceUID"].isin(ranking.slices[uid])]
+        _, rows = _find_slices(files, ranking, uid)
         stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
         positions = stack.slices["position"].to_numpy(np.float64)
         transposed = find_transposed(stack.slices["orientation"].to_numpy())
         looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), positions, transposed)
         problem = _find_problem(stack, looks, takes_window)
-        if problem is not None:
-            set_aside[uid] = problem
-            continue
-        others = Remark(SetAside.ANOTHER_READ, "another series of the study suits better")
-        set_aside = dict.fromkeys(ranking.candidates, others) | set_aside
-        del set_aside[uid]
-        verdict = check_pixels(looks)
-        found = (
-            *_find_unread(files, uid, set_aside, stack),
-            *check_geometry(close_numbers(rows, whole)),
-            *verdict.remarks,
-            *_find_turn(stack.hu[CHECK_SIZE], verdict),
-        )
-        said = (*describe_parts(whole, rows), *_find_units(rows))
-        remarks = (*study.remarks, *said, *found, *([_BONE] if uid in ranking.sharp else ()))
-        return Reading(
-            study=study,
-            stack=stack,
-            series=_list_series(files, set_aside),
-            refusal=None,
-            reasons=tuple(remark for remark in remarks if isinstance(remark.code, Reason)),
-            notes=tuple(remark for remark in remarks if isinstance(remark.code, Note)),
-            left_out=verdict.left_out,
-        )
+        if problem is None:
+            return _judge(study, ranking, set_aside, uid, stack, looks)
+        set_aside[uid] = problem
+        if off_scale is None and problem.code == SetAside.NO_HEAD and _shows_head_off_scale(stack):
+            off_scale = uid, stack, looks
+    if off_scale is not None:
+        return _judge(study, ranking, set_aside, *off_scale)
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), (), (), {})
+
+
+def _find_slices(files: pd.DataFrame, ranking: Ranking, uid: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """All files of a series, and those of them that are read."""
+    whole = files[files["SeriesInstanceUID"] == uid]
+    return whole, whole[(whole["code"] == "") & whole["SOPInstanceUID"].isin(ranking.slices[uid])]
+
+
+def _judge(
+    study: StudyFiles,
+    ranking: Ranking,
+    set_aside: Mapping[str, Remark],
+    uid: str,
+    stack: Stack,
+    looks: Looks,
+) -> Reading:
+    """Says what is to be said of the series that is read."""
+    files = study.files
+    others = Remark(SetAside.ANOTHER_READ, "another series of the study suits better")
+    set_aside = dict.fromkeys(ranking.candidates, others) | dict(set_aside)
+    set_aside.pop(uid)
+    whole, rows = _find_slices(files, ranking, uid)
+    verdict = check_pixels(looks)
+    found = (
+        *_find_unread(files, uid, set_aside, stack),
+        *check_geometry(close_numbers(rows, whole)),
+        *verdict.remarks,
+        *_find_turn(stack.hu[CHECK_SIZE], verdict),
+    )
+    said = (*describe_parts(whole, rows), *_find_units(rows))
+    remarks = (*study.remarks, *said, *found, *([_BONE] if uid in ranking.sharp else ()))
+    return Reading(
+        study=study,
+        stack=stack,
+        series=_list_series(files, set_aside),
+        refusal=None,
+        reasons=tuple(remark for remark in remarks if isinstance(remark.code, Reason)),
+        notes=tuple(remark for remark in remarks if isinstance(remark.code, Note)),
+        left_out=verdict.left_out,
+    )
+
+
+def _shows_head_off_scale(stack: Stack) -> bool:
+    scaled = bring_to_scale(stack.hu[CHECK_SIZE])
+    spacing = _find_spacing(stack.slices)
+    return scaled is not None and bool(np.isfinite(spacing)) and find_head(look_at(scaled, spacing)) is None
 
 
 def _find_turn(hu: NDArray[np.int16], verdict: Verdict) -> list[Remark]:

@@ -30,6 +30,9 @@ LEAST_ENCLOSED = 0.65  # share of the edge of brain that is bone; an opened skul
 MOST_AROUND = 3.5  # body over brain, both areas: 1.2 to 2 of a head, beyond 5 of a chest or a pelvis
 MOST_SPREAD = 75.0  # HU from the first to the last tenth of brain, a large hemorrhage included
 
+USUAL_BRAIN, USUAL_AIR_HU = 35.0, -1000.0  # HU
+USUAL_AIR = (-1030.0, -960.0)  # HU of the air at the edges of slices
+
 LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
 WIDE = 0.3  # of a row, from its first to its last bone: beside an empty row at most 0.22 in CT-ICH
 MUCH = (
@@ -121,6 +124,26 @@ def look_at(
         same_as=_find_copies(hu),
         positions=np.full(len(hu), np.nan) if positions is None else np.asarray(positions, np.float64),
     )
+
+
+def bring_to_scale(hu: Stack) -> Stack | None:
+    """Puts slices that are not on the scale where a head would be: air around it, brain in the middle.
+
+    Args:
+        hu: As for ``look_at``.
+
+    Returns:
+        The same shape, to look at for a head; None where the air around is on the scale, or is all there is.
+    """
+    around = (hu[:, 0], hu[:, -1], hu[:, :, 0], hu[:, :, -1])
+    air = float(np.median(np.concatenate([edge.ravel() for edge in around])))
+    slices, size = len(hu), hu.shape[1]
+    inside = slice(3 * size // 8, 5 * size // 8)
+    brain = float(np.median(hu[slices // 3 : 2 * slices // 3 + 1, inside, inside]))
+    if USUAL_AIR[0] <= air <= USUAL_AIR[1] or brain == air:
+        return None
+    scaled = (hu - air) * ((USUAL_BRAIN - USUAL_AIR_HU) / (brain - air)) + USUAL_AIR_HU
+    return np.asarray(np.clip(np.rint(scaled), -1024, 32767), np.int16)
 
 
 def _find_copies(hu: Stack) -> list[int | None]:

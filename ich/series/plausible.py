@@ -19,7 +19,7 @@ from ich.series import SetAside
 from ich.series.pixels import Change, Look, Looks
 from ich.stacks import SAME_POSITION
 
-BRAIN = (6.0, 65.0)  # HU of the middle of brain: 12 to 58 in R, 23 to 53 in C; water has 0
+BRAIN = (3.0, 65.0)  # HU of the middle of brain: 12 to 58 in R, 23 to 53 in C; water has 0
 SCALE = (14.0, 50.0)  # HU of the median of these in a series: 23 to 42 in R, 23 to 40 in C
 LEAST_SLICES, LEAST_SHARE = 3, 0.2  # with brain, of a series of a head: at least 0.33 in R, 0.37 in C
 
