@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 import stat
 import subprocess
@@ -17,17 +18,20 @@ import pydicom
 import pytest
 from highdicom.sr import MeasurementsAndQualitativeEvaluations, srread
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import validate_value
 from results import GAP, make_refused, make_result
 
 from ich.dicom import read_header, read_hu
 from ich.outputs.captures import draw_key_image, write_key_images
 from ich.outputs.refusal import OutputRefusal, OutputRefused
-from ich.outputs.sr import write_sr
+from ich.outputs.sr import FINDINGS, PROCEDURE, SITES, write_sr
 from ich.phantom import write_phantom
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES
 from ich.schema.results import Reason, Remark, StudyResult
 
-FINDINGS = ("82999001", "274100004", "23276006", "21454007", "35486000", "1386000")
+CODES = ("82999001", "274100004", "1386000", "21454007", "35486000", "1386000")
 STUDY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientAge", "StudyInstanceUID")
 STUDY += ("StudyDate", "StudyTime", "StudyID", "StudyDescription", "AccessionNumber", "SpecificCharacterSet")
 
@@ -118,7 +122,7 @@ def test_a_report_says_what_was_found(whole: Series, tmp_path: Path) -> None:
     groups = report.content.get_image_measurement_groups()
     said = {group.tracking_identifier: group for group in groups}
     assert list(said) == ["any", *SUBTYPES]
-    assert [said[label].finding_type.value for label in LABELS] == list(FINDINGS)
+    assert [said[label].finding_type.value for label in LABELS] == list(CODES)
     assert {group.finding_type.scheme_designator for group in groups} == {"SCT"}
     assert {label: find_numbers(group)["Probability"] for label, group in said.items()} == {
         label: pytest.approx(given.prob) for label, given in result.labels.items()
@@ -385,6 +389,65 @@ def test_names_are_taken_over_as_they_are(
         ds = pydicom.dcmread(path)
         assert str(ds.PatientName) == name
         assert DISCLAIMER.encode() in path.read_bytes()
+
+
+WRONG = {
+    "AccessionNumber": "A" * 17,
+    "StudyID": "S" * 17,
+    "ReferringPhysicianName": "R" * 65,
+    "StudyDate": "2020.01.15",
+    "StudyTime": "12:30:15.5",
+    "PatientBirthDate": "1950.02.03",
+    "PatientAge": "70",
+    "PatientSex": "F",
+    "StudyDescription": "D" * 65,
+    "PatientWeight": "70.12345678901234567",
+    "EthnicGroup": "E" * 17,
+}
+MENDED = {"StudyDate": "20200115", "StudyTime": "123015.5", "PatientBirthDate": "19500203", "PatientSex": "F"}
+
+
+def test_values_that_break_their_kind_are_mended_by_rule_and_never_copied(
+    edit: Callable[..., Series], tmp_path: Path
+) -> None:
+    series = edit(**WRONG)
+    result = make_result(series.index)
+    for path in (write_report(result, series, tmp_path), *write_key_images(result, series.files, tmp_path)):
+        ds = pydicom.dcmread(path)
+        assert {keyword: str(ds.get(keyword, "")) for keyword in WRONG} == dict.fromkeys(WRONG, "") | MENDED
+        for element in ds.iterall():
+            if element.VR in ("AS", "CS", "DA", "DS", "DT", "IS", "LO", "LT", "PN", "SH", "ST", "TM", "UI"):
+                values = [element.value] if isinstance(element.value, str) else element.value or []
+                for value in values if isinstance(values, list | MultiValue) else [values]:
+                    validate_value(element.VR, str(value), pydicom.config.RAISE)
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "PatientName"])
+def test_whose_an_object_is_is_never_mended(
+    edit: Callable[..., Series], tmp_path: Path, keyword: str
+) -> None:
+    series = edit(**{keyword: "SECRET" * 11})
+    code = OutputRefusal.INVALID_VALUE
+    check_refused(make_result(series.index), series, tmp_path, code, f"{keyword} of a slice breaks the rules")
+
+
+def test_codes_are_those_of_dicom_s_own_dictionaries() -> None:
+    assert (PROCEDURE.value, PROCEDURE.scheme_designator) == tuple(codes.LN.HeadCT)[:2]
+    site = SITES["intraventricular"]
+    assert (site.value, site.scheme_designator) == tuple(codes.SCT.BrainVentricle)[:2]
+    for label in ("any", "intraventricular"):
+        assert FINDINGS[label].value == codes.SCT.IntracranialHemorrhage.value
+
+
+@pytest.mark.parametrize("given", ["positive", "indeterminate"])
+def test_what_is_written_passes_dicom_validator(whole: Series, tmp_path: Path, given: str) -> None:
+    tool = pytest.importorskip("dicom_validator.validate_iods")
+    standard = Path(os.environ.get("DICOM_STANDARD", Path.home() / "dicom-validator"))
+    if not list(standard.glob("*/docbook/part03.xml")):
+        pytest.skip(f"the standard's XML is not in {standard}, to which validate_iods fetches it")
+    result = make_result(whole.index, **RESULTS[given])
+    paths = [write_report(result, whole, tmp_path), *write_key_images(result, whole.files, tmp_path)]
+    assert tool.main(["-src", str(standard), "-e", "local", *map(str, paths)]) == 0
 
 
 def run_tool(*command: str) -> str:

@@ -99,7 +99,13 @@ def create_backbone(
             "timm.list_models() names all"
         )
     kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans}
-    config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    try:
+        config = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    except RuntimeError as error:
+        known = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
+        raise UserError(
+            f"model.backbone={name}: no weights of that name are published; there are {', '.join(known)}"
+        ) from error
     if name == "baseline_cnn" or (config is not None and config.fixed_input_size):
         kwargs["img_size"] = img_size
     if drop_path_rate:

@@ -20,6 +20,7 @@ from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
 from ich.outputs.refusal import OutputRefusal, OutputRefused
+from ich.outputs.values import mend_values
 from ich.schema.results import Algorithm, Reason, StudyResult
 
 MANUFACTURER = "ich"
@@ -90,6 +91,7 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
         sources = [_read(path) for path in paths]
         for source in sources:
             _name_charset(source)
+            mend_values(source)
             _check(source)
         _check_shared(sources, result)
     return sources

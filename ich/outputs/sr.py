@@ -11,6 +11,7 @@ from highdicom.sr import (
     CodedConcept,
     Comprehensive3DSR,
     DeviceObserverIdentifyingAttributes,
+    FindingSite,
     Measurement,
     MeasurementReport,
     MeasurementsAndQualitativeEvaluations,
@@ -47,12 +48,15 @@ SCHEME = "99ICH"
 FINDINGS: Mapping[str, CodedConcept] = {
     "epidural": CodedConcept("82999001", "SCT", "Epidural intracranial hemorrhage"),
     "intraparenchymal": CodedConcept("274100004", "SCT", "Cerebral hemorrhage"),
-    "intraventricular": CodedConcept("23276006", "SCT", "Intraventricular hemorrhage"),
+    "intraventricular": CodedConcept("1386000", "SCT", "Intracranial hemorrhage"),
     "subarachnoid": CodedConcept("21454007", "SCT", "Subarachnoid intracranial hemorrhage"),
     "subdural": CodedConcept("35486000", "SCT", "Subdural intracranial hemorrhage"),
     "any": CodedConcept("1386000", "SCT", "Intracranial hemorrhage"),
 }
 """Of each label, by SNOMED CT."""
+
+SITES: Mapping[str, CodedConcept] = {"intraventricular": CodedConcept("35764002", "SCT", "Brain ventricle")}
+"""Where a finding lies that has no code of its own in DICOM's own dictionaries."""
 
 PRESENCE = CodedConcept("705057003", "SCT", "Presence")
 PRESENT = CodedConcept("52101004", "SCT", "Present")
@@ -68,7 +72,7 @@ OUTCOMES: Mapping[Outcome, CodedConcept] = {
 REASON = CodedConcept("REASON", SCHEME, "Reason against a negative result")
 DISTANCE = CodedConcept("DISTANCE", SCHEME, "Distance from the training data")
 DISTANCE_LIMIT = CodedConcept("DISTANCE_LIMIT", SCHEME, "Limit of the distance from the training data")
-PROCEDURE = CodedConcept("30799-1", "LN", "CT Head WO contrast")
+PROCEDURE = CodedConcept("24725-4", "LN", "Head CT")
 
 
 def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
@@ -167,6 +171,7 @@ def _make_group(
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(derive_uid(result, "finding", label), label),
         finding_type=FINDINGS[label],
+        finding_sites=[FindingSite(SITES[label])] if label in SITES else None,
         algorithm_id=_identify(result.algorithm),
         measurements=[measurement for measurement in measurements if measurement is not None],
         qualitative_evaluations=evaluations,

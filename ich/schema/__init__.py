@@ -119,7 +119,8 @@ class InputSpec:
     learnable: bool = False
 
     def __post_init__(self) -> None:
-        windows = tuple(w if isinstance(w, str) else _pair(w) for w in self.windows)
+        given = (self.windows,) if isinstance(self.windows, str) else self.windows  # one by its name
+        windows = tuple(w if isinstance(w, str) else _pair(w) for w in given)
         object.__setattr__(self, "windows", windows)
         if not 16 <= self.size <= 1024:
             raise UserError(f"input.size={self.size}: expected 16 to 1024 pixels")

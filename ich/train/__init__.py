@@ -37,13 +37,15 @@ from ich.data import HeadCTDataModule
 from ich.files import for_owner_alone, hash_file, replacing
 from ich.models import SliceClassifier
 from ich.optim import build_optimizer
+from ich.printing import printing
 from ich.schema import LABELS, UserError, check_seed
 from ich.split import write_split
 from ich.tables import hash_slices
+from ich.train.command import reading_arguments, require_known_settings
 from ich.train.results import write_results
 from ich.train.resume import find_newest, require_same_split, resume_config, without_start
 from ich.train.settings import leave_out_places
-from ich.train.signatures import register_signatures
+from ich.train.signatures import list_settings, register_signatures
 from ich.trainer import fit
 from ich.trainer.signals import exit_at_once, handling_stops, is_requeued
 
@@ -87,6 +89,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
+    require_known_settings(cfg, list_settings())
     seed_everything(cfg.seed, workers=True, verbose=False)
     if cfg.threads is not None:
         torch.set_num_threads(cfg.threads)
@@ -252,7 +255,7 @@ def _keep_log() -> Iterator[MemoryHandler]:
 
 
 def _write_log(buffer: MemoryHandler, path: Path) -> None:
-    file = logging.FileHandler(path, encoding="utf-8")
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     buffer.setTarget(file)
     buffer.flush()
@@ -324,8 +327,9 @@ def main() -> None:
         warnings.filterwarnings("ignore", message=known)
     register_signatures()
     _failures.clear()
-    with for_owner_alone(), handling_stops(exit_at_once):  # a run names patients
-        hydra.main(version_base="1.3", config_path=str(find_conf()), config_name="config")(run_job)()
+    conf = find_conf()
+    with printing(), for_owner_alone(), handling_stops(exit_at_once), reading_arguments(conf):
+        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run_job)()
     if _failures:
         log.error("%d jobs failed: %s", len(_failures), ", ".join(_failures))
         sys.exit(2)

@@ -12,6 +12,7 @@ from ich.checkpoint import CHECKPOINTS
 from ich.data import HeadCTDataModule
 from ich.schema import UserError
 from ich.tables import restore_texts
+from ich.train.command import parse_overrides
 from ich.train.settings import require_known_targets
 
 
@@ -56,7 +57,7 @@ def resume_config(run_dir: Path, overrides: list[str]) -> DictConfig:
         )
     own = OmegaConf.load(run_dir / "config.yaml")
     require_known_targets(OmegaConf.to_container(own), run_dir / "config.yaml")
-    changed = OmegaConf.merge(own, OmegaConf.from_dotlist(changes), {"ckpt_path": str(run_dir)})
+    changed = OmegaConf.merge(own, parse_overrides(changes), {"ckpt_path": str(run_dir)})
     return typing.cast("DictConfig", changed)
 
 

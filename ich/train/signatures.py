@@ -6,7 +6,7 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import field, make_dataclass
+from dataclasses import field, fields, make_dataclass
 from functools import partial
 from typing import Any
 
@@ -46,6 +46,11 @@ def register_signatures() -> None:
         ConfigStore.instance().store(group="signature", name=target.__name__, node=_to_node(target))
 
 
+def list_settings() -> dict[str, set[str]]:
+    """Lists the settings of each target, by its path."""
+    return {path: {field.name for field in fields(_to_node(target))} for target, path in TARGET_PATHS.items()}
+
+
 def _to_node(target: Callable[..., Any]) -> Any:
     parameters = dict(inspect.signature(target).parameters)
     if target is build_trainer:
@@ -63,15 +68,15 @@ def _to_node(target: Callable[..., Any]) -> Any:
         lightning = inspect.signature(Trainer).parameters
         parameters = {k: v for k, v in lightning.items() if k not in translated} | parameters
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    fields: list[tuple[str, Any, Any]] = []
+    listed: list[tuple[str, Any, Any]] = []
     for name, parameter in parameters.items():
         if name in GIVEN or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
             continue
         default = "???" if parameter.default is parameter.empty else parameter.default
         kind = _to_config_type(hints.get(name, Any))
-        fields.append((name, kind, field(default_factory=partial(_plain, default))))
+        listed.append((name, kind, field(default_factory=partial(_plain, default))))
     path = field(default=TARGET_PATHS[target])
-    return make_dataclass(target.__name__, [*fields, ("_target_", str, path)])
+    return make_dataclass(target.__name__, [*listed, ("_target_", str, path)])
 
 
 def _to_config_type(hint: Any) -> Any:

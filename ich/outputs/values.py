@@ -1,0 +1,83 @@
+"""Values of a source that break the rules of their kind (PS3.5 6.2): mended by a rule, or refused."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pydicom import config
+from pydicom.datadict import dictionary_VM
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
+from pydicom.valuerep import validate_value
+
+from ich.outputs.refusal import OutputRefusal, OutputRefused
+
+WHOSE = ("PatientID", "PatientName")
+"""Without these as they are, nobody knows whose an object is."""
+
+_CHECKED = (
+    *("PatientBirthDate", "StudyDate", "StudyTime", "PatientSex", "SpecificCharacterSet"),
+    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
+)
+_EMPTIED = ("AccessionNumber", "StudyID", "ReferringPhysicianName")  # type 2 (PS3.3 C.7.2.1)
+_OLD = {"DA": re.compile(r"\d{4}\.\d\d\.\d\d"), "TM": re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?")}
+_PATIENT = 0x0010  # group of attributes, whose numbers are taken over; all others are made anew
+
+
+def mend_values(source: Dataset) -> None:
+    """Mends what breaks its value representation, so that it is not copied.
+
+    A date or time in the form of ACR-NEMA (``2020.01.15``, ``12:30:15``), which PS3.5 6.2 asks to read, gets
+    today's form. AccessionNumber, StudyID and ReferringPhysicianName become empty, as they may be. Any other
+    attribute is left out. What is required and may not be empty is left to be refused by its own check.
+
+    Args:
+        source: Header of a slice; it is changed.
+
+    Raises:
+        OutputRefused: If it is PatientID or PatientName that breaks its rule.
+    """
+    for element in list(source):
+        if element.tag.is_private or _is_sound(element):
+            continue
+        keyword = element.keyword
+        if keyword in WHOSE:
+            raise OutputRefused(
+                OutputRefusal.INVALID_VALUE,
+                f"{keyword} of a slice breaks the rules of {element.VR} (PS3.5 6.2)",
+            )
+        if (old := _OLD.get(element.VR)) and old.fullmatch(str(element.value)):
+            element.value = str(element.value).replace("." if element.VR == "DA" else ":", "")
+        elif keyword in _EMPTIED:
+            element.value = ""
+        elif keyword not in _CHECKED:
+            del source[element.tag]
+
+
+def _is_sound(element: DataElement) -> bool:
+    if element.VR == "SQ":
+        return all(_is_sound(inner) for item in element.value for inner in item)
+    if element.VR in ("DS", "IS") and element.tag.group != _PATIENT:
+        return True
+    several = isinstance(element.value, MultiValue)
+    if several and not element.tag.is_private and _takes_one(element):
+        return False
+    try:
+        for value in _list_values(element.value):
+            validate_value(element.VR, value, config.RAISE)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def _takes_one(element: DataElement) -> bool:
+    return bool(element.keyword) and dictionary_VM(element.tag) == "1"
+
+
+def _list_values(value: Any) -> Iterator[Any]:
+    for one in value if isinstance(value, MultiValue) else [value]:
+        if one not in (None, ""):
+            yield str(one) if not isinstance(one, bytes | int | float) else one

@@ -1,0 +1,225 @@
+"""The command line of a training: paths as they stand, help, and one message where something is not right."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import timm
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ich.schema import UserError
+
+log = logging.getLogger("ich")
+
+PATHS = (
+    *("data.root", "data.labels", "data.index_dir", "data.cache", "data.split"),
+    *("model.init_from", "model.weights_file", "run_dir", "ckpt_path"),
+)
+"""Settings that may name a file or a folder; so may those of ``pretrain`` under the same names."""
+
+_FULL_ERROR = "HYDRA_FULL_ERROR"
+_HELP, _MULTIRUN = ("-h", "--help"), ("-m", "--multirun")
+_MEANING = re.compile(r"""|null|['"\[{].*|.*\$\{.*""", re.DOTALL)  # values that are no names of files
+_NOT_PLAIN = re.compile(r"(\\*)('|$)")
+_UNKNOWN = re.compile(r"Could not override '([^']+)'")
+_WRONG = re.compile(r"Error merging override (.*)")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
+
+
+@contextmanager
+def reading_arguments(conf: Path) -> Iterator[None]:
+    """Takes the program's arguments as they are meant, and says in one message what is wrong with them.
+
+    Within it ``sys.argv`` is what Hydra takes. ``--help`` is answered here.
+
+    Args:
+        conf: The folder of the configuration.
+
+    Raises:
+        SystemExit: With 2 for a wrong argument, with 0 after the help.
+    """
+    argv, full = list(sys.argv), os.environ.get(_FULL_ERROR)
+    try:
+        given = prepare_arguments(argv[1:])
+        if not set(_HELP).isdisjoint(given):
+            print(describe_settings(conf, [item for item in given if not item.startswith("-")]))
+            sys.exit(0)
+        os.environ[_FULL_ERROR] = "1"  # Hydra's own messages show its grammar, and end in 1
+        sys.argv[1:] = given
+        yield
+    except UserError as error:
+        log.error("%s", error)  # noqa: TRY400 - one message, no traceback
+        sys.exit(2)
+    except (HydraException, OmegaConfBaseException) as error:
+        log.error("%s", explain(error, conf))  # noqa: TRY400
+        sys.exit(2)
+    finally:
+        sys.argv[:] = argv
+        os.environ.pop(_FULL_ERROR, None)
+        if full is not None:
+            os.environ[_FULL_ERROR] = full
+
+
+def prepare_arguments(arguments: Sequence[str]) -> list[str]:
+    """Returns arguments that Hydra reads as they are meant.
+
+    A value of ``PATHS`` is a path, whatever is in its name; in a multirun one with commas is several, unless
+    it exists. Several jobs of one ``run_dir`` lie in folders of it.
+
+    Raises:
+        UserError: If an argument is no setting, or its value needs quotes.
+    """
+    several = not set(_MULTIRUN).isdisjoint(arguments)
+    return [item if item.startswith("-") else _prepare(item, several) for item in arguments]
+
+
+def _prepare(item: str, several: bool) -> str:
+    key, equals, value = item.partition("=")
+    plain = key.lstrip("+").removeprefix("pretrain.")
+    if equals and plain in PATHS and _is_path(value):
+        swept = several and "," in value and not Path(value).exists()
+        if swept and plain == "run_dir":
+            raise UserError(
+                f"{item}: a multirun has one folder, in which its jobs get 0, 1 and so on; name one"
+            )
+        values = value.split(",") if swept else [value]
+        item = f"{key}={','.join(map(quote, values))}"
+    if several and key == "run_dir":
+        item = f"hydra.sweep.dir={item.partition('=')[2]}"
+    _require_grammar(item)
+    return item
+
+
+def _is_path(value: str) -> bool:
+    return not _MEANING.fullmatch(value) or (value not in ("", "null") and Path(value).exists())
+
+
+def quote(value: str) -> str:
+    """Quotes a text so that Hydra takes it as it stands."""
+    return "'" + _NOT_PLAIN.sub(lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value) + "'"
+
+
+def _require_grammar(item: str) -> None:
+    key, equals, value = item.partition("=")
+    if not equals and not key.startswith("~"):
+        meant = f"data.root={item}" if Path(item).exists() else f"{item}=VALUE"
+        raise UserError(f"{item} is no setting: expected KEY=VALUE, for instance {meant}; --help lists all")
+    try:
+        OverridesParser.create().parse_override(item)
+    except HydraException as error:
+        raise UserError(
+            f'{item} cannot be read: quote the value within quotes of the shell, as "{key}={quote(value)}"'
+        ) from error
+
+
+def parse_overrides(items: Iterable[str]) -> DictConfig:
+    """Returns what overrides of the command line set."""
+    changed = OmegaConf.create()
+    for item in items:
+        override = OverridesParser.create().parse_override(item)
+        OmegaConf.update(changed, override.key_or_group, override.value())
+    return changed
+
+
+def describe_settings(conf: Path, overrides: Sequence[str]) -> str:
+    """Returns the help: the groups with their files, and every setting with its value."""
+    cfg = _compose(conf, overrides, whole=True)
+    settings = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    groups = [
+        f"{folder.name}: {', '.join(sorted(file.stem for file in folder.glob('*.yaml')))}"
+        for folder in sorted(conf.iterdir())
+        if folder.is_dir()
+    ]
+    return Template(cfg.hydra.help.template).substitute(
+        APP_CONFIG_GROUPS="\n".join(groups), CONFIG=OmegaConf.to_yaml(settings)
+    )
+
+
+def _compose(conf: Path, overrides: Sequence[str], whole: bool = False) -> DictConfig:
+    GlobalHydra.instance().clear()  # what a call that failed has left
+    with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
+        return compose("config", list(overrides), return_hydra_config=whole)
+
+
+def explain(error: Exception, conf: Path) -> str:
+    """Says what is wrong with the arguments, and what is the nearest that is right.
+
+    Args:
+        error: What Hydra or OmegaConf raised on them.
+        conf: The folder of the configuration.
+    """
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _explain_file(*str(error.missing_cfg_file).rpartition("/")[::2], conf)
+    if found := _AMBIGUOUS.search(text):
+        key, _, value = found[1].partition("=")
+        return f"{found[1]}: for a list write '{key}=[{value}]'; for a run of each, add -m"
+    if found := _UNKNOWN.search(text):
+        return f"{found[1]} is no setting; {suggest(found[1], _list_settings(conf))}"
+    if found := _WRONG.match(text):
+        reason = str(error.__cause__ or text.partition("\n")[2]).strip().partition("\n")[0]
+        return f"{found[1]}: {reason}"
+    return " ".join(text.split("\n")[:2]) or type(error).__name__
+
+
+def _explain_file(group: str, name: str, conf: Path) -> str:
+    known = sorted(path.stem for path in (conf / group).glob("*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    message = f"{group}={name}: there is no such file; there {'are' if known else 'is no group, but'} "
+    message += ", ".join(known) if known else f"{group}.KEY=VALUE"
+    if group == "model" and timm.is_model(name):
+        return f"{message}. Any model of timm is taken by its name: model.backbone={name}"
+    return f"{message}; nearest is {group}={near[0]}" if near else message
+
+
+def _list_settings(conf: Path) -> list[str]:
+    """Every setting there is, and every group."""
+    settings = OmegaConf.to_container(_compose(conf, []))
+    return [*_flatten(settings), *(path.name for path in conf.iterdir() if path.is_dir())]
+
+
+def _flatten(settings: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in settings.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _flatten(value, f"{prefix}{key}.")
+
+
+def suggest(key: str, known: Sequence[str]) -> str:
+    """Names the setting that comes nearest to one that is not there."""
+    last = {name.rpartition(".")[2]: name for name in reversed(known)}
+    own = key.rpartition(".")[2]
+    near = [last[own]] if own in last else difflib.get_close_matches(key, known, n=1)
+    near = near or [last[name] for name in difflib.get_close_matches(own, last, n=1)]
+    return f"nearest is {near[0]}; --help lists all" if near else "--help lists all"
+
+
+def require_known_settings(cfg: DictConfig, schemas: Mapping[str, Set[str]]) -> None:
+    """Refuses settings that were added to a group and that what it builds does not take.
+
+    Args:
+        cfg: The configuration.
+        schemas: Names of settings by ``_target_``.
+
+    Raises:
+        UserError: If there is one; with the nearest that is right.
+    """
+    for group, node in ((str(key), node) for key, node in cfg.items()):
+        names = schemas.get(node.get("_target_")) if isinstance(node, DictConfig) else None
+        for name in sorted(set(map(str, node)) - names) if names else ():
+            near = suggest(f"{group}.{name}", sorted(f"{group}.{known}" for known in names or ()))
+            raise UserError(f"{group}.{name} is no setting; {near}")

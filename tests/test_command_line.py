@@ -1,0 +1,158 @@
+"""The command line of a training: paths as they stand, and one message that names the nearest right thing."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+from test_train import TINY, train
+
+from ich.schema import InputSpec
+from ich.train import find_conf
+from ich.train.command import describe_settings, parse_overrides, prepare_arguments
+from ich.train.signatures import register_signatures
+
+NAMES = [
+    "köln",
+    "set=1",
+    "set (1)",
+    "a,b",
+    "2020_01",
+    "1e3",
+    "it's",
+    "null ",
+    "true",
+    "a\\",
+    "x y",
+    "~z",
+]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "plain", "/abs/a-b.c", "\\'", "a\\'b", "日本"])
+def test_a_path_is_taken_as_it_stands(name: str) -> None:
+    for key in ("data.root", "run_dir", "pretrain.data.root", "+pretrain.data.cache"):
+        (item,) = prepare_arguments([f"{key}={name}"])
+        found = parse_overrides([item.lstrip("+")])
+        assert OmegaConf.select(found, key.lstrip("+")) == name
+
+
+def test_what_has_a_meaning_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = ["data.labels=null", "data.cache='a b'", "data.root=${x}", "-m", "optim.lr=1e-3,3e-4"]
+    assert prepare_arguments(plain) == plain
+    monkeypatch.chdir(tmp_path)
+    Path("[1]").mkdir()
+    assert prepare_arguments(["data.root=[1]", "data.split=slice"]) == [
+        "data.root='[1]'",
+        "data.split='slice'",
+    ]
+    assert prepare_arguments(["-m", "data.root=a,b"]) == ["-m", "data.root='a','b'"]
+    Path("a,b").mkdir()
+    assert prepare_arguments(["-m", "data.root=a,b"]) == ["-m", "data.root='a,b'"]
+    assert prepare_arguments(["--multirun", "run_dir=out"]) == ["--multirun", "hydra.sweep.dir='out'"]
+
+
+@pytest.fixture
+def refuse(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable[..., str]:
+    """Calls the program with wrong arguments; returns the one message that it ends in."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> str:
+        caplog.clear()
+        capsys.readouterr()
+        assert train(*arguments, base=[]) == 2
+        (record,) = [record for record in caplog.records if record.levelno == logging.ERROR]
+        assert "Traceback" not in capsys.readouterr().err
+        assert not list(Path.cwd().rglob("config.yaml"))
+        return record.getMessage()
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["trainer.max_epoch=3"], "trainer.max_epoch is no setting; nearest is trainer.max_epochs;"),
+        (["+trainer.max_epoch=3"], "trainer.max_epoch is no setting; nearest is trainer.max_epochs;"),
+        (["+data.roots=x"], "data.roots is no setting; nearest is data.root;"),
+        (["lr=3"], "lr is no setting; nearest is optim.lr;"),
+        (["optimiser=adam"], "optimiser is no setting; nearest is optim;"),
+        (["model=resnet34"], "Any model of timm is taken by its name: model.backbone=resnet34"),
+        (["model=resnet5"], "nearest is model=resnet50"),
+        (
+            ["loss=foca"],
+            "loss=foca: there is no such file; there are focal, softmax_cross_entropy, weighted_bce",
+        ),
+        (["data.batch_size=many"], "data.batch_size=many: Value 'many' of type 'str' could not be converted"),
+        (["input.windows=brain,bone"], "'input.windows=[brain,bone]'; for a run of each, add -m"),
+        (["input.windows=brian"], "expected one of brain, subdural"),
+        (["model.backbone=köln"], "model.backbone='köln'"),
+        (["köln"], "köln is no setting: expected KEY=VALUE"),
+        (["-m", "run_dir=a,b"], "a multirun has one folder"),
+        (["data=rsna", "data.root=no,where", "model.pretrained=false"], "data.root=no,where does not exist"),
+        (
+            ["model.backbone=resnet18.no_such_tag"],
+            "no weights of that name are published; there are resnet18.a1",
+        ),
+    ],
+)
+def test_what_is_wrong_is_one_message(refuse: Callable[..., str], arguments: list[str], message: str) -> None:
+    assert message in refuse(*arguments)
+
+
+def test_one_window_may_stand_by_its_name() -> None:
+    assert InputSpec(windows="brain") == InputSpec(windows=("brain",))  # type: ignore[arg-type]
+
+
+def test_help_lists_settings_and_no_inner_group() -> None:
+    register_signatures()
+    told = describe_settings(find_conf(), ["model=resnet50"])
+    assert "signature" not in told
+    assert "input: dicom, learnable" in told
+    assert "backbone: resnet50.a1_in1k" in told
+    assert "Research use only" in told
+
+
+def test_help_to_a_reader_that_has_gone_is_silent(tmp_path: Path) -> None:
+    program = f"{sys.executable} -c 'from ich.train import main; main()' --help"
+    command = f"({program}; echo code $? >&2) | true"
+    done = subprocess.run(
+        ["bash", "-c", command],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+    )
+    assert "Error" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "code 141" in done.stderr
+
+
+@pytest.mark.trains
+def test_folders_with_odd_names_are_trained_in(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(phantom, "set (1), 2020_01")
+    base = ["data=rsna", "data.root=set (1), 2020_01", "input.size=32", *TINY, "trainer.max_epochs=1"]
+    assert train("run_dir=1e3", base=base) == 0
+    config = yaml.safe_load(Path("1e3/config.yaml").read_text())
+    assert Path(config["run_dir"]).samefile("1e3")
+    assert config["data"]["root"] == "set (1), 2020_01"
+    assert train("ckpt_path=1e3", "trainer.max_epochs=2", "data.root=set (1), 2020_01", base=[]) == 0
+    assert train("-m", "run_dir=köln", "seed=1,2", base=base) == 0
+    assert sorted(path.name for path in Path("köln").iterdir()) == ["0", "1", "multirun.yaml"]
