@@ -21,7 +21,7 @@ from ich.pages.views import make_views
 from ich.phantom import write_phantom
 from ich.predict import Predictor
 from ich.schema import InputSpec
-from ich.schema.results import StudyResult
+from ich.schema.results import Reason, Remark, StudyResult
 
 SHOWN = Stored("P", "R", reverse=True)
 """Transposed, mirrored, and from the head to the feet."""
@@ -166,9 +166,21 @@ def test_files_that_tell_no_sides_are_shown_without_letters(folders: Folders, tm
     table = build_index(tmp_path, index_dir=tmp_path / "index").table
     result = make_result(table)
     views = make_views(result, tmp_path, table, None)
-    assert not any(view.in_lps for view in views)
+    assert not any(view.knows_sides for view in views)
     write_study_page(result, views, tmp_path / "page.html")
-    assert "shown as they are stored" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "left in the others is not known" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_sides_that_the_pixels_contradict_are_not_marked(folders: Folders, tmp_path: Path) -> None:
+    table = build_index(folders.usual, index_dir=tmp_path / "index").table
+    result = make_result(table, reasons=[Remark(Reason.TURNED, "the face is behind")])
+    assert not any(view.knows_sides for view in make_views(result, folders.usual, table, None))
+    files = {row.SOPInstanceUID: folders.usual / row.path for row in table.itertuples()}
+    usual = [pydicom.dcmread(path) for path in write_key_images(make_result(table), files, tmp_path)]
+    turned = [pydicom.dcmread(path) for path in write_key_images(result, files, tmp_path)]
+    for one, other in zip(usual, turned, strict=True):
+        assert other.PatientOrientation is None or len(other.PatientOrientation) == 0
+        assert other.Rows < one.Rows  # by the strip with the letters
 
 
 def test_a_key_image_has_the_letters_above_the_sides() -> None:

@@ -41,8 +41,9 @@ def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Pa
 
     Each is the slice in the brain window and in LPS, below a strip into which ``NOT FOR DIAGNOSIS`` and that
     it is for research use only are burned, with the number of the slice and its probability, and R and L
-    above the patient's right and left; no pixel of the slice is covered. It refers to its source image. UIDs
-    follow from the result, so that a second run overwrites.
+    above the patient's right and left; no pixel of the slice is covered. Where the head lies otherwise than
+    its geometry says, there are no letters, and PatientOrientation is empty. It refers to its source image.
+    UIDs follow from the result, so that a second run overwrites.
 
     Args:
         result: Of the study.
@@ -71,12 +72,15 @@ def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Pa
     return paths
 
 
-def draw_key_image(hu: NDArray[np.int16], lines: Sequence[str]) -> tuple[NDArray[np.uint8], int]:
+def draw_key_image(
+    hu: NDArray[np.int16], lines: Sequence[str], knows_sides: bool = True
+) -> tuple[NDArray[np.uint8], int]:
     """Draws a slice in the brain window below lines of text, and R and L above its sides.
 
     Args:
         hu: (Rows, Columns) int16, in LPS.
         lines: Each is as large as the width allows, the first at most twice as large as the others.
+        knows_sides: It is known which side of the slice is the patient's left.
 
     Returns:
         (H, W) uint8 of at least ``MIN_SIDE`` columns, and how many times the slice is enlarged.
@@ -86,7 +90,9 @@ def draw_key_image(hu: NDArray[np.int16], lines: Sequence[str]) -> tuple[NDArray
     rows, columns = hu.shape
     large = cv2.resize(grey, (columns * times, rows * times), interpolation=cv2.INTER_LINEAR)
     strips = [_draw_line(line, columns * times, 2.0 if n == 0 else 1.0) for n, line in enumerate(lines)]
-    return np.concatenate([*strips, _draw_sides(columns * times), large]), times
+    if knows_sides:
+        strips.append(_draw_sides(columns * times))
+    return np.concatenate([*strips, large]), times
 
 
 def _draw_sides(columns: int) -> NDArray[np.uint8]:
@@ -132,7 +138,7 @@ def _make_image(
     told = (
         f"{MANUFACTURER} {result.algorithm.version}: {place}, hemorrhage {_find_prob(result.slices[n]):.0%}"
     )
-    pixels, times = draw_key_image(hu, (WARNING, DISCLAIMER, told))
+    pixels, times = draw_key_image(hu, (WARNING, DISCLAIMER, told), result.knows_sides)
     image = SCImage.from_ref_dataset(
         source,
         pixel_array=pixels,
@@ -148,6 +154,8 @@ def _make_image(
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **describe_device(result.algorithm),
     )
+    if not result.knows_sides:
+        image.PatientOrientation = []
     image.copy_patient_and_study_information(source)
     _describe(image, source, header, times)
     return image

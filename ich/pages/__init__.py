@@ -130,11 +130,12 @@ def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Bl
 
 def _say_sides(shown: Sequence[SliceView]) -> str:
     """How slices are turned, and where the patient's left is."""
-    if all(view.in_lps for view in shown):
+    if all(view.knows_sides for view in shown):
         return "They are seen from the feet: the patient's left (L) is on the right of a picture."
     return (
-        "Those with R and L are seen from the feet: the patient's left (L) is on the right of a picture. The "
-        "files of the others do not tell the sides, and these are shown as they are stored."
+        "Those with R and L are seen from the feet: the patient's left (L) is on the right of a picture. "
+        "Which side is left in the others is not known: their files do not tell, or the pixels contradict "
+        "them."
     )
 
 

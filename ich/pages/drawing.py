@@ -89,7 +89,7 @@ def draw_view(view: SliceView, frame: Frame) -> Figure:
     else:
         _draw_slice(right, hu, "brain", aspect)
         lay_heat(right, view.heat[frame], aspect=aspect, width=0.7)
-    for axes in (left, right) if view.in_lps else ():
+    for axes in (left, right) if view.knows_sides else ():
         mark_sides(axes, SMALL)
     figure.supxlabel(f"{DISCLAIMER}.", fontsize=TINY, color="white")
     return figure

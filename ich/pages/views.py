@@ -35,14 +35,14 @@ class SliceView:
         hu: (Rows, Columns) HU.
         spacing: mm between rows, between columns; 1, 1 where not known.
         heat: (Rows, Columns) in [0, 1], of the evidence for ``any``; or why there is none.
-        in_lps: It lies in LPS; else it is as it is stored, and the patient's sides are not known.
+        knows_sides: It lies in LPS, and nothing in its pixels contradicts that.
     """
 
     number: int
     hu: NDArray[np.int16]
     spacing: tuple[float, float]
     heat: NDArray[np.float32] | str
-    in_lps: bool
+    knows_sides: bool
 
 
 def choose_slices(result: StudyResult) -> tuple[int, ...]:
@@ -85,10 +85,11 @@ def make_views(
             hu = read_hu(root / row["path"])
         except ReadError:
             continue
+        knows_sides = result.knows_sides and bool(row["orientation"] != UNKNOWN)
         sides = (float(row["row_spacing"]), float(row["column_spacing"]))
         spacing = sides if np.isfinite(sides).all() else (1.0, 1.0)
         each = heat if isinstance(heat, str) else heat.get(number, "The slice could not be explained.")
-        views.append(SliceView(number, hu, spacing, each, bool(row["orientation"] != UNKNOWN)))
+        views.append(SliceView(number, hu, spacing, each, knows_sides))
     return views
 
 

@@ -190,6 +190,11 @@ class StudyResult:
     algorithm: Algorithm
 
     @property
+    def knows_sides(self) -> bool:
+        """Whether the patient's left can be told from the right where files say so: no pixels contradict."""
+        return all(reason.code != Reason.TURNED for reason in self.reasons)
+
+    @property
     def read_series(self) -> str | None:
         """SeriesInstanceUID of the series that was read."""
         return next((s.SeriesInstanceUID for s in self.series if s.set_aside is None), None)
