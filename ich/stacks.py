@@ -213,7 +213,8 @@ def _lie_together(first: NDArray[np.float64], second: NDArray[np.float64]) -> bo
 def _find_runs(columns: Columns, times: NDArray[Any], rows: Rows) -> list[Rows]:
     """Parts scans that came one after the other, each of which holds no position twice.
 
-    All slices stay together where a time is missing, or where that does not come out even.
+    All slices stay together where a time is missing, or where that does not come out even: a slice that is
+    stored twice does not part those below it from those above.
     """
     if not all(times[row].strip() for row in rows):
         return [rows]
@@ -226,4 +227,9 @@ def _find_runs(columns: Columns, times: NDArray[Any], rows: Rows) -> list[Rows]:
             held = []
         held.append(here)
     runs = [order[start:stop] for start, stop in pairwise([*starts, len(order)])]
-    return runs if all(len(run) >= _FEW for run in runs) else [rows]
+    comes_even = all(len(run) >= _FEW for run in runs) and all(
+        times[first[-1]].strip() < times[second[0]].strip()
+        and _lie_together(position[first], position[second])
+        for first, second in pairwise(runs)
+    )
+    return runs if comes_even else [rows]
