@@ -304,6 +304,11 @@ def test_what_may_hold_studies_and_cannot_be_read_is_no_success(model: Path, tmp
     assert list(pd.read_csv(tmp_path / "out" / "refused.csv")["code"]) == ["bad_archive"]
 
 
+def test_models_may_come_last(model: Path, negative: Path, tmp_path: Path) -> None:
+    assert call("predict", str(negative), str(model), "--out", str(tmp_path / "out")) == 0
+    assert len(read_results(tmp_path / "out")) == 1
+
+
 def test_an_archive_beside_a_study_is_read_or_leads_to_exit_code_3(
     model: Path, negative: Path, studies: Path, tmp_path: Path
 ) -> None:

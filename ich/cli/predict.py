@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,14 +99,17 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Parts models, which come first, from inputs."""
+    """Parts models from inputs; models come first, or all of them last."""
     from ich.networks import is_network
 
     for path in paths:
         if not path.exists():
             raise UserError(f"{path} does not exist")
-    count = next((n for n, path in enumerate(paths) if not is_network(path)), len(paths))
-    models, inputs = list(paths[:count]), list(paths[count:])
+    models = list(takewhile(is_network, paths))
+    inputs = list(paths[len(models) :])
+    if not models:  # nothing else can be meant by models that come last
+        models = list(takewhile(is_network, reversed(paths)))[::-1]
+        inputs = list(paths[: len(paths) - len(models)])
     if not models:
         raise UserError(
             f"{paths[0]} is no model, or a damaged one: "
