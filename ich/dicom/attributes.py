@@ -6,7 +6,6 @@ import io
 import math
 import os
 import zlib
-from contextlib import suppress
 from typing import NamedTuple
 
 from pydicom import uid
@@ -78,17 +77,20 @@ def _read_attributes(file: int, size: int) -> Attributes:
             raise RefusedError(Refusal.NOT_DICOM, "lacks the prefix DICM after 128 bytes")
         opened.seek(132)
         values = Values("little")
-        with suppress(EOFError, ValueError, RefusedError, zlib.error):
-            _fill(values, Stream(opened, size), head)
-    if not all(map(values.raw.get, UIDS)) and (found := ask_pydicom(file, size, _TAGS)) is not None:
+        try:
+            is_whole = _fill(values, Stream(opened, size), head)
+        except (EOFError, ValueError, RefusedError, zlib.error):
+            is_whole = False
+    lacks = not is_whole and not all(map(values.raw.get, UIDS))
+    if lacks and (found := ask_pydicom(file, size, _TAGS)) is not None:
         values = found.values
     if values.raw.get(Tag.ContrastBolusAgentSequence):
         values.raw[Tag.ContrastBolusAgentSequence] = b"present"
     return Attributes(*map(values.whole, _FIELDS))
 
 
-def _fill(values: Values, stream: Stream, head: bytes) -> None:
-    """Reads values one by one, so that those before a damage are there."""
+def _fill(values: Values, stream: Stream, head: bytes) -> bool:
+    """Reads values one by one, so that those before a damage are there; tells whether all were seen."""
     if read_syntax(stream) == _DEFLATED:
         head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.file.read(_INFLATED), _INFLATED)
         stream = Stream(io.BytesIO(head), len(head))
@@ -105,10 +107,11 @@ def _fill(values: Values, stream: Stream, head: bytes) -> None:
         if element.tag in DELIMITERS:
             continue  # one too many
         if element.tag in PIXELS or (element.tag > _LAST and all(map(values.raw.get, UIDS))):
-            return
+            return False
         if element.tag in _TAGS and element.tag != Tag.ContrastBolusAgentSequence:
             values.raw[element.tag] = read_value(stream, element)
         else:
             stream.skip(element, explicit)
             if element.tag == Tag.ContrastBolusAgentSequence and element.length:
                 values.raw[element.tag] = b"present"
+    return True

@@ -58,16 +58,14 @@ def read_data_set(file: int, size: int) -> DataSet:
         return DataSet(syntax, values, pixels, offset, size, None)
     try:
         found = _walk(open_stream(file, size))
-        problem: Exception | None = None
-    except (EOFError, ValueError) as error:
-        found, problem = None, error
-    if found is not None and found.pixels.tag == PIXEL_DATA:
-        return found
-    if found is None or found.values.text(Tag.Modality) in _MAYBE_CT:
-        found = ask_pydicom(file, size, TAGS)
-    if found is not None and found.pixels.tag == PIXEL_DATA:
-        return found
-    raise problem or RefusedError(Refusal.NO_PIXELS, "has no Pixel Data")
+    except (EOFError, ValueError):
+        read = ask_pydicom(file, size, TAGS)
+        if read is None or read.pixels.tag != PIXEL_DATA:
+            raise
+        return read
+    if found.pixels.tag != PIXEL_DATA:
+        raise RefusedError(Refusal.NO_PIXELS, "has no Pixel Data")
+    return found
 
 
 def may_lack(found: DataSet) -> bool:
