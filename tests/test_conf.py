@@ -3,12 +3,18 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
+from ich.calibration.sample import MIN_CASES, MIN_PATIENTS
 from ich.data import HeadCTDataModule
+from ich.phantom import sample_subtypes
+from ich.schema import SUBTYPES
+from ich.split import split_patients
 from ich.train.signatures import register_signatures
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -51,3 +57,26 @@ def test_only_the_small_default_network_computes_on_one_thread() -> None:
 def test_phantom_starts_from_random_weights_with_any_model() -> None:
     assert compose_with("model=resnet50").model.pretrained is False
     assert compose_with("model=resnet50", "data=rsna").model.pretrained is True
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_default_run_holds_out_enough_studies_for_an_operating_point(seed: int) -> None:
+    """By what is planned of each study: a hemorrhage is taken to lie in the middle of its slices."""
+    data = compose_with().data
+    rows = []
+    for patient in range(data.phantom.patients):
+        rng = np.random.default_rng([0, patient])
+        later = int(patient % 4 == 3) + int(patient % 16 == 15)
+        for number, turn in enumerate((patient, *rng.integers(10, size=later))):
+            subtypes = sample_subtypes(rng, int(turn))
+            for place in range(28):
+                labels = {label: float(label in subtypes and 10 < place < 18) for label in SUBTYPES}
+                labels["any"] = max(labels.values())
+                rows.append({"PatientID": str(patient), "study": f"{patient}.{number}", **labels})
+    table = pd.DataFrame(rows)
+    shares = {"val_fraction": data.val_fraction, "test_fraction": data.test_fraction}
+    part = split_patients(table, seed=seed, **shares, fold=None, folds=5)
+    held_out = table[part == "val"].groupby("study")["any"].max()
+    assert (held_out == 1).sum() >= MIN_CASES
+    assert (held_out == 0).sum() >= MIN_CASES
+    assert table.loc[part == "val", "PatientID"].nunique() >= 2 * MIN_PATIENTS
