@@ -7,7 +7,8 @@
     python benchmarks/prediction.py others MODEL [FOLDER]
 
 A damaged copy must never be NEGATIVE. Damage is aimed: it hits the very slices that make a study POSITIVE,
-all of them, so that what is left looks free of hemorrhage. Nothing of it is random but by ``--seed``.
+all of them, so that what is left looks free of hemorrhage; slices are lost within the stack and at its ends.
+Nothing of it is random but by ``--seed``.
 ``others`` reads the files that pydicom ships, or those of a folder, none of which is a head CT.
 """
 
@@ -32,6 +33,9 @@ from ich.phantom.archive import TRUTH
 from ich.predict import Predictor
 from ich.schema.results import Outcome, StudyResult
 from ich.studies import StudyFiles, find_studies
+
+LOST_ABOVE = (40.0, 80.0)  # mm
+LEFT_ABOVE = (90.0, 120.0)  # mm below the top of the stack
 
 Damage = Callable[[np.random.Generator, list[Path], list[int]], None]
 """Changes the files of a copy, which are in order of position; given the places that are to be hit."""
@@ -126,6 +130,34 @@ def move(rng: np.random.Generator, files: list[Path], hit: list[int]) -> None:
         _save(files[place], ds)
 
 
+def remove_top(rng: np.random.Generator, files: list[Path], hit: list[int]) -> None:
+    """Removes the slices from the lowest that is hit to the top, and 40 mm or more, as if yet to arrive."""
+    heights = read_heights(files)
+    limit = min(heights[min(hit)], heights.max() - rng.uniform(*LOST_ABOVE))
+    remove_where(files, heights >= limit)
+
+
+def remove_base(rng: np.random.Generator, files: list[Path], hit: list[int]) -> None:
+    """Removes the slices from the base to the highest that is hit, and up to where the brain is wide."""
+    heights = read_heights(files)
+    limit = max(heights[max(hit)], heights.max() - rng.uniform(*LEFT_ABOVE))
+    remove_where(files, heights <= limit)
+
+
+def read_heights(files: list[Path]) -> np.ndarray:
+    """Heights of files in mm along the patient's long axis."""
+    return np.array(
+        [float(pydicom.dcmread(p, stop_before_pixels=True).ImagePositionPatient[2]) for p in files]
+    )
+
+
+def remove_where(files: list[Path], gone: np.ndarray) -> None:
+    """Removes files; three stay, or there would be no series."""
+    places = np.flatnonzero(gone)
+    for place in places[: max(0, len(files) - 3)]:
+        files[place].unlink()
+
+
 KINDS: dict[str, Damage] = {
     "truncated": truncate,
     "unreadable": overwrite,
@@ -134,6 +166,8 @@ KINDS: dict[str, Damage] = {
     "slices swapped": swap_slices,
     "rescale": rescale,
     "position": move,
+    "top missing": remove_top,
+    "base missing": remove_base,
 }
 
 
@@ -152,7 +186,7 @@ class Whole:
 
 def find_hits(result: StudyResult, threshold: float) -> list[int]:
     """Places of the slices that would make a study POSITIVE each alone, and of the key slices."""
-    probs = np.array([each.probs[-1] for each in result.slices])
+    probs = np.array([0.0 if each.left_out else each.probs[-1] for each in result.slices])
     return sorted({*np.flatnonzero(probs >= threshold).tolist(), *result.key_slices})
 
 
