@@ -109,6 +109,9 @@ NEEDED = (
 SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # of which only presence matters
 
 
+_CHARSET = int(Tag.SpecificCharacterSet)
+
+
 class Values:
     """Raw values by tag. Texts are not held to the rules of their kind: RSNA's UIDs would break them."""
 
@@ -118,14 +121,18 @@ class Values:
 
     def text(self, tag: Tag) -> str:
         """The first value as text, empty where there is none."""
-        value, charset = self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b"")
+        if not (value := self.raw.get(tag)):
+            return ""
+        charset = self.raw.get(_CHARSET, b"")
         if len(value) > MAX_VALUE:  # too long to be cached
             return _find_first(_decode(value, charset))
         return _parse_text(value, charset)
 
     def whole(self, tag: Tag) -> str:
         """All values as one text, between backslashes as stored; empty where there is none."""
-        value, charset = self.raw.get(tag, b""), self.raw.get(Tag.SpecificCharacterSet, b"")
+        if not (value := self.raw.get(tag)):
+            return ""
+        charset = self.raw.get(_CHARSET, b"")
         return _decode(value, charset) if len(value) > MAX_VALUE else _parse_whole(value, charset)
 
     def numbers(self, tag: Tag, count: int) -> tuple[float, ...]:
