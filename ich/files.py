@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import re
@@ -9,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
@@ -53,6 +55,24 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
         _flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def open_alone(path: Path) -> IO[bytes]:
+    """Opens a file to read and to append to, which no other process has opened so.
+
+    The kernel forgets the lock when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: If another process has it open.
+        OSError: If it cannot be opened, or its file system knows no locks.
+    """
+    file = path.open("a+b")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
 
 
 def hash_file(path: str | Path) -> str:

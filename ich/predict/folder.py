@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
 
-from ich.files import replacing
+from ich.files import open_alone, replacing
 from ich.outputs.records import read_json, write_json
 from ich.schema import UserError
 from ich.schema.results import StudyResult
@@ -57,9 +56,14 @@ class ResultFolder:
             with replacing(path / SETTINGS) as partial:
                 partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
             (path / RESULTS).mkdir(exist_ok=True)
-            self._file = _open_alone(path / DONE)
+            self._file = open_alone(path / DONE)
             for left in path.glob(f"{SCRATCH}*"):  # of a process that was killed
                 shutil.rmtree(left)
+        except BlockingIOError:
+            raise UserError(
+                f"--out {path} is being written to by another process: wait for its end, or name another "
+                "folder"
+            ) from None
         except OSError as error:
             raise UserError(f"--out {path} cannot be written to: {error.strerror or error}") from error
         try:
@@ -160,24 +164,6 @@ class ResultFolder:
 def _is_shown(path: Path) -> bool:
     """Not hidden: what a process that was killed at its start left is."""
     return not path.name.startswith(".")
-
-
-def _open_alone(path: Path) -> IO[bytes]:
-    """Opens a file to read and to append to, which no other process has opened so.
-
-    Raises:
-        UserError: If another has.
-    """
-    file = path.open("a+b")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise UserError(
-            f"--out {path.parent} is being written to by another process: wait for its end, or name another "
-            "folder"
-        ) from None
-    return file
 
 
 def _require_same(path: Path, settings: Mapping[str, Any]) -> None:

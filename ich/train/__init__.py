@@ -44,6 +44,7 @@ from ich.tables import hash_slices
 from ich.train.command import reading_arguments, require_known_settings
 from ich.train.results import write_results
 from ich.train.resume import find_newest, require_same_split, resume_config, without_start
+from ich.train.running import LOG, occupying, require_resumable, tell_of_end, telling_stops
 from ich.train.settings import leave_out_places
 from ich.train.signatures import list_settings, register_signatures
 from ich.trainer import fit
@@ -137,22 +138,25 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         UserError: For whatever the user has to mend; what was not begun leaves nothing behind.
     """
     started = time.monotonic()
-    with _keep_log() as buffer:
+    with _keep_log() as buffer, telling_stops(run_dir):
         run = prepare(cfg, run_dir)
         starts_from = None if run.resumed else _prepare_pretraining(cfg, run_dir)
         _begin(run)
-        _write_log(buffer, run_dir / "run.log")
-        _describe_run(run)
-        if isinstance(starts_from, Run):
-            log.info("pretraining in %s", starts_from.folder)
-            _begin(starts_from)
-            _describe_run(starts_from)
-            _complete(starts_from, time.monotonic())
-            log.info("pretraining is done; training starts from its best weights")
-            starts_from = find_checkpoint(starts_from.folder, "best")
-        if starts_from is not None:
-            run.parts.model.load_weights(starts_from)
-        return _complete(run, started)
+        with occupying(run_dir):
+            if run.resumed is None:
+                _require_new(cfg, run_dir)  # again: another one may have begun and ended meanwhile
+            _write_log(buffer, run_dir / LOG)
+            _describe_run(run)
+            if isinstance(starts_from, Run):
+                log.info("pretraining in %s", starts_from.folder)
+                _begin(starts_from)
+                _describe_run(starts_from)
+                _complete(starts_from, time.monotonic())
+                log.info("pretraining is done; training starts from its best weights")
+                starts_from = find_checkpoint(starts_from.folder, "best")
+            if starts_from is not None:
+                run.parts.model.load_weights(starts_from)
+            return _complete(run, started)
 
 
 def prepare(cfg: DictConfig, run_dir: Path) -> Run:
@@ -164,15 +168,22 @@ def prepare(cfg: DictConfig, run_dir: Path) -> Run:
     resumed = None
     if cfg.ckpt_path and _has_begun(run_dir):
         resumed = find_checkpoint(run_dir)
-        read_checkpoint(resumed)
+        checkpoint = read_checkpoint(resumed)
+        require_resumable(checkpoint, resumed)
+        tell_of_end(cfg, run_dir, checkpoint)
     elif cfg.ckpt_path:
         log.info("%s has no checkpoint yet: it starts again from its beginning", run_dir)
-    elif _has_begun(run_dir) or (run_dir / PRETRAIN).exists():
-        raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
+    else:
+        _require_new(cfg, run_dir)
     parts = build_parts(cfg if resumed is None else without_start(cfg), run_dir)
     if cfg.ckpt_path:
         require_same_split(parts.datamodule, run_dir / "split.csv")
     return Run(cfg, run_dir, parts, resumed)
+
+
+def _require_new(cfg: DictConfig, run_dir: Path) -> None:
+    if not cfg.ckpt_path and (_has_begun(run_dir) or (run_dir / PRETRAIN).exists()):
+        raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
 
 
 def _has_begun(run_dir: Path) -> bool:

@@ -6,6 +6,7 @@ import logging
 import random
 import signal
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,12 @@ from torch import Tensor
 from ich.checkpoint import gather_states, is_whole, require_space
 from ich.schema import MONITOR, UserError
 from ich.trainer.callbacks import LossWatch, MovingAverage
-from ich.trainer.signals import catch_stops, exit_code, requeue
+from ich.trainer.signals import exit_at_once, exit_code, handling_stops, requeue
 
 log = logging.getLogger(__name__)
+
+
+_TWICE = 1.0  # seconds from one SIGINT to another that is not the same Ctrl-C
 
 
 class Checkpoints(Checkpoint):
@@ -31,9 +35,10 @@ class Checkpoints(Checkpoint):
     on is exact: after a step of the optimizer, and not where a validation or the epoch's end comes next.
     The one before stays as ``previous.ckpt``. ``best`` is saved at the end of the validation that it won.
 
-    On SIGTERM or SIGUSR1 ``last`` is saved at the next such place and the process exits with 128 and the
-    signal's number; within a validation it exits without saving. A job of SLURM that gets SIGUSR1, its
-    warning that time is up, is put back into the queue.
+    On SIGINT, SIGTERM or SIGUSR1 ``last`` is saved at the next such place and the process exits with 128 and
+    the signal's number; within a validation it exits without saving. A second SIGINT, of somebody who does
+    not want to wait, stops it at once. A job of SLURM that gets SIGUSR1, its warning that time is up, is put
+    back into the queue.
 
     Args:
         folder: Of the checkpoints.
@@ -48,7 +53,9 @@ class Checkpoints(Checkpoint):
         self.best = float("inf")
         self._generators: list[dict[str, Any]] = []
         self._signal = 0
+        self._noted_at = 0.0
         self._saved_at = 0.0
+        self._handlers = ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Puts generators back where they were, looks for room on the disk, and listens to signals.
@@ -65,7 +72,7 @@ class Checkpoints(Checkpoint):
             restore_generators(self._generators[trainer.global_rank])
         self._saved_at = time.monotonic()
         self._signal = 0
-        catch_stops(lambda signum: setattr(self, "_signal", signum))
+        self._handlers.enter_context(handling_stops(self._note))
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Saves if it is time to and the place is right; stops if told to."""
@@ -86,9 +93,6 @@ class Checkpoints(Checkpoint):
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
         """Stops if told to: half a validation cannot be saved."""
         if not trainer.sanity_checking and (stop := _largest(trainer, self._signal)):
-            log.warning(
-                "told to stop within a validation: it is not saved, nor what came since the last save"
-            )
             _stop(trainer, stop)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -111,6 +115,14 @@ class Checkpoints(Checkpoint):
         if stop := _largest(trainer, self._signal):
             _stop(trainer, stop)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Listens to signals no longer."""
+        self._handlers.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Listens to signals no longer."""
+        self._handlers.close()
+
     def state_dict(self) -> dict[str, Any]:
         """The best score, and the generators of each process."""
         return {"best": self.best, "generators": gather_states(collect_generators())}
@@ -119,6 +131,20 @@ class Checkpoints(Checkpoint):
         """Takes them back; the generators are set when training starts."""
         self.best = state_dict["best"]
         self._generators = state_dict["generators"]
+
+    def _note(self, signum: int) -> None:
+        """Keeps a signal for the next place where a run can be saved; the second SIGINT ends it here.
+
+        One Ctrl-C reaches each of several processes twice: from the terminal, and from the first process.
+        """
+        now = time.monotonic()
+        if signum == self._signal == signal.SIGINT and now - self._noted_at > _TWICE:
+            exit_at_once(signum)
+        if signum != self._signal:
+            self._noted_at = now
+            hint = "; Ctrl-C again stops it at once" if signum == signal.SIGINT else ""
+            log.warning("stopping as soon as the run can be saved%s", hint)
+        self._signal = signum
 
     def _save_last(self, trainer: Trainer) -> None:
         self._save(trainer, "last", previous=self.folder / "previous.ckpt")
@@ -144,10 +170,8 @@ def _largest(trainer: Trainer, value: int) -> int:
 
 
 def _stop(trainer: Trainer, signum: int) -> None:
-    if trainer.is_global_zero:
-        log.warning("stopped by signal %d in epoch %d; ckpt_path=RUN goes on", signum, trainer.current_epoch)
-        if signum == signal.SIGUSR1:
-            requeue()
+    if trainer.is_global_zero and signum == signal.SIGUSR1:
+        requeue()
     raise SystemExit(exit_code(signum))
 
 

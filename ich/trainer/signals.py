@@ -1,4 +1,4 @@
-"""What a run does when it is told to stop: SIGTERM and SIGUSR1."""
+"""What a run does when it is told to stop: SIGINT (Ctrl-C), SIGTERM and SIGUSR1."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
 log = logging.getLogger(__name__)
 
-STOPS = (signal.SIGTERM, signal.SIGUSR1)
-"""Signals that stop a run; it exits with 128 and the signal's number, 143 and 138 on Linux."""
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+"""Signals that stop a run; it exits with 128 and the signal's number: 130, 143 and, on Linux, 138."""
 
 
 def exit_code(signum: int) -> int:

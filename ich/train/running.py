@@ -1,0 +1,126 @@
+"""What is said of a run: that it is not alone, how it was stopped, that it is done or of an older version."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ich import __version__
+from ich.checkpoint import CHECKPOINTS
+from ich.files import open_alone
+from ich.schema import UserError
+from ich.trainer.signals import STOPS, exit_code
+
+log = logging.getLogger(__name__)
+
+LOG = "run.log"
+"""Of what was printed; by it a run's folder is locked, as it is there from a run's beginning to its end."""
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+
+
+@contextmanager
+def occupying(run_dir: Path) -> Iterator[None]:
+    """Keeps other processes out of a run's folder; the lock goes with this process, however it ends.
+
+    Raises:
+        UserError: If another process trains there.
+    """
+    try:
+        file = open_alone(run_dir / LOG)
+    except BlockingIOError:
+        raise UserError(
+            f"{run_dir} is in use by another training: wait for its end, or name another folder with run_dir="
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        log.warning("%s cannot be locked (%s): see that no other training writes there", run_dir, error)
+        yield
+        return
+    with file:
+        yield
+
+
+@contextmanager
+def telling_stops(run_dir: Path) -> Iterator[None]:
+    """Says, where a signal ends a run, what was saved of it and which command goes on."""
+    try:
+        yield
+    except SystemExit as stop:
+        names = {exit_code(each): signal.Signals(each).name for each in STOPS}
+        if isinstance(stop.code, int) and stop.code in names:
+            log.warning("stopped by %s: %s", names[stop.code], _describe_saved(run_dir))
+        raise
+
+
+def _describe_saved(run_dir: Path) -> str:
+    if not (run_dir / "config.yaml").is_file():
+        return "nothing is written yet; start it again"
+    program = "ich train" if sys.argv[0].endswith(" train") else "python train.py"
+    command = f"{program} ckpt_path={shlex.quote(str(run_dir))}"
+    saved = [path for path in run_dir.rglob(f"{CHECKPOINTS}/last.ckpt") if path.is_file()]
+    if not saved:
+        return f"nothing is saved yet, so that it starts again from its beginning: {command}"
+    last = max(saved, key=lambda path: path.stat().st_mtime)
+    clock = time.strftime("%H:%M:%S", time.localtime(last.stat().st_mtime))
+    return f"{last} holds what was reached at {clock}; this goes on: {command}"
+
+
+def require_resumable(checkpoint: dict[str, Any], path: Path) -> None:
+    """Refuses a checkpoint that an earlier version wrote without all that an exact resume takes.
+
+    Raises:
+        UserError: Naming the version and the way to go on from its weights.
+    """
+    losses = checkpoint.get("train_loss")
+    whole = (
+        isinstance(losses, list)
+        and all(isinstance(each, list) and len(each) == 2 for each in losses)
+        and isinstance(checkpoint.get("HeadCTDataModule"), dict)
+        and {"MetricsLog", "Checkpoints"} <= checkpoint.get("callbacks", {}).keys()
+        and "loops" in checkpoint
+    )
+    if not whole:
+        raise UserError(
+            f"{path} was written by an earlier ich (version {checkpoint['card']['version']}), in a format "
+            f"that this one ({__version__}) cannot resume exactly. Start a new run from its weights with "
+            f"model.init_from={path}"
+        )
+
+
+def tell_of_end(cfg: DictConfig, run_dir: Path, checkpoint: dict[str, Any]) -> None:
+    """Says of a run that is done, and is to go on, what comes of that.
+
+    Args:
+        cfg: Its configuration, with what is to change.
+        run_dir: Its folder.
+        checkpoint: Its last one.
+    """
+    planned = int(OmegaConf.load(run_dir / "config.yaml").trainer.max_epochs)
+    done = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    if done < planned:
+        return
+    new = f"model.init_from={run_dir / CHECKPOINTS / 'best.ckpt'}"
+    if cfg.trainer.max_epochs <= done:
+        log.warning(
+            "%s is done after %d epochs: nothing is trained, its results are written once more. To train on "
+            "from its weights, start a new run with %s",
+            *(run_dir, done, new),
+        )
+    elif cfg.optim.schedule != "constant":
+        log.warning(
+            "%s has done its %d epochs: epochs %d to %d train at the learning rates that a schedule of %d "
+            "epochs has there, not from a new warm-up. For a schedule of its own, start a new run with %s",
+            *(run_dir, planned, done + 1, cfg.trainer.max_epochs, cfg.trainer.max_epochs, new),
+        )
