@@ -223,6 +223,8 @@ def test_studies_of_a_phantom_are_read_and_whole(tmp_path: Path, conformant: boo
         read = pd.DataFrame([read_attributes(tmp_path / path) for path in study["path"]])
         files = read.assign(**study, code="")
         assert rank_series(files)[:3] == ([study["SeriesInstanceUID"][0]], {}, frozenset())
-        # Some have a coarser upper half: only numbers of instances tell that nothing is missing there.
-        codes = [remark.code for remark in check_geometry(files)]
-        assert codes == [] if conformant else codes in ([], [Note.UNEVEN_STEPS])
+        # Some have steps of several sizes or a second scan, as real ones do, which are notes and no reasons.
+        assert {remark.code for remark in check_geometry(files)} <= {
+            Note.UNEVEN_STEPS,
+            Note.DUPLICATE_POSITION,
+        }
