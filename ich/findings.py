@@ -185,7 +185,8 @@ def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.D
         A table of ``COLUMNS``; where pixels cannot be read, with a code of ``ich.dicom.refusal``.
     """
     found = []
-    results = map_in_threads(partial(_check_slice, root), table["path"].to_list(), "Reading pixels", progress)
+    places = list(zip(table["path"], table["frame"], strict=True))
+    results = map_in_threads(partial(_check_slice, root), places, "Reading pixels", progress)
     by_slice = list(results)
     beyond = _find_beyond_head(table, [Finding.LITTLE_TISSUE in dict(codes) for codes in by_slice])
     rows = zip(table["SeriesInstanceUID"], table["path"], by_slice, beyond, strict=True)
@@ -210,9 +211,10 @@ def _find_beyond_head(table: pd.DataFrame, is_bare: list[bool]) -> NDArray[np.bo
     return beyond
 
 
-def _check_slice(root: Path, path: str) -> list[Found] | list[tuple[str, str]]:
+def _check_slice(root: Path, place: tuple[str, int]) -> list[Found] | list[tuple[str, str]]:
+    path, frame = place
     try:
-        return find_in_slice(read_hu(root / path))
+        return find_in_slice(read_hu(root / path, frame))
     except ReadError as error:
         return [(error.code, error.detail)]
 

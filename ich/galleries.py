@@ -88,7 +88,9 @@ def make_galleries(
         decision: As ``choose_worst`` takes it.
         heat: Heat maps by row of ``predictions``, from ``compute_heat``; None without a model.
     """
-    files = index.set_index("SOPInstanceUID")[["path", "orientation"]].reindex(predictions["SOPInstanceUID"])
+    files = index.set_index("SOPInstanceUID")[["path", "frame", "orientation"]].reindex(
+        predictions["SOPInstanceUID"]
+    )
     paths = files["path"].to_numpy()
     blocks: list[Block] = []
     listed: list[pd.DataFrame] = []
@@ -148,9 +150,9 @@ def _read_cases(
     def read(row: int) -> Case:
         present = describe_target(SUBTYPES, targets[row])
         title = f"row {row} · {LABEL} {probs[row]:.3f} · target: {present}"
-        path, orientation = files.iloc[row]
+        path, frame, orientation = files.iloc[row]
         try:
-            return Case(title, read_hu(root / path), heat.get(row), in_lps=orientation != UNKNOWN)
+            return Case(title, read_hu(root / path, frame), heat.get(row), in_lps=orientation != UNKNOWN)
         except ReadError as error:
             return Case(title, None, problem=f"cannot be read: {error.code}")
 

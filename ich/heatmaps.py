@@ -164,7 +164,7 @@ def explain_slices(
 
 def _write_slice(found: Heat, root: Path, row: Any, out: Path, window: str) -> None:
     path, number = root / row["path"], f"{found.row:04d}"
-    hu, geometry = read_hu(path), read_geometry(path)
+    hu, geometry = read_hu(path, row["frame"]), read_geometry(path, row["frame"])
     spacing = np.array([row["row_spacing"], row["column_spacing"]])
     np.savez_compressed(
         out / f"{number}.npz",

@@ -20,6 +20,8 @@ from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
 from ich.tables import STAMP
 
+_SLICE = [*STAMP, "frame"]
+
 HASHES = "hashes.parquet"
 """File beside the index: path, size and time of each slice's file, and the hash of its blocks."""
 
@@ -48,13 +50,18 @@ def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool
     owners = table["PatientID"].where(table["PatientID"].str.strip() != "", table["StudyInstanceUID"])
     candidates = _share(_read_hashes(root, table, folder, progress), owners.to_numpy())
     rows = np.flatnonzero(candidates)
-    paths = [str(root / path) for path in table["path"].iloc[rows]]
+    paths = _locate(root, table.iloc[rows])
     digests = np.full(len(table), "", dtype=object)
     digests[rows] = list(map_in_threads(_digest, paths, "Comparing pixels", progress))
     shared = _share(digests, owners.to_numpy())
     groups = np.full(len(table), -1, dtype=np.int64)
     groups[shared] = pd.factorize(digests[shared])[0]
     return groups
+
+
+def _locate(root: Path, table: pd.DataFrame) -> list[tuple[str, int]]:
+    """The file of each slice, and its frame there."""
+    return [(str(root / path), frame) for path, frame in zip(table["path"], table["frame"], strict=True)]
 
 
 def _share(keys: NDArray[np.object_], owners: NDArray[np.object_]) -> NDArray[np.bool_]:
@@ -68,32 +75,32 @@ def _share(keys: NDArray[np.object_], owners: NDArray[np.object_]) -> NDArray[np
 def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) -> NDArray[np.object_]:
     """The hash of each row's blocks, empty where its file cannot be read."""
     kept = _read_kept(folder)
-    known = table[STAMP].merge(kept, how="left", on=STAMP)["hash"].to_numpy(dtype=object)
+    known = table[_SLICE].merge(kept, how="left", on=_SLICE)["hash"].to_numpy(dtype=object)
     rows = np.flatnonzero(pd.isna(known))
-    paths = [str(root / path) for path in table["path"].iloc[rows]]
+    paths = _locate(root, table.iloc[rows])
     done = 0
     try:
         for done, value in enumerate(map_in_threads(_hash, paths, "Reading blocks of pixels", progress), 1):
             known[rows[done - 1]] = value
     finally:
         if done:  # after an interruption, what was read until then
-            fresh = table[STAMP].iloc[rows[:done]].assign(hash=known[rows[:done]])
-            _keep(pd.concat([fresh[fresh["hash"] != ""], kept]).drop_duplicates("path"), folder)
+            fresh = table[_SLICE].iloc[rows[:done]].assign(hash=known[rows[:done]])
+            _keep(pd.concat([fresh[fresh["hash"] != ""], kept]).drop_duplicates(["path", "frame"]), folder)
     return known
 
 
-def _hash(path: str) -> str:
+def _hash(place: tuple[str, int]) -> str:
     """Of some blocks of a slice as they lie in its file; empty if it cannot be read."""
     try:
-        return hashlib.blake2b(read_blocks(path), digest_size=8).hexdigest()
+        return hashlib.blake2b(read_blocks(*place), digest_size=8).hexdigest()
     except ReadError:
         return ""
 
 
-def _digest(path: str) -> str:
+def _digest(place: tuple[str, int]) -> str:
     """Of all pixels in HU, as stored; empty if they cannot be read or are all the same."""
     try:
-        _, hu = read_pixels(path)
+        _, hu = read_pixels(*place)
     except ReadError:
         return ""
     if (hu == hu.flat[0]).all():
@@ -102,12 +109,12 @@ def _digest(path: str) -> str:
 
 
 def _read_kept(folder: Path) -> pd.DataFrame:
-    columns = [*STAMP, "hash"]
+    columns = [*_SLICE, "hash"]
     try:
         with (folder / HASHES).open("rb") as file:
             return pd.read_parquet(file)[columns]
     except (OSError, ValueError, KeyError):  # none, or a broken one
-        types = {"path": "str", "file_size": "int64", "mtime_ns": "int64", "hash": "str"}
+        types = {"path": "str", "file_size": "int64", "mtime_ns": "int64", "frame": "int32", "hash": "str"}
         return pd.DataFrame(columns=columns).astype(types)
 
 

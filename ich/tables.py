@@ -79,6 +79,12 @@ NUMBERS = (*PROB_COLUMNS, *TARGET_COLUMNS)
 PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
 
 
+def split_name(name: str) -> tuple[str, int]:
+    """Parts what names a slice in a table into its SOPInstanceUID and its frame, 0 of a file of one slice."""
+    uid, _, frame = name.partition("#")
+    return (uid, int(frame)) if frame.isdecimal() else (name, 0)
+
+
 def hash_slices(table: pd.DataFrame) -> str:
     """SHA-256 of a table's SOPInstanceUIDs, sorted, a line each: tells tables apart, and names nobody."""
     lines = "".join(f"{uid}\n" for uid in sorted(table["SOPInstanceUID"]))

@@ -206,9 +206,16 @@ def _locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: 
 
 
 def _hash_paths(table: pd.DataFrame, key: str) -> NDArray[np.int64]:
-    """(rows,) 64 bits of BLAKE2b; two of a million paths fall together once in 40 million data sets."""
+    """(rows,) 64 bits of BLAKE2b of path and frame.
+
+    Two of a million paths fall together once in 40 million data sets.
+    """
     keyed = partial(hashlib.blake2b, digest_size=8, key=bytes.fromhex(key))
-    return np.frombuffer(b"".join(keyed(os.fsencode(path)).digest() for path in table["path"]), np.int64)
+    names = (
+        os.fsencode(f"{path}#{frame}" if frame else path)
+        for path, frame in zip(table["path"], table["frame"], strict=True)
+    )
+    return np.frombuffer(b"".join(keyed(name).digest() for name in names), np.int64)
 
 
 def _find_pixels(folder: Path, manifest: Manifest) -> int:

@@ -52,6 +52,7 @@ class SliceArrays(NamedTuple):
     """What reading needs of the table, as arrays: nothing in it grows with use."""
 
     path: NDArray[np.bytes_]  # (rows,) relative to the root
+    frame: NDArray[np.int32]  # (rows,) of the file, from 1; 0 where it holds one slice
     file_size: NDArray[np.int64]  # (rows,) bytes
     mtime_ns: NDArray[np.int64]  # (rows,)
     pixel_offset: NDArray[np.int64]  # (rows,) bytes; -1 where pixels need decoding
@@ -66,6 +67,7 @@ def to_arrays(table: pd.DataFrame) -> SliceArrays:
     """Takes from the index with the label columns what reading needs."""
     return SliceArrays(
         path=np.array(table["path"].str.encode("utf-8").to_list(), dtype=bytes),
+        frame=table["frame"].to_numpy(np.int32),
         file_size=table["file_size"].to_numpy(np.int64),
         mtime_ns=table["mtime_ns"].to_numpy(np.int64),
         pixel_offset=table["pixel_offset"].to_numpy(np.int64),
@@ -159,7 +161,7 @@ class SliceReader:
             shifted = read_hu_at(path, place, self._frames[arrays.layout[row]])
             if shifted is not None:
                 return shifted
-        hu = read_hu(os.fsdecode(path))
+        hu = read_hu(os.fsdecode(path), int(arrays.frame[row]))
         self.decoded += 1
         return Shifted(hu, 0)
 

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import math
 import os
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 from pydicom import uid
 
 from ich.dicom.codecs import ENCAPSULATED, check_codec
-from ich.dicom.dataset import DataSet, ask_pydicom, may_lack, open_stream, read_data_set
+from ich.dicom.dataset import DataSet, ask_pydicom, may_lack, open_stream, read_data_set, read_frames
 from ich.dicom.elements import TAGS, UIDS, Tag, Values
 from ich.dicom.files import read_file
-from ich.dicom.frames import Pieces, check_length, find_fragments, find_frame, read_stored
+from ich.dicom.frames import ONLY, Pieces, Which, check_length, find_fragments, find_frame, read_stored
+from ich.dicom.groups import Raw, has_groups, make_values
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.orientation import Geometry, orient, orient_geometry
 from ich.dicom.refusal import Refusal, RefusedError
@@ -109,22 +111,42 @@ class Header(NamedTuple):
     ContentTime: str
 
 
-def read_header(path: str | os.PathLike[str]) -> Header:
+def read_header(path: str | os.PathLike[str], frame: int = 0) -> Header:
     """Reads the header of a CT slice, and no pixel.
 
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    return read_file(os.fspath(path), _read_slice).header
+    return read_file(os.fspath(path), partial(_read_slice, frame=frame)).header
 
 
-def read_geometry(path: str | os.PathLike[str]) -> Geometry:
+def list_headers(path: str | os.PathLike[str]) -> list[Header]:
+    """Reads the header of each slice of a file, one a frame, and no pixel.
+
+    Raises:
+        ReadError: If the file is no CT, or one of its frames cannot be read; its code is a ``Refusal``.
+    """
+    return read_file(os.fspath(path), _read_headers)
+
+
+def read_frame_texts(path: str | os.PathLike[str]) -> list[dict[str, str]]:
+    """Reads what functional groups say of each frame beside its header, as ``Attributes`` has it.
+
+    Raises:
+        ReadError: If the file cannot be read; its code is a ``Refusal``.
+    """
+    frames = read_file(os.fspath(path), read_frames)
+    tags = (Tag.SliceThickness, Tag.ImageOrientationPatient, Tag.RescaleType)
+    return [{tag.name: Values("little", raw).whole(tag) for tag in tags} for raw in frames]
+
+
+def read_geometry(path: str | os.PathLike[str], frame: int = 0) -> Geometry:
     """Reads where a CT slice lies, in LPS, as ``read_hu`` gives its pixels.
 
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    header, _, (_, values, *_) = read_file(os.fspath(path), _read_slice)
+    header, _, (_, values, *_), _ = read_file(os.fspath(path), partial(_read_slice, frame=frame))
     stored = Geometry(
         values.numbers(Tag.ImageOrientationPatient, 6), values.numbers(Tag.ImagePositionPatient, 3)
     )
@@ -132,7 +154,7 @@ def read_geometry(path: str | os.PathLike[str]) -> Geometry:
     return orient_geometry(stored, shape, spacing, header.orientation)
 
 
-def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
+def read_hu(path: str | os.PathLike[str], frame: int = 0) -> np.ndarray:
     """Reads the pixels of a CT slice, in LPS: see ``ich.dicom.orientation``.
 
     Without an orientation in the file, and where the slice is nearer to another plane than the axial one,
@@ -147,7 +169,8 @@ def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
     by 1000 and wrapped at 4096.
 
     Args:
-        path: A file that holds one slice.
+        path: A file.
+        frame: The slice among the frames of the file, from 1; 0 where the file holds one.
 
     Returns:
         (Rows, Columns) int16 array of HU from -1024 to 32767.
@@ -155,10 +178,10 @@ def read_hu(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    return read_file(os.fspath(path), _decode)
+    return read_file(os.fspath(path), partial(_decode, frame=frame))
 
 
-def read_pixels(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+def read_pixels(path: str | os.PathLike[str], frame: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Reads the pixels of a CT slice as they are stored, beside the HU that they stand for.
 
     Neither is brought to LPS.
@@ -169,10 +192,10 @@ def read_pixels(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    return read_file(os.fspath(path), _decode_both)
+    return read_file(os.fspath(path), partial(_decode_both, frame=frame))
 
 
-def read_blocks(path: str | os.PathLike[str]) -> bytes:
+def read_blocks(path: str | os.PathLike[str], frame: int = 0) -> bytes:
     """Reads some blocks at fixed places of the pixels, as they lie in the file: a few KiB of a slice.
 
     Returns:
@@ -182,14 +205,14 @@ def read_blocks(path: str | os.PathLike[str]) -> bytes:
     Raises:
         ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
     """
-    return read_file(os.fspath(path), _read_blocks)
+    return read_file(os.fspath(path), partial(_read_blocks, frame=frame))
 
 
-def _read_blocks(file: int, size: int) -> bytes:
-    found = _read_slice(file, size)
+def _read_blocks(file: int, size: int, frame: int) -> bytes:
+    found = _read_slice(file, size, frame)
     stream = found.open(file, size)
     if found.data_set.syntax in ENCAPSULATED:
-        pieces = find_fragments(stream)
+        pieces = find_fragments(stream, found.which)
     else:
         pieces = [(found.data_set.offset, found.kind.pixel_format.size)]
     pixels = Pieces(stream, pieces)
@@ -203,7 +226,8 @@ class _Slice(NamedTuple):
 
     header: Header
     kind: Kind
-    data_set: DataSet
+    data_set: DataSet  # as of a file that would hold it alone
+    which: Which  # of the frames of its file
 
     def open(self, file: int, size: int) -> Stream:
         """Opens its file, or what was inflated from it, at the value of its pixels."""
@@ -212,25 +236,36 @@ class _Slice(NamedTuple):
         return stream
 
 
-def _decode(file: int, size: int) -> np.ndarray:
-    stored, kind = _decode_stored(file, size)
+def _decode(file: int, size: int, frame: int) -> np.ndarray:
+    stored, kind = _decode_stored(file, size, frame)
     return orient(to_hu(stored, kind.rescale), kind.plane.orientation)
 
 
-def _decode_both(file: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    stored, kind = _decode_stored(file, size)
+def _decode_both(file: int, size: int, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    stored, kind = _decode_stored(file, size, frame)
     return stored.copy(), to_hu(stored, kind.rescale)  # which may write over them
 
 
-def _decode_stored(file: int, size: int) -> tuple[Stored, Kind]:
-    found = _read_slice(file, size)
-    _, kind, data_set = found
+def _decode_stored(file: int, size: int, frame: int) -> tuple[Stored, Kind]:
+    found = _read_slice(file, size, frame)
+    _, kind, data_set, which = found
     stream = found.open(file, size)
-    return read_stored(data_set.pixels, stream, data_set.syntax, kind.pixel_format), kind
+    return read_stored(data_set.pixels, stream, data_set.syntax, kind.pixel_format, which), kind
 
 
-def _read_slice(file: int, size: int) -> _Slice:
+def _read_slice(file: int, size: int, frame: int = 0) -> _Slice:
     data_set = read_data_set(file, size)
+    if has_groups(data_set.values):
+        frames, data_set = _read_groups(data_set, file, size)
+        if frame == 0 and len(frames) > 1:
+            raise RefusedError(Refusal.MULTI_FRAME, f"has {len(frames)} frames, and none of them is named")
+        return _make_frame(data_set, frames, max(frame, 1), file, size)
+    if frame > 1:
+        raise ValueError(f"has no frame {frame}")
+    return _make_only(data_set, file, size)
+
+
+def _make_only(data_set: DataSet, file: int, size: int) -> _Slice:
     try:
         return _make_slice(data_set, file, size)
     except (RefusedError, ValueError):
@@ -239,16 +274,47 @@ def _read_slice(file: int, size: int) -> _Slice:
         return _make_slice(again, file, size)
 
 
-def _make_slice(data_set: DataSet, file: int, size: int) -> _Slice:
+def _read_headers(file: int, size: int) -> list[Header]:
+    data_set = read_data_set(file, size)
+    if not has_groups(data_set.values):
+        return [_make_only(data_set, file, size).header]
+    frames, data_set = _read_groups(data_set, file, size)
+    return [_make_frame(data_set, frames, n, file, size).header for n in range(1, len(frames) + 1)]
+
+
+def _read_groups(data_set: DataSet, file: int, size: int) -> tuple[list[Raw], DataSet]:
+    """What is said of each frame. A file is opened anew afterwards, as another stream has moved in it."""
+    frames = read_frames(file, size)
+    is_file = data_set.stream is not None and data_set.stream.size == size
+    return frames, data_set._replace(stream=None) if is_file else data_set
+
+
+def _make_frame(data_set: DataSet, frames: list[Raw], number: int, file: int, size: int) -> _Slice:
+    count = data_set.values.text(Tag.NumberOfFrames) or "1"
+    if not count.isdecimal() or int(count) != len(frames) or number > len(frames):
+        raise ValueError(f"has functional groups of {len(frames)} frames, and NumberOfFrames is {count}")
+    values = make_values(data_set.values, frames[number - 1], len(frames))
+    return _make_slice(data_set._replace(values=values), file, size, Which(number, len(frames)))
+
+
+def _make_slice(data_set: DataSet, file: int, size: int, which: Which = ONLY) -> _Slice:
     syntax, values, pixels, offset, whole, _ = data_set
     kind = find_kind(values.order, tuple(map(values.raw.get, KIND_TAGS)))
     if syntax in ENCAPSULATED:
         check_codec(syntax, 0)
-    check_length(pixels, whole - offset, syntax, kind.pixel_format)
+    check_length(pixels, whole - offset, syntax, kind.pixel_format, which.frames)
+    if which.frames > 1 and syntax not in ENCAPSULATED:
+        offset += (which.number - 1) * kind.pixel_format.size
+        pixels = pixels._replace(length=kind.pixel_format.size)
+        data_set = data_set._replace(pixels=pixels, offset=offset)
     direct = syntax in _PLAIN and kind.pixel_format.bits_allocated == 16
-    found = _Slice(_make_header(values, kind, syntax, offset if direct else -1), kind, data_set)
+    header = _make_header(values, kind, syntax, offset if direct else -1)
+    if which.frames > 1:
+        name = f"{header.SOPInstanceUID}#{which.number}"
+        header = header._replace(SOPInstanceUID=name, frame=which.number)
+    found = _Slice(header, kind, data_set, which)
     if syntax in ENCAPSULATED:
-        find_frame(found.open(file, size), syntax, kind.pixel_format)
+        find_frame(found.open(file, size), syntax, kind.pixel_format, which)
     return found
 
 

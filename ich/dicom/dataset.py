@@ -17,6 +17,7 @@ from ich.dicom.codecs import DECODERS, describe_uid
 from ich.dicom.decoding import walk_apart
 from ich.dicom.elements import NEEDED, PIXEL_DATA, TAGS, Tag, Values, read_syntax, read_values
 from ich.dicom.files import MAX_INFLATED, inflate
+from ich.dicom.groups import Raw, read_groups
 from ich.dicom.refusal import Refusal, RefusedError
 from ich.dicom.skimming import HEAD, skim
 from ich.dicom.stream import UNDEFINED, Element, Stream
@@ -107,8 +108,35 @@ def ask_pydicom(file: int, size: int, tags: Collection[int]) -> DataSet | None:
     return DataSet(syntax, values, pixels, walked.offset - len(meta), stream.size, stream)
 
 
+def read_frames(file: int, size: int) -> list[Raw]:
+    """Reads what functional groups say of each frame of a file: see ``ich.dicom.groups``.
+
+    They are kept for the next frame of the same file.
+    """
+    status = os.fstat(file)
+    key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+    if (frames := _recent.get(key)) is None:
+        _, stream, explicit = _begin(open_stream(file, size))
+        frames = read_groups(stream, explicit)
+        if len(_recent) >= _MOST_RECENT:
+            _recent.clear()
+        _recent[key] = frames
+    return frames
+
+
+_MOST_RECENT = 8  # files
+_recent: dict[tuple[int, int, int, int], list[Raw]] = {}
+
+
 def _walk(stream: Stream) -> DataSet:
     """Walks whatever ``skim`` gives up on."""
+    syntax, stream, explicit = _begin(stream)
+    values, pixels = read_values(stream, explicit)
+    return DataSet(syntax, values, pixels or Element(0, b"", 0), stream.file.tell(), stream.size, stream)
+
+
+def _begin(stream: Stream) -> tuple[str, Stream, bool]:
+    """Goes to the first element behind the file meta information; tells the syntax and how to go on."""
     if stream.file.read(132)[128:] != PREFIX:
         raise RefusedError(Refusal.NOT_DICOM, "lacks the prefix DICM after 128 bytes")
     syntax = read_syntax(stream)
@@ -119,5 +147,4 @@ def _walk(stream: Stream) -> DataSet:
     if syntax == _DEFLATED:
         stream = inflate(stream.file)
     stream.order = "big" if syntax == uid.ExplicitVRBigEndian else "little"
-    values, pixels = read_values(stream, syntax != uid.ImplicitVRLittleEndian or stream.is_explicit())
-    return DataSet(syntax, values, pixels or Element(0, b"", 0), stream.file.tell(), stream.size, stream)
+    return syntax, stream, syntax != uid.ImplicitVRLittleEndian or stream.is_explicit()

@@ -14,7 +14,7 @@ from ich.dicom.stream import Stream
 from ich.files import find_on_disk
 from ich.schema import ReadError, UserError
 
-MAX_BYTES = 1 << 28  # of a file: eight times the largest slice
+MAX_BYTES = 1 << 31  # of a file: 4096 frames of 512 x 512 pixels
 MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header
 _PIECE = 1 << 20  # bytes that are inflated at a time
 _Result = TypeVar("_Result")

@@ -7,6 +7,7 @@ pydicom raises.
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 import numpy as np
 from pydicom import uid
@@ -22,20 +23,21 @@ _PIECE = 4096  # bytes of either end of a compressed frame that are read first
 _SLACK = 1 << 16  # bytes of a compressed frame beyond twice its pixels, for the headers of small ones
 
 
-def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFormat) -> None:
+def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFormat, frames: int = 1) -> None:
     """Refuses pixels that cannot be there, as far as that shows without reading them.
 
     Args:
         pixels: Pixel Data.
         left: Bytes from the start of their value to the end of the file.
         syntax: Transfer syntax.
-        pixel_format: What they shall be.
+        pixel_format: What a frame shall be.
+        frames: How many there are.
 
     Raises:
         EOFError: If bytes are missing.
         ValueError: If the length fits neither the transfer syntax nor the image.
     """
-    length, expected = pixels.length, pixel_format.size
+    length, expected = pixels.length, pixel_format.size * frames
     if (syntax in ENCAPSULATED) != (length == UNDEFINED):
         raise ValueError(f"Pixel Data are not encoded as {describe_uid(syntax)} says")
     if length == UNDEFINED:
@@ -45,6 +47,16 @@ def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFor
         raise EOFError(f"has {present} of {max(length, expected)} bytes of Pixel Data")
     if length >= 2 * (expected + expected % 2):
         raise ValueError(f"has {length} bytes of Pixel Data for an image of {expected}")
+
+
+class Which(NamedTuple):
+    """A frame of a file."""
+
+    number: int  # from 1
+    frames: int  # of the file
+
+
+ONLY = Which(1, 1)
 
 
 class Pieces:
@@ -71,8 +83,10 @@ class Pieces:
         return b"".join(found)
 
 
-def find_frame(stream: Stream, syntax: str, pixel_format: PixelFormat) -> tuple[Pieces, range]:
-    """Finds the only compressed frame, in a stream that stands at the value of Pixel Data.
+def find_frame(
+    stream: Stream, syntax: str, pixel_format: PixelFormat, which: Which = ONLY
+) -> tuple[Pieces, range]:
+    """Finds a compressed frame, in a stream that stands at the value of Pixel Data.
 
     Returns:
         The frame, and which of its bytes are for the codec: boxes of a JP2 file, fill bytes and whatever
@@ -82,7 +96,7 @@ def find_frame(stream: Stream, syntax: str, pixel_format: PixelFormat) -> tuple[
         EOFError: If the file or the frame ends before its end.
         ValueError: If no codec makes of it what the header says.
     """
-    frame = Pieces(stream, find_fragments(stream))
+    frame = Pieces(stream, find_fragments(stream, which))
     limit = 2 * pixel_format.size + _SLACK
     if frame.size > limit:
         raise ValueError(f"has {frame.size} bytes of compressed pixels, expected at most {limit}")
@@ -114,7 +128,9 @@ def _find_end(frame: Pieces, data: int) -> int:
     raise EOFError("its compressed pixels lack the marker of their end")
 
 
-def read_stored(pixels: Element, stream: Stream, syntax: str, pixel_format: PixelFormat) -> np.ndarray:
+def read_stored(
+    pixels: Element, stream: Stream, syntax: str, pixel_format: PixelFormat, which: Which = ONLY
+) -> np.ndarray:
     """Reads stored values, from a stream that stands at the value of Pixel Data.
 
     Compressed ones are decoded in another process, which their codec may bring down.
@@ -128,17 +144,18 @@ def read_stored(pixels: Element, stream: Stream, syntax: str, pixel_format: Pixe
     vr = pixels.vr.decode() or "OW"  # implicit VR is always OW (PS3.5 A.1)
     if syntax not in ENCAPSULATED:
         return decode(stream.take(pixels.length), syntax, vr, pixel_format)
-    frame, part = find_frame(stream, syntax, pixel_format)
+    frame, part = find_frame(stream, syntax, pixel_format, which)
     stored = decode_apart(frame.read(part.start, part.stop), syntax, vr, pixel_format)
     if (value := stored.flat[0]) == stored.max() == stored.min():
         raise RefusedError(Refusal.CONSTANT, f"its compressed pixels all decode to {value}")
     return stored
 
 
-def find_fragments(stream: Stream) -> list[tuple[int, int]]:
-    """Finds the fragments of the only frame (PS3.5 A.4): where each lies, and its length, in bytes.
+def find_fragments(stream: Stream, which: Which = ONLY) -> list[tuple[int, int]]:
+    """Finds the fragments of a frame (PS3.5 A.4): where each lies, and its length, in bytes.
 
-    The first item is the offset table and none of them.
+    The first item is the offset table and none of them. Where frames are not of one fragment each, it has to
+    say where each begins.
 
     Raises:
         EOFError: If the file ends before they do.
@@ -150,4 +167,22 @@ def find_fragments(stream: Stream) -> list[tuple[int, int]]:
             raise ValueError("has a fragment of undefined length")
         found.append((stream.file.tell(), item.length))
         stream.skip(item, explicit=False)
-    return found[1:]
+    if which.frames == 1:
+        return found[1:]
+    if len(found) - 1 == which.frames:
+        return [found[which.number]]
+    return _take_by_table(stream, found, which)
+
+
+def _take_by_table(stream: Stream, items: list[tuple[int, int]], which: Which) -> list[tuple[int, int]]:
+    """The fragments of a frame by the Basic Offset Table (PS3.5 A.4), which counts from the first one."""
+    (place, length), *fragments = items
+    stream.file.seek(place)
+    table = np.frombuffer(stream.take(length), "<u4").astype(np.int64)
+    if len(table) != which.frames or not fragments:
+        raise ValueError(
+            f"has {len(fragments)} fragments for {which.frames} frames, and no table of where each begins"
+        )
+    starts = np.append(table + fragments[0][0], np.iinfo(np.int64).max)
+    begin, end = starts[which.number - 1], starts[which.number]
+    return [piece for piece in fragments if begin <= piece[0] < end]

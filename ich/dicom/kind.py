@@ -22,9 +22,9 @@ MAX_SLOPE, MAX_INTERCEPT = 1e4, 1e6  # HU; beyond these nothing of CT is left
 _ONE_FRAME = re.compile(r"\+?0*[01]")  # an integer string (PS3.5 6.2); pydicom takes 0 for 1, too
 _UNITS = ("", "HU", "US")  # RescaleType: US is "unspecified", which GDCM writes for any CT image
 
-_CT_IMAGE = str.__str__(
-    uid.CTImageStorage
-)  # plain, as a UID of pydicom takes several times as long to compare
+# Plain, as a UID of pydicom takes several times as long to compare.
+_CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
+_CT_IMAGES = frozenset(("", *map(str.__str__, _CT_CLASSES)))
 
 
 class Kind(NamedTuple):
@@ -85,12 +85,13 @@ def _check_image(values: Values) -> None:
         raise RefusedError(Refusal.NOT_CT, f"Modality is {modality!r}, expected 'CT'")
     frames = values.text(Tag.NumberOfFrames) or "1"
     if not _ONE_FRAME.fullmatch(frames):
-        raise RefusedError(Refusal.MULTI_FRAME, f"NumberOfFrames is {frames}, expected 1")
-    if Tag.SharedFunctionalGroupsSequence in values.raw:
-        raise RefusedError(Refusal.MULTI_FRAME, "is Enhanced CT, expected a slice a file")
-    if (sop_class := values.text(Tag.SOPClassUID)) not in ("", _CT_IMAGE):
         raise RefusedError(
-            Refusal.NOT_CT, f"SOPClassUID is {describe_uid(sop_class)}, expected CT Image Storage or none"
+            Refusal.MULTI_FRAME,
+            f"NumberOfFrames is {frames}, and no functional groups (PS3.3 C.7.6.16) say where each lies",
+        )
+    if (sop_class := values.text(Tag.SOPClassUID)) not in _CT_IMAGES:
+        raise RefusedError(
+            Refusal.NOT_CT, f"SOPClassUID is {describe_uid(sop_class)}, expected a CT image or none"
         )
     samples, photometric = values.short(Tag.SamplesPerPixel), values.text(Tag.PhotometricInterpretation)
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):

@@ -165,9 +165,8 @@ def read_sample(
         progress: Show a bar on a terminal.
     """
     sample = Sample(rows)
-    looks = map_in_threads(
-        partial(_look, root), table["path"].iloc[rows].to_list(), "Reading a sample of pixels", progress
-    )
+    places = list(zip(table["path"].iloc[rows], table["frame"].iloc[rows], strict=True))
+    looks = map_in_threads(partial(_look, root), places, "Reading a sample of pixels", progress)
     for encoding, look in zip(np.minimum(encodings[rows], MOST_ENCODINGS).tolist(), looks, strict=True):
         if isinstance(look, str):
             sample.unread[look] += 1
@@ -186,9 +185,10 @@ class _Look(NamedTuple):
     codes: list[str]
 
 
-def _look(root: Path, path: str) -> _Look | str:
+def _look(root: Path, place: tuple[str, int]) -> _Look | str:
+    path, frame = place
     try:
-        stored, hu = read_pixels(root / path)
+        stored, hu = read_pixels(root / path, frame)
     except ReadError as error:
         return str(error.code)
     return _Look(_count(stored), _count(hu), [str(code) for code, _ in find_in_slice(hu)])

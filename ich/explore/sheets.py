@@ -93,15 +93,15 @@ def _read_first(
     root: Path, table: pd.DataFrame, rows: NDArray[np.int64]
 ) -> tuple[int, NDArray[np.int16]] | None:
     for row in rows:
-        hu = _read(root, table["path"].iloc[row])
+        hu = _read(root, table["path"].iloc[row], table["frame"].iloc[row])
         if hu is not None:
             return int(row), hu
     return None
 
 
-def _read(root: Path, path: str) -> NDArray[np.int16] | None:
+def _read(root: Path, path: str, frame: int) -> NDArray[np.int16] | None:
     try:
-        return read_hu(root / path)
+        return read_hu(root / path, frame)
     except ReadError:
         return None
 
@@ -132,7 +132,7 @@ def draw_series(root: Path, table: pd.DataFrame, rows: NDArray[np.int64]) -> Pic
     images, titles, unread = [], [], 0
     for row in chosen:
         found = table.iloc[row]
-        hu = _read(root, found["path"])
+        hu = _read(root, found["path"], found["frame"])
         if hu is None:
             unread += 1
             continue

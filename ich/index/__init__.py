@@ -176,7 +176,8 @@ def _locate(table: pd.DataFrame, files: pd.DataFrame) -> NDArray[np.int32]:
     for column in ("file_size", "mtime_ns"):
         was, is_now = table[column].to_numpy(), files[column].to_numpy()
         rows = rows[was[rows] == is_now[places[rows]]]
-    rows = rows[~pd.Series(places[rows]).duplicated()]
+    frames = table["frame"].to_numpy()[rows] if "frame" in table else 0
+    rows = rows[~pd.DataFrame({"place": places[rows], "frame": frames}).duplicated().to_numpy()]
     current = np.full_like(places, -1)
     current[rows] = places[rows]
     return current
@@ -192,7 +193,7 @@ def _merge(*indexes: Index) -> Index:
     duplicates = seconds[STAMP].assign(
         code=DUPLICATE_UID, detail="has the SOPInstanceUID of " + seconds["SOPInstanceUID"].map(firsts)
     )
-    refused = pd.concat([*refusals, duplicates[list(REFUSED_DTYPES)]])
+    refused = pd.concat([*refusals, duplicates[list(REFUSED_DTYPES)].drop_duplicates("path")])
     return Index(
         _order(table.drop(seconds.index)),
         refused.sort_values("path", ignore_index=True).astype(REFUSED_DTYPES),

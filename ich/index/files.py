@@ -21,7 +21,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from ich.dicom import read_header
+from ich.dicom import list_headers
 from ich.dicom.refusal import Refusal
 from ich.files import escape_path
 from ich.index.cache import Row, Rows
@@ -173,7 +173,7 @@ def _read_chunk(root: Path, files: list[_File]) -> Rows:
             continue
         try:
             # A header's fields are the further columns of HEADER_DTYPES, in their order.
-            slices.append((path, size, changed, *read_header(f"{folder}/{path}")))
+            slices += [(path, size, changed, *header) for header in list_headers(f"{folder}/{path}")]
         except ReadError as error:
             refused.append((path, str(error.code), error.detail, size, changed))
     return slices, refused

@@ -24,6 +24,7 @@ from ich.outputs.refusal import OutputRefusal, OutputRefused
 from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
 from ich.schema import DISCLAIMER, LABELS, SIDES, WINDOWS, ReadError
 from ich.schema.results import SliceResult, StudyResult
+from ich.tables import split_name
 from ich.window import apply_window
 
 SERIES_NUMBER = 9101
@@ -62,7 +63,7 @@ def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Pa
     sources = read_sources(result, files)
     with building():
         images = [
-            _make_image(result, rank, sources[n], *_read(files[result.slices[n].SOPInstanceUID]))
+            _make_image(result, rank, sources[n], *_read(files, result.slices[n].SOPInstanceUID))
             for rank, n in enumerate(result.key_slices, 1)
         ]
         paths = [out_dir / f"key_image_{rank}.dcm" for rank in range(1, len(images) + 1)]
@@ -114,9 +115,10 @@ def _draw_line(text: str, columns: int, size: float) -> NDArray[np.uint8]:
     return strip
 
 
-def _read(path: Path) -> tuple[Header, NDArray[np.int16]]:
+def _read(files: Mapping[str, Path], name: str) -> tuple[Header, NDArray[np.int16]]:
+    path, (_, frame) = files[name], split_name(name)
     try:
-        return read_header(path), read_hu(path)
+        return read_header(path, frame), read_hu(path, frame)
     except ReadError as error:
         raise OutputRefused(
             OutputRefusal.UNREADABLE_SOURCE, f"a key slice cannot be read any more ({error.code})"

@@ -82,7 +82,7 @@ def make_views(
     for number in chosen:
         row = table.iloc[number]
         try:
-            hu = read_hu(root / row["path"])
+            hu = read_hu(root / row["path"], row["frame"])
         except ReadError:
             continue
         knows_sides = result.knows_sides and bool(row["orientation"] != UNKNOWN)

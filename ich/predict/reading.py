@@ -180,7 +180,7 @@ def _find_units(rows: pd.DataFrame) -> Iterator[Remark]:
 def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[SeriesResult, ...]:
     named = files[files["SeriesInstanceUID"] != ""]
     return tuple(
-        SeriesResult(str(uid), str(rows["Modality"].iloc[0]), len(rows), set_aside.get(str(uid)))
+        SeriesResult(str(uid), str(rows["Modality"].iloc[0]), rows["path"].nunique(), set_aside.get(str(uid)))
         for uid, rows in named.groupby("SeriesInstanceUID", sort=True)
     )
 

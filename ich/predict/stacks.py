@@ -52,9 +52,9 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
     """
     slices = slices.sort_values(list(ORDER), kind="stable", na_position="first", ignore_index=True)
 
-    def read(path: str, size: int, changed: int) -> tuple[Pixels, ...] | ReadError:
+    def read(path: str, size: int, changed: int, frame: int) -> tuple[Pixels, ...] | ReadError:
         try:
-            hu = read_hu(root / path)
+            hu = read_hu(root / path, frame)
             status = Path(find_on_disk(str(root / path))).stat()
         except ReadError as error:
             return error
@@ -64,7 +64,7 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
             return ReadError(Refusal.UNREADABLE, path, "changed since its header was read")
         return tuple(resize_hu(hu, size) for size in sizes)
 
-    found = list(pool.map(read, *(slices[name] for name in STAMP)))
+    found = list(pool.map(read, *(slices[name] for name in (*STAMP, "frame"))))
     unread = [each for each in found if isinstance(each, ReadError)]
     resized = [each for each in found if not isinstance(each, ReadError)]
     kept = slices[[not isinstance(each, ReadError) for each in found]].reset_index(drop=True)

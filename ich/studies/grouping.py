@@ -19,6 +19,7 @@ from ich.studies.joining import join_slices
 from ich.studies.listing import Listing
 from ich.studies.reading import FILE_DTYPES, Files, hash_file, looks_like_text
 from ich.studies.refusal import InputRefusal, Refused
+from ich.tables import split_name
 
 Study = tuple[str, str, Path, pd.DataFrame, tuple[Remark, ...], str]
 """The fields of ``ich.studies.StudyFiles``."""
@@ -50,11 +51,12 @@ def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refus
     Returns:
         The studies in order of StudyInstanceUID, and what belongs to none.
     """
+    listed = [listing.files[number] for number in files.numbers]
     table = files.table.assign(
         folder=files.table["path"].map(os.path.dirname),
-        place=[file.folder for file in listing.files],
-        shown=[file.shown for file in listing.files],
-        name=[file.name for file in listing.files],
+        place=[file.folder for file in listed],
+        shown=[file.shown for file in listed],
+        name=[file.name for file in listed],
         digest=files.digests,
     )
     is_owned = (table["StudyInstanceUID"] != "") & (table["SeriesInstanceUID"] != "")
@@ -62,7 +64,7 @@ def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refus
     strays = _count_strays(others, listing)
     whole, conflicts = _drop_copies(table[is_owned])
     whole, joined = join_slices(whole)
-    missing = _find_missing(listing, set(whole["SOPInstanceUID"]))
+    missing = _find_missing(listing, {split_name(name)[0] for name in whole["SOPInstanceUID"]})
     studies: list[Study] = []
     for name, rows in whole.groupby("StudyInstanceUID", sort=True):
         uid = str(name)

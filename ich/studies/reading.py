@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ich.dicom import Header, read_header
+from ich.dicom import Header, list_headers, read_frame_texts
 from ich.dicom.attributes import Attributes, read_attributes
+from ich.dicom.groups import ENHANCED
 from ich.files import find_on_disk
 from ich.progress import map_in_threads
 from ich.schema import ReadError
@@ -32,11 +33,15 @@ class Files(NamedTuple):
     """What was read.
 
     Attributes:
-        table: A row a file in the order of the paths: ``FILE_DTYPES``, ``path`` as it was given.
-        digests: Of each file, SHA-256 of its size and some of its blocks; empty where it cannot be read.
+        table: A row a file in the order of the paths, and a row a frame of a file of several:
+            ``FILE_DTYPES``, ``path`` as it was given.
+        numbers: Of each row, the place of its file among the paths.
+        digests: Of each row's file, SHA-256 of its size and some of its blocks; empty where it cannot be
+            read.
     """
 
     table: pd.DataFrame
+    numbers: list[int]
     digests: list[str]
 
 
@@ -47,29 +52,32 @@ def read_files(paths: Sequence[str], progress: bool) -> Files:
         paths: Absolute, as ``ich.files.escape_path`` shows them.
         progress: Show a bar on a terminal.
     """
-    rows, digests = list[tuple[Any, ...]](), list[str]()
-    for row, digest in map_in_threads(_read_file, paths, "Reading headers", progress):
-        rows.append(row)
-        digests.append(digest)
+    rows, numbers, digests = list[tuple[Any, ...]](), list[int](), list[str]()
+    found = map_in_threads(_read_file, paths, "Reading headers", progress)
+    for number, (of_file, digest) in enumerate(found):
+        rows += of_file
+        numbers += [number] * len(of_file)
+        digests += [digest] * len(of_file)
     columns = zip(*rows, strict=True) if rows else [()] * len(FILE_DTYPES)
     # Column by column, as rows of mixed types take pandas several times as long.
     series = {
         name: pd.Series(column, dtype=FILE_DTYPES[name])
         for name, column in zip(FILE_DTYPES, columns, strict=True)
     }
-    return Files(pd.DataFrame(series), digests)
+    return Files(pd.DataFrame(series), numbers, digests)
 
 
-def _read_file(path: str) -> tuple[tuple[Any, ...], str]:
-    """A row of ``FILE_DTYPES`` and the digest of a file."""
-    header: Header | None = None
+def _read_file(path: str) -> tuple[list[tuple[Any, ...]], str]:
+    """A row of ``FILE_DTYPES`` for each slice of a file, one if it is none, and the digest of the file."""
+    headers: list[Header] = []
+    texts: list[dict[str, str]] = []
     attributes: Attributes | None = None
     code = detail = digest = ""
     size = changed = -1
     try:
         status = os.stat(find_on_disk(path))  # noqa: PTH116 - a Path costs as much as the read
         size, changed = status.st_size, status.st_mtime_ns
-        header = read_header(path)
+        headers = list_headers(path)
     except ReadError as error:
         code, detail = str(error.code), error.detail
     except OSError as error:
@@ -77,11 +85,17 @@ def _read_file(path: str) -> tuple[tuple[Any, ...], str]:
     try:
         attributes = read_attributes(path)
         digest = _digest(path, size)
+        if headers and attributes.SOPClassUID in ENHANCED:
+            texts = read_frame_texts(path)
     except (ReadError, OSError):
         pass  # that the header could not be read says why
     known = {} if attributes is None else attributes._asdict()
-    kinds = (known.get(name, "") for name in _KINDS)
-    return (path, size, changed, *(header or _fill_header(known)), *kinds, code, detail), digest
+    rows = []
+    for number, header in enumerate(headers or [_fill_header(known)]):
+        said = known | (texts[number] if number < len(texts) else {})
+        kinds = (said.get(name, "") for name in _KINDS)
+        rows.append((path, size, changed, *header, *kinds, code, detail))
+    return rows, digest
 
 
 def _fill_header(known: dict[str, Any]) -> list[Any]:

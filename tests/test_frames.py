@@ -1,0 +1,146 @@
+"""Enhanced CT, one slice a frame: as highdicom converts slices, beside these slices themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import highdicom
+import numpy as np
+import pandas as pd
+import pydicom
+import pytest
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+
+from ich.data.slices import SliceReader, to_arrays
+from ich.dicom import list_headers, read_geometry, read_header, read_hu
+from ich.dicom.refusal import Refusal
+from ich.identical import find_identical
+from ich.index import build_index
+from ich.phantom import write_phantom
+from ich.schema import LABELS, ReadError
+from ich.studies import find_studies
+
+CHANGING = ["position", "tilt", "row_spacing", "column_spacing", "RescaleSlope", "RescaleIntercept"]
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """The files of one series, from the feet to the head, each with a rescale of its own."""
+    root = tmp_path_factory.mktemp("slices") / "phantom"
+    write_phantom(root, patients=1, seed=4, size=64, conformant=True)
+    table = build_index(root).table.drop_duplicates(["SeriesInstanceUID", "position"])
+    rows = table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"][0]]
+    paths = [root / path for path in rows["path"]]
+    for number, path in enumerate(paths):
+        ds = pydicom.dcmread(path)
+        ds.RescaleIntercept = -1024 - number
+        ds.RescaleType = "HU"
+        ds.save_as(path)
+    return paths
+
+
+def convert(slices: list[Path], path: Path, syntax: str = ExplicitVRLittleEndian) -> Path:
+    """Writes the slices as one Legacy Converted Enhanced CT, by highdicom."""
+    sources = [pydicom.dcmread(each) for each in slices]
+    for source in sources:  # so that all of it is the frames' own
+        source.FrameOfReferenceUID = sources[0].FrameOfReferenceUID
+    enhanced = highdicom.legacy.LegacyConvertedEnhancedCTImage(
+        sources, generate_uid(), 9, generate_uid(), 1, transfer_syntax_uid=syntax
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    enhanced.save_as(path)
+    return path
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_each_frame_is_the_slice_that_it_was(tmp_path: Path, slices: list[Path], syntax: str) -> None:
+    path = convert(slices, tmp_path / "enhanced.dcm", syntax)
+    headers = list_headers(path)
+    assert [header.frame for header in headers] == list(range(1, len(slices) + 1))
+    uid = str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+    assert [header.SOPInstanceUID for header in headers] == [f"{uid}#{n}" for n in range(1, len(slices) + 1)]
+    by_position = {round(read_header(each).position, 3): each for each in slices}
+    for header in headers:
+        source = by_position[round(header.position, 3)]
+        expected = read_header(source)
+        for name in CHANGING:
+            assert getattr(header, name) == pytest.approx(getattr(expected, name)), name
+        np.testing.assert_array_equal(read_hu(path, header.frame), read_hu(source))
+        np.testing.assert_allclose(read_geometry(path, header.frame).position, read_geometry(source).position)
+    assert len({header.RescaleIntercept for header in headers}) == len(slices)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_an_index_holds_a_row_a_frame_that_reads_as_the_slice(
+    tmp_path: Path, slices: list[Path], syntax: str
+) -> None:
+    root = tmp_path / "data"
+    convert(slices, root / "enhanced.dcm", syntax)
+    table = build_index(root).table
+    pd.testing.assert_frame_equal(build_index(root).table, table)
+    assert len(table) == len(slices)
+    assert table["SOPInstanceUID"].is_unique
+    assert table["position"].is_monotonic_increasing
+    assert not table["stack"].any()
+    assert (table["pixel_offset"] >= 0).all() == (syntax == ExplicitVRLittleEndian)
+    reader = SliceReader(root, to_arrays(table.assign(**dict.fromkeys(LABELS, 0.0))))
+    out = np.empty((64, 64), np.int16)
+    for row, path in enumerate(sorted(slices, key=lambda path: read_header(path).position)):
+        reader.read(row, out)
+        np.testing.assert_array_equal(out, read_hu(path))
+
+
+def test_frames_of_one_file_under_two_patients_are_found(tmp_path: Path, slices: list[Path]) -> None:
+    root = tmp_path / "data"
+    convert(slices, root / "a.dcm")
+    other = pydicom.dcmread(root / "a.dcm")
+    other.PatientID, other.SOPInstanceUID = "other", generate_uid()
+    other.save_as(root / "b.dcm")
+    table = build_index(root).table
+    groups = find_identical(root, table, tmp_path, progress=False)
+    assert (groups >= 0).all()
+    assert len(set(groups)) == len(slices)
+
+
+def test_a_study_has_a_row_a_frame(tmp_path: Path, slices: list[Path]) -> None:
+    root = tmp_path / "data"
+    convert(slices, root / "enhanced.dcm")
+    (study,) = find_studies([root], scratch=tmp_path, progress=False).studies
+    assert len(study.files) == len(slices)
+    assert (study.files["code"] == "").all()
+    assert (study.files["ImageOrientationPatient"] != "").all()
+    assert study.files["SliceThickness"].astype(float).gt(0).all()
+
+
+def test_a_frame_has_to_be_named_and_to_be_there(tmp_path: Path, slices: list[Path]) -> None:
+    path = convert(slices, tmp_path / "enhanced.dcm")
+    with pytest.raises(ReadError, match="none of them is named") as caught:
+        read_hu(path)
+    assert caught.value.code == Refusal.MULTI_FRAME
+    with pytest.raises(ReadError):
+        read_hu(path, len(slices) + 1)
+    with pytest.raises(ReadError):
+        read_hu(slices[0], 2)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        (lambda ds: ds.PerFrameFunctionalGroupsSequence.pop(), Refusal.CORRUPT),
+        (lambda ds: setattr(ds, "PixelData", ds.PixelData[:-300]), Refusal.TRUNCATED),
+        (
+            lambda ds: delattr(ds.PerFrameFunctionalGroupsSequence[3], "PixelValueTransformationSequence"),
+            Refusal.NO_RESCALE,
+        ),
+        (lambda ds: delattr(ds, "SharedFunctionalGroupsSequence"), Refusal.MULTI_FRAME),
+    ],
+)
+def test_what_cannot_be_read_right_stays_refused(
+    tmp_path: Path, slices: list[Path], spoil, code: str
+) -> None:
+    ds = pydicom.dcmread(convert(slices, tmp_path / "whole.dcm"))
+    spoil(ds)
+    ds.save_as(tmp_path / "spoiled.dcm")
+    with pytest.raises(ReadError) as caught:
+        list_headers(tmp_path / "spoiled.dcm")
+    assert caught.value.code == code
