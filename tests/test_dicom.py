@@ -253,7 +253,6 @@ REFUSED = [
     (Refusal.COLOUR, {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}),
     (Refusal.COLOUR, {"PhotometricInterpretation": "PALETTE COLOR"}),
     (Refusal.MULTI_FRAME, {"NumberOfFrames": 2}),
-    (Refusal.MULTI_FRAME, {"SharedFunctionalGroupsSequence": [Dataset()]}),
     (Refusal.NO_RESCALE, {"RescaleSlope": None}),
     (Refusal.NO_RESCALE, {"RescaleIntercept": ""}),
     (Refusal.NO_RESCALE, {"RescaleSlope": 0}),

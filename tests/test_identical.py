@@ -95,7 +95,9 @@ def test_hashes_are_kept_and_made_anew_for_files_that_changed(
     find(copy)
     read: list[str] = []
     whole = ich.identical.read_blocks
-    monkeypatch.setattr(ich.identical, "read_blocks", lambda path: read.append(path) or whole(path))
+    monkeypatch.setattr(
+        ich.identical, "read_blocks", lambda path, frame: read.append(path) or whole(path, frame)
+    )
     find(copy)
     assert read == []
     target = plant(copy, 7, "twin")
@@ -112,10 +114,10 @@ def test_what_was_hashed_before_an_interruption_is_kept(copy: Path, monkeypatch:
     paths = [str(copy / path) for path in build_index(copy).table["path"]]
     whole = ich.identical.read_blocks
 
-    def stop(path: str) -> bytes:
+    def stop(path: str, frame: int) -> bytes:
         if path == paths[100]:
             raise KeyboardInterrupt
-        return whole(path)
+        return whole(path, frame)
 
     monkeypatch.setattr(ich.identical, "read_blocks", stop)
     with pytest.raises(KeyboardInterrupt):
