@@ -50,6 +50,8 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         (make_slices(COARSER[:-4]), [Note.UNEVEN_STEPS, Reason.SHORT_COVERAGE]),
         (make_slices(COARSER, InstanceNumber=range(1, 19)), [Note.UNEVEN_STEPS]),
         (make_slices(FINER), [Note.UNEVEN_STEPS]),
+        (make_slices([*WHOLE[:8], *WHOLE[20:]]), [Reason.GAP, Note.UNEVEN_STEPS]),
+        (make_slices([0.7 * n for n in (*range(50), *range(140, 200))]), [Reason.GAP, Note.UNEVEN_STEPS]),
         (make_slices(FINER[:8] + FINER[9:]), [Reason.GAP, Note.UNEVEN_STEPS]),
         (make_slices([*WHOLE, 51.2, 62.4]), [Note.UNEVEN_STEPS]),  # slices in between
         (make_slices([*WHOLE, *(50.3 + 5.0 * n for n in range(6))]), [Note.UNEVEN_STEPS]),  # a second scan

@@ -17,6 +17,7 @@ LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
 UNEVEN = 1.5  # a step over another of the same series
 APART = 1.75  # steps over the thickness of slices: where every other slice is missing, two or more
 LARGE = 1.4  # a gap over the step that is usual around it: 1.5 where one is missing between steps of 1 and 2
+MOST_WEIGHT = 2.0  # of a step over the median of those around it, in what is usual
 AROUND = 3  # steps on either side that tell what is usual
 LEAST_SWEEP = 3  # slices of a second scan that lie at places of their own
 _TURN = np.radians(SAME_TILT)  # of a unit vector; small angles and their chords are alike
@@ -121,7 +122,7 @@ def _count_gaps(steps: Array) -> int:
     """How many steps are larger than what is usual around them.
 
     Usual is the step with which half of the way around is gone, so that thin steps in between, as a second
-    scan makes them, do not turn those that are left into gaps.
+    scan makes them, do not turn those that are left into gaps; a large gap counts for little of the way.
     """
     return sum(
         bool(steps[place] > LARGE * _find_usual(steps[max(place - AROUND, 0) : place + AROUND + 1]))
@@ -131,7 +132,7 @@ def _count_gaps(steps: Array) -> int:
 
 def _find_usual(steps: Array) -> float:
     ordered = np.sort(steps)
-    way = np.cumsum(ordered)
+    way = np.cumsum(ordered.clip(max=MOST_WEIGHT * np.median(ordered)))
     return float(ordered[np.searchsorted(way, way[-1] / 2)])
 
 
