@@ -76,6 +76,9 @@ def build_index(
     """
     folder = locate_index(root) if index_dir is None else index_dir
     files, closed = list_files(root, progress, kept_in=folder)
+    nothing = f"data.root={root} holds no DICOM file; expected e.g. {root}/stage_2_train/ID_*.dcm"
+    if files.empty and not closed:
+        raise UserError(nothing)
     key = find_pseudonym_key(folder, make=pseudonyms)
     hidden = key is not None
     cached = read_cache(folder, pseudonyms=hidden)
@@ -92,7 +95,7 @@ def build_index(
     fresh = unfinished.collect(rows if key is None else hide_patients(rows, key))
     index = _merge(kept, earlier, *fresh, make_index([], closed))
     if index.unread.empty and index.table.empty:
-        raise UserError(f"data.root={root} holds no DICOM file; expected e.g. {root}/stage_2_train/ID_*.dcm")
+        raise UserError(nothing)
     if index.table.empty:
         raise UserError(f"data.root={root} holds no CT slice that can be read; {_tell(index)}")
     write_cache(index, folder, pseudonyms=hidden)
@@ -191,7 +194,8 @@ def _merge(*indexes: Index) -> Index:
     seconds = doubled[doubled["SOPInstanceUID"].duplicated()]
     firsts = doubled.drop(seconds.index).set_index("SOPInstanceUID")["path"]
     duplicates = seconds[STAMP].assign(
-        code=DUPLICATE_UID, detail="has the SOPInstanceUID of " + seconds["SOPInstanceUID"].map(firsts)
+        code=DUPLICATE_UID,
+        detail="has the SOPInstanceUID of " + seconds["SOPInstanceUID"].map(firsts).astype("str"),
     )
     refused = pd.concat([*refusals, duplicates[list(REFUSED_DTYPES)].drop_duplicates("path")])
     return Index(
