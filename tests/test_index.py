@@ -19,7 +19,7 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from ich.dicom import Header, read_header
+from ich.dicom import Header, list_headers
 from ich.index import DUPLICATE_UID, build_index, files, find_labels, locate_index, read_labels
 from ich.index.joining import join_labels
 from ich.schema import LABELS, SUBTYPES, UserError
@@ -214,11 +214,11 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of the files whose headers this process reads, as it reads them."""
     names: list[str] = []
 
-    def read(path: str) -> Header:
+    def read(path: str) -> list[Header]:
         names.append(Path(path).name)
-        return read_header(path)
+        return list_headers(path)
 
-    monkeypatch.setattr(files, "read_header", read)
+    monkeypatch.setattr(files, "list_headers", read)
     return names
 
 

@@ -150,7 +150,7 @@ def _make_image(
         series_instance_uid=derive_uid(result, "key images", "series"),
         series_number=SERIES_NUMBER,
         series_description=f"{MANUFACTURER} key images, {WARNING}",
-        sop_instance_uid=derive_uid(result, "key images", source.SOPInstanceUID),
+        sop_instance_uid=derive_uid(result, "key images", header.SOPInstanceUID),
         instance_number=rank,
         patient_orientation=("L", "P"),
         transfer_syntax_uid=ExplicitVRLittleEndian,
@@ -177,6 +177,8 @@ def _describe(image: SCImage, source: Dataset, header: Header, times: int) -> No
     reference = Dataset()
     reference.ReferencedSOPClassUID = source.SOPClassUID
     reference.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    if header.frame:
+        reference.ReferencedFrameNumber = header.frame
     reference.PurposeOfReferenceCodeSequence = [
         CodedConcept.from_code(codes.DCM.SourceImageForImageProcessingOperation)
     ]

@@ -88,8 +88,9 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
         raise OutputRefused(OutputRefusal.CONFLICTING_SOURCES, "slices of the study are of several patients")
     paths = [files[piece.SOPInstanceUID] for piece in result.slices]
     with building():
-        sources = [_read(path) for path in paths]
-        for source in sources:
+        by_path = {path: _read(path) for path in dict.fromkeys(paths)}  # of several frames once
+        sources = [by_path[path] for path in paths]
+        for source in by_path.values():
             _name_charset(source)
             mend_values(source)
             _check(source)

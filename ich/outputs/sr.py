@@ -38,6 +38,7 @@ from ich.outputs.source import (
 )
 from ich.schema import DISCLAIMER, SUBTYPES
 from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
+from ich.tables import split_name
 
 SERIES_NUMBER = 9100
 """High, so that it is unlikely to be a scanner's."""
@@ -95,7 +96,7 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
     sources = read_sources(result, files)
     with building():
         report = Comprehensive3DSR(
-            evidence=sources,
+            evidence=list({source.SOPInstanceUID: source for source in sources}.values()),
             content=_make_content(result, sources)[0],
             series_instance_uid=derive_uid(result, "report", "series"),
             series_number=SERIES_NUMBER,
@@ -176,10 +177,20 @@ def _make_group(
         measurements=[measurement for measurement in measurements if measurement is not None],
         qualitative_evaluations=evaluations,
         source_images=[
-            SourceImageForMeasurementGroup(sources[n].SOPClassUID, sources[n].SOPInstanceUID)
+            SourceImageForMeasurementGroup(
+                sources[n].SOPClassUID,
+                sources[n].SOPInstanceUID,
+                _name_frame(result.slices[n].SOPInstanceUID),
+            )
             for n in (result.key_slices if present else ())
         ],
     )
+
+
+def _name_frame(name: str) -> list[int] | None:
+    """The frame that a reference is to, of an image of several (PS3.3 C.18.4)."""
+    _, frame = split_name(name)
+    return [frame] if frame else None
 
 
 def _identify(algorithm: Algorithm) -> AlgorithmIdentification:
