@@ -59,16 +59,20 @@ def choose_worst(predictions: pd.DataFrame, value: int, decision: Decision | Non
         Rows, the worst first; at most ``COUNT``.
     """
     wrong = predictions[f"target_{LABEL}"].to_numpy() == value
-    prob = predictions[f"prob_{LABEL}"].to_numpy(np.float64)
+    prob = _find_probs(predictions, decision)
     point = None if decision is None else decision.operating_points[LABEL]
     if decision is not None and point is not None:
-        probs = decision.calibration.apply(predictions[list(PROB_COLUMNS)].to_numpy())
-        called = probs[:, LABELS.index(LABEL)] >= point.threshold
-        wrong &= called != value
+        wrong &= (prob >= point.threshold) != value
     rows = np.flatnonzero(wrong)
     rows = rows[np.argsort(prob[rows] if value else -prob[rows], kind="stable")]
     studies = predictions["StudyInstanceUID"].iloc[rows]
     return np.asarray(rows[(~studies.duplicated() | (studies == "")).to_numpy()][:COUNT])
+
+
+def _find_probs(predictions: pd.DataFrame, decision: Decision | None) -> NDArray[np.float64]:
+    """(N,) of ``LABEL`` on the scale of its threshold: calibrated where there is a decision."""
+    probs = predictions[list(PROB_COLUMNS)].to_numpy(np.float64)
+    return (probs if decision is None else decision.calibration.apply(probs))[:, LABELS.index(LABEL)]
 
 
 def make_galleries(
@@ -103,7 +107,10 @@ def make_galleries(
             )
             continue
         blocks += _draw(
-            kind, _read_cases(predictions, root, files, rows, heat or {}), decision, heat is not None
+            kind,
+            _read_cases(predictions, root, files, rows, heat or {}, decision),
+            decision,
+            heat is not None,
         )
         slices = predictions.iloc[rows][list(UIDS)].assign(gallery=kind, row=rows, path=paths[rows])
         listed.append(slices[["gallery", "row", *UIDS, "path"]])
@@ -143,9 +150,10 @@ def _read_cases(
     files: pd.DataFrame,
     rows: NDArray[np.intp],
     heat: Mapping[int, NDArray[np.float32]],
+    decision: Decision | None,
 ) -> list[Case]:
     targets = predictions[list(TARGET_COLUMNS[: len(SUBTYPES)])].to_numpy(np.float64)
-    probs = predictions[f"prob_{LABEL}"].to_numpy(np.float64)
+    probs = _find_probs(predictions, decision)
 
     def read(row: int) -> Case:
         present = describe_target(SUBTYPES, targets[row])
@@ -161,21 +169,20 @@ def _read_cases(
 
 def _draw(kind: str, cases: list[Case], decision: Decision | None, has_heat: bool) -> list[Block]:
     point = None if decision is None else decision.operating_points[LABEL]
-    threshold = (
-        "" if point is None else f", on the wrong side of the threshold ({point.threshold:.2g}, calibrated)"
-    )
+    threshold = "" if point is None else f", on the wrong side of the threshold ({point.threshold:.2g})"
     signs = (
         " Right: heat of the evidence for any hemorrhage; lines at a quarter (dotted), half (dashed) and "
         "three quarters (solid) of its peak, which the cross marks."
         if has_heat
         else ""
     )
+    scale = "as predicted" if decision is None else "calibrated"
     blocks: list[Block] = []
     for start in range(0, len(cases), PER_PICTURE):
         part = cases[start : start + PER_PICTURE]
         caption = (
             f"Worst {kind}, {start + 1} to {start + len(part)}. One slice a study, by the probability of "
-            f"{LABEL} as predicted{threshold}. Rows are those of the predictions table, counted from "
+            f"{LABEL}, {scale}{threshold}. Rows are those of the predictions table, counted from "
             f"0.{signs}"
         )
         alt = f"{len(part)} slices of CT through three windows: {'; '.join(case.title for case in part)}"

@@ -23,7 +23,7 @@ from ich.models import SliceClassifier
 from ich.pages import make_document, write_study_page
 from ich.pages.drawing import draw_timeline, draw_view, find_frame
 from ich.pages.views import COUNT, SliceView, choose_slices, make_views
-from ich.pages.words import NOTES, REASONS, show_label, show_prob
+from ich.pages.words import NOTES, REASONS, describe_glance, show_label, show_prob
 from ich.report.document import Document, Listing, Missing, Picture, Table, Text
 from ich.schema import DISCLAIMER, LABELS, InputSpec
 from ich.schema.results import LabelResult, Note, Outcome, Reason, Remark, StudyResult
@@ -98,7 +98,11 @@ def test_a_page_of_a_positive_study(phantom: Path, series, model, tmp_path: Path
         assert said in texts
     for number in result.key_slices:
         found = result.slices[number]
-        assert f"Slice {number} at {found.position:.1f} mm: any {found.calibrated[-1]:.2f}, subdural" in texts
+        name = (
+            f"Slice {number + 1} of {len(result.slices)} from below (InstanceNumber {found.InstanceNumber})"
+        )
+        alone = f"Of this slice alone, calibrated: any {found.calibrated[-1]:.2f}, subdural"
+        assert f"{name}, at {found.position:.1f} mm. {alone}" in texts
 
 
 def test_a_page_names_no_one(phantom: Path, series, model) -> None:
@@ -135,14 +139,14 @@ def test_slices_that_are_not_positive_are_the_highest(series) -> None:
     assert choose_slices(make_result(make_slices(2), present=())) == (0, 1)
     texts = read_texts(make_document(result, []))
     assert "These are not findings" in texts
-    assert "Slices 4, 0, 1: not available. What was read before could not be read once more." in texts
+    assert "Slices 5, 1, 2: not available. What was read before could not be read once more." in texts
 
 
 def test_heat_maps_that_cannot_be_made_are_missing_with_their_reason(phantom: Path, series) -> None:
     result = make_result(series)
     blank = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False).eval()
     nn.init.zeros_(blank.get_parameter("head.1.weight"))
-    listed = ", ".join(map(str, result.key_slices))
+    listed = ", ".join(str(number + 1) for number in result.key_slices)
     for model, why in ((None, "An exported model"), (blank, "The network cannot be explained: no heat map")):
         views = make_views(result, phantom, series, model)
         document = make_document(result, views)
@@ -165,7 +169,7 @@ def test_a_file_that_can_no_longer_be_read_is_missing(phantom: Path, series, mod
     kept = (result.key_slices[0], *result.key_slices[2:])
     assert tuple(view.number for view in views) == kept
     document = make_document(result, views)
-    assert f"Slice {result.key_slices[1]}: not available." in read_texts(document)
+    assert f"Slice {result.key_slices[1] + 1}: not available." in read_texts(document)
     assert len(document.pictures) == len(kept) + 1
 
 
@@ -277,13 +281,13 @@ def test_the_timeline_is_drawn_from_the_slices() -> None:
     drawn = [line for line in figure.axes[0].lines if not str(line.get_label()).startswith("_")]
     assert len({(line.get_linestyle(), line.get_marker()) for line in drawn}) == 3
     low, high = min(result.key_slices), max(result.key_slices)
-    assert [text.get_text() for text in figure.axes[0].texts] == [f"{low}\N{EN DASH}{high}"]
+    assert [text.get_text() for text in figure.axes[0].texts] == [f"{low + 1}\N{EN DASH}{high + 1}"]
 
 
 def test_the_timeline_of_slices_without_position_or_calibration() -> None:
     result = make_result(make_slices().assign(position=float("nan")), present=(), decided=False)
     places, values = list_lines(draw_timeline(result))["any"]
-    assert places.tolist() == list(range(12))
+    assert places.tolist() == list(range(1, 13))
     assert values.tolist() == [each.probs[-1] for each in result.slices]
     assert "as the network gave it" in read_texts(make_document(result, []))
 
@@ -327,3 +331,19 @@ def test_a_subtype_without_an_operating_point_is_named_with_its_probability() ->
     labels = {**result.labels, "epidural": LabelResult(0.93, None)}
     texts = read_texts(make_document(replace(result, labels=labels), []))
     assert "Not decided, as the model has no operating point: epidural (0.93)." in texts
+
+
+def test_the_headline_names_the_subtypes_that_the_model_cannot_assess() -> None:
+    result = make_result()
+    blind = dict(result.labels) | {"intraparenchymal": LabelResult(0.84, None)}
+    said = describe_glance(replace(result, labels=blind))
+    assert said == "Signs of intracranial hemorrhage: subdural; not assessed: intraparenchymal"
+
+
+def test_a_slice_has_one_number_in_every_output() -> None:
+    result = make_result()
+    first = replace(result.slices[0], InstanceNumber=10, position=3.5)
+    named = replace(result, slices=(first, *result.slices[1:]))
+    assert named.name_slice(0) == f"slice 1 of {len(result.slices)} from below (InstanceNumber 10)"
+    bare = replace(result, slices=(replace(first, position=None, InstanceNumber=None),))
+    assert bare.name_slice(0) == "slice 1 of 1"

@@ -134,11 +134,9 @@ def _make_image(
             "a key slice has no ImageOrientationPatient that tells the patient's left from the right",
         )
     n = result.key_slices[rank - 1]
-    place = f"slice {n + 1} of {len(result.slices)}"
-    if result.slices[n].position is not None:
-        place += " from below"
     told = (
-        f"{MANUFACTURER} {result.algorithm.version}: {place}, hemorrhage {_find_prob(result.slices[n]):.0%}"
+        f"{MANUFACTURER} {result.algorithm.version}: {result.name_slice(n)}, "
+        f"hemorrhage in this slice {_find_prob(result.slices[n]):.0%}"
     )
     pixels, times = draw_key_image(hu, (WARNING, DISCLAIMER, told), result.knows_sides)
     image = SCImage.from_ref_dataset(

@@ -140,19 +140,23 @@ def _say_sides(shown: Sequence[SliceView]) -> str:
 
 
 def _name_slices(numbers: Sequence[int]) -> str:
-    return f"{'Slice' if len(numbers) == 1 else 'Slices'} {', '.join(map(str, numbers))}"
+    return f"{'Slice' if len(numbers) == 1 else 'Slices'} {', '.join(str(number + 1) for number in numbers)}"
 
 
 def _picture_view(result: StudyResult, view: SliceView, frame: Frame) -> Picture:
     found = result.slices[view.number]
     probs = dict(zip(LABELS, found.calibrated or found.probs, strict=True))
     named = ["any", *(result.subtypes or ())]
-    place = "" if found.position is None else f" at {found.position:.1f} mm"
+    place = "" if found.position is None else f", at {found.position:.1f} mm"
     said = ", ".join(f"{name} {show_prob(probs[name])}" for name in named)
     kind = "calibrated" if found.calibrated else "as the network gave it"
-    caption = f"Slice {view.number}{place}: {said}; by slice, {kind}."
+    name = result.name_slice(view.number).capitalize().replace("instancenumber", "InstanceNumber")
+    caption = (
+        f"{name}{place}. Of this slice alone, {kind}: {said}. The study's probabilities and operating points "
+        "are on another scale."
+    )
     beside = "in the subdural window" if isinstance(view.heat, str) else "under a heat map"
-    alt = f"Slice {view.number} of the study in the brain window, and {beside}"
+    alt = f"Slice {view.number + 1} of the study in the brain window, and {beside}"
     return Picture(f"slice_{view.number:04d}", encode_png(draw_view(view, frame)), caption, alt)
 
 
@@ -164,10 +168,10 @@ def _picture_timeline(result: StudyResult) -> Picture:
     called = ", ".join(("any", *result.subtypes))
     caption = (
         f"Probability of each slice, {kind}, for {called}; slices are counted from "
-        "0 in order of position, and a triangle marks a slice that is shown above. A study's operating point "
-        "holds for the pooled probability and is not drawn."
+        "1 in order of position, and a triangle marks a slice that is shown above. The study's probability "
+        "and operating point are on another scale, and are not drawn."
     )
-    alt = f"Probability along the slices, highest for any hemorrhage at slice {highest}"
+    alt = f"Probability along the slices, highest for any hemorrhage at slice {highest + 1}"
     return Picture("timeline", encode_png(draw_timeline(result)), caption, alt)
 
 

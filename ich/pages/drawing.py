@@ -111,7 +111,7 @@ def draw_timeline(result: StudyResult) -> Figure:
     calibrated = all(each.calibrated is not None for each in result.slices)
     probs = np.array([each.calibrated if calibrated else each.probs for each in result.slices])
     known = all(each.position is not None for each in result.slices)
-    places = np.array([each.position if known else n for n, each in enumerate(result.slices)], np.float64)
+    places = np.array([each.position if known else n for n, each in enumerate(result.slices, 1)], np.float64)
     figure = Figure(figsize=(WIDTH, 3.4), layout=ConstrainedLayoutEngine(h_pad=0.06))
     axes = figure.subplots()
     every = max(1, len(places) // 40)  # more markers would hide the kinds of line
@@ -138,7 +138,7 @@ def _mark_slices(axes: Axes, places: NDArray[np.float64], numbers: Sequence[int]
     for first, last in _find_runs(numbers):
         marked = places[first : last + 1]
         axes.plot(marked, np.full(len(marked), 1.06), "v", color="black", markersize=5, clip_on=False)
-        name = str(first) if first == last else f"{first}\u2013{last}"
+        name = str(first + 1) if first == last else f"{first + 1}\u2013{last + 1}"
         raised = not raised and marked.mean() - before < 0.1 * np.ptp(places)
         axes.text(marked.mean(), 1.18 if raised else 1.10, name, ha="center", va="bottom", fontsize=TINY)
         before = marked.mean()

@@ -53,8 +53,12 @@ NOTES: Mapping[Note, str] = {
 
 
 def describe_glance(result: StudyResult) -> str:
-    """The outcome in a line, with the subtypes that are called."""
-    return ": ".join(filter(None, [_GLANCE[result.outcome], ", ".join(result.subtypes)]))
+    """The outcome in a line, with the subtypes that are called and those that the model cannot call."""
+    glance = ": ".join(filter(None, [_GLANCE[result.outcome], ", ".join(result.subtypes)]))
+    if result.outcome is not Outcome.POSITIVE:
+        return glance
+    unknown = ", ".join(name for name in SUBTYPES if result.labels[name].threshold is None)
+    return f"{glance}; not assessed: {unknown}" if unknown else glance
 
 
 def describe_outcome(result: StudyResult) -> str:

@@ -204,6 +204,17 @@ class StudyResult:
         """The subtypes that are called present; only a POSITIVE study has some."""
         return tuple(label for label in SUBTYPES if self.labels and self.decide(label))
 
+    def name_slice(self, place: int) -> str:
+        """Names a slice for a reader, the same everywhere: counted from 1, from below where that is known.
+
+        Args:
+            place: In ``slices``, from 0.
+        """
+        each = self.slices[place]
+        below = "" if each.position is None else " from below"
+        number = "" if each.InstanceNumber is None else f" (InstanceNumber {each.InstanceNumber})"
+        return f"slice {place + 1} of {len(self.slices)}{below}{number}"
+
     def decide(self, label: str) -> bool | None:
         """Decides on a label of a study that was read: the one home of that, for every output.
 
