@@ -434,7 +434,7 @@ def test_a_frame_that_no_codec_makes_is_refused_undecoded(write):
     [
         (uid.CTImageStorage, None),
         (uid.SecondaryCaptureImageStorage, Refusal.NOT_CT),
-        (uid.EnhancedCTImageStorage, Refusal.NOT_CT),
+        (uid.EnhancedCTImageStorage, None),  # without functional groups it is as any other slice
         ("1.2.3.4", Refusal.NOT_CT),
     ],
 )
