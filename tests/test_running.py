@@ -13,8 +13,11 @@ import pandas as pd
 import pytest
 import torch
 from command import call
+from pytorch_lightning import LightningModule
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from ich.files import open_alone
+from ich.trainer import build_trainer
 
 TINY = [
     *("input.size=32", "model.backbone=test_resnet", "model.pretrained=false", "trainer.gpus=0"),
@@ -114,3 +117,10 @@ def test_what_goes_on_though_it_is_done_or_older_is_told(
         assert call("train", "ckpt_path=run", "trainer.max_epochs=3") == 2
         assert "was written by an earlier ich (version 0.1.0)" in caplog.text
         assert "run/checkpoints/last.ckpt" in caplog.text
+
+
+def test_the_bar_shows_no_version_of_a_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
+    trainer = build_trainer(gpus=0, loggers=[logger])
+    assert "v_num" not in trainer.progress_bar_callback.get_metrics(trainer, LightningModule())

@@ -92,7 +92,7 @@ def build_trainer(
         callbacks.append(MovingAverage(ema_decay))
     bar = sys.stderr.isatty() and lightning.get("enable_progress_bar") is not False
     if bar:
-        callbacks.append(RichProgressBar(leave=False))
+        callbacks.append(_Bar(leave=False))
     return Trainer(
         **{
             **lightning,
@@ -174,6 +174,16 @@ def place(gpus: int | None) -> dict[str, Any]:
         return {"accelerator": "cpu", "devices": 1, "strategy": "auto"}
     accelerator = "cuda" if cuda else "mps"
     return {"accelerator": accelerator, "devices": wanted, "strategy": "ddp_spawn" if wanted > 1 else "auto"}
+
+
+class _Bar(RichProgressBar):
+    """Lightning's bar without the logger's version, which is the last letters of a folder's name here."""
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """What stands beside the bar."""
+        metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
 
 
 def _forward(trainer: Trainer) -> Callable[[int], None]:
