@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from ich.explore.facts import Facts, Labelling
-from ich.explore.sample import MATERIALS, MOST_ENCODINGS
-from ich.findings import LEAST_AIR, Finding
+from ich.explore.sample import MOST_ENCODINGS
+from ich.findings import AIR, LEAST_AIR, Finding
 from ich.schema import LABELS, SUBTYPES
 from ich.tables import PLURALS
 
@@ -225,10 +225,9 @@ def _remark_pixels(facts: Facts) -> Iterator[str]:
                 f"Stored as {facts.encodings[number]}, the most frequent HU from -200 to 300 is {peak}, "
                 f"where brain has {BRAIN[0]} to {BRAIN[1]}: look whether the intercept is right."
             )
-    hu, air = sample.merge_hu(), MATERIALS[0]
-    if hu.total and hu.count(air.low, air.high) < LEAST_AIR * hu.total:
+    hu = sample.merge_hu()
+    if hu.total and hu.count(*AIR) < LEAST_AIR * hu.total:  # as the findings of slices count it
         yield (
-            f"Hardly any pixel has {air.low:g} to {air.high:g} HU, as air does; the lowest is "
-            f"{hu.lowest}: "
+            f"Hardly any pixel has {AIR[0]} to {AIR[1]} HU, as air does; the lowest is {hu.lowest}: "
             "values were clipped, or the intercept is wrong."
         )
