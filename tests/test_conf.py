@@ -72,11 +72,11 @@ def test_the_default_run_holds_out_enough_studies_for_an_operating_point(seed: i
             for place in range(28):
                 labels = {label: float(label in subtypes and 10 < place < 18) for label in SUBTYPES}
                 labels["any"] = max(labels.values())
-                rows.append({"PatientID": str(patient), "study": f"{patient}.{number}", **labels})
+                rows.append({"PatientID": str(patient), "StudyInstanceUID": f"{patient}.{number}", **labels})
     table = pd.DataFrame(rows)
     shares = {"val_fraction": data.val_fraction, "test_fraction": data.test_fraction}
     part = split_patients(table, seed=seed, **shares, fold=None, folds=5)
-    held_out = table[part == "val"].groupby("study")["any"].max()
+    held_out = table[part == "val"].groupby("StudyInstanceUID")["any"].max()
     assert (held_out == 1).sum() >= MIN_CASES
     assert (held_out == 0).sum() >= MIN_CASES
     assert table.loc[part == "val", "PatientID"].nunique() >= 2 * MIN_PATIENTS

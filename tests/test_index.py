@@ -267,12 +267,12 @@ import os, signal, sys
 from pathlib import Path
 from ich.index import build_index, cache, files
 
-def read(path, read_header=files.read_header):
+def read(path, list_headers=files.list_headers):
     if path.endswith("5.dcm"):
         os.kill(os.getpid(), signal.SIGKILL)
-    return read_header(path)
+    return list_headers(path)
 
-files.read_header, files._CHUNK, cache._INTERVAL = read, 2, 0.0
+files.list_headers, files._CHUNK, cache._INTERVAL = read, 2, 0.0
 build_index(Path(sys.argv[1]), workers=1)
 """
 
