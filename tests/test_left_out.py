@@ -1,96 +1,30 @@
-"""Slices that are not believable: what is left out, and what the rest of the study then says.
-
-The network here has a known answer: it calls a slice that holds a square of blood drawn by the test.
-"""
+"""Slices that are not believable: what is left out, and what the rest of the study then says."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
-from numpy.typing import NDArray
 from pydicom.uid import generate_uid
+from squares import bleed, count, edit, predict, set_pixels, write_study
 
-from ich.calibration import Calibration, Decision, OperatingPoint
-from ich.networks import Output, add_neighbours
-from ich.phantom import write_phantom
-from ich.predict import Predictor
-from ich.schema import LABELS, InputSpec
-from ich.schema.results import Note, Outcome, Reason, StudyResult
-
-BLOOD = 75  # HU
-REASONS = dict.fromkeys(LABELS, "too few cases")
-
-
-class FindsSquares:
-    """Gives ``any`` 0.95 where a slice holds a square of ``BLOOD``, else 0.05."""
-
-    def __init__(self) -> None:
-        self.card = {"model": {"backbone": "squares"}}
-        self.input = InputSpec(size=64)
-        self.sha256 = "c0ffee" + "0" * 58
-        self.limit = 1.0
-
-    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
-        found = (hu[:, 0] == BLOOD).sum(axis=(1, 2)) > 20
-        probs = np.full((len(hu), len(LABELS)), 0.05, np.float32)
-        probs[found, -1] = 0.95
-        return Output(probs, np.zeros(len(hu), np.float32))
+from ich.networks import add_neighbours
+from ich.schema import InputSpec
+from ich.schema.results import Note, Outcome, Reason
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A study, its slices named in their order."""
-    root = tmp_path_factory.mktemp("whole")
-    write_phantom(root, patients=1, seed=11, size=128, conformant=True)
-    headers = [pydicom.dcmread(path) for path in (root / "stage_2_train").iterdir()]
-    study = headers[0].StudyInstanceUID
-    ordered = sorted(
-        (ds for ds in headers if ds.StudyInstanceUID == study), key=lambda ds: ds.ImagePositionPatient[2]
-    )
-    (root / "study").mkdir()
-    for number, ds in enumerate(ordered):
-        ds.save_as(root / "study" / f"{number:03d}.dcm")
-    return root / "study"
+    return write_study(tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture
 def study(whole: Path, tmp_path: Path) -> Path:
     shutil.copytree(whole, tmp_path / "study")
     return tmp_path / "study"
-
-
-def predict(folder: Path, pooling: str = "max") -> StudyResult:
-    points = dict.fromkeys(LABELS) | {"any": OperatingPoint(0.5, "sensitivity>=0.95", 1.0, 0.5)}
-    decision = Decision(pooling, Calibration(dict.fromkeys(LABELS), REASONS), points, REASONS)
-    (result,) = Predictor([FindsSquares()], decisions={"study": decision}).predict(folder)
-    return result
-
-
-def edit(folder: Path, number: int, change: Callable[[pydicom.Dataset], None]) -> None:
-    path = folder / f"{number:03d}.dcm"
-    ds = pydicom.dcmread(path)
-    change(ds)
-    ds.save_as(path)
-
-
-def set_pixels(ds: pydicom.Dataset, where: tuple[slice, slice], hu: int) -> None:
-    pixels = ds.pixel_array.copy()
-    pixels[where] = round((hu - float(ds.RescaleIntercept)) / float(ds.RescaleSlope))
-    ds.PixelData = pixels.tobytes()
-
-
-def bleed(folder: Path, *numbers: int) -> None:
-    for number in numbers:
-        edit(folder, number, lambda ds: set_pixels(ds, (slice(52, 68), slice(44, 60)), BLOOD))
-
-
-def count(folder: Path) -> int:
-    return len(list(folder.iterdir()))
 
 
 def find_middle(folder: Path) -> int:

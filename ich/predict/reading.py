@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.results import Note, Reason, Remark, SeriesResult
 from ich.series import Ranking, SetAside, rank_series
 from ich.series.geometry import check_geometry
-from ich.series.parts import close_numbers, describe_parts, find_others
+from ich.series.parts import close_numbers, describe_parts, find_others, list_displaced
 from ich.series.pixels import Looks, bring_to_scale, look_at
-from ich.series.plausible import Verdict, check_pixels, find_head
+from ich.series.plausible import Verdict, check_pixels, find_head, may_be_slice
 from ich.series.turned import check_turn
 from ich.studies import StudyFiles
 
@@ -79,12 +79,12 @@ def read_study(
         looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), positions, transposed)
         problem = _find_problem(stack, looks, takes_window)
         if problem is None:
-            return _judge(study, ranking, set_aside, uid, stack, looks)
+            return _judge(study, ranking, set_aside, pool, uid, stack, looks)
         set_aside[uid] = problem
         if off_scale is None and problem.code == SetAside.NO_HEAD and _shows_head_off_scale(stack):
             off_scale = uid, stack, looks
     if off_scale is not None:
-        return _judge(study, ranking, set_aside, *off_scale)
+        return _judge(study, ranking, set_aside, pool, *off_scale)
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), (), (), {})
 
 
@@ -98,6 +98,7 @@ def _judge(
     study: StudyFiles,
     ranking: Ranking,
     set_aside: Mapping[str, Remark],
+    pool: Executor,
     uid: str,
     stack: Stack,
     looks: Looks,
@@ -109,8 +110,9 @@ def _judge(
     set_aside.pop(uid)
     whole, rows = _find_slices(files, ranking, uid)
     verdict = check_pixels(looks)
+    lost = _list_lost(study, whole, stack, pool)
     found = (
-        *_find_unread(files, uid, set_aside, stack),
+        *_find_unread(files, uid, set_aside, stack, lost),
         *check_geometry(close_numbers(rows, whole)),
         *verdict.remarks,
         *_find_turn(stack.hu[CHECK_SIZE], verdict),
@@ -158,14 +160,32 @@ def _find_spacing(slices: pd.DataFrame) -> float:
     return float(pd.concat(sides, axis=1).max(axis=1).median()) / CHECK_SIZE
 
 
+def _list_lost(study: StudyFiles, whole: pd.DataFrame, stack: Stack, pool: Executor) -> list[str]:
+    """Codes of the images that are set aside and may be slices of the head: no pixels say otherwise.
+
+    Args:
+        study: Which holds them.
+        whole: The files of the series that is read.
+        stack: Its slices. An image with the pixels of one of them is as good as read.
+        pool: Of threads, which read.
+    """
+    images = read_stack(study.root, list_displaced(whole), [CHECK_SIZE], pool)
+    hu = images.hu[CHECK_SIZE]
+    known = {each.tobytes() for each in stack.hu[CHECK_SIZE]}
+    looks = look_at(hu, _find_spacing(stack.slices)).slices
+    lost = [may_be_slice(look) and each.tobytes() not in known for look, each in zip(looks, hu, strict=True)]
+    return [*images.slices["odd"][lost], *(error.code for error in images.unread)]
+
+
 def _find_unread(
-    files: pd.DataFrame, uid: str, set_aside: dict[str, Remark], stack: Stack
+    files: pd.DataFrame, uid: str, set_aside: dict[str, Remark], stack: Stack, lost: Sequence[str]
 ) -> Iterator[Remark]:
     # What was lost of a series that is not read might have made it the one to read.
     heads = [series for series, remark in set_aside.items() if remark.code in _MAY_BE_HEAD]
     is_lost = (files["code"] != "") & ~find_others(files)
     refused = files[is_lost & files["SeriesInstanceUID"].isin([uid, *heads])]
-    codes = pd.Series([*refused["code"], *(str(error.code) for error in stack.unread)], dtype="str")
+    unread = [error.code for error in stack.unread]
+    codes = pd.Series([str(code) for code in (*refused["code"], *unread, *lost)], dtype="str")
     if len(codes):
         counts = ", ".join(f"{code} {count}" for code, count in codes.value_counts().sort_index().items())
         yield Remark(Reason.UNREAD_SLICE, f"{len(codes)} files that may be slices of a head: {counts}")

@@ -67,7 +67,8 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
     found = list(pool.map(read, *(slices[name] for name in (*STAMP, "frame"))))
     unread = [each for each in found if isinstance(each, ReadError)]
     resized = [each for each in found if not isinstance(each, ReadError)]
-    kept = slices[[not isinstance(each, ReadError) for each in found]].reset_index(drop=True)
+    is_read = np.array([not isinstance(each, ReadError) for each in found], bool)
+    kept = slices[is_read].reset_index(drop=True)
     return Stack(
         hu={size: stack_hu([each[number] for each in resized], size) for number, size in enumerate(sizes)},
         window=kept[["WindowCenter", "WindowWidth"]].to_numpy(np.float32),

@@ -21,7 +21,7 @@ class Reason(StrEnum):
     """Why a study is never ``NEGATIVE``: the codes of ``StudyResult.reasons``, stable between versions."""
 
     # Of its files.
-    UNREAD_SLICE = "unread_slice"  # a file of a series that may be a head is refused, or its pixels are
+    UNREAD_SLICE = "unread_slice"  # a file or an image that may be a slice of a head was not read
     MISSING_FILE = "missing_file"  # a DICOMDIR names a file that is not there
     STRAY_FILE = "stray_file"  # a damaged file in its folder that does not say whose it is
     CONFLICTING_COPIES = "conflicting_copies"  # two files with one SOPInstanceUID and other contents

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ich.dicom.refusal import Refusal
 from ich.schema.results import Note, Remark
-from ich.stacks import KEYS, NO_STACK, TIMES, describe_odd, find_odd, find_stacks
+from ich.stacks import KEYS, NO_STACK, TIMES, Odd, describe_odd, find_odd, find_stacks
 
 _CT_OBJECTS = ("", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """SOP classes of files that may be slices: CT, Enhanced CT, Legacy Converted Enhanced CT, or not known."""
@@ -66,6 +66,20 @@ def describe_parts(rows: pd.DataFrame, read: pd.DataFrame) -> Iterator[Remark]:
             f"{count} scans or reconstructions at the same places, told apart by {_tell(read, others)}, "
             f"with {len(read)} slices is read, and {len(others)} slices are not",
         )
+
+
+def list_displaced(rows: pd.DataFrame) -> pd.DataFrame:
+    """Lists the images that are set aside for their geometry alone: slices of the head may have lost theirs.
+
+    Args:
+        rows: The files of one series.
+
+    Returns:
+        Their rows, with the code of an ``Odd`` in a column ``odd``.
+    """
+    slices = rows[rows["code"] == ""]
+    slices = slices.assign(odd=find_odd(slices))
+    return slices[slices["odd"].isin([Odd.ACROSS, Odd.NO_GEOMETRY])]
 
 
 def _tell(read: pd.DataFrame, others: pd.DataFrame) -> str:

@@ -92,6 +92,14 @@ def find_head(looks: Looks) -> Remark | None:
     )
 
 
+def may_be_slice(look: Look) -> bool:
+    """Whether an image alone may be a slice of a head that shows some brain, however little.
+
+    A scout has its air and tissue off the scale, as it adds up what lies along a ray; a page has no tissue.
+    """
+    return look.inside > 0 and look.of_air >= LEAST_OF_AIR and look.neither <= MOST_NEITHER
+
+
 def check_pixels(looks: Looks) -> Verdict:
     """Finds the slices that cannot be believed, and what is missing at the ends of the head.
 
