@@ -268,14 +268,23 @@ def test_command_writes_pictures_arrays_and_a_list(
 ) -> None:
     folder, out = series[0].parent, tmp_path / "out"
     (folder / "cut.dcm").write_bytes(series[0].read_bytes()[:-100])
-    assert call("explain", str(checkpoint), str(folder), "--label", "any", "subdural", "--out", str(out)) == 0
+    assert (
+        call(
+            "explain", str(checkpoint), str(folder), "--all", "--label", "any", "subdural", "--out", str(out)
+        )
+        == 0
+    )
     printed = capsys.readouterr().out
     assert "5 slices" in printed
     assert "truncated: 1" in printed
     numbers = [f"{n:04d}" for n in range(5)]
     pictures = {f"{number}_{label}.png" for number in numbers for label in ("any", "subdural")}
     arrays = {f"{number}.npz" for number in numbers}
-    assert {path.name for path in out.iterdir()} == {*pictures, *arrays, "slices.csv", "refused.csv"}
+    assert {path.name for path in out.iterdir()} == {
+        *pictures,
+        *arrays,
+        *("slices.csv", "refused.csv", "settings.json", ".lock"),
+    }
     assert all(path.stat().st_mode & 0o077 == 0 for path in (out, *out.iterdir()))
     assert not (folder / ".ich").exists()
     listed = pd.read_csv(out / "slices.csv")

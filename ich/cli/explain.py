@@ -6,7 +6,9 @@ import argparse
 from pathlib import Path
 
 from ich.cli.codes import print_codes
+from ich.files import hash_file
 from ich.schema import LABELS, WINDOWS
+from ich.schema.results import KEY_SLICES
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -14,9 +16,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "explain",
         help="draw where in slices a model finds the evidence for a label",
-        description="Writes for each slice and label a picture of where the model finds the evidence, and "
-        "the same as an array in the slice's own rows and columns. Files are named by a number; "
-        "OUT/slices.csv says which slice that is.",
+        description="Lists all slices with their probabilities in OUT/slices.csv. Then it writes, for the "
+        "key slices of each study and each label, a picture of where the model finds the evidence, and the "
+        "same as an array in the slice's own rows and columns. Files are named by the number in the list. "
+        "The same command goes on where an earlier call stopped.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, bundle or run")
     parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM file, or folder of them")
@@ -24,7 +27,28 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--label", nargs="+", default=["any"], choices=LABELS, metavar="LABEL", help="default: any"
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("explained"), metavar="DIR", help="new folder (default: %(default)s)"
+        "--out",
+        type=Path,
+        default=Path("explained"),
+        metavar="DIR",
+        help="new folder, or one to go on in (default: %(default)s)",
+    )
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument(
+        "--all",
+        dest="choice",
+        action="store_const",
+        const="all",
+        default="key",
+        help=f"explain every slice (default: the {KEY_SLICES} of each study with the highest probability of "
+        "each label)",
+    )
+    chosen.add_argument(
+        "--limit",
+        dest="choice",
+        type=_read_count,
+        metavar="N",
+        help="explain the N slices with the highest probability of these labels",
     )
     parser.add_argument(
         "--window", default="brain", choices=WINDOWS, help="of the pictures (default: %(default)s)"
@@ -35,10 +59,21 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds that the other commands are spared.
     from ich.checkpoint import find_checkpoint
-    from ich.heatmaps import write_heatmaps
+    from ich.heatmaps.folder import LIST, REFUSED, write_heatmaps
     from ich.models import load_classifier
 
-    model = load_classifier(find_checkpoint(args.checkpoint, "best"))
-    slices, refused = write_heatmaps(model, args.paths, args.out, args.label, args.window)
-    print(f"{slices} slices in {args.out}; {args.out / 'slices.csv'} says which is which")
-    print_codes(refused, "files refused", args.out / "refused.csv")
+    path = find_checkpoint(args.checkpoint, "best")
+    model, sha256 = load_classifier(path), hash_file(path)
+    done = write_heatmaps(model, sha256, args.paths, args.out, args.label, args.window, args.choice)
+    print(
+        f"{done.slices} slices listed in {args.out / LIST}, {done.explained} explained, {done.now} just now"
+    )
+    if done.explained < done.slices:
+        print("--limit N or --all explains more, into the same folder")
+    print_codes(done.refused, "files refused", args.out / REFUSED)
+
+
+def _read_count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+    return int(text)

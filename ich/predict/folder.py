@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ich.files import open_alone, replacing
+from ich.files import open_alone
+from ich.outputs.folders import refusing_unwritable, settle
 from ich.outputs.records import read_json, write_json
 from ich.schema import UserError
 from ich.schema.results import StudyResult
@@ -24,9 +25,6 @@ PAGES, OBJECTS = "pages", "dicom"
 
 SCRATCH = ".unpacked-"
 """Begins the name of the folder that archives are unpacked to."""
-
-SETTINGS = "settings.json"
-"""File that says what the results were made by; a folder holds those of one way only."""
 
 DONE = "done.jsonl"
 """File of a line a study that is done: its number, UID and fingerprint, and what was written of it."""
@@ -49,23 +47,12 @@ class ResultFolder:
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
-        try:
-            if path.exists() and (not path.is_dir() or any(map(_is_shown, path.iterdir()))):
-                _require_same(path, settings)
-            path.mkdir(parents=True, exist_ok=True)
-            with replacing(path / SETTINGS) as partial:
-                partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        with refusing_unwritable(path):
+            settle(path, settings)
             (path / RESULTS).mkdir(exist_ok=True)
             self._file = open_alone(path / DONE)
             for left in path.glob(f"{SCRATCH}*"):  # of a process that was killed
                 shutil.rmtree(left)
-        except BlockingIOError:
-            raise UserError(
-                f"--out {path} is being written to by another process: wait for its end, or name another "
-                "folder"
-            ) from None
-        except OSError as error:
-            raise UserError(f"--out {path} cannot be written to: {error.strerror or error}") from error
         try:
             self._done = {line["study"]: line for line in self._read_done()}
         except UserError:
@@ -159,23 +146,3 @@ class ResultFolder:
                 raise UserError(
                     f"{self.path / DONE}: line {number} is damaged; remove it, and its study is done again"
                 ) from error
-
-
-def _is_shown(path: Path) -> bool:
-    """Not hidden: what a process that was killed at its start left is."""
-    return not path.name.startswith(".")
-
-
-def _require_same(path: Path, settings: Mapping[str, Any]) -> None:
-    try:
-        found = json.loads((path / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if not isinstance(found, dict):
-        raise UserError(f"--out {path} is not empty and holds no results: name a new folder")
-    if found != settings:
-        differing = sorted(name for name in settings if found.get(name) != settings[name])
-        raise UserError(
-            f"--out {path} holds results that were made otherwise (they differ in {', '.join(differing)}): "
-            "name a new folder"
-        )

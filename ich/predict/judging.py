@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 from ich.calibration import Decision
 from ich.evaluate.pooling import DEFAULT_POOLING, pool_unit
 from ich.schema import LABELS, SUBTYPES
-from ich.schema.results import LabelResult, Outcome, Reason, Remark, SliceResult
-
-KEY_SLICES = 3
-"""How many key slices a positive study has for ``any``; each subtype that is called adds its own."""
+from ich.schema.results import KEY_SLICES, LabelResult, Outcome, Reason, Remark, SliceResult
 
 ANY = LABELS.index("any")
 

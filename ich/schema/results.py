@@ -8,6 +8,12 @@ from enum import StrEnum
 
 from ich.schema import SUBTYPES
 
+KEY_SLICES = 3
+"""How many key slices a positive study has for ``any``; each subtype that is called adds its own.
+
+``ich explain`` takes as many of each study for each label that is asked for.
+"""
+
 
 class Outcome(StrEnum):
     """What is said of a study that was read."""

@@ -1,0 +1,128 @@
+"""Heat maps and probabilities of slices in LPS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ich.data.resize import restore_size
+from ich.data.slices import SliceDataset, SliceReader, to_arrays
+from ich.explain import explain
+from ich.explain.grids import Grid, find_grid
+from ich.models import SliceClassifier
+from ich.schema import LABELS, ReadError
+from ich.window import Window, window_batch
+
+_BATCH = 16  # slices that the network sees at a time
+
+
+class Heat(NamedTuple):
+    """A slice's maps.
+
+    Attributes:
+        row: Of the slice in its table.
+        probs: (6,) float32 in the order of ``LABELS``.
+        heat: By label (Rows, Columns) float32 in LPS, as ``ich.explain.explain`` gives it.
+    """
+
+    row: int
+    probs: NDArray[np.float32]
+    heat: dict[str, NDArray[np.float32]]
+
+
+def find_first_grid(model: SliceClassifier, root: Path, table: pd.DataFrame) -> Grid | None:
+    """Finds the grid on the table's first slices, so that it is the same for a call that goes on.
+
+    Raises:
+        UserError: If the network cannot be explained; nothing was listed for nothing then.
+    """
+    batches = _read_batches(model, root, table, range(len(table)))
+    return next((find_grid(model, batch.x) for batch in batches if batch.x is not None), None)
+
+
+def score_slices(
+    model: SliceClassifier, root: Path, table: pd.DataFrame
+) -> Iterator[tuple[int, NDArray[np.float32]] | ReadError]:
+    """Yields each slice's row and probabilities, or why it cannot be read."""
+    for x, rows, unread in _read_batches(model, root, table, range(len(table))):
+        yield from unread
+        if x is not None:
+            yield from zip(rows, _compute_probs(model, x), strict=True)
+
+
+def explain_slices(
+    model: SliceClassifier,
+    root: Path,
+    table: pd.DataFrame,
+    rows: Sequence[int],
+    labels: Sequence[str],
+    grid: Grid | None = None,
+) -> Iterator[Heat | ReadError]:
+    """Yields the maps of slices, or why one cannot be read.
+
+    Args:
+        model: In evaluation mode; it is moved to a GPU if there is one.
+        root: Folder of the DICOM files.
+        table: Their index, with the slices' neighbours in it.
+        rows: Of the table.
+        labels: Some of ``LABELS``.
+        grid: Of the network; found on the first slices if None.
+
+    Raises:
+        UserError: If the network cannot be explained.
+    """
+    sizes = table[["Rows", "Columns"]].to_numpy()
+    for x, read, unread in _read_batches(model, root, table, rows):
+        yield from unread
+        if x is None:
+            continue
+        grid = grid or find_grid(model, x)
+        probs = _compute_probs(model, x)
+        maps = {label: explain(model, x, label, grid=grid).cpu().numpy() for label in labels}
+        for number, row in enumerate(read):
+            heat = {label: restore_size(each[number], *sizes[row].tolist()) for label, each in maps.items()}
+            yield Heat(row, probs[number], heat)
+
+
+class _Batch(NamedTuple):
+    """Slices as the network takes them."""
+
+    x: Tensor | None  # (N, C, S, S); None where none can be read
+    rows: list[int]  # (N,) of the table
+    unread: list[ReadError]
+
+
+def _read_batches(
+    model: SliceClassifier, root: Path, table: pd.DataFrame, rows: Sequence[int]
+) -> Iterator[_Batch]:
+    """Yields slices with their neighbours, windowed, on a GPU if there is one, as the model then is."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+    arrays = to_arrays(table.assign(**dict.fromkeys(LABELS, np.nan)))
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, model.input)
+    window = Window(model.input).to(device)
+    for start in range(0, len(rows), _BATCH):
+        items = [(0, row, 0) for row in rows[start : start + _BATCH]]
+        batch: dict[str, Any] = dataset.__getitems__(items)
+        unread = [error for _, error in batch["unread"]]
+        if "hu" not in batch:
+            yield _Batch(None, [], unread)
+            continue
+        x = batch["hu"].to(device)
+        if not model.input.learnable:
+            header = batch["window"].to(device) if "window" in batch else None
+            x = window_batch(window, x, header)
+        yield _Batch(x, batch["row"].tolist(), unread)
+
+
+def _compute_probs(model: SliceClassifier, x: Tensor) -> NDArray[np.float32]:
+    with torch.no_grad():
+        probs: NDArray[np.float32] = model.to_probs(model(x)).cpu().numpy()
+    return probs
