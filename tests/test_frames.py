@@ -9,15 +9,23 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from highdicom.sr import srread
+from networks import DEEP, make_model
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from squares import write_study
 
+from ich.calibration import Calibration, Decision, OperatingPoint
 from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import list_headers, read_geometry, read_header, read_hu
 from ich.dicom.refusal import Refusal
 from ich.identical import find_identical
 from ich.index import build_index
+from ich.networks import TorchNetwork
 from ich.phantom import write_phantom
+from ich.predict import Predictor
+from ich.predict.run import predict_folder
 from ich.schema import LABELS, ReadError
+from ich.schema.results import Outcome
 from ich.studies import find_studies
 
 CHANGING = ["position", "tilt", "row_spacing", "column_spacing", "RescaleSlope", "RescaleIntercept"]
@@ -110,6 +118,41 @@ def test_a_study_has_a_row_a_frame(tmp_path: Path, slices: list[Path]) -> None:
     assert (study.files["code"] == "").all()
     assert (study.files["ImageOrientationPatient"] != "").all()
     assert study.files["SliceThickness"].astype(float).gt(0).all()
+
+
+def list_references(ds: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """All references of a report to images with what it says of them."""
+    found = list(ds.get("ReferencedSOPSequence", ())) if ds.get("ValueType") == "IMAGE" else []
+    return found + [each for item in ds.get("ContentSequence", ()) for each in list_references(item)]
+
+
+def test_frames_are_predicted_as_the_slices_and_outputs_refer_to_them(tmp_path: Path) -> None:
+    single = write_study(tmp_path / "phantom")
+    path = convert(sorted(single.iterdir()), tmp_path / "enhanced" / "enhanced.dcm")
+    missing = dict.fromkeys(LABELS, "too few cases")
+    points = dict.fromkeys(LABELS) | {"any": OperatingPoint(0.0, "sensitivity>=0.95", 1.0, 0.5)}
+    decisions = {"study": Decision("max", Calibration(dict.fromkeys(LABELS), missing), points, missing)}
+    predictor = Predictor([TorchNetwork(make_model(DEEP), "0" * 64, gpus=0)], decisions=decisions)
+    (expected,) = predictor.predict(single)
+    summary = predict_folder(predictor, [path.parent], tmp_path / "out", outputs=("page", "sr", "sc"))
+    (result,) = summary.results
+    assert summary.refused.empty
+    assert summary.refused_outputs.empty
+    assert result.outcome is expected.outcome is Outcome.POSITIVE
+    assert (result.reasons, result.labels) == (expected.reasons, expected.labels)
+    assert [each.probs for each in result.slices] == [each.probs for each in expected.slices]
+    assert [each.position for each in result.slices] == [each.position for each in expected.slices]
+
+    uid = str(pydicom.dcmread(path, stop_before_pixels=True).SOPInstanceUID)
+    frames = [int(result.slices[place].SOPInstanceUID.removeprefix(f"{uid}#")) for place in result.key_slices]
+    objects = tmp_path / "out" / "dicom" / "0001"
+    references = list_references(srread(objects / "report.dcm"))
+    assert {(str(each.ReferencedSOPInstanceUID), each.ReferencedFrameNumber) for each in references} == {
+        (uid, frame) for frame in frames
+    }
+    for rank, frame in enumerate(frames, 1):
+        (reference,) = pydicom.dcmread(objects / f"key_image_{rank}.dcm").SourceImageSequence
+        assert (reference.ReferencedSOPInstanceUID, reference.ReferencedFrameNumber) == (uid, frame)
 
 
 def test_a_frame_has_to_be_named_and_to_be_there(tmp_path: Path, slices: list[Path]) -> None:

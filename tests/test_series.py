@@ -203,6 +203,8 @@ def test_words_tell_a_kernel_that_has_no_name() -> None:
         ("con y sin contraste", None),
         ("w/wo contrast", None),
         ("axial 5mm", None),
+        ("HEAD AXIAL (enhanced conversion)", None),
+        ("contrast (enhanced conversion)", True),
     ],
 )
 def test_contrast_in_words(text: str, expected: bool | None) -> None:

@@ -115,8 +115,11 @@ def describe_code(remark: Remark) -> str:
 def list_grounds(result: StudyResult) -> list[str]:
     """What was checked of a study that has no reasons."""
     grounds = [
-        "Every slice of the series was read, and none is missing between others.",
-        "The slices span a head, and their Hounsfield units are plausible.",
+        "Every slice of the scan that was chosen was read. Neither positions nor numbers show one that is "
+        "missing between others.",
+        "The slices span the height of a head, and neither end shows a wide brain, so that both seem to be "
+        "there. Some 30 mm may be missing at the top without being noticed, and more at the base.",
+        "The Hounsfield units are plausible.",
     ]
     if result.distance is not None and result.distance_limit is not None:
         grounds.append(

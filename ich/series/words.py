@@ -92,11 +92,15 @@ CONTRAST = Words(
     "contrast*, kontrast*, km, mdc, c+, +c, cect, iv, inject*, inyect*, iniett*, enhanc*, bolus, monitoring",
     "angio*, cta, ctv, ctp, perf*, venogra*, arterial*, arteri*, venous, venos*, veneu*, veineu*, portal*",
 )
+_CONVERTED = Words("enhanced conversion")
+"""What highdicom adds to a description when it makes one file of many: that speaks of the file."""
+
 _WITH = Words("with, w, avec, mit, con, com")
 
 
 def tell_contrast(text: str) -> bool | None:
     """Whether a text says with or without contrast medium; None where it says neither, or both."""
+    text = _CONVERTED.remove(text)
     rest = WITHOUT.remove(text)
     if not WITHOUT.find(text):
         return True if CONTRAST.find(text) else None
