@@ -22,6 +22,7 @@ import pandas as pd
 
 from ich.files import replacing
 from ich.schema import LABELS, UserError
+from ich.schema.fields import is_digest
 
 UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 
@@ -76,7 +77,10 @@ STAMP = ["path", "file_size", "mtime_ns"]
 PROB_COLUMNS = tuple(f"prob_{label}" for label in LABELS)
 TARGET_COLUMNS = tuple(f"target_{label}" for label in LABELS)
 NUMBERS = (*PROB_COLUMNS, *TARGET_COLUMNS)
+WEIGHTS_COLUMN = "weights_sha256"
+"""Of the model that made a prediction, ``ich.models.hash_weights``; empty where that is not known."""
 PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
+"""Columns of a predictions table; ``WEIGHTS_COLUMN`` may follow them."""
 
 
 def split_name(name: str) -> tuple[str, int]:
@@ -91,32 +95,38 @@ def hash_slices(table: pd.DataFrame) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def make_predictions(rows: pd.DataFrame, part: str, probs: np.ndarray) -> pd.DataFrame:
+def make_predictions(rows: pd.DataFrame, part: str, probs: np.ndarray, weights: str = "") -> pd.DataFrame:
     """Joins probabilities to the slices that they are of.
 
     Args:
         rows: Rows of the index (with the label columns, NaN where unknown), one a probability row.
         part: ``train``, ``val`` or ``test``.
         probs: (N, 6) probabilities in the order of ``LABELS``.
+        weights: SHA-256 of the model's weights; empty where it is not known.
 
     Returns:
-        A predictions table: ``PREDICTION_COLUMNS``.
+        A predictions table: ``PREDICTION_COLUMNS`` and ``WEIGHTS_COLUMN``.
     """
     table = rows.loc[:, list(UIDS)].reset_index(drop=True)
     table["part"] = part
     table[list(PROB_COLUMNS)] = probs
     table[list(TARGET_COLUMNS)] = rows.loc[:, list(LABELS)].to_numpy(dtype=np.float64)
+    table[WEIGHTS_COLUMN] = weights
     return table
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Reads a predictions table from a CSV file and checks it.
 
+    Returns:
+        ``PREDICTION_COLUMNS`` and ``WEIGHTS_COLUMN``; other columns are left out.
+
     Raises:
-        UserError: If the file or a column is missing, or a probability lies outside [0, 1].
+        UserError: If the file or a column is missing, a probability lies outside [0, 1], or what should name
+            the weights is no SHA-256.
     """
     path = Path(path)
-    text = dict.fromkeys((*UIDS, "part"), "str")
+    text = dict.fromkeys((*UIDS, "part", WEIGHTS_COLUMN), "str")
     try:
         # A patient may be called NA: only the numbers have missing values.
         table = restore_texts(
@@ -132,7 +142,11 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     probs = table[list(PROB_COLUMNS)].to_numpy(dtype=np.float64)
     if not ((probs >= 0) & (probs <= 1)).all():
         raise UserError(f"{path} holds probabilities that are missing or outside [0, 1]")
-    return table.reindex(columns=list(PREDICTION_COLUMNS))
+    if WEIGHTS_COLUMN not in table:
+        table[WEIGHTS_COLUMN] = ""
+    if not all(name == "" or is_digest(name) for name in table[WEIGHTS_COLUMN].unique()):
+        raise UserError(f"{path}: {WEIGHTS_COLUMN} holds something else than a SHA-256; leave the column out")
+    return table.reindex(columns=[*PREDICTION_COLUMNS, WEIGHTS_COLUMN])
 
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"

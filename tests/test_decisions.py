@@ -16,9 +16,9 @@ from ich.checkpoint import DurableIO, read_checkpoint
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
-from ich.models import load_classifier
+from ich.models import hash_weights, load_classifier
 from ich.schema import LABELS, UserError
-from ich.tables import PROB_COLUMNS, read_predictions, write_table
+from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, read_predictions, write_table
 from ich.train.decisions import decide
 from ich.train.results import evaluate_parts
 
@@ -41,6 +41,20 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def read_decisions(run: Path) -> dict[str, Decision]:
     card = load_classifier(run / "checkpoints/best.ckpt").card
     return parse_decisions(card["decisions"], "best.ckpt")
+
+
+def test_predictions_name_the_weights_that_made_them(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The checkpoint got its decisions and its likeness afterwards; a bundle is another file."""
+    assert call("bundle", str(run), str(tmp_path / "model.zip")) == 0
+    for model in (run / "checkpoints/best.ckpt", tmp_path / "model.zip"):
+        weights = hash_weights(load_classifier(model))
+        for part in ("val", "test"):
+            assert set(read_predictions(run / f"predictions_{part}.csv")[WEIGHTS_COLUMN]) == {weights}
+    out = ["--replicates", "20", "--out", str(tmp_path / "out")]
+    assert call("evaluate", str(run), "--checkpoint", str(run), *out) == 0
+    assert "do not name the weights" not in capsys.readouterr().out
 
 
 def test_best_checkpoint_holds_what_its_validation_part_gives(run: Path) -> None:

@@ -9,9 +9,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.schema import LABELS, UserError
-from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, require_columns
+from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, WEIGHTS_COLUMN, require_columns
 
 Tables = Mapping[str, pd.DataFrame]
+
+UNCHECKED = (
+    "The predictions do not name the weights that made them: whether the checkpoint is of that model could "
+    "not be checked."
+)
+"""What a reader is told of predictions and a checkpoint of which nothing says that they belong together."""
+
+_SHORT = 12  # characters of a SHA-256 in a message
 
 
 def check_predictions(predictions: pd.DataFrame, name: str = "the predictions table") -> None:
@@ -48,6 +56,31 @@ def check_validation(validation: pd.DataFrame, predictions: pd.DataFrame) -> Non
             "the validation table holds all slices of the predictions table: operating points would be "
             "judged on what they were chosen on; give the table of another part"
         )
+
+
+def check_weights(tables: Sequence[pd.DataFrame], weights: str, source: str) -> bool:
+    """Checks that a model made predictions.
+
+    Args:
+        tables: Predictions tables; of several, whose mean is evaluated, the model has made one.
+        weights: SHA-256 of the model's weights.
+        source: What the model was read from, for messages.
+
+    Returns:
+        Whether a table names these weights in every row; otherwise one leaves open what made it.
+
+    Raises:
+        UserError: If every table names other weights.
+    """
+    named = [set(table[WEIGHTS_COLUMN]) for table in tables]
+    if not any(names <= {weights, ""} for names in named):
+        others = sorted(set.union(*named) - {weights, ""})
+        listed = ", ".join(f"{name[:_SHORT]}..." for name in others[:3])
+        raise UserError(
+            f"{source} did not make the predictions: the SHA-256 of its weights is {weights[:_SHORT]}..., "
+            f"the predictions name {listed}. Name the model that made them, or predict with this one"
+        )
+    return {weights} in named
 
 
 def check_prevalences(prevalences: Sequence[float]) -> NDArray[np.float64]:

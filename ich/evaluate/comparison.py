@@ -26,7 +26,7 @@ from ich.evaluate.levels import (
 )
 from ich.evaluate.pooling import DEFAULT_POOLING
 from ich.schema import DISCLAIMER, LABELS
-from ich.tables import PROB_COLUMNS
+from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN
 
 SCHEMA = "ich comparison 1"
 """Names the form of ``Comparison.to_dict``; see ``ich.evaluate.figures``."""
@@ -175,7 +175,7 @@ def ensemble(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables: Predictions tables by name, of the same slices in any order.
 
     Returns:
-        A predictions table in the order of the first.
+        A predictions table in the order of the first, of no one model's weights.
 
     Raises:
         UserError: As ``compare`` does.
@@ -184,6 +184,7 @@ def ensemble(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     mean = np.mean([table[list(PROB_COLUMNS)].to_numpy(np.float64) for table in aligned.values()], axis=0)
     table = next(iter(aligned.values())).copy()
     table[list(PROB_COLUMNS)] = mean
+    table[WEIGHTS_COLUMN] = ""
     return table
 
 

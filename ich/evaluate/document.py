@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
+from ich.evaluate.checks import UNCHECKED
 from ich.evaluate.figures import FEW, LabelFigures
 from ich.evaluate.plates import DRAWN_LEVELS
 from ich.evaluate.study import NO_INDEX, NO_VALIDATION, Study, describe_size
@@ -110,6 +111,8 @@ def list_limits(study: Study) -> list[str]:
             f"{count(study.validation['PatientID'].nunique(), 'patient')} of the validation part; the "
             "intervals here do not include how they would vary."
         )
+    if not study.checked:
+        limits.append(UNCHECKED)
     if study.groups is None:
         limits.append("Whether the figures hold for every scanner and protocol was not looked at.")
     return [

@@ -38,6 +38,7 @@ class Study:
         comparison: With other models, if there are any.
         galleries: Worst misses and false alarms, or what they lack.
         heat: Whether those have heat maps.
+        checked: False where a model was given, and nothing tells whether it made the table.
     """
 
     evaluation: Evaluation
@@ -51,6 +52,7 @@ class Study:
     comparison: Comparison | None = None
     galleries: Sequence[Block] = (Missing("Galleries of misses and false alarms", NO_PIXELS),)
     heat: bool = False
+    checked: bool = True
 
     @property
     def parts(self) -> str:

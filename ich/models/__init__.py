@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -277,6 +278,19 @@ def load_classifier(path: str | Path) -> SliceClassifier:
             f"{path} is damaged: its weights are not those of {card['model']['backbone']}"
         ) from error
     return model.eval()
+
+
+def hash_weights(model: SliceClassifier) -> str:
+    """SHA-256 of a model's tensors: by name, their name, type, shape and values.
+
+    A checkpoint, a bundle and a run's folder of the same model have the same. Its likeness does not count: it
+    is fitted after the predictions were made, and changes none of them.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(_without_likeness(model.state_dict()).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -19,7 +19,7 @@ from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import pool
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
-from ich.models import SliceClassifier, load_classifier
+from ich.models import SliceClassifier, hash_weights, load_classifier
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.tables import make_predictions, read_predictions, write_table
@@ -160,8 +160,9 @@ def predict_parts(
     rows = torch.cat([batch["row"] for batch in batches]).numpy()
     probs = torch.cat([batch["probs"] for batch in batches]).numpy()
     slices = datamodule.table.iloc[rows].reset_index(drop=True)
+    weights = hash_weights(model)
     return {
-        part: make_predictions(slices[slices["part"] == part], part, probs[slices["part"] == part])
+        part: make_predictions(slices[within], part, probs[within], weights)
         for part in ("val", "test")
-        if (slices["part"] == part).any()
+        if (within := slices["part"] == part).any()
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,7 @@ from ich.cli.evaluate.inputs import (
 )
 from ich.cli.evaluate.outputs import Steps, make_folder, write_outputs
 from ich.evaluate import evaluate
-from ich.evaluate.checks import check_predictions, check_validation
+from ich.evaluate.checks import UNCHECKED, check_predictions, check_validation, check_weights
 from ich.evaluate.comparison import compare
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.study import NO_PIXELS, Study, count_encodings
@@ -53,7 +54,8 @@ def work(args: argparse.Namespace) -> None:
     args.val = args.val and [find_table(path, VALIDATION) for path in args.val]
     model = _load_model(args.checkpoint)
     inputs = read_inputs(args)
-    for note in inputs.notes:
+    checked = model is None or _is_checked(args, inputs, model)
+    for note in [*inputs.notes, *([] if checked else [UNCHECKED])]:
         console.print(note, markup=False, soft_wrap=True)
     out = args.out or args.predictions[0].parent / "evaluation"
     if args.submission is not None:
@@ -69,7 +71,9 @@ def work(args: argparse.Namespace) -> None:
             console.print(f"calibration in {args.write_calibration}", markup=False, soft_wrap=True)
         with Steps() as steps:
             study, slices = _measure(args, inputs, levels, decisions, model, steps)
-            write_outputs(study, slices, out, steps, pdf=args.pdf, slides=args.slides)
+            write_outputs(
+                replace(study, checked=checked), slices, out, steps, pdf=args.pdf, slides=args.slides
+            )
     console.print(render_evaluation(study.evaluation, study.parts))
     console.print(f"everything is in {out}", markup=False, soft_wrap=True)
 
@@ -92,6 +96,20 @@ def _load_model(checkpoint: Path | None) -> SliceClassifier | None:
     from ich.models import load_classifier
 
     return load_classifier(find_checkpoint(checkpoint, "best"))
+
+
+def _is_checked(args: argparse.Namespace, inputs: Inputs, model: SliceClassifier) -> bool:
+    """Whether the predictions name the checkpoint's weights; False where they name none.
+
+    Raises:
+        UserError: If they name others.
+    """
+    from ich.models import hash_weights
+
+    tables = list(inputs.tables.values())
+    return check_weights(
+        tables if args.ensemble else tables[:1], hash_weights(model), f"--checkpoint {args.checkpoint}"
+    )
 
 
 def _find_decisions(
