@@ -76,7 +76,7 @@ def _plan_level(study: Study, level: str) -> dict[str, Draw]:
             "precision_recall",
             lambda: draw_precision_recall(ranked, figures),
             "Precision and recall",
-            f"{signs} Dotted: the prevalence, which is chance.",
+            f"{signs} AP: average precision. Dotted: the prevalence, which is chance.",
             ranked,
         )
     if honest:

@@ -42,7 +42,10 @@ def draw_roc(curves: Mapping[str, Curves], figures: Mapping[str, LabelFigures]) 
 
 
 def draw_precision_recall(curves: Mapping[str, Curves], figures: Mapping[str, LabelFigures]) -> Figure:
-    """Draws precision over recall, with band, operating point and, dotted, the prevalence."""
+    """Draws precision over recall, with band, operating point and, dotted, the prevalence.
+
+    The average precision stands as AP: in words it is wider than a panel.
+    """
 
     def draw(axes: Axes, label: str) -> None:
         point = figures[label].operating_point
@@ -50,7 +53,7 @@ def draw_precision_recall(curves: Mapping[str, Curves], figures: Mapping[str, La
             axes.axhline(prevalence, color="0.5", linestyle=":", linewidth=1)
         _draw_band(axes, curves[label].precision_recall)
         _mark_point(axes, point.sensitivity.value, point.ppv.value)
-        set_title(axes, label, f"average precision {figures[label].average_precision:.2f}")
+        set_title(axes, label, f"AP {figures[label].average_precision:.2f}")
 
     return draw_panels(curves, draw, "recall", "precision")
 
