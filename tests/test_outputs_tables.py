@@ -13,7 +13,7 @@ from results import GAP, make_refused, make_result, make_slices
 from ich.outputs.tables import SERIES_DTYPES, SLICE_DTYPES, STUDY_DTYPES, write_tables
 from ich.schema import LABELS, SUBTYPES
 from ich.schema.results import Reason, Remark
-from ich.tables import read_predictions
+from ich.tables import WEIGHTS_COLUMN, read_predictions
 
 STUDIES = [
     make_result(number=1, present=("subdural",), reasons=[GAP, Remark(Reason.GAP, "another")]),
@@ -66,6 +66,12 @@ def test_a_row_a_slice_is_a_prediction(folder: Path) -> None:
     assert set(predictions["PatientID"]) == {"P0", "=1+1"}
     first = [each.probs[-1] for each in STUDIES[0].slices]
     assert predictions["prob_any"][:12].tolist() == first
+
+
+def test_slices_name_the_weights_of_one_model(folder: Path, tmp_path: Path) -> None:
+    assert set(read_predictions(folder / "slices.csv")[WEIGHTS_COLUMN]) == {""}
+    write_tables(STUDIES, tmp_path, "c0ffee" + "0" * 58)
+    assert set(read_predictions(tmp_path / "slices.csv")[WEIGHTS_COLUMN]) == {"c0ffee" + "0" * 58}
 
 
 def test_slices_go_into_an_evaluation(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from ich.predict.folder import ResultFolder
 from ich.schema import LABELS, InputSpec, UserError
 from ich.schema.results import Outcome, Reason
 from ich.studies import find_studies
+from ich.tables import WEIGHTS_COLUMN, read_predictions
 from ich.train.results import predict_parts
 
 REASONS = dict.fromkeys(LABELS, "too few cases")
@@ -172,6 +173,7 @@ def test_probabilities_are_those_of_training_and_evaluation(
     columns = [f"prob_{label}" for label in LABELS]
     assert len(expected) > 10
     assert np.abs(found[columns].to_numpy() - expected[columns].to_numpy()).max() < 1e-5
+    assert (found[WEIGHTS_COLUMN] == expected[WEIGHTS_COLUMN]).all()
 
 
 @pytest.mark.trains
@@ -567,6 +569,7 @@ def test_an_ensemble_averages_and_a_calibration_file_replaces_what_models_carry(
     assert result.labels["any"].threshold == 0.125
     probs = np.array([each.probs[-1] for each in result.slices])
     assert result.labels["any"].prob == pytest.approx(probs.mean())
+    assert set(read_predictions(out / "slices.csv")[WEIGHTS_COLUMN]) == {""}
 
 
 @pytest.mark.trains

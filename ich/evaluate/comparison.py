@@ -175,16 +175,15 @@ def ensemble(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables: Predictions tables by name, of the same slices in any order.
 
     Returns:
-        A predictions table in the order of the first, of no one model's weights.
+        A predictions table in the order of the first, without ``WEIGHTS_COLUMN``: no one model made it.
 
     Raises:
         UserError: As ``compare`` does.
     """
     aligned = align(tables)
     mean = np.mean([table[list(PROB_COLUMNS)].to_numpy(np.float64) for table in aligned.values()], axis=0)
-    table = next(iter(aligned.values())).copy()
+    table = next(iter(aligned.values())).drop(columns=WEIGHTS_COLUMN, errors="ignore")
     table[list(PROB_COLUMNS)] = mean
-    table[WEIGHTS_COLUMN] = ""
     return table
 
 

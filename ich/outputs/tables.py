@@ -14,7 +14,7 @@ import pandas as pd
 from ich.files import for_owner_alone
 from ich.schema import LABELS
 from ich.schema.results import Remark, SliceResult, StudyResult
-from ich.tables import PROB_COLUMNS, UIDS, write_table
+from ich.tables import PROB_COLUMNS, UIDS, WEIGHTS_COLUMN, write_table
 
 POSITIVE_COLUMNS = tuple(f"positive_{label}" for label in LABELS)
 CALIBRATED_COLUMNS = tuple(f"calibrated_{label}" for label in LABELS)
@@ -48,6 +48,7 @@ SLICE_DTYPES = {
     **dict.fromkeys(CALIBRATED_COLUMNS, "float64"),  # empty without a calibration of slices
     "key": "int8",  # 1 where it is a key slice
     "left_out": "str",  # the code of why it does not count for the study; empty where it counts
+    WEIGHTS_COLUMN: "str",  # of the model; empty of an ensemble and of an ONNX file
 }
 """Columns of ``slices.csv``."""
 
@@ -65,15 +66,20 @@ SERIES_DTYPES = {
 """Columns of ``series.csv``."""
 
 
-def write_tables(results: Sequence[StudyResult], folder: str | Path) -> None:
+def write_tables(results: Sequence[StudyResult], folder: str | Path, weights: str = "") -> None:
     """Writes ``studies.csv``, ``slices.csv`` and ``series.csv``, each whole or not at all, for their owner.
 
     ``slices.csv`` is a predictions table, so that ``ich evaluate`` takes it.
+
+    Args:
+        results: Of one model, or of one ensemble.
+        folder: Where they go.
+        weights: SHA-256 of the model's weights; empty where there is no one model, or it is not known.
     """
     folder = Path(folder)
     with for_owner_alone():
         write_table(tabulate_studies(results), folder / "studies.csv")
-        write_table(tabulate_slices(results), folder / "slices.csv")
+        write_table(tabulate_slices(results, weights), folder / "slices.csv")
         write_table(tabulate_series(results), folder / "series.csv")
 
 
@@ -82,9 +88,13 @@ def tabulate_studies(results: Sequence[StudyResult]) -> pd.DataFrame:
     return _make_table([_list_study(result) for result in results], STUDY_DTYPES)
 
 
-def tabulate_slices(results: Sequence[StudyResult]) -> pd.DataFrame:
-    """Returns a row a slice of the series that were read: ``SLICE_DTYPES``."""
-    rows = [_list_slice(result, n, each) for result in results for n, each in enumerate(result.slices)]
+def tabulate_slices(results: Sequence[StudyResult], weights: str = "") -> pd.DataFrame:
+    """Returns a row a slice of the series that were read: ``SLICE_DTYPES``; ``weights`` of the model."""
+    rows = [
+        _list_slice(result, n, each) | {WEIGHTS_COLUMN: weights}
+        for result in results
+        for n, each in enumerate(result.slices)
+    ]
     return _make_table(rows, SLICE_DTYPES)
 
 

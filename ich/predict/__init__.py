@@ -29,7 +29,7 @@ from ich import __version__
 from ich.calibration import Decision, parse_decisions
 from ich.calibration.likeness import pool_distances
 from ich.data.resize import resize_hu
-from ich.models import SliceClassifier
+from ich.models import SliceClassifier, hash_weights
 from ich.networks import Network, TorchNetwork, add_neighbours, load_network
 from ich.networks.views import augmented
 from ich.predict.judging import (
@@ -122,6 +122,11 @@ class Predictor:
             for name, value in asdict(self.algorithm).items()
         }
         return algorithm | {"decisions": hashlib.sha256(text).hexdigest()}
+
+    @property
+    def weights(self) -> str:
+        """SHA-256 of the weights for predictions tables; empty of several models and of ONNX files."""
+        return hash_weights(self.explainable) if len(self.networks) == 1 and self.explainable else ""
 
     @property
     def explainable(self) -> SliceClassifier | None:
