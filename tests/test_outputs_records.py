@@ -120,7 +120,7 @@ BY_BOTH: dict[str, tuple[str, Change, str]] = {
     "label": ("positive", lambda r: r["labels"].pop("any"), "labels lacks any"),
     "probs": ("positive", lambda r: r["slices"][2]["probs"].pop("any"), r"slices\[2\]: probs lacks any"),
     "position": ("positive", lambda r: r["slices"][0].update(position="5"), r"slices\[0\]: position is '5'"),
-    "keys": ("positive", lambda r: r.update(key_slices=[-1]), r"key_slices is \[-1\]"),
+    "keys": ("positive", lambda r: r.update(key_slices=[0]), r"key_slices is \[0\]"),
     "twice": ("positive", lambda r: r.update(key_slices=[1, 1]), "holds a slice twice"),
     "reason": (
         "indeterminate",

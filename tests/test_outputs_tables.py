@@ -55,6 +55,10 @@ def test_a_row_a_slice_is_a_prediction(folder: Path) -> None:
     assert set(keys["number"]) == {1}
     studies = pd.read_csv(folder / "studies.csv", dtype={"key_slices": str}, keep_default_na=False)
     assert set(keys["slice"]) == set(map(int, studies["key_slices"][0].split()))
+    for number, of_study in table.groupby("number"):
+        assert of_study["slice"].tolist() == list(range(1, 13)), number
+    named = [STUDIES[0].name_slice(place).split()[1] for place in STUDIES[0].key_slices]
+    assert studies["key_slices"][0].split() == named
     assert table["position"].isna().groupby(table["number"]).all().tolist() == [False, False, False, True]
     assert table["calibrated_any"].isna().groupby(table["number"]).all().tolist() == [
         False,

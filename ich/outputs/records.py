@@ -68,7 +68,7 @@ def to_dict(result: StudyResult) -> dict[str, Any]:
             }
             for each in result.slices
         ],
-        "key_slices": list(result.key_slices),
+        "key_slices": [place + 1 for place in result.key_slices],
         "distance": result.distance,
         "distance_limit": result.distance_limit,
         "series": [
@@ -112,7 +112,7 @@ def from_dict(found: Any, source: str) -> StudyResult:
         notes=_make_all(_make_note, found["notes"], f"{source}: notes"),
         labels=_make_labels(found["labels"], f"{source}: labels"),
         slices=_make_all(_make_slice, found["slices"], f"{source}: slices"),
-        key_slices=tuple(found["key_slices"]),
+        key_slices=tuple(number - 1 for number in found["key_slices"]),
         distance=found["distance"],
         distance_limit=found["distance_limit"],
         series=_make_all(_make_series, found["series"], f"{source}: series"),
@@ -265,6 +265,10 @@ def _is_count(value: Any) -> bool:
     return _is_whole(value) and value >= 0
 
 
+def _is_ordinal(value: Any) -> bool:
+    return _is_whole(value) and value >= 1
+
+
 def _is_list_of(check: Check) -> Check:
     return lambda value: isinstance(value, list) and all(map(check, value))
 
@@ -290,7 +294,7 @@ _DISTANCE: tuple[Check, str] = (
 _STUDY: dict[str, tuple[Check, str]] = {
     "schema": _TEXT,
     "note": (lambda value: value == DISCLAIMER, repr(DISCLAIMER)),
-    "number": (lambda value: _is_count(value) and value >= 1, "a whole number from 1"),
+    "number": (_is_ordinal, "a whole number from 1"),
     "StudyInstanceUID": _TEXT,
     "PatientID": _TEXT,
     "outcome": (
@@ -302,7 +306,7 @@ _STUDY: dict[str, tuple[Check, str]] = {
     "notes": _LIST,
     "labels": _FIELDS,
     "slices": _LIST,
-    "key_slices": (_is_list_of(_is_count), "a list of whole numbers from 0"),
+    "key_slices": (_is_list_of(_is_ordinal), "a list of whole numbers from 1"),
     "distance": _DISTANCE,
     "distance_limit": _DISTANCE,
     "series": _LIST,

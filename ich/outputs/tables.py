@@ -31,7 +31,7 @@ STUDY_DTYPES = {
     **dict.fromkeys(PROB_COLUMNS, "float64"),  # pooled over the slices, and calibrated where the model can
     **dict.fromkeys(POSITIVE_COLUMNS, "Int8"),  # 1 called present, 0 absent; empty where nothing is said
     "threshold_any": "float64",  # the operating point of any; empty without one
-    "key_slices": "str",  # numbers of slices.csv, the most telling first, a space between
+    "key_slices": "str",  # by ``slice`` of slices.csv, the most telling first, a space between
     "distance": "float64",  # from the training data, 1 is usual; empty without a reference
     "distance_limit": "float64",  # above which a study is unlike them
 }
@@ -39,7 +39,7 @@ STUDY_DTYPES = {
 
 SLICE_DTYPES = {
     "number": "int64",
-    "slice": "int64",  # of the study's slices in order of position, from 0
+    "slice": "int64",  # counted from 1 in order of position, as pages and key images count
     **dict.fromkeys(UIDS, "str"),
     "part": "str",  # of a predictions table, which this is: empty, as the study belongs to no data set
     "InstanceNumber": "Int64",  # as stored; empty where not given
@@ -91,9 +91,9 @@ def tabulate_studies(results: Sequence[StudyResult]) -> pd.DataFrame:
 def tabulate_slices(results: Sequence[StudyResult], weights: str = "") -> pd.DataFrame:
     """Returns a row a slice of the series that were read: ``SLICE_DTYPES``; ``weights`` of the model."""
     rows = [
-        _list_slice(result, n, each) | {WEIGHTS_COLUMN: weights}
+        _list_slice(result, place, each) | {WEIGHTS_COLUMN: weights}
         for result in results
-        for n, each in enumerate(result.slices)
+        for place, each in enumerate(result.slices)
     ]
     return _make_table(rows, SLICE_DTYPES)
 
@@ -132,16 +132,16 @@ def _list_study(result: StudyResult) -> dict[str, Any]:
         **{f"prob_{label}": each.prob for label, each in result.labels.items()},
         **{f"positive_{label}": None if value is None else int(value) for label, value in called.items()},
         "threshold_any": result.labels["any"].threshold if result.labels else None,
-        "key_slices": " ".join(map(str, result.key_slices)),
+        "key_slices": " ".join(str(place + 1) for place in result.key_slices),
         "distance": result.distance,
         "distance_limit": result.distance_limit,
     }
 
 
-def _list_slice(result: StudyResult, number: int, each: SliceResult) -> dict[str, Any]:
+def _list_slice(result: StudyResult, place: int, each: SliceResult) -> dict[str, Any]:
     return {
         "number": result.number,
-        "slice": number,
+        "slice": place + 1,
         "SOPInstanceUID": each.SOPInstanceUID,
         "SeriesInstanceUID": result.read_series or "",
         "StudyInstanceUID": result.StudyInstanceUID,
@@ -151,7 +151,7 @@ def _list_slice(result: StudyResult, number: int, each: SliceResult) -> dict[str
         "position": each.position,
         **dict(zip(PROB_COLUMNS, each.probs, strict=True)),
         **dict(zip(CALIBRATED_COLUMNS, each.calibrated or [None] * len(LABELS), strict=True)),
-        "key": int(number in result.key_slices),
+        "key": int(place in result.key_slices),
         "left_out": "" if each.left_out is None else str(each.left_out.code),
     }
 

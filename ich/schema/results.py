@@ -173,7 +173,7 @@ class StudyResult:
         notes: What is worth knowing and bars nothing; with codes of ``Note``.
         labels: By each of ``LABELS``; empty where the study was refused.
         slices: Of the series that was read, in order of position.
-        key_slices: Numbers in ``slices``, from 0, the most telling first; empty unless POSITIVE.
+        key_slices: Places in ``slices``, from 0, the most telling first; empty unless POSITIVE.
         distance: From the training data, in feature space; None without a reference.
         distance_limit: Above which a study is unlike them.
         series: All of the study's series.
