@@ -260,8 +260,10 @@ def test_experiments_train(run, phantom: Path, experiment: str) -> None:
 
 def test_multirun_trains_each_and_a_bad_job_fails_alone(run, caplog) -> None:
     nets = "model.backbone=test_resnet,no_such_net,test_efficientnet"
-    code = run("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=1", nets)
+    before = torch.get_num_threads()
+    code = run("-m", "hydra.sweep.dir=sweep", "trainer.max_epochs=1", nets, f"threads={before + 1}")
     assert code == 2
+    assert torch.get_num_threads() == before
     assert "no_such_net" in caplog.text
     assert sorted(path.name for path in Path("sweep").iterdir()) == ["0", "2", "multirun.yaml"]
     assert {path.name for path in Path("sweep/2").iterdir()} == FILES

@@ -92,8 +92,6 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
     require_known_settings(cfg, list_settings())
     seed_everything(cfg.seed, workers=True, verbose=False)
-    if cfg.threads is not None:
-        torch.set_num_threads(cfg.threads)
     spec = build(cfg.input)
     try:
         loggers = [build(node, save_dir=str(run_dir)) for node in cfg.logger.values()]
@@ -138,7 +136,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         UserError: For whatever the user has to mend; what was not begun leaves nothing behind.
     """
     started = time.monotonic()
-    with _keep_log() as buffer, telling_stops(run_dir):
+    with _keep_log() as buffer, telling_stops(run_dir), _computing_with(cfg.threads):
         run = prepare(cfg, run_dir)
         starts_from = None if run.resumed else _prepare_pretraining(cfg, run_dir)
         _begin(run)
@@ -157,6 +155,18 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
             if starts_from is not None:
                 run.parts.model.load_weights(starts_from)
             return _complete(run, started)
+
+
+@contextmanager
+def _computing_with(threads: int | None) -> Iterator[None]:
+    """Leaves the number of threads to what trains next in this process: a job of a sweep, a caller."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prepare(cfg: DictConfig, run_dir: Path) -> Run:
