@@ -13,8 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from ich.calibration.sample import MIN_CASES, MIN_PATIENTS
 from ich.data import HeadCTDataModule
 from ich.phantom import sample_subtypes
-from ich.schema import SUBTYPES
+from ich.schema import SUBTYPES, UserError
 from ich.split import split_patients
+from ich.train.resume import resume_config
+from ich.train.settings import OF_A_RUN
 from ich.train.signatures import register_signatures
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -47,6 +49,21 @@ def test_defaults_of_the_constructors_are_the_defaults_of_the_configuration() ->
         if name not in ("root", "input", "augment", "seed"):
             assert cfg.data[name] == parameter.default, name
     assert cfg.model.pretrained is True
+
+
+def test_what_a_run_needs_is_what_the_configuration_has() -> None:
+    assert set(compose_with()) == set(OF_A_RUN)
+
+
+def test_a_run_of_another_version_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
+    cfg = OmegaConf.to_container(compose_with())
+    assert isinstance(cfg, dict)
+    older = {name: value for name, value in cfg.items() if name not in ("threads", "pretrain")}
+    OmegaConf.save(older, tmp_path / "config.yaml")
+    with pytest.raises(UserError, match=r"lacks threads, pretrain: another version of ich than this one \("):
+        resume_config(tmp_path, [])
+    OmegaConf.save(cfg, tmp_path / "config.yaml")
+    assert resume_config(tmp_path, []).ckpt_path == str(tmp_path)
 
 
 def test_only_the_small_default_network_computes_on_one_thread() -> None:

@@ -119,6 +119,27 @@ def test_what_goes_on_though_it_is_done_or_older_is_told(
         assert "run/checkpoints/last.ckpt" in caplog.text
 
 
+@pytest.mark.trains
+def test_what_goes_on_though_it_ran_out_of_patience_is_told(
+    small: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    stuck = ["optim.lr=1e-12", "trainer.patience=1", "trainer.max_epochs=9"]
+    assert call(*small, "run_dir=run", *stuck) == 0
+    epochs = len(pd.read_csv("run/metrics.csv"))
+    assert epochs < 9
+    with caplog.at_level(logging.WARNING):
+        assert call("train", "ckpt_path=run") == 0
+        assert f"run ran out of patience after {epochs} epochs (trainer.patience=1)" in caplog.text
+        assert "run/checkpoints/best.ckpt" in caplog.text
+        caplog.clear()
+        assert (
+            call("train", "ckpt_path=run", f"trainer.patience={epochs}", f"trainer.max_epochs={epochs + 1}")
+            == 0
+        )
+        assert "patience" not in caplog.text
+    assert len(pd.read_csv("run/metrics.csv")) == epochs + 1
+
+
 def test_the_bar_shows_no_version_of_a_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
@@ -13,7 +14,7 @@ from ich.data import HeadCTDataModule
 from ich.schema import UserError
 from ich.tables import restore_texts
 from ich.train.command import parse_overrides
-from ich.train.settings import require_known_targets
+from ich.train.settings import require_known_targets, require_settings
 
 
 def find_newest(runs: Path) -> Path:
@@ -56,7 +57,9 @@ def resume_config(run_dir: Path, overrides: list[str]) -> DictConfig:
             "or start a new run with model.init_from=CHECKPOINT"
         )
     own = OmegaConf.load(run_dir / "config.yaml")
-    require_known_targets(OmegaConf.to_container(own), run_dir / "config.yaml")
+    settings = typing.cast("dict[str, Any]", OmegaConf.to_container(own))
+    require_settings(settings, run_dir / "config.yaml")
+    require_known_targets(settings, run_dir / "config.yaml")
     changed = OmegaConf.merge(own, parse_overrides(changes), {"ckpt_path": str(run_dir)})
     return typing.cast("DictConfig", changed)
 

@@ -19,6 +19,7 @@ from ich import __version__
 from ich.checkpoint import CHECKPOINTS
 from ich.files import open_alone
 from ich.schema import UserError
+from ich.trainer.callbacks import Patience
 from ich.trainer.signals import STOPS, exit_code
 
 log = logging.getLogger(__name__)
@@ -109,10 +110,17 @@ def tell_of_end(cfg: DictConfig, run_dir: Path, checkpoint: dict[str, Any]) -> N
     """
     planned = int(OmegaConf.load(run_dir / "config.yaml").trainer.max_epochs)
     done = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    if done < planned:
-        return
     new = f"model.init_from={run_dir / CHECKPOINTS / 'best.ckpt'}"
-    if cfg.trainer.max_epochs <= done:
+    if done < planned and _has_lost_patience(cfg, checkpoint):
+        log.warning(
+            "%s ran out of patience after %d epochs (trainer.patience=%d): nothing is trained, its results "
+            "are written once more. To train on, give a larger trainer.patience. To train on from its "
+            "weights, start a new run with %s",
+            *(run_dir, done, cfg.trainer.patience, new),
+        )
+    elif done < planned:
+        return
+    elif cfg.trainer.max_epochs <= done:
         log.warning(
             "%s is done after %d epochs: nothing is trained, its results are written once more. To train on "
             "from its weights, start a new run with %s",
@@ -124,3 +132,9 @@ def tell_of_end(cfg: DictConfig, run_dir: Path, checkpoint: dict[str, Any]) -> N
             "epochs has there, not from a new warm-up. For a schedule of its own, start a new run with %s",
             *(run_dir, planned, done + 1, cfg.trainer.max_epochs, cfg.trainer.max_epochs, new),
         )
+
+
+def _has_lost_patience(cfg: DictConfig, checkpoint: dict[str, Any]) -> bool:
+    states = checkpoint["callbacks"].items()
+    waited = [state["wait_count"] for name, state in states if name.startswith(Patience.__name__)]
+    return cfg.trainer.get("patience") is not None and any(count >= cfg.trainer.patience for count in waited)

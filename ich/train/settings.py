@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ich import __version__
 from ich.data.parts import SPLITS
 from ich.schema import UserError
 from ich.train.signatures import TARGET_PATHS
@@ -13,6 +15,12 @@ from ich.train.signatures import TARGET_PATHS
 PLACES = ("root", "labels", "index_dir", "cache", "split")
 """Settings of the data that may name folders and files, and these patients. Of a run's files ``config.yaml``
 alone has them: they are the user's own words, and the run needs them to go on."""
+
+OF_A_RUN = (
+    *("run_dir", "seed", "threads", "ckpt_path"),
+    *("input", "augment", "loss", "optim", "model", "trainer", "logger", "data", "pretrain"),
+)
+"""What stands at the top of a run's ``config.yaml``."""
 
 _LOGGER = re.compile(r"pytorch_lightning\.loggers\.\w+")
 
@@ -45,3 +53,20 @@ def require_known_targets(settings: Any, path: Path) -> None:
     children = settings.values() if isinstance(settings, dict) else settings
     for child in children if isinstance(settings, dict | list) else ():
         require_known_targets(child, path)
+
+
+def require_settings(settings: Mapping[Any, Any], path: Path) -> None:
+    """Refuses settings of a run that another version wrote without all that this one reads.
+
+    Args:
+        settings: As a file has them.
+        path: The file.
+
+    Raises:
+        UserError: Naming what is not there.
+    """
+    if missing := [name for name in OF_A_RUN if name not in settings]:
+        raise UserError(
+            f"{path} lacks {', '.join(missing)}: another version of ich than this one ({__version__}) wrote "
+            "it, and its run cannot go on; start a new run"
+        )
