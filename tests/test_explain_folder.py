@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pydicom
 import pytest
 import torch
 from command import call
@@ -33,15 +34,27 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-@pytest.fixture
-def studies(department: Path, tmp_path: Path) -> Path:
-    """Six slices of each of two studies."""
-    for number, folder in enumerate(sorted(department.iterdir())[:2]):
-        for path in sorted(folder.iterdir())[8:14]:
-            out = tmp_path / "studies" / str(number) / path.name
-            out.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, out)
-    return tmp_path / "studies"
+@pytest.fixture(scope="module")
+def studies(conformant: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six slices of each of two studies, to be left as they are."""
+    by_study: dict[str, dict[int, Path]] = {}
+    for path in (conformant / "stage_2_train").iterdir():
+        ds = pydicom.dcmread(path, stop_before_pixels=True)
+        by_study.setdefault(str(ds.StudyInstanceUID), {})[int(ds.InstanceNumber)] = path
+    root = tmp_path_factory.mktemp("data") / "studies"
+    for number, uid in enumerate(sorted(by_study)[:2]):
+        (root / str(number)).mkdir(parents=True)
+        for instance in sorted(by_study[uid])[8:14]:
+            shutil.copy2(by_study[uid][instance], root / str(number) / f"IM{instance:04d}")
+    return root
+
+
+@pytest.fixture(scope="module")
+def whole(checkpoints: list[Path], studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a call that nobody interrupts writes of five slices."""
+    out = tmp_path_factory.mktemp("explained") / "whole"
+    assert call("explain", str(checkpoints[0]), str(studies), "--limit", "5", "--out", str(out)) == 0
+    return out
 
 
 def read_list(out: Path) -> pd.DataFrame:
@@ -99,14 +112,12 @@ def test_key_slices_are_explained_by_default(
     assert set(read_list(out)["explained"]) == {"yes"}
 
 
-def test_limit_takes_the_likeliest_of_all(checkpoints: list[Path], studies: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    assert call("explain", str(checkpoints[0]), str(studies), "--limit", "4", "--out", str(out)) == 0
-    listed = read_list(out)
-    best = listed.nlargest(4, "prob_any")["number"]
-    assert len(best) == 4
-    assert list_pictures(out) == name_pictures(best, "any")
-    assert len(list(out.glob("*.npz"))) == 4
+def test_limit_takes_the_likeliest_of_all(whole: Path) -> None:
+    listed = read_list(whole)
+    best = listed.nlargest(5, "prob_any")["number"]
+    assert len(best) == 5
+    assert list_pictures(whole) == name_pictures(best, "any")
+    assert len(list(whole.glob("*.npz"))) == 5
 
 
 def test_the_list_is_there_before_any_picture(
@@ -123,11 +134,10 @@ def test_the_list_is_there_before_any_picture(
 
 
 def test_a_call_goes_on_where_the_last_one_stopped(
-    checkpoints: list[Path], studies: Path, tmp_path: Path, monkeypatch, capsys
+    checkpoints: list[Path], studies: Path, whole: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
-    out, whole = tmp_path / "out", tmp_path / "whole"
+    out = tmp_path / "out"
     command = ["explain", str(checkpoints[0]), str(studies), "--limit", "5", "--out"]
-    assert call(*command, str(whole)) == 0
     with monkeypatch.context() as patch:
         interrupt_at(patch, 2)
         assert call(*command, str(out)) == 130
@@ -153,6 +163,7 @@ def test_a_call_goes_on_where_the_last_one_stopped(
 def test_other_settings_are_refused_by_name(
     checkpoints: list[Path], studies: Path, tmp_path: Path, capsys
 ) -> None:
+    studies = shutil.copytree(studies, tmp_path / "studies")
     out = ["--limit", "1", "--out", str(tmp_path / "out")]
     usual = ["explain", str(checkpoints[0]), str(studies)]
     assert call(*usual, *out) == 0
@@ -172,11 +183,10 @@ def test_other_settings_are_refused_by_name(
 
 
 def test_two_at_once_and_no_number_are_refused(
-    checkpoints: list[Path], studies: Path, tmp_path: Path, capsys
+    checkpoints: list[Path], studies: Path, whole: Path, capsys
 ) -> None:
-    command = ["explain", str(checkpoints[0]), str(studies), "--out", str(tmp_path / "out"), "--limit"]
-    assert call(*command, "1") == 0
-    with open_alone(tmp_path / "out" / ".lock"):
+    command = ["explain", str(checkpoints[0]), str(studies), "--out", str(whole), "--limit"]
+    with open_alone(whole / ".lock"):
         assert call(*command, "2") == 2
     assert "is being written to by another process" in capsys.readouterr().err
     assert call(*command, "0") == 2
