@@ -54,6 +54,7 @@ class Finding(StrEnum):
     MIXED_SHAPE = "mixed_shape"  # images of several sizes
     MIXED_IMAGES = "mixed_images"  # images that are no slices of the series: a scout, a page, a screen
     SEVERAL_STACKS = "several_stacks"  # several scans or reconstructions in one series
+    NO_UNIT = "no_unit"  # RescaleType leaves the unit of the pixels open; that it is HU shows in them alone
 
 
 Found = tuple[Finding, str]
@@ -122,6 +123,8 @@ def _find_mixtures(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Cou
     details = [describe_odd(find_odd(table[number == series])) for series in mixed]
     yield Finding.MIXED_IMAGES, pd.Series(details, mixed, dtype="str")
     stacks = table["stack"][~odd].groupby(number[~odd]).nunique()
+    # US is unspecified (PS3.3 C.11.1.1.2).
+    yield _count(Finding.NO_UNIT, table["RescaleType"] == "US", number, "slices have RescaleType US")
     yield Finding.SEVERAL_STACKS, stacks[stacks > 1].map("{} stacks of slices at the same places".format)
 
 

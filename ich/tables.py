@@ -58,7 +58,8 @@ HEADER_DTYPES = {
     "padding_low": "int32",  # lowest stored value that is padding
     "padding_high": "int32",  # highest; below the lowest where none is named
     "pixel_offset": "int64",  # bytes from the start of the file to the pixels; -1 where they need decoding
-    "ImageType": "str",  # as stored, as the four below; empty where not given
+    "RescaleType": "str",  # as stored, as the five below; empty where not given
+    "ImageType": "str",
     "AcquisitionNumber": "str",
     "ConvolutionKernel": "str",
     "AcquisitionTime": "str",

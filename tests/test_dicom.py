@@ -50,7 +50,9 @@ def test_header_has_the_columns_of_the_index():
     assert set(Header._fields) == columns
 
 
-DESCRIPTIONS = ("ImageType", "AcquisitionNumber", "ConvolutionKernel", "AcquisitionTime", "ContentTime")
+DESCRIPTIONS = (
+    *("RescaleType", "ImageType", "AcquisitionNumber", "ConvolutionKernel", "AcquisitionTime", "ContentTime"),
+)
 
 
 def test_header_of_an_rsna_slice(write, caplog):

@@ -61,6 +61,16 @@ def test_neighbors_come_from_one_scan(tmp_path: Path, head: list[pydicom.Dataset
     assert list(check_series(table)["code"]) == ["several_stacks"]
 
 
+def test_a_unit_that_is_left_open_is_reported(tmp_path: Path, head: list[pydicom.Dataset]) -> None:
+    write(tmp_path / "open", head, "a", RescaleType="US")
+    table = build_index(tmp_path / "open").table
+    assert set(table["RescaleType"]) == {"US"}
+    findings = check_series(table)
+    assert findings[["code", "detail"]].to_numpy().tolist() == [
+        ["no_unit", f"{len(head)} slices have RescaleType US"]
+    ]
+
+
 def test_a_scout_is_nobodys_neighbor_and_reported(tmp_path: Path, head: list[pydicom.Dataset]) -> None:
     root = tmp_path / "mixed"
     write(root, head, "a")

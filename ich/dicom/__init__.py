@@ -72,7 +72,8 @@ class Header(NamedTuple):
         padding_high: The highest; below ``padding_low`` where none is named.
         pixel_offset: Bytes from the start of the file to the first stored value, where it takes no decoding:
             uncompressed, 16 bits, little-endian. -1 elsewhere.
-        ImageType: All values, between backslashes; empty where not given, as are those below.
+        RescaleType: The unit of rescaled values; empty where not given, as are those below.
+        ImageType: All values, between backslashes.
         AcquisitionNumber: Of the scan.
         ConvolutionKernel: Of the reconstruction.
         AcquisitionTime: When the scan began, as stored.
@@ -104,6 +105,7 @@ class Header(NamedTuple):
     padding_low: int
     padding_high: int
     pixel_offset: int
+    RescaleType: str
     ImageType: str
     AcquisitionNumber: str
     ConvolutionKernel: str
@@ -354,6 +356,7 @@ def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> 
         padding_low=low,
         padding_high=high,
         pixel_offset=pixel_offset,
+        RescaleType=values.whole(Tag.RescaleType),
         ImageType=values.whole(Tag.ImageType),
         AcquisitionNumber=values.whole(Tag.AcquisitionNumber),
         ConvolutionKernel=values.whole(Tag.ConvolutionKernel),

@@ -38,6 +38,9 @@ OF_SERIES = {
     Finding.MIXED_ORIENTATION: "slices of several tilts",
     Finding.MIXED_SPACING: "pixels of several sizes",
     Finding.MIXED_SHAPE: "images of several sizes",
+    Finding.MIXED_IMAGES: "images that are no slices, such as a scout",
+    Finding.SEVERAL_STACKS: "several scans or reconstructions",
+    Finding.NO_UNIT: "RescaleType US, which leaves the unit of the pixels open",
 }
 """What a series has where it has a finding."""
 

@@ -20,7 +20,7 @@ from ich.tables import HEADER_DTYPES, INDEX_DTYPES, read_index, restore_texts, w
 
 REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
 
-_VERSION = 7  # raised when what a header yields changes
+_VERSION = 8  # raised when what a header yields changes
 # What these say may change while the file does not: a codec is installed, a permission given.
 _PASSING = [Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX]
 _PREFIX = "unfinished-"  # of the folders of what was read before an index is whole
