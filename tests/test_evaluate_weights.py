@@ -67,6 +67,23 @@ def test_the_model_that_made_them_is_taken(
     assert UNCHECKED not in (tmp_path / "evaluation/report.html").read_text(encoding="utf-8")
 
 
+def test_validation_of_another_model_is_refused(
+    bundles: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Operating points of one model mean nothing for another."""
+    a, b = (name_weights(bundle) for bundle in bundles.values())
+    path = write_predictions(tmp_path / "table.csv", **a)
+    other = write_predictions(tmp_path / "val.csv", patients=4, **b)
+    assert evaluate(path, "--val", other) == 2
+    printed = capsys.readouterr().err
+    assert f"{other} is not of the model that made the predictions" in printed
+    assert f"{a[WEIGHTS_COLUMN][:12]}..." in printed
+    assert f"{b[WEIGHTS_COLUMN][:12]}..." in printed
+    unnamed = write_predictions(tmp_path / "unnamed.csv", patients=4)
+    assert evaluate(unnamed, "--val", other, "--out", tmp_path / "unnamed") == 2
+    assert "holds all slices" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("weights", [{}, {WEIGHTS_COLUMN: ""}])
 def test_what_cannot_be_checked_is_said(
     weights: dict[str, str],

@@ -83,6 +83,26 @@ def check_weights(tables: Sequence[pd.DataFrame], weights: str, source: str) -> 
     return {weights} in named
 
 
+def check_same_weights(predictions: pd.DataFrame, validation: pd.DataFrame, source: str) -> None:
+    """Checks that one model made a table and that of its validation part, where both name their weights.
+
+    Args:
+        predictions: A predictions table.
+        validation: That of its model's validation part.
+        source: What the latter was read from, for messages.
+
+    Raises:
+        UserError: If they name different weights.
+    """
+    one, other = (set(table[WEIGHTS_COLUMN]) - {""} for table in (predictions, validation))
+    if one and other and one.isdisjoint(other):
+        raise UserError(
+            f"{source} is not of the model that made the predictions: it names the weights "
+            f"{min(other)[:_SHORT]}..., they name {min(one)[:_SHORT]}...; give the validation table of that "
+            "model"
+        )
+
+
 def check_prevalences(prevalences: Sequence[float]) -> NDArray[np.float64]:
     """Returns prevalences, in the order of ``LABELS``, as an array; NaN where one is unknown.
 

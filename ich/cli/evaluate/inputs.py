@@ -11,6 +11,7 @@ from string import ascii_uppercase
 import numpy as np
 import pandas as pd
 
+from ich.evaluate.checks import check_same_weights
 from ich.evaluate.comparison import ensemble
 from ich.evaluate.pooling import LEVELS, UNIT_COLUMNS
 from ich.evaluate.run import Run, read_run
@@ -75,7 +76,7 @@ def read_inputs(args: argparse.Namespace) -> Inputs:
             _require_targets(table, path)
         tables[name] = table
     notes = [f"{name}: {path}" for name, path in zip(names, paths, strict=True) if len(paths) > 1]
-    validation, found = _read_validation(args, names, labels)
+    validation, found = _read_validation(args, tables, labels)
     predictions = ensemble(tables) if args.ensemble else tables[names[0]]
     index = _find_index(args.root, args.index)
     return Inputs(
@@ -132,7 +133,7 @@ def _name_models(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:
 
 
 def _read_validation(
-    args: argparse.Namespace, names: Sequence[str], labels: pd.DataFrame | None
+    args: argparse.Namespace, predictions: Mapping[str, pd.DataFrame], labels: pd.DataFrame | None
 ) -> tuple[pd.DataFrame | None, list[str]]:
     """Reads the table of the validation part, or the mean of several, and says where it was found."""
     wanted = args.predictions if args.ensemble else args.predictions[:1]
@@ -144,13 +145,14 @@ def _read_validation(
     if len(paths) != len(wanted):
         return None, []
     tables = {}
-    for name, path in zip(names, paths, strict=False):
+    for name, path in zip(predictions, paths, strict=False):
         table = read_predictions(path)
+        check_same_weights(predictions[name], table, str(path))
         if labels is not None and (match_slices(table["SOPInstanceUID"], labels) >= 0).any():
             table = _join(table, labels)
         tables[name] = table
     notes = [] if args.val else [f"calibration and operating points: from {VALIDATION} beside {TEST}"]
-    return (ensemble(tables) if len(tables) > 1 else tables[names[0]]), notes
+    return (ensemble(tables) if len(tables) > 1 else next(iter(tables.values()))), notes
 
 
 def _find_beside(predictions: Path) -> Path | None:
