@@ -6,11 +6,20 @@ to 45, muscle 40 to 60, calcification 80 to 1,000, bone 300 to 2,000.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ich.phantom.base import measure_floor, paint_base, paint_petrous
+from ich.phantom.brain import (
+    measure_cisterns,
+    measure_ventricles,
+    paint_brain,
+    paint_calcium,
+    paint_dura,
+)
 from ich.phantom.devices import (
     add_metal_streaks,
     add_petrous_streaks,
@@ -21,15 +30,60 @@ from ich.phantom.devices import (
 )
 from ich.phantom.face import measure_face, paint_face, paint_flesh
 from ich.phantom.head import CENTER_Z, Head
-from ich.phantom.shapes import Array, Points, bump, paint
+from ich.phantom.shapes import Array, Block, Points, bump, find_block, paint
+
+Push = Callable[[Points], tuple[Array, Array]]
+"""Tells by how many mm to x and y the brain has been displaced by a mass."""
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A plane to draw on; every array (H, W).
+
+    Attributes:
+        hu: HU.
+        points: Head coordinates.
+        norm: Head coordinates in a head of usual width and length.
+        depth: mm below the inner table of the skull; negative outside.
+        cos: Cosine of the angle around the long axis, 0 to the left, growing to the back.
+        sin: Its sine.
+        vault: Share of the pixel inside the vault of the skull, base or not.
+        sulci: Field that is 0 in the middle of a sulcus.
+        warp: Field that makes the brain asymmetric.
+        edges: Field that roughens the edge of a lesion.
+        texture: Field of the soft tissues' texture.
+        cells: Field of the air cells.
+    """
+
+    hu: Array
+    points: Points
+    norm: Points
+    depth: Array
+    cos: Array
+    sin: Array
+    vault: Array
+    sulci: Array
+    warp: Array
+    edges: Array
+    texture: Array
+    cells: Array
+
+    def view(self, window: Block) -> Ground:
+        """Returns a block of the plane; what is drawn on it is drawn on the plane."""
+        values: dict[str, Any] = {
+            name: value.view(window) if isinstance(value, Points) else value[window]
+            for name, value in vars(self).items()
+        }
+        return Ground(**values)
 
 
 @dataclass(frozen=True)
 class Plane:
-    """A drawn plane and what a lesion needs to know of it; every array (H, W).
+    """A drawn plane and what a lesion needs to know of it; all but ``hu`` is of the window.
 
     Attributes:
-        hu: HU.
+        hu: HU, (H, W).
+        window: Rows and columns that hold the inside of the skull.
         points: Head coordinates.
         depth: mm below the inner table of the skull; negative outside.
         cos: Cosine of the angle around the long axis, 0 to the left, growing to the back.
@@ -42,6 +96,7 @@ class Plane:
     """
 
     hu: Array
+    window: Block
     points: Points
     depth: Array
     cos: Array
@@ -62,53 +117,37 @@ def find_head(head: Head, points: Points) -> tuple[slice, slice]:
     return points.span.block((-x, -y, -300.0), (x, y, head.height + CENTER_Z))
 
 
-def draw_plane(head: Head, points: Points, fields: list[Array], push: tuple[Array, Array]) -> Plane:
+def draw_plane(head: Head, points: Points, fields: list[Array], push: Push) -> Plane:
     """Draws a plane through a head.
 
     Args:
         head: Its measures.
         points: Where the pixels lie.
         fields: The head's fields there; they change little within a slice.
-        push: By how many mm to x and y the brain has been displaced by a mass.
+        push: Tells how the brain has been displaced by a mass.
 
     Returns:
         The plane in HU, without noise.
     """
-    sulci, warp, edges, texture, cells = fields
     norm = points.scaled(70.5 / head.half_width, 88.5 / head.half_length)
     depth, cos, sin = _measure_skull(head, points)
-    hu = np.full_like(points.x, -1000)
-    floor = measure_floor(norm, texture)
-    vault = points.inside(depth)
-    cavity = vault * points.inside(points.z - floor)
-    brain = norm.moved(1.6 * warp - push[0], 1.2 * warp - push[1], 0)
-    skin = _paint_outside(head, hu, points, norm, depth, cos, sin, texture)
-    paint_flesh(hu, norm, skin, texture)
-    paint_base(hu, norm, depth, texture, cells)
+    hu, vault = np.full_like(points.x, -1000), points.inside(depth)
+    whole = Ground(hu, points, norm, depth, cos, sin, vault, *fields)
+    window = find_block(vault)
+    outer = depth + _measure_thickness(head, points, cos, sin)
+    skin, covered = _paint_outside(head, whole, outer)
+    paint_base(hu, norm, depth, whole.texture, whole.cells)
     paint_face(hu, norm, head.bone, head.filling)
     paint_wrap(hu, head.devices.wrap, points, skin)
-    outer = depth + _measure_thickness(head, points, cos, sin)
-    diploe = np.abs(depth + 0.5 * np.float32(head.skull)) < 0.2 * head.skull
-    bone = np.where(diploe, np.float32(0.5 * head.bone), np.float32(head.bone))
-    # The squama of the occipital bone reaches lower than the temporal and frontal bones.
-    upper = points.inside((points.z - 20 + 28 * np.clip((points.y - 15) / 40, 0, 1)) / 4)
-    vaulted = points.inside(outer) * (1 - vault) * upper
-    if head.opening:
-        paint(hu, vaulted, head.muscle)
-    paint(hu, vaulted * open_bone(head.opening, points), bone + 90 * cells)
+    _paint_vault(head, whole.view(covered), outer[covered])
     paint_plates(hu, head.opening, points, outer)
-    paint(hu, vault * points.inside(points.z - floor + 2.6) * (1 - cavity), 950)
-    ventricle, cistern = _measure_ventricles(head, brain), _measure_cisterns(head, brain)
-    sulcus = np.abs(sulci) * np.float32(3.4)
-    _paint_brain(head, hu, brain, depth, cavity, sulcus, ventricle, cistern, texture)
-    _paint_dura(head, hu, points, depth, cavity, sin)
-    _paint_calcium(head, hu, brain, cavity, edges)
-    paint_petrous(hu, norm, cells, depth)
+    plane = _paint_inside(head, whole, window, push)
+    paint_petrous(hu, norm, whole.cells, depth)
     paint_devices(hu, head.devices, points)
-    hu += np.float32(head.hardening) * np.exp(-np.abs(depth) / 6) * cavity
-    add_petrous_streaks(hu, points, head.streaks, vault)
+    hu[window] += np.float32(head.hardening) * np.exp(-np.abs(plane.depth) / 6) * plane.cavity
+    add_petrous_streaks(hu[window], plane.points, head.streaks, vault[window])
     add_metal_streaks(hu, head.devices, points)
-    return Plane(hu, points, depth, cos, sin, cavity, sulcus, ventricle, cistern, edges)
+    return plane
 
 
 def _measure_skull(head: Head, points: Points) -> tuple[Array, Array, Array]:
@@ -132,154 +171,85 @@ def _measure_thickness(head: Head, points: Points, cos: Array, sin: Array) -> Ar
     return np.asarray(np.float32(head.skull) * (1 + 0.18 * (sin * sin - cos * cos) * below), dtype=np.float32)
 
 
-def _paint_outside(
-    head: Head, hu: Array, points: Points, norm: Points, depth: Array, cos: Array, sin: Array, texture: Array
-) -> Array:
-    """Paints skin, fat and muscle, and returns the depth in mm below the skin."""
-    outer = depth + _measure_thickness(head, points, cos, sin)
-    scalp = (
-        outer + np.float32(head.scalp) * (1 + 0.35 * np.clip(sin, -0.4, 1) ** 2) + texture * np.float32(0.4)
-    )
+def _paint_outside(head: Head, ground: Ground, outer: Array) -> tuple[Array, Block]:
+    """Paints skin, fat and muscle.
+
+    Args:
+        head: The head's measures.
+        ground: The plane.
+        outer: mm below the outer surface of the skull.
+
+    Returns:
+        The depth in mm below the skin, and the rows and columns that hold the head.
+    """
+    points = ground.points
+    scalp = outer + np.float32(head.scalp) * (1 + 0.35 * np.clip(ground.sin, -0.4, 1) ** 2)
+    scalp += ground.texture * np.float32(0.4)
     bulges: list[tuple[Array, float]] = []
     for angle, z, extent, thickness, value in head.swellings:
         if thickness:
             where = (float(1.1 * head.half_width * np.cos(angle)), float(head.half_length * np.sin(angle)), z)
             bulge = np.float32(thickness) * bump(points.distance(where) / np.float32(extent))
-            scalp = scalp + np.float32(0.7) * bulge
+            scalp += np.float32(0.7) * bulge
             bulges.append((bulge, value))
-    face = measure_face(norm)
+    face = measure_face(ground.norm)
     skin = scalp if face is None else np.maximum(scalp, face)
-    paint(hu, points.inside(skin), 35.0)
-    paint(hu, points.inside(skin - 2.2), -95 + 6 * texture)
-    muscle = np.clip(cos * cos - 0.55, 0, 1) * 2.2 * np.clip((82 - points.z) / 30, 0, 1)
-    muscle += np.clip((sin - 0.55) * 2.2, 0, 1) * np.clip((34 - points.z) / 20, 0, 1) * 1.6
+    cover = points.inside(skin)
+    window = find_block(cover)
+    part = ground.view(window)
+    hu, points, texture = part.hu, part.points, part.texture
+    under, scalp, outer = skin[window], scalp[window], outer[window]
+    paint(hu, cover[window], 35.0)
+    paint(hu, points.inside(under - 2.2), -95 + 6 * texture)
+    muscle = np.clip(part.cos * part.cos - 0.55, 0, 1) * 2.2 * np.clip((82 - points.z) / 30, 0, 1)
+    muscle += np.clip((part.sin - 0.55) * 2.2, 0, 1) * np.clip((34 - points.z) / 20, 0, 1) * 1.6
     fleshy = points.inside(outer + 9 * np.clip(muscle, 0, 1) - 0.5) * points.inside(scalp - 2)
     paint(hu, fleshy, head.muscle + 3 * texture)
-    for bulge, value in bulges:
+    for whole, value in bulges:
+        bulge = whole[window]
         swollen = points.inside(outer + bulge - 0.5) * (bulge > 0.5) * points.inside(scalp - 1)
         paint(hu, swollen, value + 3 * texture)
-    return np.asarray(skin, dtype=np.float32)
+    paint_flesh(hu, part.norm, under, texture)
+    return skin, window
 
 
-def _measure_ventricles(head: Head, points: Points) -> Array:
-    """Returns the depth in mm below the surface of the ventricles."""
-    side, s = points.mirrored(), head.ventricles
-    # The radii say how wide they are, so that atrophy widens them without moving them.
-    return points.depth(
-        side.capsule((5 * s, -31, 73), (8, -8, 80), (3.2 * s, 4 * s)),
-        side.capsule((8, -8, 80), (15, 22, 84), (4 * s, 5 * s)),
-        side.capsule((15, 22, 84), (23, 34, 73), (5 * s, 5.8 * s)),
-        side.capsule((23, 34, 73), (23, 58, 69), (5.6 * s, 2.2 * s)),
-        side.capsule((23, 34, 72), (30, 6, 49), (3.6 * s, 2 * s)),
-        points.ellipsoid((0, 2, 64), (2.4 * s, 14, 13)),
-        points.ellipsoid((0, 33, 28), (6.5 * s**0.5, 5 * s**0.5, 11)),
+def _paint_vault(head: Head, ground: Ground, outer: Array) -> None:
+    """Paints the bone of the vault; ``outer`` is mm below its outer surface."""
+    points, depth = ground.points, ground.depth
+    diploe = np.abs(depth + 0.5 * np.float32(head.skull)) < 0.2 * head.skull
+    bone = np.where(diploe, np.float32(0.5 * head.bone), np.float32(head.bone))
+    # The squama of the occipital bone reaches lower than the temporal and frontal bones.
+    upper = points.inside((points.z - 20 + 28 * np.clip((points.y - 15) / 40, 0, 1)) / 4)
+    vaulted = points.inside(outer) * (1 - ground.vault) * upper
+    if head.opening:
+        paint(ground.hu, vaulted, head.muscle)
+    paint(ground.hu, vaulted * open_bone(head.opening, points), bone + 90 * ground.cells)
+
+
+def _paint_inside(head: Head, plane: Ground, window: Block, push: Push) -> Plane:
+    """Paints what lies inside the skull, which the window holds."""
+    ground = plane.view(window)
+    hu, points, depth, texture = ground.hu, ground.points, ground.depth, ground.texture
+    floor = measure_floor(ground.norm, texture)
+    cavity = ground.vault * points.inside(points.z - floor)
+    dx, dy = push(points)
+    brain = ground.norm.moved(1.6 * ground.warp - dx, 1.2 * ground.warp - dy, 0)
+    paint(hu, ground.vault * points.inside(points.z - floor + 2.6) * (1 - cavity), 950)
+    ventricle, cistern = measure_ventricles(head, brain), measure_cisterns(head, brain)
+    sulcus = np.abs(ground.sulci) * np.float32(3.4)
+    paint_brain(head, hu, brain, depth, cavity, sulcus, ventricle, cistern, texture)
+    paint_dura(head, hu, points, depth, cavity, ground.sin)
+    paint_calcium(head, hu, brain, cavity, ground.edges)
+    return Plane(
+        plane.hu,
+        window,
+        points,
+        depth,
+        ground.cos,
+        ground.sin,
+        cavity,
+        sulcus,
+        ventricle,
+        cistern,
+        ground.edges,
     )
-
-
-def _measure_cisterns(head: Head, points: Points) -> Array:
-    """Returns the depth in mm below the surface of the basal cisterns and the Sylvian fissures."""
-    side, wide = points.mirrored(), np.float32(0.5 + 1.3 * head.atrophy)
-    return (
-        wide
-        - np.float32(0.6)
-        + points.depth(
-            points.ellipsoid((0, -16, 47), (12, 11, 7)),  # suprasellar
-            side.capsule((8, -17, 48), (32, -17, 52), (2.2, 2.0)),  # Sylvian
-            side.capsule((32, -17, 52), (40, 6, 68), (2.2, 1.4)),
-            side.capsule((33, -14, 56), (56, -8, 60), (2.0, 2.4)),
-            side.capsule((13, -8, 50), (17, 10, 54), (2.2, 2)),  # ambient
-            side.capsule((17, 10, 54), (4, 22, 57), (2, 2.8)),  # quadrigeminal
-            points.ellipsoid((0, -3, 36), (10, 3.2, 10)),  # prepontine
-            points.ellipsoid((0, 62, 4), (13, 9, 12)),  # cisterna magna
-        )
-    )
-
-
-def _paint_brain(
-    head: Head,
-    hu: Array,
-    points: Points,
-    depth: Array,
-    cavity: Array,
-    sulcus: Array,
-    ventricle: Array,
-    cistern: Array,
-    texture: Array,
-) -> None:
-    paint(hu, cavity, head.fluid)
-    gap = np.float32(0.8 + 2.6 * head.atrophy)
-    surface = depth - gap
-    x, y, z = np.abs(points.x), points.y, points.z
-    cortex = np.maximum(surface, 0)
-    deep = points.inside((24 - cortex) / 6)
-    below = np.clip((58 - z) / 6, 0, 1) * np.clip((y - 20) / 6, 0, 1)  # the cerebellum has finer folds
-    ribbon = np.clip((4.2 - np.minimum(cortex, sulcus + 9 * (1 - deep))) / 2 + 0.5, 0, 1)
-    ribbon = np.maximum(ribbon, 0.55 * below)
-    tissue = np.float32(head.white) + texture * np.float32(0.7)
-    grey = np.float32(head.grey)
-    side = points.mirrored()
-    nuclei = points.depth(
-        side.ellipsoid((11 * head.ventricles**0.3, 12, 67), (8, 13, 10)),
-        side.ellipsoid((24, -4, 66), (6.5, 15, 11)),
-        side.ellipsoid((13 + 2 * head.ventricles, -22, 74), (4.5, 9, 12)),
-    )
-    tissue += np.maximum(ribbon, points.inside(nuclei / 2)) * (grey - tissue)
-    if head.infarct[3]:
-        old = points.depth(points.ellipsoid(head.infarct[:3], (head.infarct[3],) * 3))
-        tissue -= 13 * points.inside((old + texture) / 3)
-    paint(hu, cavity * points.inside(surface), tissue)
-    half = np.float32(0.25 + 1.25 * head.atrophy) * np.clip(1.15 - cortex / 20, 0, 1) * (1 - 0.6 * below)
-    midline = np.float32(0.5 + 1.4 * head.atrophy) - x
-    midline -= 6 * np.clip((np.abs(y + 2) < 62) * (101 - z) / 8, 0, 1)
-    folds = points.inside(half - sulcus) * (half > 0.12) * points.inside(surface + 1)
-    fissure = points.inside(midline) * points.inside((z - 50) / 4)
-    spaces = np.maximum(ventricle, cistern)
-    paint(hu, cavity * np.maximum(np.maximum(0.85 * folds, fissure), points.inside(spaces)), head.fluid)
-    if head.hygroma[1]:
-        turn = np.float32(np.cos(head.hygroma[0])) * np.sign(points.x) * bump((points.y + 10) / 75)
-        thick = np.float32(head.hygroma[1]) * np.clip(turn, 0, 1) * bump((z - 90) / 55)
-        paint(hu, cavity * points.inside(thick - depth), head.fluid + 6)
-
-
-def _paint_dura(head: Head, hu: Array, points: Points, depth: Array, cavity: Array, sin: Array) -> None:
-    x, y, z = np.abs(points.x), points.y, points.z
-    tent = 66 - 0.011 * (y - 24) ** 2 - 0.52 * x
-    sheet = 1.1 - np.abs(z - tent) * 0.85
-    behind = np.clip((y - 20) / 4, 0, 1) * np.clip((x - 3) / 3, 0, 1)
-    falx = np.float32(head.falx_width) - x
-    # The falx ends above the corpus callosum, lower in front and behind than in the middle.
-    above = z - np.where(np.abs(y) < 62, 100 - 0.009 * (y + 4) ** 2, np.float32(62))
-    dura = np.maximum(points.inside(falx) * points.inside(above / 3), points.inside(sheet) * behind)
-    paint(hu, cavity * dura, head.falx)
-    sinus = np.maximum(
-        points.inside(np.float32(5.5) - depth - 1.2 * x) * (sin > 0.2) * (z > 48),
-        points.inside(np.float32(5.5) - depth - 1.2 * x) * (z > 112),
-    )
-    transverse = points.inside(np.float32(5) - depth) * points.inside(4.5 - np.abs(z - 38)) * (y > 30)
-    paint(hu, cavity * np.maximum(sinus, transverse), head.venous)
-    side = points.mirrored()
-    arteries = points.depth(
-        side.capsule((4, -13, 46), (27, -16, 50), (1.5, 1.3)),
-        side.capsule((27, -16, 50), (38, 2, 64), (1.3, 0.9)),
-        points.capsule((0, -5, 28), (0, -8, 44), (1.8, 1.8)),
-        side.capsule((2, -16, 47), (1.5, -44, 66), (1.1, 0.9)),
-    )
-    paint(hu, cavity * points.inside(arteries), head.arterial)
-
-
-def _paint_calcium(head: Head, hu: Array, points: Points, cavity: Array, edges: Array) -> None:
-    pineal, plexus, pallidum, falx = head.calcified
-    side = points.mirrored()
-    rough = 0.5 * edges
-    if pineal:
-        shape = points.depth(points.ellipsoid((0, 21, 63), (pineal,) * 3))
-        paint(hu, cavity * points.inside(shape + rough), head.calcium)
-    if plexus:
-        shape = points.depth(side.ellipsoid((22, 34, 75), (plexus * 0.8, plexus * 1.5, plexus * 1.6)))
-        paint(hu, cavity * points.inside(shape + rough), head.calcium * 0.8)
-    if pallidum:
-        shape = points.depth(side.ellipsoid((19, -2, 65), (pallidum * 0.7, pallidum * 1.4, pallidum * 1.5)))
-        paint(hu, cavity * points.inside(shape + 2 * rough), 0.45 * head.calcium + 25)
-    if falx:
-        shape = points.depth(points.ellipsoid((0, -48, 98), (falx, 9, 13)))
-        paint(hu, cavity * points.inside(shape + rough), 0.8 * head.calcium)

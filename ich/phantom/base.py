@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ich.phantom.shapes import Array, Points, bump, paint
+from ich.phantom.shapes import AWAY, Array, Points, bump, join, paint
 
 
 def measure_floor(points: Points, texture: Array) -> Array:
@@ -31,39 +31,43 @@ def paint_base(hu: Array, points: Points, depth: Array, texture: Array, cells: A
     inner = points.inside(depth - 1) * points.inside((46 - points.z) / 2)
     tissue = np.where(texture > 1.0, np.float32(-80), np.float32(50)) + 4 * texture
     paint(hu, inner, tissue)
-    side = points.mirrored()
-    orbit = points.depth(side.capsule((19, -38, 33), (31, -64, 34), (6, 17)))
-    paint(hu, points.inside(orbit + 2.2) * np.clip((points.y + 70) / 7, 0, 1), 800)
-    paint(hu, points.inside(orbit) * (depth > -8), -80)
-    muscles = np.minimum(np.abs(orbit - 4) * -1 + 1.6, (-50 - points.y) / 2)
-    paint(hu, points.inside(muscles) * 0.8, 45)
-    paint(hu, points.inside(points.depth(side.capsule((19, -40, 33), (31, -60, 34), (2, 2)))), 40)
-    globe = points.depth(side.ellipsoid((32, -69, 34), (12, 12, 12)))
-    paint(hu, points.inside(globe + 1), 45)
-    paint(hu, points.inside(globe), 12)
-    paint(hu, points.inside(points.depth(side.ellipsoid((32, -77, 34), (4.5, 2.2, 4.5)))), 75)
-    nose = points.depth(side.ellipsoid((5, -60, 24), (8, 27, 19)))
-    cavities = points.depth(
+    side = points.mirrored
+    _paint_orbits(hu, side, depth)
+    nose = side.ellipsoid((5, -60, 24), (8, 27, 19))
+    cavities = join(
         side.ellipsoid((5, -22, 27), (9, 13, 9)),
         side.ellipsoid((31, -60, 6), (15, 17, 14)),
         side.ellipsoid((12, -82, 50), (13, 5, 9)),
         points.ellipsoid((0, -24, 2), (13, 10, 16)),
     )
-    paint(hu, points.inside(np.maximum(cavities, nose) + 1.5), 700)
-    paint(hu, points.inside(cavities), -960)
-    paint(hu, points.inside(nose) * (cells < 0.9) * (side.x > 0.8), -950)
+    points.lay(hu, join(cavities, nose), 700, grow=1.5)
+    points.lay(hu, cavities, -960)
+    points.lay(hu, nose, -950, share=(cells < 0.9) * (side.x > 0.8))
+
+
+def _paint_orbits(hu: Array, side: Points, depth: Array) -> None:
+    orbit = side.capsule((19, -38, 33), (31, -64, 34), (6, 17))
+    side.lay(hu, orbit, 800, grow=2.2, share=np.clip((side.y + 70) / 7, 0, 1))
+    side.lay(hu, orbit, -80, share=depth > -8)
+    if orbit is not AWAY:
+        block = orbit.block
+        muscles = np.minimum(np.abs(orbit.depth - 4) * -1 + 1.6, (-50 - side.y[block]) / 2)
+        paint(hu[block], side.inside(muscles) * 0.8, 45)
+    side.lay(hu, side.capsule((19, -40, 33), (31, -60, 34), (2, 2)), 40)
+    globe = side.ellipsoid((32, -69, 34), (12, 12, 12))
+    side.lay(hu, globe, 45, grow=1)
+    side.lay(hu, globe, 12)
+    side.lay(hu, side.ellipsoid((32, -77, 34), (4.5, 2.2, 4.5)), 75)
 
 
 def paint_petrous(hu: Array, points: Points, cells: Array, depth: Array) -> None:
     """Paints the petrous bones between middle and posterior fossa, the mastoid cells and the ear canals."""
     if points.lowest > 48:
         return
-    side = points.mirrored()
-    ridge = points.depth(side.capsule((11, 3, 30), (58, 25, 26), (4.5, 11)))
-    below = points.inside((33 - points.z) / 2)
-    paint(hu, points.inside(ridge) * below, 1250 + 150 * cells)
-    mastoid = points.depth(side.ellipsoid((56, 30, 16), (15, 19, 20)))
-    body = points.inside(mastoid) * points.inside(depth + 9)
-    paint(hu, body, 900)
-    paint(hu, points.inside(mastoid - 2) * points.inside(depth + 7) * (cells > -0.2), -650)
-    paint(hu, points.inside(points.depth(side.capsule((40, 14, 20), (75, 12, 19), (3.5, 3.5)))), -900)
+    side = points.mirrored
+    ridge = side.capsule((11, 3, 30), (58, 25, 26), (4.5, 11))
+    points.lay(hu, ridge, 1250 + 150 * cells, share=points.inside((33 - points.z) / 2))
+    mastoid = side.ellipsoid((56, 30, 16), (15, 19, 20))
+    points.lay(hu, mastoid, 900, share=points.inside(depth + 9))
+    points.lay(hu, mastoid, -650, grow=-2, share=points.inside(depth + 7) * (cells > -0.2))
+    points.lay(hu, side.capsule((40, 14, 20), (75, 12, 19), (3.5, 3.5)), -900)

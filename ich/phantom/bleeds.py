@@ -72,14 +72,16 @@ def paint_bleeds(bleeds: list[Bleed], planes: list[Plane], least: float) -> dict
     for bleed in bleeds:
         if bleed.rim:
             for plane in planes:
-                paint(plane.hu, bleed.rim(plane) * plane.cavity, 17.0)
+                paint(plane.hu[plane.window], bleed.rim(plane) * plane.cavity, 17.0)
     for bleed in bleeds:
-        parts = [bleed.cover(plane) * plane.cavity for plane in planes]
+        parts = [np.zeros_like(plane.hu) for plane in planes]
+        for plane, part in zip(planes, parts, strict=True):
+            part[plane.window] = bleed.cover(plane) * plane.cavity
         mean = sum(parts[1:], parts[0]) / len(parts)
         if (mean >= 0.5).sum() * planes[0].points.edge ** 2 < least:
             continue
         for plane, part in zip(planes, parts, strict=True):
-            paint(plane.hu, part, bleed.hu + 2 * plane.edges)
+            paint(plane.hu[plane.window], part[plane.window], bleed.hu + 2 * plane.edges)
         covers[bleed.subtype] = np.maximum(covers.get(bleed.subtype, mean), mean)
     return covers
 

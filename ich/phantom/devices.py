@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 
 from ich.phantom.chances import Chances
-from ich.phantom.shapes import Array, Point, Points, bump, paint
+from ich.phantom.shapes import Array, Point, Points, bump, join, paint
 
 
 @dataclass(frozen=True)
@@ -138,33 +138,29 @@ def paint_wrap(hu: Array, wrap: Wrap | None, points: Points, skin: Array) -> Non
     )
     loose = 0.6 + 0.4 * np.sin(1.9 * skin)
     paint(hu, band * loose, wrap.hu)
-    hard = points.depth(points.capsule(wrap.start, wrap.end, (wrap.radius, wrap.radius)))
-    paint(hu, points.inside(hard), wrap.hard)
+    points.lay(hu, points.capsule(wrap.start, wrap.end, (wrap.radius, wrap.radius)), wrap.hard)
 
 
 def paint_devices(hu: Array, devices: Devices, points: Points) -> None:
     """Paints what lies in the brain and in the airway, in place."""
     if devices.clip:
         x, y, z = devices.clip
-        clip = points.depth(points.capsule((x - 4, y, z - 2), (x + 4, y + 5, z + 3), (1.6, 1.6)))
-        paint(hu, points.inside(clip), 9000)
+        points.lay(hu, points.capsule((x - 4, y, z - 2), (x + 4, y + 5, z + 3), (1.6, 1.6)), 9000)
     if devices.coil:
-        coil = points.depth(points.ellipsoid(devices.coil, (devices.coil_radius,) * 3))
-        paint(hu, points.inside(coil), 14000)
+        points.lay(hu, points.ellipsoid(devices.coil, (devices.coil_radius,) * 3), 14000)
     if devices.drain:
         tip = (devices.drain * 6, -12.0, 76.0)
-        drain = points.depth(points.capsule(tip, (devices.drain * 32, -30.0, 150.0), (1.5, 1.5)))
-        paint(hu, points.inside(drain), 320)
+        points.lay(hu, points.capsule(tip, (devices.drain * 32, -30.0, 150.0), (1.5, 1.5)), 320)
     if devices.has_tube:
         airway = ((4.0, -125.0, -44.0), (2.0, -62.0, -33.0), (0.0, -18.0, -48.0), (0.0, -14.0, -150.0))
         gastric = ((9.0, -125.0, -6.0), (7.0, -100.0, 2.0), (5.0, -36.0, 6.0), (3.0, -16.0, -20.0))
         tube, thin = (
-            points.depth(*(points.capsule(start, end, (radius,) * 2) for start, end in pairwise(path)))
+            join(*(points.capsule(start, end, (radius,) * 2) for start, end in pairwise(path)))
             for path, radius in ((airway, 5.5), (gastric, 2.8))
         )
-        paint(hu, points.inside(tube), 230)
-        paint(hu, points.inside(tube - 1.8), -990)
-        paint(hu, points.inside(thin), 200)
+        points.lay(hu, tube, 230)
+        points.lay(hu, tube, -990, grow=-1.8)
+        points.lay(hu, thin, 200)
 
 
 def add_metal_streaks(hu: Array, devices: Devices, points: Points) -> None:

@@ -101,6 +101,7 @@ def map_patients(write: Callable[[int], _Result], patients: int) -> Iterator[_Re
     """Yields what a function makes of each patient's number, in order; of many in several processes."""
     numbers = range(patients)
     if patients < POOL_FROM:
+        _keep_memory()
         yield from map(write, numbers)
         return
     console = Console(stderr=True)
@@ -121,6 +122,10 @@ def map_patients(write: Callable[[int], _Result], patients: int) -> Iterator[_Re
 
 def _prepare_worker() -> None:
     cv2.setNumThreads(0)
+    _keep_memory()
+
+
+def _keep_memory() -> None:
     # glibc keeps memory up to twice the largest block that was ever freed (mallopt(3), M_MMAP_THRESHOLD);
     # without this one it would hand back and ask for the memory of every array: a quarter of the time.
     np.empty(30 * 2**20, dtype=np.uint8)

@@ -13,7 +13,8 @@ import numpy as np
 
 from ich.phantom.chances import Chances
 from ich.phantom.devices import Devices, Opening
-from ich.phantom.shapes import Fields, Point
+from ich.phantom.fields import Fields
+from ich.phantom.shapes import Point
 
 CENTER_Z = 50.0
 """Height in mm at which the head is widest."""

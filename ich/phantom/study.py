@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -193,7 +194,7 @@ def _draw_planes(
     head: Head, bleeds: list[Bleed], fields: list[Array], planes: list[Points]
 ) -> tuple[Array, NDArray[np.uint8]]:
     """Returns the mean of parallel planes in HU, and the lesions that fill at least half of a pixel."""
-    drawn = [draw_plane(head, points, fields, sample_push(bleeds, points)) for points in planes]
+    drawn = [draw_plane(head, points, fields, partial(sample_push, bleeds)) for points in planes]
     mask = np.zeros(planes[0].x.shape, dtype=np.uint8)
     for subtype, cover in paint_bleeds(bleeds, drawn, MIN_AREA / head.scale**2).items():
         mask |= (cover >= 0.5).astype(np.uint8) << np.uint8(SUBTYPES.index(subtype))
