@@ -41,7 +41,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(args: argparse.Namespace) -> None:
-    # These import torch and matplotlib, which takes seconds that the other commands are spared.
+    # It imports matplotlib, which takes a second that the other commands are spared.
     from ich.explore import DEFAULT_SLICES, check_folder, explore, write_exploration
     from ich.report.document import Listing
 

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ich.report.figures import hide_axis
 from ich.report.heat import CONTOURS, lay_heat
 from ich.report.sides import mark_sides
 from ich.schema import DISCLAIMER, WINDOWS
@@ -42,7 +43,7 @@ def draw_heat(
     figure.suptitle(title, fontsize=12)
     plain, covered = figure.subplots(1, 2)
     for axes in (plain, covered):
-        axes.set_axis_off()
+        hide_axis(axes)
         axes.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
         if in_lps:
             mark_sides(axes)
@@ -51,9 +52,11 @@ def draw_heat(
     bar = figure.colorbar(colours, ax=covered, shrink=0.8, label="share of the slice's peak")
     for share, line in CONTOURS.items():
         bar.ax.axhline(share, color="white", linestyle=line)
-    plain.set_title(f"{window} window", fontsize=9)
+    plain.set_title(f"{window} window", fontsize=9, y=1)
     covered.set_title(
-        "evidence for the label; + its peak" if heat.max() > 0 else "no evidence for the label", fontsize=9
+        "evidence for the label; + its peak" if heat.max() > 0 else "no evidence for the label",
+        fontsize=9,
+        y=1,
     )
     figure.supxlabel(f"{DISCLAIMER}.", fontsize=9)
     return figure

@@ -175,7 +175,7 @@ def draw_stored(sample: Sample, encodings: Sequence[Encoding]) -> bytes:
     def draw(figure: Figure) -> None:
         panels = figure.subplots(len(numbers), 1, sharex=True, squeeze=False).ravel()
         for axes, number, name in zip(panels, numbers, name_encodings(encodings, numbers), strict=True):
-            axes.set_title(name, loc="left", fontsize=FONT, pad=26)
+            axes.set_title(name, loc="left", fontsize=FONT, pad=26, y=1)
             _draw_shares(axes, sample.stored[number], low, high)
             if number < MOST_ENCODINGS:
                 to_stored = encodings[number].to_stored
@@ -196,7 +196,7 @@ def draw_hu(sample: Sample, encodings: Sequence[Encoding]) -> bytes:
         panels = figure.subplots(2, 1)
         both = (("All HU", -1100, high), ("From water to blood", -60, 130))
         for axes, (title, low, most) in zip(panels, both, strict=True):
-            axes.set_title(title, loc="left", fontsize=FONT, pad=26)
+            axes.set_title(title, loc="left", fontsize=FONT, pad=26, y=1)
             for place, number in enumerate(numbers):
                 _draw_shares(axes, sample.hu[number], low, most, place)
             _mark(axes, MATERIALS, low, most)

@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from numpy.typing import NDArray
 
 from ich.dicom import read_hu
@@ -16,7 +15,6 @@ from ich.report.document import Missing, Picture
 from ich.report.figures import encode_png
 from ich.report.sheets import draw_contact_sheet
 from ich.schema import LABELS, SUBTYPES, WINDOWS, ReadError
-from ich.window import apply_window
 
 _TRIES = 5  # slices, one after the other, until one can be read
 _MOST = 32  # slices of a series
@@ -107,7 +105,10 @@ def _read(root: Path, path: str, frame: int) -> NDArray[np.int16] | None:
 
 
 def _window(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.float32]:
-    return np.asarray(apply_window(torch.from_numpy(hu), *window).numpy())
+    """As ``ich.window.apply_window``, whose torch takes seconds to import."""
+    center, width = window
+    grey: NDArray[np.float32] = np.clip((hu.astype(np.float32) - center) / width + 0.5, 0, 1)
+    return grey
 
 
 def choose_series(table: pd.DataFrame, units: pd.DataFrame) -> NDArray[np.int64]:

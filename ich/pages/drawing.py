@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ich.pages.views import SliceView, choose_slices
-from ich.report.figures import OKABE_ITO
+from ich.report.figures import OKABE_ITO, hide_axis
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES, WINDOWS
@@ -96,7 +96,7 @@ def draw_view(view: SliceView, frame: Frame) -> Figure:
 
 
 def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, aspect: float) -> None:
-    axes.set_axis_off()
+    hide_axis(axes)
     center, width = WINDOWS[window]
     # matplotlib's grey from vmin to vmax is DICOM's LINEAR_EXACT.
     axes.imshow(hu, cmap="gray", vmin=center - width / 2, vmax=center + width / 2, aspect=aspect)

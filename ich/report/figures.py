@@ -8,18 +8,37 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from ich.files import replacing
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Colours told apart with any colour vision. Source: Okabe and Ito, Color Universal Design, 2008."""
 
+_COMPRESSION = 3  # of 9: the next is twice as slow, and a file is 3 % smaller
+
+
+def hide_axis(axes: Axes) -> None:
+    """Leaves nothing of axes but what is drawn in them; ticks that are merely unseen cost their layout."""
+    axes.set_axis_off()
+    axes.set(xticks=(), yticks=())
+
 
 def encode_png(figure: Figure, dpi: int = 150) -> bytes:
-    """Returns a figure as PNG."""
+    """Returns a figure as PNG, opaque."""
+    # Figure.savefig draws a figure with a layout twice; one drawing places its artists and shows the same.
+    figure.set_dpi(dpi)
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # type: ignore[no-untyped-call]
     png = io.BytesIO()
-    figure.savefig(png, format="png", dpi=dpi)
+    pixels = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+    Image.fromarray(pixels).convert("RGB").save(
+        png, format="png", dpi=(dpi, dpi), compress_level=_COMPRESSION
+    )
     return png.getvalue()
 
 

@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from ich.report.figures import hide_axis
+
 SIDE = 1.5  # inches of an image: four in a row are 90 pixels each on a phone
 FONT = 9.5  # points
 LINE = 0.17  # inches of a line of a title
@@ -39,7 +41,7 @@ def draw_contact_sheet(images: Sequence[np.ndarray], titles: Sequence[str], colu
     figure = Figure(figsize=(SIDE * columns, height * rows + 0.15), layout=layout, facecolor="black")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
-        axes.set_axis_off()
+        hide_axis(axes)
     for axes, image, title in zip(panels, images, titles, strict=False):
         axes.imshow(image, cmap="gray", vmin=0, vmax=1)
         axes.set_title(title, color="white", fontsize=FONT, pad=3)

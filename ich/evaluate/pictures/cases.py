@@ -13,6 +13,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from ich.evaluate.pictures.panels import SMALL, TINY, WIDTH
+from ich.report.figures import hide_axis
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
 from ich.schema import WINDOWS
@@ -53,7 +54,7 @@ def draw_cases(cases: Sequence[Case]) -> Figure:
         subfigure.set_facecolor("black")
         subfigure.suptitle(case.title, color="white", fontsize=SMALL, x=0.01, ha="left")
         for axes, window in zip(subfigure.subplots(1, len(_PLAIN)), _PLAIN, strict=True):
-            axes.set_axis_off()
+            hide_axis(axes)
             if case.hu is None:
                 axes.text(0.5, 0.5, case.problem, color="white", ha="center", va="center", fontsize=TINY)
             elif window == _PLAIN[-1] and case.heat is not None:

@@ -48,7 +48,8 @@ def draw_panels(
 
 def set_title(axes: Axes, name: str, figure: str) -> None:
     """Writes the name of a panel, and its figure on a line below."""
-    axes.set_title(f"{name}\n{figure}" if figure else name, loc="left", fontsize=SMALL + 0.5)
+    # Nothing stands above a panel that a title would have to give way to: y spares looking for it.
+    axes.set_title(f"{name}\n{figure}" if figure else name, loc="left", fontsize=SMALL + 0.5, y=1)
 
 
 def set_unit_axes(axes: Axes) -> None:

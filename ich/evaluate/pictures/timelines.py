@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ich.evaluate.pictures.panels import RED, SMALL, draw_panels
+from ich.evaluate.pictures.panels import RED, SMALL, draw_panels, set_title
 
 _SIGNS: tuple[tuple[float, str, dict[str, Any]], ...] = (
     (1.0, "positive", {"marker": "o", "color": RED, "edgecolors": "0.2", "linewidths": 0.8}),
@@ -88,7 +88,7 @@ def draw_timelines(timelines: Sequence[Timeline], threshold: float) -> Figure:
             axes.axhline(threshold, color="black", linestyle="--", linewidth=1, label="threshold")
         axes.set(xlim=(-0.7, len(places) - 0.3), ylim=(-0.04, 1.04), yticks=(0, 0.5, 1))
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-        axes.set_title(title, loc="left", fontsize=SMALL + 0.5)
+        set_title(axes, title, "")
 
     figure = draw_panels(by_title, draw, "slice of the study", "probability")
     signs: dict[str, Any] = {}
