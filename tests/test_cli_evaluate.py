@@ -39,22 +39,24 @@ def mark(table: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
+def keep(table: pd.DataFrame, *subtypes: str) -> pd.DataFrame:
+    """A table whose other subtypes are all negative: there is less to draw."""
+    left_out = [f"target_{label}" for label in SUBTYPES if label not in subtypes]
+    return table.assign(**dict.fromkeys(left_out, 0.0))
+
+
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder as a run leaves it, without a model."""
     folder = tmp_path_factory.mktemp("user") / f"{MARK} clinic" / "run"
     folder.mkdir(parents=True)
-    write_table(mark(make_table(patients=40)), folder / "predictions_test.csv")
-    write_table(mark(make_table(patients=40, seed=1, part="val")), folder / "predictions_val.csv")
+    for part, seed in (("test", 0), ("val", 1)):
+        table = keep(make_table(patients=40, seed=seed, part=part), "subdural")
+        write_table(mark(table), folder / f"predictions_{part}.csv")
     (folder / "config.yaml").write_text(
         f"model: {{backbone: resnet18}}\ndata: {{root: '/data/{MARK}', split: patient}}\n"
     )
     return folder
-
-
-def keep_any(table: pd.DataFrame) -> pd.DataFrame:
-    """A table whose subtypes are all negative: there is less to draw."""
-    return table.assign(**dict.fromkeys([f"target_{label}" for label in SUBTYPES], 0.0))
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +121,7 @@ def test_validation_part_is_named_or_found(
     predictions, out = run_dir / "predictions_test.csv", tmp_path / "out"
     assert call("evaluate", str(predictions), *FAST, "--rule", "none", "--out", str(out)) == 2
     assert "from predictions_val.csv beside predictions_test.csv" in capsys.readouterr().out
-    keep_any(pd.read_csv(predictions)).to_csv(tmp_path / "other.csv", index=False)
+    keep(pd.read_csv(predictions)).to_csv(tmp_path / "other.csv", index=False)
     val = ("--val", str(run_dir / "predictions_val.csv"))
     assert call("evaluate", str(tmp_path / "other.csv"), *FAST, *val, "--out", str(out)) == 0
     printed = capsys.readouterr().out
@@ -132,7 +134,7 @@ def test_validation_part_is_named_or_found(
 def test_models_are_compared_and_averaged(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = keep_any(pd.read_csv(run_dir / "predictions_test.csv"))
+    table = keep(pd.read_csv(run_dir / "predictions_test.csv"))
     first = tmp_path / "predictions_test.csv"
     shutil.copy(run_dir / "config.yaml", tmp_path)
     write_table(table, first)
@@ -168,6 +170,8 @@ def illustrated(phantom: Path, judged: Path, tmp_path_factory: pytest.TempPathFa
     """What the index, the pixels and a checkpoint add, in ``out``, and a submission."""
     folder = tmp_path_factory.mktemp("illustrated")
     labels = read_labels(find_labels(phantom)).reset_index()
+    labels["subdural"] = labels["any"]  # and no other subtype: there is less to draw
+    labels[[label for label in SUBTYPES if label != "subdural"]] = 0
     labels["side"] = np.where(np.arange(len(labels)) % 2, "left", "right")
     labels.to_csv(folder / "labels.csv", index=False)
     model = SliceClassifier("test_resnet", input=InputSpec(size=64, neighbours=1), pretrained=False)
