@@ -13,18 +13,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pydicom
 import pytest
+from drawings import draw_once
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
-
-from ich.phantom import write_phantom
 
 
 @pytest.fixture(scope="session")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom of few patients and small slices, to be left as it is."""
-    root = tmp_path_factory.mktemp("data") / "phantom"
-    write_phantom(root, patients=12, seed=3, size=64)
-    return root
+    return draw_once(tmp_path_factory, patients=12, seed=3)
 
 
 @pytest.fixture(scope="session")
@@ -45,9 +42,7 @@ def damage() -> Callable[[Path], None]:
 @pytest.fixture(scope="session")
 def conformant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom with complete headers, to be left as it is."""
-    root = tmp_path_factory.mktemp("data") / "conformant"
-    write_phantom(root, patients=4, seed=5, size=64, conformant=True)
-    return root
+    return draw_once(tmp_path_factory, patients=4, seed=5, conformant=True)
 
 
 @pytest.fixture

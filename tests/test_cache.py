@@ -209,7 +209,7 @@ def test_a_cache_that_does_not_fit_is_refused(root: Path, tmp_path: Path, change
 
 def test_a_cache_of_other_data_is_refused_and_not_to_be_removed(root: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
-    write_phantom(other, patients=6, seed=9, size=64)
+    write_phantom(other, patients=4, seed=9, size=64)
     make(root, tmp_path / "cache")
     with pytest.raises(UserError, match=r"is of another data set; name another folder$"):
         make(other, tmp_path / "cache")

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from drawings import draw_once
 from highdicom.sr import MeasurementsAndQualitativeEvaluations, srread
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
@@ -27,7 +28,6 @@ from ich.dicom import read_header, read_hu
 from ich.outputs.captures import draw_key_image, write_key_images
 from ich.outputs.refusal import OutputRefusal, OutputRefused
 from ich.outputs.sr import FINDINGS, PROCEDURE, SITES, write_sr
-from ich.phantom import write_phantom
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES
 from ich.schema.results import Reason, Remark, StudyResult
 
@@ -52,8 +52,7 @@ def read_series(folder: Path) -> Series:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Series:
     """A conformant series, to be left as it is."""
-    root = tmp_path_factory.mktemp("conformant") / "phantom"
-    write_phantom(root, patients=1, seed=5, size=64, conformant=True)
+    root = draw_once(tmp_path_factory, patients=1, seed=5, conformant=True)
     return read_series(root / "stage_2_train")
 
 

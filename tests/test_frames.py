@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from drawings import draw_once
 from highdicom.sr import srread
 from networks import DEEP, make_model
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
@@ -21,7 +22,6 @@ from ich.dicom.refusal import Refusal
 from ich.identical import find_identical
 from ich.index import build_index
 from ich.networks import TorchNetwork
-from ich.phantom import write_phantom
 from ich.predict import Predictor
 from ich.predict.run import predict_folder
 from ich.schema import LABELS, ReadError
@@ -34,16 +34,16 @@ CHANGING = ["position", "tilt", "row_spacing", "column_spacing", "RescaleSlope",
 @pytest.fixture(scope="module")
 def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The files of one series, from the feet to the head, each with a rescale of its own."""
-    root = tmp_path_factory.mktemp("slices") / "phantom"
-    write_phantom(root, patients=1, seed=4, size=64, conformant=True)
+    root = draw_once(tmp_path_factory, patients=1, seed=4, conformant=True)
     table = build_index(root).table.drop_duplicates(["SeriesInstanceUID", "position"])
     rows = table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"][0]]
-    paths = [root / path for path in rows["path"]]
-    for number, path in enumerate(paths):
-        ds = pydicom.dcmread(path)
+    folder, paths = tmp_path_factory.mktemp("slices"), []
+    for number, path in enumerate(rows["path"]):
+        ds = pydicom.dcmread(root / path)
         ds.RescaleIntercept = -1024 - number
         ds.RescaleType = "HU"
-        ds.save_as(path)
+        paths.append(folder / Path(path).name)
+        ds.save_as(paths[-1])
     return paths
 
 

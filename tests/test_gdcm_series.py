@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from drawings import draw_once
 from pydicom import uid
 from pydicom.dataset import Dataset
 
 from ich.dicom import read_header, read_hu
-from ich.phantom import write_phantom
 from ich.predict.reading import Reading, read_study
 from ich.schema.results import Note
 from ich.series import SetAside
@@ -25,9 +25,8 @@ Change = Callable[[Dataset, int], None]
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """The slices of a study."""
-    root = tmp_path_factory.mktemp("gdcm")
-    write_phantom(root / "phantom", patients=1, seed=4, size=64, conformant=True)
-    slices = sorted((root / "phantom" / "stage_2_train").iterdir())
+    root = draw_once(tmp_path_factory, patients=1, seed=4, conformant=True)
+    slices = sorted((root / "stage_2_train").iterdir())
     study = read_header(slices[0]).StudyInstanceUID
     whole = [path for path in slices if read_header(path).StudyInstanceUID == study]
     return sorted(whole, key=lambda path: read_header(path).position)

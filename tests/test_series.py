@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -9,7 +7,6 @@ import pytest
 from ich.dicom.attributes import Attributes, read_attributes
 from ich.dicom.refusal import Refusal
 from ich.index import build_index
-from ich.phantom import write_phantom
 from ich.schema.results import Note
 from ich.series import Ranking, SetAside, rank_series
 from ich.series.geometry import check_geometry
@@ -217,12 +214,12 @@ def test_details_quote_no_description() -> None:
         assert "Jane" not in remark.detail
 
 
-@pytest.mark.parametrize("conformant", [False, True])
-def test_studies_of_a_phantom_are_read_and_whole(tmp_path: Path, conformant: bool) -> None:
-    write_phantom(tmp_path, patients=8, seed=2, size=64, conformant=conformant)
-    for _, rows in build_index(tmp_path).table.groupby("StudyInstanceUID"):
+@pytest.mark.parametrize("name", ["phantom", "conformant"])
+def test_studies_of_a_phantom_are_read_and_whole(name: str, request: pytest.FixtureRequest) -> None:
+    root = request.getfixturevalue(name)
+    for _, rows in build_index(root).table.groupby("StudyInstanceUID"):
         study = rows.reset_index(drop=True)
-        read = pd.DataFrame([read_attributes(tmp_path / path) for path in study["path"]])
+        read = pd.DataFrame([read_attributes(root / path) for path in study["path"]])
         files = read.assign(**study, code="")
         assert rank_series(files)[:3] == ([study["SeriesInstanceUID"][0]], {}, frozenset())
         # Some have steps of several sizes or a second scan, as real ones do, which are notes and no reasons.

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from drawings import draw_once
 from pydicom.uid import generate_uid
 
-from ich.phantom import write_phantom
 from ich.predict.reading import Reading, read_study
 from ich.schema.results import Note, Reason
 from ich.studies import find_studies
@@ -23,8 +23,7 @@ Dataset = pydicom.Dataset
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> list[Dataset]:
     """The slices of one series, from the feet to the head."""
-    root = tmp_path_factory.mktemp("head") / "phantom"
-    write_phantom(root, patients=1, seed=4, size=64, conformant=True)
+    root = draw_once(tmp_path_factory, patients=1, seed=4, conformant=True)
     slices = [pydicom.dcmread(path) for path in sorted(root.rglob("*.dcm"))]
     slices = [ds for ds in slices if ds.SeriesInstanceUID == slices[0].SeriesInstanceUID]
     return sorted(slices, key=lambda ds: float(ds.ImagePositionPatient[2]))
