@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from importlib import import_module
 
 from rich.console import Console
 from rich.markup import escape
 
 from ich import __version__
-from ich.cli import bundle, evaluate, explain, explore, export, index, phantom, predict
 from ich.printing import printing
 from ich.schema import DISCLAIMER, UserError
+
+COMMANDS = ("index", "phantom", "explore", "evaluate", "explain", "predict", "bundle", "export")
+"""Beside ``train``: each is a module here, imported where its command is given or all are listed."""
 
 
 def main() -> None:
@@ -23,7 +26,7 @@ def main() -> None:
         sys.argv = [f"{sys.argv[0]} train", *sys.argv[2:]]
         return train()
     with printing():
-        args = _make_parser().parse_args()
+        args = _make_parser(sys.argv[1:2]).parse_args()
         try:
             sys.exit(args.run(args) or 0)
         except KeyboardInterrupt:
@@ -39,7 +42,7 @@ def main() -> None:
     return None
 
 
-def _make_parser() -> argparse.ArgumentParser:
+def _make_parser(given: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ich",
         description="Detects intracranial hemorrhage in head CT and names its subtypes.",
@@ -50,6 +53,6 @@ def _make_parser() -> argparse.ArgumentParser:
     commands.add_parser(
         "train", help="train a model: key=value ..., as train.py; `ich train --help` lists what to set"
     )
-    for module in (index, phantom, explore, evaluate, explain, predict, bundle, export):
-        module.add_command(commands)
+    for name in given if set(given) & set(COMMANDS) else COMMANDS:
+        import_module(f"ich.cli.{name}").add_command(commands)
     return parser
