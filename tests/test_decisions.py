@@ -18,8 +18,8 @@ from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
 from ich.models import hash_weights, load_classifier
 from ich.schema import LABELS, UserError
-from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, read_predictions, write_table
-from ich.train.decisions import decide
+from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, read_predictions
+from ich.train.keeping import keep
 from ich.train.results import evaluate_parts
 
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
@@ -93,7 +93,8 @@ def test_end_that_comes_again_changes_no_byte(run: Path, monkeypatch: pytest.Mon
     checkpoint = read_checkpoint(files[0])
     del checkpoint["card"]["decisions"]
     DurableIO().save_checkpoint(checkpoint, files[0])
-    decide(read_predictions(files[2]), files[0], ["slice", "study"])
+    decisions = fit_decisions(read_predictions(files[2]))
+    keep(files[0], {"decisions": {level: decision.to_dict() for level, decision in decisions.items()}})
     assert files[0].read_bytes() == before[0]
 
 
@@ -132,23 +133,21 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
 
     monkeypatch.setattr("ich.files._flush", fail)
     with pytest.raises(UserError, match="No space left on device"):
-        decide(read_predictions(run / "predictions_val.csv"), path, ["slice", "study"])
+        keep(path, {"decisions": {}})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_studies_that_contradict_their_patients_cost_their_figures_alone(
-    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = tmp_path / "best.ckpt"
-    path.write_bytes((run / "checkpoints/best.ckpt").read_bytes())
-    paths = {part: tmp_path / f"{part}.csv" for part in ("val", "test")}
-    for part, file in paths.items():
-        table = read_predictions(run / f"predictions_{part}.csv")
-        write_table(table.assign(StudyInstanceUID="1"), file)
-    evaluations = evaluate_parts(paths, path, (0.1,) * 6)
+    tables = {
+        part: read_predictions(run / f"predictions_{part}.csv").assign(StudyInstanceUID="1")
+        for part in ("val", "test")
+    }
+    evaluations, decisions = evaluate_parts(tables, (0.1,) * 6)
     assert all(list(each.levels) == ["slice", "patient"] for each in evaluations.values())
-    assert list(load_classifier(path).card["decisions"]) == ["slice"]
+    assert list(decisions) == ["slice"]
     assert all(f"no figures of the {part} part by study" in caplog.text for part in ("val", "test"))
 
 

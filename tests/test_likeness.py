@@ -16,7 +16,8 @@ from ich.calibration.likeness import MAX_COMPONENTS, Likeness, fit_likeness, poo
 from ich.checkpoint import DurableIO, read_checkpoint
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier, load_classifier
-from ich.train.likeness import FeatureLog, keep_likeness
+from ich.train.keeping import keep
+from ich.train.likeness import FeatureLog, describe_likeness
 from ich.train.results import predict_parts
 from ich.trainer import build_trainer
 
@@ -203,7 +204,8 @@ def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: 
     data = open_data(phantom, model)
     seen = FeatureLog((data.table["part"] == "val").to_numpy())
     tables = predict_parts(model, data, 0, seen)
-    keep_likeness(seen.features, tables["val"], tmp_path / "best.ckpt")
+    fields, weights = describe_likeness(seen.features, tables["val"])
+    keep(tmp_path / "best.ckpt", {"likeness": fields}, weights)
     theirs, ours = (load_classifier(path).likeness for path in (run / BEST, tmp_path / "best.ckpt"))
     torch.testing.assert_close(ours.limit, theirs.limit, rtol=1e-4, atol=0)
 
@@ -225,7 +227,8 @@ def test_card_says_why_there_is_none(run: Path, tmp_path: Path, column: str, val
     DurableIO().save_checkpoint(checkpoint, path)
     features, patient = draw(6, 0)
     slices = pd.DataFrame({"StudyInstanceUID": patient, "PatientID": patient}).assign(**{column: value})
-    assert reason in keep_likeness(features, slices, path)
+    fields, weights = describe_likeness(features, slices)
+    keep(path, {"likeness": fields}, weights)
     model = load_classifier(path)
     assert reason in model.card["likeness"]["missing"]
     assert model.likeness is None

@@ -129,6 +129,7 @@ class HeadCTDataModule(LightningDataModule):
         self.unread: dict[str, ReadError] = {}
         self.read, self.decoded = 0, 0
         self._interrupted = (0, 0)  # epoch and batches that a resumed run has done of it
+        self._index: pd.DataFrame | None = None  # between prepare_data and setup
         self._table: pd.DataFrame | None = None
         self._cached: CacheReader | None = None
         self._window = Window(input)
@@ -178,7 +179,7 @@ class HeadCTDataModule(LightningDataModule):
                 write_phantom(self.root, **self.phantom)
             except TypeError as error:
                 raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
-        self._build_index()
+        self._index = self._build_index()
 
     def setup(self, stage: str | None = None) -> None:
         """Joins the index to the labels and splits it.
@@ -190,7 +191,9 @@ class HeadCTDataModule(LightningDataModule):
         if self._table is not None:
             return
         labels = read_labels(Path(self.labels) if self.labels else find_labels(self.root))
-        table, counts = join_labels(self._build_index(), labels)
+        # In the process that has just brought it up to date, a look at each file again would tell no news.
+        index, self._index = self._build_index() if self._index is None else self._index, None
+        table, counts = join_labels(index, labels)
         log.info(
             "%d slices with labels, %d files without a label, %d labels without a file",
             counts.slices - counts.unlabelled,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from ich.calibration.likeness import Likeness, fit_likeness
-from ich.train.keeping import keep
 
 
 class FeatureLog(Callback):
@@ -53,30 +50,26 @@ class FeatureLog(Callback):
         self._seen = inputs[0].detach().cpu()
 
 
-def keep_likeness(features: NDArray[np.float32], slices: pd.DataFrame, checkpoint: Path) -> Likeness | str:
-    """Fits a likeness and puts it into a checkpoint, or into its card why there is none.
+def describe_likeness(
+    features: NDArray[np.float32], slices: pd.DataFrame
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Fits a likeness for a checkpoint, or says why there is none.
 
     Args:
         features: (N, F) of the slices of the validation part.
         slices: (N rows) their UIDs.
-        checkpoint: Of the model that gave the features; it has no likeness yet.
 
     Returns:
-        The likeness, or why there is none.
-
-    Raises:
-        UserError: If the checkpoint cannot be read or written; then it stays as it was.
+        What its card says of it, ``missing`` where there is none, and its weights by name.
     """
     found = _fit(features, slices)
     if isinstance(found, str):
-        keep(checkpoint, {"likeness": {"missing": found}})
-        return found
+        return {"missing": found}, {}
     counts = {
         "studies": int(slices["StudyInstanceUID"].nunique()),
         "patients": int(slices["PatientID"].nunique()),
     }
-    keep(checkpoint, {"likeness": counts}, _name_weights(found))
-    return found
+    return counts, nn.ModuleDict({"likeness": found}).state_dict()
 
 
 def _fit(features: NDArray[np.float32], slices: pd.DataFrame) -> Likeness | str:
@@ -85,7 +78,3 @@ def _fit(features: NDArray[np.float32], slices: pd.DataFrame) -> Likeness | str:
     if slices[["StudyInstanceUID", "PatientID"]].drop_duplicates()["StudyInstanceUID"].duplicated().any():
         return "studies of several patients"
     return fit_likeness(features, slices["StudyInstanceUID"], slices["PatientID"])
-
-
-def _name_weights(likeness: Likeness) -> Mapping[str, Tensor]:
-    return nn.ModuleDict({"likeness": likeness}).state_dict()

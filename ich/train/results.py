@@ -7,14 +7,17 @@ import logging
 import typing
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
 from rich.console import Console
 
+from ich.calibration import DECIDED_LEVELS, Decision
 from ich.checkpoint import find_checkpoint
 from ich.data import HeadCTDataModule
 from ich.evaluate import DEFAULT_LEVELS, evaluate
+from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import pool
 from ich.evaluate.terminal import render_evaluation
@@ -23,9 +26,9 @@ from ich.models import SliceClassifier, hash_weights, load_classifier
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.tables import make_predictions, read_predictions, write_table
-from ich.train.decisions import decide
-from ich.train.likeness import FeatureLog, keep_likeness
-from ich.train.summary import keep_summary, write_model_card
+from ich.train.keeping import keep
+from ich.train.likeness import FeatureLog, describe_likeness
+from ich.train.summary import summarize, write_model_card
 from ich.trainer import build_trainer
 
 log = logging.getLogger(__name__)
@@ -59,16 +62,25 @@ def write_results(
     model = load_classifier(checkpoint)
     seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
     tables = predict_parts(model, datamodule, gpus, seen)
-    paths = {part: run_dir / f"predictions_{part}.csv" for part in tables}
     for part, table in tables.items():
-        write_table(table, paths[part])
-    evaluations = evaluate_parts(paths, checkpoint, datamodule.prevalences())
+        write_table(table, run_dir / f"predictions_{part}.csv")
+    # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
+    # a threshold is one of them, to the last.
+    predictions = {part: read_predictions(run_dir / f"predictions_{part}.csv") for part in tables}
+    evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences())
+    fields: dict[str, Any] = {
+        "decisions": {level: decision.to_dict() for level, decision in decisions.items()},
+        "training": summarize(datamodule, metrics, evaluations),
+    }
+    weights: dict[str, torch.Tensor] = {}
     if "likeness" not in model.card:
-        likeness = keep_likeness(seen.features, tables["val"], checkpoint)
-        if isinstance(likeness, str):
-            log.warning("the model will not tell studies unlike its training data: %s", likeness)
-    keep_summary(checkpoint, datamodule, metrics, evaluations)
-    write_model_card(run_dir, paths, evaluations, checkpoint)
+        fields["likeness"], weights = describe_likeness(seen.features, tables["val"])
+        if "missing" in fields["likeness"]:
+            log.warning(
+                "the model will not tell studies unlike its training data: %s", fields["likeness"]["missing"]
+            )
+    keep(checkpoint, fields, weights)
+    write_model_card(run_dir, predictions, evaluations, decisions)
     report = {
         "best_epoch": int(best["epoch"]),
         MONITOR: float(best[MONITOR]),
@@ -97,22 +109,21 @@ def write_results(
 
 
 def evaluate_parts(
-    paths: Mapping[str, Path], checkpoint: Path, prevalences: tuple[float, ...]
-) -> dict[str, Evaluation]:
+    tables: Mapping[str, pd.DataFrame], prevalences: tuple[float, ...]
+) -> tuple[dict[str, Evaluation], dict[str, Decision]]:
     """Evaluates the predictions tables of a run, the test part at operating points of the validation part.
 
     Args:
-        paths: Of the predictions table of each part, ``val`` among them.
-        checkpoint: Of the model; it is given the operating points.
+        tables: The predictions table of each part, ``val`` among them.
         prevalences: Of the training part, in the order of ``LABELS``.
 
     Returns:
-        An evaluation for each part.
+        An evaluation for each part, and the decisions of those levels that the validation part has.
     """
-    tables = {part: read_predictions(path) for part, path in paths.items()}
     levels = {part: _list_levels(part, table) for part, table in tables.items()}
-    decisions = decide(tables["val"], checkpoint, levels["val"])
-    return {
+    decided = [level for level in DECIDED_LEVELS if level in levels["val"]]
+    decisions = fit_decisions(tables["val"], levels=decided)
+    evaluations = {
         part: evaluate(
             table,
             decisions=decisions if part == "test" else None,
@@ -121,6 +132,7 @@ def evaluate_parts(
         )
         for part, table in tables.items()
     }
+    return evaluations, decisions
 
 
 def _list_levels(part: str, table: pd.DataFrame) -> list[str]:

@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 from ich.bundle import MODEL_CARD
-from ich.calibration import parse_decisions
+from ich.calibration import Decision
 from ich.card import Training
-from ich.checkpoint import read_checkpoint
 from ich.data import HeadCTDataModule
 from ich.evaluate.figures import Evaluation
 from ich.evaluate.model_card import make_model_card
@@ -19,29 +18,20 @@ from ich.evaluate.run import read_run
 from ich.evaluate.study import Study
 from ich.report.markdown import write_markdown
 from ich.schema import LABELS, MONITOR
-from ich.tables import read_predictions
-from ich.train.keeping import keep
 
 
-def keep_summary(
-    checkpoint: Path,
-    datamodule: HeadCTDataModule,
-    metrics: pd.DataFrame,
-    evaluations: Mapping[str, Evaluation],
-) -> None:
-    """Puts into a checkpoint what its run was.
+def summarize(
+    datamodule: HeadCTDataModule, metrics: pd.DataFrame, evaluations: Mapping[str, Evaluation]
+) -> Training:
+    """Says what a run was, for its checkpoint.
 
     Args:
-        checkpoint: Of the best epoch.
         datamodule: Set up.
         metrics: A row an epoch.
         evaluations: Of the parts.
-
-    Raises:
-        UserError: If the checkpoint cannot be read or written; then it stays as it was.
     """
     train = datamodule.part("train")
-    training: Training = {
+    return {
         "patients": int(train["PatientID"].nunique()),
         "studies": int(train["StudyInstanceUID"].nunique()),
         "slices": len(train),
@@ -52,7 +42,6 @@ def keep_summary(
         "test_log_loss": _find_loss(evaluations, "test"),
         "phantom": datamodule.phantom is not None,
     }
-    keep(checkpoint, {"training": training})
 
 
 def _find_loss(evaluations: Mapping[str, Evaluation], part: str) -> float | None:
@@ -63,24 +52,25 @@ def _find_loss(evaluations: Mapping[str, Evaluation], part: str) -> float | None
 
 
 def write_model_card(
-    run_dir: Path, paths: Mapping[str, Path], evaluations: Mapping[str, Evaluation], checkpoint: Path
+    run_dir: Path,
+    tables: Mapping[str, pd.DataFrame],
+    evaluations: Mapping[str, Evaluation],
+    decisions: Mapping[str, Decision],
 ) -> None:
     """Writes the model card of a run, on its test part; on its validation part where it has no other.
 
     Args:
         run_dir: The run's folder.
-        paths: Of the predictions table of each part.
+        tables: The predictions table of each part.
         evaluations: Of the parts.
-        checkpoint: Of the best epoch.
+        decisions: Of the validation part.
     """
     part = list(evaluations)[-1]
-    validation = read_predictions(paths["val"])
-    carried = read_checkpoint(checkpoint)["card"]["decisions"] if part == "test" else {}
     study = Study(
         evaluation=evaluations[part],
-        predictions=validation if part == "val" else read_predictions(paths[part]),
-        validation=validation if part == "test" else None,
-        decisions=parse_decisions(carried, str(checkpoint)),
+        predictions=tables[part],
+        validation=tables["val"] if part == "test" else None,
+        decisions=dict(decisions) if part == "test" else {},
         run=read_run(run_dir),
     )
     write_markdown(make_model_card(study), run_dir / MODEL_CARD)
