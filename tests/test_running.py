@@ -7,15 +7,13 @@ import re
 import signal
 import subprocess
 import sys
-import threading
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
 from command import call
-from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from ich.files import open_alone
@@ -49,34 +47,39 @@ def test_lock_of_a_crashed_training_does_not_stand_in_the_way(tmp_path: Path) ->
     open_alone(tmp_path / "run.log").close()
 
 
+STOPPED = """
+import os, signal, sys
+from pytorch_lightning import Callback
+import ich.trainer
+import ich.cli
+
 class Press(Callback):
-    """Presses Ctrl-C where a step begins."""
+    def on_train_batch_start(self, *_):
+        {press}
 
-    def __init__(self, times: int) -> None:
-        self.times = times
+built = ich.trainer.Trainer
+def build(**arguments):
+    return built(**arguments | {{"callbacks": [Press(), *arguments["callbacks"]]}})
+ich.trainer.Trainer = build
+sys.argv = ["ich", *sys.argv[1:]]
+ich.cli.main()
+"""
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        for _time in range(self.times):
-            signal.pthread_kill(threading.get_ident(), signal.SIGINT)  # seen before it returns
+ONCE = "os.kill(os.getpid(), signal.SIGINT)"
+TWICE = "from ich.trainer import saving; saving._TWICE = 0; " + "; ".join([ONCE] * 2)
 
 
 @pytest.mark.trains
-@pytest.mark.parametrize(("times", "saves"), [(1, True), (2, False)])
-def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
-    small: list[str],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    times: int,
-    saves: bool,
-) -> None:
-    def build(**arguments: Any) -> Trainer:
-        return Trainer(**arguments | {"callbacks": [Press(times), *arguments["callbacks"]]})
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ich.trainer.Trainer", build)
-        patch.setattr("ich.trainer.saving._TWICE", 0)  # the two presses follow at once
-        assert call(*small, "run_dir=run", "trainer.max_epochs=2") == 130
-    assert "Traceback" not in capsys.readouterr().err
+@pytest.mark.races
+@pytest.mark.parametrize(("press", "saves"), [(ONCE, True), (TWICE, False)])
+def test_ctrl_c_says_what_was_saved_and_how_to_go_on(small: list[str], press: str, saves: bool) -> None:
+    words = [*small, "run_dir=run", "trainer.max_epochs=2"]
+    program = STOPPED.format(press=press)
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 130
+    assert "Traceback" not in done.stderr
     kept = Path("run/run.log").read_text()
     assert "Ctrl-C again stops it at once" in kept
     assert "stopped by SIGINT" in kept
