@@ -188,12 +188,12 @@ class HeadCTDataModule(LightningDataModule):
             stage: Lightning's; every stage needs the same table.
         """
         self._interrupted = (0, 0)
+        index, self._index = self._index, None  # not kept: it is as large as the table
         if self._table is not None:
             return
         labels = read_labels(Path(self.labels) if self.labels else find_labels(self.root))
         # In the process that has just brought it up to date, a look at each file again would tell no news.
-        index, self._index = self._build_index() if self._index is None else self._index, None
-        table, counts = join_labels(index, labels)
+        table, counts = join_labels(self._build_index() if index is None else index, labels)
         log.info(
             "%d slices with labels, %d files without a label, %d labels without a file",
             counts.slices - counts.unlabelled,
