@@ -17,7 +17,8 @@ from ich.schema import UserError
 def make_series(positions: list[float], name: str = "series", **columns) -> pd.DataFrame:
     table = pd.DataFrame({"position": positions, "SeriesInstanceUID": name, "StudyInstanceUID": f"{name}.s"})
     defaults = {"InstanceNumber": np.nan, "stack": 0, "tilt": 3.0, "Rows": 512, "Columns": 512}
-    return table.assign(**defaults | {"row_spacing": 0.5, "column_spacing": 0.5} | columns)
+    defaults |= {"row_spacing": 0.5, "column_spacing": 0.5, "RescaleType": "HU"}
+    return table.assign(**defaults | columns)
 
 
 STEADY = [5.0 * number for number in range(8)]
@@ -45,6 +46,7 @@ STEADY = [5.0 * number for number in range(8)]
             {"mixed_spacing": "row_spacing from 0.5 to 0.6; column_spacing from 0.5 to 0.5"},
         ),
         (make_series(STEADY, Columns=[512] * 7 + [511]), {"mixed_shape": "Columns from 511 to 512"}),
+        (make_series(STEADY, RescaleType=["", "US", *["HU"] * 6]), {"no_unit": "1 slice"}),
     ],
 )
 def test_what_is_not_plausible_of_a_series(rows: pd.DataFrame, expected: dict[str, str]) -> None:

@@ -27,6 +27,7 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         "column_spacing": 0.45,
         "ImageOrientationPatient": UP,
         "SliceThickness": "",
+        "RescaleType": "HU",
     }
     return pd.DataFrame({"position": positions}).assign(**defaults | columns)
 
