@@ -548,6 +548,29 @@ def test_what_is_no_head_ct_is_refused_with_a_code(
     assert read_json(out / "results" / "0001.json").slices == ()
 
 
+@pytest.mark.parametrize(
+    ("edit", "code", "said"),
+    [
+        (lambda ds: setattr(ds, "RescaleIntercept", ds.RescaleIntercept + 150), 0, "INDETERMINATE: 1"),
+        (lambda ds: setattr(ds, "RescaleIntercept", ds.RescaleIntercept + 1000), 0, "INDETERMINATE: 1"),
+        (lambda ds: delattr(ds, "RescaleIntercept"), 3, "not read, all_refused: 1"),
+    ],
+)
+def test_a_study_is_read_where_it_has_an_outcome(
+    model: Path,
+    negative: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    edit: Callable[[pydicom.Dataset], None],
+    code: int,
+    said: str,
+) -> None:
+    slices = list_slices(negative)
+    change(slices, range(len(slices)), edit)
+    assert call("predict", str(model), str(negative), "--out", str(tmp_path / "out")) == code
+    assert said in capsys.readouterr().out
+
+
 @pytest.mark.trains
 def test_an_ensemble_averages_and_a_calibration_file_replaces_what_models_carry(
     model: Path, studies: Path, tmp_path: Path

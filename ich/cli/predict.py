@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # it imports torch, which takes seconds that the other comman
     from ich.predict.run import Summary
 
 UNREADABLE = 3
-"""Exit code where some studies could not be read."""
+"""Exit code where some studies could not be read: they have no outcome, not even ``INDETERMINATE``."""
 
 _EXAMPLES = f"""\
 examples:
@@ -28,8 +28,8 @@ examples:
   ich predict a.zip b.zip DVD.zip --out results                      two models, an archive
   ich predict model.onnx study/ --tta flip                           by ONNX Runtime
 
-exit codes: 0 all studies were read, 3 some could not be (studies.csv and refused.csv say why) or there
-was none, 2 wrong usage.
+exit codes: 0 each study has an outcome, be it INDETERMINATE; 3 some have none, as they could not be read
+(studies.csv and refused.csv say why), or there was no study; 2 wrong usage.
 
 {DISCLAIMER}."""
 
