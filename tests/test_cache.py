@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -14,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from processes import run_program
 
 import ich.data.cache
 from ich.augment import Augment
@@ -253,7 +252,7 @@ def test_a_killed_build_goes_on(root: Path, tmp_path: Path) -> None:
         f"spec, folder = InputSpec(size=48, neighbours=1), {str(tmp_path / 'cache')!r}; "
         f"HeadCTDataModule({str(root)!r}, spec, cache=folder, num_workers=0).prepare_data()"
     )
-    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == -9
+    assert run_program(script).returncode == -9
     assert 100 < json.loads((tmp_path / "cache" / "cache.json").read_text())["done"] < 200
     assert_same_batches(make(root, tmp_path / "cache"), make(root, None))
 

@@ -5,7 +5,6 @@ import random
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from processes import run_program
 from pytorch_lightning import seed_everything
 
 import ich.files
@@ -333,7 +333,7 @@ def test_real_process_that_is_killed_and_stopped_goes_on(
         words = ["ckpt_path=last"] if last.exists() else command(phantom, "run_dir=runs/cut")[1:]
         # It signals itself once it has saved: how far another process gets meanwhile is of chance.
         program = STOPPED.format(signum=int(sent))
-        assert subprocess.run([sys.executable, "-c", program, *words], check=False).returncode == code
+        assert run_program(program, *words).returncode == code
         assert is_whole(find_checkpoint("runs/cut"))
     # As a job that SLURM starts again calls it.
     for name, value in {"NTASKS": "1", "JOB_NAME": "x", "RESTART_COUNT": "1", "JOB_ID": "1"}.items():

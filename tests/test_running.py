@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from command import call
+from processes import run_program
 from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
@@ -75,9 +76,7 @@ TWICE = "from ich.trainer import saving; saving._TWICE = 0; " + "; ".join([ONCE]
 def test_ctrl_c_says_what_was_saved_and_how_to_go_on(small: list[str], press: str, saves: bool) -> None:
     words = [*small, "run_dir=run", "trainer.max_epochs=2"]
     program = STOPPED.format(press=press)
-    done = subprocess.run(
-        [sys.executable, "-c", program, *words], check=False, capture_output=True, text=True
-    )
+    done = run_program(program, *words)
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     kept = Path("run/run.log").read_text()

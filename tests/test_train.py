@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from processes import FORKING
+from pytorch_lightning.strategies import DDPStrategy
 from sklearn.metrics import log_loss, roc_auc_score
 
 import ich.train.results
@@ -313,7 +315,11 @@ def test_unreadable_slice_in_one_of_two_processes_is_one_message(
     split = pd.read_csv(finished / "split.csv").query("part == 'train'")
     path = Path("copy/stage_2_train") / f"{split['SOPInstanceUID'].iloc[0]}.dcm"
     damage(path)
-    two = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
+    two = {
+        "accelerator": "cpu",
+        "devices": 2,
+        "strategy": DDPStrategy(start_method=FORKING.get_start_method()),
+    }
     monkeypatch.setattr("ich.trainer.place", lambda gpus: dict(two))
     assert run("data.root=copy", "run_dir=second", "logger=csv") == 2
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]

@@ -1,0 +1,48 @@
+"""Processes of their own as users start them, without the seconds in which Python imports torch.
+
+A server that has imported everything forks them. Each is a real process: it can be killed, it has handlers
+of signals of its own, and nothing that it changes is seen by a test.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+FORKING = multiprocessing.get_context("forkserver")
+FORKING.set_forkserver_preload(["ich.cli", "ich.train"])
+
+
+def run_program(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs a program as ``python -c PROGRAM WORDS`` does, in the folder and environment of the test.
+
+    Args:
+        program: Python, run as ``__main__``.
+        words: What follows the program's name in ``sys.argv``.
+    """
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        arguments = (program, words, dict(os.environ), out, err)
+        process = FORKING.Process(target=_run, args=arguments)
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+
+
+def _run(program: str, words: tuple[str, ...], environment: Mapping[str, str], out: Path, err: Path) -> None:
+    os.environ.clear()  # the server's is that of the time at which it started
+    os.environ.update(environment)
+    for stream, path in ((sys.stdout, out), (sys.stderr, err)):
+        with path.open("w") as file:
+            os.dup2(file.fileno(), stream.fileno())
+    sys.argv = ["-c", *words]
+    try:
+        exec(compile(program, "<program>", "exec"), {"__name__": "__main__"})
+    finally:
+        sys.stdout.flush()
