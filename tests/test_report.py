@@ -5,11 +5,13 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from ich.report.curves import draw_curves, write_curves
 from ich.report.figures import write_png
 from ich.report.sheets import draw_contact_sheet
-from ich.schema import LABELS, UserError
+from ich.schema import LABELS, WINDOWS, UserError
+from ich.window import apply_window
 
 
 def make_metrics(epochs=4):
@@ -85,27 +87,30 @@ def test_metrics_that_cannot_be_read_are_refused(tmp_path, content):
 
 
 def test_contact_sheet_shows_every_slice_in_its_place(tmp_path):
-    images = [
-        level * np.ones((40, side))
-        for level, side in zip(np.linspace(0.2, 1, 5), (40, 40, 44, 40, 48), strict=True)
+    windows = ["brain", "brain", "subdural", "brain", "bone"]
+    slices = [
+        np.full((40, side), level, np.int16)
+        for level, side in zip((16, 32, 80, 64, 2500), (40, 40, 44, 40, 48), strict=True)
     ]
-    write_png(draw_contact_sheet(images, [f"slice {i}" for i in range(5)], columns=3), tmp_path / "sheet.png")
+    titles = [f"slice {i}" for i in range(5)]
+    figure = draw_contact_sheet(slices, windows, titles, columns=3)
+    write_png(figure, tmp_path / "sheet.png")
     grey = read_png(tmp_path / "sheet.png")[..., 0]
     height, width = grey.shape
-    for i, image in enumerate(images):
+    for i, (hu, window) in enumerate(zip(slices, windows, strict=True)):
         row, column = divmod(i, 3)
         center = grey[int((row + 0.55) * height / 2), int((column + 0.5) * width / 3)]
-        assert center == pytest.approx(255 * image[0, 0], abs=2)
+        shade = apply_window(torch.from_numpy(hu), *WINDOWS[window])[0, 0]
+        assert center == pytest.approx(255 * float(shade), abs=2)
     assert grey[int(0.75 * height), int(2.5 * width / 3)] == 0
 
-    titles = [axes.get_title() for axes in draw_contact_sheet(images, list("abcde"), columns=3).axes]
-    assert titles == ["a", "b", "c", "d", "e", ""]
+    assert [axes.get_title() for axes in figure.axes] == [*titles, ""]
 
 
 @pytest.mark.parametrize(
-    ("images", "titles"),
-    [(np.zeros((2, 8, 8)), ["a"]), (np.zeros((8, 8)), ["a"] * 8), (np.zeros((0, 8, 8)), [])],
+    ("shape", "windows", "titles"),
+    [((2, 8, 8), 2, 1), ((2, 8, 8), 1, 2), ((8, 8), 8, 8), ((0, 8, 8), 0, 0)],
 )
-def test_contact_sheet_refuses_what_does_not_match(images, titles):
+def test_contact_sheet_refuses_what_does_not_match(shape, windows, titles):
     with pytest.raises(ValueError, match="expected"):
-        draw_contact_sheet(images, titles)
+        draw_contact_sheet(np.zeros(shape, np.int16), ["brain"] * windows, ["a"] * titles)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import matplotlib as mpl
 import numpy as np
-import torch
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ich.report.figures import hide_axis
+from ich.report.figures import draw_slice
 from ich.report.heat import CONTOURS, lay_heat
 from ich.report.sides import mark_sides
-from ich.schema import DISCLAIMER, WINDOWS
-from ich.window import apply_window
+from ich.schema import DISCLAIMER
 
 
 def draw_heat(
@@ -37,14 +35,12 @@ def draw_heat(
     Returns:
         Two panels, with lines at ``CONTOURS``, a cross at the peak and the disclaimer.
     """
-    grey = apply_window(torch.from_numpy(hu), *WINDOWS[window]).numpy()
     height = 4.2 * hu.shape[0] * spacing[0] / (hu.shape[1] * spacing[1]) + 1.0  # inches, the texts included
     figure = Figure(figsize=(9.6, min(height, 20.0)), layout="constrained")
     figure.suptitle(title, fontsize=12)
     plain, covered = figure.subplots(1, 2)
     for axes in (plain, covered):
-        hide_axis(axes)
-        axes.imshow(grey, cmap="gray", vmin=0, vmax=1, aspect=spacing[0] / spacing[1])
+        draw_slice(axes, hu, window, spacing[0] / spacing[1])
         if in_lps:
             mark_sides(axes)
     picture = lay_heat(covered, heat, aspect=spacing[0] / spacing[1])

@@ -42,16 +42,17 @@ def draw_windows(root: Path, table: pd.DataFrame, units: pd.DataFrame) -> list[P
             shown.append(_Shown(what, *found))
     blocks: list[Picture | Missing] = []
     if shown:
-        images, titles = [], []
+        slices, windows, titles = [], [], []
         for what, _, hu in shown:
-            for number, (name, window) in enumerate(WINDOWS.items()):
-                images.append(_window(hu, window))
+            for number, name in enumerate(WINDOWS):
+                slices.append(hu)
+                windows.append(name)
                 titles.append(f"{what if number == 0 else ''}\n{name.replace('_', ' ')}")
         listed = ", ".join(f"{what} row {row}" for what, row, _ in shown)
         blocks.append(
             Picture(
                 "windows",
-                encode_png(draw_contact_sheet(images, titles, columns=len(WINDOWS))),
+                encode_png(draw_contact_sheet(slices, windows, titles, columns=len(WINDOWS))),
                 "A row a slice, a column a window: "
                 + ", ".join(f"{name.replace('_', ' ')} {c:g}/{w:g}" for name, (c, w) in WINDOWS.items())
                 + f" HU (center/width). Rows of the index: {listed}.",
@@ -104,13 +105,6 @@ def _read(root: Path, path: str, frame: int) -> NDArray[np.int16] | None:
         return None
 
 
-def _window(hu: NDArray[np.int16], window: tuple[float, float]) -> NDArray[np.float32]:
-    """As ``ich.window.apply_window``, whose torch takes seconds to import."""
-    center, width = window
-    grey: NDArray[np.float32] = np.clip((hu.astype(np.float32) - center) / width + 0.5, 0, 1)
-    return grey
-
-
 def choose_series(table: pd.DataFrame, units: pd.DataFrame) -> NDArray[np.int64]:
     """Chooses a series to show: the one with the most subtypes, and of these the one with the most slices.
 
@@ -130,24 +124,24 @@ def choose_series(table: pd.DataFrame, units: pd.DataFrame) -> NDArray[np.int64]
 def draw_series(root: Path, table: pd.DataFrame, rows: NDArray[np.int64]) -> Picture | Missing:
     """Draws a series from bottom to top through the brain window; of a long one, slices at even distances."""
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).round().astype(int))]
-    images, titles, unread = [], [], 0
+    slices, titles, unread = [], [], 0
     for row in chosen:
         found = table.iloc[row]
         hu = _read(root, found["path"], found["frame"])
         if hu is None:
             unread += 1
             continue
-        images.append(_window(hu, WINDOWS["brain"]))
+        slices.append(hu)
         where = f"{found['position']:.1f} mm" if np.isfinite(found["position"]) else "no position"
         titles.append("\n".join([where, *_list_subtypes(found)]))
-    if not images:
+    if not slices:
         return Missing("A series from bottom to top", "None of its slices can be read.")
     lines = max(title.count("\n") for title in titles)
     titles = [title + "\n" * (lines - title.count("\n")) for title in titles]
     return Picture(
         "series",
-        encode_png(draw_contact_sheet(images, titles)),
-        f"{len(images)} of the {len(rows)} slices of a series, from bottom to top, through the brain window, "
+        encode_png(draw_contact_sheet(slices, ["brain"] * len(slices), titles)),
+        f"{len(slices)} of the {len(rows)} slices of a series, from bottom to top, through the brain window, "
         "with position from the feet to the head and subtypes; the patient's left is on the right of a "
         f"picture, where the files tell it. Rows {rows[0]} to {rows[-1]} of the index"
         + (f"; {unread} slices could not be read." if unread else "."),

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ich.pages.views import SliceView, choose_slices
-from ich.report.figures import OKABE_ITO, hide_axis
+from ich.report.figures import OKABE_ITO, draw_slice
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
-from ich.schema import DISCLAIMER, LABELS, SUBTYPES, WINDOWS
+from ich.schema import DISCLAIMER, LABELS, SUBTYPES
 from ich.schema.results import StudyResult
 
 WIDTH = 5.2  # inches: at a phone's width a point is about a pixel
@@ -83,23 +83,16 @@ def draw_view(view: SliceView, frame: Frame) -> Figure:
     size = (WIDTH, min(height, _TALLEST) + 0.3)
     figure = Figure(figsize=size, layout=layout, facecolor="black")
     left, right = figure.subplots(1, 2)
-    _draw_slice(left, hu, "brain", aspect)
+    draw_slice(left, hu, "brain", aspect)
     if isinstance(view.heat, str):
-        _draw_slice(right, hu, "subdural", aspect)
+        draw_slice(right, hu, "subdural", aspect)
     else:
-        _draw_slice(right, hu, "brain", aspect)
+        draw_slice(right, hu, "brain", aspect)
         lay_heat(right, view.heat[frame], aspect=aspect, width=0.7)
     for axes in (left, right) if view.knows_sides else ():
         mark_sides(axes, SMALL)
     figure.supxlabel(f"{DISCLAIMER}.", fontsize=TINY, color="white")
     return figure
-
-
-def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, aspect: float) -> None:
-    hide_axis(axes)
-    center, width = WINDOWS[window]
-    # matplotlib's grey from vmin to vmax is DICOM's LINEAR_EXACT.
-    axes.imshow(hu, cmap="gray", vmin=center - width / 2, vmax=center + width / 2, aspect=aspect)
 
 
 def draw_timeline(result: StudyResult) -> Figure:

@@ -12,9 +12,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image
 
 from ich.files import replacing
+from ich.schema import WINDOWS
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Colours told apart with any colour vision. Source: Okabe and Ito, Color Universal Design, 2008."""
@@ -26,6 +28,21 @@ def hide_axis(axes: Axes) -> None:
     """Leaves nothing of axes but what is drawn in them; ticks that are merely unseen cost their layout."""
     axes.set_axis_off()
     axes.set(xticks=(), yticks=())
+
+
+def draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, aspect: float = 1.0) -> None:
+    """Draws a slice of HU through one of ``WINDOWS``, and nothing around it.
+
+    Args:
+        axes: To draw in.
+        hu: (Rows, Columns) HU.
+        window: One of ``WINDOWS``.
+        aspect: Height of a pixel over its width.
+    """
+    hide_axis(axes)
+    center, width = WINDOWS[window]
+    # matplotlib's gray from vmin to vmax is DICOM's LINEAR_EXACT.
+    axes.imshow(hu, cmap="gray", vmin=center - width / 2, vmax=center + width / 2, aspect=aspect)
 
 
 def encode_png(figure: Figure, dpi: int = 150) -> bytes:

@@ -8,41 +8,46 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from numpy.typing import NDArray
 
-from ich.report.figures import hide_axis
+from ich.report.figures import draw_slice, hide_axis
 
 SIDE = 1.5  # inches of an image: four in a row are 90 pixels each on a phone
 FONT = 9.5  # points
 LINE = 0.17  # inches of a line of a title
 
 
-def draw_contact_sheet(images: Sequence[np.ndarray], titles: Sequence[str], columns: int = 4) -> Figure:
+def draw_contact_sheet(
+    slices: Sequence[NDArray[np.int16]], windows: Sequence[str], titles: Sequence[str], columns: int = 4
+) -> Figure:
     """Draws slices in rows, each with its title, white on black.
 
     Args:
-        images: N of (H, W), each of its own size, grey values in [0, 1].
+        slices: N of (Rows, Columns) HU, each of its own size.
+        windows: N of ``ich.schema.WINDOWS``, to look at the slices through.
         titles: N titles.
         columns: Slices in a row.
 
     Raises:
-        ValueError: If there are no images, or not one title an image.
+        ValueError: If there are no slices, or not one window and title a slice.
     """
-    if not len(images) or any(image.ndim != 2 for image in images):
-        raise ValueError(f"images {[image.shape for image in images]}: expected (H, W) each")
-    if len(titles) != len(images) or columns < 1:
+    if not len(slices) or any(hu.ndim != 2 for hu in slices):
+        raise ValueError(f"slices {[hu.shape for hu in slices]}: expected (Rows, Columns) each")
+    if not len(slices) == len(windows) == len(titles) or columns < 1:
         raise ValueError(
-            f"{len(images)} images, {len(titles)} titles, {columns} columns: expected a title an image"
+            f"{len(slices)} slices, {len(windows)} windows, {len(titles)} titles, {columns} columns: "
+            "expected a window and a title a slice"
         )
-    rows = math.ceil(len(images) / columns)
+    rows = math.ceil(len(slices) / columns)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    tallest = max(hu.shape[0] / hu.shape[1] for hu in slices)
     lines = max(title.count("\n") + 1 for title in titles)
     height = SIDE * tallest + LINE * lines + 0.1
     figure = Figure(figsize=(SIDE * columns, height * rows + 0.15), layout=layout, facecolor="black")
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         hide_axis(axes)
-    for axes, image, title in zip(panels, images, titles, strict=False):
-        axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+    for axes, hu, window, title in zip(panels, slices, windows, titles, strict=False):
+        draw_slice(axes, hu, window)
         axes.set_title(title, color="white", fontsize=FONT, pad=3)
     return figure
