@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from ich.report.curves import draw_curves, write_curves
 from ich.report.figures import write_png
@@ -105,6 +106,19 @@ def test_contact_sheet_shows_every_slice_in_its_place(tmp_path):
     assert grey[int(0.75 * height), int(2.5 * width / 3)] == 0
 
     assert [axes.get_title() for axes in figure.axes] == [*titles, ""]
+
+
+@pytest.mark.parametrize("lines", [1, 2, 4, 6])
+def test_titles_on_a_contact_sheet_touch_neither_its_edge_nor_a_slice(lines):
+    slices = [np.zeros((side, 40), np.int16) for side in (40, 40, 50, 40, 50)]
+    title = "\n".join(["intraparenchymal"] * lines)
+    figure = draw_contact_sheet(slices, ["brain"] * 5, [title] * 5)
+    FigureCanvasAgg(figure).draw()
+    drawn = figure.axes[:5]
+    room = [figure.bbox.ymax - axes.title.get_window_extent().ymax for axes in drawn[:4]]
+    room += [axes.title.get_window_extent().ymin - axes.get_window_extent().ymax for axes in drawn]
+    room += [drawn[0].get_window_extent().ymin - drawn[4].title.get_window_extent().ymax]
+    assert min(room) > 0.02 * figure.dpi
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from ich.report.figures import draw_slice, hide_axis
@@ -15,6 +14,7 @@ from ich.report.figures import draw_slice, hide_axis
 SIDE = 1.5  # inches of an image: four in a row are 90 pixels each on a phone
 FONT = 9.5  # points
 LINE = 0.17  # inches of a line of a title
+GAP = 0.07  # inches around a title, and between images side by side
 
 
 def draw_contact_sheet(
@@ -39,15 +39,15 @@ def draw_contact_sheet(
             "expected a window and a title a slice"
         )
     rows = math.ceil(len(slices) / columns)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
-    tallest = max(hu.shape[0] / hu.shape[1] for hu in slices)
-    lines = max(title.count("\n") + 1 for title in titles)
-    height = SIDE * tallest + LINE * lines + 0.1
-    figure = Figure(figsize=(SIDE * columns, height * rows + 0.15), layout=layout, facecolor="black")
+    image = SIDE * max(hu.shape[0] / hu.shape[1] for hu in slices)  # inches
+    title = LINE * max(title.count("\n") + 1 for title in titles) + 2 * GAP
+    height = rows * (title + image)
+    figure = Figure(figsize=(SIDE * columns, height), facecolor="black")
+    figure.subplots_adjust(0, 0, 1, 1 - title / height, wspace=GAP / SIDE, hspace=title / image)
     panels = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in panels:
         hide_axis(axes)
-    for axes, hu, window, title in zip(panels, slices, windows, titles, strict=False):
+    for axes, hu, window, text in zip(panels, slices, windows, titles, strict=False):
         draw_slice(axes, hu, window)
-        axes.set_title(title, color="white", fontsize=FONT, pad=3)
+        axes.set_title(text, color="white", fontsize=FONT, pad=72 * GAP)
     return figure
