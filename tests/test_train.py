@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -20,11 +21,12 @@ from processes import FORKING
 from pytorch_lightning.strategies import DDPStrategy
 from sklearn.metrics import log_loss, roc_auc_score
 
+import ich.train
 import ich.train.results
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier, load_classifier
 from ich.schema import LABELS, InputSpec, UserError
-from ich.trainer import build_trainer, place
+from ich.trainer import build_trainer, fit, place
 
 pytestmark = pytest.mark.trains
 
@@ -225,9 +227,19 @@ PRETRAIN = [
 ]
 
 
-def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(run) -> None:
+def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(run, monkeypatch) -> None:
+    before, computing = torch.get_num_threads(), []
+
+    def fit_and_count(*arguments: Any, **settings: Any) -> None:
+        computing.append(torch.get_num_threads())
+        fit(*arguments, **settings)
+
+    monkeypatch.setattr(ich.train, "fit", fit_and_count)
     still = "optim.lr=1e-12", "trainer.max_epochs=1", "pretrain.optim.lr=1e-3"
-    assert run("run_dir=out", "data.cache=cache", *PRETRAIN, *still) == 0
+    threads = f"threads={before + 1}", f"+pretrain.threads={before + 2}"
+    assert run("run_dir=out", "data.cache=cache", *PRETRAIN, *still, *threads) == 0
+    assert computing == [before + 2, before + 1]
+    assert torch.get_num_threads() == before
     assert {path.name for path in Path("out").iterdir()} == FILES | {"pretrain"}
     assert Path("cache/hu.npy").exists()
     assert {path.name for path in Path("out/pretrain").iterdir()} == FILES
@@ -387,6 +399,8 @@ def test_diverged_run_says_so(run, caplog) -> None:
         (["data.split=x.csv", "data.fold=1"], "leave one out"),
         (["pretrain=phantom", "pretrain.data.phantom={patients: 0}"], "patients"),
         (["pretrain=phantom", "+pretrain.data.rot=x"], "pretrain does not fit .*rot"),
+        (["threads=0"], "threads=0: expected 1 or more"),
+        (["pretrain=phantom", "pretrain.data.root=other", "+pretrain.threads=many"], "threads=many"),
     ],
 )
 def test_bad_input_is_one_message_and_leaves_nothing(run, caplog, overrides: list[str], message: str) -> None:

@@ -19,7 +19,7 @@ from ich.card import Card
 from ich.checkpoint import CHECKPOINTS, find_checkpoint
 from ich.files import hash_file
 from ich.models import SliceClassifier, load_classifier
-from ich.schema import InputSpec, UserError
+from ich.schema import InputSpec, UserError, check_threads
 from ich.window import Window, window_batch
 
 BATCH = 16
@@ -177,8 +177,7 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
         UserError: If the file is missing, damaged or of something else, or there is no such GPU or number of
             threads.
     """
-    if threads is not None and threads < 1:
-        raise UserError(f"threads={threads}: expected 1 or more")
+    check_threads(threads)
     path = find_checkpoint(path, "best")
     if _is_onnx(path):
         from ich.networks.onnx import OnnxNetwork  # its packages are an extra

@@ -185,6 +185,16 @@ def check_seed(name: str, seed: Any) -> None:
         raise UserError(f"{name}={seed}: expected a whole number from 0 to {2**32 - 1}")
 
 
+def check_threads(threads: Any) -> None:
+    """Refuses a number of threads that nothing can compute with; None leaves the number open.
+
+    Raises:
+        UserError: If it is no whole number from 1.
+    """
+    if threads is not None and not (isinstance(threads, int) and threads >= 1):
+        raise UserError(f"threads={threads}: expected 1 or more")
+
+
 class Batch(TypedDict):
     """What ``HeadCTDataModule`` gives a LightningModule, after the transfer to the device.
 

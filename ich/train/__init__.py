@@ -38,7 +38,7 @@ from ich.files import for_owner_alone, hash_file, replacing
 from ich.models import SliceClassifier
 from ich.optim import build_optimizer
 from ich.printing import printing
-from ich.schema import LABELS, UserError, check_seed
+from ich.schema import LABELS, UserError, check_seed, check_threads
 from ich.split import write_split
 from ich.tables import hash_slices
 from ich.train.command import reading_arguments, require_known_settings
@@ -87,6 +87,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
         UserError: For whatever the user has to mend.
     """
     check_seed("seed", cfg.seed)
+    check_threads(cfg.threads)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
@@ -136,7 +137,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         UserError: For whatever the user has to mend; what was not begun leaves nothing behind.
     """
     started = time.monotonic()
-    with _keep_log() as buffer, telling_stops(run_dir), _computing_with(cfg.threads):
+    with _keep_log() as buffer, telling_stops(run_dir):
         run = prepare(cfg, run_dir)
         starts_from = None if run.resumed else _prepare_pretraining(cfg, run_dir)
         _begin(run)
@@ -159,7 +160,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
 
 @contextmanager
 def _computing_with(threads: int | None) -> Iterator[None]:
-    """Leaves the number of threads to what trains next in this process: a job of a sweep, a caller."""
+    """Leaves the number of threads to what trains next in this process: a job of a sweep, another run."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -235,7 +236,7 @@ def _complete(run: Run, started: float) -> float:
         for label, share in zip(LABELS, parts.datamodule.prevalences(), strict=True)
     }
     settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
-    with _naming_sizes(cfg):
+    with _naming_sizes(cfg), _computing_with(cfg.threads):
         fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
         seconds = time.monotonic() - started
         return write_results(run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds)
