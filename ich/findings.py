@@ -124,7 +124,8 @@ def _find_mixtures(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Cou
     yield Finding.MIXED_IMAGES, pd.Series(details, mixed, dtype="str")
     stacks = table["stack"][~odd].groupby(number[~odd]).nunique()
     # US is unspecified (PS3.3 C.11.1.1.2).
-    yield _count(Finding.NO_UNIT, table["RescaleType"] == "US", number, "slices have RescaleType US")
+    is_open = table["RescaleType"] == "US"
+    yield _count(Finding.NO_UNIT, is_open, number, ("slice has", "slices have"), " RescaleType US")
     yield Finding.SEVERAL_STACKS, stacks[stacks > 1].map("{} stacks of slices at the same places".format)
 
 
@@ -133,17 +134,18 @@ def _find_in_positions(
 ) -> Iterator[tuple[Finding, pd.Series[str]]]:
     """Yields codes, each with what was found by the number of the series."""
     slices = table[["position", "InstanceNumber"]].assign(series=number)
-    yield _count(Finding.NO_POSITION, slices["position"].isna(), number, "slices have no position")
+    lacks = slices["position"].isna()
+    yield _count(Finding.NO_POSITION, lacks, number, ("slice has", "slices have"), " no position")
     slices = slices.dropna(subset="position").sort_values(["series", "position"])
     step = slices.groupby("series")["position"].diff()
-    yield _count(
-        Finding.DUPLICATE_POSITION, step < SAME_POSITION, slices["series"], "slices lie where another does"
-    )
+    twice, words = step < SAME_POSITION, ("slice lies", "slices lie")
+    yield _count(Finding.DUPLICATE_POSITION, twice, slices["series"], words, " where another does")
     steps = slices.assign(step=step)[step >= SAME_POSITION]
     by_series = steps.groupby("series")["step"]
     around = pd.concat([by_series.shift(places) for places in range(-2, 3)], axis=1)
     usual = pd.Series(np.nanmedian(around.to_numpy(), axis=1), steps.index) if len(steps) else steps["step"]
-    yield _count(Finding.GAP, steps["step"] > GAP * usual, steps["series"], "gaps between slices")
+    is_gap = steps["step"] > GAP * usual
+    yield _count(Finding.GAP, is_gap, steps["series"], ("gap", "gaps"), " between slices")
     slices = slices.dropna(subset="InstanceNumber").sort_values(["series", "InstanceNumber"], kind="stable")
     turn = slices.groupby("series")["position"].diff()
     falls, rises = ((sign * turn > SAME_POSITION).groupby(slices["series"]).sum() for sign in (-1, 1))
@@ -152,10 +154,11 @@ def _find_in_positions(
 
 
 def _count(
-    code: Finding, found: pd.Series[bool], series: pd.Series[int], what: str
+    code: Finding, found: pd.Series[bool], series: pd.Series[int], words: tuple[str, str], rest: str
 ) -> tuple[Finding, pd.Series[str]]:
+    """Counts by series; ``words`` are what is said of one and of several, before the rest."""
     counts = found.groupby(series).sum()
-    return code, counts[counts > 0].map(lambda count: f"{count} {what}")
+    return code, counts[counts > 0].map(lambda count: f"{count} {words[count > 1]}{rest}")
 
 
 def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[Finding, pd.Series[str]]]:

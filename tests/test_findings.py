@@ -31,10 +31,16 @@ STEADY = [5.0 * number for number in range(8)]
         (make_series(STEADY[::-1], InstanceNumber=range(1, 9)), {}),
         (make_series([7.0]), {}),
         (make_series([0, 2.5, 5, 7.5, 12.5, 17.5, 22.5, 27.5]), {}),  # thinner at the skull base
-        (make_series([0, 5, np.nan, 15, np.nan]), {"no_position": "2 slices"}),
-        (make_series([np.nan, np.nan]), {"no_position": "2 slices"}),
-        (make_series([*STEADY, 10.0, 15.001]), {"duplicate_position": "2 slices"}),
-        (make_series([*STEADY[:4], *STEADY[5:], 55.0]), {"gap": "2 gaps"}),
+        (make_series([0, 5, np.nan, 15, np.nan]), {"no_position": "2 slices have no position"}),
+        (make_series([np.nan, np.nan]), {"no_position": "2 slices have no position"}),
+        (make_series([*STEADY, np.nan]), {"no_position": "1 slice has no position"}),
+        (
+            make_series([*STEADY, 10.0, 15.001]),
+            {"duplicate_position": "2 slices lie where another does"},
+        ),
+        (make_series([*STEADY, 10.0]), {"duplicate_position": "1 slice lies where another does"}),
+        (make_series([*STEADY[:4], *STEADY[5:], 55.0]), {"gap": "2 gaps between slices"}),
+        (make_series([*STEADY[:4], *STEADY[5:]]), {"gap": "1 gap between slices"}),
         (
             make_series(STEADY, InstanceNumber=[1, 2, 4, 3, 5, 6, 7, 8]),
             {"not_monotone": "to and fro in the order of InstanceNumber"},
@@ -46,7 +52,8 @@ STEADY = [5.0 * number for number in range(8)]
             {"mixed_spacing": "row_spacing from 0.5 to 0.6; column_spacing from 0.5 to 0.5"},
         ),
         (make_series(STEADY, Columns=[512] * 7 + [511]), {"mixed_shape": "Columns from 511 to 512"}),
-        (make_series(STEADY, RescaleType=["", "US", *["HU"] * 6]), {"no_unit": "1 slice"}),
+        (make_series(STEADY, RescaleType=["", "US", *["HU"] * 6]), {"no_unit": "1 slice has RescaleType US"}),
+        (make_series(STEADY, RescaleType="US"), {"no_unit": "8 slices have RescaleType US"}),
     ],
 )
 def test_what_is_not_plausible_of_a_series(rows: pd.DataFrame, expected: dict[str, str]) -> None:

@@ -64,7 +64,7 @@ def test_a_slice_at_an_end_that_lost_its_place_bars_a_negative(
     result = predict(study)
     assert result.outcome is Outcome.INDETERMINATE
     (reason,) = (each for each in result.reasons if each.code == Reason.UNREAD_SLICE)
-    assert reason.detail == f"1 files that may be slices of a head: {code} 1"
+    assert reason.detail == f"1 file that may be a slice of a head: {code} 1"
     assert [note.code for note in result.notes] == [Note.MIXED_IMAGES]
 
 

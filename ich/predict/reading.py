@@ -146,7 +146,8 @@ def _find_turn(hu: NDArray[np.int16], verdict: Verdict) -> list[Remark]:
 def _find_problem(stack: Stack, looks: Looks, takes_window: bool) -> Remark | None:
     if stack.slices.empty:
         codes = ", ".join(sorted({str(error.code) for error in stack.unread}))
-        return Remark(SetAside.ALL_REFUSED, f"the pixels of {len(stack.unread)} slices: {codes}")
+        which = f"{len(stack.unread)} slice{'s' * (len(stack.unread) > 1)}"
+        return Remark(SetAside.ALL_REFUSED, f"the pixels of {which}: {codes}")
     if takes_window and not has_windows(stack.window):
         return Remark(SetAside.NO_WINDOW, "the model takes the window of the header, which slices lack")
     if np.isnan(_find_spacing(stack.slices)):
@@ -188,13 +189,15 @@ def _find_unread(
     codes = pd.Series([str(code) for code in (*refused["code"], *unread, *lost)], dtype="str")
     if len(codes):
         counts = ", ".join(f"{code} {count}" for code, count in codes.value_counts().sort_index().items())
-        yield Remark(Reason.UNREAD_SLICE, f"{len(codes)} files that may be slices of a head: {counts}")
+        which = "file that may be a slice" if len(codes) == 1 else "files that may be slices"
+        yield Remark(Reason.UNREAD_SLICE, f"{len(codes)} {which} of a head: {counts}")
 
 
 def _find_units(rows: pd.DataFrame) -> Iterator[Remark]:
     # "US" is unspecified (PS3.3 C.11.1.1.2). Slices that are not on the scale are found by their pixels.
     if count := int((rows["RescaleType"] == "US").sum()):
-        yield Remark(Note.NO_UNIT, f"RescaleType is US, which leaves the unit open, in {count} slices")
+        which = f"in {count} slice{'s' * (count > 1)}"
+        yield Remark(Note.NO_UNIT, f"RescaleType is US, which leaves the unit open, {which}")
 
 
 def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[SeriesResult, ...]:

@@ -226,7 +226,7 @@ def _find_other_object(series: _Series, rows: pd.DataFrame) -> tuple[SetAside, s
         return SetAside.NOT_CT, "no file of it is a CT image"
     if not is_readable:
         codes = ", ".join(sorted(set(rows["code"])))
-        return SetAside.ALL_REFUSED, f"none of {series.files} files can be read: {codes}"
+        return SetAside.ALL_REFUSED, f"no file of {series.files} can be read: {codes}"
     return None
 
 
@@ -263,7 +263,8 @@ def _find_other_content(series: _Series) -> tuple[SetAside, str] | None:
     if found := _find_contrast(series):
         return SetAside.CONTRAST, found
     if series.files < LEAST_SLICES:
-        return SetAside.TOO_FEW_SLICES, f"{series.files} files, at least {LEAST_SLICES} make a series"
+        files = f"{series.files} file{'s' * (series.files > 1)}"
+        return SetAside.TOO_FEW_SLICES, f"{files}, at least {LEAST_SLICES} make a series"
     return None
 
 

@@ -97,9 +97,9 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
     numbers = slices["InstanceNumber"].to_numpy(np.float64)
     steps = _list_steps(positions)
     if gaps := _count_gaps(steps):
-        yield Reason.GAP, f"{gaps} gaps between slices"
+        yield Reason.GAP, f"{gaps} gap{'s' * (gaps > 1)} between slices"
     if missing := _count_missing_numbers(numbers, positions):
-        yield Reason.GAP, f"{missing} gaps in InstanceNumber"
+        yield Reason.GAP, f"{missing} gap{'s' * (missing > 1)} in InstanceNumber"
     thickness = pd.to_numeric(slices["SliceThickness"], errors="coerce").median()  # mm
     if len(steps) and thickness > 0 and (step := float(np.median(steps))) > APART * thickness:
         # As where every other slice is missing, which steps and numbers by themselves do not show.

@@ -142,7 +142,8 @@ def _describe(found: Mapping[int, str], looks: Looks) -> str:
 def _check_scale(left: Sequence[Look], least: float) -> str:
     """Whether the slices that are left are a head's and on the scale; what is wrong, or empty."""
     if (count := _count_brains(left)) < least:
-        return f"{count} slices that can be believed show brain; of a head {math.ceil(least)} do"
+        which = "slice that can be believed shows" if count == 1 else "slices that can be believed show"
+        return f"{count} {which} brain; of a head {math.ceil(least)} do"
     middle = float(np.median([look.inside_hu for look in left if look.is_brain]))
     if not SCALE[0] <= middle <= SCALE[1]:
         return f"brain has {middle:.0f} HU in the middle of its slices, and not {SCALE[0]:g} to {SCALE[1]:g}"
