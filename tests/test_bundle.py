@@ -51,7 +51,7 @@ def trained(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
         data = [
             "data=rsna",
             f"data.root={phantom}",
-            "input.size=64",
+            "input.size=32",
             "data.limit_slices=150",
             "data.val_fraction=0.3",
         ]
@@ -72,7 +72,7 @@ def bundle(trained: tuple[Path, list[bool]], tmp_path: Path) -> Path:
 def test_bundle_is_the_model(trained, bundle: Path) -> None:
     folder, _ = trained
     ours, theirs = (load_classifier(path) for path in (folder / "run/checkpoints/best.ckpt", bundle))
-    x = torch.randn(2, ours.input.in_chans, 64, 64)
+    x = torch.randn(2, ours.input.in_chans, 32, 32)
     assert torch.equal(ours(x), theirs(x))
     assert theirs.card == ours.card
     split = pd.read_csv(folder / "run/split.csv")

@@ -33,7 +33,7 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("decided")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        data = ["data=rsna", f"data.root={phantom}", "input.size=64", "data.val_fraction=0.4"]
+        data = ["data=rsna", f"data.root={phantom}", "input.size=32", "data.val_fraction=0.4"]
         assert call("train", *data, *TINY, "run_dir=run", "logger=csv") == 0
     return folder / "run"
 

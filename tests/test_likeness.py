@@ -117,10 +117,10 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with five patients in its validation part."""
     folder = tmp_path_factory.mktemp("likeness")
     tiny = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1"]
-    data = ["data=rsna", f"data.root={phantom}", "input.size=64", "data.val_fraction=0.5"]
+    data = ["data=rsna", f"data.root={phantom}", "input.size=32", "data.val_fraction=0.5"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert call("train", *data, *tiny, "data.num_workers=0", "run_dir=run") == 0
+        assert call("train", *data, *tiny, "data.num_workers=0", "run_dir=run", "logger=csv") == 0
     return folder / "run"
 
 

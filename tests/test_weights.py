@@ -142,7 +142,8 @@ def test_the_model_card_says_what_was_loaded(
     digest = hashlib.sha256(Path("w.pth").read_bytes()).hexdigest()
     tiny = [f"model.backbone={TINY}", "trainer.max_epochs=1", "trainer.gpus=0", "data.num_workers=0"]
     start = ["model.weights_file=w.pth", "run_dir=run"]
-    assert call("train", "data=rsna", f"data.root={phantom}", "input.size=64", *tiny, *start) == 0
+    data = ["data=rsna", f"data.root={phantom}", "input.size=32", "logger=csv"]
+    assert call("train", *data, *tiny, *start) == 0
     said = f"all weights of the backbone from a file of the user's, SHA-256 {digest}"
     assert said in Path("run/model_card.md").read_text()
     assert read_run(Path("run")).settings["start"] == said
@@ -188,7 +189,7 @@ def test_weights_of_16_bits_are_refused(precision: str) -> None:
 def test_weights_of_64_bits_train(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny = [f"model.backbone={TINY}", "model.pretrained=false", "trainer.max_epochs=1", "trainer.gpus=0"]
-    data = ["data=rsna", f"data.root={phantom}", "input.size=64", "data.num_workers=0", "run_dir=run"]
+    data = ["data=rsna", f"data.root={phantom}", "input.size=32", "data.num_workers=0", "run_dir=run"]
     assert call("train", *data, *tiny, "trainer.precision=64-true") == 0
     saved = torch.load("run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert saved["head.1.weight"].dtype == torch.float64
