@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import highdicom
 import numpy as np
 import pandas as pd
 import pydicom
 import pytest
+from command import call
 from drawings import draw_once
 from highdicom.sr import srread
 from networks import DEEP, make_model
+from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from squares import write_study
 
 from ich.calibration import Calibration, Decision, OperatingPoint
+from ich.data import HeadCTDataModule
 from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import list_headers, read_geometry, read_header, read_hu
 from ich.dicom.refusal import Refusal
 from ich.identical import find_identical
-from ich.index import build_index
+from ich.index import build_index, read_labels
+from ich.index.joining import join_labels
 from ich.networks import TorchNetwork
 from ich.predict import Predictor
 from ich.predict.run import predict_folder
-from ich.schema import LABELS, ReadError
+from ich.schema import LABELS, InputSpec, ReadError
 from ich.schema.results import Outcome
 from ich.studies import find_studies
+from ich.trainer import build_trainer
 
 CHANGING = ["position", "tilt", "row_spacing", "column_spacing", "RescaleSlope", "RescaleIntercept"]
 
@@ -37,14 +44,19 @@ def slices(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     root = draw_once(tmp_path_factory, patients=1, seed=4, conformant=True)
     table = build_index(root).table.drop_duplicates(["SeriesInstanceUID", "position"])
     rows = table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"][0]]
-    folder, paths = tmp_path_factory.mktemp("slices"), []
-    for number, path in enumerate(rows["path"]):
-        ds = pydicom.dcmread(root / path)
+    return copy_with_a_rescale_each([root / path for path in rows["path"]], tmp_path_factory.mktemp("slices"))
+
+
+def copy_with_a_rescale_each(slices: Sequence[Path], folder: Path) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    copies = []
+    for number, path in enumerate(slices):
+        ds = pydicom.dcmread(path)
         ds.RescaleIntercept = -1024 - number
         ds.RescaleType = "HU"
-        paths.append(folder / Path(path).name)
-        ds.save_as(paths[-1])
-    return paths
+        copies.append(folder / path.name)
+        ds.save_as(copies[-1])
+    return copies
 
 
 def convert(slices: list[Path], path: Path, syntax: str = ExplicitVRLittleEndian) -> Path:
@@ -153,6 +165,95 @@ def test_frames_are_predicted_as_the_slices_and_outputs_refer_to_them(tmp_path: 
     for rank, frame in enumerate(frames, 1):
         (reference,) = pydicom.dcmread(objects / f"key_image_{rank}.dcm").SourceImageSequence
         assert (reference.ReferencedSOPInstanceUID, reference.ReferencedFrameNumber) == (uid, frame)
+
+
+class Twins(NamedTuple):
+    """The same slices of several patients in two folders: a file each, and a file for those of a patient."""
+
+    slices: Path
+    frames: Path
+
+
+@pytest.fixture(scope="module")
+def twins(conformant: Path, tmp_path_factory: pytest.TempPathFactory) -> Twins:
+    """With labels beside them, in ``labels.csv``."""
+    root = tmp_path_factory.mktemp("twins")
+    twins = Twins(root / "slices", root / "frames")
+    table, _ = join_labels(build_index(conformant).table, read_labels(conformant / "stage_2_train.csv"))
+    labels: dict[Path, list[pd.DataFrame]] = {folder: [] for folder in twins}
+    for number, (_, series) in enumerate(table.groupby("SeriesInstanceUID")):
+        rows = series.drop_duplicates("position").sort_values("position")
+        paths = copy_with_a_rescale_each(
+            [conformant / path for path in rows["path"]], twins.slices / str(number)
+        )
+        frames = pd.DataFrame(list_headers(convert(paths, twins.frames / f"{number}.dcm"))).sort_values(
+            "position"
+        )
+        np.testing.assert_allclose(frames["position"], rows["position"])
+        for folder, uids in ((twins.slices, rows), (twins.frames, frames)):
+            known = rows[list(LABELS)].assign(SOPInstanceUID=uids["SOPInstanceUID"].to_numpy())
+            labels[folder].append(known)
+    for folder, known in labels.items():
+        pd.concat(known).to_csv(folder / "labels.csv", index=False)
+    return twins
+
+
+def test_frames_are_explored_as_the_slices(twins: Twins, tmp_path: Path) -> None:
+    pictures = []
+    for name, root in twins._asdict().items():
+        out = tmp_path / name
+        command = ["explore", str(root), "--labels", str(root / "labels.csv"), "--out", str(out)]
+        assert call(*command, "--index-dir", str(tmp_path / f"{name}_index")) == 0
+        pictures.append({path.name: path.read_bytes() for path in out.glob("*.png")})
+    assert {"hu.png", "series.png", "windows.png"} <= set(pictures[0])
+    assert pictures[0] == pictures[1]
+
+
+def read_slices(root: Path, cache: Path | None) -> dict[tuple[str, float], NDArray[np.int16]]:
+    """The HU of all slices as the data module has them, by patient and position."""
+    datamodule = HeadCTDataModule(
+        str(root),
+        InputSpec(size=48, neighbours=1),
+        labels=str(root / "labels.csv"),
+        cache=None if cache is None else str(cache),
+        num_workers=0,
+    )
+    datamodule.prepare_data()
+    datamodule.setup()
+    slices = pd.concat([datamodule.part(part) for part in ("val", "test")])
+    hu = np.concatenate([batch["hu"].numpy() for batch in datamodule.predict_dataloader()])
+    places = zip(slices["PatientID"], slices["position"].round(3), strict=True)
+    return dict(zip(places, hu, strict=True))
+
+
+def test_the_cache_holds_frames_as_the_slices(twins: Twins, tmp_path: Path) -> None:
+    expected = read_slices(twins.slices, None)
+    assert len(expected) > 20
+    for root in twins:
+        found = read_slices(root, tmp_path / root.name)
+        assert found.keys() == expected.keys()
+        for place, hu in found.items():
+            np.testing.assert_array_equal(hu, expected[place])
+
+
+def test_frames_are_explained_as_the_slices(twins: Twins, tmp_path: Path) -> None:
+    trainer = build_trainer(gpus=0)
+    trainer.strategy.connect(make_model(DEEP))
+    trainer.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    for name, path in (("slices", twins.slices / "0"), ("frames", twins.frames / "0.dcm")):
+        command = ["explain", str(tmp_path / "model.ckpt"), str(path), "--out", str(tmp_path / name)]
+        assert call(*command, "--limit", "4") == 0
+    made = sorted(path.name for path in (tmp_path / "slices").iterdir() if path.suffix in (".npz", ".png"))
+    assert len(made) == 8
+    for name in made:
+        slices, frames = tmp_path / "slices" / name, tmp_path / "frames" / name
+        if slices.suffix == ".png":
+            assert slices.read_bytes() == frames.read_bytes()
+        else:
+            with np.load(slices) as expected, np.load(frames) as found:
+                assert set(found) == set(expected)
+                for key in expected:
+                    np.testing.assert_array_equal(found[key], expected[key], key)
 
 
 def test_a_frame_has_to_be_named_and_to_be_there(tmp_path: Path, slices: list[Path]) -> None:
