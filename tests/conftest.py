@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pydicom
 import pytest
-from drawings import draw_once
+from drawings import copy_study, draw_once
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
 
@@ -58,6 +58,21 @@ def sort_into_folders(source: Path, out: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy2(path, folder / f"IM{ds.InstanceNumber:04d}")
     return out
+
+
+@pytest.fixture(scope="session")
+def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study for the network that finds squares, to be left as it is."""
+    return copy_study(
+        draw_once(tmp_path_factory, patients=1, seed=11, size=128, conformant=True),
+        tmp_path_factory.mktemp("whole") / "study",
+    )
+
+
+@pytest.fixture
+def study(whole_study: Path, tmp_path: Path) -> Path:
+    """A study for the network that finds squares, its slices named in their order from below."""
+    return Path(shutil.copytree(whole_study, tmp_path / "study"))
 
 
 @pytest.fixture

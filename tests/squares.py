@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ich.calibration import Calibration, Decision, OperatingPoint
 from ich.networks import Output
-from ich.phantom import write_phantom
 from ich.predict import Predictor
 from ich.schema import LABELS, InputSpec
 from ich.schema.results import StudyResult
@@ -34,20 +33,6 @@ class FindsSquares:
         probs = np.full((len(hu), len(LABELS)), 0.05, np.float32)
         probs[found, -1] = 0.95
         return Output(probs, np.zeros(len(hu), np.float32))
-
-
-def write_study(root: Path) -> Path:
-    """Writes a study, its slices named in their order from below."""
-    write_phantom(root, patients=1, seed=11, size=128, conformant=True)
-    headers = [pydicom.dcmread(path) for path in (root / "stage_2_train").iterdir()]
-    study = headers[0].StudyInstanceUID
-    ordered = sorted(
-        (ds for ds in headers if ds.StudyInstanceUID == study), key=lambda ds: ds.ImagePositionPatient[2]
-    )
-    (root / "study").mkdir()
-    for number, ds in enumerate(ordered):
-        ds.save_as(root / "study" / f"{number:03d}.dcm")
-    return root / "study"
 
 
 def predict(folder: Path, pooling: str = "max") -> StudyResult:

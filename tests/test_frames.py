@@ -17,7 +17,6 @@ from highdicom.sr import srread
 from networks import DEEP, make_model
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
-from squares import write_study
 
 from ich.calibration import Calibration, Decision, OperatingPoint
 from ich.data import HeadCTDataModule
@@ -138,14 +137,13 @@ def list_references(ds: pydicom.Dataset) -> list[pydicom.Dataset]:
     return found + [each for item in ds.get("ContentSequence", ()) for each in list_references(item)]
 
 
-def test_frames_are_predicted_as_the_slices_and_outputs_refer_to_them(tmp_path: Path) -> None:
-    single = write_study(tmp_path / "phantom")
-    path = convert(sorted(single.iterdir()), tmp_path / "enhanced" / "enhanced.dcm")
+def test_frames_are_predicted_as_the_slices_and_outputs_refer_to_them(study: Path, tmp_path: Path) -> None:
+    path = convert(sorted(study.iterdir()), tmp_path / "enhanced" / "enhanced.dcm")
     missing = dict.fromkeys(LABELS, "too few cases")
     points = dict.fromkeys(LABELS) | {"any": OperatingPoint(0.0, "sensitivity>=0.95", 1.0, 0.5)}
     decisions = {"study": Decision("max", Calibration(dict.fromkeys(LABELS), missing), points, missing)}
     predictor = Predictor([TorchNetwork(make_model(DEEP), "0" * 64, gpus=0)], decisions=decisions)
-    (expected,) = predictor.predict(single)
+    (expected,) = predictor.predict(study)
     summary = predict_folder(predictor, [path.parent], tmp_path / "out", outputs=("page", "sr", "sc"))
     (result,) = summary.results
     assert summary.refused.empty

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
-from squares import bleed, count, edit, predict, set_pixels, write_study
+from squares import bleed, count, edit, predict, set_pixels
 
 from ich.networks import add_neighbours
 from ich.schema import InputSpec
 from ich.schema.results import Note, Outcome, Reason
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture
-def study(whole: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole, tmp_path / "study")
-    return tmp_path / "study"
 
 
 def find_middle(folder: Path) -> int:

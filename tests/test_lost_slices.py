@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,23 +9,12 @@ import numpy as np
 import pydicom
 import pytest
 from pydicom.uid import generate_uid
-from squares import bleed, count, edit, predict, write_study
+from squares import bleed, count, edit, predict
 
 from ich.schema.results import Note, Outcome, Reason
 
 Dataset = pydicom.Dataset
 LATERAL = [0, 1, 0, 0, 0, -1]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_study(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture
-def study(whole: Path, tmp_path: Path) -> Path:
-    shutil.copytree(whole, tmp_path / "study")
-    return tmp_path / "study"
 
 
 def lose_place(ds: Dataset) -> None:
