@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,15 @@ LIMIT = 2.5
 
 def draw_slices(depth: int, size: int = 64) -> NDArray[np.int16]:
     """(N, D, S, S) HU of a phantom's study, each slice with its neighbours."""
-    hu = draw_patient(3, 0, size)[0].hu
+    hu = _draw_study(size)
     around = np.arange(len(hu))[:, None] + np.arange(depth) - depth // 2
     return hu[around.clip(0, len(hu) - 1)]
+
+
+@cache
+def _draw_study(size: int) -> NDArray[np.int16]:
+    """(N, S, S) HU."""
+    return draw_patient(3, 0, size)[0].hu
 
 
 def make_model(spec: InputSpec, *, likeness: bool = True, **settings: Any) -> SliceClassifier:

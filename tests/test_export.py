@@ -14,6 +14,7 @@ import timm
 from command import call
 from networks import DEEP, LIMIT, draw_slices, make_model
 from numpy.typing import NDArray
+from test_predict import make_decision
 
 import ich
 import ich.export
@@ -22,6 +23,8 @@ from ich.models import SliceClassifier
 from ich.networks import load_network
 from ich.networks.onnx import KEY
 from ich.networks.views import TTA, augmented
+from ich.outputs.records import read_json
+from ich.predict import Predictor
 from ich.schema import InputSpec, UserError
 
 SPECS = {
@@ -42,18 +45,31 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
+def make_decided() -> SliceClassifier:
+    """A model with an operating point."""
+    model = make_model(DEEP)
+    model.card["decisions"] = {"study": make_decision(0.5)}
+    return model
+
+
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checks(phantom: Path) -> list[str]:
+    """Some slices to check on: fewer than those that are drawn where none are given."""
+    return list(map(str, sorted((phantom / "stage_2_train").iterdir())[:20]))
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory, checks: list[str]) -> Path:
     """Folder of a bundle and the ONNX file that was made of it."""
     folder = tmp_path_factory.mktemp("exported")
-    bundle = write_model(make_model(DEEP), folder)
-    assert call("export", str(bundle), str(folder / "model.onnx")) == 0
+    bundle = write_model(make_decided(), folder)
+    assert call("export", str(bundle), str(folder / "model.onnx"), "--check", *checks) == 0
     return folder
 
 
 @pytest.mark.trains
 @pytest.mark.parametrize("name", SPECS)
-def test_every_kind_of_input(name: str, phantom: Path, tmp_path: Path, capsys) -> None:
+def test_every_kind_of_input(name: str, checks: list[str], tmp_path: Path, capsys) -> None:
     spec, out = SPECS[name], tmp_path / "model.onnx"
     link = "softmax" if name == "peak" else "sigmoid"
     model = make_model(spec, likeness=False, link=link)
@@ -61,9 +77,9 @@ def test_every_kind_of_input(name: str, phantom: Path, tmp_path: Path, capsys) -
         model.window.shift.data += 0.1
         model.window.log_scale.data -= 0.2
     bundle = write_model(model, tmp_path)
-    files = list(map(str, sorted((phantom / "stage_2_train").iterdir())[:20])) if name == "header" else []
-    assert call("export", str(bundle), str(out), *(["--check", *files] if files else [])) == 0
-    checked = "20 slices" if files else "138 slices of the phantom"
+    given = [] if name == "peak" else ["--check", *checks]
+    assert call("export", str(bundle), str(out), *given) == 0
+    checked = "20 slices" if given else "138 slices of the phantom"
     assert f"largest difference of a probability over {checked}: " in capsys.readouterr().out
     hu = draw_slices(spec.depth)
     window = np.tile(np.array([45, 95], np.float32), (len(hu), 1)) if name == "header" else None
@@ -74,7 +90,7 @@ def test_every_kind_of_input(name: str, phantom: Path, tmp_path: Path, capsys) -
 
 
 def test_what_it_says_of_itself(exported: Path) -> None:
-    model, network = make_model(DEEP), load_network(exported / "model.onnx")
+    model, network = make_decided(), load_network(exported / "model.onnx")
     assert network.card == model.card
     assert network.input == DEEP
     assert network.limit == LIMIT
@@ -106,13 +122,16 @@ def test_the_same_twice_and_in_any_number_by_onnx(exported: Path) -> None:
     ("weights", "message"),
     [("model.head.1.bias", "in a probability by"), ("model.likeness.mean", "in a distance by")],
 )
-def test_what_differs_is_not_written(exported: Path, tmp_path: Path, monkeypatch, capsys, weights, message):
+def test_what_differs_is_not_written(
+    exported: Path, checks: list[str], tmp_path: Path, monkeypatch, capsys, weights: str, message: str
+) -> None:
     file = onnx.load(exported / "model.onnx")
     (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name == weights)
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.01, weights))
     monkeypatch.setattr(ich.export, "_convert", lambda *_: file.SerializeToString())
-    assert call("export", str(exported / "model.zip"), str(tmp_path / "model.onnx")) == 2
-    assert f"is not written: over 138 slices it differs from the model {message}" in one_line(capsys)
+    command = ("export", str(exported / "model.zip"), str(tmp_path / "model.onnx"), "--check", *checks)
+    assert call(*command) == 2
+    assert f"is not written: over 20 slices it differs from the model {message}" in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,6 +173,19 @@ def test_views(exported: Path, file: str) -> None:
     assert np.abs(every.run(hu).probs - flip.probs).max() > 1e-2
     with pytest.raises(UserError, match=r"tta=turn: expected some of flip, scale"):
         augmented(network, ["turn"])
+
+
+@pytest.mark.trains
+def test_a_study_is_read_as_by_the_model_itself(exported: Path, study: Path, tmp_path: Path) -> None:
+    given = (str(exported / "model.onnx"), str(study), "--out", str(tmp_path / "out"))
+    assert call("predict", *given, "--tta", "flip", "--write", "page") == 0
+    result = read_json(tmp_path / "out" / "results" / "0001.json")
+    (expected,) = Predictor.load(exported / "model.zip", tta=["flip"]).predict(study)
+    assert result.outcome is expected.outcome
+    for one, other in zip(result.slices, expected.slices, strict=True):
+        assert one.probs == pytest.approx(other.probs, abs=1e-4)
+    assert result.distance == pytest.approx(expected.distance, rel=1e-3)
+    assert "has no gradients" in (tmp_path / "out" / "pages" / "0001.html").read_text()
 
 
 Fields = dict[str, Any]

@@ -647,18 +647,3 @@ def test_pages_name_no_patient_and_no_file(predicted: Path, studies: Path) -> No
         text = page.read_text()
         assert not [name for name in names if name in text]
         assert str(studies) not in text
-
-
-@pytest.mark.trains
-def test_an_exported_model_reads_as_the_model_itself(model: Path, studies: Path, tmp_path: Path) -> None:
-    exported, study, out = tmp_path / "model.onnx", next(studies.iterdir()), tmp_path / "out"
-    assert call("export", str(model), str(exported)) == 0
-    given = (str(exported), str(study), "--out", str(out), "--tta", "flip", "--write", "page")
-    assert call("predict", *given) == 0
-    result = read_json(out / "results" / "0001.json")
-    (expected,) = Predictor.load(model, tta=["flip"]).predict(study)
-    assert result.outcome is expected.outcome
-    for one, other in zip(result.slices, expected.slices, strict=True):
-        assert one.probs == pytest.approx(other.probs, abs=1e-4)
-    assert result.distance == pytest.approx(expected.distance, rel=1e-3)
-    assert "has no gradients" in (out / "pages" / "0001.html").read_text()
