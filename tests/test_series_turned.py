@@ -24,7 +24,7 @@ def shrink(hu: Stack, size: int = SIZE) -> Stack:
 
 @pytest.fixture(scope="module")
 def stacks() -> list[Stack]:
-    return [shrink(study.hu) for patient in range(12) for study in draw_patient(41, patient, 96)]
+    return [shrink(study.hu) for patient in range(6) for study in draw_patient(41, patient, 96)]
 
 
 TURNS: dict[str, tuple[Callable[[Stack], Stack], str]] = {
