@@ -18,8 +18,9 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import apply_modality_lut
 from slices import COLUMNS, ROWS, STORED, compressed, make_slice, to_bytes
 
-from ich.dicom import Header, codecs, read_header, read_hu
+from ich.dicom import codecs, read_header, read_hu
 from ich.dicom.files import MAX_BYTES
+from ich.dicom.header import Header
 from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
 from ich.tables import HEADER_DTYPES

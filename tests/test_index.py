@@ -19,7 +19,8 @@ import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
-from ich.dicom import Header, list_headers
+from ich.dicom import list_headers
+from ich.dicom.header import Header
 from ich.index import DUPLICATE_UID, build_index, files, find_labels, locate_index, read_labels
 from ich.index.joining import join_labels
 from ich.schema import LABELS, SUBTYPES, UserError

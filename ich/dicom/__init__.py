@@ -1,15 +1,14 @@
 """One DICOM file: its header, and its stored pixels as Hounsfield units.
 
 ``elements`` walks the data set and ``skimming`` the plain part of it, ``kind`` makes out what slice it is,
-``frames`` reads its pixels with ``codecs``, compressed ones in another process (``decoding``), and
-``rescale`` takes them to HU and ``orientation`` to LPS; ``direct`` reads those of an uncompressed slice where
-the index says that they lie. ``files`` opens, ``attributes`` reads what any DICOM file says of its series.
-Why a file is no slice stands in ``refusal``.
+``header`` what the index holds of it. ``frames`` reads its pixels with ``codecs``, compressed ones in another
+process (``decoding``), and ``rescale`` takes them to HU and ``orientation`` to LPS; ``direct`` reads those of
+an uncompressed slice where the index says that they lie. ``files`` opens, ``attributes`` reads what any DICOM
+file says of its series. Why a file is no slice stands in ``refusal``.
 """
 
 from __future__ import annotations
 
-import math
 import os
 from functools import partial
 from typing import NamedTuple
@@ -19,10 +18,11 @@ from pydicom import uid
 
 from ich.dicom.codecs import ENCAPSULATED, check_codec
 from ich.dicom.dataset import DataSet, ask_pydicom, may_lack, open_stream, read_data_set, read_frames
-from ich.dicom.elements import TAGS, UIDS, Tag, Values
+from ich.dicom.elements import TAGS, Tag, Values
 from ich.dicom.files import read_file
 from ich.dicom.frames import ONLY, Pieces, Which, check_length, find_fragments, find_frame, read_stored
 from ich.dicom.groups import Raw, has_groups, make_values
+from ich.dicom.header import Header, make_header
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.orientation import Geometry, orient, orient_geometry
 from ich.dicom.refusal import Refusal, RefusedError
@@ -33,84 +33,6 @@ _BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads 
 
 # Plain texts, as a UID of pydicom takes several times as long to compare.
 _PLAIN = frozenset(map(str.__str__, (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)))
-
-
-class Header(NamedTuple):
-    """What the index holds of a slice; the names are the columns of ``ich.tables.INDEX_DTYPES``.
-
-    Numbers that a file may lack are NaN where it lacks them or where they are malformed. Rows, columns and
-    the spacing between them are those of the slice in LPS, as ``read_hu`` gives it.
-
-    Attributes:
-        SOPInstanceUID: As stored; the RSNA's ``ID_...`` is no valid UID. Of a file of several frames with
-            ``#`` and the number of the frame behind it, so that it names one slice.
-        PatientID: Empty where not given.
-        StudyInstanceUID: As stored.
-        SeriesInstanceUID: As stored.
-        frame: The number of the slice among the frames of its file, from 1; 0 where the file holds one.
-        position: ImagePositionPatient along the slice normal in mm (PS3.3 C.7.6.2.1.1), growing from the feet
-            to the head.
-        InstanceNumber: The number of the slice, or NaN.
-        tilt: Rotation of the slice about the patient's x axis in degrees, positive where the front of
-            the head is raised: atan2(n_y, n_z) of the slice normal n, taken upwards. NaN without an
-            orientation.
-        orientation: What brings the stored pixels to LPS: a number of ``ich.dicom.orientation``.
-        Rows: Height in pixels.
-        Columns: Width in pixels.
-        row_spacing: mm between rows, or NaN.
-        column_spacing: mm between columns, or NaN.
-        PhotometricInterpretation: MONOCHROME1 or MONOCHROME2.
-        BitsAllocated: Bits that a stored value takes up in the file.
-        BitsStored: Bits of a stored value.
-        PixelRepresentation: 1 where stored values are signed.
-        RescaleSlope: HU of one step of the stored value.
-        RescaleIntercept: HU of the stored value 0, as the file says (not as the quirk has it).
-        WindowCenter: HU, the first of several, or NaN.
-        WindowWidth: HU, the first of several, or NaN.
-        TransferSyntaxUID: How the file is encoded.
-        padding_low: The lowest stored value that is padding (PS3.3 C.7.5.1.1.2).
-        padding_high: The highest; below ``padding_low`` where none is named.
-        pixel_offset: Bytes from the start of the file to the first stored value, where it takes no decoding:
-            uncompressed, 16 bits, little-endian. -1 elsewhere.
-        RescaleType: The unit of rescaled values; empty where not given, as are those below.
-        ImageType: All values, between backslashes.
-        AcquisitionNumber: Of the scan.
-        ConvolutionKernel: Of the reconstruction.
-        AcquisitionTime: When the scan began, as stored.
-        ContentTime: When the image was made, as stored.
-    """
-
-    SOPInstanceUID: str
-    PatientID: str
-    StudyInstanceUID: str
-    SeriesInstanceUID: str
-    frame: int
-    position: float
-    InstanceNumber: float
-    tilt: float
-    orientation: int
-    Rows: int
-    Columns: int
-    row_spacing: float
-    column_spacing: float
-    PhotometricInterpretation: str
-    BitsAllocated: int
-    BitsStored: int
-    PixelRepresentation: int
-    RescaleSlope: float
-    RescaleIntercept: float
-    WindowCenter: float
-    WindowWidth: float
-    TransferSyntaxUID: str
-    padding_low: int
-    padding_high: int
-    pixel_offset: int
-    RescaleType: str
-    ImageType: str
-    AcquisitionNumber: str
-    ConvolutionKernel: str
-    AcquisitionTime: str
-    ContentTime: str
 
 
 def read_header(path: str | os.PathLike[str], frame: int = 0) -> Header:
@@ -310,7 +232,7 @@ def _make_slice(data_set: DataSet, file: int, size: int, which: Which = ONLY) ->
         pixels = pixels._replace(length=kind.pixel_format.size)
         data_set = data_set._replace(pixels=pixels, offset=offset)
     direct = syntax in _PLAIN and kind.pixel_format.bits_allocated == 16
-    header = _make_header(values, kind, syntax, offset if direct else -1)
+    header = make_header(values, kind, syntax, offset if direct else -1)
     if which.frames > 1:
         name = f"{header.SOPInstanceUID}#{which.number}"
         header = header._replace(SOPInstanceUID=name, frame=which.number)
@@ -318,48 +240,3 @@ def _make_slice(data_set: DataSet, file: int, size: int, which: Which = ONLY) ->
     if syntax in ENCAPSULATED:
         find_frame(found.open(file, size), syntax, kind.pixel_format, which)
     return found
-
-
-def _make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> Header:
-    instance, study, series = map(values.text, UIDS)
-    if not (instance and study and series):
-        (lacking, *_) = (tag for tag in UIDS if not values.text(tag))
-        raise RefusedError(Refusal.NO_UID, f"lacks {lacking.name}")
-    x, y, z = values.numbers(Tag.ImagePositionPatient, 3)
-    normal, tilt, _, orientation = kind.plane
-    pixel_format = kind.pixel_format
-    (width,) = values.numbers(Tag.WindowWidth, 1)
-    low, high = kind.rescale.padding or (0, -1)
-    return Header(
-        SOPInstanceUID=instance,
-        PatientID=values.whole(Tag.PatientID),  # what stands behind a backslash tells patients apart
-        StudyInstanceUID=study,
-        SeriesInstanceUID=series,
-        frame=0,
-        position=normal[0] * x + normal[1] * y + normal[2] * z,
-        InstanceNumber=values.numbers(Tag.InstanceNumber, 1)[0],
-        tilt=tilt,
-        orientation=orientation,
-        Rows=kind.shape[0],
-        Columns=kind.shape[1],
-        row_spacing=kind.spacing[0],
-        column_spacing=kind.spacing[1],
-        PhotometricInterpretation=pixel_format.photometric_interpretation,
-        BitsAllocated=pixel_format.bits_allocated,
-        BitsStored=pixel_format.bits_stored,
-        PixelRepresentation=pixel_format.pixel_representation,
-        RescaleSlope=kind.rescale.slope,
-        RescaleIntercept=kind.rescale.intercept,
-        WindowCenter=values.numbers(Tag.WindowCenter, 1)[0],
-        WindowWidth=width if width > 0 else math.nan,
-        TransferSyntaxUID=syntax,
-        padding_low=low,
-        padding_high=high,
-        pixel_offset=pixel_offset,
-        RescaleType=values.whole(Tag.RescaleType),
-        ImageType=values.whole(Tag.ImageType),
-        AcquisitionNumber=values.whole(Tag.AcquisitionNumber),
-        ConvolutionKernel=values.whole(Tag.ConvolutionKernel),
-        AcquisitionTime=values.whole(Tag.AcquisitionTime),
-        ContentTime=values.whole(Tag.ContentTime),
-    )

@@ -17,7 +17,8 @@ from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian
 from pydicom.valuerep import DS
 
-from ich.dicom import Header, read_header, read_hu
+from ich.dicom import read_header, read_hu
+from ich.dicom.header import Header
 from ich.dicom.orientation import UNKNOWN
 from ich.files import for_owner_alone, replacing
 from ich.outputs.refusal import OutputRefusal, OutputRefused

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from ich.dicom import Header, list_headers, read_frame_texts
+from ich.dicom import list_headers, read_frame_texts
 from ich.dicom.attributes import Attributes, read_attributes
 from ich.dicom.groups import ENHANCED
+from ich.dicom.header import Header
 from ich.files import find_on_disk
 from ich.progress import map_in_threads
 from ich.schema import ReadError
