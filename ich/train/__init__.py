@@ -12,7 +12,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +43,15 @@ from ich.tables import hash_slices
 from ich.train.command import reading_arguments, require_known_settings
 from ich.train.results import write_results
 from ich.train.resume import find_newest, require_same_split, resume_config, without_start
-from ich.train.running import LOG, occupying, require_resumable, tell_of_end, telling_stops
+from ich.train.running import (
+    LOG,
+    keeping_log,
+    occupying,
+    require_resumable,
+    tell_of_end,
+    telling_stops,
+    write_log,
+)
 from ich.train.settings import leave_out_places
 from ich.train.signatures import list_settings, register_signatures
 from ich.trainer import fit
@@ -137,14 +144,14 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
         UserError: For whatever the user has to mend; what was not begun leaves nothing behind.
     """
     started = time.monotonic()
-    with _keep_log() as buffer, telling_stops(run_dir):
+    with keeping_log() as buffer, telling_stops(run_dir):
         run = prepare(cfg, run_dir)
         starts_from = None if run.resumed else _prepare_pretraining(cfg, run_dir)
         _begin(run)
         with occupying(run_dir):
             if run.resumed is None:
                 _require_new(cfg, run_dir)  # again: another one may have begun and ended meanwhile
-            _write_log(buffer, run_dir / LOG)
+            write_log(buffer, run_dir / LOG)
             _describe_run(run)
             if isinstance(starts_from, Run):
                 log.info("pretraining in %s", starts_from.folder)
@@ -256,32 +263,6 @@ def _naming_sizes(cfg: DictConfig) -> Iterator[None]:
             f"model.backbone={cfg.model.backbone}: lower data.batch_size (trainer.accumulate_grad_batches "
             "makes up for it) or input.size"
         ) from error
-
-
-@contextmanager
-def _keep_log() -> Iterator[MemoryHandler]:
-    """Keeps what is logged until there is a run to write it to."""
-    buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)
-    log.addHandler(buffer)
-    try:
-        yield buffer
-    except UserError as error:
-        buffer.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, error.kept, (), None))
-        raise
-    finally:
-        log.removeHandler(buffer)
-        file = buffer.target
-        buffer.close()
-        if file is not None:
-            file.close()
-
-
-def _write_log(buffer: MemoryHandler, path: Path) -> None:
-    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    buffer.setTarget(file)
-    buffer.flush()
-    buffer.flushLevel = logging.NOTSET
 
 
 def _describe_run(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What is said of a run: that it is not alone, how it was stopped, that it is done or of an older version."""
+"""What is said of a run: its log; that it is not alone, was stopped, is done or of an older version."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,34 @@ def occupying(run_dir: Path) -> Iterator[None]:
         return
     with file:
         yield
+
+
+@contextmanager
+def keeping_log() -> Iterator[MemoryHandler]:
+    """Keeps what is logged until there is a run to write it to."""
+    buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)
+    program = logging.getLogger("ich")
+    program.addHandler(buffer)
+    try:
+        yield buffer
+    except UserError as error:
+        buffer.handle(program.makeRecord(program.name, logging.ERROR, __file__, 0, error.kept, (), None))
+        raise
+    finally:
+        program.removeHandler(buffer)
+        file = buffer.target
+        buffer.close()
+        if file is not None:
+            file.close()
+
+
+def write_log(buffer: MemoryHandler, path: Path) -> None:
+    """Writes to a file what was kept of the log, and from now on all that is logged."""
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    buffer.setTarget(file)
+    buffer.flush()
+    buffer.flushLevel = logging.NOTSET
 
 
 @contextmanager
