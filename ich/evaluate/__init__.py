@@ -25,6 +25,7 @@ What people read is made of it here too:
     tables         figures as tables
     pictures       figures as pictures, from arrays
     plates         which pictures a report has, and what is said of each
+    limits         what stands against the figures, and what would make them stronger
     document       a report in the order of a paper, and a short deck
     model_card     a model card
     claim          the CLAIM checklist

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ich import __version__
-from ich.evaluate.document import TITLE, describe_subject, list_limits
+from ich.evaluate.document import TITLE
 from ich.evaluate.figures import FEW
-from ich.evaluate.study import Study, describe_size
+from ich.evaluate.limits import list_limits
+from ich.evaluate.study import Study, describe_size, describe_subject
 from ich.report.document import Document, Picture, Section, Table
 from ich.schema import DISCLAIMER
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 import pandas as pd
 
-from ich.evaluate.checks import UNCHECKED
-from ich.evaluate.figures import FEW, LabelFigures
+from ich.evaluate.figures import FEW
+from ich.evaluate.limits import list_few, list_limits, list_steps
 from ich.evaluate.plates import DRAWN_LEVELS
-from ich.evaluate.study import NO_INDEX, NO_VALIDATION, Study, describe_size
+from ich.evaluate.study import NO_INDEX, NO_VALIDATION, Study, describe_size, describe_subject
 from ich.evaluate.tables import (
     count,
     list_reasons,
@@ -81,73 +81,6 @@ def make_deck(study: Study, pictures: Pictures) -> Document:
     return Document(TITLE, describe_subject(study), sections)
 
 
-def describe_subject(study: Study) -> str:
-    """What a study is of, in a line."""
-    backbone = study.run.settings.get("backbone")
-    averaged = f"the mean of {len(study.models)} models, " if len(study.models) > 1 else ""
-    model = f"{backbone}, " if backbone and not averaged else averaged
-    return f"{model}part: {study.parts}, {describe_size(study.predictions)}"
-
-
-def list_limits(study: Study) -> list[str]:
-    """What stands against taking the figures further than they go."""
-    evaluation = study.evaluation
-    limits = []
-    if study.run.phantom:
-        limits.append("The data are synthetic: nothing of this says how the model does on patients.")
-    if study.run.leaky:
-        limits.append(
-            "Slices were split without regard to patients: the figures are too good, by how much is not "
-            "known."
-        )
-    first = next(iter(evaluation.levels.values())).labels
-    if few := _list_few(first):
-        limits.append(f"Positives come from few patients: {few}. What they say of others is next to nothing.")
-    if study.validation is None and not study.decisions:
-        limits.append("Without a validation part there are no operating points and no calibration.")
-    elif study.validation is not None and study.validation["PatientID"].nunique() < 10 * FEW:
-        limits.append(
-            "Calibration and operating points rest on "
-            f"{count(study.validation['PatientID'].nunique(), 'patient')} of the validation part; the "
-            "intervals here do not include how they would vary."
-        )
-    if not study.checked:
-        limits.append(UNCHECKED)
-    if study.groups is None:
-        limits.append("Whether the figures hold for every scanner and protocol was not looked at.")
-    return [
-        *limits,
-        "The intervals are of drawing other patients like these; they do not include training anew, other "
-        "hospitals, other scanners or other readers.",
-        "Targets are taken as they are: how they came about, and how often readers disagree, is not known "
-        "to this program.",
-        "Nobody has tested what the figures mean for patients, and the model is not made for that.",
-    ]
-
-
-def list_steps(study: Study) -> list[str]:
-    """What would make the evaluation stronger, the nearest first."""
-    first = next(iter(study.evaluation.levels.values())).labels
-    steps = []
-    if study.validation is None and not study.decisions:
-        steps.append(
-            "Give the predictions of a validation part, for operating points and calibration (--val)."
-        )
-    if few := [label for label, each in first.items() if each.counts.positive_patients < FEW]:
-        steps.append(f"Find more patients with {', '.join(few)}.")
-    if study.groups is None:
-        steps.append("Look at subgroups by scanner encoding, slice spacing and tilt (--root or --index).")
-    if not any(isinstance(block, Picture) for block in study.galleries):
-        steps.append("Look at the worst misses and false alarms (--root).")
-    elif not study.heat:
-        steps.append("Look at where in the slice the model finds its evidence (--checkpoint).")
-    return [
-        *steps,
-        "Repeat it, unchanged, on data of another hospital.",
-        "Have readers look at the misses and the false alarms, and at the targets themselves.",
-    ]
-
-
 def _describe_problem() -> Iterator[Block]:
     yield Text(
         "Bleeding inside the skull is found on CT of the head without contrast. The model gives each slice "
@@ -175,7 +108,7 @@ def _describe_data(study: Study) -> Iterator[Block]:
         )
     yield make_counts(study.evaluation)
     first = next(iter(study.evaluation.levels.values())).labels
-    if few := _list_few(first):
+    if few := list_few(first):
         yield Text(
             f"Few patients with positives: {few}. Where there are fewer than {FEW}, a figure has no "
             "interval and means next to nothing.",
@@ -347,8 +280,3 @@ def _describe_comparison(study: Study) -> Iterator[Block]:
 
 def _show(pictures: Pictures, *names: str) -> Iterator[Picture]:
     yield from (pictures[name] for name in names if name in pictures)
-
-
-def _list_few(labels: Mapping[str, LabelFigures]) -> str:
-    few = {label: each.counts.positive_patients for label, each in labels.items()}
-    return ", ".join(f"{label} {number}" for label, number in few.items() if number < 2 * FEW)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ich import __version__
-from ich.evaluate.document import describe_subject, list_limits
 from ich.evaluate.figures import FEW
-from ich.evaluate.study import NO_INDEX, Study, describe_size
+from ich.evaluate.limits import list_limits
+from ich.evaluate.study import NO_INDEX, Study, describe_size, describe_subject
 from ich.evaluate.tables import (
     make_calibration,
     make_counts,

@@ -94,6 +94,14 @@ def describe_size(table: pd.DataFrame) -> str:
     )
 
 
+def describe_subject(study: Study) -> str:
+    """What a study is of, in a line."""
+    backbone = study.run.settings.get("backbone")
+    averaged = f"the mean of {len(study.models)} models, " if len(study.models) > 1 else ""
+    model = f"{backbone}, " if backbone and not averaged else averaged
+    return f"{model}part: {study.parts}, {describe_size(study.predictions)}"
+
+
 def count_encodings(predictions: pd.DataFrame, index: pd.DataFrame) -> dict[str, tuple[int, int]]:
     """Counts slices and patients of each scanner encoding, the most frequent first."""
     encoding = describe_slices(predictions, index)["encoding"].fillna("not in the index")
