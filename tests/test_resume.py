@@ -66,7 +66,7 @@ def go(folder: Path, phantom: Path, at: Callable[[int], None] | None = None, **s
     seed_everything(1, verbose=False)
     spec = InputSpec(size=32)
     data = HeadCTDataModule(
-        str(phantom), spec, augment=Augment(flip=0.5), batch_size=16, num_workers=settings.pop("workers", 0)
+        str(phantom), spec, augment=Augment(flip=0.5), batch_size=48, num_workers=settings.pop("workers", 0)
     )
     model = Classifier("test_resnet", input=spec, pretrained=False, drop_rate=0.2, optim=optim)
     model.at = at or model.at
@@ -291,7 +291,7 @@ def command(phantom: Path, *overrides: str) -> list[str]:
         "model.backbone=test_resnet",
         "model.pretrained=false",
         "trainer.max_epochs=2",
-        "data.batch_size=16",
+        "data.batch_size=48",
     ]
     return ["train.py", *small, *tiny, "trainer.save_minutes=0", "trainer.ema_decay=0.9", *overrides]
 
@@ -355,6 +355,6 @@ def test_memory_that_runs_out_names_the_sizes(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(SliceClassifier, "training_step", fail)
     assert call(monkeypatch, command(phantom, "run_dir=out")) == 2
-    assert "out of memory with data.batch_size=16, input.size=32" in caplog.text
+    assert "out of memory with data.batch_size=48, input.size=32" in caplog.text
     assert call(monkeypatch, ["train.py", "ckpt_path=last"]) == 2
     assert "ckpt_path=last: nothing to resume" in caplog.text

@@ -22,7 +22,7 @@ from ich.trainer import build_trainer
 
 TINY = [
     *("input.size=32", "model.backbone=test_resnet", "model.pretrained=false", "trainer.gpus=0"),
-    *("data.num_workers=0", "logger=csv", "data.batch_size=16"),
+    *("data.num_workers=0", "logger=csv", "data.batch_size=48"),
 ]
 
 
