@@ -25,7 +25,7 @@ from ich.pages.drawing import draw_timeline, draw_view, find_frame
 from ich.pages.views import COUNT, SliceView, choose_slices, make_views
 from ich.pages.words import NOTES, REASONS, describe_glance, show_label, show_prob
 from ich.report.document import Document, Listing, Missing, Picture, Table, Text
-from ich.schema import DISCLAIMER, LABELS, InputSpec
+from ich.schema import DISCLAIMER, LABELS, SUBTYPES, InputSpec
 from ich.schema.results import LabelResult, Note, Outcome, Reason, Remark, StudyResult
 
 
@@ -331,6 +331,14 @@ def test_a_subtype_without_an_operating_point_is_named_with_its_probability() ->
     labels = {**result.labels, "epidural": LabelResult(0.93, None)}
     texts = read_texts(make_document(replace(result, labels=labels), []))
     assert "Not decided, as the model has no operating point: epidural (0.93)." in texts
+
+
+def test_no_operating_point_is_not_reached_where_there_is_none() -> None:
+    result = make_result()
+    blind = {"any": result.labels["any"]} | dict.fromkeys(SUBTYPES, LabelResult(0.2, None))
+    texts = read_texts(make_document(replace(result, labels=blind), []))
+    assert "Not decided, as the model has no operating point: epidural (0.20), " in texts
+    assert "No subtype reaches" not in texts
 
 
 def test_the_headline_names_the_subtypes_that_the_model_cannot_assess() -> None:

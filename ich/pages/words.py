@@ -80,12 +80,19 @@ def describe_outcome(result: StudyResult) -> str:
 
 def describe_called(result: StudyResult) -> str:
     """Which subtypes are called in a POSITIVE study, and which the model cannot call."""
+    unknown = [name for name in SUBTYPES if result.labels[name].reached is None]
     called, undecided = (
         ", ".join(f"{name} ({show_prob(result.labels[name].prob)})" for name in names)
-        for names in (result.subtypes, [n for n in SUBTYPES if result.labels[n].reached is None])
+        for names in (result.subtypes, unknown)
     )
-    text = f"Called present: {called}." if called else "No subtype reaches its operating point."
-    return text if not undecided else f"{text} Not decided, as the model has no operating point: {undecided}."
+    texts = []
+    if called:
+        texts.append(f"Called present: {called}.")
+    elif len(unknown) < len(SUBTYPES):
+        texts.append("No subtype reaches its operating point.")
+    if undecided:
+        texts.append(f"Not decided, as the model has no operating point: {undecided}.")
+    return " ".join(texts)
 
 
 def describe_reason(reason: Remark) -> str:
