@@ -2,6 +2,8 @@
 
 The phantom must not be easy: a threshold or a count of bright pixels must not do what the network does. Both
 see the same patients; the regression gets the logarithm of the counts in bins of 4 HU from -100 to 200.
+Slices below and above the brain hold no hemorrhage and are told by their bone and air alone, so `any` is also
+scored among the slices that show the brain, by the same network and the same regression.
 
     python benchmarks/phantom.py --out runs/phantom          # needs pip install -e '.[test]'
 """
@@ -11,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,8 @@ from sklearn.preprocessing import StandardScaler
 
 from ich.dicom import read_hu
 from ich.schema import LABELS, SUBTYPES
-from ich.tables import read_index
+from ich.series.pixels import look_at
+from ich.tables import read_index, read_predictions
 
 REPOSITORY = Path(__file__).parent.parent
 BINS = np.arange(-100, 201, 4)
@@ -33,8 +37,12 @@ def count_hu(path: Path) -> np.ndarray:
     return np.log1p(np.histogram(read_hu(path), BINS)[0])
 
 
-def score_histogram(root: Path, run: Path) -> dict[str, float]:
-    """AUROC by label on the run's test part, of a regression fitted on its training part."""
+def shows_brain(path: Path, spacing_mm: float) -> bool:
+    return look_at(read_hu(path)[None], spacing_mm).slices[0].is_brain
+
+
+def score(root: Path, run: Path) -> dict[str, float]:
+    """AUROC on the run's test part, of the network and of a regression fitted on its training part."""
     split = pd.read_csv(run / "split.csv").merge(
         read_index(root / ".ich" / "index.parquet"), on="SOPInstanceUID"
     )
@@ -43,12 +51,27 @@ def score_histogram(root: Path, run: Path) -> dict[str, float]:
     target = labels.pivot(index="uid", columns="label", values="Label").loc[split["SOPInstanceUID"]]
     features = np.stack([count_hu(root / path) for path in split["path"]])
     train, test = (np.flatnonzero(split["part"] == part) for part in ("train", "test"))
-    scores = {}
+    table = read_predictions(run / "predictions_test.csv").set_index("SOPInstanceUID")
+    probs = {"network": table.loc[split["SOPInstanceUID"].iloc[test], [f"prob_{label}" for label in LABELS]]}
+    probs["network"].columns = list(LABELS)
+    probs["histogram"] = pd.DataFrame(index=probs["network"].index)
     for label in LABELS:
         y = target[label].to_numpy()
         model = make_pipeline(StandardScaler(), LogisticRegressionCV(cv=5, scoring="roc_auc", max_iter=2000))
-        model.fit(features[train], y[train])
-        scores[label] = roc_auc_score(y[test], model.predict_proba(features[test])[:, 1])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of arguments that older versions do not have
+            model.fit(features[train], y[train])
+        probs["histogram"][label] = model.predict_proba(features[test])[:, 1]
+    found = target.iloc[test]
+    slices = split.iloc[test]
+    brain = np.array(
+        [shows_brain(root / path, mm) for path, mm in zip(slices["path"], slices["row_spacing"], strict=True)]
+    )
+    scores = {}
+    for name, of in probs.items():
+        scores |= {f"{name}_{label}": roc_auc_score(found[label], of[label]) for label in LABELS}
+        scores[f"{name}_subtypes"] = np.mean([scores[f"{name}_{label}"] for label in SUBTYPES])
+        scores[f"{name}_any_in_brain"] = roc_auc_score(found["any"][brain], of["any"][brain])
     return scores
 
 
@@ -70,16 +93,9 @@ def main() -> None:
             print(f"seed {seed}: {time.monotonic() - start:.0f} s in all")
         report = json.loads((run / "metrics.json").read_text())
         root = Path(yaml.safe_load((run / "config.yaml").read_text())["data"]["root"])
-        histogram, test = score_histogram(root, run), report["test"]["levels"]["slice"]
-        network = {label: test["labels"][label]["auroc"]["value"] for label in LABELS}
+        test = report["test"]["levels"]["slice"]
         loss, constant = test["weighted_log_loss"]["value"], test["constant_log_loss"]
-        rows.append(
-            {"seed": seed, "log_loss": loss, "constant": constant}
-            | {f"network_{label}": network[label] for label in LABELS}
-            | {f"histogram_{label}": histogram[label] for label in LABELS}
-            | {f"{name}_subtypes": np.mean([scores[label] for label in SUBTYPES])
-               for name, scores in (("network", network), ("histogram", histogram))}
-        )  # fmt: skip
+        rows.append({"seed": seed, "log_loss": loss, "constant": constant} | score(root, run))
     table = pd.DataFrame(rows).set_index("seed")
     print(table.T.to_string(float_format="{:.3f}".format))
     table.to_json(args.out / "report.json", orient="index", indent=2)
