@@ -21,7 +21,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from ich.dicom import list_headers
 from ich.dicom.header import Header
-from ich.index import DUPLICATE_UID, build_index, files, find_labels, locate_index, read_labels
+from ich.index import DUPLICATE_UID, build_index, cache, files, find_labels, locate_index, read_labels
 from ich.index.joining import join_labels
 from ich.schema import LABELS, SUBTYPES, UserError
 from ich.tables import INDEX_DTYPES
@@ -236,6 +236,7 @@ def interrupt_after(chunks: int, root: Path, workers: int, monkeypatch: pytest.M
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "_CHUNK", 2)
+        patch.setattr(cache, "_INTERVAL", np.inf)  # however long processes take to start
         patch.setattr(files.Progress, "advance", advance)
         with pytest.raises(KeyboardInterrupt):
             build_index(root, workers=workers)
