@@ -27,7 +27,7 @@ from sklearn.preprocessing import StandardScaler
 from ich.dicom import read_hu
 from ich.schema import LABELS, SUBTYPES
 from ich.series.pixels import look_at
-from ich.tables import read_index, read_predictions
+from ich.tables import PROB_COLUMNS, read_index, read_predictions
 
 REPOSITORY = Path(__file__).parent.parent
 BINS = np.arange(-100, 201, 4)
@@ -52,8 +52,8 @@ def score(root: Path, run: Path) -> dict[str, float]:
     features = np.stack([count_hu(root / path) for path in split["path"]])
     train, test = (np.flatnonzero(split["part"] == part) for part in ("train", "test"))
     table = read_predictions(run / "predictions_test.csv").set_index("SOPInstanceUID")
-    probs = {"network": table.loc[split["SOPInstanceUID"].iloc[test], [f"prob_{label}" for label in LABELS]]}
-    probs["network"].columns = list(LABELS)
+    network = table.loc[split["SOPInstanceUID"].iloc[test], list(PROB_COLUMNS)]
+    probs = {"network": network.set_axis(list(LABELS), axis=1)}
     probs["histogram"] = pd.DataFrame(index=probs["network"].index)
     for label in LABELS:
         y = target[label].to_numpy()

@@ -18,7 +18,7 @@ from ich.dicom import read_hu
 from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
 from ich.stacks import NO_STACK, SAME_POSITION, describe_odd, find_odd
-from ich.tables import write_table
+from ich.tables import say, write_table
 
 FINDINGS = "findings.csv"
 """File beside the index."""
@@ -125,7 +125,7 @@ def _find_mixtures(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Cou
     stacks = table["stack"][~odd].groupby(number[~odd]).nunique()
     # US is unspecified (PS3.3 C.11.1.1.2).
     is_open = table["RescaleType"] == "US"
-    yield _count(Finding.NO_UNIT, is_open, number, ("slice has", "slices have"), " RescaleType US")
+    yield _count(Finding.NO_UNIT, is_open, number, "slice", ("has", "have"), "RescaleType US")
     yield Finding.SEVERAL_STACKS, stacks[stacks > 1].map("{} stacks of slices at the same places".format)
 
 
@@ -135,17 +135,17 @@ def _find_in_positions(
     """Yields codes, each with what was found by the number of the series."""
     slices = table[["position", "InstanceNumber"]].assign(series=number)
     lacks = slices["position"].isna()
-    yield _count(Finding.NO_POSITION, lacks, number, ("slice has", "slices have"), " no position")
+    yield _count(Finding.NO_POSITION, lacks, number, "slice", ("has", "have"), "no position")
     slices = slices.dropna(subset="position").sort_values(["series", "position"])
     step = slices.groupby("series")["position"].diff()
-    twice, words = step < SAME_POSITION, ("slice lies", "slices lie")
-    yield _count(Finding.DUPLICATE_POSITION, twice, slices["series"], words, " where another does")
+    twice, verbs = step < SAME_POSITION, ("lies", "lie")
+    yield _count(Finding.DUPLICATE_POSITION, twice, slices["series"], "slice", verbs, "where another does")
     steps = slices.assign(step=step)[step >= SAME_POSITION]
     by_series = steps.groupby("series")["step"]
     around = pd.concat([by_series.shift(places) for places in range(-2, 3)], axis=1)
     usual = pd.Series(np.nanmedian(around.to_numpy(), axis=1), steps.index) if len(steps) else steps["step"]
     is_gap = steps["step"] > GAP * usual
-    yield _count(Finding.GAP, is_gap, steps["series"], ("gap", "gaps"), " between slices")
+    yield _count(Finding.GAP, is_gap, steps["series"], "gap", ("", ""), "between slices")
     slices = slices.dropna(subset="InstanceNumber").sort_values(["series", "InstanceNumber"], kind="stable")
     turn = slices.groupby("series")["position"].diff()
     falls, rises = ((sign * turn > SAME_POSITION).groupby(slices["series"]).sum() for sign in (-1, 1))
@@ -154,11 +154,16 @@ def _find_in_positions(
 
 
 def _count(
-    code: Finding, found: pd.Series[bool], series: pd.Series[int], words: tuple[str, str], rest: str
+    code: Finding,
+    found: pd.Series[bool],
+    series: pd.Series[int],
+    unit: str,
+    verbs: tuple[str, str],
+    rest: str,
 ) -> tuple[Finding, pd.Series[str]]:
-    """Counts by series; ``words`` are what is said of one and of several, before the rest."""
+    """Counts by series; the verbs are those of one and of several."""
     counts = found.groupby(series).sum()
-    return code, counts[counts > 0].map(lambda count: f"{count} {words[count > 1]}{rest}")
+    return code, counts[counts > 0].map(lambda count: f"{say(count, unit, *verbs)} {rest}")
 
 
 def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[Finding, pd.Series[str]]]:

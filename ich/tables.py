@@ -84,6 +84,12 @@ PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
 """Columns of a predictions table; ``WEIGHTS_COLUMN`` may follow them."""
 
 
+def say(count: int, unit: str, singular: str = "", plural: str = "") -> str:
+    """A count and its unit, with the verb that goes with it: ``1 slice has``, ``2 slices have``."""
+    noun, verb = (unit, singular) if count == 1 else (PLURALS.get(unit, f"{unit}s"), plural or singular)
+    return f"{count:,} {noun} {verb}".rstrip()
+
+
 def split_name(name: str) -> tuple[str, int]:
     """Parts what names a slice in a table into its SOPInstanceUID and its frame, 0 of a file of one slice."""
     uid, _, frame = name.partition("#")

@@ -232,8 +232,8 @@ def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(pretrained:
     first, second = (
         load_classifier(folder / "checkpoints/best.ckpt").get_parameter("head.1.weight") for folder in folders
     )
-    # A step of AdamW goes about as far as the learning rate, and there are few.
-    torch.testing.assert_close(first, second, rtol=0, atol=1e-3)
+    # A step of AdamW goes about as far as the learning rate, and there are nine.
+    torch.testing.assert_close(first, second, rtol=0, atol=2e-4)
     assert not [path for path in pretrained.rglob("*") if path.stat().st_mode & 0o077]
     slices = [set(pd.read_csv(folder / "split.csv")["SOPInstanceUID"]) for folder in folders]
     assert not slices[0] & slices[1]

@@ -15,7 +15,7 @@ from ich.explore.figures import (
     draw_together,
 )
 from ich.explore.header import read_header_table
-from ich.explore.remarks import list_remarks, say
+from ich.explore.remarks import list_remarks
 from ich.explore.sheets import choose_series, draw_series, draw_windows
 from ich.explore.tables import (
     tabulate_counts,
@@ -29,7 +29,7 @@ from ich.explore.tables import (
 )
 from ich.explore.units import LEVELS
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Text
-from ich.tables import PLURALS
+from ich.tables import PLURALS, say
 
 NAMES = (
     *("series_sizes", "geometry", "labels", *(f"together_{level}" for level in LEVELS)),

@@ -10,7 +10,7 @@ from ich.explore.facts import Facts, Labelling
 from ich.explore.sample import MOST_ENCODINGS
 from ich.findings import AIR, LEAST_AIR, Finding
 from ich.schema import LABELS, SUBTYPES
-from ich.tables import PLURALS
+from ich.tables import say
 
 FEW_PATIENTS = 10
 """With fewer patients than this, the figures of a label say little: one patient more or less moves them."""
@@ -64,12 +64,6 @@ def list_remarks(facts: Facts) -> list[str]:
         *_remark_pixels(facts),
     ]
     return remarks or ["Nothing stands out."]
-
-
-def say(count: int, unit: str, singular: str = "", plural: str = "") -> str:
-    """A count and its unit, with the verb that goes with it: ``1 slice has``, ``2 slices have``."""
-    noun, verb = (unit, singular) if count == 1 else (PLURALS.get(unit, f"{unit}s"), plural or singular)
-    return f"{count:,} {noun} {verb}".rstrip()
 
 
 def say_share(share: float) -> str:

@@ -21,6 +21,7 @@ from ich.series.pixels import Looks, bring_to_scale, look_at
 from ich.series.plausible import Verdict, check_pixels, find_head, may_be_slice
 from ich.series.turned import check_turn
 from ich.studies import StudyFiles
+from ich.tables import say
 
 CHECK_SIZE = 128
 """Pixels a side of the slices that are looked at for a head and for plausible HU."""
@@ -146,8 +147,7 @@ def _find_turn(hu: NDArray[np.int16], verdict: Verdict) -> list[Remark]:
 def _find_problem(stack: Stack, looks: Looks, takes_window: bool) -> Remark | None:
     if stack.slices.empty:
         codes = ", ".join(sorted({str(error.code) for error in stack.unread}))
-        which = f"{len(stack.unread)} slice{'s' * (len(stack.unread) > 1)}"
-        return Remark(SetAside.ALL_REFUSED, f"the pixels of {which}: {codes}")
+        return Remark(SetAside.ALL_REFUSED, f"the pixels of {say(len(stack.unread), 'slice')}: {codes}")
     if takes_window and not has_windows(stack.window):
         return Remark(SetAside.NO_WINDOW, "the model takes the window of the header, which slices lack")
     if np.isnan(_find_spacing(stack.slices)):
@@ -196,8 +196,8 @@ def _find_unread(
 def _find_units(rows: pd.DataFrame) -> Iterator[Remark]:
     # "US" is unspecified (PS3.3 C.11.1.1.2). Slices that are not on the scale are found by their pixels.
     if count := int((rows["RescaleType"] == "US").sum()):
-        which = f"in {count} slice{'s' * (count > 1)}"
-        yield Remark(Note.NO_UNIT, f"RescaleType is US, which leaves the unit open, {which}")
+        open_unit = "RescaleType is US, which leaves the unit open"
+        yield Remark(Note.NO_UNIT, f"{open_unit}, in {say(count, 'slice')}")
 
 
 def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[SeriesResult, ...]:

@@ -46,6 +46,7 @@ from ich.series.words import (
     plain,
     tell_contrast,
 )
+from ich.tables import say
 
 USUAL_STEP = 5.0  # mm: of the slices that networks are trained on
 LEAST_SLICES = 5  # of a series: bolus tracking and test slices have fewer, a head of 90 mm nine of 10 mm
@@ -263,8 +264,7 @@ def _find_other_content(series: _Series) -> tuple[SetAside, str] | None:
     if found := _find_contrast(series):
         return SetAside.CONTRAST, found
     if series.files < LEAST_SLICES:
-        files = f"{series.files} file{'s' * (series.files > 1)}"
-        return SetAside.TOO_FEW_SLICES, f"{files}, at least {LEAST_SLICES} make a series"
+        return SetAside.TOO_FEW_SLICES, f"{say(series.files, 'file')}, at least {LEAST_SLICES} make a series"
     return None
 
 

@@ -12,6 +12,7 @@ from ich.dicom.orientation import Plane, find_plane, orient_cosines
 from ich.findings import GAP, SAME_TILT, check_series
 from ich.schema.results import Note, Reason, Remark
 from ich.stacks import SAME_POSITION
+from ich.tables import say
 
 LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
 UNEVEN = 1.5  # a step over another of the same series
@@ -97,9 +98,9 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
     numbers = slices["InstanceNumber"].to_numpy(np.float64)
     steps = _list_steps(positions)
     if gaps := _count_gaps(steps):
-        yield Reason.GAP, f"{gaps} gap{'s' * (gaps > 1)} between slices"
+        yield Reason.GAP, f"{say(gaps, 'gap')} between slices"
     if missing := _count_missing_numbers(numbers, positions):
-        yield Reason.GAP, f"{missing} gap{'s' * (missing > 1)} in InstanceNumber"
+        yield Reason.GAP, f"{say(missing, 'gap')} in InstanceNumber"
     thickness = pd.to_numeric(slices["SliceThickness"], errors="coerce").median()  # mm
     if len(steps) and thickness > 0 and (step := float(np.median(steps))) > APART * thickness:
         # As where every other slice is missing, which steps and numbers by themselves do not show.
