@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -103,6 +104,10 @@ def _convert(model: SliceClassifier, limit: float | None) -> bytes:
     example = [torch.zeros(2, spec.depth, spec.size, spec.size, dtype=torch.int16)]
     if "dicom" in spec.windows:
         example.append(torch.tensor([WINDOWS["brain"]] * 2))
+    # The exporter of torch 2.10 turns the pooling of images with channels last into a loop.
+    model = deepcopy(model)
+    model.memory_format = torch.contiguous_format
+    model.backbone.to(memory_format=model.memory_format)
     several = torch.export.Dim("N", min=1)
     try:
         program = torch.onnx.export(
