@@ -17,6 +17,9 @@ from tempfile import TemporaryDirectory
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(["ich.cli", "ich.train"])
 
+LIMIT = 300
+"""Seconds that a program may take; a test that needs this long has hung."""
+
 
 def run_program(program: str, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs a program as ``python -c PROGRAM WORDS`` does, in the folder and environment of the test.
@@ -30,8 +33,12 @@ def run_program(program: str, *words: str) -> subprocess.CompletedProcess[str]:
         arguments = (program, words, dict(os.environ), out, err)
         process = FORKING.Process(target=_run, args=arguments)
         process.start()
-        process.join()
-        assert process.exitcode is not None
+        process.join(LIMIT)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            said = out.read_text() + err.read_text()
+            raise AssertionError(f"still running after {LIMIT} s; it said:\n{said}")
         return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
 
 
