@@ -5,7 +5,7 @@ reads the same HU from it as pydicom does. Then variants take turns in one proce
 their times are compared round by round. The files lie in the page cache: what is measured is the work, not
 the disk. Readers have one core, loaders all; let nothing else run beside. Sections:
 
-    reads     a file to one small slice: HU, or three windows that are normalised
+    reads     a file to one small slice: HU, or three windows that are normalized
     loaders   batches with augmentation from threads, beside PyTorch's DataLoader over PNGs
     headers   a folder of headers to an index
     index     opening the index of 750,000 slices
@@ -72,7 +72,7 @@ PATIENTS = 7  # 132 slices, 66 MB: more than processors cache
 HEADERS = 6000  # files: as many as make the fixed costs of an index small
 AUGMENT = read_augment()
 
-HU, IMAGE = "ich: HU", "ich: three windows, normalised"
+HU, IMAGE = "ich: HU", "ich: three windows, normalized"
 
 
 class Slices(NamedTuple):
@@ -134,7 +134,7 @@ def check_hu(slices: Slices) -> None:
 
 def measure_reads(slices: Slices, args: argparse.Namespace) -> Section:
     paths, size = slices.paths, args.size
-    kernel, normalised = "pydicom: windows, resize", "pydicom: windows, resize, normalised"
+    kernel, normalized = "pydicom: windows, resize", "pydicom: windows, resize, normalized"
     monai_last, monai_first = "MONAI: windows, resize", "MONAI: resize, windows"
     png, floor = "PNG of three windows: imread", "pread, resize"
     times = interleave(
@@ -145,7 +145,7 @@ def measure_reads(slices: Slices, args: argparse.Namespace) -> Section:
             "pread": each(peers.pread(slices.table, paths, None)),
             png: each(peers.png(paths, size, slices.work / f"png_{size}")),
             kernel: each(peers.kernel(paths, size)),
-            normalised: each(peers.normalised_kernel(paths, size)),
+            normalized: each(peers.normalized_kernel(paths, size)),
             "pydicom: resize, HU": each(peers.resized_first(paths, size)),
             monai_last: optional(peers.monai(paths, size, resize_first=False)),
             monai_first: optional(peers.monai(paths, size, resize_first=True)),
@@ -164,7 +164,7 @@ def measure_reads(slices: Slices, args: argparse.Namespace) -> Section:
         times,
         [
             Figure("HU against pydicom with windows", 20, ratio(times, kernel, HU)),
-            Figure("normalised windows against the same", 10, ratio(times, normalised, IMAGE)),
+            Figure("normalized windows against the same", 10, ratio(times, normalized, IMAGE)),
             Figure("HU against MONAI, windows then resize", 25, ratio(times, monai_last, HU)),
             Figure("HU against MONAI, resize then windows", 20, ratio(times, monai_first, HU)),
             Figure("HU against decoding a PNG", 8, ratio(times, png, HU)),

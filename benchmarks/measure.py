@@ -190,8 +190,8 @@ def draw_times(titles: Mapping[str, str], sections: Mapping[str, tuple[str, Time
     panels = figure.subplots(len(shown), 1, squeeze=False, height_ratios=heights)[:, 0]
     for panel, (name, (own, times)) in zip(panels, shown.items(), strict=True):
         micros = [1e6 * float(np.median(seconds)) for seconds in times.values()]
-        colours = ["tab:blue" if variant.startswith("ich") else "0.7" for variant in times]
-        bars = panel.barh(list(times), micros, color=colours)
+        colors = ["tab:blue" if variant.startswith("ich") else "0.7" for variant in times]
+        bars = panel.barh(list(times), micros, color=colors)
         factors = [spread(seconds / times[own]).median for seconds in times.values()]
         labels = [f"{m:,.0f} µs, {f:,.{1 if f < 10 else 0}f} x" for m, f in zip(micros, factors, strict=True)]
         panel.bar_label(bars, labels, padding=3, fontsize=8)

@@ -58,7 +58,7 @@ def read_hu(path: str) -> NDArray[np.float64]:
 
 
 def window(hu: NDArray[Any]) -> NDArray[Any]:
-    """(H, W) HU -> (H, W, 3) grey values from 0 to 1."""
+    """(H, W) HU -> (H, W, 3) gray values from 0 to 1."""
     lows = [(center - width / 2, width) for center, width in WINDOWS]
     return np.stack([np.clip((hu - low) / width, 0, 1) for low, width in lows], axis=-1)
 
@@ -68,7 +68,7 @@ def kernel(paths: Sequence[str], size: int) -> Read:
     return lambda row: cv2.resize(window(read_hu(paths[row])), (size, size))
 
 
-def normalised_kernel(paths: Sequence[str], size: int) -> Read:
+def normalized_kernel(paths: Sequence[str], size: int) -> Read:
     """The same, up to what a network takes."""
     read = kernel(paths, size)
 
@@ -169,7 +169,7 @@ def pread(table: pd.DataFrame, paths: Sequence[str], size: int | None) -> Read:
 
 
 class PngDataset(Dataset[torch.Tensor]):
-    """A PNG data set with albumentations as strong as ``augment=default``, normalised, as a tensor.
+    """A PNG data set with albumentations as strong as ``augment=default``, normalized, as a tensor.
 
     An offset of 4 HU and a contrast of 3 % are what ``RandomBrightnessContrast`` gets for a window of 80 HU.
     """

@@ -113,7 +113,7 @@ def rescale(rng: np.random.Generator, files: list[Path], hit: list[int]) -> None
 
 
 def move(rng: np.random.Generator, files: list[Path], hit: list[int]) -> None:
-    """Moves slices: far away, onto their neighbour, turned on their side, or nowhere."""
+    """Moves slices: far away, onto their neighbor, turned on their side, or nowhere."""
     kind = int(rng.integers(4))
     for place in hit:
         ds = pydicom.dcmread(files[place])
@@ -121,8 +121,8 @@ def move(rng: np.random.Generator, files: list[Path], hit: list[int]) -> None:
         if kind == 0:
             ds.ImagePositionPatient = [x, y, z + float(rng.choice([-1, 1]) * rng.uniform(300, 3000))]
         elif kind == 1:
-            neighbour = pydicom.dcmread(files[place - 1 if place else 1], stop_before_pixels=True)
-            ds.ImagePositionPatient = neighbour.ImagePositionPatient
+            neighbor = pydicom.dcmread(files[place - 1 if place else 1], stop_before_pixels=True)
+            ds.ImagePositionPatient = neighbor.ImagePositionPatient
         elif kind == 2:
             ds.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
         else:

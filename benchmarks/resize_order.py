@@ -1,6 +1,6 @@
 """What it changes to resize HU and then window, as this library does, and not the other way round.
 
-Windowing clips, resizing averages: they differ where a pixel's neighbourhood crosses an end of the window, at
+Windowing clips, resizing averages: they differ where a pixel's neighborhood crosses an end of the window, at
 the skull above all. Differences are in units of the window's width.
 
     python benchmarks/resize_order.py data/ct_ich --size 256

@@ -18,7 +18,7 @@ is nominal. Nothing is random: the same download gives the same files.
 Data: M. D. Hssayeni, Computed Tomography Images for Intracranial Hemorrhage Detection and Segmentation,
 PhysioNet, https://physionet.org/content/ct-ich; described in Hssayeni et al., Intracranial Hemorrhage
 Segmentation Using a Deep Convolutional Model, Data 2020, 5(1), 14. Cite both. Version 1.0.0 is under CC BY
-4.0; later ones are under the licence that their page on PhysioNet names. Research use only.
+4.0; later ones are under the license that their page on PhysioNet names. Research use only.
 """
 
 import argparse
@@ -88,13 +88,13 @@ def read_labels(path: Path, set_aside: Counter[str]) -> Labels:
 
 
 def rebuild_hu(brain: np.ndarray, bone: np.ndarray) -> np.ndarray:
-    """(H, W) grey exports -> (H, W) HU: the brain window where it is not saturated, else the bone window.
+    """(H, W) gray exports -> (H, W) HU: the brain window where it is not saturated, else the bone window.
 
-    JPEG blurs the ends of the scale, so a few grey values next to them count as saturated too.
+    JPEG blurs the ends of the scale, so a few gray values next to them count as saturated too.
     """
     soft, hard = (
-        grey.astype(np.float32) / 255 * width + (center - width / 2)
-        for grey, (center, width) in zip((brain, bone), EXPORTS.values(), strict=True)
+        gray.astype(np.float32) / 255 * width + (center - width / 2)
+        for gray, (center, width) in zip((brain, bone), EXPORTS.values(), strict=True)
     )
     hu = np.where(brain <= 4, np.minimum(hard, -20), soft)
     return np.where(brain >= 250, np.maximum(hard, 100), hu)

@@ -171,9 +171,9 @@ def _make_matrices(
     mirror: NDArray[np.integer],  # (N,) -1 for a left-right flip, 1 for none
     shift: NDArray[np.float64],  # (N, 2) pixels
     shear: NDArray[np.float64],  # (N, 2) tangent of the angle
-    centre: float,  # of the image, in pixels
+    center: float,  # of the image, in pixels
 ) -> NDArray[np.float32]:
-    """Flips, shears, scales and turns about the centre, then shifts: (N, 3, 3)."""
+    """Flips, shears, scales and turns about the center, then shifts: (N, 3, 3)."""
     cos, sin, one = scale * np.cos(angle), scale * np.sin(angle), np.ones_like(angle)
     turn = np.stack([cos, -sin, sin, cos], axis=1).reshape(-1, 2, 2)
     skew = np.stack([one, shear[:, 0], shear[:, 1], one], axis=1).reshape(-1, 2, 2)
@@ -181,7 +181,7 @@ def _make_matrices(
     linear[:, :, 0] *= mirror[:, None]
     matrix = np.zeros((len(angle), 3, 3), np.float32)
     matrix[:, :2, :2] = linear
-    matrix[:, :2, 2] = centre - linear.sum(axis=2) * centre + shift
+    matrix[:, :2, 2] = center - linear.sum(axis=2) * center + shift
     matrix[:, 2, 2] = 1
     return matrix
 

@@ -10,11 +10,11 @@ field which is not known here is refused, as one of a later version or of somebo
 from __future__ import annotations
 
 import re
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, cast
 
 from ich import __version__
 from ich.calibration import parse_decisions
-from ich.schema import LABELS, InputSpec, UserError
+from ich.schema import LABELS, RENAMED, InputSpec, UserError
 from ich.schema.fields import Check, check_fields, is_digest, is_number, is_share, is_text, show
 
 FORMAT = "ich slice classifier 1"
@@ -84,7 +84,7 @@ def check_card(card: Any, source: str) -> Card:
         source: Names the file in the message.
 
     Returns:
-        The same card.
+        The card, with the names that its fields have today.
 
     Raises:
         UserError: If it is no card of this version.
@@ -97,6 +97,8 @@ def check_card(card: Any, source: str) -> Card:
     if card["labels"] != list(LABELS):
         raise UserError(f"{source} has the labels {show(card['labels'])}; this version has {list(LABELS)}")
     check_fields(card["model"], _MODEL, f"{source}: model")
+    given = {RENAMED.get(name, name): value for name, value in card["model"]["input"].items()}
+    card = {**card, "model": {**card["model"], "input": given}}
     check_fields(card["model"]["input"], _INPUT, f"{source}: model.input")
     try:
         InputSpec(**card["model"]["input"])
@@ -113,7 +115,7 @@ def check_card(card: Any, source: str) -> Card:
         check_fields(card["training"], _TRAINING, f"{source}: training")
         counts = dict.fromkeys(LABELS, _NUMBER_OF)
         check_fields(card["training"]["positives"], counts, f"{source}: training.positives")
-    return card  # type: ignore[return-value]
+    return cast("Card", card)
 
 
 def _is_rate(value: Any) -> bool:
@@ -184,11 +186,11 @@ _MODEL: dict[str, tuple[Check, str]] = {
 }
 _INPUT: dict[str, tuple[Check, str]] = {
     "size": (_is_count, "a whole number"),
-    "neighbours": (_is_count, "a whole number"),
+    "neighbors": (_is_count, "a whole number"),
     "windows": (
         lambda value: _LIST[0](value) and all(map(_is_window, value)),
         "a list of names or [center, width] in HU",
     ),
-    "normalisation": _TEXT,
+    "normalization": _TEXT,
     "learnable": _FLAG,
 }

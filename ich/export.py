@@ -18,7 +18,7 @@ from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.files import replacing
 from ich.index import index_paths
 from ich.models import SliceClassifier
-from ich.networks import BATCH, HUClassifier, Network, TorchNetwork, add_neighbours, load_network
+from ich.networks import BATCH, HUClassifier, Network, TorchNetwork, add_neighbors, load_network
 from ich.networks.onnx import KEY, Description, OnnxNetwork, describe
 from ich.phantom import draw_patient
 from ich.schema import LABELS, WINDOWS, InputSpec, UserError
@@ -168,7 +168,7 @@ def _draw_slices(spec: InputSpec) -> Iterator[Slices]:
         for study in draw_patient(0, patient, size):
             hu = np.stack([resize_hu(each, spec.size) for each in study.hu])
             window = np.tile(np.array(WINDOWS["brain"], np.float32), (len(hu), 1))
-            yield add_neighbours(hu, spec), window if "dicom" in spec.windows else None
+            yield add_neighbors(hu, spec), window if "dicom" in spec.windows else None
 
 
 def _read_slices(paths: Sequence[Path], spec: InputSpec) -> Iterator[Slices]:

@@ -27,7 +27,7 @@ COLUMNS = ("code", "SeriesInstanceUID", "path", "detail")
 """Of a table of findings; ``path`` is empty where a finding is of a series."""
 
 AIR = (-1024, -500)  # HU: air is -1000, and half of a pixel with fat at -100 still air
-TISSUE = (0, 100)  # HU: from cerebrospinal fluid (0 to 15) over grey matter (35 to 45) to blood (to 90)
+TISSUE = (0, 100)  # HU: from cerebrospinal fluid (0 to 15) over gray matter (35 to 45) to blood (to 90)
 LEAST_AIR = 0.1  # share of a slice: the field of 210 to 250 mm is a good deal wider than a head
 BONE = (300, 32767)  # HU: and metal
 LEAST_TISSUE = 0.005  # share of a slice: a circle of 18 mm in a field of 230 mm

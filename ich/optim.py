@@ -25,7 +25,7 @@ SCHEDULES = ("cosine", "constant")
 
 @dataclass(frozen=True)
 class OptimSpec:
-    """How a network is optimised.
+    """How a network is optimized.
 
     Attributes:
         name: Any optimizer of timm by its name there.

@@ -1,7 +1,7 @@
 """Patients to train, val and test.
 
-Everything of a patient goes to one part: neighbouring slices and later studies of a head look alike, and
-a network that has seen one recognises the other.
+Everything of a patient goes to one part: neighboring slices and later studies of a head look alike, and
+a network that has seen one recognizes the other.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Windowing: Hounsfield units to the grey values that a network sees."""
+"""Windowing: Hounsfield units to the gray values that a network sees."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ich.schema import WINDOWS, InputSpec
 
 # The means of ImageNet's three channel means (0.485, 0.456, 0.406) and deviations (0.229, 0.224, 0.225):
-# a window is grey, so its channels have no colour to tell them apart.
+# a window is gray, so its channels have no color to tell them apart.
 IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226
 
@@ -46,7 +46,7 @@ class Window(nn.Module):
     own weights.
 
     Args:
-        spec: The input. Its windows, normalisation and ``learnable`` are used.
+        spec: The input. Its windows, normalization and ``learnable`` are used.
 
     Attributes:
         center: Centers in HU, one a window; NaN where the window is the header's.
@@ -59,7 +59,7 @@ class Window(nn.Module):
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
-        self.normalisation = spec.normalisation
+        self.normalization = spec.normalization
         self.windows = len(spec.windows)
         self.uses_header = "dicom" in spec.windows
         named = {**WINDOWS, "dicom": (float("nan"), float("nan"))}
@@ -87,11 +87,11 @@ class Window(nn.Module):
         return self.first_width
 
     def forward(self, hu: Tensor, header_window: Tensor | None = None) -> Tensor:
-        """Windows and normalises a batch.
+        """Windows and normalizes a batch.
 
         Args:
             hu: (N, D, H, W) Hounsfield units, int16 or floating.
-            header_window: (N, 2) center and width in HU from the header of each sample's centre slice,
+            header_window: (N, 2) center and width in HU from the header of each sample's center slice,
                 finite and with a width above 0; applied to all D slices of the sample. Needed with the
                 window ``"dicom"``, unused otherwise.
 
@@ -103,7 +103,7 @@ class Window(nn.Module):
         """
         if hu.ndim != 4:
             raise ValueError(f"expected HU of shape (N, D, H, W), found {tuple(hu.shape)}")
-        if self.normalisation == "max_abs":
+        if self.normalization == "max_abs":
             return _divide_by_peak(hu)
         center, width = self.center.unsqueeze(0), self.width.unsqueeze(0)  # (1, W)
         if self.uses_header:
@@ -111,18 +111,18 @@ class Window(nn.Module):
                 raise ValueError("the window 'dicom' needs header_window, (N, 2) centers and widths in HU")
             center = torch.where(self.from_header, header_window[:, :1], center)  # (N, W)
             width = torch.where(self.from_header, header_window[:, 1:], width)  # (N, W)
-        grey = apply_window(
+        gray = apply_window(
             hu.unsqueeze(2),  # (N, D, 1, H, W)
             center[:, None, :, None, None],  # (1 or N, 1, W, 1, 1)
             width[:, None, :, None, None],
         )  # (N, D, W, H, W)
-        grey = grey.flatten(1, 2)  # (N, D * W, H, W)
+        gray = gray.flatten(1, 2)  # (N, D * W, H, W)
         # In place: on a CPU a batch costs as much as the memory that it passes through.
-        if self.normalisation == "imagenet":
-            return grey.sub_(IMAGENET_MEAN).div_(IMAGENET_STD)
-        if self.normalisation == "symmetric":
-            return grey.mul_(2).sub_(1)
-        return grey
+        if self.normalization == "imagenet":
+            return gray.sub_(IMAGENET_MEAN).div_(IMAGENET_STD)
+        if self.normalization == "symmetric":
+            return gray.mul_(2).sub_(1)
+        return gray
 
 
 def window_batch(window: Window, hu: Tensor, header_window: Tensor | None = None) -> Tensor:

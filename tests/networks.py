@@ -15,12 +15,12 @@ from ich.phantom import draw_patient
 from ich.schema import LABELS, InputSpec
 from ich.window import Window
 
-DEEP = InputSpec(size=64, neighbours=1)
+DEEP = InputSpec(size=64, neighbors=1)
 LIMIT = 2.5
 
 
 def draw_slices(depth: int, size: int = 64) -> NDArray[np.int16]:
-    """(N, D, S, S) HU of a phantom's study, each slice with its neighbours."""
+    """(N, D, S, S) HU of a phantom's study, each slice with its neighbors."""
     hu = _draw_study(size)
     around = np.arange(len(hu))[:, None] + np.arange(depth) - depth // 2
     return hu[around.clip(0, len(hu) - 1)]

@@ -52,7 +52,7 @@ def test_output_depends_on_input_and_seed_alone(depth: int) -> None:
 
 
 @pytest.mark.parametrize("depth", [2, 3, 5, 7])
-def test_neighbours_move_together(depth: int) -> None:
+def test_neighbors_move_together(depth: int) -> None:
     augment = Augment(**(EVERYTHING | {"noise_hu": 0}))
     for seed in range(10):
         hu = apply(augment, head(depth), seed)

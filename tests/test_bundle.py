@@ -227,8 +227,8 @@ POINT = {"threshold": 0.5, "rule": "sensitivity>=0.95", "sensitivity": 1.0, "spe
         ("card.model.link", "exec", "model.link=exec"),
         ("card.model.input.size", 10**12, "size=1000000000000: expected 16 to 1024"),
         ("card.model.input.size", "64", "size is '64'; expected a whole number"),
-        ("card.model.input.neighbours", True, "expected a whole number"),
-        ("card.model.input.neighbours", 10**6, "expected 0 to 16"),
+        ("card.model.input.neighbors", True, "expected a whole number"),
+        ("card.model.input.neighbors", 10**6, "expected 0 to 16"),
         ("card.model.input.windows", [[40, "80"]], "expected a list of names or"),
         ("card.model.input.windows", [[40, 80]] * 1000, "expected a list of names or"),
         ("card.model.input.windows", [[40, 10**400]], "expected a list of names or"),
@@ -296,6 +296,15 @@ def test_bundle_of_an_older_version_is_read(trained, bundle: Path) -> None:
         bundle.unlink()
         shutil.copy(trained[0] / "model.zip", bundle)
         description["weights_sha256"] = describe(bundle)["weights_sha256"]
+
+
+def test_names_of_an_earlier_version_are_read(bundle: Path) -> None:
+    description = describe(bundle)
+    spec = description["card"]["model"]["input"]
+    spec |= {"neighbours": spec.pop("neighbors"), "normalisation": spec.pop("normalization")}
+    expected = read_bundle(bundle).card
+    rewrite(bundle, json.dumps(description).encode())
+    assert load_classifier(bundle).card == expected
 
 
 def make_likeness() -> dict[str, torch.Tensor]:

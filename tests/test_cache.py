@@ -22,7 +22,7 @@ from ich.dicom.refusal import Refusal
 from ich.phantom import write_phantom
 from ich.schema import InputSpec, ReadError, UserError
 
-SPEC = InputSpec(size=48, neighbours=1)
+SPEC = InputSpec(size=48, neighbors=1)
 
 
 @pytest.fixture
@@ -249,7 +249,7 @@ def test_a_killed_build_goes_on(root: Path, tmp_path: Path) -> None:
         "import os, ich.data.cache as cache; from ich.data import HeadCTDataModule; "
         "from ich.schema import InputSpec; cache._INTERVAL = 0.0; write = cache._write_manifest; "
         "cache._write_manifest = lambda f, m: (write(f, m), m.done > 100 and os.kill(os.getpid(), 9)); "
-        f"spec, folder = InputSpec(size=48, neighbours=1), {str(tmp_path / 'cache')!r}; "
+        f"spec, folder = InputSpec(size=48, neighbors=1), {str(tmp_path / 'cache')!r}; "
         f"HeadCTDataModule({str(root)!r}, spec, cache=folder, num_workers=0).prepare_data()"
     )
     assert run_program(script).returncode == -9

@@ -56,7 +56,7 @@ def box(kind: bytes, body: bytes) -> bytes:
 
 
 def wrap_in_jp2(stream: bytes, last: Callable[[bytes], bytes] = lambda s: box(b"jp2c", s)) -> bytes:
-    """The boxes of ITU-T T.800 annex I that a grey image of 16 bits has."""
+    """The boxes of ITU-T T.800 annex I that a gray image of 16 bits has."""
     header = box(b"ihdr", struct.pack(">IIHBBBB", ROWS, COLUMNS, 1, 15, 7, 0, 0))
     header += box(b"colr", struct.pack(">BBBI", 1, 0, 0, 17))
     start = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")

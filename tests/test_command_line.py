@@ -16,6 +16,7 @@ from test_train import TINY, train
 from ich.schema import InputSpec
 from ich.train import find_conf
 from ich.train.command import describe_settings, parse_overrides, prepare_arguments
+from ich.train.settings import accept_old_names
 from ich.train.signatures import register_signatures
 
 NAMES = [
@@ -57,6 +58,27 @@ def test_what_has_a_meaning_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert prepare_arguments(["--multirun", "run_dir=out"]) == ["--multirun", "hydra.sweep.dir='out'"]
 
 
+def test_names_of_the_last_version_are_taken_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "ich"):
+        old = [
+            "input=neighbours",
+            "input.neighbours=2",
+            "pretrain.input.normalisation=unit",
+            "data.root=neighbours",
+        ]
+        assert prepare_arguments(old) == [
+            "input=neighbors",
+            "input.neighbors=2",
+            "pretrain.input.normalization=unit",
+            "data.root='neighbours'",
+        ]
+    assert len(caplog.messages) == 3
+    assert "input.neighbours=2 is now input.neighbors=2" in caplog.text
+    cfg = OmegaConf.create({"input": {"neighbours": 1, "size": 32}, "pretrain": None})
+    accept_old_names(cfg)
+    assert cfg.input == {"neighbors": 1, "size": 32}
+
+
 @pytest.fixture
 def refuse(
     tmp_path: Path,
@@ -86,7 +108,7 @@ def refuse(
         (["+trainer.max_epoch=3"], "trainer.max_epoch is no setting; nearest is trainer.max_epochs;"),
         (["+data.roots=x"], "data.roots is no setting; nearest is data.root;"),
         (["lr=3"], "lr is no setting; nearest is optim.lr;"),
-        (["optimiser=adam"], "optimiser is no setting; nearest is optim;"),
+        (["optimizer=adam"], "optimizer is no setting; nearest is optim;"),
         (["model=resnet34"], "Any model of timm is taken by its name: model.backbone=resnet34"),
         (["model=resnet5"], "nearest is model=resnet50"),
         (

@@ -88,7 +88,7 @@ def test_batch_has_the_documented_keys_shapes_and_types(phantom: Path) -> None:
 
 
 def test_image_is_the_windowed_slice_that_pydicom_reads(phantom: Path) -> None:
-    spec = InputSpec(size=64, windows=("brain", (80.0, 200.0)), normalisation="unit")
+    spec = InputSpec(size=64, windows=("brain", (80.0, 200.0)), normalization="unit")
     datamodule = make(phantom, spec)
     batch = receive(datamodule, next(iter(datamodule.test_dataloader())))
     for image, row in zip(batch["image"].numpy(), batch["row"].tolist(), strict=True):
@@ -116,8 +116,8 @@ def test_learnable_windows_leave_hu_to_the_model(phantom: Path) -> None:
     assert batch["hu"].dtype == torch.int16
 
 
-def test_neighbours_are_the_slices_beside_it_and_repeat_at_the_ends(phantom: Path) -> None:
-    datamodule = make(phantom, InputSpec(size=64, neighbours=1, learnable=True))
+def test_neighbors_are_the_slices_beside_it_and_repeat_at_the_ends(phantom: Path) -> None:
+    datamodule = make(phantom, InputSpec(size=64, neighbors=1, learnable=True))
     table = datamodule.table
     for batch in datamodule.test_dataloader():
         for hu, row in zip(batch["hu"].numpy(), batch["row"].tolist(), strict=True):
@@ -150,7 +150,7 @@ def test_order_and_augmentation_depend_on_seed_and_epoch_but_not_on_workers(phan
 
 
 def test_the_device_augments_as_the_cpu_does(phantom: Path) -> None:
-    spec = InputSpec(size=64, neighbours=1, learnable=True)
+    spec = InputSpec(size=64, neighbors=1, learnable=True)
     changes = {"flip": 0.5, "rotate": 20, "scale": 0.1, "shift": 0.05, "shift_hu": 5}
     batches = [
         receive(datamodule, next(iter(datamodule.train_dataloader())))
@@ -202,7 +202,7 @@ def test_parts_share_no_patient_and_folds_partition_the_patients(phantom: Path) 
     assert sorted(tested) == sorted(set(table["PatientID"]))
 
 
-def test_split_file_and_sample_are_honoured(phantom: Path, tmp_path: Path) -> None:
+def test_split_file_and_sample_are_honored(phantom: Path, tmp_path: Path) -> None:
     datamodule = make(phantom, limit_slices=200, seed=5)
     table = datamodule.table
     assert 100 <= len(table) <= 200
@@ -319,8 +319,8 @@ def test_a_pixel_is_the_mean_of_what_it_covers() -> None:
     np.testing.assert_array_equal(resize_hu(hu, 2), [[1, 5], [1, 5]])
 
 
-def test_neighbours_count_as_what_is_read(phantom: Path) -> None:
-    datamodule = make(phantom, InputSpec(size=64, neighbours=1))
+def test_neighbors_count_as_what_is_read(phantom: Path) -> None:
+    datamodule = make(phantom, InputSpec(size=64, neighbors=1))
     batches = [receive(datamodule, batch) for batch in datamodule.val_dataloader()]
     assert datamodule.read == 3 * sum(len(batch["row"]) for batch in batches)
 

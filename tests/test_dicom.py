@@ -253,8 +253,8 @@ REFUSED = [
     (Refusal.NOT_CT, {"Modality": None}),
     (Refusal.NO_PIXELS, {"PixelData": None}),
     (Refusal.NO_PIXELS, {"PixelData": None, "FloatPixelData": bytes(4 * ROWS * COLUMNS)}),
-    (Refusal.COLOUR, {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}),
-    (Refusal.COLOUR, {"PhotometricInterpretation": "PALETTE COLOR"}),
+    (Refusal.COLOR, {"SamplesPerPixel": 3, "PhotometricInterpretation": "RGB"}),
+    (Refusal.COLOR, {"PhotometricInterpretation": "PALETTE COLOR"}),
     (Refusal.MULTI_FRAME, {"NumberOfFrames": 2}),
     (Refusal.NO_RESCALE, {"RescaleSlope": None}),
     (Refusal.NO_RESCALE, {"RescaleIntercept": ""}),
@@ -461,10 +461,10 @@ def find_images_of_pydicom():
             warnings.simplefilter("ignore")
             try:
                 ds = pydicom.dcmread(path)
-                grey = ds.SOPClassUID == uid.CTImageStorage and ds.SamplesPerPixel == 1
+                gray = ds.SOPClassUID == uid.CTImageStorage and ds.SamplesPerPixel == 1
             except Exception:
                 continue
-        if grey and "PixelData" in ds and ds.get("NumberOfFrames", 1) == 1:
+        if gray and "PixelData" in ds and ds.get("NumberOfFrames", 1) == 1:
             slices.add(path)
     return files, slices
 

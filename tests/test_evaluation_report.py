@@ -235,7 +235,7 @@ def test_run_is_read_without_its_places(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(
         "model: {backbone: resnet18, pretrained: false, init_from: null, weights_file: null}\n"
         "data: {root: /data/SECRET, split: slice, val_fraction: 0.1, test_fraction: 0.2, seed: 3}\n"
-        "input: {size: 64, neighbours: 1, windows: [brain, [80, 200]], normalisation: unit}\nseed: nonsense\n"
+        "input: {size: 64, neighbors: 1, windows: [brain, [80, 200]], normalization: unit}\nseed: nonsense\n"
     )
     (tmp_path / "split.csv").write_text("SOPInstanceUID,PatientID,part\n1,a,train\n2,a,train\n3,b,test\n")
     run = read_run(tmp_path)

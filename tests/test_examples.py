@@ -122,7 +122,7 @@ def test_exports_become_dicom_with_their_hu(exports, tmp_path, script, capsys):
             hu = to_hu(ds)
             assert hu.shape == (512, 512)
             quarters = hu[128, 128], hu[128, 384], hu[384, 128], hu[384, 384]
-            # One JPEG grey is 0.5 HU in the brain window and 12.5 HU in the bone window.
+            # One JPEG gray is 0.5 HU in the brain window and 12.5 HU in the bone window.
             for value, true, within in zip(
                 quarters, (-850, 900, 20 + 10 * number, 70 + number), (13, 13, 1, 1), strict=True
             ):

@@ -180,7 +180,7 @@ def test_tokens_of_a_patch_are_where_it_was_cut_from() -> None:
 
 
 def test_learnable_windows_are_explained_from_hu() -> None:
-    model = make(neighbours=1, learnable=True)
+    model = make(neighbors=1, learnable=True)
     hu = torch.randint(-100, 200, (2, 3, 64, 64), dtype=torch.int16)
     maps = torch.stack([explain(model, hu, label) for label in LABELS])
     assert maps.shape == (6, 2, 64, 64)
@@ -224,7 +224,7 @@ def test_a_map_goes_back_to_the_place_that_it_came_from(rows: int, columns: int,
     assert overlap > 0.6
 
 
-def test_drawing_reads_without_colour() -> None:
+def test_drawing_reads_without_color() -> None:
     heat = cv2.GaussianBlur(np.eye(40, dtype=np.float32)[:, ::-1], (0, 0), 6)
     figure = draw_heat(np.zeros((40, 40), np.int16), heat / heat.max(), "slice 3: any", spacing=(1.0, 0.5))
     texts = [figure.get_suptitle(), figure.get_supxlabel()]
@@ -239,8 +239,8 @@ def test_drawing_reads_without_colour() -> None:
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """Of a network that takes each slice with its neighbours."""
-    model = make(neighbours=1, windows=["brain", "dicom"])
+    """Of a network that takes each slice with its neighbors."""
+    model = make(neighbors=1, windows=["brain", "dicom"])
     trainer = build_trainer(gpus=0)
     trainer.strategy.connect(model)
     trainer.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
@@ -302,7 +302,7 @@ def test_command_writes_pictures_arrays_and_a_list(
             np.testing.assert_allclose(found["position"], ds.ImagePositionPatient)
             np.testing.assert_allclose(found["probs"][5], listed["prob_any"][number], rtol=1e-5)
             heat = torch.from_numpy(found["any"])
-        # Prepared as in prediction: with its neighbours, the last slice repeated.
+        # Prepared as in prediction: with its neighbors, the last slice repeated.
         rows = [max(number - 1, 0), number, min(number + 1, 4)]
         hu = torch.from_numpy(np.stack([read_hu(series[row]) for row in rows]))[None]
         header = torch.tensor(
@@ -321,9 +321,7 @@ def test_command_writes_pictures_arrays_and_a_list(
             assert ds.PatientID.encode() not in path.read_bytes()
 
 
-def test_a_slice_on_its_own_is_its_own_neighbour(
-    checkpoint: Path, series: list[Path], tmp_path: Path
-) -> None:
+def test_a_slice_on_its_own_is_its_own_neighbor(checkpoint: Path, series: list[Path], tmp_path: Path) -> None:
     for number, path in enumerate(series[:2]):
         twice = [str(path), str(path)]
         assert call("explain", str(checkpoint), *twice, "--out", str(tmp_path / f"out{number}")) == 0
@@ -342,7 +340,7 @@ def test_pixels_that_cannot_be_read_are_refused(
 ) -> None:
     damage(series[4])
     assert call("explain", str(checkpoint), str(series[0].parent), "--out", str(tmp_path / "out")) == 0
-    assert "3 slices" in capsys.readouterr().out  # its neighbour cannot be prepared without it
+    assert "3 slices" in capsys.readouterr().out  # its neighbor cannot be prepared without it
     refused = pd.read_csv(tmp_path / "out" / "refused.csv")
     assert refused["path"].tolist() == [str(series[4])]
     assert call("explain", str(checkpoint), str(series[4]), "--out", str(tmp_path / "none")) == 2

@@ -326,7 +326,7 @@ def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look
         "2 slices have the pixels of a slice of another patient",
         "3 slices have no label",
         "The labels name 1 slice of which there is no file",
-        "epidural is positive in every labelled slice",
+        "epidural is positive in every labeled slice",
         "subdural has no positive slice",
         "1 series has gaps between slices",
     ):

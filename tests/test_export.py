@@ -28,9 +28,9 @@ from ich.predict import Predictor
 from ich.schema import InputSpec, UserError
 
 SPECS = {
-    "header": InputSpec(size=64, windows=("dicom", "brain"), normalisation="symmetric"),
-    "peak": InputSpec(size=64, windows=(), normalisation="max_abs"),
-    "learnable": InputSpec(size=64, neighbours=1, learnable=True, normalisation="unit"),
+    "header": InputSpec(size=64, windows=("dicom", "brain"), normalization="symmetric"),
+    "peak": InputSpec(size=64, windows=(), normalization="max_abs"),
+    "learnable": InputSpec(size=64, neighbors=1, learnable=True, normalization="unit"),
 }
 
 

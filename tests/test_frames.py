@@ -211,7 +211,7 @@ def read_slices(root: Path, cache: Path | None) -> dict[tuple[str, float], NDArr
     """The HU of all slices as the data module has them, by patient and position."""
     datamodule = HeadCTDataModule(
         str(root),
-        InputSpec(size=48, neighbours=1),
+        InputSpec(size=48, neighbors=1),
         labels=str(root / "labels.csv"),
         cache=None if cache is None else str(cache),
         num_workers=0,

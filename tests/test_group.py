@@ -46,7 +46,7 @@ def test_a_set_with_one_name_for_all_is_split_by_study(rename, name: str, caplog
         set_up(root)
     data = set_up(root, group="StudyInstanceUID", limit_slices=200)
     assert "leaks" in caplog.text
-    table = data.labelled
+    table = data.labeled
     assert (table["PatientID"] == table["StudyInstanceUID"]).all()
     assert set(table["part"]) == {"train", "val", "test"}
     assert (table.groupby("StudyInstanceUID")["part"].nunique() == 1).all()

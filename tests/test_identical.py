@@ -158,7 +158,7 @@ def test_patients_who_share_pixels_go_to_one_part(copy: Path, caplog: pytest.Log
             plant(copy, row, f"twin{row}", PatientID=f"P{number}", StudyInstanceUID=f"S{number}")
     for seed in range(3):
         datamodule = make(copy, seed=seed)
-        part_of = datamodule.labelled.groupby("PatientID")["part"].agg(set)
+        part_of = datamodule.labeled.groupby("PatientID")["part"].agg(set)
         for number in range(0, 8, 2):
             together = [patients[number], patients[number + 1], f"P{number}"]
             assert len(set.union(*part_of[together])) == 1

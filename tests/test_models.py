@@ -54,7 +54,7 @@ def save(model: SliceClassifier, path: Path) -> Path:
 )
 def test_any_backbone_and_any_number_of_channels(backbone: str) -> None:
     size = 160 if backbone == "test_vit" else 64
-    spec = InputSpec(size=size, neighbours=1, windows=("brain", "bone"))
+    spec = InputSpec(size=size, neighbors=1, windows=("brain", "bone"))
     logits = make(backbone, spec)(torch.zeros(2, 6, size, size))
     assert logits.shape == (2, 6)
 
@@ -69,7 +69,7 @@ def test_head_starts_at_the_prevalences() -> None:
 
 
 def test_baseline_cnn_is_as_it_was_described() -> None:
-    spec = InputSpec(size=128, windows=(), normalisation="max_abs")
+    spec = InputSpec(size=128, windows=(), normalization="max_abs")
     model = make("baseline_cnn", spec)
     # By hand: 7x7x16 + 16, 5x5x16x32 + 32, then 128 -> 122 -> 61 -> 57 -> 28 pixels a side, 16 units, 6.
     expected = (49 * 16 + 16) + (25 * 16 * 32 + 32) + (28 * 28 * 32 * 16 + 16) + (16 * 6 + 6)
@@ -161,7 +161,7 @@ def test_compiled_backbone_has_the_same_weights(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_checkpoint_is_all_it_takes_to_load(tmp_path: Path) -> None:
-    spec = InputSpec(size=64, neighbours=1, windows=("brain", (50.0, 150.0)), normalisation="unit")
+    spec = InputSpec(size=64, neighbors=1, windows=("brain", (50.0, 150.0)), normalization="unit")
     model = make(spec=spec, drop_rate=0.3).eval()
     loaded = load_classifier(save(model, tmp_path / "model.ckpt"))
     assert loaded.input == spec
@@ -177,7 +177,7 @@ def test_fine_tuning_starts_from_the_given_weights(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"set model\.backbone=test_resnet"):
         make("test_vit", InputSpec(size=160), init_from=str(path))
     with pytest.raises(UserError, match="does not fit"):
-        make(spec=InputSpec(size=64, neighbours=1), init_from=str(path))
+        make(spec=InputSpec(size=64, neighbors=1), init_from=str(path))
 
 
 def test_weights_file_is_loaded(tmp_path: Path) -> None:

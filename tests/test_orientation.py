@@ -138,7 +138,7 @@ def test_the_index_is_that_of_the_usual_orientation(usual: Path, turned: Path) -
 
 
 def make_data(root: Path, cache: Path | None = None) -> HeadCTDataModule:
-    spec = InputSpec(size=48, neighbours=1)
+    spec = InputSpec(size=48, neighbors=1)
     data = HeadCTDataModule(str(root), spec, num_workers=0, cache=str(cache) if cache else None)
     data.prepare_data()
     data.setup()

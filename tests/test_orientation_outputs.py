@@ -66,7 +66,7 @@ def predict(predictor: Predictor, folder: Path) -> StudyResult:
 
 
 def test_predictions_are_the_same_to_the_bit(folders: Folders, tmp_path: Path) -> None:
-    model = write_model(tmp_path / "model.zip", spec=InputSpec(size=64, neighbours=1))
+    model = write_model(tmp_path / "model.zip", spec=InputSpec(size=64, neighbors=1))
     predictor = Predictor.load(model)
     wanted = predict(predictor, folders.usual)
     assert wanted.outcome is not None
@@ -119,11 +119,11 @@ def test_blocks_that_were_lost_are_found_as_they_are_stored(
 
 @pytest.fixture(scope="module")
 def network() -> SliceClassifier:
-    return make_model(InputSpec(size=64, neighbours=1))
+    return make_model(InputSpec(size=64, neighbors=1))
 
 
 def explain(network: SliceClassifier, folder: Path, out: Path) -> Path:
-    """Writes heat maps of some slices, of which one has both of its neighbours among them."""
+    """Writes heat maps of some slices, of which one has both of its neighbors among them."""
     paths = sorted(folder.iterdir(), key=lambda path: float(read_slice(path).ImagePositionPatient[2]))
     write_heatmaps(network, "0" * 64, paths[9:12], out, ["any"], "brain", "all")
     return out

@@ -40,7 +40,7 @@ def series(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFr
 @pytest.fixture(scope="module")
 def model() -> SliceClassifier:
     torch.manual_seed(0)
-    spec = InputSpec(size=64, neighbours=1)
+    spec = InputSpec(size=64, neighbors=1)
     model = SliceClassifier("test_resnet", input=spec, pretrained=False)
     nn.init.normal_(model.get_parameter("head.1.weight"))
     return model.eval()
@@ -115,7 +115,7 @@ def test_a_page_names_no_one(phantom: Path, series, model) -> None:
         assert not [name for name in names if name in texts]
 
 
-def test_views_are_of_the_slices_and_their_neighbours(phantom: Path, series, model) -> None:
+def test_views_are_of_the_slices_and_their_neighbors(phantom: Path, series, model) -> None:
     """Whatever the order of the rows: by position, as in prediction."""
     result = make_result(series)
     by_position = series.sort_values("position", ignore_index=True)
@@ -277,7 +277,7 @@ def test_the_timeline_is_drawn_from_the_slices() -> None:
         places, values = lines[label]
         assert places.tolist() == [each.position for each in result.slices]
         assert values.tolist() == [each.calibrated[LABELS.index(label)] for each in result.slices]
-    # They are told apart without colour.
+    # They are told apart without color.
     drawn = [line for line in figure.axes[0].lines if not str(line.get_label()).startswith("_")]
     assert len({(line.get_linestyle(), line.get_marker()) for line in drawn}) == 3
     low, high = min(result.key_slices), max(result.key_slices)

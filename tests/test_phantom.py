@@ -167,7 +167,7 @@ def test_patients_have_several_studies_of_ordered_slices_and_some_are_tilted(pha
     assert len(tilts) > 1
 
 
-def test_a_hemorrhage_runs_over_neighbouring_slices_and_is_denser_than_brain(studies):
+def test_a_hemorrhage_runs_over_neighboring_slices_and_is_denser_than_brain(studies):
     longest = dict.fromkeys(SUBTYPES, 0)
     values: dict[str, list[int]] = {subtype: [] for subtype in SUBTYPES}
     for study in (study for patient in studies for study in patient):

@@ -250,7 +250,7 @@ def test_pseudonyms_split_by_patient_and_name_nobody(marked: Path, tmp_path: Pat
     assert not set(other["PatientID"]) & set(hidden["PatientID"])  # the key is drawn anew
     data = HeadCTDataModule(str(marked), InputSpec(size=64), index_dir=str(tmp_path / "hidden"))
     data.setup()
-    assert not data.labelled[["PatientID", "part"]].drop_duplicates()["PatientID"].duplicated().any()
+    assert not data.labeled[["PatientID", "part"]].drop_duplicates()["PatientID"].duplicated().any()
     test = data.part("test")
     predictions = make_predictions(test, "test", np.full((len(test), len(LABELS)), 0.5))
     assert set(predictions["PatientID"]) <= set(hidden["PatientID"])

@@ -96,14 +96,14 @@ def test_contact_sheet_shows_every_slice_in_its_place(tmp_path):
     titles = [f"slice {i}" for i in range(5)]
     figure = draw_contact_sheet(slices, windows, titles, columns=3)
     write_png(figure, tmp_path / "sheet.png")
-    grey = read_png(tmp_path / "sheet.png")[..., 0]
-    height, width = grey.shape
+    gray = read_png(tmp_path / "sheet.png")[..., 0]
+    height, width = gray.shape
     for i, (hu, window) in enumerate(zip(slices, windows, strict=True)):
         row, column = divmod(i, 3)
-        center = grey[int((row + 0.55) * height / 2), int((column + 0.5) * width / 3)]
+        center = gray[int((row + 0.55) * height / 2), int((column + 0.5) * width / 3)]
         shade = apply_window(torch.from_numpy(hu), *WINDOWS[window])[0, 0]
         assert center == pytest.approx(255 * float(shade), abs=2)
-    assert grey[int(0.75 * height), int(2.5 * width / 3)] == 0
+    assert gray[int(0.75 * height), int(2.5 * width / 3)] == 0
 
     assert [axes.get_title() for axes in figure.axes] == [*titles, ""]
 

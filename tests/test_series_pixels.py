@@ -134,7 +134,7 @@ def test_a_slice_that_cannot_be_right_is_left_out_and_the_others_are_not(
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_neighbours_that_are_wrong_alike_do_not_hide_each_other(heads: list[Head], name: str) -> None:
+def test_neighbors_that_are_wrong_alike_do_not_hide_each_other(heads: list[Head], name: str) -> None:
     for head in heads:
         for run in (slice(4, 8), slice(len(head.hu) // 2, None)):
             several = head.hu.copy()

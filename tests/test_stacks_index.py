@@ -45,10 +45,10 @@ def write(root: Path, slices: list[pydicom.Dataset], name: str, **changes: objec
 
 
 def list_neighbors(root: Path, table: pd.DataFrame) -> list[list[int]]:
-    labelled = table.assign(**dict.fromkeys(LABELS, 0.0))
-    arrays = to_arrays(labelled)
-    dataset = SliceDataset(SliceReader(root, arrays), arrays, InputSpec(size=32, neighbours=1))
-    return [dataset._neighbourhood(row) for row in range(len(table))]
+    labeled = table.assign(**dict.fromkeys(LABELS, 0.0))
+    arrays = to_arrays(labeled)
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, InputSpec(size=32, neighbors=1))
+    return [dataset._neighborhood(row) for row in range(len(table))]
 
 
 def test_neighbors_come_from_one_scan(tmp_path: Path, head: list[pydicom.Dataset]) -> None:

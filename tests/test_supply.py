@@ -1,4 +1,4 @@
-"""What the package is built from: the lock files and the licences."""
+"""What the package is built from: the lock files and the licenses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).parent.parent
-CHECK = REPOSITORY / ".ci" / "licences.py"
+CHECK = REPOSITORY / ".ci" / "licenses.py"
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
@@ -90,7 +90,7 @@ def check(folder: Path, name: str) -> subprocess.CompletedProcess[str]:
         (["License: BSD", "Classifier: License :: OSI Approved :: BSD License"], False),
     ],
 )
-def test_licence_check(tmp_path: Path, fields: list[str], refused: bool) -> None:
+def test_license_check(tmp_path: Path, fields: list[str], refused: bool) -> None:
     plant(tmp_path, "planted-top", "License-Expression: MIT", "Requires-Dist: planted-low")
     plant(tmp_path, "planted-low", "Requires-Dist: planted-extra; extra == 'more'", *fields)
     plant(tmp_path, "planted-extra", "License-Expression: AGPL-3.0-only")

@@ -393,7 +393,7 @@ def test_diverged_run_says_so(run, caplog) -> None:
         (["trainer.gpus=99"], "trainer.gpus=99: this machine has"),
         (["trainer.gpus=0", "trainer.precision=16-mixed"], "needs a GPU"),
         (["input.windows=[brian]"], "brian"),
-        (["input.normalisation=max_abs"], "max_abs goes with no windows"),
+        (["input.normalization=max_abs"], "max_abs goes with no windows"),
         (["optim.name=adamv"], "adamw"),
         (["data.labels=/nowhere.csv"], "/nowhere.csv"),
         (["data.split=/nowhere.csv"], "/nowhere.csv"),

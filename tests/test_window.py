@@ -38,7 +38,7 @@ def test_apply_window_by_hand() -> None:
 
 
 def test_channels_are_ordered_by_slice_then_window() -> None:
-    spec = InputSpec(neighbours=1, windows=("brain", (100.0, 400.0)), normalisation="unit")
+    spec = InputSpec(neighbors=1, windows=("brain", (100.0, 400.0)), normalization="unit")
     hu = hu_batch(depth=3)
     image = Window(spec)(hu)
     assert image.shape == (2, spec.in_chans, 12, 10)
@@ -50,12 +50,12 @@ def test_channels_are_ordered_by_slice_then_window() -> None:
 
 
 @pytest.mark.parametrize(
-    ("normalisation", "low", "high"),
+    ("normalization", "low", "high"),
     [("unit", 0.0, 1.0), ("symmetric", -1.0, 1.0), ("imagenet", -0.449 / 0.226, 0.551 / 0.226)],
 )
-def test_normalisations(normalisation: str, low: float, high: float) -> None:
+def test_normalizations(normalization: str, low: float, high: float) -> None:
     hu = torch.tensor([-1000, 40, 1000]).reshape(1, 1, 1, 3)
-    image = Window(InputSpec(windows=("brain",), normalisation=normalisation))(hu)
+    image = Window(InputSpec(windows=("brain",), normalization=normalization))(hu)
     torch.testing.assert_close(image.flatten(), torch.tensor([low, (low + high) / 2, high]))
 
 
@@ -63,7 +63,7 @@ def test_max_abs_divides_each_slice_by_its_peak() -> None:
     hu = torch.zeros(2, 3, 4, 4, dtype=torch.int16)
     hu[0, 0, 0, 0], hu[0, 0, 1, 1] = -1024, 512
     hu[1, 2, 0, 0] = -32768  # has no positive twin in int16
-    image = Window(InputSpec(neighbours=1, windows=(), normalisation="max_abs"))(hu)
+    image = Window(InputSpec(neighbors=1, windows=(), normalization="max_abs"))(hu)
     assert image.shape == hu.shape
     assert image[0, 0, 0, 0] == -1
     assert image[0, 0, 1, 1] == 0.5
@@ -72,7 +72,7 @@ def test_max_abs_divides_each_slice_by_its_peak() -> None:
 
 
 def test_header_window_is_each_samples_own() -> None:
-    window = Window(InputSpec(neighbours=1, windows=("dicom", "brain"), normalisation="unit"))
+    window = Window(InputSpec(neighbors=1, windows=("dicom", "brain"), normalization="unit"))
     hu = hu_batch(depth=3)
     image = window(hu, torch.tensor([[30.0, 100.0], [500.0, 2000.0]]))
     for depth in range(3):
@@ -91,7 +91,7 @@ def test_a_fixed_window_has_no_state_and_a_learnable_one_only_its_parameters() -
 def test_a_learnable_window_starts_as_asked_and_finds_another() -> None:
     hu = hu_batch(n=4) // 8  # -187 to 500 HU
     wanted = apply_window(hu, 80.0, 200.0)
-    window = Window(InputSpec(windows=("brain",), normalisation="unit", learnable=True))
+    window = Window(InputSpec(windows=("brain",), normalization="unit", learnable=True))
     torch.testing.assert_close(window(hu), apply_window(hu, *WINDOWS["brain"]))
     optimizer = torch.optim.Adam(window.parameters(), lr=0.05)
     for _ in range(200):
@@ -104,7 +104,7 @@ def test_a_learnable_window_starts_as_asked_and_finds_another() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 5])
 @pytest.mark.parametrize(
-    "spec", [InputSpec(), InputSpec(windows=("dicom",)), InputSpec(windows=(), normalisation="max_abs")]
+    "spec", [InputSpec(), InputSpec(windows=("dicom",)), InputSpec(windows=(), normalization="max_abs")]
 )
 def test_a_batch_is_windowed_as_its_slices_are(count: int, spec: InputSpec) -> None:
     hu = hu_batch(n=5)[:count]

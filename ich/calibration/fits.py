@@ -57,7 +57,7 @@ def fit_isotonic(x: Floats, target: Floats) -> tuple[list[float], list[float]]:
     """The rising curve of least squares, as knots between which it is straight.
 
     Pool adjacent violators gives steps (Barlow et al., Statistical Inference under Order Restrictions, 1972).
-    Where they need more than ``MAX_KNOTS`` knots, neighbouring steps are joined, first those that differ
+    Where they need more than ``MAX_KNOTS`` knots, neighboring steps are joined, first those that differ
     least: by the squared error that joining adds, n1 * n2 / (n1 + n2) * (difference of values)^2.
 
     Args:

@@ -37,7 +37,7 @@ SAMPLINGS = ("natural", "balanced")
 class HeadCTDataModule(LightningDataModule):
     """Streams DICOM slices as batches for any LightningModule.
 
-    A batch is a ``Batch``: ``image`` (N, C, S, S) float32, windowed and normalised on the device; ``target``
+    A batch is a ``Batch``: ``image`` (N, C, S, S) float32, windowed and normalized on the device; ``target``
     (N, 6) float32 in the order of ``LABELS`` with NaN where unknown; ``row`` (N,) int64, the slice's row in
     ``table``. With ``input.learnable`` there is ``hu`` (N, D, S, S) int16 in place of ``image``.
 
@@ -67,7 +67,7 @@ class HeadCTDataModule(LightningDataModule):
         limit_slices: Use a sample of whole patients of about this many slices.
         batch_size: Slices a batch and process.
         num_workers: Threads that read; by default one a core, at most 8.
-        sampling: ``natural``, or ``balanced`` to favour slices with rare subtypes.
+        sampling: ``natural``, or ``balanced`` to favor slices with rare subtypes.
         tolerate: Unreadable slices that are left out and counted before the run stops.
         seed: Of the split, the sample, the order and the augmentation.
 
@@ -138,16 +138,16 @@ class HeadCTDataModule(LightningDataModule):
     def table(self) -> pd.DataFrame:
         """The index with the label columns and ``part``: one row a slice. Made by ``setup``.
 
-        A slice without any label is in no part (``unlabelled``); it is there as a neighbour.
+        A slice without any label is in no part (``unlabeled``); it is there as a neighbor.
         """
         if self._table is None:
             raise RuntimeError("call HeadCTDataModule.setup() first")
         return self._table
 
     @property
-    def labelled(self) -> pd.DataFrame:
+    def labeled(self) -> pd.DataFrame:
         """The table's rows that are in a part."""
-        return self.table[self.table["part"] != "unlabelled"]
+        return self.table[self.table["part"] != "unlabeled"]
 
     def part(self, name: str) -> pd.DataFrame:
         """Returns the table's rows of ``train``, ``val`` or ``test``."""
@@ -196,21 +196,21 @@ class HeadCTDataModule(LightningDataModule):
         table, counts = join_labels(self._build_index() if index is None else index, labels)
         log.info(
             "%d slices with labels, %d files without a label, %d labels without a file",
-            counts.slices - counts.unlabelled,
-            counts.unlabelled,
+            counts.slices - counts.unlabeled,
+            counts.unlabeled,
             counts.without_file,
         )
         if counts.warning:
             log.warning("%s", counts.warning)
         table = group_slices(table, self.group)
-        labelled = table[table[list(LABELS)].notna().any(axis=1)]
+        labeled = table[table[list(LABELS)].notna().any(axis=1)]
         if self.limit_slices is not None:
-            labelled = sample_patients(labelled, self.limit_slices, self.seed)
-            table = table[table["PatientID"].isin(labelled["PatientID"])]
-        twins = self._find_twins(labelled) if self.check_pixels else None
-        parts = self.split_spec.divide(labelled, twins)
-        self.split_spec.check(parts, labelled)
-        table["part"] = parts.reindex(table.index).fillna("unlabelled")
+            labeled = sample_patients(labeled, self.limit_slices, self.seed)
+            table = table[table["PatientID"].isin(labeled["PatientID"])]
+        twins = self._find_twins(labeled) if self.check_pixels else None
+        parts = self.split_spec.divide(labeled, twins)
+        self.split_spec.check(parts, labeled)
+        table["part"] = parts.reindex(table.index).fillna("unlabeled")
         table = table.reset_index(drop=True)
         self._require_windows(table)
         self._arrays = to_arrays(table)

@@ -32,7 +32,7 @@ def draw_order(
 
 
 def balance_weights(target: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sampling weights that favour rare labels.
+    """Sampling weights that favor rare labels.
 
     A slice weighs as its rarest positive label, one over the square root of that label's count; a negative
     slice likewise by the count of negatives.

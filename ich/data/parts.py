@@ -83,11 +83,11 @@ class SplitSpec:
         """Whether slices of one patient stand in several parts."""
         return self.split == "slice"
 
-    def divide(self, labelled: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
+    def divide(self, labeled: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
         """Splits a table.
 
         Args:
-            labelled: Rows of the index with label columns.
+            labeled: Rows of the index with label columns.
             twins: Groups of slices with the same pixels, -1 for none; such patients stay together.
 
         Returns:
@@ -96,9 +96,9 @@ class SplitSpec:
         Raises:
             UserError: If parts share patients, studies or identical pixels, or the file is no split.
         """
-        parts = self._divide(labelled, twins)
+        parts = self._divide(labeled, twins)
         if not self.leaks:
-            check_split(labelled, parts, twins)
+            check_split(labeled, parts, twins)
         return parts
 
     def _divide(self, table: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
@@ -116,7 +116,7 @@ class SplitSpec:
             folds=self.folds,
         )
 
-    def check(self, parts: pd.Series[str], labelled: pd.DataFrame) -> None:
+    def check(self, parts: pd.Series[str], labeled: pd.DataFrame) -> None:
         """Refuses parts that cannot be trained on, and warns of what their figures will lack.
 
         Raises:
@@ -127,7 +127,7 @@ class SplitSpec:
                 f"the {' and the '.join(empty)} part has no slice; see data.split={self.split} and "
                 f"data.val_fraction={self.val_fraction}"
             )
-        for part, labels in labels_without_positives(labelled, parts).items():
+        for part, labels in labels_without_positives(labeled, parts).items():
             log.warning(
                 "no positive slice of %s in the %s part: its metrics are not available",
                 ", ".join(labels),

@@ -1,4 +1,4 @@
-"""Slices with their neighbours: read, resized, augmented, still HU, batch by batch."""
+"""Slices with their neighbors: read, resized, augmented, still HU, batch by batch."""
 
 from __future__ import annotations
 
@@ -167,7 +167,7 @@ class SliceReader:
 
 
 class SliceDataset(Dataset[dict[str, Any]]):
-    """Reads batches of slices with their neighbours as HU, resized and, in training, augmented.
+    """Reads batches of slices with their neighbors as HU, resized and, in training, augmented.
 
     An item is asked for as ``(epoch, row, repeat)``, so that augmentation is a function of these and the
     seed, whatever the number of workers.
@@ -175,13 +175,13 @@ class SliceDataset(Dataset[dict[str, Any]]):
     Args:
         reader: Of the table's slices.
         arrays: The table's columns.
-        spec: Size and neighbours of the input.
+        spec: Size and neighbors of the input.
         augment: Applied to HU, or None; what is for the device goes along with the batch.
         seed: Of the augmentation.
         pinned: Batches lie in memory from which a GPU copies beside other work.
 
     Attributes:
-        read: Slices that were read so far, a neighbour each time that it was.
+        read: Slices that were read so far, a neighbor each time that it was.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         Returns:
             A ``Batch`` in HU of the slices that could be read, with ``changes`` for the device where it is
             to augment. Under ``unread`` the slices that could not be read, under ``read`` and ``decoded`` how
-            many files were, neighbours included. Without ``hu`` if none could be read.
+            many files were, neighbors included. Without ``hu`` if none could be read.
         """
         size, read, decoded = self.spec.size, self.read, self.reader.decoded
         hu = self.buffers.take((len(items), self.spec.depth, size, size))  # (N, D, S, S) int16
@@ -247,12 +247,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return batch
 
     def _read(self, out: NDArray[np.int16], row: int) -> None:
-        """Reads a slice and its neighbours into ``out``, (D, S, S)."""
-        for slot, neighbour in zip(out, self._neighbourhood(row), strict=True):
+        """Reads a slice and its neighbors into ``out``, (D, S, S)."""
+        for slot, neighbor in zip(out, self._neighborhood(row), strict=True):
             try:
-                self.reader.read(neighbour, slot)
+                self.reader.read(neighbor, slot)
             except ReadError as error:
-                error.row = neighbour
+                error.row = neighbor
                 raise
             self.read += 1
 
@@ -267,11 +267,11 @@ class SliceDataset(Dataset[dict[str, Any]]):
             apply_changes(slot, changes, number)
         return {}
 
-    def _neighbourhood(self, row: int) -> list[int]:
-        """Rows of the slice and its neighbours; at the end of a stack its last slice repeats."""
+    def _neighborhood(self, row: int) -> list[int]:
+        """Rows of the slice and its neighbors; at the end of a stack its last slice repeats."""
         stack = self.arrays.stack
         rows = [row]
-        for _ in range(self.spec.neighbours):
+        for _ in range(self.spec.neighbors):
             first, last = rows[0], rows[-1]
             before = first - 1 if first > 0 and stack[first - 1] == stack[row] else first
             after = last + 1 if last + 1 < len(stack) and stack[last + 1] == stack[row] else last

@@ -132,8 +132,8 @@ def _decode_12_bits(frame: bytes, precision: int, pixel_format: PixelFormat) -> 
     image.SetNumberOfDimensions(2)
     image.SetDimensions((pixel_format.columns, pixel_format.rows, 1))
     image.SetDataElement(element)
-    grey = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
-    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(grey))
+    gray = gdcm.PhotometricInterpretation.GetPIType("MONOCHROME2")
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(gray))
     image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.JPEGExtendedProcess2_4))
     image.SetPixelFormat(gdcm.PixelFormat(1, 16, precision, precision - 1, 0))
     if (decoded := image.GetBuffer()) is None:

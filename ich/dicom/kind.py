@@ -80,7 +80,7 @@ def find_kind(order: Literal["little", "big"], raw: tuple[bytes | None, ...]) ->
 
 
 def _check_image(values: Values) -> None:
-    """Refuses what is no single grey CT slice."""
+    """Refuses what is no single gray CT slice."""
     if (modality := values.text(Tag.Modality)) != "CT":
         raise RefusedError(Refusal.NOT_CT, f"Modality is {modality!r}, expected 'CT'")
     frames = values.text(Tag.NumberOfFrames) or "1"
@@ -96,7 +96,7 @@ def _check_image(values: Values) -> None:
     samples, photometric = values.short(Tag.SamplesPerPixel), values.text(Tag.PhotometricInterpretation)
     if samples != 1 or photometric not in ("MONOCHROME1", "MONOCHROME2"):
         raise RefusedError(
-            Refusal.COLOUR,
+            Refusal.COLOR,
             f"SamplesPerPixel is {samples} and PhotometricInterpretation {photometric!r}, "
             "expected 1 and MONOCHROME1 or MONOCHROME2",
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """The Image Pixel module (PS3.3 C.7.6.3) of one grey frame."""
+    """The Image Pixel module (PS3.3 C.7.6.3) of one gray frame."""
 
     rows: int
     columns: int

@@ -17,7 +17,7 @@ class Refusal(StrEnum):
     TOO_LARGE = "too_large"  # larger than any CT slice, perhaps only when inflated or decoded
     NO_PIXELS = "no_pixels"  # no Pixel Data
     NOT_CT = "not_ct"  # Modality is not CT
-    COLOUR = "colour"  # several samples a pixel, or a palette
+    COLOR = "color"  # several samples a pixel, or a palette
     MULTI_FRAME = "multi_frame"  # several frames, or Enhanced CT
     PIXEL_FORMAT = "pixel_format"  # bit fields that no CT slice has
     NO_RESCALE = "no_rescale"  # no slope and intercept that lead to HU

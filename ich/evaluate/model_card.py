@@ -53,7 +53,7 @@ def _describe_model(study: Study) -> Iterator[Block]:
         yield Table(["setting", "value"], rows, "How it was trained")
     else:
         yield Missing("Architecture and training", "The predictions do not lie in the folder of a run.")
-    yield Missing("Developers, date, licence and contact", _PEOPLE)
+    yield Missing("Developers, date, license and contact", _PEOPLE)
 
 
 def _describe_use() -> Iterator[Block]:

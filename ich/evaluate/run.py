@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from ich.schema import RENAMED
 from ich.tables import restore_texts
 
 PREDICTIONS = "predictions_{part}.csv"
@@ -70,15 +71,15 @@ def _read_parts(path: Path) -> dict[str, tuple[int, int]]:
 
 
 def _describe_input(config: dict[str, Any]) -> str:
-    spec = config["input"]
+    spec = {RENAMED.get(name, name): value for name, value in config["input"].items()}
     windows = ", ".join(
         window if isinstance(window, str) else f"center {window[0]:g}, width {window[1]:g} HU"
         for window in spec["windows"]
     )
-    slices = 2 * int(spec["neighbours"]) + 1
+    slices = 2 * int(spec["neighbors"]) + 1
     return (
         f"{spec['size']} by {spec['size']} pixels, {slices} slice{'s' * (slices > 1)}, "
-        f"windows: {windows or 'none'}, normalisation: {spec['normalisation']}"
+        f"windows: {windows or 'none'}, normalization: {spec['normalization']}"
     )
 
 

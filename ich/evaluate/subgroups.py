@@ -111,7 +111,7 @@ def describe_slices(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFr
         A row a slice in the order of ``predictions``; missing where the index lacks the slice:
 
         - ``encoding``: bits, sign, slope and intercept of the stored values, which tell scanners apart;
-        - ``slice_spacing``: mm, the median distance of the series' neighbouring slices;
+        - ``slice_spacing``: mm, the median distance of the series' neighboring slices;
         - ``tilt``: degrees to a tenth, the gantry's, without its sign.
     """
     require_columns(index, tuple(INDEX_DTYPES), "the index")

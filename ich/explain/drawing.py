@@ -44,8 +44,8 @@ def draw_heat(
         if in_lps:
             mark_sides(axes)
     picture = lay_heat(covered, heat, aspect=spacing[0] / spacing[1])
-    colours = mpl.cm.ScalarMappable(picture.norm, "inferno")
-    bar = figure.colorbar(colours, ax=covered, shrink=0.8, label="share of the slice's peak")
+    colors = mpl.cm.ScalarMappable(picture.norm, "inferno")
+    bar = figure.colorbar(colors, ax=covered, shrink=0.8, label="share of the slice's peak")
     for share, line in CONTOURS.items():
         bar.ax.axhline(share, color="white", linestyle=line)
     plain.set_title(f"{window} window", fontsize=9, y=1)

@@ -112,8 +112,8 @@ def list_grids(model: Classifier, x: Tensor) -> list[Grid]:
     """Grids in the order in which the network comes by them.
 
     They are those that timm lists for a backbone, or where it lists none any convolution's; and those that
-    are normalised cell by cell. For a transformer that goes on with its class token alone, the others tell
-    something for the last time where the last block has normalised them.
+    are normalized cell by cell. For a transformer that goes on with its class token alone, the others tell
+    something for the last time where the last block has normalized them.
     """
     backbone = model.backbone
     prefix = int(getattr(backbone, "num_prefix_tokens", 0))
@@ -194,7 +194,7 @@ def _tells(model: Classifier, x: Tensor, grid: Grid) -> bool:
     """Whether the products of gradients and activations on a grid say anything.
 
     They are 0 where the logits do not depend on the grid, and in every cell cancel out over the channels
-    where a normalisation of each cell comes next, which makes the scale of a cell's features of no account.
+    where a normalization of each cell comes next, which makes the scale of a cell's features of no account.
     """
     logits, cells = _pass(model, x, grid)
     (gradient,) = torch.autograd.grad(logits[:, -1].sum(), cells, allow_unused=True)

@@ -80,20 +80,20 @@ def _show_counts(facts: Facts) -> list[Block]:
 
 
 def _show_labels(facts: Facts) -> list[Block]:
-    labelling = facts.labelling
-    if labelling is None:
+    labeling = facts.labeling
+    if labeling is None:
         return [Missing("Labels by slice, study and patient", _NO_LABELS)]
-    join = labelling.join
+    join = labeling.join
     return [
         Text(
-            f"{say(join.slices - join.unlabelled, 'slice', 'has', 'have')} a label and {join.unlabelled:,} "
+            f"{say(join.slices - join.unlabeled, 'slice', 'has', 'have')} a label and {join.unlabeled:,} "
             f"none; the labels name {say(join.without_file, 'slice')} without a file. A study or patient has "
             "a label if one of its slices has it. Shares are of those of which it is known."
         ),
-        tabulate_labels(labelling),
+        tabulate_labels(labeling),
         Picture(
             "labels",
-            draw_labels(labelling.counts),
+            draw_labels(labeling.counts),
             "Share with each label, of those of which it is known; the number is how many have it.",
             "Bars: the share of slices, studies and patients with each label",
         ),
@@ -101,20 +101,20 @@ def _show_labels(facts: Facts) -> list[Block]:
 
 
 def _show_together(facts: Facts) -> list[Block]:
-    labelling = facts.labelling
-    if labelling is None:
+    labeling = facts.labeling
+    if labeling is None:
         return [Missing("How labels occur together", _NO_LABELS)]
     pictures = [
         Picture(
             f"together_{level}",
-            draw_together(labelling.counts[level]),
+            draw_together(labeling.counts[level]),
             f"{PLURALS[level].capitalize()} with the label of the row and that of the column; on the "
             "diagonal, all with the label. The darker, the larger a share of the row's.",
             f"Matrix of the numbers of {PLURALS[level]} that have two labels at once",
         )
         for level in LEVELS
     ]
-    return [tabulate_subtypes(labelling), *pictures]
+    return [tabulate_subtypes(labeling), *pictures]
 
 
 def _show_geometry(facts: Facts) -> list[Block]:
@@ -158,12 +158,10 @@ def _explain_sample(facts: Facts) -> str:
     read, total = facts.sample.read, len(facts.table)
     if len(facts.sample.rows) == total:
         return f"From the pixels of all {say(total, 'slice')}, of which {read:,} could be read."
-    favoured = (
-        "" if facts.labelling is None else " Half of them are drawn so that each subtype has its share."
-    )
+    favored = "" if facts.labeling is None else " Half of them are drawn so that each subtype has its share."
     return (
         f"From the pixels of a sample: {len(facts.sample.rows):,} of {total:,} slices, spread over patients, "
-        f"of which {read:,} could be read.{favoured} --slices takes more."
+        f"of which {read:,} could be read.{favored} --slices takes more."
     )
 
 

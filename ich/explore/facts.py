@@ -22,7 +22,7 @@ from ich.stacks import SAME_POSITION
 
 
 @dataclass(frozen=True)
-class Labelling:
+class Labeling:
     """What a label file says of the slices.
 
     Attributes:
@@ -59,7 +59,7 @@ class Facts:
         table: Its index, with the columns of ``LABELS`` where labels are known.
         units: What each slice belongs to; see ``number_units``.
         refused: Files by code.
-        labelling: None without a label file.
+        labeling: None without a label file.
         encodings: The most frequent first.
         encoding: (slices,) the number of each slice's.
         series: A row a series: ``slices``, ``step`` (median, mm) and ``tilt`` (median, degrees).
@@ -71,7 +71,7 @@ class Facts:
     table: pd.DataFrame
     units: pd.DataFrame
     refused: Counter[str]
-    labelling: Labelling | None
+    labeling: Labeling | None
     encodings: list[Encoding]
     encoding: NDArray[np.int64]
     series: pd.DataFrame
@@ -102,13 +102,13 @@ def collect_facts(
         raise UserError(f"slices={slices}: expected 1 or more")
     labels = labels or _find_labels(root)
     index = build_index(root, index_dir=index_dir, progress=progress)
-    table, labelling = index.table, None
+    table, labeling = index.table, None
     units = number_units(table)
     if labels is not None:
         table, join = join_labels(table, read_labels(labels))
         targets = table[list(LABELS)].to_numpy()
         counts = {level: count_labels(targets, units[level].to_numpy()) for level in LEVELS}
-        labelling = Labelling(join, count_repeats(labels), counts)
+        labeling = Labeling(join, count_repeats(labels), counts)
     numbers, encodings = list_encodings(table)
     rows = draw_sample(table, units["patient"].to_numpy(), slices)
     sample = read_sample(root, table, rows, numbers, progress)
@@ -120,7 +120,7 @@ def collect_facts(
         table=table,
         units=units,
         refused=Counter(index.unread["code"]),
-        labelling=labelling,
+        labeling=labeling,
         encodings=encodings,
         encoding=numbers,
         series=_describe_series(table, units["series"]),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ich.explore.facts import Facts, Labelling
+from ich.explore.facts import Facts, Labeling
 from ich.explore.sample import MOST_ENCODINGS
 from ich.findings import AIR, LEAST_AIR, Finding
 from ich.schema import LABELS, SUBTYPES
@@ -28,7 +28,7 @@ TILTED = 15.0
 """Degrees from which on a tilt is unusual."""
 
 BRAIN = (10, 55)
-"""HU among which the most frequent value of soft tissue should lie: white matter from 20, grey to 45."""
+"""HU among which the most frequent value of soft tissue should lie: white matter from 20, gray to 45."""
 
 OF_SERIES = {
     Finding.GAP: "gaps between slices",
@@ -57,7 +57,7 @@ def list_remarks(facts: Facts) -> list[str]:
     """Lists what stands out, what keeps from training or misleads first."""
     remarks = [
         *_remark_files(facts),
-        *([] if facts.labelling is None else _remark_labels(facts.labelling)),
+        *([] if facts.labeling is None else _remark_labels(facts.labeling)),
         *_remark_patients(facts),
         *_remark_series(facts),
         *_remark_encodings(facts),
@@ -94,18 +94,18 @@ def _remark_files(facts: Facts) -> Iterator[str]:
         )
 
 
-def _remark_labels(labelling: Labelling) -> Iterator[str]:
-    join = labelling.join
-    if join.unlabelled:
+def _remark_labels(labeling: Labeling) -> Iterator[str]:
+    join = labeling.join
+    if join.unlabeled:
         yield (
-            f"{say(join.unlabelled, 'slice', 'has', 'have')} no label "
-            f"({say_share(join.unlabelled / join.slices)} of all)."
+            f"{say(join.unlabeled, 'slice', 'has', 'have')} no label "
+            f"({say_share(join.unlabeled / join.slices)} of all)."
         )
     if join.without_file:
         yield f"The labels name {say(join.without_file, 'slice')} of which there is no file."
-    if labelling.repeats:
-        yield f"{say(labelling.repeats, 'row')} of the label file repeat what another row says; they agree."
-    slices, patients = labelling.counts["slice"], labelling.counts["patient"]
+    if labeling.repeats:
+        yield f"{say(labeling.repeats, 'row')} of the label file repeat what another row says; they agree."
+    slices, patients = labeling.counts["slice"], labeling.counts["patient"]
     for number, label in enumerate(LABELS):
         positive, negative = int(slices.positive[number]), int(slices.negative[number])
         owners = int(patients.positive[number])
@@ -114,7 +114,7 @@ def _remark_labels(labelling: Labelling) -> Iterator[str]:
         elif not positive:
             yield f"{label} has no positive slice: it can be neither learned nor measured."
         elif not negative:
-            yield f"{label} is positive in every labelled slice: it can be neither learned nor measured."
+            yield f"{label} is positive in every labeled slice: it can be neither learned nor measured."
         elif owners < FEW_PATIENTS:
             yield (
                 f"{label} has {say(positive, 'positive slice')} in {say(owners, 'patient')}: "
@@ -125,13 +125,13 @@ def _remark_labels(labelling: Labelling) -> Iterator[str]:
                 f"{label} is rare: {say_share(positive / (positive + negative))} of the slices, "
                 f"{negative / positive:,.0f} without it for each one with it."
             )
-        if int(slices.unknown[number]) > join.unlabelled:
+        if int(slices.unknown[number]) > join.unlabeled:
             yield f"{label} is unknown for {say(int(slices.unknown[number]), 'slice')}."
-    yield from _remark_together(labelling)
+    yield from _remark_together(labeling)
 
 
-def _remark_together(labelling: Labelling) -> Iterator[str]:
-    slices = labelling.counts["slice"]
+def _remark_together(labeling: Labeling) -> Iterator[str]:
+    slices = labeling.counts["slice"]
     bleeding, several = int(slices.subtypes[1:].sum()), int(slices.subtypes[2:].sum())
     if several:
         yield (

@@ -32,7 +32,7 @@ class Material(NamedTuple):
 MATERIALS = (
     Material("air", -1024, -950),
     Material("water", -5, 15),  # cerebrospinal fluid
-    Material("soft tissue", 20, 45),  # white and grey matter
+    Material("soft tissue", 20, 45),  # white and gray matter
     Material("blood", 50, 90),  # acute
     Material("bone", 300, 2000),
 )

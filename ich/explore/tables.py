@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 import numpy as np
 from pydicom.uid import UID
 
-from ich.explore.facts import Facts, Labelling
+from ich.explore.facts import Facts, Labeling
 from ich.explore.remarks import OF_SERIES, OF_SLICES, say_share
 from ich.explore.sample import MATERIALS, MOST_ENCODINGS, Sample
 from ich.explore.units import LEVELS, LabelCounts
@@ -62,7 +62,7 @@ def tabulate_headers(facts: Facts) -> list[Table]:
             "Photometric interpretation",
             ["PhotometricInterpretation", "BitsAllocated"],
             lambda name, bits: f"{name}, {bits} bits allocated",
-            "Grey values",
+            "Gray values",
         ),
         tabulate("Rows x columns", ["Rows", "Columns"], lambda rows, columns: f"{rows} x {columns}", "Sizes"),
         tabulate(
@@ -114,17 +114,17 @@ def _tabulate(name: str, counts: Counter[str], caption: str) -> Table:
     return Table((name, "slices", "share"), rows, caption=caption)
 
 
-def tabulate_labels(labelling: Labelling) -> Table:
+def tabulate_labels(labeling: Labeling) -> Table:
     """Positives of each label by level, with their share of what is known, and negatives a positive."""
     rows = []
     for number, label in enumerate(LABELS):
         cells = []
         for level in LEVELS:
-            count = labelling.counts[level]
+            count = labeling.counts[level]
             positive, negative = int(count.positive[number]), int(count.negative[number])
             share = f" ({_show_share(positive / (positive + negative))})" if positive + negative else ""
             cells.append(f"{positive:,}{share}")
-        count = labelling.counts["slice"]
+        count = labeling.counts["slice"]
         positive, negative = int(count.positive[number]), int(count.negative[number])
         ratio = f"1 to {negative / positive:,.1f}" if positive else "no positives"
         rows.append((label, *cells, ratio, f"{int(count.unknown[number]):,}"))
@@ -132,9 +132,9 @@ def tabulate_labels(labelling: Labelling) -> Table:
     return Table(header, rows, caption="With the label")
 
 
-def tabulate_subtypes(labelling: Labelling) -> Table:
+def tabulate_subtypes(labeling: Labeling) -> Table:
     """How many subtypes slices, studies and patients have at once."""
-    counts: list[LabelCounts] = [labelling.counts[level] for level in LEVELS]
+    counts: list[LabelCounts] = [labeling.counts[level] for level in LEVELS]
     rows = [
         (f"{number}", *(f"{int(count.subtypes[number]):,}" for count in counts))
         for number in range(len(counts[0].subtypes))
@@ -164,8 +164,8 @@ def tabulate_findings(facts: Facts) -> Table:
     rows = [
         (f"refused: {code}", count, "files") for code, count in facts.refused.most_common() or [("any", 0)]
     ]
-    if facts.labelling is not None:
-        rows.append(("label given more than once", facts.labelling.repeats, "rows of the label file"))
+    if facts.labeling is not None:
+        rows.append(("label given more than once", facts.labeling.repeats, "rows of the label file"))
     rows.append(("pixels of another patient's slice", same.slices, f"of {same.among:,} slices"))
     rows += [(f"{code}: {what}", facts.findings[code], series) for code, what in OF_SERIES.items()]
     rows += [

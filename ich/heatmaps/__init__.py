@@ -70,7 +70,7 @@ def explain_slices(
     Args:
         model: In evaluation mode; it is moved to a GPU if there is one.
         root: Folder of the DICOM files.
-        table: Their index, with the slices' neighbours in it.
+        table: Their index, with the slices' neighbors in it.
         rows: Of the table.
         labels: Some of ``LABELS``.
         grid: Of the network; found on the first slices if None.
@@ -102,7 +102,7 @@ class _Batch(NamedTuple):
 def _read_batches(
     model: SliceClassifier, root: Path, table: pd.DataFrame, rows: Sequence[int]
 ) -> Iterator[_Batch]:
-    """Yields slices with their neighbours, windowed, on a GPU if there is one, as the model then is."""
+    """Yields slices with their neighbors, windowed, on a GPU if there is one, as the model then is."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
     arrays = to_arrays(table.assign(**dict.fromkeys(LABELS, np.nan)))

@@ -63,7 +63,7 @@ def write_heatmaps(
 ) -> Explained:
     """Lists slices with their probabilities, then explains some; all files are for their owner alone.
 
-    A slice is prepared as in training and prediction. Its neighbours are those of its series among all that
+    A slice is prepared as in training and prediction. Its neighbors are those of its series among all that
     is given; at an end, and so for a slice on its own, the slice itself repeats.
 
     ``out`` then holds, with the slice's number in place of 0000,

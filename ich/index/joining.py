@@ -23,13 +23,13 @@ class JoinCounts(NamedTuple):
     Attributes:
         slices: Rows of the index.
         matched: Of these, slices that the label file names.
-        unlabelled: Of all, slices of which no label is known.
+        unlabeled: Of all, slices of which no label is known.
         without_file: Slices that the label file names and the index lacks.
     """
 
     slices: int
     matched: int
-    unlabelled: int
+    unlabeled: int
     without_file: int
 
     @property
@@ -118,5 +118,5 @@ def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame
     values[found] = labels[list(LABELS)].to_numpy(dtype=np.float32)[places[found]]
     joined = table.copy(deep=False)
     joined[list(LABELS)] = values
-    matched, unlabelled = int(found.sum()), int(np.isnan(values).all(axis=1).sum())
-    return joined, JoinCounts(len(table), matched, unlabelled, len(labels) - matched)
+    matched, unlabeled = int(found.sum()), int(np.isnan(values).all(axis=1).sum())
+    return joined, JoinCounts(len(table), matched, unlabeled, len(labels) - matched)

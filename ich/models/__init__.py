@@ -72,7 +72,7 @@ class SliceClassifier(LightningModule):
             raise UserError(f"model.link={link}: expected one of {', '.join(LINKS)}")
         if not 0 <= drop_rate < 1:
             raise UserError(f"model.drop_rate={drop_rate}: expected a number from 0 to below 1")
-        spec = input if isinstance(input, InputSpec) else InputSpec(**input)
+        spec = input if isinstance(input, InputSpec) else InputSpec.from_dict(input)
         self.input = spec
         self.link = link
         self.optim = optim or OptimSpec()

@@ -63,7 +63,7 @@ class Network(Protocol):
         """Runs the network.
 
         Args:
-            hu: (N, D, S, S) HU of slices with their neighbours, N at least 1.
+            hu: (N, D, S, S) HU of slices with their neighbors, N at least 1.
             window: (N, 2) center and width in HU from the header of each slice; needed where ``input`` has
                 the window ``"dicom"``, unused otherwise.
 
@@ -193,13 +193,13 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
     return TorchNetwork(model, hash_file(path), gpus=gpus)
 
 
-def add_neighbours(
+def add_neighbors(
     hu: NDArray[np.int16], spec: InputSpec, left_out: Collection[int] = ()
 ) -> NDArray[np.int16]:
-    """(N, S, S) slices of a series in order -> (N, D, S, S), each with its neighbours.
+    """(N, S, S) slices of a series in order -> (N, D, S, S), each with its neighbors.
 
     At the end of the series its last slice repeats, as in training. A slice that is left out is nobody's
-    neighbour: the next one beyond it, which is not left out, takes its place.
+    neighbor: the next one beyond it, which is not left out, takes its place.
     """
     kept = np.setdiff1d(np.arange(len(hu)), list(left_out))
     if not len(kept):
@@ -210,7 +210,7 @@ def add_neighbours(
         np.arange(len(hu))
         if step == 0
         else kept[np.clip((below if step < 0 else above - 1) + step, 0, len(kept) - 1)]
-        for step in range(-spec.neighbours, spec.neighbours + 1)
+        for step in range(-spec.neighbors, spec.neighbors + 1)
     ]
     return np.asarray(hu[np.stack(columns, axis=1)])
 

@@ -90,7 +90,7 @@ class OnnxNetwork:
         description = _check(content, str(path))
         self.card = description.card
         self.limit = description.limit
-        self.input = InputSpec(**self.card["model"]["input"])
+        self.input = InputSpec.from_dict(self.card["model"]["input"])
         self.sha256 = hashlib.sha256(content).hexdigest()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
@@ -129,7 +129,7 @@ def _check(content: bytes, source: str) -> Description:
     if fault := _find_fault(model):
         raise UserError(f"{source} has {fault}, which no network of `ich export` has")
     found = {value.name: _to_shape(value) for value in (*model.graph.input, *model.graph.output)}
-    expected = _expect_shapes(InputSpec(**card["model"]["input"]), limit is not None)
+    expected = _expect_shapes(InputSpec.from_dict(card["model"]["input"]), limit is not None)
     if found != expected:
         raise UserError(f"{source} takes and gives {found}; its card says {expected}")
     return Description(card, limit)

@@ -13,7 +13,7 @@ from ich.networks import Network, Output
 from ich.schema import UserError
 
 TTA = ("flip", "scale")
-"""``flip``: slices also from left to right; ``scale``: also smaller and larger about their centre."""
+"""``flip``: slices also from left to right; ``scale``: also smaller and larger about their center."""
 
 SCALES = (0.9, 1.1)
 
@@ -43,9 +43,9 @@ class _Augmented:
         self.limit = network.limit
         self._network = network
         mirrors, scales = (1, -1) if "flip" in tta else (1,), (1.0, *SCALES) if "scale" in tta else (1.0,)
-        centre = (network.input.size - 1) / 2
+        center = (network.input.size - 1) / 2
         _, *views = product(mirrors, scales)  # the first is the plain one
-        self._matrices = [_make_matrix(*view, centre) for view in views]
+        self._matrices = [_make_matrix(*view, center) for view in views]
 
     def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
         """Runs the network on each view; the distances are those of the slices as they are."""
@@ -58,11 +58,11 @@ class _Augmented:
         return Output(mean.astype(np.float32), distance)
 
 
-def _make_matrix(mirror: int, scale: float, centre: float) -> NDArray[np.float32]:
+def _make_matrix(mirror: int, scale: float, center: float) -> NDArray[np.float32]:
     """(3, 3) from pixels (x, y, 1) before to pixels after."""
     across = mirror * scale
     return np.array(
-        [[across, 0, centre - across * centre], [0, scale, centre - scale * centre], [0, 0, 1]], np.float32
+        [[across, 0, center - across * center], [0, scale, center - scale * center], [0, 0, 1]], np.float32
     )
 
 

@@ -88,9 +88,9 @@ def draw_key_image(
         (H, W) uint8 of at least ``MIN_SIDE`` columns, and how many times the slice is enlarged.
     """
     times = math.ceil(MIN_SIDE / min(hu.shape))
-    grey = (apply_window(torch.from_numpy(hu.copy()), *WINDOWS[WINDOW]) * 255).round().byte().numpy()
+    gray = (apply_window(torch.from_numpy(hu.copy()), *WINDOWS[WINDOW]) * 255).round().byte().numpy()
     rows, columns = hu.shape
-    large = cv2.resize(grey, (columns * times, rows * times), interpolation=cv2.INTER_LINEAR)
+    large = cv2.resize(gray, (columns * times, rows * times), interpolation=cv2.INTER_LINEAR)
     strips = [_draw_line(line, columns * times, 2.0 if n == 0 else 1.0) for n, line in enumerate(lines)]
     if knows_sides:
         strips.append(_draw_sides(columns * times))

@@ -1,4 +1,4 @@
-"""The pictures of a study's page, to be read on a phone and without colour."""
+"""The pictures of a study's page, to be read on a phone and without color."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LINES = dict(
         strict=True,
     )
 )
-"""By subtype a colour, a line and a marker; ``any`` is black, solid and round."""
+"""By subtype a color, a line and a marker; ``any`` is black, solid and round."""
 
 
 class Frame(NamedTuple):
@@ -110,9 +110,9 @@ def draw_timeline(result: StudyResult) -> Figure:
     every = max(1, len(places) // 40)  # more markers would hide the kinds of line
     axes.plot(places, probs[:, -1], "o-", color="black", markersize=4, markevery=every, label="any")
     for name in result.subtypes:
-        colour, line, marker = _LINES[name]
+        color, line, marker = _LINES[name]
         values = probs[:, LABELS.index(name)]
-        look: dict[str, Any] = {"color": colour, "linestyle": line, "marker": marker}
+        look: dict[str, Any] = {"color": color, "linestyle": line, "marker": marker}
         axes.plot(places, values, **look, markersize=4, markevery=every, label=name)
     _mark_slices(axes, places, choose_slices(result))
     axes.set(ylim=(-0.03, 1.12), yticks=(0, 0.5, 1))

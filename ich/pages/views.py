@@ -96,7 +96,7 @@ def make_views(
 def _explain(
     model: SliceClassifier, root: Path, table: pd.DataFrame, numbers: Sequence[int]
 ) -> dict[int, NDArray[np.float32]] | str:
-    """Explains slices beside the neighbours that prediction saw: those that count, in one stack."""
+    """Explains slices beside the neighbors that prediction saw: those that count, in one stack."""
     # It imports torch, which takes seconds.
     from ich.heatmaps import explain_slices
 

@@ -81,7 +81,7 @@ def write_phantom(
     ``out`` then holds ``stage_2_train/<ID>.dcm``; ``stage_2_train.csv`` with the columns ``ID,Label`` and
     six rows a slice, ``<ID>_any`` the last; ``phantom.json`` with the parameters; and with ``masks`` a
     ``masks/<ID>.npz`` a slice, whose array ``mask`` (H, W) uint8 has bit i set where there is
-    ``SUBTYPES[i]``. The ID is the SOPInstanceUID. A slice is labelled with a subtype where its mask holds it.
+    ``SUBTYPES[i]``. The ID is the SOPInstanceUID. A slice is labeled with a subtype where its mask holds it.
 
     Args:
         out: Folder; made where it does not exist.

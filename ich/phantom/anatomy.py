@@ -1,6 +1,6 @@
 """How a plane through a head without a hemorrhage looks, in HU.
 
-Values after the usual reference ranges: cerebrospinal fluid 0 to 15, white matter 20 to 32, grey matter 35
+Values after the usual reference ranges: cerebrospinal fluid 0 to 15, white matter 20 to 32, gray matter 35
 to 45, muscle 40 to 60, calcification 80 to 1,000, bone 300 to 2,000.
 """
 

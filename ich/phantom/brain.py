@@ -64,14 +64,14 @@ def paint_brain(
     ribbon = np.clip((4.2 - np.minimum(cortex, sulcus + 9 * (1 - deep))) / 2 + 0.5, 0, 1)
     ribbon = np.maximum(ribbon, 0.55 * below)
     tissue = np.float32(head.white) + texture * np.float32(0.7)
-    grey = np.float32(head.grey)
+    gray = np.float32(head.gray)
     side = points.mirrored
     nuclei = points.depth(
         side.ellipsoid((11 * head.ventricles**0.3, 12, 67), (8, 13, 10)),
         side.ellipsoid((24, -4, 66), (6.5, 15, 11)),
         side.ellipsoid((13 + 2 * head.ventricles, -22, 74), (4.5, 9, 12)),
     )
-    tissue += np.maximum(ribbon, points.inside(nuclei / 2)) * (grey - tissue)
+    tissue += np.maximum(ribbon, points.inside(nuclei / 2)) * (gray - tissue)
     if head.infarct[3]:
         old = points.depth(points.ellipsoid(head.infarct[:3], (head.infarct[3],) * 3))
         tissue -= 13 * points.inside((old + texture) / 3)

@@ -1,7 +1,7 @@
 """A head without a hemorrhage: its measures.
 
 Positions are mm in head coordinates (x to the left, y to the back, z up from the foramen magnum), values
-HU after the usual reference ranges: cerebrospinal fluid 0 to 15, white matter 20 to 32, grey matter 35 to
+HU after the usual reference ranges: cerebrospinal fluid 0 to 15, white matter 20 to 32, gray matter 35 to
 45, muscle 40 to 60, calcification 80 to 1,000, bone 300 to 2,000.
 """
 
@@ -39,7 +39,7 @@ class Head:
         atrophy: 0 for a young brain with narrow sulci to 1.
         ventricles: Scale of the ventricles' width.
         white: White matter.
-        grey: Grey matter.
+        gray: Gray matter.
         fluid: Cerebrospinal fluid.
         venous: Blood in the sinuses; more with contrast.
         arterial: Blood in the arteries.
@@ -70,7 +70,7 @@ class Head:
     atrophy: float
     ventricles: float
     white: float
-    grey: float
+    gray: float
     fluid: float
     venous: float
     arterial: float
@@ -118,7 +118,7 @@ class Head:
             atrophy=atrophy,
             ventricles=0.9 + 0.7 * atrophy + uniform(-0.1, 0.2) + sometimes(0.12, 0.3, 0.7),
             white=28 + offset + uniform(-2, 1.5),
-            grey=37.5 + offset + uniform(-1.5, 2) + 3 * contrast,
+            gray=37.5 + offset + uniform(-1.5, 2) + 3 * contrast,
             fluid=8 + 0.5 * offset + uniform(-3, 3),
             venous=uniform(120, 190) if contrast else uniform(46, 72) + offset,
             arterial=uniform(140, 260) if contrast else uniform(42, 58) + offset,
@@ -187,5 +187,5 @@ def _vary(
     if is_wide:
         head = replace(head, ventricles=wide, atrophy=0.3 * head.atrophy)
     if is_swollen:
-        head = replace(head, ventricles=0.5, atrophy=0.0, grey=head.grey - 6, white=head.white - 2)
+        head = replace(head, ventricles=0.5, atrophy=0.0, gray=head.gray - 6, white=head.white - 2)
     return replace(head, opening=opening) if is_opened else head

@@ -31,7 +31,7 @@ def plan_at(plan: Plan, step: float) -> Plan:
 
 def plan_contrast(plan: Plan) -> Plan:
     """Plans the same head some minutes later, with contrast in its vessels."""
-    head = replace(plan.head, venous=165.0, arterial=190.0, grey=plan.head.grey + 3, falx=plan.head.falx + 25)
+    head = replace(plan.head, venous=165.0, arterial=190.0, gray=plan.head.gray + 3, falx=plan.head.falx + 25)
     return replace(plan, head=head, noise=plan.noise + 1)
 
 

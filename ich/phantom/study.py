@@ -20,7 +20,7 @@ from ich.phantom.table import Table, paint_table
 from ich.schema import SUBTYPES
 
 MIN_AREA = 150.0
-"""mm² of a hemorrhage in a slice from which on the slice shows it and is labelled with it."""
+"""mm² of a hemorrhage in a slice from which on the slice shows it and is labeled with it."""
 
 _INSIDE_OUT = ("intraparenchymal", "intraventricular", "subarachnoid", "subdural", "epidural")
 

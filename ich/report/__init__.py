@@ -1,6 +1,6 @@
 """What people look at: figures, and documents of text, tables and figures.
 
-figures     colours; a figure as PNG
+figures     colors; a figure as PNG
 curves      the curves of a run
 sheets      sheets of slices
 document    a document: sections of text, tables and pictures

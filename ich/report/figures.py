@@ -1,4 +1,4 @@
-"""What all figures share: colours, and how they become PNG.
+"""What all figures share: colors, and how they become PNG.
 
 Figures are made without pyplot, so that nothing is global and no display is needed.
 """
@@ -19,7 +19,7 @@ from ich.files import replacing
 from ich.schema import WINDOWS
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Colours told apart with any colour vision. Source: Okabe and Ito, Color Universal Design, 2008."""
+"""Colors told apart with any color vision. Source: Okabe and Ito, Color Universal Design, 2008."""
 
 _COMPRESSION = 3  # of 9: the next is twice as slow, and a file is 3 % smaller
 

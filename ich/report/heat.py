@@ -1,4 +1,4 @@
-"""A heat map laid over a picture of its slice, so that it reads without colour."""
+"""A heat map laid over a picture of its slice, so that it reads without color."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ def lay_heat(axes: Axes, heat: NDArray[np.float32], *, aspect: float = 1.0, widt
         width: Of the lines, points.
 
     Returns:
-        The map as it was laid, for a colour bar.
+        The map as it was laid, for a color bar.
     """
     alpha = 0.65 * np.sqrt(np.clip(heat, 0, 1))
     laid = axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=alpha, aspect=aspect)
     lines = {share: line for share, line in CONTOURS.items() if heat.min() < share < heat.max()}
-    for colour, wide in (("black", 2 * width), ("white", width)):
+    for color, wide in (("black", 2 * width), ("white", width)):
         if lines:
-            styles = "-" if colour == "black" else list(lines.values())
-            axes.contour(heat, levels=list(lines), colors=colour, linewidths=wide, linestyles=styles)
+            styles = "-" if color == "black" else list(lines.values())
+            axes.contour(heat, levels=list(lines), colors=color, linewidths=wide, linestyles=styles)
         if heat.max() > 0:
             row, column = np.unravel_index(int(heat.argmax()), heat.shape)
             size = 8 * width
-            axes.plot(column, row, "+", color=colour, markersize=size, markeredgewidth=1.3 * wide)
+            axes.plot(column, row, "+", color=color, markersize=size, markeredgewidth=1.3 * wide)
     return laid

@@ -42,9 +42,13 @@ MONITOR = "val_weighted_log_loss"
 AIR_HU = -1024
 """HU of what is not in the image: the lowest value of the CT scale."""
 
-NORMALISATIONS = ("unit", "symmetric", "imagenet", "max_abs")
-"""``unit`` is [0, 1], ``symmetric`` [-1, 1], ``imagenet`` the mean and deviation of ImageNet's grey
+NORMALIZATIONS = ("unit", "symmetric", "imagenet", "max_abs")
+"""``unit`` is [0, 1], ``symmetric`` [-1, 1], ``imagenet`` the mean and deviation of ImageNet's gray
 values, ``max_abs`` HU over the largest magnitude in the slice (and then no windows)."""
+
+
+RENAMED = {"neighbours": "neighbors", "normalisation": "normalization"}
+"""Fields of ``InputSpec`` under the names that they had until version 0.1, and have in files of then."""
 
 
 class UserError(Exception):
@@ -101,11 +105,11 @@ class InputSpec:
 
     Attributes:
         size: Height and width of the image in pixels.
-        neighbours: Slices taken on either side of the slice, in order of position.
+        neighbors: Slices taken on either side of the slice, in order of position.
         windows: Each a name from ``WINDOWS``, a pair ``(center, width)`` in HU, or ``"dicom"`` for the
             window in the slice's own header. Every slice gives a channel a window. Empty with
-            ``normalisation="max_abs"``, and only then.
-        normalisation: One of ``NORMALISATIONS``.
+            ``normalization="max_abs"``, and only then.
+        normalization: One of ``NORMALIZATIONS``.
         learnable: Centers and widths are parameters of the model, which then takes HU.
 
     Raises:
@@ -113,9 +117,9 @@ class InputSpec:
     """
 
     size: int = 256
-    neighbours: int = 0
+    neighbors: int = 0
     windows: tuple[str | tuple[float, float], ...] = ("brain", "subdural", "soft_tissue")
-    normalisation: str = "imagenet"
+    normalization: str = "imagenet"
     learnable: bool = False
 
     def __post_init__(self) -> None:
@@ -124,13 +128,13 @@ class InputSpec:
         object.__setattr__(self, "windows", windows)
         if not 16 <= self.size <= 1024:
             raise UserError(f"input.size={self.size}: expected 16 to 1024 pixels")
-        if not 0 <= self.neighbours <= 16:
-            raise UserError(f"input.neighbours={self.neighbours}: expected 0 to 16")
+        if not 0 <= self.neighbors <= 16:
+            raise UserError(f"input.neighbors={self.neighbors}: expected 0 to 16")
         if len(windows) > 16:
             raise UserError(f"input.windows holds {len(windows)} windows: expected at most 16")
-        if self.normalisation not in NORMALISATIONS:
+        if self.normalization not in NORMALIZATIONS:
             raise UserError(
-                f"input.normalisation={self.normalisation}: expected one of {', '.join(NORMALISATIONS)}"
+                f"input.normalization={self.normalization}: expected one of {', '.join(NORMALIZATIONS)}"
             )
         for window in windows:
             if isinstance(window, str) and window not in (*WINDOWS, "dicom"):
@@ -138,23 +142,28 @@ class InputSpec:
                 raise UserError(
                     f"input.windows holds {window!r}: expected one of {known}, or [center, width] in HU"
                 )
-        if (self.normalisation == "max_abs") != (not windows):
+        if (self.normalization == "max_abs") != (not windows):
             raise UserError(
-                f"input.windows={list(windows)} with input.normalisation={self.normalisation}: "
-                "max_abs goes with no windows, every other normalisation with at least one"
+                f"input.windows={list(windows)} with input.normalization={self.normalization}: "
+                "max_abs goes with no windows, every other normalization with at least one"
             )
         if self.learnable and (not windows or "dicom" in windows):
             raise UserError("input.learnable=true needs windows that are named or [center, width]")
 
     @property
     def depth(self) -> int:
-        """Slices in one input: the slice itself and its neighbours."""
-        return 2 * self.neighbours + 1
+        """Slices in one input: the slice itself and its neighbors."""
+        return 2 * self.neighbors + 1
 
     @property
     def in_chans(self) -> int:
         """Channels that the backbone takes."""
         return self.depth * max(1, len(self.windows))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> InputSpec:
+        """Builds what ``to_dict`` returned, in this version or an earlier one."""
+        return cls(**{RENAMED.get(name, name): value for name, value in values.items()})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, fit for a checkpoint that loads with ``weights_only=True``."""
@@ -202,8 +211,8 @@ class Batch(TypedDict):
     travels as ``hu``, which is a third of the size.
     """
 
-    image: NotRequired[Tensor]  # (N, C, S, S) float32, windowed and normalised
-    hu: NotRequired[Tensor]  # (N, D, S, S) int16, Hounsfield units, D = 2 * neighbours + 1
+    image: NotRequired[Tensor]  # (N, C, S, S) float32, windowed and normalized
+    hu: NotRequired[Tensor]  # (N, D, S, S) int16, Hounsfield units, D = 2 * neighbors + 1
     window: NotRequired[Tensor]  # (N, 2) float32, the header's center and width in HU, on request
     target: Tensor  # (N, 6) float32, 0 or 1 in the order of LABELS; NaN where unknown
     row: Tensor  # (N,) int64, the slice's row in the data module's table

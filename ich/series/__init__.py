@@ -196,7 +196,7 @@ _TEXTS = (
 
 
 def _gather(uid: str, rows: pd.DataFrame) -> _Series:
-    # A slice that is damaged says less than its neighbours, and a stray one something else.
+    # A slice that is damaged says less than its neighbors, and a stray one something else.
     texts = {name: _find_usual(rows[name]) for name in _TEXTS}
     return _Series(uid, texts, rows[rows["code"] == ""], len(rows))
 

@@ -29,7 +29,7 @@ def find_others(files: pd.DataFrame) -> NDArray[np.bool_]:
     """
     is_readable = files["code"] == ""
     has_slices = is_readable.groupby(files["SeriesInstanceUID"]).transform("any")
-    is_other = files["code"].isin([Refusal.NOT_CT, Refusal.COLOUR]) | ~files["SOPClassUID"].isin(_CT_OBJECTS)
+    is_other = files["code"].isin([Refusal.NOT_CT, Refusal.COLOR]) | ~files["SOPClassUID"].isin(_CT_OBJECTS)
     return np.asarray(has_slices & ~is_readable & is_other, dtype=bool)
 
 

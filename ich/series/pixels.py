@@ -238,7 +238,7 @@ def _has_hole(hu: Slice, bone: NDArray[np.bool_]) -> bool:
 def _find_core(inside: NDArray[np.bool_]) -> Mask:
     """The part of a mask that holds its deepest point, a pixel within its edge; (S, S), 0 or 1."""
     core = np.asarray(cv2.erode(inside.view(np.uint8), _SQUARE), np.uint8)
-    # The largest part by its depth, as labelling all of them takes several times as long.
+    # The largest part by its depth, as labeling all of them takes several times as long.
     _, depth, _, deepest = cv2.minMaxLoc(cv2.distanceTransform(core, cv2.DIST_L1, 3))
     if depth > 0:
         cv2.floodFill(core, None, deepest, 2)

@@ -52,7 +52,7 @@ from ich.train.running import (
     telling_stops,
     write_log,
 )
-from ich.train.settings import leave_out_places
+from ich.train.settings import accept_old_names, leave_out_places
 from ich.train.signatures import list_settings, register_signatures
 from ich.trainer import fit
 from ich.trainer.signals import exit_at_once, handling_stops, is_requeued
@@ -95,6 +95,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     """
     check_seed("seed", cfg.seed)
     check_threads(cfg.threads)
+    accept_old_names(cfg)
     missing = sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
@@ -270,11 +271,11 @@ def _describe_run(run: Run) -> None:
     cfg.update(run_dir=str(run.folder), ckpt_path=None)
     if cfg.model.weights_file is not None and run.resumed is None:
         cfg.model.weights_sha256 = hash_file(cfg.model.weights_file)
-    labelled = parts.datamodule.labelled
-    write_split(labelled, labelled["part"], run.folder / "split.csv")
+    labeled = parts.datamodule.labeled
+    write_split(labeled, labeled["part"], run.folder / "split.csv")
     with replacing(run.folder / "config.yaml") as partial:  # last: by it a run is known
         OmegaConf.save(cfg, partial, resolve=True)
-    for name, part in labelled.groupby("part", sort=False):
+    for name, part in labeled.groupby("part", sort=False):
         log.info("%s: %d slices of %d patients", name, len(part), part["PatientID"].nunique())
     million = sum(p.numel() for p in parts.model.parameters()) / 1e6
     spec = parts.model.input

@@ -21,7 +21,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ich.schema import UserError
+from ich.schema import RENAMED, UserError
 
 log = logging.getLogger("ich")
 
@@ -84,7 +84,21 @@ def prepare_arguments(arguments: Sequence[str]) -> list[str]:
         UserError: If an argument is no setting, or its value needs quotes.
     """
     several = not set(_MULTIRUN).isdisjoint(arguments)
-    return [item if item.startswith("-") else _prepare(item, several) for item in arguments]
+    return [item if item.startswith("-") else _prepare(_rename(item), several) for item in arguments]
+
+
+def _rename(item: str) -> str:
+    """Takes a setting or a file under the name that it had in the last version."""
+    key, _, value = item.partition("=")
+    group, _, name = key.rpartition(".")
+    if group.lstrip("+").removeprefix("pretrain.") == "input" and name in RENAMED:
+        renamed = f"{group}.{RENAMED[name]}={value}"
+    elif key == "input" and value in RENAMED:
+        renamed = f"input={RENAMED[value]}"
+    else:
+        return item
+    log.warning("%s is now %s; the next version no longer takes the old name", item, renamed)
+    return renamed
 
 
 def _prepare(item: str, several: bool) -> str:

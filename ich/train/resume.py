@@ -74,7 +74,7 @@ def require_same_split(datamodule: HeadCTDataModule, path: Path) -> None:
     """Refuses to go on where the data gives other parts than the run began with."""
     split = restore_texts(pd.read_csv(path, dtype=str, keep_default_na=False))
     began = split.set_index("SOPInstanceUID")["part"]
-    now = datamodule.labelled.set_index("SOPInstanceUID")["part"]
+    now = datamodule.labeled.set_index("SOPInstanceUID")["part"]
     changed = len(began.index.symmetric_difference(now.index)) + int(
         (began != now.reindex(began.index)).sum()
     )

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, open_dict
+
 from ich import __version__
 from ich.data.parts import SPLITS
-from ich.schema import UserError
+from ich.schema import RENAMED, UserError
 from ich.train.signatures import TARGET_PATHS
+
+log = logging.getLogger("ich")
 
 PLACES = ("root", "labels", "index_dir", "cache", "split")
 """Settings of the data that may name folders and files, and these patients. Of a run's files ``config.yaml``
@@ -34,6 +39,16 @@ def leave_out_places(settings: Any) -> Any:
         for name, value in settings.items()
         if name not in PLACES or value is None or value in SPLITS
     }
+
+
+def accept_old_names(cfg: DictConfig) -> None:
+    """Renames settings that stand under the names of the last version in somebody's file."""
+    nodes = [cfg.input, *([cfg.pretrain.input] if cfg.pretrain and "input" in cfg.pretrain else [])]
+    for node in nodes:
+        for name in RENAMED.keys() & set(map(str, node)):
+            log.warning("input.%s is now input.%s; rename it in your configuration", name, RENAMED[name])
+            with open_dict(node):
+                node[RENAMED[name]] = node.pop(name)
 
 
 def require_known_targets(settings: Any, path: Path) -> None:

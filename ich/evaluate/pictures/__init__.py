@@ -94,7 +94,7 @@ def draw_histograms(curves: Mapping[str, Curves], figures: Mapping[str, LabelFig
 
 
 def draw_confusion(figures: Mapping[str, LabelFigures]) -> Figure:
-    """Draws what is positive and negative against what is called so; grey is the share of the row."""
+    """Draws what is positive and negative against what is called so; gray is the share of the row."""
 
     def draw(axes: Axes, label: str) -> None:
         point = figures[label].operating_point

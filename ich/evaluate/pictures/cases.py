@@ -69,7 +69,7 @@ def draw_cases(cases: Sequence[Case]) -> Figure:
 
 def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, name: str) -> None:
     center, width = WINDOWS[window]
-    # matplotlib's grey from vmin to vmax is DICOM's LINEAR_EXACT.
+    # matplotlib's gray from vmin to vmax is DICOM's LINEAR_EXACT.
     axes.imshow(hu, cmap="gray", vmin=center - width / 2, vmax=center + width / 2)
     back = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.5}
     axes.text(0.03, 0.03, name, color="white", fontsize=TINY, transform=axes.transAxes, bbox=back)

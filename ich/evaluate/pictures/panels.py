@@ -1,4 +1,4 @@
-"""Panels that a phone and a printed page hold: two in a row, a title each, signs that need no colour."""
+"""Panels that a phone and a printed page hold: two in a row, a title each, signs that need no color."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Refuses a GPL or AGPL in the default install of this package: all that it requires, without extras.
 
-python .ci/licences.py [PACKAGE]    reads the metadata of what is installed beside the running Python
+python .ci/licenses.py [PACKAGE]    reads the metadata of what is installed beside the running Python
 
-The LGPL and licences that only name the GPL as one of several to choose from are let through. What states no
-licence at all has to be looked up by a person and listed in ``LOOKED_UP``.
+The LGPL and licenses that only name the GPL as one of several to choose from are let through. What states no
+license at all has to be looked up by a person and listed in ``LOOKED_UP``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 LOOKED_UP = {
-    "cuda-toolkit": "NVIDIA's licence for CUDA; the package is empty and names others",  # 2026-11, of torch
+    "cuda-toolkit": "NVIDIA's license for CUDA; the package is empty and names others",  # 2026-11, of torch
 }
 
 COPYLEFT = re.compile(r"(?<![\w-])A?GPL|(?<!Lesser )General Public License|Affero", re.IGNORECASE)
@@ -37,10 +37,10 @@ def list_required(name: str) -> Iterator[Distribution]:
         waiting += [r.name for r in requirements if r.marker is None or r.marker.evaluate({"extra": ""})]
 
 
-def read_licence(package: Distribution) -> str:
-    """What the metadata of a package says of its licence; empty where it says nothing.
+def read_license(package: Distribution) -> str:
+    """What the metadata of a package says of its license; empty where it says nothing.
 
-    ``License`` may hold the whole text of a licence, whose later lines name others.
+    ``License`` may hold the whole text of a license, whose later lines name others.
     """
     fields = package.metadata
     classifiers = [c for c in fields.get_all("Classifier", []) if c.startswith("License ::")]
@@ -48,9 +48,9 @@ def read_licence(package: Distribution) -> str:
     return "; ".join(filter(None, [fields.get("License-Expression"), first_line, *classifiers]))
 
 
-def is_refused(licence: str) -> bool:
+def is_refused(terms: str) -> bool:
     """Whether no choice is left but the GPL or AGPL."""
-    return all(COPYLEFT.search(choice) for choice in re.split(r"\bOR\b", licence))
+    return all(COPYLEFT.search(choice) for choice in re.split(r"\bOR\b", terms))
 
 
 def find_faults(name: str) -> list[str]:
@@ -58,11 +58,11 @@ def find_faults(name: str) -> list[str]:
     faults = []
     for package in list_required(name):
         known = canonicalize_name(package.name)
-        licence = read_licence(package) or LOOKED_UP.get(known, "")
-        if not licence:
-            faults.append(f"{known} {package.version} states no licence: look it up and list it in LOOKED_UP")
-        elif is_refused(licence):
-            faults.append(f"{known} {package.version} is under {licence}")
+        terms = read_license(package) or LOOKED_UP.get(known, "")
+        if not terms:
+            faults.append(f"{known} {package.version} states no license: look it up and list it in LOOKED_UP")
+        elif is_refused(terms):
+            faults.append(f"{known} {package.version} is under {terms}")
     return faults
 
 
