@@ -111,7 +111,7 @@ class Augment:
         Args:
             keys: One an input: non-negative numbers, such as seed, epoch, row and repeat. The same key gives
                 the same changes, whatever else is in the batch and whoever draws.
-            size: Of the images, in pixels.
+            size: Side of the images, in pixels.
 
         Returns:
             The changes of the inputs, in order of the keys.
@@ -202,8 +202,8 @@ def apply_changes(hu: NDArray[np.int16], changes: Changes[NDArray[np.generic]], 
 
     Args:
         hu: (D, S, S) Hounsfield units, contiguous.
-        changes: Of a batch.
-        number: Of the input in the batch.
+        changes: The changes drawn for one batch.
+        number: The input's number within the batch.
     """
     matrix, holes, tone, noise = (None if field is None else field[number] for field in changes)
     image = np.ascontiguousarray(hu.transpose(1, 2, 0), dtype=np.float32)  # (S, S, D)

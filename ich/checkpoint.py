@@ -118,7 +118,7 @@ def require_space(folder: Path, size: int) -> None:
 
     Args:
         folder: Where they go; files there count as room, since they are written over.
-        size: Of a checkpoint, bytes.
+        size: The checkpoint's size, bytes.
 
     Raises:
         UserError: If there is no room for ``best``, ``last``, ``previous`` and one that is being written.

@@ -88,7 +88,7 @@ def make_galleries(
     Args:
         predictions: A predictions table.
         root: Folder of the DICOM files.
-        index: Of that folder.
+        index: The index of that folder.
         decision: As ``choose_worst`` takes it.
         heat: Heat maps by row of ``predictions``, from ``compute_heat``; None without a model.
     """
@@ -126,8 +126,8 @@ def compute_heat(
         model: In evaluation mode.
         predictions: A predictions table.
         root: Folder of the DICOM files.
-        index: Of that folder.
-        rows: Of ``predictions``.
+        index: The index of that folder.
+        rows: Rows of ``predictions``.
 
     Returns:
         By row (Rows, Columns) heat in [0, 1]; see ``ich.explain.explain``.

@@ -37,7 +37,7 @@ def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool
     Args:
         root: Folder of the data set.
         table: Its index, whole or in part.
-        folder: Of the index; hashes are kept there in ``HASHES``, and made anew for files that have changed.
+        folder: The index's folder; ``HASHES`` in it keeps the hashes of files that have not changed.
         progress: Show a bar on a terminal.
 
     Returns:

@@ -47,7 +47,7 @@ class WeightedLogLoss(Metric):
     Args:
         label_weights: A weight a label.
         eps: Probabilities are clipped to [eps, 1 - eps].
-        **kwargs: Of ``torchmetrics.Metric``.
+        **kwargs: Further arguments for ``torchmetrics.Metric``.
     """
 
     is_differentiable = False
@@ -84,7 +84,7 @@ class MultilabelRanking(Metric):
 
     Args:
         labels: The columns' names.
-        **kwargs: Of ``torchmetrics.Metric``.
+        **kwargs: Further arguments for ``torchmetrics.Metric``.
     """
 
     is_differentiable = False

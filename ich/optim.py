@@ -30,7 +30,7 @@ class OptimSpec:
     Attributes:
         name: Any optimizer of timm by its name there.
         lr: Largest learning rate of the head.
-        weight_decay: Of weights; biases, norms and what the backbone exempts have none.
+        weight_decay: Weight decay; biases, norms and what the backbone exempts have none.
         options: Further arguments of the optimizer, such as ``betas``, ``eps``, ``momentum``, ``rho``.
         schedule: After the warm-up ``cosine`` falls to the final rate, ``constant`` stays.
         warmup_fraction: Share of all steps over which the rate rises linearly.

@@ -30,7 +30,7 @@ def map_in_threads(
     Args:
         function: Called in threads; mostly waits.
         items: Paths, for example.
-        title: Of the bar.
+        title: Title of the progress bar.
         shown: Show it on a terminal.
     """
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())

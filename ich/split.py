@@ -76,7 +76,7 @@ def split_slices(
 
     Args:
         table: Index with the label columns, in the index's order.
-        seed: Of the draw, and of the folds.
+        seed: Random seed for the draw, and for the folds.
         val_fraction: Share of ``val``, of all slices.
         test_fraction: Share of ``test``; of no effect with ``fold``.
         fold: Number of the fold that is ``test``, or None.
@@ -214,7 +214,7 @@ def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     Args:
         table: Index.
         limit: Slices that the sample holds at most, unless the first patient has more.
-        seed: Of the draw.
+        seed: Random seed for the draw.
 
     Returns:
         The patients' rows, in the order of ``table`` and with its index.

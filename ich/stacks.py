@@ -51,7 +51,7 @@ def find_odd(images: pd.DataFrame) -> NDArray[np.object_]:
     """Finds the images of a series that are no slices of it.
 
     Args:
-        images: Of one series: columns of the index.
+        images: Images of one series: columns of the index.
 
     Returns:
         (images,) an ``Odd``, or an empty text for a slice. If they are not the fewer, none is odd.
@@ -70,7 +70,7 @@ def find_stacks(images: pd.DataFrame) -> NDArray[np.int32]:
     """Numbers the stacks of a series; the order of the rows does not matter.
 
     Args:
-        images: Of one series: columns of the index.
+        images: Images of one series: columns of the index.
 
     Returns:
         (images,) from 0, the largest stack first; ``NO_STACK`` for odd images.

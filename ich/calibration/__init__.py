@@ -198,7 +198,7 @@ class Decision:
     Attributes:
         pooling: How slices become a unit, by its name in ``ich.evaluate.pooling``; at level ``slice`` it
             changes nothing.
-        calibration: Of the pooled probabilities.
+        calibration: Fitted on the pooled probabilities.
         operating_points: For each of ``LABELS``, on the calibrated probabilities; None where there is none.
         reasons: Why, for those.
     """

@@ -93,7 +93,7 @@ class Likeness(nn.Module):
         """Takes a likeness back from the weights of a model; None where they have none.
 
         Args:
-            state_dict: Of the model.
+            state_dict: The model's weights, by name.
             features: That its backbone gives, F.
             source: Names the file in the message.
 

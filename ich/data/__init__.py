@@ -69,7 +69,7 @@ class HeadCTDataModule(LightningDataModule):
         num_workers: Threads that read; by default one a core, at most 8.
         sampling: ``natural``, or ``balanced`` to favor slices with rare subtypes.
         tolerate: Unreadable slices that are left out and counted before the run stops.
-        seed: Of the split, the sample, the order and the augmentation.
+        seed: Random seed for the split, the sample, the sampling order and the augmentation.
 
     Raises:
         UserError: From ``setup``, for whatever the user has to mend in the data.

@@ -59,7 +59,7 @@ def build_cache(
     files: a slice is its row, and its file a keyed hash of the path. A run that finds another at it waits.
 
     Args:
-        folder: Of the cache.
+        folder: The cache's folder.
         root: Folder of the data set.
         table: Index of the slices.
         arrays: The table's columns.
@@ -167,7 +167,7 @@ def _locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: 
     """Finds the slices of a table in a cache.
 
     Args:
-        folder: Of the cache.
+        folder: The cache's folder.
         manifest: What it holds.
         table: Index of the slices.
         size: That they have to have, in pixels.
@@ -238,10 +238,10 @@ class CacheReader:
     """Reads slices of a table from a cache.
 
     Args:
-        folder: Of the cache.
+        folder: The cache's folder.
         root: Folder of the data set, which is not looked into.
         table: Index of the slices.
-        size: Of the slices in pixels.
+        size: Side of the cached slices, in pixels.
 
     Attributes:
         decoded: 0, as none is.

@@ -25,7 +25,7 @@ class SliceLoader(DataLoader[dict[str, Any]]):
     Args:
         dataset: The slices.
         start: Asked at the start of each pass for the number of batches to leave out, unread.
-        **kwargs: Of ``DataLoader``.
+        **kwargs: Further arguments for ``DataLoader``.
     """
 
     dataset: SliceDataset

@@ -18,7 +18,7 @@ def draw_order(
 
     Args:
         rows: The part's rows.
-        seed: Of the run.
+        seed: The run's random seed.
         epoch: Counted from 0.
         weights: One a row; then rows are drawn with replacement in proportion to them.
 

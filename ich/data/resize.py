@@ -51,8 +51,8 @@ def restore_size(image: NDArray[np.float32], rows: int, columns: int) -> NDArray
 
     Args:
         image: (size, size), of a slice that ``resize_hu`` has resized.
-        rows: Of the slice.
-        columns: Of the slice.
+        rows: The slice's number of rows.
+        columns: The slice's number of columns.
 
     Returns:
         (rows, columns), interpolated linearly, by area where it shrinks; without what was padded.

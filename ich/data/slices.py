@@ -173,11 +173,11 @@ class SliceDataset(Dataset[dict[str, Any]]):
     seed, whatever the number of workers.
 
     Args:
-        reader: Of the table's slices.
+        reader: Reads the slices of the table.
         arrays: The table's columns.
         spec: Size and neighbors of the input.
         augment: Applied to HU, or None; what is for the device goes along with the batch.
-        seed: Of the augmentation.
+        seed: Random seed for the augmentation.
         pinned: Batches lie in memory from which a GPU copies beside other work.
 
     Attributes:

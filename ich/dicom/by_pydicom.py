@@ -33,7 +33,7 @@ def walk(data: bytes, tags: Collection[int]) -> Walked:
 
     Args:
         data: The whole file.
-        tags: Of the values that are wanted; of a sequence only presence is told.
+        tags: The elements to read; for a sequence, only its presence is reported.
 
     Raises:
         EOFError: If a value ends with the file.

@@ -78,7 +78,7 @@ def decode(data: bytes, syntax: str, vr: str, pixel_format: PixelFormat) -> np.n
         data: The value, or the frame where ``syntax`` is encapsulated.
         syntax: Transfer syntax.
         vr: Value representation of Pixel Data.
-        pixel_format: Of the frame.
+        pixel_format: How the frame's pixels are stored.
 
     Returns:
         (rows, columns) array of ``pixel_format.dtype``.

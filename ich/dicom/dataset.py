@@ -84,7 +84,7 @@ def ask_pydicom(file: int, size: int, tags: Collection[int]) -> DataSet | None:
     Args:
         file: Its descriptor.
         size: Bytes of it.
-        tags: Of the values that are wanted.
+        tags: The elements to read.
 
     Returns:
         What it has read, whose pixels have the tag 0 where it has found none. None where it fails, too, or

@@ -64,7 +64,7 @@ def read_hu_at(path: str | os.PathLike[str] | bytes, place: Place, frame: Frame)
     Args:
         path: The file.
         place: Where the pixels lie.
-        frame: Of their layout, written over.
+        frame: Memory for pixels of this layout; overwritten.
 
     Returns:
         (Rows, Columns) HU, as ``ich.dicom.read_hu`` gives them, less a constant and mostly in the memory of

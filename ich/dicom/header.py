@@ -49,8 +49,8 @@ class Header(NamedTuple):
             uncompressed, 16 bits, little-endian. -1 elsewhere.
         RescaleType: The unit of rescaled values; empty where not given, as are those below.
         ImageType: All values, between backslashes.
-        AcquisitionNumber: Of the scan.
-        ConvolutionKernel: Of the reconstruction.
+        AcquisitionNumber: Number of the scan.
+        ConvolutionKernel: The reconstruction kernel.
         AcquisitionTime: When the scan began, as stored.
         ContentTime: When the image was made, as stored.
     """
@@ -92,7 +92,7 @@ def make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> H
     """Fills a header from what a data set says; as of a file of one slice.
 
     Args:
-        values: Of the data set.
+        values: Values of the data set, by tag.
         kind: What they make of the slice.
         syntax: TransferSyntaxUID.
         pixel_offset: As the header has it.

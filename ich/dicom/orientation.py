@@ -41,7 +41,7 @@ class Plane(NamedTuple):
     """How a slice lies in the patient.
 
     Attributes:
-        normal: Of length 1, to the patient's left, back or head, whichever of these it is nearest to; NaN
+        normal: Unit vector towards the patient's left, back or head, whichever is nearest; NaN
             without a sound orientation.
         tilt: Rotation about the patient's x axis in degrees, positive where the front of the head is raised:
             ``atan2(n_y, n_z)`` of the normal n, taken upwards. NaN without a sound orientation.
@@ -89,7 +89,7 @@ def orient(pixels: NDArray[np.int16], orientation: int) -> NDArray[np.int16]:
 
     Args:
         pixels: (Rows, Columns) as stored.
-        orientation: Of the slice.
+        orientation: The slice's orientation.
 
     Returns:
         ``pixels`` itself where nothing is to be done, else a new array that is contiguous.
@@ -112,8 +112,8 @@ def orient_pair(pair: tuple[_Value, _Value], orientation: int) -> tuple[_Value, 
     """Takes what belongs to rows and columns from the stored slice to the one in LPS, or back.
 
     Args:
-        pair: Of rows and columns, such as their numbers, or the spacing between them.
-        orientation: Of the slice.
+        pair: A value for rows and one for columns, such as counts or spacings.
+        orientation: The slice's orientation.
     """
     first, second = pair
     return (second, first) if orientation > 0 and orientation & TRANSPOSED else (first, second)
@@ -136,7 +136,7 @@ def orient_cosines(cosines: Sequence[float], orientation: int) -> tuple[float, .
 
     Args:
         cosines: ImageOrientationPatient as stored.
-        orientation: Of the slice.
+        orientation: The slice's orientation.
     """
     if orientation <= 0:
         return tuple(cosines)
@@ -156,7 +156,7 @@ def orient_geometry(
         stored: ImageOrientationPatient and ImagePositionPatient as stored.
         shape: (Rows, Columns) of the slice in LPS.
         spacing: mm between these rows, between these columns.
-        orientation: Of the slice.
+        orientation: The slice's orientation.
     """
     if orientation <= 0:
         return stored

@@ -48,7 +48,7 @@ def to_hu(stored: Stored, rescale: Rescale) -> NDArray[np.int16]:
     Args:
         stored: Stored values of 8 or 16 bits, signed as ``rescale`` says, none beyond ``bits_stored``. An
             array of 16 bits that can be written to is written over.
-        rescale: Of the slice.
+        rescale: The slice's rescale.
 
     Returns:
         HU from -1024 to 32767, of the same shape; of 16 bits in the memory of ``stored``, where that can be.

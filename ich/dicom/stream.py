@@ -39,7 +39,7 @@ class Stream:
     Args:
         file: Stands at an element.
         size: Bytes of the whole.
-        order: Of the bytes of a number.
+        order: Byte order of the numbers.
     """
 
     def __init__(self, file: BinaryIO, size: int, order: Literal["little", "big"] = "little") -> None:

@@ -83,7 +83,7 @@ def evaluate(
         rule: How operating points are chosen on ``validation``; see ``choose_operating_point``.
         calibration: How probabilities are calibrated on it, one of ``ich.calibration.METHODS``.
         replicates: Bootstrap samples.
-        seed: Of the resampling.
+        seed: Random seed for the resampling.
 
     Returns:
         Every figure; those that are not available say why.

@@ -72,8 +72,8 @@ class Pair:
         a: Name of the one model.
         b: Name of the other.
         labels: Differences of each of ``LABELS``.
-        auroc_mean_subtypes: Of the mean over the subtypes that have an AUROC.
-        weighted_log_loss: Of the RSNA 2019 metric; below 0 ``a`` is better.
+        auroc_mean_subtypes: Difference of the mean AUROC over the subtypes that have one.
+        weighted_log_loss: Difference of the RSNA 2019 metric; below 0, ``a`` is better.
     """
 
     a: str
@@ -93,7 +93,7 @@ class Comparison:
         slices: Rows of each table.
         patients: Distinct PatientID.
         replicates: Bootstrap samples.
-        seed: Of the resampling.
+        seed: Random seed for the resampling.
         models: Figures of each model, by its name.
         pairs: Differences of every two of them.
     """
@@ -141,7 +141,7 @@ def compare(
         level: One of ``ich.evaluate.pooling.LEVELS``.
         pooling: One of ``ich.evaluate.pooling.METHODS``.
         replicates: Bootstrap samples.
-        seed: Of the resampling.
+        seed: Random seed for the resampling.
 
     Raises:
         UserError: If there are not two tables or more, if they differ in slices, patients or targets, or if

@@ -74,9 +74,9 @@ class Curves:
     Attributes:
         roc: True positive rate over false positive rate, of the raw probabilities.
         precision_recall: Precision over recall, of the raw probabilities.
-        reliability: Of the raw probabilities.
-        reliability_calibrated: Of the calibrated ones; None without a calibration.
-        histogram: Of the raw probabilities.
+        reliability: Reliability of the raw probabilities.
+        reliability_calibrated: Reliability of the calibrated probabilities; None without a calibration.
+        histogram: Histogram of the raw probabilities.
     """
 
     roc: Band | None

@@ -19,8 +19,8 @@ class DeLongTest:
     """Whether two areas on the same units differ.
 
     Attributes:
-        difference: Of the areas, ``a - b``, with its 95 % interval.
-        standard_error: Of the difference; NaN where it is not available.
+        difference: Difference of the two areas, ``a - b``, with its 95 % interval.
+        standard_error: Standard error of the difference; NaN if not available.
         z: Difference over standard error.
         p_value: Two-sided, that a difference as large comes about by chance.
     """

@@ -28,7 +28,7 @@ def draw_patients(patients: int, replicates: int, seed: int) -> NDArray[np.int32
     Args:
         patients: Their number P.
         replicates: Samples R.
-        seed: Of the drawing.
+        seed: Random seed for the draws.
 
     Returns:
         (R + 1, P) how often each patient is drawn; once each in the first row.

@@ -90,9 +90,9 @@ class CalibrationMeasures:
     Attributes:
         brier: Mean squared difference between probability and target.
         log_loss: Mean binary cross-entropy, probabilities clipped to [1e-15, 1 - 1e-15].
-        slope: Of the logistic recalibration ``logit P(target) = intercept + slope * logit(prob)``; 1 is
+        slope: Slope of the logistic recalibration ``logit P(target) = intercept + slope * logit(prob)``; 1 is
             ideal, below 1 the probabilities are too extreme.
-        intercept: Of the same; 0 is ideal with a slope of 1.
+        intercept: Its intercept; 0 is ideal with a slope of 1.
         in_the_large: The intercept with the slope fixed at 1; above 0 the probabilities are too low on the
             whole.
         expected_error: Expected calibration error over bins of equal width.
@@ -222,7 +222,7 @@ class Evaluation:
         slices: Rows of the table.
         patients: Distinct PatientID.
         replicates: Bootstrap samples of patients behind the intervals.
-        seed: Of the resampling.
+        seed: Random seed for the resampling.
         levels: Figures of each level asked for.
         pooling_effect: For each of ``METHODS`` the areas of each label by study; empty unless the level
             ``study`` was asked for.

@@ -130,7 +130,7 @@ class Units:
 
     Args:
         predictions: A checked predictions table.
-        patients: Of that table.
+        patients: The patients in that table.
         level: One of ``ich.evaluate.pooling.LEVELS``.
         pooling: One of ``ich.evaluate.pooling.METHODS``.
         decision: With the calibration, if there is one.
@@ -177,7 +177,7 @@ def measure_level(
     """Measures every label of a level.
 
     Args:
-        units: Of the level.
+        units: The units of this level: slices, series, studies or patients.
         pooling: How they were pooled.
         counts: (R, P) of ``draw_patients``.
         decision: The calibration and the operating points, if there are any.

@@ -63,7 +63,7 @@ def subgroups(
         labels: Some of ``LABELS``.
         bins: Groups that numbers are cut into.
         replicates: Bootstrap samples.
-        seed: Of the resampling.
+        seed: Random seed for the resampling.
 
     Returns:
         A row a group, label and figure (``auroc``, ``average_precision``, ``sensitivity``,

@@ -22,8 +22,8 @@ def adjust_to_prevalence(
     """Positive and negative predictive value where the label is as frequent as given, by Bayes' theorem.
 
     Args:
-        sensitivity: Of any shape.
-        specificity: Of the same shape.
+        sensitivity: Array of any shape.
+        specificity: Array of the same shape.
         prevalence: Share of units that have the label.
 
     Returns:

@@ -58,8 +58,8 @@ def lay_out(map_: Tensor, shift: tuple[float, float], size: int) -> Tensor:
 
     Args:
         map_: (N, 1, h, w).
-        shift: Of the ``Grid``.
-        size: Of the image.
+        shift: The shift that ``Grid`` holds.
+        size: Side of the image, in pixels.
 
     Returns:
         (N, S, S).

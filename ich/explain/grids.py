@@ -57,7 +57,7 @@ class Grid:
     """A grid of features in a network.
 
     Attributes:
-        name: Of the module in the backbone.
+        name: The module's name in the backbone.
         module: Which gives the grid.
         layout: How it lies in the tensor.
         shift: Pixels of the image, down and to the right, from the middle of the square that is a cell's

@@ -86,7 +86,7 @@ class Sample:
     """What the pixels of a sample say.
 
     Attributes:
-        rows: Of the index.
+        rows: Rows of the index.
         stored: Histogram of stored values by number of the encoding, the last for all rarer ones.
         hu: The same of HU.
         findings: Slices by code of ``ich.findings.Finding``.
@@ -160,7 +160,7 @@ def read_sample(
     Args:
         root: Folder of the data set.
         table: Its index.
-        rows: Of the index.
+        rows: Rows of the index.
         encodings: (slices,) the number of the encoding of every slice of the index.
         progress: Show a bar on a terminal.
     """

@@ -27,7 +27,7 @@ class Heat(NamedTuple):
     """A slice's maps.
 
     Attributes:
-        row: Of the slice in its table.
+        row: The slice's row in its table.
         probs: (6,) float32 in the order of ``LABELS``.
         heat: By label (Rows, Columns) float32 in LPS, as ``ich.explain.explain`` gives it.
     """
@@ -71,9 +71,9 @@ def explain_slices(
         model: In evaluation mode; it is moved to a GPU if there is one.
         root: Folder of the DICOM files.
         table: Their index, with the slices' neighbors in it.
-        rows: Of the table.
+        rows: Rows of the table.
         labels: Some of ``LABELS``.
-        grid: Of the network; found on the first slices if None.
+        grid: The network's grid; found on the first slices if None.
 
     Raises:
         UserError: If the network cannot be explained.

@@ -82,11 +82,11 @@ def write_heatmaps(
 
     Args:
         model: In evaluation mode.
-        sha256: Of the model's file.
+        sha256: SHA-256 of the model's file.
         paths: DICOM files and folders of them.
         out: New or empty folder, or one that an earlier call began.
         labels: Some of ``LABELS``.
-        window: Of the pictures: one of ``WINDOWS``.
+        window: Window for the pictures: one of ``WINDOWS``.
         choice: ``key`` takes of each study the ``KEY_SLICES`` slices with the highest probability of each
             label asked for; a number takes so many of all slices, by the highest of these probabilities.
 

@@ -66,7 +66,7 @@ def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
     """Reads the index that is kept in a folder.
 
     Args:
-        folder: Of the index.
+        folder: The index's folder.
         pseudonyms: Whether they have to stand in the place of PatientIDs.
 
     Returns:
@@ -135,7 +135,7 @@ class Unfinished:
     It is kept as indexes of some files each, in folders whose names runs side by side do not share.
 
     Args:
-        folder: Of the index.
+        folder: The index's folder.
         pseudonyms: Whether they stand in the place of PatientIDs.
     """
 

@@ -22,8 +22,8 @@ class JoinCounts(NamedTuple):
 
     Attributes:
         slices: Rows of the index.
-        matched: Of these, slices that the label file names.
-        unlabeled: Of all, slices of which no label is known.
+        matched: How many of these slices the label file names.
+        unlabeled: How many of all slices have no known label.
         without_file: Slices that the label file names and the index lacks.
     """
 

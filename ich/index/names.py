@@ -64,7 +64,7 @@ def judge_name(name: str, head: bytes) -> NameRefusal | None:
     """Why a file is not read, by its name; None where it may be DICOM by that, or is by its first bytes.
 
     Args:
-        name: Of the file, without its folder.
+        name: The file's name, without its folder.
         head: Its first bytes, ``HEAD`` of them.
     """
     if may_be_dicom(name) or is_dicom(head):

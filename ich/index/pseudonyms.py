@@ -25,7 +25,7 @@ def find_key(folder: Path, *, make: bool) -> bytes | None:
     """Reads the key of the pseudonyms of an index.
 
     Args:
-        folder: Of the index.
+        folder: The index's folder.
         make: Draw a key where there is none.
 
     Returns:

@@ -48,7 +48,7 @@ def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Pa
     UIDs follow from the result, so that a second run overwrites.
 
     Args:
-        result: Of the study.
+        result: The study's result.
         files: By SOPInstanceUID, at least those of ``result.slices``.
         out_dir: Folder that is there; gets ``key_image_1.dcm`` for the most telling slice, and so on, each
             for its owner alone.

@@ -72,7 +72,7 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
     """Reads the headers of the slices that a result was made of.
 
     Args:
-        result: Of the study.
+        result: The study's result.
         files: By SOPInstanceUID, at least those of ``result.slices``.
 
     Returns:
@@ -105,7 +105,7 @@ def derive_uid(result: StudyResult, *names: str) -> str:
     report of a study that was not complete yet.
 
     Args:
-        result: Of the study.
+        result: The study's result.
         names: What the UID is for.
 
     Returns:

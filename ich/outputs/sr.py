@@ -85,7 +85,7 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
     and unverified. UIDs follow from the result, so that a second run overwrites.
 
     Args:
-        result: Of the study.
+        result: The study's result.
         files: By SOPInstanceUID, at least those of ``result.slices``.
         out: The file; for its owner alone.
 

@@ -72,7 +72,7 @@ def write_tables(results: Sequence[StudyResult], folder: str | Path, weights: st
     ``slices.csv`` is a predictions table, so that ``ich evaluate`` takes it.
 
     Args:
-        results: Of one model, or of one ensemble.
+        results: Results by one model, or by one ensemble.
         folder: Where they go.
         weights: SHA-256 of the model's weights; empty where there is no one model, or it is not known.
     """

@@ -43,10 +43,10 @@ def write_study_page(result: StudyResult, views: Sequence[SliceView], path: str 
     """Writes a study's page, whole or not at all.
 
     Args:
-        result: Of the study.
-        views: Of the slices that ``choose_slices`` names, from ``make_views``; one that is not there is
+        result: The study's result.
+        views: Pictures of the slices that ``choose_slices`` names, from ``make_views``; a missing one is
             marked as missing.
-        path: Of the page.
+        path: The page's path.
     """
     with for_owner_alone():
         write_html(make_document(result, views), path)

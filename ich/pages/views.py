@@ -63,7 +63,7 @@ def make_views(
     """Reads the slices that ``choose_slices`` names, and computes where a model finds its evidence in them.
 
     Args:
-        result: Of the study.
+        result: The study's result.
         root: Folder that the paths of ``slices`` are relative to.
         slices: Rows of an index: the series that was read, a row a slice.
         model: In evaluation mode; None for an exported one.

@@ -32,10 +32,10 @@ def draw_patient(seed: int, patient: int, size: int = 256, chances: Chances | No
     """Draws the studies of a patient, one or more, as ``write_phantom`` writes them.
 
     Args:
-        seed: Of the phantom.
+        seed: The phantom's random seed.
         patient: Number of the patient, from 0.
         size: Height and width in pixels.
-        chances: Of what is seen now and then; by default those of ``Chances``.
+        chances: How often rare features appear; by default those of ``Chances``.
 
     Returns:
         The studies in the order of their dates; the head is the same in each.

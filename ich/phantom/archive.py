@@ -154,8 +154,8 @@ class _Drawing:
     """The series of a study, each drawn once.
 
     Args:
-        plan: Of the axial slices by a soft kernel.
-        size: Of these, in pixels.
+        plan: The plan for the axial slices with a soft kernel.
+        size: Side of these slices, in pixels.
         rng: Source of what is random in other series.
     """
 

@@ -23,7 +23,7 @@ class Bleed:
 
     Attributes:
         subtype: As in ``ich.schema.SUBTYPES``.
-        hu: Of the blood.
+        hu: The blood's HU.
         center: Where its mass effect starts, mm in head coordinates.
         push: How far it displaces the brain, mm.
         cover: Gives the share of each pixel that is blood.
@@ -61,7 +61,7 @@ def paint_bleeds(bleeds: list[Bleed], planes: list[Plane], least: float) -> dict
 
     Args:
         bleeds: From the inside out.
-        planes: Of one slice.
+        planes: The sampling planes of one slice.
         least: Area in mm² below which a hemorrhage is left out of the slice, so that a slice without its
             label does not show it.
 

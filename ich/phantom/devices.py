@@ -20,7 +20,7 @@ class Opening:
 
     Attributes:
         center: On the skull.
-        radius: Of the opening.
+        radius: Radius of the opening.
         is_closed: The bone was put back, with a kerf around it and metal plates over that.
     """
 
@@ -34,11 +34,11 @@ class Wrap:
     """A bandage and what is wrapped in it; mm and HU.
 
     Attributes:
-        thickness: Of the bandage.
-        hu: Of the bandage.
+        thickness: Thickness of the bandage.
+        hu: The bandage's HU.
         start: One end of the hard thing.
         end: Its other end.
-        radius: Of the hard thing.
+        radius: Radius of the hard object.
         hard: HU of the hard thing.
     """
 

@@ -85,7 +85,7 @@ class SeriesHeader:
         study: StudyInstanceUID.
         series: SeriesInstanceUID.
         frame: FrameOfReferenceUID.
-        number: Of the patient's studies, from 0.
+        number: Number of the study among the patient's studies, from 0.
         encoding: How the pixels are stored.
         conformant: Write every attribute that a CT image has.
     """

@@ -28,7 +28,7 @@ class Head:
     """Measures of one head; mm and HU unless said otherwise.
 
     Attributes:
-        scale: Of everything: the other measures are those of an adult, of whom a child is a small copy.
+        scale: Scale of the whole head. The other measures are for an adult; a child is a smaller copy.
         half_width: Outer half axis of the skull to the side.
         half_length: Outer half axis to the front and back.
         height: From the widest level to the vertex.

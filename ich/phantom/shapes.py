@@ -219,7 +219,7 @@ class Points:
             shape: What to paint.
             value: HU of it; one, or (H, W).
             grow: mm that its surface is moved outwards; one, or (H, W).
-            share: Of each pixel in the shape that it fills; one, or (H, W).
+            share: Share of each pixel that the shape fills; one number, or (H, W).
         """
         block = shape.block
         if block is not NOWHERE:

@@ -30,7 +30,7 @@ def sample_heights(
         head: That is scanned.
         gap: mm from slice to slice.
         tilt: Degrees of gantry tilt.
-        chances: Of uneven steps.
+        chances: How often uneven steps appear.
 
     Returns:
         (S,) mm on the scanner's axis, rising, with equal ones where slices were scanned twice.

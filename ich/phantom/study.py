@@ -128,7 +128,7 @@ def draw_study(
         size: Height and width in pixels.
         head: The patient's head.
         subtypes: The hemorrhages in it, none or some of ``SUBTYPES``.
-        chances: Of what is seen now and then.
+        chances: How often rare features appear.
 
     Returns:
         The study.

@@ -26,9 +26,9 @@ class Table:
     """What a head lies on; lengths in mm.
 
     Attributes:
-        radius: Of the head holder, a shell around the back of the head.
-        thickness: Of its wall; 0 where the head lies on the table itself.
-        hu: Of its wall.
+        radius: Radius of the head holder, a shell around the back of the head.
+        thickness: Thickness of its wall; 0 where the head lies on the table itself.
+        hu: HU of its wall.
         rise: How high its rims stand above the middle of the field, negative for above.
         board: Height of the table's surface below the middle of the field; beyond the field for none.
         curve: Radius of the table's surface.
@@ -49,7 +49,7 @@ class Table:
 
         Args:
             rng: Source of randomness.
-            scale: Of the head: 1 for an adult.
+            scale: Scale of the head: 1 for an adult.
         """
         is_held = rng.random() < 0.8
         return cls(

@@ -96,8 +96,8 @@ class ResultFolder:
         """Keeps a result, and that its study is done.
 
         Args:
-            result: Of the study.
-            fingerprint: Of its files.
+            result: The study's result.
+            fingerprint: Fingerprint of the study's files.
             outputs: What was written of it beside: ``written``, or why not, by kind of output.
         """
         write_json(result, self.locate(result.number))

@@ -24,8 +24,8 @@ class Rules:
     """How probabilities are read, by level: what a model's card says, or a calibration file.
 
     Attributes:
-        slice: Of slices; None leaves them uncalibrated.
-        study: Of studies; None gives no outcome.
+        slice: Rule for slices; None leaves them uncalibrated.
+        study: Rule for studies; None gives no outcome.
     """
 
     slice: Decision | None
@@ -72,8 +72,8 @@ def judge_labels(
     of which a member has no operating point has none.
 
     Args:
-        scores: Of the members.
-        rules: Of each of them, or of all together: then the members' probabilities are averaged first.
+        scores: Scores of the ensemble's members.
+        rules: A rule for each member, or one for all: then the members' probabilities are averaged first.
         left_out: Places of slices that do not count.
     """
     found, thresholds = [], []
@@ -97,7 +97,7 @@ def judge_slices(
     """Says what is said of each slice; calibrated where every member can calibrate slices.
 
     Args:
-        scores: Of the members.
+        scores: Scores of the ensemble's members.
         rules: As for ``judge_labels``.
         slices: A row a slice, in order: SOPInstanceUID, InstanceNumber and position.
         left_out: Why slices do not count, by their place.

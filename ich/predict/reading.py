@@ -65,7 +65,7 @@ def read_study(
     Args:
         study: Its files.
         sizes: That networks take, pixels a side.
-        pool: Of threads, which read.
+        pool: Threads that read.
         takes_window: A network takes the window of the header.
     """
     files = study.files
@@ -168,7 +168,7 @@ def _list_lost(study: StudyFiles, whole: pd.DataFrame, stack: Stack, pool: Execu
         study: Which holds them.
         whole: The files of the series that is read.
         stack: Its slices. An image with the pixels of one of them is as good as read.
-        pool: Of threads, which read.
+        pool: Threads that read.
     """
     images = read_stack(study.root, list_displaced(whole), [CHECK_SIZE], pool)
     hu = images.hu[CHECK_SIZE]

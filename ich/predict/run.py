@@ -64,7 +64,7 @@ def predict_folder(
     ``dicom/0001/``. A study that ``out`` has already is not read again.
 
     Args:
-        predictor: Of the models.
+        predictor: The predictor that holds the models.
         inputs: Files, folders, archives, a DICOMDIR: see ``find_studies``.
         out: New, or a folder that an earlier call began with the same models and settings.
         outputs: Some of ``ich.outputs.OUTPUTS``.

@@ -46,9 +46,9 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
 
     Args:
         root: Folder of the files.
-        slices: Of the series, a row a slice: columns of the index.
+        slices: Slices of the series, one row each: columns of the index.
         sizes: To resize them to.
-        pool: Of threads, which read.
+        pool: Threads that read.
     """
     slices = slices.sort_values(list(ORDER), kind="stable", na_position="first", ignore_index=True)
 

@@ -75,7 +75,7 @@ def fit_columns(
         header: Set in bold, as the first column is.
         rows: Cells.
         width: What the table may take.
-        sizes: Of the text, the largest first; taken is the first that breaks no word, or the last.
+        sizes: Font sizes, the largest first; uses the first that breaks no word, or the last.
         padding: Beside the text of a cell, both sides together; in the unit of ``width`` and ``sizes``.
 
     Returns:

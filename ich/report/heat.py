@@ -15,10 +15,10 @@ def lay_heat(axes: Axes, heat: NDArray[np.float32], *, aspect: float = 1.0, widt
     """Lays a heat map over what is drawn, with lines at ``CONTOURS`` and a cross at its peak.
 
     Args:
-        axes: Of the picture, with the rows and columns of the map.
+        axes: Axes that show the picture, with the rows and columns of the map.
         heat: (Rows, Columns) in [0, 1]; where it is 0 the picture stays as it is.
         aspect: Height of a pixel over its width.
-        width: Of the lines, points.
+        width: Width of the lines, points.
 
     Returns:
         The map as it was laid, for a color bar.

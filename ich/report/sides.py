@@ -12,8 +12,8 @@ def mark_sides(axes: Axes, size: float = 9.0) -> None:
     """Marks the sides of a slice that is drawn in LPS, in the upper corners, which a head leaves free.
 
     Args:
-        axes: Of the picture.
-        size: Of the letters, points.
+        axes: Axes that show the picture.
+        size: Size of the letters, points.
     """
     for place, letter in zip((0.02, 0.98), SIDES, strict=True):
         axes.text(

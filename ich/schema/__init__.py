@@ -79,7 +79,7 @@ class ReadError(UserError):
         code: Stable and short, one of ``ich.dicom.Refusal``.
         path: The file.
         detail: What was found, with the value, and what was expected; it may quote the file.
-        row: Of the slice in the data module's table, where that is known.
+        row: The slice's row in the data module's table, where known.
     """
 
     row: int | None = None
@@ -184,7 +184,7 @@ def check_seed(name: str, seed: Any) -> None:
     """Refuses a seed that not every generator of random numbers takes: NumPy's old one has 32 bits.
 
     Args:
-        name: Of the setting, for the message.
+        name: The setting's name, for the message.
         seed: Its value.
 
     Raises:

@@ -85,7 +85,7 @@ class LabelResult:
 
     Attributes:
         prob: Pooled over the slices and calibrated; as the network gave it where there is no calibration.
-        threshold: Of the operating point; None where there is none.
+        threshold: The operating point; None if there is none.
     """
 
     prob: float
@@ -102,7 +102,7 @@ class SliceResult:
     """What is said of a slice.
 
     Attributes:
-        SOPInstanceUID: Of the slice.
+        SOPInstanceUID: UID of the slice.
         InstanceNumber: As stored; None where not given.
         position: Along the slice normal from the feet to the head, mm; None where not known.
         probs: For each of ``LABELS`` as the network gave it.
@@ -124,9 +124,9 @@ class SeriesResult:
     """What became of a series.
 
     Attributes:
-        SeriesInstanceUID: Of the series.
+        SeriesInstanceUID: UID of the series.
         Modality: As stored; empty where not known.
-        files: Of the series, those included that were refused.
+        files: Number of files in the series, refused ones included.
         set_aside: Why it was not read; None for the one that was.
     """
 
@@ -142,7 +142,7 @@ class Algorithm:
 
     Attributes:
         name: The backbone; several, joined by +, of an ensemble.
-        version: Of this library.
+        version: Version of this library.
         weights: SHA-256 of each model's file.
         tta: Test-time augmentations, by name.
         pooling: How slices became a study; several, joined by +, where members differ.
@@ -164,15 +164,15 @@ class StudyResult:
     A study that could not be read at all has a ``refusal`` and neither outcome nor labels nor slices.
 
     Attributes:
-        number: Of the study within an output folder, from 1.
-        StudyInstanceUID: Of the study.
+        number: The study's number within an output folder, from 1.
+        StudyInstanceUID: UID of the study.
         PatientID: As stored; empty where not given.
         outcome: None where the study was refused.
         refusal: Why it was; None where it was read.
         reasons: What speaks against ``NEGATIVE``; with codes of ``Reason``.
         notes: What is worth knowing and bars nothing; with codes of ``Note``.
         labels: By each of ``LABELS``; empty where the study was refused.
-        slices: Of the series that was read, in order of position.
+        slices: Slices of the series that was read, in order of position.
         key_slices: Places in ``slices``, from 0, the most telling first; empty unless POSITIVE.
         distance: From the training data, in feature space; None without a reference.
         distance_limit: Above which a study is unlike them.

@@ -68,9 +68,9 @@ class Change(NamedTuple):
     """How two slices side by side differ: the middle of it in HU, NaN where there is too little tissue.
 
     Attributes:
-        step: Of what is tissue in both, from the lower to the upper.
-        up: Of the lower one's tissue, in the upper one.
-        down: Of the upper one's tissue, in the lower one.
+        step: Median change where both show tissue, from the lower to the upper slice.
+        up: Median change over the lower slice's tissue, from the lower to the upper slice.
+        down: Median change over the upper slice's tissue, from the upper to the lower slice.
     """
 
     step: float
@@ -82,12 +82,12 @@ class Looks(NamedTuple):
     """What the slices of a series show: from ``look_at``.
 
     Attributes:
-        slices: Of each.
-        changes: Of each and the next, one less than slices.
+        slices: One entry per slice.
+        changes: One entry per pair of neighbors, one less than slices.
         off: HU of the tissue of each from the mean of those on its either side, where both have tissue; the
             middle of it, NaN where there is too little or a slice has but one neighbor.
-        same_as: Of each the first slice that has the very same pixels, or None.
-        positions: Of each, mm along the slice normal; NaN where not known.
+        same_as: For each slice, the first slice with exactly the same pixels, or None.
+        positions: Position of each slice, mm along the slice normal; NaN where unknown.
     """
 
     slices: Sequence[Look]

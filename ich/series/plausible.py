@@ -229,7 +229,7 @@ def _choose_runs(weights: Sequence[int], differs: Sequence[bool]) -> list[int]:
     """The lightest choice of runs with one of each two that differ: a vertex cover of a path.
 
     Args:
-        weights: Of the runs, in order.
+        weights: Weights of the runs, in order.
         differs: Whether each differs from the one before.
     """
     kept: tuple[int, list[int]] = (0, [])  # the lightest choices without and with the run before

@@ -43,7 +43,7 @@ class Signs(NamedTuple):
         length: By how much it is longer down than across: from -1 to 1.
         sides: By how much the left half is more like the right than the upper is like the lower.
         table: (2,) as ``air``, to what lies beside the head.
-        height: Of the air in the stack, from -1 at the first slice to 1 at the last.
+        height: Where the air lies in the stack, from -1 at the first slice to 1 at the last.
         taper: How much larger the head is in the last two slices than in the first two, over its largest.
     """
 

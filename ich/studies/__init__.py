@@ -25,7 +25,7 @@ class StudyFiles:
     """The files of a study, from wherever they came.
 
     Attributes:
-        StudyInstanceUID: Of the study.
+        StudyInstanceUID: UID of the study.
         PatientID: As stored; of a study with several the one of most files.
         root: The folder that holds all of the files.
         files: A row a file, those included that are no slice or cannot be read: ``reading.FILE_DTYPES``.

@@ -36,8 +36,8 @@ class Files(NamedTuple):
     Attributes:
         table: A row a file in the order of the paths, and a row a frame of a file of several:
             ``FILE_DTYPES``, ``path`` as it was given.
-        numbers: Of each row, the place of its file among the paths.
-        digests: Of each row's file, SHA-256 of its size and some of its blocks; empty where it cannot be
+        numbers: For each row, the place of its file among the paths.
+        digests: For each row's file, SHA-256 of its size and some of its blocks; empty where it cannot be
             read.
     """
 

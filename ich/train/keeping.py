@@ -16,7 +16,7 @@ def keep(path: Path, fields: Mapping[str, Any], weights: Mapping[str, Tensor] | 
 
     Args:
         path: The checkpoint; it keeps its bytes where it has all of this already.
-        fields: Of the card.
+        fields: Fields of the metadata.
         weights: By name, such as the checkpoint does not have yet.
 
     Raises:

@@ -115,7 +115,7 @@ def evaluate_parts(
 
     Args:
         tables: The predictions table of each part, ``val`` among them.
-        prevalences: Of the training part, in the order of ``LABELS``.
+        prevalences: Prevalences in the training set, in the order of ``LABELS``.
 
     Returns:
         An evaluation for each part, and the decisions of those levels that the validation part has.

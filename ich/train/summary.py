@@ -28,7 +28,7 @@ def summarize(
     Args:
         datamodule: Set up.
         metrics: A row an epoch.
-        evaluations: Of the parts.
+        evaluations: Evaluations of the sets.
     """
     train = datamodule.part("train")
     return {
@@ -62,8 +62,8 @@ def write_model_card(
     Args:
         run_dir: The run's folder.
         tables: The predictions table of each part.
-        evaluations: Of the parts.
-        decisions: Of the validation part.
+        evaluations: Evaluations of the sets.
+        decisions: Decisions fitted on the validation set.
     """
     part = list(evaluations)[-1]
     study = Study(

@@ -72,7 +72,7 @@ def draw_timelines(timelines: Sequence[Timeline], threshold: float) -> Figure:
 
     Args:
         timelines: Studies, a panel each.
-        threshold: Of the operating point, for the probabilities given; NaN where there is none.
+        threshold: The operating point, for the probabilities given; NaN if there is none.
     """
     by_title = {timeline.title: timeline for timeline in timelines}
 
