@@ -21,7 +21,7 @@ from ich.models import SliceClassifier
 from ich.networks import BATCH, HUClassifier, Network, TorchNetwork, add_neighbors, load_network
 from ich.networks.onnx import KEY, Description, OnnxNetwork, describe
 from ich.phantom import draw_patient
-from ich.schema import LABELS, WINDOWS, InputSpec, UserError
+from ich.schema import WINDOWS, InputSpec, UserError
 
 TOLERANCE = 1e-4
 """Largest difference of a probability that is let pass."""
@@ -179,7 +179,7 @@ def _read_slices(paths: Sequence[Path], spec: InputSpec) -> Iterator[Slices]:
         rows = rows[(table["WindowCenter"].notna() & (table["WindowWidth"] > 0)).to_numpy()]
     if len(rows) > MAX_SLICES:
         rows = rows[np.linspace(0, len(rows) - 1, MAX_SLICES).astype(int)]
-    arrays = to_arrays(table.assign(**dict.fromkeys(LABELS, np.nan)))
+    arrays = to_arrays(table)
     dataset = SliceDataset(SliceReader(root, arrays), arrays, spec)
     items = [(0, int(row), 0) for row in rows]
     batches = (dataset.__getitems__(items[start : start + BATCH]) for start in range(0, len(items), BATCH))

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ich.schema import LABEL_WEIGHTS
+from ich.schema import LABEL_WEIGHTS, UserError
 
 MIN_PREVALENCE = 1e-4
 """Of a label without positives: it may still have some elsewhere."""
@@ -32,13 +32,13 @@ class WeightedBCE(nn.Module):
 
     def __init__(self, label_weights: Sequence[float] = LABEL_WEIGHTS) -> None:
         super().__init__()
-        self.register_buffer("label_weights", torch.tensor(label_weights), persistent=False)
+        self.register_buffer("label_weights", torch.tensor(label_weights).float(), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns the loss, a scalar, of (N, L) logits and (N, L) targets."""
         known, target = _split_known(target)
         loss = F.binary_cross_entropy_with_logits(logits.float(), target, reduction="none")  # (N, L)
-        return _average(loss, known * self.label_weights)
+        return _average(loss, known * _match_weights(self.label_weights, logits.shape[1]))
 
 
 class FocalLoss(nn.Module):
@@ -62,7 +62,7 @@ class FocalLoss(nn.Module):
         super().__init__()
         self.gamma = gamma
         self.alpha = alpha
-        self.register_buffer("label_weights", torch.tensor(label_weights), persistent=False)
+        self.register_buffer("label_weights", torch.tensor(label_weights).float(), persistent=False)
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns the loss, a scalar, of (N, L) logits and (N, L) targets."""
@@ -72,7 +72,7 @@ class FocalLoss(nn.Module):
         loss = -F.logsigmoid(signed) * torch.exp(self.gamma * F.logsigmoid(-signed))
         if self.alpha is not None:
             loss = loss * (self.alpha * target + (1 - self.alpha) * (1 - target))
-        return _average(loss, known * self.label_weights)
+        return _average(loss, known * _match_weights(self.label_weights, logits.shape[1]))
 
 
 class SoftmaxCrossEntropy(nn.Module):
@@ -108,6 +108,19 @@ def prevalence_logits(prevalences: Sequence[float] | Tensor) -> Tensor:
     """
     prevalences = torch.as_tensor(prevalences, dtype=torch.float64)
     return prevalences.clamp(MIN_PREVALENCE, 1 - MIN_PREVALENCE).logit().nan_to_num(0.0).float()
+
+
+def _match_weights(label_weights: Tensor, labels: int) -> Tensor:
+    """Returns the weights of a loss.
+
+    Raises:
+        UserError: If they are not as many as the labels.
+    """
+    if len(label_weights) != labels:
+        raise UserError(
+            f"loss.label_weights has {len(label_weights)} weights for {labels} labels: give one for each"
+        )
+    return label_weights
 
 
 def _split_known(target: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,8 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.functional.classification import binary_auroc, binary_average_precision
 from torchmetrics.utilities import dim_zero_cat
 
-from ich.schema import LABEL_WEIGHTS, LABELS
+from ich.schema import LABEL_WEIGHTS, LABELS, UserError
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
 
 def weighted_log_loss(
@@ -36,6 +37,9 @@ def weighted_log_loss(
 
     Returns:
         A scalar, float64 (float32 on devices without it); NaN where no target is known.
+
+    Raises:
+        UserError: If there are other labels than weights.
     """
     loss, weight = _sum_log_loss(probs, target, torch.tensor(label_weights), eps)
     return loss / weight
@@ -83,7 +87,7 @@ class MultilabelRanking(Metric):
     Keeps every probability (4 bytes) and target (1 byte) until ``reset``.
 
     Args:
-        labels: The columns' names.
+        labels: The labels of the columns.
         **kwargs: Further arguments for ``torchmetrics.Metric``.
     """
 
@@ -92,9 +96,9 @@ class MultilabelRanking(Metric):
     probs: list[Tensor]
     target: list[Tensor]
 
-    def __init__(self, labels: Sequence[str] = LABELS, **kwargs: Any) -> None:
+    def __init__(self, labels: LabelSet = RSNA_LABELS, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.labels = tuple(labels)
+        self.labels = labels
         self.add_state("probs", default=[], dist_reduce_fx="cat")
         self.add_state("target", default=[], dist_reduce_fx="cat")
 
@@ -104,31 +108,30 @@ class MultilabelRanking(Metric):
         self.target.append(target.nan_to_num(nan=-1.0).to(torch.int8))  # -1 is unknown
 
     def compute(self) -> dict[str, Tensor]:
-        """Returns ``auroc_<label>`` and ``ap_<label>``, and the means of the subtypes available.
+        """Returns ``auroc_<label>`` and ``ap_<label>``, and the means of those available.
 
         They are available where both classes occur among the known targets of a label, else NaN; the
-        means, over all labels but ``any``, are ``auroc_mean`` and ``ap_mean``.
+        means, over ``LabelSet.averaged``, are ``auroc_mean`` and ``ap_mean``.
         """
         nan = torch.tensor(float("nan"))
-        found = {f"{name}_{label}": nan for name in ("auroc", "ap") for label in self.labels}
+        found = {f"{name}_{label}": nan for name in ("auroc", "ap") for label in self.labels.names}
         if len(self.probs):
             # On the CPU, where sums of float64 exist on every machine and cumulative ones are deterministic.
             probs = dim_zero_cat(self.probs).cpu().double()  # (N, L)
             target = dim_zero_cat(self.target).cpu()  # (N, L)
-            for column, label in enumerate(self.labels):
+            for column, label in enumerate(self.labels.names):
                 known = target[:, column] >= 0
                 p, t = probs[known, column], target[known, column].long()
                 if 0 < t.sum() < len(t):
                     found[f"auroc_{label}"] = binary_auroc(p, t, validate_args=False)
                     found[f"ap_{label}"] = binary_average_precision(p, t, validate_args=False)
         for name in ("auroc", "ap"):
-            subtypes = [label for label in self.labels if label != "any"]
-            values = torch.stack([found[f"{name}_{label}"].float() for label in subtypes])
+            values = torch.stack([found[f"{name}_{label}"].float() for label in self.labels.averaged])
             found[f"{name}_mean"] = values.nanmean()
         return {key: value.float().to(self.device) for key, value in found.items()}
 
 
-def build_metrics(prefix: str) -> MetricCollection:
+def build_metrics(prefix: str, labels: LabelSet = RSNA_LABELS) -> MetricCollection:
     """Builds the metrics of a part of the data.
 
     ``compute`` gives ``<prefix>weighted_log_loss``, and for each label and ``mean`` ``<prefix>auroc_<label>``
@@ -137,16 +140,22 @@ def build_metrics(prefix: str) -> MetricCollection:
 
     Args:
         prefix: Such as ``"val_"``.
+        labels: What the model predicts.
     """
     metrics: dict[str, Metric | MetricCollection] = {
-        "weighted_log_loss": WeightedLogLoss(),
-        "ranking": MultilabelRanking(),
+        "weighted_log_loss": WeightedLogLoss(labels.weights),
+        "ranking": MultilabelRanking(labels),
     }
     return MetricCollection(metrics, prefix=prefix, compute_groups=False)
 
 
 def _sum_log_loss(probs: Tensor, target: Tensor, label_weights: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     """Returns the weighted sum of cross-entropies over known entries, and the sum of their weights."""
+    if probs.shape[1] != len(label_weights):
+        raise UserError(
+            f"{len(label_weights)} label_weights for {probs.shape[1]} labels: the metric of the RSNA 2019 "
+            f"challenge needs its six ({', '.join(LABELS)}); give other labels a weight each"
+        )
     # Apple's GPUs have no float64. Clipping p and 1 - p apart keeps eps where 1 - eps rounds to 1.
     exact = torch.float32 if probs.device.type == "mps" else torch.float64
     probs, known = probs.detach().to(exact), ~target.isnan()

@@ -7,6 +7,7 @@ a network that has seen one recognizes the other.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -21,7 +22,14 @@ PARTS = ("train", "val", "test")
 
 
 def split_patients(
-    table: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction: float, fold: int | None, folds: int
+    table: pd.DataFrame,
+    *,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    fold: int | None,
+    folds: int,
+    names: Sequence[str] = LABELS,
 ) -> pd.Series[str]:
     """Splits by patient, so that every part holds its share of the slices and of each label.
 
@@ -39,6 +47,7 @@ def split_patients(
         fold: Number of the fold that is ``test``, or None. The folds of a seed are the same whichever of
             them is asked for.
         folds: How many folds there are.
+        names: The label columns.
 
     Returns:
         ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
@@ -49,7 +58,7 @@ def split_patients(
     """
     _check_shares(val_fraction, test_fraction, fold, folds)
     _require_patients(table)
-    patients = _count_patients(table)
+    patients = _count_patients(table, names)
     shares_wanted = folds if fold is not None else 1 + (val_fraction > 0) + (test_fraction > 0)
     _require_several(len(patients), table["StudyInstanceUID"].nunique(), shares_wanted)
     counts = patients.to_numpy(dtype=np.float64)
@@ -67,7 +76,14 @@ def split_patients(
 
 
 def split_slices(
-    table: pd.DataFrame, *, seed: int, val_fraction: float, test_fraction: float, fold: int | None, folds: int
+    table: pd.DataFrame,
+    *,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    fold: int | None,
+    folds: int,
+    names: Sequence[str] = LABELS,
 ) -> pd.Series[str]:
     """Splits at random by slice, which leaks: slices of one patient stand in several parts.
 
@@ -81,6 +97,7 @@ def split_slices(
         test_fraction: Share of ``test``; of no effect with ``fold``.
         fold: Number of the fold that is ``test``, or None.
         folds: How many folds there are.
+        names: The label columns.
 
     Returns:
         ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
@@ -92,7 +109,7 @@ def split_slices(
     parts = pd.Series("train", index=table.index, dtype="str", name="part")
     if fold is not None:
         patientwise = split_patients(
-            table, seed=seed, val_fraction=0, test_fraction=0, fold=fold, folds=folds
+            table, seed=seed, val_fraction=0, test_fraction=0, fold=fold, folds=folds, names=names
         )
         parts[patientwise == "test"] = "test"
     order = np.random.default_rng(seed).permutation(np.flatnonzero(parts == "train"))
@@ -232,18 +249,21 @@ def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     return table[table["PatientID"].isin(drawn.index[fits])]
 
 
-def labels_without_positives(table: pd.DataFrame, parts: pd.Series[str]) -> dict[str, list[str]]:
+def labels_without_positives(
+    table: pd.DataFrame, parts: pd.Series[str], names: Sequence[str] = LABELS
+) -> dict[str, list[str]]:
     """Lists the labels that no slice of a part is known to have.
 
     Args:
         table: Index with the label columns; NaN is unknown, and no positive.
         parts: The part of every row.
+        names: The label columns.
 
     Returns:
         Labels by part, in the order of ``PARTS``; parts that are empty or lack none are left out.
     """
-    found = (table[list(LABELS)] == 1).groupby(parts).any()
-    lacking = {part: [label for label in LABELS if not found.loc[part, label]] for part in found.index}
+    found = (table[list(names)] == 1).groupby(parts).any()
+    lacking = {part: [label for label in names if not found.loc[part, label]] for part in found.index}
     return {part: lacking[part] for part in PARTS if lacking.get(part)}
 
 
@@ -291,11 +311,11 @@ def _require_several(patients: int, studies: int, parts: int) -> None:
         )
 
 
-def _count_patients(table: pd.DataFrame) -> pd.DataFrame:
-    """(patients, 14): is one and has the label (7), then slices and positive slices (7)."""
-    positive = table[list(LABELS)] == 1
+def _count_patients(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """(patients, 2 + 2 L): is one and has the label (1 + L), then slices and positive slices (1 + L)."""
+    positive = table[list(names)] == 1
     slices = positive.assign(slices=True).groupby(table["PatientID"]).sum()
-    slices = slices[["slices", *LABELS]]
+    slices = slices[["slices", *names]]
     return pd.concat([(slices > 0).add_prefix("has_"), slices], axis=1)
 
 
@@ -310,13 +330,13 @@ def _deal_patients(
             f"{len(counts)} patients cannot be split into {len(wanted)} parts; "
             "lower data.folds or set a share to 0"
         )
-    has = counts[:, : counts.shape[1] // 2] > 0  # (P, 7)
+    has = counts[:, : counts.shape[1] // 2] > 0  # (P, 1 + L)
     left = has.sum(axis=0)
     rarity = np.where(has, left, len(counts) + 1).min(axis=1)
     # Large ones first pack best; patients within a factor of two are alike, which leaves the seed a say.
     magnitude = np.floor(np.log2(counts[:, has.shape[1] :].sum(axis=1)))
     order = np.lexsort((rng.random(len(counts)), -magnitude, rarity))
-    size = counts / np.maximum(counts.sum(axis=0), 1)  # (P, 14), a patient's share of each total
+    size = counts / np.maximum(counts.sum(axis=0), 1)  # (P, 2 + 2 L), a patient's share of each total
     held = np.zeros((len(shares), counts.shape[1]))
     lacks = np.ones((len(shares), has.shape[1]), dtype=bool)
     lacks[share[:, 0] == 0] = False

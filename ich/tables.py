@@ -75,13 +75,18 @@ INDEX_DTYPES = HEADER_DTYPES | {
 STAMP = ["path", "file_size", "mtime_ns"]
 """Columns of the index that tell whether a file has changed."""
 
-PROB_COLUMNS = tuple(f"prob_{label}" for label in LABELS)
-TARGET_COLUMNS = tuple(f"target_{label}" for label in LABELS)
-NUMBERS = (*PROB_COLUMNS, *TARGET_COLUMNS)
+
+def name_columns(kind: str, names: Sequence[str]) -> list[str]:
+    """The columns of one kind, such as ``prob`` or ``target``: one for each label."""
+    return [f"{kind}_{name}" for name in names]
+
+
+PROB_COLUMNS = tuple(name_columns("prob", LABELS))
+TARGET_COLUMNS = tuple(name_columns("target", LABELS))
 WEIGHTS_COLUMN = "weights_sha256"
 """Of the model that made a prediction, ``ich.models.hash_weights``; empty where that is not known."""
 PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
-"""Columns of a predictions table; ``WEIGHTS_COLUMN`` may follow them."""
+"""Columns of a predictions table of the RSNA's labels; ``WEIGHTS_COLUMN`` may follow them."""
 
 
 def say(count: int, unit: str, singular: str = "", plural: str = "") -> str:
@@ -102,31 +107,51 @@ def hash_slices(table: pd.DataFrame) -> str:
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def make_predictions(rows: pd.DataFrame, part: str, probs: np.ndarray, weights: str = "") -> pd.DataFrame:
+def make_predictions(
+    rows: pd.DataFrame, part: str, probs: np.ndarray, weights: str = "", names: Sequence[str] = LABELS
+) -> pd.DataFrame:
     """Joins probabilities to the slices that they are of.
 
     Args:
         rows: Rows of the index (with the label columns, NaN where unknown), one a probability row.
         part: ``train``, ``val`` or ``test``.
-        probs: (N, 6) probabilities in the order of ``LABELS``.
+        probs: (N, L) probabilities.
         weights: SHA-256 of the model's weights; empty where it is not known.
+        names: The L labels.
 
     Returns:
-        A predictions table: ``PREDICTION_COLUMNS`` and ``WEIGHTS_COLUMN``.
+        A predictions table, with ``WEIGHTS_COLUMN``.
     """
     table = rows.loc[:, list(UIDS)].reset_index(drop=True)
     table["part"] = part
-    table[list(PROB_COLUMNS)] = probs
-    table[list(TARGET_COLUMNS)] = rows.loc[:, list(LABELS)].to_numpy(dtype=np.float64)
+    table[name_columns("prob", names)] = probs
+    table[name_columns("target", names)] = rows.loc[:, list(names)].to_numpy(dtype=np.float64)
     table[WEIGHTS_COLUMN] = weights
     return table
+
+
+def find_names(table: pd.DataFrame) -> tuple[str, ...]:
+    """The labels of a predictions table: those of the RSNA in their order, others in that of the columns."""
+    columns = [str(column) for column in table]
+    names = tuple(
+        dict.fromkeys(
+            column.removeprefix(kind)
+            for kind in ("prob_", "target_")
+            for column in columns
+            if column.startswith(kind)
+        )
+    )
+    return LABELS if set(names) == set(LABELS) else names
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Reads a predictions table from a CSV file and checks it.
 
+    Its labels are those that have a column ``prob_<label>``.
+
     Returns:
-        ``PREDICTION_COLUMNS`` and ``WEIGHTS_COLUMN``; other columns are left out.
+        ``UIDS``, ``part``, a probability and a target for each label, and ``WEIGHTS_COLUMN``; other columns
+        are left out.
 
     Raises:
         UserError: If the file or a column is missing, a probability lies outside [0, 1], or what should name
@@ -135,25 +160,24 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     path = Path(path)
     text = dict.fromkeys((*UIDS, "part", WEIGHTS_COLUMN), "str")
     try:
+        names = find_names(pd.read_csv(path, nrows=0))
+        prob_columns, target_columns = name_columns("prob", names), name_columns("target", names)
         # A patient may be called NA: only the numbers have missing values.
-        table = restore_texts(
-            pd.read_csv(
-                path, dtype=text, keep_default_na=False, na_values={column: [""] for column in NUMBERS}
-            )
-        )
+        missing_values = {column: [""] for column in (*prob_columns, *target_columns)}
+        table = restore_texts(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing_values))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is no predictions table: {error}") from error
-    missing = [c for c in PREDICTION_COLUMNS if c not in table and c not in TARGET_COLUMNS]
-    if missing:
+    needed = (*UIDS, "part", *(prob_columns or PROB_COLUMNS))
+    if missing := [column for column in needed if column not in table]:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} of a predictions table")
-    probs = table[list(PROB_COLUMNS)].to_numpy(dtype=np.float64)
+    probs = table[prob_columns].to_numpy(dtype=np.float64)
     if not ((probs >= 0) & (probs <= 1)).all():
         raise UserError(f"{path} holds probabilities that are missing or outside [0, 1]")
     if WEIGHTS_COLUMN not in table:
         table[WEIGHTS_COLUMN] = ""
     if not all(name == "" or is_digest(name) for name in table[WEIGHTS_COLUMN].unique()):
         raise UserError(f"{path}: {WEIGHTS_COLUMN} holds something else than a SHA-256; leave the column out")
-    return table.reindex(columns=[*PREDICTION_COLUMNS, WEIGHTS_COLUMN])
+    return table.reindex(columns=[*UIDS, "part", *prob_columns, *target_columns, WEIGHTS_COLUMN])
 
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"

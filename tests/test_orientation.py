@@ -21,7 +21,7 @@ from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import read_geometry, read_header, read_hu, read_pixels
 from ich.dicom.orientation import UNKNOWN, find_plane
 from ich.index import build_index
-from ich.schema import LABELS, InputSpec
+from ich.schema import InputSpec
 
 SAME = ["SOPInstanceUID", "tilt", "Rows", "Columns", "row_spacing", "column_spacing", "WindowCenter"]
 """Columns of the index that an orientation does not change."""
@@ -169,7 +169,7 @@ def test_direct_reads_are_turned_as_decoded_ones_are(tmp_path: Path, size: int) 
         turn_slice(ds, stored, 1)
         write(tmp_path / f"{number}.dcm", ds)
     table = build_index(tmp_path).table
-    reader = SliceReader(tmp_path, to_arrays(table.assign(**dict.fromkeys(LABELS, np.nan))))
+    reader = SliceReader(tmp_path, to_arrays(table))
     slices = np.empty((len(table), size, size), np.int16)
     for row in range(len(table)):
         reader.read(row, slices[row])

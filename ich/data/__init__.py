@@ -25,7 +25,8 @@ from ich.index import build_index, find_labels, locate_index, read_labels
 from ich.index.joining import join_labels
 from ich.losses import MIN_PREVALENCE
 from ich.phantom import write_phantom
-from ich.schema import LABELS, InputSpec, ReadError, UserError
+from ich.schema import InputSpec, ReadError, UserError
+from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.split import sample_patients
 from ich.window import Window, window_batch
 
@@ -38,13 +39,14 @@ class HeadCTDataModule(LightningDataModule):
     """Streams DICOM slices as batches for any LightningModule.
 
     A batch is a ``Batch``: ``image`` (N, C, S, S) float32, windowed and normalized on the device; ``target``
-    (N, 6) float32 in the order of ``LABELS`` with NaN where unknown; ``row`` (N,) int64, the slice's row in
+    (N, L) float32, a column for each label, with NaN where unknown; ``row`` (N,) int64, the slice's row in
     ``table``. With ``input.learnable`` there is ``hu`` (N, D, S, S) int16 in place of ``image``.
 
     Args:
         root: Folder that holds the DICOM files, in any layout.
         input: What the network sees.
         labels: CSV file, long (RSNA) or wide; by default the one in ``root``.
+        label_set: Which labels it holds.
         index_dir: Where the index is kept; by default in ``root``, or in the user's cache where ``root``
             cannot be written to.
         pseudonyms: Keep a keyed hash of PatientID in the index, and so everywhere else. An index that has
@@ -81,6 +83,7 @@ class HeadCTDataModule(LightningDataModule):
         input: InputSpec,  # noqa: A002 - the configuration's word
         *,
         labels: str | None = None,
+        label_set: LabelSet = RSNA_LABELS,
         index_dir: str | None = None,
         pseudonyms: bool = False,
         cache: str | None = None,
@@ -112,6 +115,7 @@ class HeadCTDataModule(LightningDataModule):
         self.root = Path(root)
         self.input = input
         self.labels = labels
+        self.label_set = label_set
         self.index_dir = index_dir
         self.pseudonyms = pseudonyms
         self.cache = Path(cache) if cache else None
@@ -154,12 +158,14 @@ class HeadCTDataModule(LightningDataModule):
         return self.table[self.table["part"] == name]
 
     def prevalences(self) -> tuple[float, ...]:
-        """Returns the share of positives among known targets of the training part, in order of ``LABELS``.
+        """Returns the share of positives among known targets of the training part, a label each.
 
         At least ``MIN_PREVALENCE``, so that a label without positives there is not ruled out; NaN where
         nothing is known.
         """
-        shares = self.part("train")[list(LABELS)].mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)
+        shares = (
+            self.part("train")[list(self.label_set.names)].mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)
+        )
         return tuple(float(share) for share in shares)
 
     def prepare_data(self) -> None:
@@ -191,7 +197,9 @@ class HeadCTDataModule(LightningDataModule):
         index, self._index = self._index, None  # not kept: it is as large as the table
         if self._table is not None:
             return
-        labels = read_labels(Path(self.labels) if self.labels else find_labels(self.root))
+        names = self.label_set.names
+        file = Path(self.labels) if self.labels else find_labels(self.root, self.label_set)
+        labels = read_labels(file, self.label_set)
         # In the process that has just brought it up to date, a look at each file again would tell no news.
         table, counts = join_labels(self._build_index() if index is None else index, labels)
         log.info(
@@ -203,17 +211,17 @@ class HeadCTDataModule(LightningDataModule):
         if counts.warning:
             log.warning("%s", counts.warning)
         table = group_slices(table, self.group)
-        labeled = table[table[list(LABELS)].notna().any(axis=1)]
+        labeled = table[table[list(names)].notna().any(axis=1)]
         if self.limit_slices is not None:
             labeled = sample_patients(labeled, self.limit_slices, self.seed)
             table = table[table["PatientID"].isin(labeled["PatientID"])]
         twins = self._find_twins(labeled) if self.check_pixels else None
-        parts = self.split_spec.divide(labeled, twins)
-        self.split_spec.check(parts, labeled)
+        parts = self.split_spec.divide(labeled, names, twins)
+        self.split_spec.check(parts, labeled, names)
         table["part"] = parts.reindex(table.index).fillna("unlabeled")
         table = table.reset_index(drop=True)
         self._require_windows(table)
-        self._arrays = to_arrays(table)
+        self._arrays = to_arrays(table, names)
         self._table = table
 
     def _build_index(self) -> pd.DataFrame:

@@ -38,13 +38,13 @@ def balance_weights(target: NDArray[np.float32]) -> NDArray[np.float64]:
     slice likewise by the count of negatives.
 
     Args:
-        target: (N, 6), NaN where unknown.
+        target: (N, L), NaN where unknown.
 
     Returns:
         (N,) weights.
     """
-    positive = target == 1  # (N, 6)
-    by_label = 1 / np.sqrt(np.maximum(positive.sum(axis=0), 1))  # (6,)
+    positive = target == 1  # (N, L)
+    by_label = 1 / np.sqrt(np.maximum(positive.sum(axis=0), 1))  # (L,)
     negatives = max(1, int((~positive.any(axis=1)).sum()))
     weights: NDArray[np.float64] = np.where(positive, by_label, 0).max(axis=1)
     np.maximum(weights, 1 / np.sqrt(negatives), out=weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,11 +84,14 @@ class SplitSpec:
         """Whether slices of one patient stand in several parts."""
         return self.split == "slice"
 
-    def divide(self, labeled: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
+    def divide(
+        self, labeled: pd.DataFrame, names: Sequence[str], twins: pd.Series[int] | None
+    ) -> pd.Series[str]:
         """Splits a table.
 
         Args:
             labeled: Rows of the index with label columns.
+            names: The label columns.
             twins: Groups of slices with the same pixels, -1 for none; such patients stay together.
 
         Returns:
@@ -96,12 +100,14 @@ class SplitSpec:
         Raises:
             UserError: If parts share patients, studies or identical pixels, or the file is no split.
         """
-        parts = self._divide(labeled, twins)
+        parts = self._divide(labeled, names, twins)
         if not self.leaks:
             check_split(labeled, parts, twins)
         return parts
 
-    def _divide(self, table: pd.DataFrame, twins: pd.Series[int] | None) -> pd.Series[str]:
+    def _divide(
+        self, table: pd.DataFrame, names: Sequence[str], twins: pd.Series[int] | None
+    ) -> pd.Series[str]:
         if self.split not in SPLITS:
             return read_split(Path(self.split), table)
         if twins is not None:
@@ -114,9 +120,10 @@ class SplitSpec:
             test_fraction=self.test_fraction,
             fold=self.fold,
             folds=self.folds,
+            names=names,
         )
 
-    def check(self, parts: pd.Series[str], labeled: pd.DataFrame) -> None:
+    def check(self, parts: pd.Series[str], labeled: pd.DataFrame, names: Sequence[str]) -> None:
         """Refuses parts that cannot be trained on, and warns of what their figures will lack.
 
         Raises:
@@ -127,7 +134,7 @@ class SplitSpec:
                 f"the {' and the '.join(empty)} part has no slice; see data.split={self.split} and "
                 f"data.val_fraction={self.val_fraction}"
             )
-        for part, labels in labels_without_positives(labeled, parts).items():
+        for part, labels in labels_without_positives(labeled, parts, names).items():
             log.warning(
                 "no positive slice of %s in the %s part: its metrics are not available",
                 ", ".join(labels),

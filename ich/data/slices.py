@@ -21,7 +21,7 @@ from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
-from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
+from ich.schema import AIR_HU, InputSpec, ReadError
 
 Item = tuple[int, int, int]
 """Epoch, row, and how often the row came before in the epoch."""
@@ -59,12 +59,12 @@ class SliceArrays(NamedTuple):
     layout: NDArray[np.int32]  # (rows,) its number in ``layouts``
     layouts: tuple[Layout, ...]  # a few for a data set
     stack: NDArray[np.int32]  # (rows,) a number a stack of a series; its slices lie side by side
-    target: NDArray[np.float32]  # (rows, 6), NaN where unknown
+    target: NDArray[np.float32]  # (rows, L), NaN where unknown
     window: NDArray[np.float32]  # (rows, 2) center and width of the header, HU
 
 
-def to_arrays(table: pd.DataFrame) -> SliceArrays:
-    """Takes from the index with the label columns what reading needs."""
+def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
+    """Takes from the index what reading needs, with the columns of the labels that are asked for."""
     return SliceArrays(
         path=np.array(table["path"].str.encode("utf-8").to_list(), dtype=bytes),
         frame=table["frame"].to_numpy(np.int32),
@@ -74,7 +74,7 @@ def to_arrays(table: pd.DataFrame) -> SliceArrays:
         layout=_number(table, _LAYOUT),
         layouts=tuple(map(_to_layout, table[_LAYOUT].drop_duplicates().itertuples(index=False))),
         stack=_number(table, ["StudyInstanceUID", "SeriesInstanceUID", "stack"]),
-        target=table[list(LABELS)].to_numpy(dtype=np.float32),
+        target=table[list(names)].to_numpy(dtype=np.float32),
         window=table[["WindowCenter", "WindowWidth"]].to_numpy(dtype=np.float32),
     )
 

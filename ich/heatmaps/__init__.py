@@ -17,7 +17,7 @@ from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.explain import explain
 from ich.explain.grids import Grid, find_grid
 from ich.models import SliceClassifier
-from ich.schema import LABELS, ReadError
+from ich.schema import ReadError
 from ich.window import Window, window_batch
 
 _BATCH = 16  # slices that the network sees at a time
@@ -105,7 +105,7 @@ def _read_batches(
     """Yields slices with their neighbors, windowed, on a GPU if there is one, as the model then is."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    arrays = to_arrays(table.assign(**dict.fromkeys(LABELS, np.nan)))
+    arrays = to_arrays(table)
     dataset = SliceDataset(SliceReader(root, arrays), arrays, model.input)
     window = Window(model.input).to(device)
     for start in range(0, len(rows), _BATCH):

@@ -32,7 +32,8 @@ from ich.index.labels import (
 )
 from ich.index.pseudonyms import find_key as find_pseudonym_key
 from ich.index.pseudonyms import hide_patients
-from ich.schema import LABELS, SUBTYPES, UserError
+from ich.schema import UserError
+from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.stacks import number_stacks
 from ich.tables import STAMP
 
@@ -213,20 +214,20 @@ def _order(table: pd.DataFrame) -> pd.DataFrame:
     return table.sort_values([*_SERIES, "stack", *_SLICES], ignore_index=True)
 
 
-def list_labels(root: Path) -> list[Path]:
-    """Lists the label files of a data set: ``stage_2_train.csv``, or every CSV in ``root`` with labels."""
-    if (root / "stage_2_train.csv").is_file():
+def list_labels(root: Path, labels: LabelSet = RSNA_LABELS) -> list[Path]:
+    """Lists the label files of a data set: the RSNA's own, or every CSV in ``root`` with such labels."""
+    if labels == RSNA_LABELS and (root / "stage_2_train.csv").is_file():
         return [root / "stage_2_train.csv"]
-    return [path for path in sorted(root.glob("*.csv")) if _holds_labels(path)]
+    return [path for path in sorted(root.glob("*.csv")) if _holds_labels(path, labels)]
 
 
-def find_labels(root: Path) -> Path:
+def find_labels(root: Path, labels: LabelSet = RSNA_LABELS) -> Path:
     """Finds the label file of a data set, the only one of ``list_labels``.
 
     Raises:
         UserError: If there is none, or several.
     """
-    found = list_labels(root)
+    found = list_labels(root, labels)
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:5])
         raise UserError(
@@ -236,62 +237,76 @@ def find_labels(root: Path) -> Path:
     return found[0]
 
 
-def _holds_labels(path: Path) -> bool:
+def _holds_labels(path: Path, labels: LabelSet) -> bool:
     try:
-        return find_key(read_columns(path)) is not None
+        return find_key(read_columns(path, labels.names), labels.names) is not None
     except UserError:
         return False
 
 
-def read_labels(path: Path) -> pd.DataFrame:
+def read_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     """Reads labels from a CSV file.
 
     It is long, as the RSNA's: ``ID`` (``ID_12345_subdural``) and ``Label``. Or it is wide: ``SOPInstanceUID``
     or ``ID``, and a column for each label that is known. Names of columns and labels may be in any case; see
     ``ich.index.labels.read_csv`` for encodings and delimiters. Labels are 0, 1, true and false; blank is
-    unknown. Where no slice has ``any``, it follows from the subtypes, if the file has all five: 1 if one is
-    1, 0 if all are 0.
+    unknown. Where no slice has ``LabelSet.union``, such as ``any``, it follows from the others, if the file
+    has all of them: 1 if one is 1, 0 if all are 0.
+
+    Args:
+        path: The file.
+        labels: What to read; other columns of a wide file are left alone.
 
     Returns:
-        A row a slice, indexed by ``SOPInstanceUID``: the columns of ``LABELS``, float32, NaN where unknown.
+        A row a slice, indexed by ``SOPInstanceUID``: a column for each label, float32, NaN where unknown.
 
     Raises:
         UserError: If the file cannot be read or has other columns, an unknown subtype, other labels, or
             labels that contradict each other.
     """
-    table = read_csv(path)
-    key = find_key(table.columns)
+    names = labels.names
+    table = read_csv(path, names)
+    key = find_key(table.columns, names)
     if key is None:
         raise UserError(
             f"{path} has the columns {', '.join(map(ascii, table.columns[:8]))}; expected ID and Label, or "
-            f"{' or '.join(LABEL_KEYS)} with some of {', '.join(LABELS)}"
+            f"{' or '.join(LABEL_KEYS)} with some of {', '.join(names)}"
         )
     table = drop_blank_rows(table, key)
     if table.empty:
         raise UserError(f"{path} holds no label")
-    uids, columns, values = split_ids(table, path) if "Label" in table else melt(table, key, path)
-    labels = parse_values(values, uids, columns, path)
-    codes, names = pd.factorize(uids)
-    if "" in names:
+    uids, columns, values = (
+        split_ids(table, names, path) if "Label" in table else melt(table, key, names, path)
+    )
+    found = parse_values(values, uids, columns, names, path)
+    codes, slices = pd.factorize(uids)
+    if "" in slices:
         raise UserError(f"{path} has labels without a {key}; complete or remove them")
-    wide = np.full((len(names), len(LABELS)), np.nan, dtype=np.float32)
-    wide[codes, columns] = labels
+    wide = np.full((len(slices), len(names)), np.nan, dtype=np.float32)
+    wide[codes, columns] = found
     kept = wide[codes, columns]
-    differs = (kept != labels) & ~(np.isnan(kept) & np.isnan(labels))
-    _refuse(names[np.unique(codes[differs])], "two labels for one subtype", path)
-    subtypes, either = wide[:, : len(SUBTYPES)], wide[:, -1]
-    if np.isnan(either).all() and not np.isnan(subtypes).all(axis=0).any():
-        either[(subtypes == 1).any(axis=1)] = 1
-        either[(subtypes == 0).all(axis=1)] = 0
-    wrong = (either == 0) & (subtypes == 1).any(axis=1) | (either == 1) & (subtypes == 0).all(axis=1)
-    _refuse(names[wrong], "a label any that is not the largest of the subtypes", path)
-    return pd.DataFrame(wide, index=pd.Index(names, name="SOPInstanceUID"), columns=list(LABELS))
+    differs = (kept != found) & ~(np.isnan(kept) & np.isnan(found))
+    _refuse(slices[np.unique(codes[differs])], "two labels for one subtype", path)
+    if labels.union is not None:
+        place = labels.index(labels.union)
+        wrong = _fill_union(wide[:, place], np.delete(wide, place, axis=1))
+        _refuse(slices[wrong], f"a label {labels.union} that is not the largest of the subtypes", path)
+    return pd.DataFrame(wide, index=pd.Index(slices, name="SOPInstanceUID"), columns=list(names))
 
 
-def count_repeats(path: Path) -> int:
+def _fill_union(union: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Fills in (N,) labels that follow from (N, L) others, if none is known; returns where they conflict."""
+    if np.isnan(union).all() and not np.isnan(others).all(axis=0).any():
+        union[(others == 1).any(axis=1)] = 1
+        union[(others == 0).all(axis=1)] = 0
+    wrong = (union == 0) & (others == 1).any(axis=1) | (union == 1) & (others == 0).all(axis=1)
+    return np.asarray(wrong)
+
+
+def count_repeats(path: Path, labels: LabelSet = RSNA_LABELS) -> int:
     """Counts the rows of a label file that name what an earlier row does; ``read_labels`` checks them."""
-    table = read_csv(path)
-    key = find_key(table.columns)
+    table = read_csv(path, labels.names)
+    key = find_key(table.columns, labels.names)
     return 0 if key is None else int(table[key].duplicated().sum())
 
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ich.schema import LABELS, UserError
+from ich.schema import UserError
+from ich.tables import INDEX_DTYPES
 
 USUAL_SHARE, LEAST_SHARE = 0.9, 0.1
 """Shares of the slices that have a row in the label file. Below the first a user is warned. Below the second
@@ -106,17 +107,21 @@ def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame
         labels: From ``ich.index.read_labels``.
 
     Returns:
-        The index with the columns of ``LABELS``, float32, NaN where unknown; and what was found.
+        The index with a column for each label, float32, NaN where unknown; and what was found.
 
     Raises:
-        UserError: If hardly any slice of the index is among the labels: see ``LEAST_SHARE``.
+        UserError: If a label is called as a column of the index, or hardly any slice of the index is among
+            the labels: see ``LEAST_SHARE``.
     """
+    names = list(map(str, labels))
+    if taken := [name for name in names if name in INDEX_DTYPES]:
+        raise UserError(f"labels.names holds {taken[0]}, a column of the index: give it another name")
     places = match_slices(table["SOPInstanceUID"], labels)
     require_matches(places, table["SOPInstanceUID"], labels)
     found = places >= 0
-    values = np.full((len(table), len(LABELS)), np.nan, dtype=np.float32)
-    values[found] = labels[list(LABELS)].to_numpy(dtype=np.float32)[places[found]]
+    values = np.full((len(table), len(names)), np.nan, dtype=np.float32)
+    values[found] = labels.to_numpy(dtype=np.float32)[places[found]]
     joined = table.copy(deep=False)
-    joined[list(LABELS)] = values
+    joined[names] = values
     matched, unlabeled = int(found.sum()), int(np.isnan(values).all(axis=1).sum())
     return joined, JoinCounts(len(table), matched, unlabeled, len(labels) - matched)

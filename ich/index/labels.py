@@ -8,7 +8,7 @@ import difflib
 import io
 import warnings
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,8 @@ from ich.schema import LABELS, UserError
 LABEL_KEYS = ("SOPInstanceUID", "ID")
 """Columns that may name the slice in a wide label file, the first that is there."""
 
-_NAMES = (*LABEL_KEYS, "Label", *LABELS)
-"""Columns that mean something here."""
+_NAMES = (*LABEL_KEYS, "Label")
+"""Columns that mean something here, beside the labels."""
 
 _DELIMITERS = ",;\t|"
 _MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
@@ -34,13 +34,17 @@ _TRUTHS = {"true": "1", "false": "0"}
 _Long = tuple["pd.Series[str]", NDArray[np.int64], "pd.Series[str]"]
 
 
-def read_csv(path: Path) -> pd.DataFrame:
+def read_csv(path: Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
     """Reads a CSV file as text, in whatever encoding and with whatever delimiter it has.
 
     The encoding is that of the byte order mark, else UTF-8, else Windows-1252. The delimiter is the one of
     comma, semicolon, tab and bar under which most columns have names that are known here, else most columns.
     These names may be in any case and stand between blanks. A row may end in delimiters with
     nothing between them.
+
+    Args:
+        path: The file.
+        labels: Names that are known beside those of the columns that name a slice.
 
     Returns:
         A column a column, of text; empty where a row ends early.
@@ -51,16 +55,16 @@ def read_csv(path: Path) -> pd.DataFrame:
     """
     try:
         content = _decode(path.read_bytes())
-        names, delimiter = _read_header(content)
+        names, delimiter = _read_header(content, labels)
         table = _parse_plain_csv(content, names, delimiter)
         if table is None:
             table = _parse_csv(content, names, delimiter)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
-    return table.rename(columns=_find_known_names(names, path))
+    return table.rename(columns=_find_known_names(names, labels, path))
 
 
-def read_columns(path: Path) -> list[str]:
+def read_columns(path: Path, labels: Sequence[str] = LABELS) -> list[str]:
     """Reads the names of the columns of a CSV file, as ``read_csv`` names them.
 
     Raises:
@@ -68,10 +72,10 @@ def read_columns(path: Path) -> list[str]:
     """
     try:
         with path.open("rb") as file:
-            names, _ = _read_header(_decode(file.read(_HEAD), final=False))
+            names, _ = _read_header(_decode(file.read(_HEAD), final=False), labels)
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
-    known = _find_known_names(names, path)
+    known = _find_known_names(names, labels, path)
     return [known.get(name, name) for name in names]
 
 
@@ -88,16 +92,17 @@ def _decode(content: bytes, final: bool = True) -> bytes:
     raise ValueError("it is no text in UTF-8, UTF-16 or Windows-1252")
 
 
-def _read_header(content: bytes) -> tuple[list[str], str]:
+def _read_header(content: bytes, labels: Sequence[str]) -> tuple[list[str], str]:
     """Names of the columns, and the delimiter that parts them."""
     lines = content.split(b"\n", 1)[0].decode().splitlines() or [""]
+    known = {_fold(name) for name in (*_NAMES, *labels)}
 
     def split(delimiter: str) -> list[str]:
         return next(csv.reader([lines[0]], delimiter=delimiter), [])
 
     def rate(delimiter: str) -> tuple[int, int]:
         names = split(delimiter)
-        return len({_fold(name) for name in names} & {_fold(name) for name in _NAMES}), len(names)
+        return len({_fold(name) for name in names} & known), len(names)
 
     delimiter = max(_DELIMITERS, key=rate)  # the first of those that are as good
     if not (names := split(delimiter)):
@@ -105,7 +110,7 @@ def _read_header(content: bytes) -> tuple[list[str], str]:
     counts = Counter[str]()
     for number, name in enumerate(names):
         counts[name] += 1
-        if counts[name] > 1 and _fold(name) not in map(_fold, _NAMES):  # such as two without a name
+        if counts[name] > 1 and _fold(name) not in known:  # such as two without a name
             names[number] = f"{name}.{counts[name]}"
     return names, delimiter
 
@@ -146,13 +151,13 @@ def _parse_plain_csv(content: bytes, names: list[str], delimiter: str) -> pd.Dat
     return table.to_pandas() if table.column_names == names else None
 
 
-def _find_known_names(names: Iterable[str], path: Path) -> dict[str, str]:
+def _find_known_names(names: Iterable[str], labels: Sequence[str], path: Path) -> dict[str, str]:
     """The known name of each column that has one in another case or between blanks.
 
     Raises:
         UserError: If several columns have the same.
     """
-    known = {_fold(name): name for name in _NAMES}
+    known = {_fold(name): name for name in (*_NAMES, *labels)}
     found = [(name, known[_fold(name)]) for name in names if _fold(name) in known]
     for _, meant in found:
         if len(same := [name for name, other in found if other == meant]) > 1:
@@ -166,12 +171,12 @@ def _fold(name: str) -> str:
     return name.strip().lower()
 
 
-def find_key(columns: Collection[Hashable]) -> str | None:
+def find_key(columns: Collection[Hashable], labels: Sequence[str] = LABELS) -> str | None:
     """Returns the column that names the slice, or None if a table of these columns holds no labels."""
     if "Label" in columns:
         return "ID" if "ID" in columns else None
     keys = [key for key in LABEL_KEYS if key in columns]
-    return keys[0] if keys and any(label in columns for label in LABELS) else None
+    return keys[0] if keys and any(label in columns for label in labels) else None
 
 
 def drop_blank_rows(table: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -182,55 +187,70 @@ def drop_blank_rows(table: pd.DataFrame, key: str) -> pd.DataFrame:
     return table.drop(index=nameless.index[blank])
 
 
-def split_ids(table: pd.DataFrame, path: Path) -> _Long:
+def split_ids(table: pd.DataFrame, labels: Sequence[str], path: Path) -> _Long:
     """Takes the long form to slices, numbers of labels and values, label by label.
 
     Raises:
         UserError: If an ID ends in no label.
     """
-    with_label = [table[table["ID"].str.endswith(f"_{label}")] for label in LABELS]
+    with_label = _find_endings(table, table["ID"], labels)
     if sum(map(len, with_label)) < len(table):  # another case, or another word
-        folded = table["ID"].str.lower()
-        with_label = [table[folded.str.endswith(f"_{label}")] for label in LABELS]
+        with_label = _find_endings(table, table["ID"].str.lower(), labels)
     counts = [len(rows) for rows in with_label]
     if sum(counts) < len(table):
         known = pd.concat(with_label).index
         name = str(table["ID"].drop(known).iloc[0])
-        raise UserError(f"{path} holds the ID {name!r}: {_suggest(name.rpartition('_')[2])}")
+        raise UserError(f"{path} holds the ID {name!r}: {_suggest(name.rpartition('_')[2], labels)}")
     names = (
-        rows["ID"].str.slice(stop=-len(label) - 1) for rows, label in zip(with_label, LABELS, strict=True)
+        rows["ID"].str.slice(stop=-len(label) - 1) for rows, label in zip(with_label, labels, strict=True)
     )
     return (
         pd.concat(names, ignore_index=True),
-        np.repeat(np.arange(len(LABELS)), counts),
+        np.repeat(np.arange(len(labels)), counts),
         pd.concat([rows["Label"] for rows in with_label], ignore_index=True),
     )
 
 
-def melt(table: pd.DataFrame, key: str, path: Path) -> _Long:
+def _find_endings(table: pd.DataFrame, ids: pd.Series[str], labels: Sequence[str]) -> list[pd.DataFrame]:
+    """The rows of each label, by what its ID ends in: the longest label, where one ends in another."""
+    found = []
+    for label in labels:
+        ends = ids.str.endswith(f"_{label}")
+        for longer in labels:
+            if longer.endswith(f"_{label}"):
+                ends &= ~ids.str.endswith(f"_{longer}")
+        found.append(table[ends])
+    return found
+
+
+def melt(table: pd.DataFrame, key: str, labels: Sequence[str], path: Path) -> _Long:
     """Takes the wide form to slices, numbers of labels and values, slice by slice.
 
     Raises:
         UserError: If a column is nearly a label.
     """
-    for column in table.columns.difference([*LABELS, key]):
-        near = difflib.get_close_matches(_fold(column), LABELS, n=1, cutoff=0.85)
+    for column in table.columns.difference([*labels, key]):
+        near = difflib.get_close_matches(_fold(column), labels, n=1, cutoff=0.85)
         if near and near[0] not in table:
-            raise UserError(f"{path} has the column {column!r}: {_suggest(column)}")
-    present = [number for number, label in enumerate(LABELS) if label in table]
+            raise UserError(f"{path} has the column {column!r}: {_suggest(column, labels)}")
+    present = [number for number, label in enumerate(labels) if label in table]
     columns = np.tile(np.array(present), len(table))
     uids = table[key].repeat(len(present)).reset_index(drop=True)
-    values = table[[LABELS[number] for number in present]].to_numpy().ravel()
+    values = table[[labels[number] for number in present]].to_numpy().ravel()
     return uids, columns, pd.Series(values, dtype="str")
 
 
-def _suggest(name: str) -> str:
-    near = difflib.get_close_matches(_fold(name), LABELS, n=1, cutoff=0.0)
-    return f"{name!r} is no label; nearest is {near[0]}, of {', '.join(LABELS)}"
+def _suggest(name: str, labels: Sequence[str]) -> str:
+    near = difflib.get_close_matches(_fold(name), labels, n=1, cutoff=0.0)
+    return f"{name!r} is no label; nearest is {near[0]}, of {', '.join(labels)}"
 
 
 def parse_values(
-    values: pd.Series[str], uids: pd.Series[str], columns: NDArray[np.int64], path: Path
+    values: pd.Series[str],
+    uids: pd.Series[str],
+    columns: NDArray[np.int64],
+    labels: Sequence[str],
+    path: Path,
 ) -> NDArray[np.float32]:
     """Takes texts to 0, 1 or NaN.
 
@@ -244,7 +264,7 @@ def parse_values(
     if wrong.any():
         row = int(np.argmax(wrong[numbers]))
         raise UserError(
-            f"{path} has the label {values.iloc[row]!r} for {LABELS[columns[row]]} of {uids.iloc[row]}: "
+            f"{path} has the label {values.iloc[row]!r} for {labels[columns[row]]} of {uids.iloc[row]}: "
             "expected 0, 1, true, false or nothing"
         )
     return np.asarray(parsed[numbers])

@@ -214,5 +214,5 @@ class Batch(TypedDict):
     image: NotRequired[Tensor]  # (N, C, S, S) float32, windowed and normalized
     hu: NotRequired[Tensor]  # (N, D, S, S) int16, Hounsfield units, D = 2 * neighbors + 1
     window: NotRequired[Tensor]  # (N, 2) float32, the header's center and width in HU, on request
-    target: Tensor  # (N, 6) float32, 0 or 1 in the order of LABELS; NaN where unknown
+    target: Tensor  # (N, L) float32, 0 or 1 for each label; NaN where unknown
     row: Tensor  # (N,) int64, the slice's row in the data module's table

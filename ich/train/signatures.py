@@ -36,7 +36,7 @@ TARGETS: tuple[Callable[..., Any], ...] = (
 
 TARGET_PATHS = {target: f"{target.__module__}.{target.__qualname__}" for target in TARGETS}
 
-GIVEN = {"input", "augment", "loss", "optim", "run_dir", "loggers", "devices"}
+GIVEN = {"input", "label_set", "augment", "loss", "optim", "run_dir", "loggers", "devices"}
 """Arguments that are no settings: objects of their own group, and what ``train`` decides."""
 
 

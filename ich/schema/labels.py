@@ -1,0 +1,117 @@
+"""The labels of a run or a model: data, of which the RSNA's six are the default."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ich.schema import LABEL_WEIGHTS, LABELS, UserError
+
+MOST = 64
+"""Labels of a set, at most."""
+
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_TAKEN = ("id", "label", "mean", "part", "slices")
+"""Names that mean something else in a label file, a table or a metric."""
+
+
+def _to_tuple(key: str, values: object) -> tuple[object, ...]:
+    if isinstance(values, str) or not isinstance(values, Sequence) or not 1 <= len(values) <= MOST:
+        raise UserError(f"labels.{key}={values}: expected a list of 1 to {MOST}")
+    return tuple(values)
+
+
+def _is_weight(value: object) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0
+    )
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """What a model predicts for each slice.
+
+    Attributes:
+        names: The labels, in the order of a network's outputs.
+        weights: The weight of each label in the loss and in the weighted log loss.
+        decides: The label behind the outcome of a study; None gives no outcome.
+        union: The label that is 1 where, and only where, another label is; None without such a label.
+
+    Raises:
+        UserError: If a name or a weight cannot be used, or ``decides`` or ``union`` is no label.
+    """
+
+    names: tuple[str, ...]
+    weights: tuple[float, ...]
+    decides: str | None = None
+    union: str | None = None
+
+    def __post_init__(self) -> None:
+        for key in ("names", "weights"):
+            object.__setattr__(self, key, _to_tuple(key, getattr(self, key)))
+        for name in self.names:
+            if not (isinstance(name, str) and _NAME.fullmatch(name)) or name in _TAKEN:
+                raise UserError(
+                    f"labels.names holds {name!r}: expected a lowercase letter, then up to 39 of a-z, 0-9, "
+                    f"_ and -, and none of {', '.join(_TAKEN)}; a label file may have it in any case"
+                )
+        if len(set(self.names)) < len(self.names):
+            raise UserError(f"labels.names={list(self.names)} holds a name twice")
+        if len(self.weights) != len(self.names) or not all(map(_is_weight, self.weights)):
+            raise UserError(
+                f"labels.weights={list(self.weights)}: expected {len(self.names)} numbers above 0, "
+                f"one for each of {', '.join(self.names)}"
+            )
+        for key, label in (("decides", self.decides), ("union", self.union)):
+            if label is not None and label not in self.names:
+                raise UserError(
+                    f"labels.{key}={label}: expected one of {', '.join(self.names)}, or null; "
+                    "labels=own starts with null"
+                )
+
+    @property
+    def subtypes(self) -> tuple[str, ...]:
+        """The labels beside the one that decides."""
+        return tuple(name for name in self.names if name != self.decides)
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The labels over which a mean is taken: the subtypes, or the only label."""
+        return self.subtypes or self.names
+
+    @property
+    def headline(self) -> str:
+        """The label that stands for all where there is room for one."""
+        return self.decides or self.names[0]
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The labels in the order in which a reader looks for them: the one that decides first."""
+        return tuple(dict.fromkeys((self.headline, *self.names)))
+
+    def index(self, name: str) -> int:
+        """The place of a label among the outputs of a network."""
+        return self.names.index(name)
+
+
+RSNA_LABELS = LabelSet(LABELS, LABEL_WEIGHTS, decides="any", union="any")
+"""The labels, the weights and the metric of the RSNA 2019 challenge."""
+
+
+def require_rsna(names: Sequence[str], what: str) -> None:
+    """Refuses labels other than the six of the RSNA.
+
+    Args:
+        names: The labels that are there.
+        what: Needs the six, as the subject of the message.
+
+    Raises:
+        UserError: Naming both.
+    """
+    if tuple(names) != LABELS:
+        raise UserError(
+            f"{what} needs the six labels of the RSNA 2019 challenge ({', '.join(LABELS)}); "
+            f"found {', '.join(names)}"
+        )
