@@ -60,7 +60,7 @@ def choose_worst(predictions: pd.DataFrame, value: int, decision: Decision | Non
     """
     wrong = predictions[f"target_{LABEL}"].to_numpy() == value
     prob = _find_probs(predictions, decision)
-    point = None if decision is None else decision.operating_points[LABEL]
+    point = None if decision is None else decision.find_point(LABEL)
     if decision is not None and point is not None:
         wrong &= (prob >= point.threshold) != value
     rows = np.flatnonzero(wrong)
@@ -72,7 +72,7 @@ def choose_worst(predictions: pd.DataFrame, value: int, decision: Decision | Non
 def _find_probs(predictions: pd.DataFrame, decision: Decision | None) -> NDArray[np.float64]:
     """(N,) of ``LABEL`` on the scale of its threshold: calibrated where there is a decision."""
     probs = predictions[list(PROB_COLUMNS)].to_numpy(np.float64)
-    return (probs if decision is None else decision.calibration.apply(probs))[:, LABELS.index(LABEL)]
+    return (probs if decision is None else decision.calibrate(probs))[:, LABELS.index(LABEL)]
 
 
 def make_galleries(
@@ -168,7 +168,7 @@ def _read_cases(
 
 
 def _draw(kind: str, cases: list[Case], decision: Decision | None, has_heat: bool) -> list[Block]:
-    point = None if decision is None else decision.operating_points[LABEL]
+    point = None if decision is None else decision.find_point(LABEL)
     threshold = "" if point is None else f", on the wrong side of the threshold ({point.threshold:.2g})"
     signs = (
         " Right: heat of the evidence for any hemorrhage; lines at a quarter (dotted), half (dashed) and "

@@ -9,14 +9,13 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 
-from ich.calibration import Calibration, Decision, OperatingPoint
+from ich.calibration import Decision, NotFitted, OperatingPoint
 from ich.networks import Output
 from ich.predict import Predictor
 from ich.schema import LABELS, InputSpec
 from ich.schema.results import StudyResult
 
 BLOOD = 75  # HU
-REASONS = dict.fromkeys(LABELS, "too few cases")
 
 
 class FindsSquares:
@@ -36,8 +35,9 @@ class FindsSquares:
 
 
 def predict(folder: Path, pooling: str = "max") -> StudyResult:
-    points = dict.fromkeys(LABELS) | {"any": OperatingPoint(0.5, "sensitivity>=0.95", 1.0, 0.5)}
-    decision = Decision(pooling, Calibration(dict.fromkeys(LABELS), REASONS), points, REASONS)
+    missing = dict.fromkeys(LABELS, NotFitted("too few cases"))
+    points = missing | {"any": OperatingPoint(0.5, "sensitivity>=0.95", 1.0, 0.5)}
+    decision = Decision(pooling, missing, points)
     (result,) = Predictor([FindsSquares()], decisions={"study": decision}).predict(folder)
     return result
 

@@ -242,7 +242,7 @@ POINT = {"threshold": 0.5, "rule": "sensitivity>=0.95", "sensitivity": 1.0, "spe
         ("card.prevalences.any", "0.1", "expected a number from 0 to 1"),
         ("card.prevalences.patient", 0.1, "unknown field 'patient'"),
         ("card.decisions", "x", "decisions is 'x'; expected fields"),
-        ("card.decisions.patient", {}, "expected decisions for the levels"),
+        ("card.decisions.patient", {}, "decisions has the unknown field 'patient'"),
         ("card.decisions.slice._target_", "os.system", "unknown field '_target_'"),
         ("card.decisions.slice.pooling", "os.system", "expected the name of a pooling"),
         ("card.decisions.slice.operating_points.any", POINT | {"threshold": "0"}, "threshold is '0'"),
@@ -396,7 +396,7 @@ GOOD = {"format": "ich calibration 1", "note": "x", "decisions": {}}
         (b" " * 300_000, "is larger than"),
         (json.dumps(GOOD | {"format": "ich bundle 1"}).encode(), "expected 'ich calibration 1'"),
         (json.dumps(GOOD | {"model": {}}).encode(), "unknown field 'model'"),
-        (json.dumps(GOOD | {"decisions": {"slice": {}}}).encode(), "slice lacks calibration"),
+        (json.dumps(GOOD | {"decisions": {"slice": {}}}).encode(), "slice lacks pooling"),
     ],
 )
 def test_calibration_file_that_is_none(trained, tmp_path: Path, capsys, text: bytes, message: str) -> None:
@@ -579,7 +579,7 @@ def test_threshold_of_a_checkpoint_is_checked(trained, tmp_path: Path, threshold
     level["operating_points"]["any"] = POINT | {"threshold": threshold}
     torch.save(checkpoint, tmp_path / "best.ckpt")
     with pytest.raises(
-        UserError, match=r"slice\.operating_points\.any: threshold is .* a number from 0 to 1"
+        UserError, match=r"slice\.operating_points\.any\.threshold is .* a number from 0 to 1"
     ):
         load_classifier(tmp_path / "best.ckpt")
 

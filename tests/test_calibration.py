@@ -17,7 +17,8 @@ from sklearn.linear_model import LogisticRegression
 
 from ich.calibration import (
     METHODS,
-    Calibrator,
+    Isotonic,
+    NotFitted,
     choose_operating_point,
     find_obstacle,
     fit_calibrator,
@@ -26,6 +27,7 @@ from ich.calibration import (
 )
 from ich.calibration.sample import find_shortage
 from ich.schema import LABELS, UserError
+from ich.schema.formats import read_plain, to_plain
 
 
 def make_cases(seed: int = 0, n: int = 400, decimals: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +50,7 @@ def test_temperature_is_that_of_a_plain_search(seed: int) -> None:
         lambda t: -log_likelihood(target, expit(x / t)), bounds=(0.05, 20), options={"xatol": 1e-12}
     )
     calibrator = fit_calibrator(target, prob, "temperature")
-    assert calibrator.parameters["temperature"] == pytest.approx(found.x, rel=1e-6)
+    assert calibrator.temperature == pytest.approx(found.x, rel=1e-6)
     assert calibrator.apply(prob) == pytest.approx(expit(x / found.x), abs=1e-6)
 
 
@@ -60,8 +62,8 @@ def test_platt_is_logistic_regression_without_penalty(seed: int, scale: int) -> 
     reference = LogisticRegression(C=np.inf, tol=1e-12, max_iter=10_000)
     reference.fit(scale * logit(prob)[:, None], target)  # scaled, or the reference does not converge
     calibrator = fit_calibrator(target, prob, "platt")
-    assert calibrator.parameters["slope"] == pytest.approx(scale * reference.coef_[0, 0], rel=1e-6)
-    assert calibrator.parameters["intercept"] == pytest.approx(reference.intercept_[0], abs=1e-6)
+    assert calibrator.slope == pytest.approx(scale * reference.coef_[0, 0], rel=1e-6)
+    assert calibrator.intercept == pytest.approx(reference.intercept_[0], abs=1e-6)
     expected = reference.predict_proba(scale * logit(prob)[:, None])[:, 1]
     assert calibrator.apply(prob) == pytest.approx(expected, abs=1e-6)
 
@@ -81,9 +83,8 @@ def test_isotonic_curve_of_many_steps_is_kept_short_and_close() -> None:
     full = IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip").fit(prob, target)
     assert len(full.X_thresholds_) > 64
     calibrator = fit_calibrator(target, prob, "isotonic")
-    knots = calibrator.parameters
-    assert len(knots["probs"]) == len(knots["values"]) <= 64
-    assert Calibrator.from_dict(calibrator.to_dict(), "here") == calibrator
+    assert len(calibrator.probs) == len(calibrator.values) <= 64
+    assert read_plain(Isotonic, to_plain(calibrator), "here") == calibrator
     assert np.abs(calibrator.apply(prob) - full.predict(prob)).mean() < 0.005
     assert calibrator.apply(prob).mean() == pytest.approx(target.mean(), abs=1e-3)
 
@@ -277,7 +278,7 @@ def make_levels(method: str = "platt", rule: str = "sensitivity>=0.9") -> dict[s
     target[:, 0] = 0
     patients = np.arange(120) // 4
     decision = fit_decision(target, probs, patients, pooling="max", method=method, rule=rule)
-    return {"slice": decision.to_dict(), "study": decision.to_dict()}
+    return {"slice": to_plain(decision), "study": to_plain(decision)}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -287,11 +288,11 @@ def test_decisions_come_back_from_json_as_they_were(method: str) -> None:
     target[:, 0] = 0
     given = {"pooling": "max", "method": method, "rule": "sensitivity>=0.9"}
     decision = fit_decision(target, probs, np.arange(120) // 4, **given)
-    back = parse_decisions(json.loads(json.dumps({"study": decision.to_dict()})), "here")
+    back = parse_decisions(json.loads(json.dumps({"study": to_plain(decision)})), "here")
     assert back == {"study": decision}
-    assert decision.calibration.calibrators["epidural"] is None
-    assert decision.calibration.reasons == decision.reasons == {"epidural": "positives: 0, fewer than 10"}
-    calibrated = back["study"].calibration.apply(probs)
+    nothing = NotFitted("positives: 0, fewer than 10")
+    assert decision.calibration["epidural"] == decision.operating_points["epidural"] == nothing
+    calibrated = back["study"].calibrate(probs)
     assert (calibrated[:, 0] == probs[:, 0]).all()
     for i, label in enumerate(LABELS[1:], start=1):
         assert calibrated[:, i] == pytest.approx(
@@ -311,14 +312,14 @@ CURVE = "slice.calibration.any"
 @pytest.mark.parametrize(
     ("method", "place", "value", "message"),
     [
-        ("platt", "patient", {}, "decisions for the levels slice and study"),
-        ("platt", "slice", [], "here.slice is .*; expected fields"),
+        ("platt", "patient", {}, "here has the unknown field 'patient'"),
+        ("platt", "slice", [], "here: slice is .*; expected fields"),
         ("platt", "slice.code", "x", "unknown field 'code'"),
         ("platt", "slice.pooling", "../x", "expected the name of a pooling"),
         ("platt", "slice.pooling", "a" * 201, "expected the name of a pooling"),
         ("platt", "slice.calibration", None, "expected fields"),
-        ("platt", "slice.calibration.epidual", {}, "unknown field 'epidual'"),
-        ("platt", CURVE, [1], "any is \\[1\\]; expected fields"),
+        ("platt", "slice.calibration.epidual", {"missing": "x"}, "unknown field 'epidual'"),
+        ("platt", CURVE, [1], "any is \\[1\\]; expected a method"),
         ("platt", CURVE, {}, "expected a method, one of temperature"),
         ("platt", f"{CURVE}.method", "pickle", "expected a method"),
         ("platt", f"{CURVE}.method", ["platt"], "expected a method"),
@@ -364,5 +365,5 @@ def test_plain_values_of_others_are_checked(method, place, value, message) -> No
 
 @pytest.mark.parametrize("found", [None, [], "slice", 3])
 def test_what_is_no_decisions_at_all(found) -> None:
-    with pytest.raises(UserError, match="expected decisions for the levels"):
+    with pytest.raises(UserError, match=r"here is .*; expected fields"):
         parse_decisions(found, "here")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from command import call
 
-from ich.calibration import Decision, parse_decisions
+from ich.calibration import Decision, NotFitted, parse_decisions
 from ich.checkpoint import DurableIO, read_checkpoint
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
@@ -64,11 +64,11 @@ def test_best_checkpoint_holds_what_its_validation_part_gives(run: Path) -> None
     assert list(decisions) == ["slice", "study"]
     found = decisions["slice"].operating_points["any"]
     target = validation["target_any"]
-    calibrated = decisions["slice"].calibration.apply(validation[list(PROB_COLUMNS)])
+    calibrated = decisions["slice"].calibrate(validation[list(PROB_COLUMNS)])
     called = calibrated[:, LABELS.index("any")] >= found.threshold
     assert called[target == 1].mean() == pytest.approx(found.sensitivity)
     assert found.sensitivity >= 0.95
-    assert "fewer than" in decisions["study"].reasons["epidural"]
+    assert "fewer than" in decisions["study"].calibration["epidural"].missing
     units = pool(validation, "study", decisions["study"].pooling)
     assert len(units) == validation["StudyInstanceUID"].nunique()
 
@@ -103,12 +103,12 @@ def test_end_that_comes_again_changes_no_byte(run: Path, monkeypatch: pytest.Mon
 def test_metrics_tell_what_was_chosen_and_what_calibration_changed(run: Path) -> None:
     report = json.loads((run / "metrics.json").read_text())
     predictions = read_predictions(run / "predictions_test.csv")
-    calibrated = read_decisions(run)["slice"].calibration.apply(predictions[list(PROB_COLUMNS)])
+    calibrated = read_decisions(run)["slice"].calibrate(predictions[list(PROB_COLUMNS)])
     chosen = read_decisions(run)["slice"].operating_points
     for i, label in enumerate(LABELS):
         figures = report["test"]["levels"]["slice"]["labels"][label]
         point = figures["operating_point"]
-        if chosen[label] is None:
+        if isinstance(chosen[label], NotFitted):
             assert point["threshold"] is None
             continue
         assert point["threshold"] == chosen[label].threshold

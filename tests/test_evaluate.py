@@ -90,7 +90,7 @@ def test_operating_points_are_chosen_on_validation_and_carried_over(level, calib
     ).levels[level]
     decision = fit_decisions(validation, levels=[level], method=calibration, rule="specificity>=0.7")[level]
     own = pool(table, level)
-    own[list(PROB_COLUMNS)] = decision.calibration.apply(own[list(PROB_COLUMNS)])
+    own[list(PROB_COLUMNS)] = decision.calibrate(own[list(PROB_COLUMNS)])
     samples = [own, *draw_tables(own, 10, 2)]
     assert figures.weighted_log_loss_calibrated.value == pytest.approx(reference_loss(own))
     for label in ("subdural", "any"):

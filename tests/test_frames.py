@@ -18,7 +18,7 @@ from networks import DEEP, make_model
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from ich.calibration import Calibration, Decision, OperatingPoint
+from ich.calibration import Decision, NotFitted, OperatingPoint
 from ich.data import HeadCTDataModule
 from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import list_headers, read_geometry, read_header, read_hu
@@ -139,9 +139,9 @@ def list_references(ds: pydicom.Dataset) -> list[pydicom.Dataset]:
 
 def test_frames_are_predicted_as_the_slices_and_outputs_refer_to_them(study: Path, tmp_path: Path) -> None:
     path = convert(sorted(study.iterdir()), tmp_path / "enhanced" / "enhanced.dcm")
-    missing = dict.fromkeys(LABELS, "too few cases")
-    points = dict.fromkeys(LABELS) | {"any": OperatingPoint(0.0, "sensitivity>=0.95", 1.0, 0.5)}
-    decisions = {"study": Decision("max", Calibration(dict.fromkeys(LABELS), missing), points, missing)}
+    missing = dict.fromkeys(LABELS, NotFitted("too few cases"))
+    points = missing | {"any": OperatingPoint(0.0, "sensitivity>=0.95", 1.0, 0.5)}
+    decisions = {"study": Decision("max", missing, points)}
     predictor = Predictor([TorchNetwork(make_model(DEEP), "0" * 64, gpus=0)], decisions=decisions)
     (expected,) = predictor.predict(study)
     summary = predict_folder(predictor, [path.parent], tmp_path / "out", outputs=("page", "sr", "sc"))

@@ -20,7 +20,7 @@ import torch
 from command import call
 
 from ich.bundle import write_bundle
-from ich.calibration import Calibration, Decision, OperatingPoint
+from ich.calibration import Decision, NotFitted, OperatingPoint
 from ich.calibration.files import write_calibration
 from ich.calibration.likeness import Likeness
 from ich.data import HeadCTDataModule
@@ -31,21 +31,19 @@ from ich.phantom import write_phantom
 from ich.predict import Predictor
 from ich.predict.folder import ResultFolder
 from ich.schema import LABELS, InputSpec, UserError
+from ich.schema.formats import read_plain, to_plain
 from ich.schema.results import Outcome, Reason
 from ich.studies import find_studies
 from ich.tables import WEIGHTS_COLUMN, read_predictions
 from ich.train.results import predict_parts
 
-REASONS = dict.fromkeys(LABELS, "too few cases")
 SPEC = InputSpec(size=64)
 
 
 def make_decision(threshold: float | None, pooling: str = "max") -> dict[str, object]:
+    missing = dict.fromkeys(LABELS, NotFitted("too few cases"))
     point = None if threshold is None else OperatingPoint(threshold, "sensitivity>=0.95", 1.0, 0.5)
-    missing = {} if point else {"any": "too few cases"}
-    points = dict.fromkeys(LABELS) | {"any": point}
-    reasons = dict.fromkeys(LABELS[:-1], "too few cases") | missing
-    return Decision(pooling, Calibration(dict.fromkeys(LABELS), REASONS), points, reasons).to_dict()
+    return to_plain(Decision(pooling, missing, missing | ({"any": point} if point else {})))
 
 
 def write_model(
@@ -586,7 +584,7 @@ def test_an_ensemble_averages_and_a_calibration_file_replaces_what_models_carry(
     thresholds = [each.labels["any"].threshold for each in (one, two)]
     assert both.labels["any"].threshold == pytest.approx(np.mean(thresholds))
     assert both.slices[3].probs == pytest.approx(np.mean([one.slices[3].probs, two.slices[3].probs], axis=0))
-    decision = Decision.from_dict(make_decision(0.125, pooling="mean"), "here")
+    decision = read_plain(Decision, make_decision(0.125, pooling="mean"), "here")
     write_calibration({"study": decision}, tmp_path / "calibration.json")
     out = tmp_path / "out"
     given = (str(model), str(other), str(study), "--calibration", str(tmp_path / "calibration.json"))

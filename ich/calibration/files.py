@@ -1,29 +1,34 @@
 """Decisions in a file of their own: what ``ich evaluate`` writes and ``ich bundle`` puts into a model.
 
-JSON: ``{"format": "ich calibration 1", "note": ..., "decisions": {level: ...}}``, with what
-``Decision.to_dict`` gives for a level. It names no patient.
+JSON: ``{"format": "ich calibration 1", "note": ..., "decisions": {level: ...}}``, with a
+``Decision`` for a level. It names no patient.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from ich.calibration import DECIDED_LEVELS, Decision, parse_decisions
+from ich.calibration import DECIDED_LEVELS, Decision, Level
 from ich.files import replacing
 from ich.schema import DISCLAIMER, UserError
-from ich.schema.fields import Check, check_fields, is_text, parse_fields
-
-FORMAT = "ich calibration 1"
+from ich.schema.formats import STRICT, Text, parse_fields, read_plain, to_plain
 
 _LARGEST = 256 * 1024  # bytes
 
-_FIELDS: dict[str, tuple[Check, str]] = {
-    "format": (lambda value: value == FORMAT, repr(FORMAT)),
-    "note": (is_text, "a text"),
-    "decisions": (lambda value: isinstance(value, dict), "fields"),
-}
+
+@dataclass(frozen=True)
+class CalibrationFile:
+    """What such a file holds."""
+
+    __pydantic_config__ = STRICT
+
+    format: Literal["ich calibration 1"]
+    note: Text
+    decisions: Mapping[Level, Decision]
 
 
 def write_calibration(decisions: Mapping[str, Decision], path: str | Path) -> None:
@@ -39,10 +44,10 @@ def write_calibration(decisions: Mapping[str, Decision], path: str | Path) -> No
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists; name a new file, or remove it")
-    levels = {level: decisions[level].to_dict() for level in DECIDED_LEVELS if level in decisions}
+    levels = {level: decisions[level] for level in DECIDED_LEVELS if level in decisions}
     if not levels:
         raise UserError(f"{path}: there are no decisions for the levels {' and '.join(DECIDED_LEVELS)}")
-    text = json.dumps({"format": FORMAT, "note": DISCLAIMER, "decisions": levels}, indent=2) + "\n"
+    text = json.dumps(to_plain(CalibrationFile("ich calibration 1", DISCLAIMER, levels)), indent=2) + "\n"
     try:
         with replacing(path) as partial:
             partial.write_text(text, encoding="utf-8")
@@ -64,6 +69,5 @@ def read_calibration(path: str | Path) -> dict[str, Decision]:
         raise UserError(f"the calibration {path} cannot be read: {error.strerror or error}") from error
     if len(text) > _LARGEST:
         raise UserError(f"{path} is no calibration: it is larger than {_LARGEST} bytes")
-    found = parse_fields(text, str(path))
-    check_fields(found, _FIELDS, str(path))
-    return parse_decisions(found["decisions"], f"{path}: decisions")
+    found = read_plain(CalibrationFile, parse_fields(text, str(path)), str(path))
+    return dict(found.decisions)

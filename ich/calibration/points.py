@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ich.calibration.sample import find_shortage, take_known
 from ich.schema import UserError
-from ich.schema.fields import Check, check_fields, is_share
+from ich.schema.formats import Expected, Share
 
-_SHARE = r"(?P<kind>sensitivity|specificity)\s*>=\s*"
+_LIMIT = r"(?P<kind>sensitivity|specificity)\s*>=\s*"
 _COST = r"(?P<cost>cost)\s*:\s*"
-_RULE = re.compile(rf"\s*(?:{_SHARE}|{_COST})(?P<value>\d+(?:\.\d*)?|\.\d+)\s*", re.ASCII)
+_RULE = re.compile(rf"\s*(?:{_LIMIT}|{_COST})(?P<value>\d+(?:\.\d*)?|\.\d+)\s*", re.ASCII)
 
 _ROUNDING = 1e-9
 """0.95 of 20 positives are 19, whatever their quotient is in binary."""
@@ -32,24 +32,10 @@ class OperatingPoint:
         specificity: The same.
     """
 
-    threshold: float
-    rule: str
-    sensitivity: float
-    specificity: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, found: Any, source: str) -> Self:
-        """Takes back what ``to_dict`` gave.
-
-        Raises:
-            UserError: Naming ``source`` and the first field that is not as it was written.
-        """
-        check_fields(found, _POINT, source)
-        return cls(**found)
+    threshold: Share
+    rule: Annotated[str, Expected("a rule such as sensitivity>=0.95", _is_rule)]
+    sensitivity: Share
+    specificity: Share
 
 
 def choose_operating_point(
@@ -122,18 +108,9 @@ def parse_rule(rule: str) -> tuple[str, float]:
     )
 
 
-def _is_rule(value: Any) -> bool:
+def _is_rule(value: str) -> bool:
     try:
         parse_rule(value)
     except UserError:
         return False
     return True
-
-
-_SHARE_CHECK = (is_share, "a number from 0 to 1")
-_POINT: dict[str, tuple[Check, str]] = {
-    "threshold": _SHARE_CHECK,
-    "rule": (_is_rule, "a rule such as sensitivity>=0.95"),
-    "sensitivity": _SHARE_CHECK,
-    "specificity": _SHARE_CHECK,
-}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.fields import show
+from ich.schema.formats import to_plain
 
 if TYPE_CHECKING:
     from ich.card import Card
@@ -54,7 +55,7 @@ def _run(args: argparse.Namespace) -> None:
         return
     if args.calibration is not None:
         decisions = read_calibration(args.calibration)
-        model.card["decisions"] = {level: decision.to_dict() for level, decision in decisions.items()}
+        model.card["decisions"] = {level: to_plain(decision) for level, decision in decisions.items()}
         model_card = ""
     write_bundle(model.card, model.state_dict(), args.out, model_card=model_card)
     print(f"{model.card['model']['backbone']} of {source} in {args.out}")

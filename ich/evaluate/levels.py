@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.calibration import Decision
+from ich.calibration import Decision, NotFitted
 from ich.evaluate.areas import (
     GRID,
     Ranking,
@@ -148,7 +148,7 @@ class Units:
         self.level = level
         self.target = table[list(TARGET_COLUMNS)].to_numpy(np.float64)
         self.probs = table[list(PROB_COLUMNS)].to_numpy(np.float64)
-        self.calibrated = self.probs if decision is None else decision.calibration.apply(self.probs)
+        self.calibrated = self.probs if decision is None else decision.calibrate(self.probs)
         self.codes = patients.locate(table)
 
     def column(self, label: str) -> Column:
@@ -281,8 +281,8 @@ def find_obstacle(label: str, decision: Decision | None) -> str:
     """Why a label has no calibrated probabilities; empty where it has."""
     if decision is None:
         return NO_DECISION
-    if decision.calibration.calibrators[label] is None:
-        return f"not calibrated on the validation part: {decision.calibration.reasons[label]}"
+    if isinstance(found := decision.calibration[label], NotFitted):
+        return f"not calibrated on the validation part: {found.missing}"
     return ""
 
 
@@ -293,9 +293,8 @@ def measure_point(
     if decision is None:
         return without_point(NO_DECISION, prevalences)
     point = decision.operating_points[column.label]
-    if point is None:
-        reason = f"none was chosen on the validation part: {decision.reasons[column.label]}"
-        return without_point(reason, prevalences)
+    if isinstance(point, NotFitted):
+        return without_point(f"none was chosen on the validation part: {point.missing}", prevalences)
     return measure_at_point(
         column.target, column.calibrated, column.codes, counts, point, prevalences, column.shortages
     )

@@ -113,7 +113,7 @@ def _plan_timelines(study: Study) -> Draw | None:
     probs = study.predictions[list(PROB_COLUMNS)].to_numpy()
     point = None
     if decision is not None:
-        probs, point = decision.calibration.apply(probs), decision.operating_points[label]
+        probs, point = decision.calibrate(probs), decision.find_point(label)
     timelines = choose_timelines(study.predictions, label, probs[:, LABELS.index(label)])
     if not timelines:
         return None

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from ich.calibration import Decision
+from ich.calibration import Decision, NotFitted
 from ich.evaluate.comparison import Comparison
 from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import UNIT_COLUMNS
@@ -64,7 +64,10 @@ class Study:
     def rule(self) -> str:
         """How the operating points were chosen; empty without them."""
         rules = [
-            p.rule for d in self.decisions.values() for p in d.operating_points.values() if p is not None
+            p.rule
+            for d in self.decisions.values()
+            for p in d.operating_points.values()
+            if not isinstance(p, NotFitted)
         ]
         return rules[0] if rules else ""
 
@@ -74,8 +77,8 @@ class Study:
         fitted = [
             c.method
             for decision in self.decisions.values()
-            for c in decision.calibration.calibrators.values()
-            if c is not None
+            for c in decision.calibration.values()
+            if not isinstance(c, NotFitted)
         ]
         return fitted[0] if fitted else ""
 

@@ -45,6 +45,7 @@ from ich.predict.judging import (
 from ich.predict.reading import Reading, read_study
 from ich.predict.stacks import Pixels, has_windows, stack_hu
 from ich.schema import UserError
+from ich.schema.formats import to_plain
 from ich.schema.results import Algorithm, StudyResult, decide_outcome
 from ich.studies import StudyFiles, find_studies
 
@@ -115,7 +116,7 @@ class Predictor:
 
     def describe(self) -> dict[str, Any]:
         """Returns plain values of all that a result follows from, beside the study."""
-        levels = [{level: each.to_dict() for level, each in levels.items()} for levels in self._decisions]
+        levels = [{level: to_plain(each) for level, each in levels.items()} for levels in self._decisions]
         text = json.dumps(levels, sort_keys=True).encode()
         algorithm = {
             name: list(value) if isinstance(value, tuple) else value

@@ -39,7 +39,7 @@ class Rules:
     @property
     def rule(self) -> str:
         """What the operating point of ``any`` was chosen by; empty without one."""
-        point = None if self.study is None else self.study.operating_points["any"]
+        point = None if self.study is None else self.study.find_point("any")
         return "" if point is None else point.rule
 
 
@@ -80,9 +80,8 @@ def judge_labels(
     counted = list_counted(scores.probs.shape[1], left_out)
     for probs, rule in _pair(scores.probs[:, counted], rules):
         pooled = pool_unit(probs, rule.pooling)  # (6,)
-        found.append(pooled if rule.study is None else rule.study.calibration.apply(pooled[None])[0])
-        points = {} if rule.study is None else rule.study.operating_points
-        given = [points.get(label) for label in LABELS]
+        found.append(pooled if rule.study is None else rule.study.calibrate(pooled[None])[0])
+        given = [None if rule.study is None else rule.study.find_point(label) for label in LABELS]
         thresholds.append([np.nan if point is None else point.threshold for point in given])
     prob, threshold = np.mean(found, axis=0), np.mean(thresholds, axis=0)
     return {
@@ -105,7 +104,7 @@ def judge_slices(
     calibrated = None
     if all(rule.slice is not None for rule in rules):
         each = [
-            rule.slice.calibration.apply(probs)
+            rule.slice.calibrate(probs)
             for probs, rule in _pair(scores.probs, rules)
             if rule.slice is not None
         ]

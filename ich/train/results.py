@@ -25,6 +25,7 @@ from ich.files import replacing
 from ich.models import SliceClassifier, hash_weights, load_classifier
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
+from ich.schema.formats import to_plain
 from ich.tables import make_predictions, read_predictions, write_table
 from ich.train.keeping import keep
 from ich.train.likeness import FeatureLog, describe_likeness
@@ -69,7 +70,7 @@ def write_results(
     predictions = {part: read_predictions(run_dir / f"predictions_{part}.csv") for part in tables}
     evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences())
     fields: dict[str, Any] = {
-        "decisions": {level: decision.to_dict() for level, decision in decisions.items()},
+        "decisions": {level: to_plain(decision) for level, decision in decisions.items()},
         "training": summarize(datamodule, metrics, evaluations),
     }
     weights: dict[str, torch.Tensor] = {}
