@@ -28,9 +28,9 @@ from pydicom.filereader import data_element_generator
 from rich.progress import track
 
 from ich.dicom import read_header, read_hu
-from ich.dicom.refusal import Refusal
 from ich.phantom import write_phantom
 from ich.schema import ReadError
+from ich.schema.codes import Refusal
 
 PATIENCE = 60.0  # seconds until a reader is taken for hung
 SLOW = 10.0  # seconds that no file may take

@@ -6,7 +6,6 @@ Nothing is left out for it: a finding is for somebody to look at.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from ich.dicom import read_hu
 from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
+from ich.schema.codes import Finding
 from ich.stacks import NO_STACK, SAME_POSITION, describe_odd, find_odd
 from ich.tables import say, write_table
 
@@ -36,25 +36,6 @@ GAP = 1.5  # steps: half-way between none and one slice that is missing
 BEYOND_HEAD = 1 / 6  # of a series, at either end: 25 mm of 150 mm may lie above the vertex
 SAME_TILT = 0.5  # degrees
 SAME_SPACING = 0.01  # share
-
-
-class Finding(StrEnum):
-    """What was found: the codes of a table of findings, stable between versions."""
-
-    CONSTANT = "constant"  # all pixels of the slice are the same
-    LITTLE_AIR = "little_air"  # hardly any air around the head, as with a wrong intercept
-    LITTLE_TISSUE = "little_tissue"  # hardly any soft tissue, as above the head or with a wrong intercept
-    MUCH_BONE = "much_bone"  # more bone than a skull has, as with a wrong intercept
-    NO_POSITION = "no_position"  # slices without a position, so that their order is unknown
-    DUPLICATE_POSITION = "duplicate_position"  # several slices at one position
-    GAP = "gap"  # a step between slices that is larger than those around it
-    NOT_MONOTONE = "not_monotone"  # positions go to and fro in the order of InstanceNumber
-    MIXED_ORIENTATION = "mixed_orientation"  # slices of several tilts
-    MIXED_SPACING = "mixed_spacing"  # pixels of several sizes
-    MIXED_SHAPE = "mixed_shape"  # images of several sizes
-    MIXED_IMAGES = "mixed_images"  # images that are no slices of the series: a scout, a page, a screen
-    SEVERAL_STACKS = "several_stacks"  # several scans or reconstructions in one series
-    NO_UNIT = "no_unit"  # RescaleType leaves the unit of the pixels open; that it is HU shows in them alone
 
 
 Found = tuple[Finding, str]

@@ -13,13 +13,14 @@ head. Slices that lie side by side in a table are taken for neighbors, so these 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+
+from ich.schema.codes import Odd
 
 SAME_POSITION = 0.01  # mm: slices that are no farther apart lie at one position
 
@@ -36,15 +37,6 @@ _MOST_TWINS = 0.5  # of the slices of the smaller scan: with more the two lie at
 
 Columns = dict[str, NDArray[Any]]
 Rows = NDArray[np.int64]
-
-
-class Odd(StrEnum):
-    """Why an image is no slice of the series that it is in."""
-
-    LOCALIZER = "localizer"  # by its ImageType
-    SECONDARY = "secondary"  # a screen or page, by its ImageType
-    ACROSS = "across"  # its plane is not that of the slices
-    NO_GEOMETRY = "no_geometry"  # no position or no orientation, which the slices have
 
 
 def find_odd(images: pd.DataFrame) -> NDArray[np.object_]:

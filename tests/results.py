@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 
 from ich.schema import LABELS
+from ich.schema.codes import Note, Reason
 from ich.schema.results import (
     Algorithm,
     LabelResult,
-    Note,
     Outcome,
-    Reason,
     Remark,
     SeriesResult,
     SliceResult,

@@ -12,10 +12,9 @@ import pytest
 from command import call
 
 from ich.dicom import read_hu
-from ich.dicom.refusal import Refusal
 from ich.phantom.archive import KINDS, TRUTH, write_archive
 from ich.schema import LABELS
-from ich.schema.results import Reason
+from ich.schema.codes import Reason, Refusal
 from ich.studies import StudyFiles, find_studies
 
 SIZE = 64

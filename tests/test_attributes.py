@@ -9,8 +9,8 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
 from ich.dicom.attributes import Attributes, read_attributes
-from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
+from ich.schema.codes import Refusal
 
 TEXTS = {
     "SOPClassUID": uid.CTImageStorage,

@@ -18,9 +18,9 @@ import ich.data.cache
 from ich.augment import Augment
 from ich.data import HeadCTDataModule
 from ich.data.slices import SliceReader
-from ich.dicom.refusal import Refusal
 from ich.phantom import write_phantom
 from ich.schema import InputSpec, ReadError, UserError
+from ich.schema.codes import Refusal
 
 SPEC = InputSpec(size=48, neighbors=1)
 

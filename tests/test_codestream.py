@@ -22,8 +22,8 @@ from pydicom.encaps import encapsulate, generate_frames
 from slices import COLUMNS, ROWS, STORED, compressed, make_slice, to_bytes
 
 from ich.dicom import codecs, read_blocks, read_header, read_hu
-from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
+from ich.schema.codes import Refusal
 
 RAMP = np.add.outer(np.arange(ROWS) * 3, np.arange(COLUMNS))  # 0 to 180
 JPEG_2000 = (uid.JPEG2000Lossless, uid.JPEG2000)

@@ -19,8 +19,8 @@ from pydicom.uid import JPEG2000Lossless, RLELossless
 
 from ich.data import HeadCTDataModule
 from ich.dicom import decoding, read_hu
-from ich.dicom.refusal import Refusal
 from ich.schema import InputSpec, ReadError, UserError
+from ich.schema.codes import Refusal
 
 pytestmark = pytest.mark.races
 

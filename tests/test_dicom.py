@@ -21,8 +21,8 @@ from slices import COLUMNS, ROWS, STORED, compressed, make_slice, to_bytes
 from ich.dicom import codecs, read_header, read_hu
 from ich.dicom.files import MAX_BYTES
 from ich.dicom.header import Header
-from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
+from ich.schema.codes import Refusal
 from ich.tables import HEADER_DTYPES
 
 

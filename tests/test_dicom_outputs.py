@@ -26,10 +26,11 @@ from results import GAP, make_refused, make_result
 
 from ich.dicom import read_header, read_hu
 from ich.outputs.captures import draw_key_image, write_key_images
-from ich.outputs.refusal import OutputRefusal, OutputRefused
+from ich.outputs.refusal import OutputRefused
 from ich.outputs.sr import FINDINGS, PROCEDURE, SITES, write_sr
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES
-from ich.schema.results import Reason, Remark, StudyResult
+from ich.schema.codes import OutputRefusal, Reason
+from ich.schema.results import Remark, StudyResult
 
 CODES = ("82999001", "274100004", "1386000", "21454007", "35486000", "1386000")
 STUDY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "PatientAge", "StudyInstanceUID")
@@ -185,9 +186,9 @@ def test_nothing_is_absent_where_a_reason_speaks_against_it(
     reasons = [reason.code.replace("_", " ") for reason in result.reasons]
     assert said.get("Reason against a negative result", []) == reasons
     texts = " ".join(item.TextValue for item in report.ContentSequence if item.ValueType == "TEXT")
-    assert all(f"{reason.code}: {reason.detail[:5]}" in texts for reason in result.reasons)
+    assert all(f"{Reason(reason.code).sentence}: {reason.detail[:5]}" in texts for reason in result.reasons)
     if given == "indeterminate":
-        assert "conflicting_copies: 2 files, >= 5 deg" in texts
+        assert f"{Reason.CONFLICTING_COPIES.sentence}: 2 files, >= 5 deg" in texts
     assert find_numbers(groups["any"]).keys() >= {"Probability"}
     if given != "positive despite a gap":
         assert find_images(groups["any"]) == [result.slices[n].SOPInstanceUID for n in result.key_slices]

@@ -13,8 +13,8 @@ from slices import STORED, make_slice, put_raw, to_bytes
 
 from ich.dicom import read_header, read_hu
 from ich.dicom.attributes import read_attributes
-from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
+from ich.schema.codes import Refusal
 
 Write = Callable[..., Path]
 

@@ -29,6 +29,7 @@ from ich.index.encodings import Encoding
 from ich.index.joining import join_labels
 from ich.phantom import write_phantom
 from ich.schema import LABELS, SUBTYPES
+from ich.schema.codes import Finding, Refusal, explain
 
 
 class Page(html.parser.HTMLParser):
@@ -314,12 +315,12 @@ def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look
     labels.to_csv(root / "labels.csv", index=False)
     page = look(root).page
     findings = page.tables["Findings"]
-    assert findings["refused: empty"][0] == "1"
+    assert findings["refused: The file is empty (empty)"][0] == "1"
     assert findings["label given more than once"][0] == "2"
     assert findings["pixels of another patient's slice"][0] == "2"
-    assert findings["gap: gaps between slices"][0] == "1"
-    assert findings["cannot be read: corrupt"][0] == "1"
-    assert findings["constant: slices with one value in all pixels"][0] == "1"
+    assert findings[explain(Finding, "gap")][0] == "1"
+    assert findings[f"cannot be read: {explain(Refusal, 'corrupt')}"][0] == "1"
+    assert findings[explain(Finding, "constant")][0] == "1"
     for remark in (
         "1 file was refused, all as empty",
         f"The pixels of 1 of {len(uids) + 1} slices in the sample cannot be read",
@@ -328,7 +329,7 @@ def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look
         "The labels name 1 slice of which there is no file",
         "epidural is positive in every labeled slice",
         "subdural has no positive slice",
-        "1 series has gaps between slices",
+        f"{Finding.GAP.sentence}: 1 series.",
     ):
         assert remark in page.remarks
     assert "A slice of: intraparenchymal" in page.text["Slices through each window"]

@@ -9,9 +9,10 @@ import pydicom
 import pytest
 from command import call
 
-from ich.findings import COLUMNS, Finding, check_series, check_slices, find_in_slice, write_findings
+from ich.findings import COLUMNS, check_series, check_slices, find_in_slice, write_findings
 from ich.index import build_index
 from ich.schema import UserError
+from ich.schema.codes import Finding
 
 
 def make_series(positions: list[float], name: str = "series", **columns) -> pd.DataFrame:

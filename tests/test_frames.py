@@ -22,7 +22,6 @@ from ich.calibration import Decision, NotFitted, OperatingPoint
 from ich.data import HeadCTDataModule
 from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import list_headers, read_geometry, read_header, read_hu
-from ich.dicom.refusal import Refusal
 from ich.identical import find_identical
 from ich.index import build_index, read_labels
 from ich.index.joining import join_labels
@@ -30,6 +29,7 @@ from ich.networks import TorchNetwork
 from ich.predict import Predictor
 from ich.predict.run import predict_folder
 from ich.schema import LABELS, InputSpec, ReadError
+from ich.schema.codes import Refusal
 from ich.schema.results import Outcome
 from ich.studies import find_studies
 from ich.trainer import build_trainer

@@ -15,8 +15,7 @@ from pydicom.dataset import Dataset
 
 from ich.dicom import read_header, read_hu
 from ich.predict.reading import Reading, read_study
-from ich.schema.results import Note
-from ich.series import SetAside
+from ich.schema.codes import Note, SetAside
 from ich.studies import StudyFiles, find_studies
 
 Change = Callable[[Dataset, int], None]

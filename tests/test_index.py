@@ -21,9 +21,10 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from ich.dicom import list_headers
 from ich.dicom.header import Header
-from ich.index import DUPLICATE_UID, build_index, cache, files, find_labels, locate_index, read_labels
+from ich.index import build_index, cache, files, find_labels, locate_index, read_labels
 from ich.index.joining import join_labels
 from ich.schema import LABELS, SUBTYPES, UserError
+from ich.schema.codes import Refusal
 from ich.tables import INDEX_DTYPES
 
 
@@ -176,7 +177,7 @@ def test_the_second_file_of_a_slice_is_refused_while_the_first_is_there(tmp_path
     table, refused = build_index(tmp_path)
     assert table["path"].tolist() == ["a.dcm"]
     assert refused["path"].tolist() == ["b.dcm", "copy/a.dcm"]
-    assert refused["code"].tolist() == [DUPLICATE_UID] * 2
+    assert refused["code"].tolist() == [Refusal.DUPLICATE_UID] * 2
     assert refused["detail"].str.contains("a.dcm", regex=False).all()
     (tmp_path / "a.dcm").unlink()
     table, refused = build_index(tmp_path)

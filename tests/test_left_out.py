@@ -12,7 +12,8 @@ from squares import bleed, count, edit, predict, set_pixels
 
 from ich.networks import add_neighbors
 from ich.schema import InputSpec
-from ich.schema.results import Note, Outcome, Reason
+from ich.schema.codes import Note, Reason
+from ich.schema.results import Outcome
 
 
 def find_middle(folder: Path) -> int:

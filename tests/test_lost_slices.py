@@ -11,7 +11,8 @@ import pytest
 from pydicom.uid import generate_uid
 from squares import bleed, count, edit, predict
 
-from ich.schema.results import Note, Outcome, Reason
+from ich.schema.codes import Note, Reason
+from ich.schema.results import Outcome
 
 Dataset = pydicom.Dataset
 LATERAL = [0, 1, 0, 0, 0, -1]

@@ -15,8 +15,8 @@ from slices import ROWS, STORED, compressed, make_slice, to_bytes
 
 from ich.dicom import decoding, read_header, read_hu
 from ich.dicom.attributes import read_attributes
-from ich.dicom.refusal import Refusal
 from ich.schema import ReadError
+from ich.schema.codes import Refusal
 
 HU = STORED - 24
 UNDEFINED = 0xFFFFFFFF

@@ -22,7 +22,8 @@ from ich.pages.views import make_views
 from ich.phantom import write_phantom
 from ich.predict import Predictor
 from ich.schema import InputSpec
-from ich.schema.results import Reason, Remark, StudyResult
+from ich.schema.codes import Reason
+from ich.schema.results import Remark, StudyResult
 
 SHOWN = Stored("P", "R", reverse=True)
 """Transposed, mirrored, and from the head to the feet."""

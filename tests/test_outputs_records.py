@@ -15,16 +15,8 @@ from results import GAP, ODD, TWICE, make_refused, make_result, make_slices
 
 from ich.outputs.records import SCHEMA, from_dict, read_json, to_dict, write_json
 from ich.schema import DISCLAIMER, LABELS, UserError
-from ich.schema.results import (
-    Algorithm,
-    LabelResult,
-    Note,
-    Reason,
-    Remark,
-    SeriesResult,
-    SliceResult,
-    StudyResult,
-)
+from ich.schema.codes import Note, Reason
+from ich.schema.results import Algorithm, LabelResult, Remark, SeriesResult, SliceResult, StudyResult
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "docs/study_result.schema.json"
 

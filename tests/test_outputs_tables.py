@@ -12,7 +12,8 @@ from results import GAP, make_refused, make_result, make_slices
 
 from ich.outputs.tables import SERIES_DTYPES, SLICE_DTYPES, STUDY_DTYPES, write_tables
 from ich.schema import LABELS, SUBTYPES
-from ich.schema.results import Reason, Remark
+from ich.schema.codes import Reason
+from ich.schema.results import Remark
 from ich.tables import WEIGHTS_COLUMN, read_predictions
 
 STUDIES = [

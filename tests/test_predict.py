@@ -31,8 +31,9 @@ from ich.phantom import write_phantom
 from ich.predict import Predictor
 from ich.predict.folder import ResultFolder
 from ich.schema import LABELS, InputSpec, UserError
+from ich.schema.codes import Reason
 from ich.schema.formats import read_plain, to_plain
-from ich.schema.results import Outcome, Reason
+from ich.schema.results import Outcome
 from ich.studies import find_studies
 from ich.tables import WEIGHTS_COLUMN, read_predictions
 from ich.train.results import predict_parts

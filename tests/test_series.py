@@ -5,10 +5,9 @@ import pandas as pd
 import pytest
 
 from ich.dicom.attributes import Attributes, read_attributes
-from ich.dicom.refusal import Refusal
 from ich.index import build_index
-from ich.schema.results import Note
-from ich.series import Ranking, SetAside, rank_series
+from ich.schema.codes import Note, Refusal, SetAside
+from ich.series import Ranking, rank_series
 from ich.series.geometry import check_geometry
 from ich.series.words import is_sharp, tell_contrast
 

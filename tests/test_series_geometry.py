@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ich.schema.results import Note, Reason
+from ich.schema.codes import Note, Reason
 from ich.series.geometry import check_geometry
 
 PRONE, SIDEWAYS = "-1\\0\\0\\0\\-1\\0", "0\\1\\0\\1\\0\\0"

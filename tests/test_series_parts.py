@@ -14,7 +14,7 @@ from drawings import draw_once
 from pydicom.uid import generate_uid
 
 from ich.predict.reading import Reading, read_study
-from ich.schema.results import Note, Reason
+from ich.schema.codes import Note, Reason
 from ich.studies import find_studies
 
 Dataset = pydicom.Dataset

@@ -14,8 +14,8 @@ from ich.dicom import read_hu
 from ich.index import build_index
 from ich.phantom import draw_patient, write_phantom
 from ich.schema import ReadError
-from ich.schema.results import Note, Reason, Remark
-from ich.series import SetAside
+from ich.schema.codes import Note, Reason, SetAside
+from ich.schema.results import Remark
 from ich.series.pixels import look_at
 from ich.series.plausible import Verdict, check_pixels, find_head
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from ich.schema.results import Reason
+from ich.schema.codes import Reason
 from ich.series.pixels import Change, Look, Looks
 from ich.series.plausible import Verdict, check_pixels, find_head
 

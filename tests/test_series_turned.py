@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ich.phantom import draw_patient
 from ich.phantom.chances import Chances
-from ich.schema.results import Reason
+from ich.schema.codes import Reason
 from ich.series.turned import check_turn
 
 Stack = NDArray[np.int16]

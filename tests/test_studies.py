@@ -17,12 +17,10 @@ import pytest
 from pydicom.dataset import Dataset
 from pydicom.fileset import FileSet
 
-from ich.dicom.refusal import Refusal
 from ich.schema import UserError
-from ich.schema.results import Reason
+from ich.schema.codes import InputRefusal, Reason, Refusal
 from ich.studies import Found, StudyFiles, find_studies, unpacking
 from ich.studies.reading import FILE_DTYPES
-from ich.studies.refusal import InputRefusal
 from ich.tables import HEADER_DTYPES
 
 

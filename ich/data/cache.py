@@ -24,10 +24,10 @@ from rich.progress import MofNCompleteColumn, Progress
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader
-from ich.dicom.refusal import Refusal
 from ich.files import for_owner_alone, replacing
 from ich.progress import make_bar
 from ich.schema import InputSpec, ReadError, UserError
+from ich.schema.codes import Refusal
 from ich.tables import STAMP, write_table
 
 log = logging.getLogger(__name__)

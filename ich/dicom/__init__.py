@@ -25,9 +25,10 @@ from ich.dicom.groups import Raw, has_groups, make_values
 from ich.dicom.header import Header, make_header
 from ich.dicom.kind import KIND_TAGS, Kind, find_kind
 from ich.dicom.orientation import Geometry, orient, orient_geometry
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
 from ich.dicom.rescale import Stored, to_hu
 from ich.dicom.stream import Stream
+from ich.schema.codes import Refusal
 
 _BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
 

@@ -13,9 +13,10 @@ from pydicom import uid
 from ich.dicom.dataset import ask_pydicom
 from ich.dicom.elements import PIXELS, UIDS, Tag, Values, read_syntax, read_value
 from ich.dicom.files import read_file
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
 from ich.dicom.skimming import HEAD, skim_values, swap
 from ich.dicom.stream import DELIMITERS, Stream
+from ich.schema.codes import Refusal
 
 _LAST = Tag.RescaleType  # of the elements that are looked for; elements stand in the order of their tags
 _INFLATED = 1 << 20  # bytes of a deflated data set, far beyond what comes before the last of them

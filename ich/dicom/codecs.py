@@ -15,8 +15,9 @@ from pydicom.pixels.decoders.base import Decoder, get_decoder
 
 from ich.dicom.codestream import CODINGS, Coding, find_codestream
 from ich.dicom.pixel_format import PixelFormat
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
 from ich.dicom.rescale import Stored, clear_unused_bits
+from ich.schema.codes import Refusal
 
 # pydicom logs a traceback for each codec that fails on a frame; what failed is in the error it raises.
 logging.getLogger("pydicom.pixels.decoders.base").setLevel(logging.CRITICAL)

@@ -18,9 +18,10 @@ from ich.dicom.decoding import walk_apart
 from ich.dicom.elements import NEEDED, PIXEL_DATA, TAGS, Tag, Values, read_syntax, read_values
 from ich.dicom.files import MAX_INFLATED, inflate
 from ich.dicom.groups import Raw, read_groups
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
 from ich.dicom.skimming import HEAD, skim
 from ich.dicom.stream import UNDEFINED, Element, Stream
+from ich.schema.codes import Refusal
 
 PREFIX = b"DICM"  # after 128 bytes (PS3.10 7.1)
 _PLAIN_META = bytes(128) + PREFIX + b"\2\0\x10\0UI\x14\0" + uid.ExplicitVRLittleEndian.encode() + b"\0"

@@ -29,8 +29,9 @@ import numpy as np
 from ich.dicom.by_pydicom import Walked, from_json, to_json, walk
 from ich.dicom.codecs import decode
 from ich.dicom.pixel_format import PixelFormat
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
 from ich.schema import UserError
+from ich.schema.codes import Refusal
 
 TIME_LIMIT = 8.0  # seconds to decode a slice, which takes 0.01 to 0.1
 MEMORY_LIMIT = 1 << 29  # bytes that decoding may add: sixteen times the pixels of the largest slice

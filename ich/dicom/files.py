@@ -9,10 +9,11 @@ import zlib
 from collections.abc import Callable
 from typing import BinaryIO, TypeVar
 
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
 from ich.dicom.stream import Stream
 from ich.files import find_on_disk
 from ich.schema import ReadError, UserError
+from ich.schema.codes import Refusal
 
 MAX_BYTES = 1 << 31  # of a file: 4096 frames of 512 x 512 pixels
 MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header

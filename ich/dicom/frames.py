@@ -16,8 +16,9 @@ from ich.dicom.codecs import ENCAPSULATED, check_codec, decode, describe_uid
 from ich.dicom.codestream import END, Codestream, check_codestream, check_rle, find_codestream
 from ich.dicom.decoding import decode_apart
 from ich.dicom.pixel_format import PixelFormat
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
 from ich.dicom.stream import UNDEFINED, Element, Stream
+from ich.schema.codes import Refusal
 
 _PIECE = 4096  # bytes of either end of a compressed frame that are read first
 _SLACK = 1 << 16  # bytes of a compressed frame beyond twice its pixels, for the headers of small ones

@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 from ich.dicom.elements import UIDS, Tag, Values
 from ich.dicom.kind import Kind
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
+from ich.schema.codes import Refusal
 
 
 class Header(NamedTuple):

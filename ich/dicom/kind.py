@@ -13,8 +13,9 @@ from ich.dicom.codecs import describe_uid
 from ich.dicom.elements import Tag, Values
 from ich.dicom.orientation import Plane, find_plane, orient_pair
 from ich.dicom.pixel_format import PixelFormat
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
 from ich.dicom.rescale import Rescale
+from ich.schema.codes import Refusal
 
 MAX_SIDE = 4096  # pixels; CT is 512, at times 1024 or 2048
 MAX_SLOPE, MAX_INTERCEPT = 1e4, 1e6  # HU; beyond these nothing of CT is left

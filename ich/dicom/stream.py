@@ -12,7 +12,8 @@ import os
 from collections.abc import Iterator
 from typing import BinaryIO, Literal, NamedTuple
 
-from ich.dicom.refusal import Refusal, RefusedError
+from ich.dicom.refusal import RefusedError
+from ich.schema.codes import Refusal
 
 MAX_ELEMENTS = 50_000  # before the pixels, nested ones included: hundreds are usual
 MAX_DEPTH = 32  # of sequences in sequences: a few are usual

@@ -8,8 +8,9 @@ import numpy as np
 
 from ich.explore.facts import Facts, Labeling
 from ich.explore.sample import MOST_ENCODINGS
-from ich.findings import AIR, LEAST_AIR, Finding
+from ich.findings import AIR, LEAST_AIR
 from ich.schema import LABELS, SUBTYPES
+from ich.schema.codes import Finding
 from ich.tables import say
 
 FEW_PATIENTS = 10
@@ -30,27 +31,8 @@ TILTED = 15.0
 BRAIN = (10, 55)
 """HU among which the most frequent value of soft tissue should lie: white matter from 20, gray to 45."""
 
-OF_SERIES = {
-    Finding.GAP: "gaps between slices",
-    Finding.DUPLICATE_POSITION: "several slices at one position",
-    Finding.NO_POSITION: "slices without a position, whose order is unknown",
-    Finding.NOT_MONOTONE: "positions that go to and fro in the order of InstanceNumber",
-    Finding.MIXED_ORIENTATION: "slices of several tilts",
-    Finding.MIXED_SPACING: "pixels of several sizes",
-    Finding.MIXED_SHAPE: "images of several sizes",
-    Finding.MIXED_IMAGES: "images that are no slices, such as a scout",
-    Finding.SEVERAL_STACKS: "several scans or reconstructions",
-    Finding.NO_UNIT: "RescaleType US, which leaves the unit of the pixels open",
-}
-"""What a series has where it has a finding."""
-
-OF_SLICES = {
-    Finding.CONSTANT: "one value in all pixels",
-    Finding.LITTLE_AIR: "hardly any air",
-    Finding.LITTLE_TISSUE: "hardly any soft tissue, as above the head or with a wrong intercept",
-    Finding.MUCH_BONE: "more bone than a skull, as with a wrong intercept",
-}
-"""What slices have where they have a finding."""
+OF_SLICES = (Finding.CONSTANT, Finding.LITTLE_AIR, Finding.LITTLE_TISSUE, Finding.MUCH_BONE)
+OF_SERIES = tuple(finding for finding in Finding if finding not in OF_SLICES)
 
 
 def list_remarks(facts: Facts) -> list[str]:
@@ -164,9 +146,9 @@ def _remark_patients(facts: Facts) -> Iterator[str]:
 
 
 def _remark_series(facts: Facts) -> Iterator[str]:
-    for finding, what in OF_SERIES.items():
+    for finding in OF_SERIES:
         if count := facts.findings[finding]:
-            yield f"{say(count, 'series', 'has', 'have')} {what}."
+            yield f"{finding.sentence}: {say(count, 'series')}."
     short = int((facts.series["slices"] < FEW_SLICES).sum())
     if short:
         yield f"{say(short, 'series', 'has', 'have')} fewer than {FEW_SLICES} slices."
@@ -211,10 +193,9 @@ def _remark_encodings(facts: Facts) -> Iterator[str]:
 
 def _remark_pixels(facts: Facts) -> Iterator[str]:
     sample = facts.sample
-    for finding, what in OF_SLICES.items():
+    for finding in OF_SLICES:
         if count := sample.findings[finding]:
-            which = "slice has" if count == 1 else "slices have"
-            yield f"{count:,} of {sample.read:,} {which} {what}."
+            yield f"{finding.sentence}: {count:,} of {say(sample.read, 'slice')}."
     for number, histogram in sorted(sample.hu.items()):
         peak = histogram.find_peak(-200, 300)
         if number < MOST_ENCODINGS and peak is not None and not BRAIN[0] <= peak <= BRAIN[1]:

@@ -15,6 +15,7 @@ from ich.explore.units import LEVELS, LabelCounts
 from ich.index.encodings import Encoding
 from ich.report.document import Table
 from ich.schema import LABELS
+from ich.schema.codes import Finding, Refusal, explain
 from ich.tables import PLURALS
 
 _MOST_ROWS = 10
@@ -161,18 +162,16 @@ def tabulate_findings(facts: Facts) -> Table:
     """What was found, with zeros: to have looked and found nothing is a finding too."""
     sample, same = facts.sample, facts.identical
     in_sample, series = f"of {sample.read:,} slices", f"of {facts.count('series'):,} series"
-    rows = [
-        (f"refused: {code}", count, "files") for code, count in facts.refused.most_common() or [("any", 0)]
-    ]
+    rows = _list_refusals("refused", facts.refused, "files")
     if facts.labeling is not None:
         rows.append(("label given more than once", facts.labeling.repeats, "rows of the label file"))
     rows.append(("pixels of another patient's slice", same.slices, f"of {same.among:,} slices"))
-    rows += [(f"{code}: {what}", facts.findings[code], series) for code, what in OF_SERIES.items()]
-    rows += [
-        (f"{code}: slices with {what}", sample.findings[code], in_sample) for code, what in OF_SLICES.items()
-    ]
-    rows += [
-        (f"cannot be read: {code}", count, f"of {len(sample.rows):,} slices")
-        for code, count in sample.unread.most_common() or [("any", 0)]
-    ]
+    rows += [(explain(Finding, code), facts.findings[code], series) for code in OF_SERIES]
+    rows += [(explain(Finding, code), sample.findings[code], in_sample) for code in OF_SLICES]
+    rows += _list_refusals("cannot be read", sample.unread, f"of {len(sample.rows):,} slices")
     return Table(("finding", "number", "of what"), [(what, f"{count:,}", of) for what, count, of in rows])
+
+
+def _list_refusals(what: str, refused: Counter[str], of: str) -> list[tuple[str, int, str]]:
+    rows = [(f"{what}: {explain(Refusal, code)}", count, of) for code, count in refused.most_common()]
+    return rows or [(what, 0, of)]

@@ -33,12 +33,10 @@ from ich.index.labels import (
 from ich.index.pseudonyms import find_key as find_pseudonym_key
 from ich.index.pseudonyms import hide_patients
 from ich.schema import UserError
+from ich.schema.codes import Refusal
 from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.stacks import number_stacks
 from ich.tables import STAMP
-
-DUPLICATE_UID = "duplicate_uid"
-"""Code of a file that was refused because another, earlier by path, has its SOPInstanceUID."""
 
 _SERIES = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
 _SLICES = ["position", "InstanceNumber", "path", "frame"]
@@ -85,7 +83,7 @@ def build_index(
     cached = read_cache(folder, pseudonyms=hidden)
     kept, changed = _take_current(cached, files)
     if len(kept.table) < len(cached.table):  # a file that went may have been the first of a pair
-        lasting = cached.refused["code"] != DUPLICATE_UID
+        lasting = cached.refused["code"] != Refusal.DUPLICATE_UID
         kept, changed = _take_current(cached._replace(refused=cached.refused[lasting]), files)
     unfinished = Unfinished(folder, pseudonyms=hidden)
     if changed.empty and not closed and all(len(k) == len(c) for k, c in zip(kept, cached, strict=True)):
@@ -195,7 +193,7 @@ def _merge(*indexes: Index) -> Index:
     seconds = doubled[doubled["SOPInstanceUID"].duplicated()]
     firsts = doubled.drop(seconds.index).set_index("SOPInstanceUID")["path"]
     duplicates = seconds[STAMP].assign(
-        code=DUPLICATE_UID,
+        code=str(Refusal.DUPLICATE_UID),
         detail="has the SOPInstanceUID of " + seconds["SOPInstanceUID"].map(firsts).astype("str"),
     )
     refused = pd.concat([*refusals, duplicates[list(REFUSED_DTYPES)].drop_duplicates("path")])

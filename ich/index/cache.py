@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from ich.dicom.refusal import Refusal
 from ich.schema import UserError
+from ich.schema.codes import Refusal
 from ich.tables import HEADER_DTYPES, INDEX_DTYPES, read_index, restore_texts, write_table
 
 REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}

@@ -22,12 +22,12 @@ from rich.progress import (
 )
 
 from ich.dicom import list_headers
-from ich.dicom.refusal import Refusal
 from ich.files import escape_path
 from ich.index.cache import Row, Rows
 from ich.index.names import refuse_by_name
 from ich.progress import make_bar
 from ich.schema import ReadError, UserError
+from ich.schema.codes import Refusal
 from ich.tables import STAMP
 
 _File = tuple[str, int, int]  # path, bytes and time of change in ns; -1 where these are not to be had

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ich.dicom.refusal import Refusal
 from ich.files import find_on_disk
+from ich.schema.codes import Refusal
 
 HEAD = 512
 """Bytes by which a file is told: DICOM's prefix ends at 132, the magic of tar lies at 257."""

@@ -21,9 +21,10 @@ from ich.dicom import read_header, read_hu
 from ich.dicom.header import Header
 from ich.dicom.orientation import UNKNOWN
 from ich.files import for_owner_alone, replacing
-from ich.outputs.refusal import OutputRefusal, OutputRefused
+from ich.outputs.refusal import OutputRefused
 from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
 from ich.schema import DISCLAIMER, LABELS, SIDES, WINDOWS, ReadError
+from ich.schema.codes import OutputRefusal
 from ich.schema.results import SliceResult, StudyResult
 from ich.tables import split_name
 from ich.window import apply_window

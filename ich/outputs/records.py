@@ -16,13 +16,12 @@ from typing import Any, TypeVar
 
 from ich.files import for_owner_alone, replacing
 from ich.schema import DISCLAIMER, LABELS, UserError
+from ich.schema.codes import Note, Reason
 from ich.schema.fields import Check, check_fields, is_digest, is_number, is_share, parse_fields, show
 from ich.schema.results import (
     Algorithm,
     LabelResult,
-    Note,
     Outcome,
-    Reason,
     Remark,
     SeriesResult,
     SliceResult,

@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from ich.schema import UserError
-
-
-class OutputRefusal(StrEnum):
-    """Codes of ``OutputRefused``, stable between versions."""
-
-    NO_RESULT = "no_result"  # the study could not be read, so there is nothing to say
-    UNREADABLE_SOURCE = "unreadable_source"  # a file of the series cannot be read any more
-    MISSING_ATTRIBUTE = "missing_attribute"  # the source lacks what every object of a study carries
-    INVALID_UID = "invalid_uid"  # a UID of the source is none
-    INVALID_VALUE = "invalid_value"  # a value of the source cannot be written as it is
-    CONFLICTING_SOURCES = "conflicting_sources"  # slices name different patients, studies or series
+from ich.schema.codes import OutputRefusal
 
 
 class OutputRefused(UserError):  # noqa: N818 - as a result it is no error: the other outputs go on

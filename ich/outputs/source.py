@@ -19,9 +19,10 @@ from pydicom.multival import MultiValue
 from pydicom.uid import UID
 from pydicom.valuerep import DA, TM
 
-from ich.outputs.refusal import OutputRefusal, OutputRefused
+from ich.outputs.refusal import OutputRefused
 from ich.outputs.values import mend_values
-from ich.schema.results import Algorithm, Reason, StudyResult
+from ich.schema.codes import OutputRefusal, Reason
+from ich.schema.results import Algorithm, StudyResult
 
 MANUFACTURER = "ich"
 """Of the objects; what else they say of the device is the algorithm's."""

@@ -37,6 +37,7 @@ from ich.outputs.source import (
     to_ascii,
 )
 from ich.schema import DISCLAIMER, SUBTYPES
+from ich.schema.codes import Note, Reason, explain
 from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
 from ich.tables import split_name
 
@@ -129,8 +130,11 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
         for text in (
             DISCLAIMER,
             f"Outcome: {result.outcome}",
-            *(f"Reason against a negative result: {r.code}: {r.detail}" for r in result.reasons),
-            *(f"Note: {note.code}: {note.detail}" for note in result.notes),
+            *(
+                f"Reason against a negative result: {explain(Reason, r.code, r.detail)}"
+                for r in result.reasons
+            ),
+            *(f"Note: {explain(Note, note.code, note.detail)}" for note in result.notes),
         )
     )
     return report

@@ -13,7 +13,8 @@ from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.valuerep import validate_value
 
-from ich.outputs.refusal import OutputRefusal, OutputRefused
+from ich.outputs.refusal import OutputRefused
+from ich.schema.codes import OutputRefusal
 
 WHOSE = ("PatientID", "PatientName")
 """Without these as they are, nobody knows whose an object is."""

@@ -14,11 +14,8 @@ from ich.pages.drawing import Frame, draw_timeline, draw_view, find_frame
 from ich.pages.views import SliceView, choose_slices
 from ich.pages.words import (
     describe_called,
-    describe_code,
     describe_glance,
-    describe_note,
     describe_outcome,
-    describe_reason,
     list_grounds,
     list_left_out,
     list_limits,
@@ -29,7 +26,8 @@ from ich.report.document import Block, Document, Listing, Missing, Picture, Sect
 from ich.report.figures import encode_png
 from ich.report.html import write_html
 from ich.schema import LABELS, SUBTYPES
-from ich.schema.results import Outcome, StudyResult
+from ich.schema.codes import Note, Reason, SetAside, explain
+from ich.schema.results import Outcome, SeriesResult, StudyResult
 
 _HEAT = (
     "On the right is a heat map of the evidence for any hemorrhage, with lines at a quarter (dotted), half "
@@ -80,13 +78,13 @@ def _say_result(result: StudyResult) -> Iterator[Block]:
     if result.reasons:
         against = result.outcome is Outcome.POSITIVE
         yield Text("What speaks against taking this at its word:" if against else "Why:")
-        yield Listing([describe_reason(reason) for reason in result.reasons])
+        yield Listing([explain(Reason, reason.code, reason.detail) for reason in result.reasons])
     else:
         yield Text("What was checked, and does not speak against it:")
         yield Listing(list_grounds(result))
     if result.notes:
         yield Text("Worth knowing, and no reason against a negative result:")
-        yield Listing([describe_note(note) for note in result.notes])
+        yield Listing([explain(Note, note.code, note.detail) for note in result.notes])
     if left_out := list_left_out(result):
         yield Text("These slices do not count for the study:")
         yield Listing(left_out)
@@ -181,11 +179,16 @@ def _tabulate_series(result: StudyResult) -> Table:
             str(number),
             series.Modality or "not known",
             f"{series.files:,}",
-            "read" if series.set_aside is None else f"set aside: {describe_code(series.set_aside)}",
+            _say_fate(series),
         ]
         for number, series in enumerate(result.series, start=1)
     ]
     return Table(["series", "modality", "files", "what became of it"], rows, "All series of the study.")
+
+
+def _say_fate(series: SeriesResult) -> str:
+    remark = series.set_aside
+    return "read" if remark is None else f"not read: {explain(SetAside, remark.code, remark.detail)}"
 
 
 def _tabulate_algorithm(result: StudyResult) -> Table:

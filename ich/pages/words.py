@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ich.schema import DISCLAIMER, SUBTYPES
-from ich.schema.results import NO_RESULT, LabelResult, Note, Outcome, Reason, Remark, StudyResult
+from ich.schema.codes import NO_RESULT, SetAside, explain
+from ich.schema.results import LabelResult, Outcome, StudyResult
 
 _GLANCE: Mapping[Outcome | None, str] = {
     Outcome.POSITIVE: "Signs of intracranial hemorrhage",
@@ -13,43 +14,6 @@ _GLANCE: Mapping[Outcome | None, str] = {
     Outcome.INDETERMINATE: "Neither positive nor negative can be said",
     None: "No result: the study could not be read",
 }
-
-REASONS: Mapping[Reason, str] = {
-    Reason.UNREAD_SLICE: "A slice could not be read",
-    Reason.MISSING_FILE: "A file is missing",
-    Reason.STRAY_FILE: "A damaged file may belong to the study",
-    Reason.CONFLICTING_COPIES: "Two files claim to be one slice",
-    Reason.MIXED_PATIENTS: "The study mixes patients",
-    Reason.ONLY_BONE_KERNEL: "No series for soft tissue could be read",
-    Reason.NO_POSITION: "Slices have no position",
-    Reason.GAP: "Slices are missing in between",
-    Reason.NOT_MONOTONE: "Positions do not follow the numbers of the slices",
-    Reason.MIXED_ORIENTATION: "Slices lie in several orientations",
-    Reason.MIXED_SPACING: "Slices have pixels of several sizes",
-    Reason.MIXED_SHAPE: "Slices have several shapes",
-    Reason.NO_SPACING: "The size of a pixel is not known",
-    Reason.SHORT_COVERAGE: "The slices do not span a head",
-    Reason.NO_VERTEX: "The top of the head is missing",
-    Reason.NO_BASE: "The base of the head is missing",
-    Reason.TURNED: "The head seems to be turned or upside down",
-    Reason.IMPLAUSIBLE_SLICE: "Slices are left out, as their pixels are not plausible",
-    Reason.IMPLAUSIBLE_HU: "The Hounsfield units are not plausible",
-    Reason.UNLIKE_TRAINING: "The study is unlike what the model was trained on",
-    Reason.NO_DECISION: "The model carries no calibration or operating point",
-    Reason.NO_REFERENCE: "The model carries nothing to compare the study with",
-}
-"""What a code means to a reader."""
-
-NOTES: Mapping[Note, str] = {
-    Note.DUPLICATE_POSITION: "Slices lie at one position, and all are read",
-    Note.REPEATED_SLICE: "A slice is stored twice, and read once",
-    Note.UNEVEN_STEPS: "The steps between slices change",
-    Note.MIXED_IMAGES: "Images of the series that are no slices are set aside",
-    Note.SEVERAL_STACKS: "The series holds several scans or reconstructions, and one is read",
-    Note.NO_UNIT: "The files do not say that their unit is HU, and the pixels show it",
-    Note.STUDY_EACH: "Each slice named a study of its own, and they are read as one",
-}
-"""What the code of a note means to a reader."""
 
 
 def describe_glance(result: StudyResult) -> str:
@@ -64,7 +28,8 @@ def describe_glance(result: StudyResult) -> str:
 def describe_outcome(result: StudyResult) -> str:
     """What the outcome means, with the figures that it rests on."""
     if result.refusal is not None:
-        return f"The study was not read ({describe_code(result.refusal)}). Nothing is said of what it shows."
+        why = explain(SetAside, result.refusal.code, result.refusal.detail)
+        return f"The study was not read. {why}. Nothing is said of what it shows."
     label = result.labels["any"]
     prob, threshold = show_label(label)
     if label.reached is None:
@@ -95,16 +60,6 @@ def describe_called(result: StudyResult) -> str:
     return " ".join(texts)
 
 
-def describe_reason(reason: Remark) -> str:
-    """A reason, by what it means and what was found."""
-    return f"{REASONS[Reason(reason.code)]}: {reason.detail} ({reason.code})"
-
-
-def describe_note(note: Remark) -> str:
-    """A note, by what it means and what was found."""
-    return f"{NOTES[Note(note.code)]}: {note.detail} ({note.code})"
-
-
 def list_left_out(result: StudyResult) -> list[str]:
     """The slices that do not count for the study, counted from 1, and why."""
     return [
@@ -112,11 +67,6 @@ def list_left_out(result: StudyResult) -> list[str]:
         for number, each in enumerate(result.slices, 1)
         if each.left_out is not None
     ]
-
-
-def describe_code(remark: Remark) -> str:
-    """A code of a refusal, in words, and what was found."""
-    return ": ".join(filter(None, [str(remark.code).replace("_", " "), remark.detail]))
 
 
 def list_grounds(result: StudyResult) -> list[str]:

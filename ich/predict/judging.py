@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ich.calibration import Decision
 from ich.evaluate.pooling import DEFAULT_POOLING, pool_unit
 from ich.schema import LABELS, SUBTYPES
-from ich.schema.results import KEY_SLICES, LabelResult, Outcome, Reason, Remark, SliceResult
+from ich.schema.codes import Reason
+from ich.schema.results import KEY_SLICES, LabelResult, Outcome, Remark, SliceResult
 
 ANY = LABELS.index("any")
 

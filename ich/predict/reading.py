@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from ich.dicom.orientation import find_transposed
 from ich.predict.stacks import Stack, has_windows, read_stack
-from ich.schema.results import Note, Reason, Remark, SeriesResult
-from ich.series import Ranking, SetAside, rank_series
+from ich.schema.codes import Note, Reason, SetAside
+from ich.schema.results import Remark, SeriesResult
+from ich.series import Ranking, rank_series
 from ich.series.geometry import check_geometry
 from ich.series.parts import close_numbers, describe_parts, find_others, list_displaced
 from ich.series.pixels import Looks, bring_to_scale, look_at

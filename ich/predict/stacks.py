@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from ich.data.resize import resize_hu
 from ich.dicom import read_hu
-from ich.dicom.refusal import Refusal
 from ich.files import find_on_disk
 from ich.schema import ReadError
+from ich.schema.codes import Refusal
 from ich.tables import STAMP
 
 ORDER = ("position", "InstanceNumber", "SOPInstanceUID")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ich.schema import SUBTYPES
+from ich.schema.codes import NO_RESULT, Reason
 
 KEY_SLICES = 3
 """How many key slices a positive study has for ``any``; each subtype that is called adds its own.
@@ -21,54 +22,6 @@ class Outcome(StrEnum):
     POSITIVE = "POSITIVE"  # ``any``, pooled over the slices that are believable, reaches its operating point
     NEGATIVE = "NEGATIVE"  # below it, and nothing speaks against believing that
     INDETERMINATE = "INDETERMINATE"  # neither can be said
-
-
-class Reason(StrEnum):
-    """Why a study is never ``NEGATIVE``: the codes of ``StudyResult.reasons``, stable between versions."""
-
-    # Of its files.
-    UNREAD_SLICE = "unread_slice"  # a file or an image that may be a slice of a head was not read
-    MISSING_FILE = "missing_file"  # a DICOMDIR names a file that is not there
-    STRAY_FILE = "stray_file"  # a damaged file in its folder that does not say whose it is
-    CONFLICTING_COPIES = "conflicting_copies"  # two files with one SOPInstanceUID and other contents
-    MIXED_PATIENTS = "mixed_patients"  # slices of several patients under one StudyInstanceUID
-    # Of the series that is read.
-    ONLY_BONE_KERNEL = "only_bone_kernel"  # none for soft tissue can be read, and noise hides what is faint
-    # Of the geometry of the series.
-    NO_POSITION = "no_position"
-    GAP = "gap"  # between slices, or in the numbers of instances
-    NOT_MONOTONE = "not_monotone"  # positions go to and fro in the order of InstanceNumber
-    MIXED_ORIENTATION = "mixed_orientation"
-    MIXED_SPACING = "mixed_spacing"
-    MIXED_SHAPE = "mixed_shape"
-    NO_SPACING = "no_spacing"  # pixels of no known size
-    SHORT_COVERAGE = "short_coverage"  # the slices do not span a head
-    # Of the pixels.
-    NO_VERTEX = "no_vertex"  # the uppermost slice still shows a wide brain
-    NO_BASE = "no_base"  # the lowest slice already shows a wide brain
-    TURNED = "turned"  # the head lies in its slices otherwise than their geometry says
-    IMPLAUSIBLE_SLICE = "implausible_slice"  # some slices are not on the scale; they are left out
-    IMPLAUSIBLE_HU = "implausible_hu"  # no slice is, or too few are to go by
-    # Of the model.
-    UNLIKE_TRAINING = "unlike_training"  # farther from the training data than its validation part was
-    NO_DECISION = "no_decision"  # it carries no calibration or operating point for a study
-    NO_REFERENCE = "no_reference"  # it carries nothing to compare the study with
-
-
-NO_RESULT = frozenset({Reason.IMPLAUSIBLE_HU, Reason.NO_DECISION})
-"""With these a study is not ``POSITIVE`` either: its probabilities, or a threshold on them, mean nothing."""
-
-
-class Note(StrEnum):
-    """What is worth knowing and bars nothing: the codes of ``StudyResult.notes``, stable between versions."""
-
-    DUPLICATE_POSITION = "duplicate_position"  # several slices at one position, as of a second scan
-    REPEATED_SLICE = "repeated_slice"  # the very pixels of another slice; it is left out
-    UNEVEN_STEPS = "uneven_steps"  # steps change, and none is a gap
-    MIXED_IMAGES = "mixed_images"  # scouts, pages or screens within the series; they are set aside
-    SEVERAL_STACKS = "several_stacks"  # several scans or reconstructions in the series; one is read
-    NO_UNIT = "no_unit"  # RescaleType leaves the unit open; that it is HU shows in the pixels alone
-    STUDY_EACH = "study_each"  # each slice named a study of its own, and they are read as one
 
 
 @dataclass(frozen=True)

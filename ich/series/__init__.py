@@ -21,14 +21,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from enum import StrEnum
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ich.dicom.orientation import Plane
-from ich.dicom.refusal import Refusal
+from ich.schema.codes import Refusal, SetAside
 from ich.schema.results import Remark
 from ich.series.geometry import LEAST_COVERAGE, find_planes, measure_coverage, measure_step
 from ich.series.parts import list_stacks
@@ -61,26 +60,6 @@ _ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # an
 _NO_AGENT = frozenset(
     ("", "no", "none", "non", "n/a", "na", "0", "nil", "nein", "kein", "keine", "not given")
 )
-
-
-class SetAside(StrEnum):
-    """Why a series is not read: stable between versions, in the order of how near it came to being read."""
-
-    NOT_CT = "not_ct"  # another modality, a structured report, a presentation state
-    LOCALIZER = "localizer"  # scout, topogram, surview
-    DOSE_REPORT = "dose_report"
-    SECONDARY_CAPTURE = "secondary_capture"  # a screen, and not what the scanner reconstructed
-    MULTI_FRAME = "multi_frame"  # several frames a file, or Enhanced CT
-    ALL_REFUSED = "all_refused"  # no file of it is a slice that can be read
-    DERIVED = "derived"  # rendered or computed; or reformatted, where there is an original
-    NOT_AXIAL = "not_axial"
-    OTHER_BODY_PART = "other_body_part"
-    CONTRAST = "contrast"
-    TOO_FEW_SLICES = "too_few_slices"
-    BONE_KERNEL = "bone_kernel"  # where there is one for soft tissue
-    NO_WINDOW = "no_window"  # a candidate without the window of the header, which the model takes
-    NO_HEAD = "no_head"  # a candidate whose pixels show none
-    ANOTHER_READ = "another_read"  # a candidate that comes after the one that was read
 
 
 class Ranking(NamedTuple):

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from ich.dicom.orientation import Plane, find_plane, orient_cosines
 from ich.findings import GAP, SAME_TILT, check_series
-from ich.schema.results import Note, Reason, Remark
+from ich.schema.codes import Note, Reason
+from ich.schema.results import Remark
 from ich.stacks import SAME_POSITION
 from ich.tables import say
 

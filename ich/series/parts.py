@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.dicom.refusal import Refusal
-from ich.schema.results import Note, Remark
-from ich.stacks import KEYS, NO_STACK, TIMES, Odd, describe_odd, find_odd, find_stacks
+from ich.schema.codes import Note, Odd, Refusal
+from ich.schema.results import Remark
+from ich.stacks import KEYS, NO_STACK, TIMES, describe_odd, find_odd, find_stacks
 
 _CT_OBJECTS = ("", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """SOP classes of files that may be slices: CT, Enhanced CT, Legacy Converted Enhanced CT, or not known."""

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ich.findings import LEAST_AIR, MOST_BONE
-from ich.schema.results import Note, Reason, Remark
-from ich.series import SetAside
+from ich.schema.codes import Note, Reason, SetAside
+from ich.schema.results import Remark
 from ich.series.pixels import Change, Look, Looks
 from ich.stacks import SAME_POSITION
 

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ich.schema.results import Reason, Remark
+from ich.schema.codes import Reason
+from ich.schema.results import Remark
 
 BODY = -300  # HU at least
 AIR = -400  # HU at most, within a head: half a pixel of air, and half of tissue

@@ -6,11 +6,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from ich.dicom.refusal import Refusal
 from ich.files import find_on_disk
 from ich.index.names import read_head
 from ich.schema import UserError
-from ich.studies.refusal import InputRefusal
+from ich.schema.codes import InputRefusal, Refusal
 from ich.studies.tars import can_open, is_tar, open_unpacked, unpack_tar
 from ich.studies.unpacking import DAMAGE, NoRoomError, TooLargeError, Unpacked, Unpacker, tell
 from ich.studies.zips import unpack_zip

@@ -12,13 +12,13 @@ from pathlib import Path
 import pandas as pd
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from ich.dicom.refusal import Refusal
 from ich.index.names import SLICE_SUFFIXES, is_archive, may_be_dicom, read_head
-from ich.schema.results import Note, Reason, Remark
+from ich.schema.codes import InputRefusal, Note, Reason, Refusal
+from ich.schema.results import Remark
 from ich.studies.joining import join_slices
 from ich.studies.listing import Listing
 from ich.studies.reading import FILE_DTYPES, Files, hash_file, looks_like_text
-from ich.studies.refusal import InputRefusal, Refused
+from ich.studies.refusal import Refused
 from ich.tables import split_name
 
 Study = tuple[str, str, Path, pd.DataFrame, tuple[Remark, ...], str]

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from ich.dicom.refusal import Refusal
 from ich.files import escape_path, find_on_disk
 from ich.index.files import list_files
 from ich.index.names import NameRefusal, is_archive, read_head, refuse_by_name
 from ich.schema import ReadError, UserError
+from ich.schema.codes import InputRefusal, Refusal
 from ich.studies.archives import unpack
 from ich.studies.media import DICOMDIR, Entry, fold_name, read_dicomdir
-from ich.studies.refusal import InputRefusal, Refused
+from ich.studies.refusal import Refused
 from ich.studies.unpacking import File
 
 

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import MediaStorageDirectoryStorage
 
 from ich.schema import ReadError
-from ich.studies.refusal import InputRefusal
+from ich.schema.codes import InputRefusal
 
 DICOMDIR = "DICOMDIR"
 """Name of the file, folded."""

@@ -14,8 +14,8 @@ from rich.progress import Progress
 
 from ich.index.names import HEAD
 from ich.progress import make_bar
+from ich.schema.codes import InputRefusal
 from ich.studies import unpacking
-from ich.studies.refusal import InputRefusal
 from ich.studies.unpacking import (
     RefusedMemberError,
     Source,

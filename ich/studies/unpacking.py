@@ -15,10 +15,10 @@ from tarfile import TarError
 from typing import NamedTuple, Protocol
 
 from ich.dicom.files import MAX_BYTES
-from ich.dicom.refusal import Refusal
 from ich.files import escape_path
 from ich.index.names import HEAD, SLICE_SUFFIXES, judge_name
-from ich.studies.refusal import InputRefusal, Refused
+from ich.schema.codes import InputRefusal, Refusal
+from ich.studies.refusal import Refused
 
 MAX_MEMBERS = 200_000  # of an archive: some thousand studies
 MAX_RATIO = 100  # of unpacked to packed: slices deflate to a half or a quarter, and blank ones to a hundredth

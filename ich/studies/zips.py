@@ -9,8 +9,8 @@ from pathlib import Path
 from rich.progress import MofNCompleteColumn, Progress
 
 from ich.progress import make_bar
+from ich.schema.codes import InputRefusal
 from ich.studies import unpacking
-from ich.studies.refusal import InputRefusal
 from ich.studies.unpacking import (
     DAMAGE,
     LINK,

@@ -1,0 +1,51 @@
+"""The codes and the page that explains them."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from ich.schema.codes import KINDS, Code, Reason, SetAside, explain, make_page
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def test_the_page_is_what_the_codes_say() -> None:
+    assert (ROOT / "docs" / "codes.md").read_text(encoding="utf-8") == make_page()
+
+
+def test_the_page_has_every_kind_of_code() -> None:
+    assert set(KINDS.values()) == set(Code.__subclasses__())
+
+
+def test_codes_have_one_home() -> None:
+    """No other enumeration of the package gives a reason, a refusal or the like."""
+    found = set()
+    for path in (ROOT / "ich").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and any("StrEnum" in ast.unparse(base) for base in node.bases):
+                found.add(node.name)
+    assert found == {"Code", "Outcome"}
+
+
+@pytest.mark.parametrize("code", [code for kind in KINDS.values() for code in kind], ids=repr)
+def test_a_code_has_a_sentence(code: Code) -> None:
+    assert re.fullmatch(r"[a-z]+(_[a-z]+)*", code)
+    assert str(code) == code.value == f"{code}"
+    assert type(code)(code.value) is code
+    assert re.fullmatch(r"[A-Z][^|\n]*[^.\s]", code.sentence)
+    assert len(code.sentence.split()) <= 20
+
+
+def test_sentences_of_a_kind_differ() -> None:
+    for kind in KINDS.values():
+        assert len({code.sentence for code in kind}) == len(kind)
+
+
+def test_what_was_found_follows_the_sentence() -> None:
+    assert explain(Reason, "gap", "1 gap") == "Slices seem to be missing between others: 1 gap (gap)"
+    assert explain(SetAside, SetAside.NOT_AXIAL) == "The slices are not axial (not_axial)"
+    assert explain(SetAside, "of_another_time", "x") == "Of another time: x (of_another_time)"
