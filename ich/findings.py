@@ -17,6 +17,7 @@ from ich.dicom import read_hu
 from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
 from ich.schema.codes import Finding
+from ich.schema.hu import ANY_AIR, BONE, TISSUE
 from ich.stacks import NO_STACK, SAME_POSITION, describe_odd, find_odd
 from ich.tables import say, write_table
 
@@ -26,10 +27,7 @@ FINDINGS = "findings.csv"
 COLUMNS = ("code", "SeriesInstanceUID", "path", "detail")
 """Of a table of findings; ``path`` is empty where a finding is of a series."""
 
-AIR = (-1024, -500)  # HU: air is -1000, and half of a pixel with fat at -100 still air
-TISSUE = (0, 100)  # HU: from cerebrospinal fluid (0 to 15) over gray matter (35 to 45) to blood (to 90)
 LEAST_AIR = 0.1  # share of a slice: the field of 210 to 250 mm is a good deal wider than a head
-BONE = (300, 32767)  # HU: and metal
 LEAST_TISSUE = 0.005  # share of a slice: a circle of 18 mm in a field of 230 mm
 MOST_BONE = 0.25  # share of a slice: a skull of 10 mm takes up some 10 % of a field of 230 mm
 GAP = 1.5  # steps: half-way between none and one slice that is missing
@@ -58,7 +56,7 @@ def find_in_slice(hu: NDArray[np.int16]) -> list[Found]:
         return [(Finding.CONSTANT, f"all pixels are {hu.flat[0]} HU")]
     found = []
     for code, (low, high), least, most in (
-        (Finding.LITTLE_AIR, AIR, LEAST_AIR, 1.0),
+        (Finding.LITTLE_AIR, ANY_AIR, LEAST_AIR, 1.0),
         (Finding.LITTLE_TISSUE, TISSUE, LEAST_TISSUE, 1.0),
         (Finding.MUCH_BONE, BONE, 0.0, MOST_BONE),
     ):

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ich.schema import AIR_HU
-
-MOST_HU = np.iinfo(np.int16).max
+from ich.schema.hu import MOST_HU
 
 Stored = NDArray[np.integer[Any]]
 

@@ -8,9 +8,10 @@ import numpy as np
 
 from ich.explore.facts import Facts, Labeling
 from ich.explore.sample import MOST_ENCODINGS
-from ich.findings import AIR, LEAST_AIR
+from ich.findings import LEAST_AIR
 from ich.schema import LABELS, SUBTYPES
 from ich.schema.codes import Finding
+from ich.schema.hu import ANY_AIR, BRAIN_PEAK
 from ich.tables import say
 
 FEW_PATIENTS = 10
@@ -27,9 +28,6 @@ FEW_SLICES = 10
 
 TILTED = 15.0
 """Degrees from which on a tilt is unusual."""
-
-BRAIN = (10, 55)
-"""HU among which the most frequent value of soft tissue should lie: white matter from 20, gray to 45."""
 
 OF_SLICES = (Finding.CONSTANT, Finding.LITTLE_AIR, Finding.LITTLE_TISSUE, Finding.MUCH_BONE)
 OF_SERIES = tuple(finding for finding in Finding if finding not in OF_SLICES)
@@ -198,14 +196,14 @@ def _remark_pixels(facts: Facts) -> Iterator[str]:
             yield f"{finding.sentence}: {count:,} of {say(sample.read, 'slice')}."
     for number, histogram in sorted(sample.hu.items()):
         peak = histogram.find_peak(-200, 300)
-        if number < MOST_ENCODINGS and peak is not None and not BRAIN[0] <= peak <= BRAIN[1]:
+        if number < MOST_ENCODINGS and peak is not None and not BRAIN_PEAK[0] <= peak <= BRAIN_PEAK[1]:
             yield (
                 f"Stored as {facts.encodings[number]}, the most frequent HU from -200 to 300 is {peak}, "
-                f"where brain has {BRAIN[0]} to {BRAIN[1]}: look whether the intercept is right."
+                f"where brain has {BRAIN_PEAK[0]} to {BRAIN_PEAK[1]}: look whether the intercept is right."
             )
     hu = sample.merge_hu()
-    if hu.total and hu.count(*AIR) < LEAST_AIR * hu.total:  # as the findings of slices count it
+    if hu.total and hu.count(*ANY_AIR) < LEAST_AIR * hu.total:  # as the findings of slices count it
         yield (
-            f"Hardly any pixel has {AIR[0]} to {AIR[1]} HU, as air does; the lowest is {hu.lowest}: "
+            f"Hardly any pixel has {ANY_AIR[0]} to {ANY_AIR[1]} HU, as air does; the lowest is {hu.lowest}: "
             "values were clipped, or the intercept is wrong."
         )

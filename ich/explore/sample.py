@@ -16,6 +16,7 @@ from ich.dicom import read_pixels
 from ich.findings import find_in_slice
 from ich.progress import map_in_threads
 from ich.schema import SUBTYPES, ReadError
+from ich.schema.hu import AIR, BLOOD, BONE_ALONE, GRAY_AND_WHITE, WATER
 
 MOST_ENCODINGS = 4
 """Encodings with a histogram of their own; the rest share one."""
@@ -30,11 +31,11 @@ class Material(NamedTuple):
 
 
 MATERIALS = (
-    Material("air", -1024, -950),
-    Material("water", -5, 15),  # cerebrospinal fluid
-    Material("soft tissue", 20, 45),  # white and gray matter
-    Material("blood", 50, 90),  # acute
-    Material("bone", 300, 2000),
+    Material("air", *AIR),
+    Material("water", *WATER),
+    Material("soft tissue", *GRAY_AND_WHITE),
+    Material("blood", *BLOOD),
+    Material("bone", *BONE_ALONE),
 )
 
 _LOWEST, _HIGHEST = -(1 << 15), (1 << 16) - 1  # of 16 bits, signed or not

@@ -130,10 +130,7 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
         for text in (
             DISCLAIMER,
             f"Outcome: {result.outcome}",
-            *(
-                f"Reason against a negative result: {explain(Reason, r.code, r.detail)}"
-                for r in result.reasons
-            ),
+            *(f"{REASON.meaning}: {explain(Reason, r.code, r.detail)}" for r in result.reasons),
             *(f"Note: {explain(Note, note.code, note.detail)}" for note in result.notes),
         )
     )

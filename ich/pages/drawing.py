@@ -17,12 +17,12 @@ from ich.report.figures import OKABE_ITO, draw_slice
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES
+from ich.schema.hu import BODY
 from ich.schema.results import StudyResult
 
 WIDTH = 5.2  # inches: at a phone's width a point is about a pixel
 SMALL, TINY = 9.0, 8.0  # points
 _TALLEST = 6.0  # inches
-_FOAM = -300  # HU: pads and cushions are below, skin is above
 
 _LINES = dict(
     zip(
@@ -62,7 +62,7 @@ def find_frame(views: Sequence[SliceView]) -> Frame:
 
 def _find_body(hu: NDArray[np.int16]) -> tuple[slice, slice] | None:
     """Bounds of the largest connected area that is denser than foam; None where there is none."""
-    labels, count = ndimage.label(hu > _FOAM)
+    labels, count = ndimage.label(hu > BODY)
     if not count:
         return None
     largest = int(np.bincount(labels.ravel())[1:].argmax()) + 1

@@ -44,8 +44,9 @@ from ich.predict.judging import (
 )
 from ich.predict.reading import Reading, read_study
 from ich.predict.stacks import Pixels, has_windows, stack_hu
-from ich.schema import UserError
+from ich.schema import AIR_HU, UserError
 from ich.schema.formats import to_plain
+from ich.schema.hu import MOST_HU
 from ich.schema.results import Algorithm, StudyResult, decide_outcome
 from ich.studies import StudyFiles, find_studies
 
@@ -257,5 +258,5 @@ def _to_pixels(hu: ArrayLike) -> Pixels:
         return np.ascontiguousarray(array)
     if not np.isfinite(array).all():
         raise UserError("a slice of HU holds values that are no numbers")
-    pixels: Pixels = np.clip(np.rint(array), -1024, 32767).astype(np.int16)
+    pixels: Pixels = np.clip(np.rint(array), AIR_HU, MOST_HU).astype(np.int16)
     return pixels

@@ -16,22 +16,25 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ich.findings import BONE
-
-SOFT = (-150, 150)  # HU: of tissue, and of tissue on a scale that is wrong by a hundred
-AIR = -850  # HU at most: air is -1000; some archives cut off at -900
-BODY = -300  # HU at least
-NEITHER = (-850, -200)  # HU: neither air nor tissue
-HARD = (150, 300)  # HU: denser than tissue, softer than bone
-TISSUE = (10, 150)  # HU: muscle and brain
+from ich.schema import AIR_HU
+from ich.schema.hu import (
+    AIR_AROUND,
+    AIR_AT_EDGES,
+    BODY,
+    BONE,
+    HARD,
+    MOST_HU,
+    MUSCLE_AND_BRAIN,
+    NEAR_TISSUE,
+    NEITHER,
+    PURE_AIR,
+    USUAL_BRAIN,
+)
 
 BRAIN_AREA = (35.0, 290.0)  # cm² in a slice: a newborn's is some 60, the largest of CT-ICH 261
 LEAST_ENCLOSED = 0.65  # share of the edge of brain that is bone; an opened skull has some 0.7
 MOST_AROUND = 3.5  # body over brain, both areas: 1.2 to 2 of a head, beyond 5 of a chest or a pelvis
 MOST_SPREAD = 75.0  # HU from the first to the last tenth of brain, a large hemorrhage included
-
-USUAL_BRAIN, USUAL_AIR_HU = 35.0, -1000.0  # HU
-USUAL_AIR = (-1030.0, -960.0)  # HU of the air at the edges of slices
 
 LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
 WIDE = 0.3  # of a row, from its first to its last bone: beside an empty row at most 0.22 in CT-ICH
@@ -140,10 +143,10 @@ def bring_to_scale(hu: Stack) -> Stack | None:
     slices, size = len(hu), hu.shape[1]
     inside = slice(3 * size // 8, 5 * size // 8)
     brain = float(np.median(hu[slices // 3 : 2 * slices // 3 + 1, inside, inside]))
-    if USUAL_AIR[0] <= air <= USUAL_AIR[1] or brain == air:
+    if AIR_AT_EDGES[0] <= air <= AIR_AT_EDGES[1] or brain == air:
         return None
-    scaled = (hu - air) * ((USUAL_BRAIN - USUAL_AIR_HU) / (brain - air)) + USUAL_AIR_HU
-    return np.asarray(np.clip(np.rint(scaled), -1024, 32767), np.int16)
+    scaled = (hu - air) * ((USUAL_BRAIN - PURE_AIR) / (brain - air)) + PURE_AIR
+    return np.asarray(np.clip(np.rint(scaled), AIR_HU, MOST_HU), np.int16)
 
 
 def _find_copies(hu: Stack) -> list[int | None]:
@@ -172,7 +175,7 @@ def _measure_off(before: Slice, hu: Slice, after: Slice) -> float:
 
 
 def _find_tissue(hu: Slice) -> NDArray[np.bool_]:
-    return (hu > TISSUE[0]) & (hu < TISSUE[1])
+    return (hu > MUSCLE_AND_BRAIN[0]) & (hu < MUSCLE_AND_BRAIN[1])
 
 
 def _find_middle(values: NDArray[np.int32], where: NDArray[np.bool_]) -> float:
@@ -185,10 +188,10 @@ def _look(hu: Slice, pixel: float, is_transposed: bool) -> Look:
     """Looks at a slice; ``pixel`` in cm²."""
     outside, bone = hu < BODY, hu >= BONE[0]
     no_body, bones = int(np.count_nonzero(outside)), int(np.count_nonzero(bone))
-    air = int(np.count_nonzero(hu <= AIR))
+    air = int(np.count_nonzero(hu <= AIR_AROUND[1]))
     body = (hu.size - no_body) * pixel
-    skull = _dilate((hu > SOFT[1]).view(np.uint8))
-    core = _find_core((_count_directions(skull) >= 3) & (hu > SOFT[0]) & (hu < SOFT[1]))
+    skull = _dilate((hu > NEAR_TISSUE[1]).view(np.uint8))
+    core = _find_core((_count_directions(skull) >= 3) & (hu > NEAR_TISSUE[0]) & (hu < NEAR_TISSUE[1]))
     whole = _dilate(core)
     area = int(np.count_nonzero(whole)) * pixel
     values = np.sort(hu[core.view(bool)])
@@ -226,10 +229,10 @@ def _has_hole(hu: Slice, bone: NDArray[np.bool_]) -> bool:
     empty = hu.min(axis=1) == hu.max(axis=1)
     if not empty.any():
         return False
-    if (hu[empty] > AIR).any():
+    if (hu[empty] > AIR_AROUND[1]).any():
         return True
     width = np.where(bone.any(axis=1), len(hu) - bone.argmax(axis=1) - bone[:, ::-1].argmax(axis=1), 0)
-    much = np.count_nonzero(hu > TISSUE[0], axis=1)
+    much = np.count_nonzero(hu > MUSCLE_AND_BRAIN[0], axis=1)
     wide = (width > WIDE * len(hu)) | (much > MUCH * max(much.max(), LEAST_WIDTH * len(hu)))
     wide = wide.astype(np.uint8)[:, None]
     return bool((cv2.dilate(wide, np.ones((5, 1), np.uint8))[:, 0].view(bool) & empty).any())

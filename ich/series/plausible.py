@@ -15,12 +15,12 @@ import numpy as np
 
 from ich.findings import LEAST_AIR, MOST_BONE
 from ich.schema.codes import Note, Reason, SetAside
+from ich.schema.hu import BRAIN_MIDDLE, BRAIN_SCALE
 from ich.schema.results import Remark
 from ich.series.pixels import Change, Look, Looks
 from ich.stacks import SAME_POSITION
 
-BRAIN = (3.0, 65.0)  # HU of the middle of brain: 12 to 58 in R, 23 to 53 in C; water has 0
-SCALE = (14.0, 50.0)  # HU of the median of these in a series: 23 to 42 in R, 23 to 40 in C
+# Of ich.schema.hu: BRAIN_MIDDLE is 12 to 58 in R and 23 to 53 in C; BRAIN_SCALE 23 to 42 in R, 23 to 40 in C.
 LEAST_SLICES, LEAST_SHARE = 3, 0.2  # with brain, of a series of a head: at least 0.33 in R, 0.37 in C
 
 LEAST_OF_AIR = (
@@ -123,7 +123,7 @@ def check_pixels(looks: Looks) -> Verdict:
 
 
 def _shows_brain(look: Look) -> bool:
-    return look.is_brain and BRAIN[0] <= look.inside_hu <= BRAIN[1]
+    return look.is_brain and BRAIN_MIDDLE[0] <= look.inside_hu <= BRAIN_MIDDLE[1]
 
 
 def _count_brains(slices: Sequence[Look]) -> int:
@@ -145,8 +145,9 @@ def _check_scale(left: Sequence[Look], least: float) -> str:
         which = "slice that can be believed shows" if count == 1 else "slices that can be believed show"
         return f"{count} {which} brain; of a head {math.ceil(least)} do"
     middle = float(np.median([look.inside_hu for look in left if look.is_brain]))
-    if not SCALE[0] <= middle <= SCALE[1]:
-        return f"brain has {middle:.0f} HU in the middle of its slices, and not {SCALE[0]:g} to {SCALE[1]:g}"
+    if not BRAIN_SCALE[0] <= middle <= BRAIN_SCALE[1]:
+        low, high = BRAIN_SCALE
+        return f"brain has {middle:.0f} HU in the middle of its slices, and not {low:g} to {high:g}"
     return ""
 
 

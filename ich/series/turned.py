@@ -15,12 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ich.schema.codes import Reason
+from ich.schema.hu import AIR_WITHIN, BODY, SHOWN, SOLID
 from ich.schema.results import Remark
-
-BODY = -300  # HU at least
-AIR = -400  # HU at most, within a head: half a pixel of air, and half of tissue
-SOLID = -700  # HU at least: of a table or a head holder
-SHOWN = (-1000, 800)  # HU: for the comparison of two sides
 
 WIDE = 0.5  # share of the largest head: slices that tell its sides apart
 ENOUGH_AIR = 5.0  # pixels a slice on average, of 128 x 128: with less, air says accordingly less
@@ -87,7 +83,7 @@ def find_signs(hu: Stack) -> Signs:
         np.stack([(heads.sum(axis=1) * grid).sum(axis=1), (heads.sum(axis=2) * grid).sum(axis=1)], axis=1)
         / np.maximum(areas, 1)[:, None]
     )
-    air = heads & (hu < AIR)
+    air = heads & (hu < AIR_WITHIN)
     beside = (hu > SOLID) & ~np.stack([cv2.dilate(each.view(np.uint8), _SQUARE) > 0 for each in heads])
     wide = np.flatnonzero(areas > WIDE * areas.max())[::2]
     counts = air.sum(axis=(1, 2))
