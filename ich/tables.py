@@ -23,6 +23,7 @@ import pandas as pd
 from ich.files import replacing
 from ich.schema import LABELS, UserError
 from ich.schema.fields import is_digest
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
 UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 
@@ -142,6 +143,12 @@ def find_names(table: pd.DataFrame) -> tuple[str, ...]:
         )
     )
     return LABELS if set(names) == set(LABELS) else names
+
+
+def find_label_set(table: pd.DataFrame) -> LabelSet:
+    """The labels of a predictions table; those that are not the RSNA's weigh the same, and none decides."""
+    names = find_names(table)
+    return RSNA_LABELS if names == LABELS else LabelSet(names, (1.0,) * len(names))
 
 
 def read_predictions(path: str | Path) -> pd.DataFrame:

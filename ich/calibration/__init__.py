@@ -216,9 +216,9 @@ class Decision:
     Attributes:
         pooling: How slices become a unit, by its name in ``ich.evaluate.pooling``; at level ``slice`` it
             changes nothing.
-        calibration: The calibrator of the pooled probabilities, for each of ``LABELS``. A label that was
+        calibration: The calibrator of the pooled probabilities, for each label in its order. A label that was
             not fitted keeps its probabilities.
-        operating_points: For each of ``LABELS``, on the calibrated probabilities.
+        operating_points: For each label, on the calibrated probabilities.
     """
 
     __pydantic_config__ = STRICT
@@ -228,14 +228,13 @@ class Decision:
     operating_points: Mapping[str, _Point]
 
     def __post_init__(self) -> None:
-        check_keys(self.calibration, LABELS, "calibration")
-        check_keys(self.operating_points, LABELS, "operating_points")
+        check_keys(self.calibration, self.operating_points, "calibration")
 
     def calibrate(self, probs: ArrayLike) -> Floats:
-        """(N, 6) probabilities in the order of ``LABELS`` -> (N, 6) calibrated ones."""
+        """(N, L) probabilities -> (N, L) calibrated ones."""
         calibrated = np.array(probs, np.float64)
-        for i, label in enumerate(LABELS):
-            if not isinstance(calibrator := self.calibration[label], NotFitted):
+        for i, calibrator in enumerate(self.calibration.values()):
+            if not isinstance(calibrator, NotFitted):
                 calibrated[:, i] = calibrator.apply(calibrated[:, i])
         return calibrated
 
@@ -249,23 +248,31 @@ Level = Annotated[str, Expected("a level", DECIDED_LEVELS.__contains__)]
 
 
 def fit_decision(
-    target: ArrayLike, probs: ArrayLike, patients: ArrayLike, *, pooling: str, method: str, rule: str
+    target: ArrayLike,
+    probs: ArrayLike,
+    patients: ArrayLike,
+    *,
+    pooling: str,
+    method: str,
+    rule: str,
+    names: Sequence[str] = LABELS,
 ) -> Decision:
     """Fits the calibration of one level, and on what it gives chooses the operating points.
 
     Args:
-        target: (N, 6) 0 or 1; NaN where unknown.
-        probs: (N, 6) pooled probabilities.
+        target: (N, L) 0 or 1; NaN where unknown.
+        probs: (N, L) pooled probabilities.
         patients: (N,) PatientID.
         pooling: How they were pooled.
         method: One of ``METHODS``.
         rule: As ``choose_operating_point`` takes it.
+        names: The L labels.
 
     Raises:
         UserError: If method or rule is unknown.
     """
-    targets = dict(zip(LABELS, np.asarray(target, np.float64).T, strict=True))
-    raw = dict(zip(LABELS, np.asarray(probs, np.float64).T, strict=True))
+    targets = dict(zip(names, np.asarray(target, np.float64).T, strict=True))
+    raw = dict(zip(names, np.asarray(probs, np.float64).T, strict=True))
     calibration: dict[str, Calibrator | NotFitted] = {}
     points: dict[str, OperatingPoint | NotFitted] = {}
     for label, known in targets.items():
@@ -280,17 +287,40 @@ def fit_decision(
     return Decision(pooling, calibration, points)
 
 
-def parse_decisions(found: Any, source: str) -> dict[str, Decision]:
+def parse_decisions(found: Any, source: str, names: Sequence[str] = LABELS) -> dict[str, Decision]:
     """Makes decisions, by level, of plain values that a file holds.
 
     Args:
         found: The decision at each of some of ``DECIDED_LEVELS``, if it is what it should be.
         source: Names its place in the message.
+        names: The labels that they are for.
 
     Raises:
         UserError: Naming the first field that is not as it was written.
     """
-    return read_plain(dict[Level, Decision], found, source)
+    return order_decisions(read_plain(dict[Level, Decision], found, source), names, source)
+
+
+def order_decisions(
+    decisions: Mapping[str, Decision], names: Sequence[str], source: str
+) -> dict[str, Decision]:
+    """Brings decisions, by level, into the order of a model's labels.
+
+    Raises:
+        UserError: If they are for other labels.
+    """
+    ordered = {}
+    for level, each in decisions.items():
+        try:
+            check_keys(each.calibration, names, f"{source}.{level}.calibration")
+        except ValueError as error:
+            raise UserError(str(error)) from error
+        ordered[level] = Decision(
+            each.pooling,
+            {name: each.calibration[name] for name in names},
+            {name: each.operating_points[name] for name in names},
+        )
+    return ordered
 
 
 def to_logits(prob: ArrayLike) -> Floats:

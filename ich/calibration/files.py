@@ -58,6 +58,8 @@ def write_calibration(decisions: Mapping[str, Decision], path: str | Path) -> No
 def read_calibration(path: str | Path) -> dict[str, Decision]:
     """Reads decisions by level, and believes nothing in the file that it has not checked.
 
+    Which labels they have to be for, ``order_decisions`` checks.
+
     Raises:
         UserError: If the file is missing or is not what ``write_calibration`` writes.
     """

@@ -41,6 +41,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds that the other commands are spared.
     from ich.bundle import write_bundle
+    from ich.calibration import order_decisions
     from ich.calibration.files import read_calibration
     from ich.checkpoint import find_checkpoint
     from ich.models import load_classifier
@@ -54,7 +55,9 @@ def _run(args: argparse.Namespace) -> None:
         print("\n".join(_describe(model.card)), model_card, sep="\n\n")
         return
     if args.calibration is not None:
-        decisions = read_calibration(args.calibration)
+        decisions = order_decisions(
+            read_calibration(args.calibration), model.card["labels"], f"--calibration {args.calibration}"
+        )
         model.card["decisions"] = {level: to_plain(decision) for level, decision in decisions.items()}
         model_card = ""
     write_bundle(model.card, model.state_dict(), args.out, model_card=model_card)

@@ -40,13 +40,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.calibration import Decision
-from ich.evaluate.checks import check_predictions, check_prevalences, check_validation
+from ich.evaluate.checks import check_labels, check_predictions, check_prevalences, check_validation
 from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE, fit_decisions
 from ich.evaluate.estimate import draw_patients
 from ich.evaluate.figures import Areas, Evaluation
 from ich.evaluate.levels import Patients, Units, estimate_areas, measure_level
 from ich.evaluate.pooling import DEFAULT_POOLING, LEVELS, METHODS
-from ich.schema import LABELS, UserError
+from ich.schema import UserError
+from ich.schema.labels import LabelSet
+from ich.tables import find_label_set, find_names
 
 DEFAULT_LEVELS = ("slice", "study", "patient")
 
@@ -57,6 +59,7 @@ PREVALENCES = (0.02, 0.05, 0.10, 0.20)
 def evaluate(
     predictions: pd.DataFrame,
     *,
+    labels: LabelSet | None = None,
     validation: pd.DataFrame | None = None,
     decisions: Mapping[str, Decision] | None = None,
     levels: Sequence[str] = DEFAULT_LEVELS,
@@ -72,13 +75,15 @@ def evaluate(
 
     Args:
         predictions: A predictions table; targets are NaN where unknown, and are then left out.
+        labels: The labels of the table, with their weights. Without them, labels other than the RSNA's weigh
+            the same, and none decides.
         validation: Another, of the validation part: calibration and operating points are fitted on it.
         decisions: By level, calibration and operating points that were fitted before; they go before those
             of ``validation``, and before ``pooling``.
         levels: Some of ``LEVELS``.
         pooling: One of ``METHODS``: how slices become series, studies and patients.
         prevalences: At which predictive values are given.
-        training_prevalences: By slice, in the order of ``LABELS``: what the constant predictor of slices
+        training_prevalences: By slice, one for each label: what the constant predictor of slices
             says. Without them, and at other levels, those of the table itself.
         rule: How operating points are chosen on ``validation``; see ``choose_operating_point``.
         calibration: How probabilities are calibrated on it, one of ``ich.calibration.METHODS``.
@@ -93,11 +98,15 @@ def evaluate(
             argument is none of what it may be.
     """
     check_predictions(predictions)
+    labels = labels or find_label_set(predictions)
+    check_labels(find_names(predictions), labels)
     if unknown := [level for level in levels if level not in LEVELS]:
         raise UserError(f"levels={', '.join(unknown)}: expected some of {', '.join(LEVELS)}")
     if not all(0 < prevalence < 1 for prevalence in prevalences):
         raise UserError(f"prevalences={list(prevalences)}: expected shares between 0 and 1")
-    constant = None if training_prevalences is None else check_prevalences(training_prevalences)
+    constant = (
+        None if training_prevalences is None else check_prevalences(training_prevalences, len(labels.names))
+    )
     chosen = dict(decisions or {})
     if validation is not None:
         check_validation(validation, predictions)
@@ -111,10 +120,10 @@ def evaluate(
         how = pooling if decision is None else decision.pooling
         units = Units(predictions, patients, level, how, decision)
         figures[level], curves[level] = measure_level(
-            units, how, counts, decision, prevalences, constant if level == "slice" else None
+            units, labels, how, counts, decision, prevalences, constant if level == "slice" else None
         )
     effect = _measure_pooling(predictions, patients, counts) if "study" in levels else {}
-    return Evaluation(len(predictions), len(patients), replicates, seed, figures, effect, curves)
+    return Evaluation(len(predictions), len(patients), replicates, seed, figures, effect, labels, curves)
 
 
 def _measure_pooling(
@@ -124,7 +133,7 @@ def _measure_pooling(
     effect: dict[str, dict[str, Areas]] = {}
     for method in METHODS:
         units = Units(predictions, patients, "study", method)
-        columns = {label: units.column(label) for label in LABELS}
+        columns = {label: units.column(label) for label in units.names}
         effect[method] = {
             label: estimate_areas(column, *column.score_areas(counts)) for label, column in columns.items()
         }

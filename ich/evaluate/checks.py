@@ -8,8 +8,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.schema import LABELS, UserError
-from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, WEIGHTS_COLUMN, require_columns
+from ich.schema import UserError
+from ich.schema.labels import LabelSet
+from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, find_label_set, find_names, name_columns, require_columns
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -28,7 +29,9 @@ def check_predictions(predictions: pd.DataFrame, name: str = "the predictions ta
     Raises:
         UserError: If it is none, is empty, has a slice twice or holds impossible values.
     """
-    columns = ("SOPInstanceUID", "PatientID", "part", *PROB_COLUMNS, *TARGET_COLUMNS)
+    names = find_names(predictions)
+    prob_columns, target_columns = name_columns("prob", names), name_columns("target", names)
+    columns = ("SOPInstanceUID", "PatientID", "part", *(prob_columns or PROB_COLUMNS), *target_columns)
     require_columns(predictions, columns, name)
     if predictions.empty:
         raise UserError(f"{name} is empty: there is nothing to evaluate")
@@ -36,10 +39,10 @@ def check_predictions(predictions: pd.DataFrame, name: str = "the predictions ta
         raise UserError(f"{name} has {twice} slices more than once: give it one row a slice")
     if nameless := int(predictions["PatientID"].replace("", None).isna().sum()):
         raise UserError(f"{name} lacks the PatientID of {nameless} slices")
-    probs = predictions[list(PROB_COLUMNS)].to_numpy(np.float64)
+    probs = predictions[prob_columns].to_numpy(np.float64)
     if not ((probs >= 0) & (probs <= 1)).all():
         raise UserError(f"{name} holds probabilities that are missing or outside [0, 1]")
-    target = predictions[list(TARGET_COLUMNS)].to_numpy(np.float64)
+    target = predictions[target_columns].to_numpy(np.float64)
     if not (np.isnan(target) | (target == 0) | (target == 1)).all():
         raise UserError(f"{name} holds targets other than 0, 1 and unknown (empty)")
 
@@ -103,15 +106,28 @@ def check_same_weights(predictions: pd.DataFrame, validation: pd.DataFrame, sour
         )
 
 
-def check_prevalences(prevalences: Sequence[float]) -> NDArray[np.float64]:
-    """Returns prevalences, in the order of ``LABELS``, as an array; NaN where one is unknown.
+def check_labels(names: Sequence[str], labels: LabelSet, name: str = "the predictions table") -> None:
+    """Checks that a table has the labels that it is to be read with, in their order.
 
     Raises:
-        UserError: If they are not one a label, or one is no share.
+        UserError: If it has others.
+    """
+    if tuple(names) != labels.names:
+        raise UserError(
+            f"{name} has the labels {', '.join(names)}; expected {', '.join(labels.names)}, which are those "
+            "of the model, the run or the other table"
+        )
+
+
+def check_prevalences(prevalences: Sequence[float], labels: int) -> NDArray[np.float64]:
+    """Returns prevalences, one for each label, as an array; NaN where one is unknown.
+
+    Raises:
+        UserError: If there are more or fewer than labels, or one is no share.
     """
     values = np.asarray(prevalences, np.float64)
-    if values.shape != (len(LABELS),) or ((values < 0) | (values > 1)).any():
-        raise UserError(f"training_prevalences={values.tolist()}: expected {len(LABELS)} values in [0, 1]")
+    if values.shape != (labels,) or ((values < 0) | (values > 1)).any():
+        raise UserError(f"training_prevalences={values.tolist()}: expected {labels} values in [0, 1]")
     return values
 
 
@@ -131,6 +147,7 @@ def align(tables: Tables) -> dict[str, pd.DataFrame]:
     first, *others = tables
     aligned = {first: tables[first].reset_index(drop=True)}
     for name in others:
+        check_labels(find_names(tables[name]), find_label_set(tables[first]), f"the predictions table {name}")
         aligned[name] = _follow(aligned[first], tables[name], (first, name))
     return aligned
 
@@ -152,7 +169,8 @@ def _follow(first: pd.DataFrame, table: pd.DataFrame, names: Sequence[str]) -> p
         raise UserError(
             f"the predictions tables {a} and {b} name other patients for {others} of their slices"
         )
-    here, there = (t[list(TARGET_COLUMNS)].to_numpy(np.float64) for t in (first, ordered))
+    targets = name_columns("target", find_names(first))
+    here, there = (t[targets].to_numpy(np.float64) for t in (first, ordered))
     if others := int((np.nan_to_num(here, nan=-1) != np.nan_to_num(there, nan=-1)).any(axis=1).sum()):
         raise UserError(
             f"the predictions tables {a} and {b} differ in the targets of {others} slices: "

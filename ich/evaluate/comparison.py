@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.evaluate.checks import align
+from ich.evaluate.checks import align, check_labels
 from ich.evaluate.delong import DeLongTest, compare_delong
 from ich.evaluate.estimate import draw_patients, estimate
 from ich.evaluate.figures import FEW, Areas, Estimate, to_plain
@@ -25,8 +25,9 @@ from ich.evaluate.levels import (
     sample_losses,
 )
 from ich.evaluate.pooling import DEFAULT_POOLING
-from ich.schema import DISCLAIMER, LABELS
-from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN
+from ich.schema import DISCLAIMER
+from ich.schema.labels import LabelSet
+from ich.tables import WEIGHTS_COLUMN, find_label_set, find_names, name_columns
 
 SCHEMA = "ich comparison 1"
 """Names the form of ``Comparison.to_dict``; see ``ich.evaluate.figures``."""
@@ -39,7 +40,7 @@ class ModelFigures:
     """What is compared of one model.
 
     Attributes:
-        labels: AUROC and average precision of each of ``LABELS``.
+        labels: AUROC and average precision of each label.
         auroc_mean_subtypes: Mean over the subtypes that have an AUROC.
         weighted_log_loss: The RSNA 2019 metric.
     """
@@ -71,7 +72,7 @@ class Pair:
     Attributes:
         a: Name of the one model.
         b: Name of the other.
-        labels: Differences of each of ``LABELS``.
+        labels: Differences of each label.
         auroc_mean_subtypes: Difference of the mean AUROC over the subtypes that have one.
         weighted_log_loss: Difference of the RSNA 2019 metric; below 0, ``a`` is better.
     """
@@ -126,6 +127,7 @@ class _Samples:
 def compare(
     tables: Mapping[str, pd.DataFrame],
     *,
+    labels: LabelSet | None = None,
     level: str = "slice",
     pooling: str = DEFAULT_POOLING,
     replicates: int = 1000,
@@ -138,6 +140,7 @@ def compare(
 
     Args:
         tables: Predictions tables by name, of the same slices in any order.
+        labels: As ``ich.evaluate.evaluate`` takes them.
         level: One of ``ich.evaluate.pooling.LEVELS``.
         pooling: One of ``ich.evaluate.pooling.METHODS``.
         replicates: Bootstrap samples.
@@ -149,13 +152,15 @@ def compare(
     """
     aligned = align(tables)
     first = next(iter(aligned.values()))
+    labels = labels or find_label_set(first)
+    check_labels(find_names(first), labels)
     patients = Patients(first)
     counts = draw_patients(len(patients), replicates, seed)
     samples, figures = {}, {}
     for name, table in aligned.items():
         units = Units(table, patients, level, pooling)
-        samples[name] = _sample(units, counts)
-        figures[name] = _describe(units, samples[name], counts)
+        samples[name] = _sample(units, labels, counts)
+        figures[name] = _describe(units, labels, samples[name], counts)
     return Comparison(
         level=level,
         pooling=pooling,
@@ -164,7 +169,7 @@ def compare(
         replicates=replicates,
         seed=seed,
         models=figures,
-        pairs=tuple(_pair(a, b, samples[a], samples[b]) for a, b in combinations(samples, 2)),
+        pairs=tuple(_pair(a, b, labels, samples[a], samples[b]) for a, b in combinations(samples, 2)),
     )
 
 
@@ -181,41 +186,41 @@ def ensemble(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         UserError: As ``compare`` does.
     """
     aligned = align(tables)
-    mean = np.mean([table[list(PROB_COLUMNS)].to_numpy(np.float64) for table in aligned.values()], axis=0)
     table = next(iter(aligned.values())).drop(columns=WEIGHTS_COLUMN, errors="ignore")
-    table[list(PROB_COLUMNS)] = mean
+    columns = name_columns("prob", find_names(table))
+    table[columns] = np.mean([each[columns].to_numpy(np.float64) for each in aligned.values()], axis=0)
     return table
 
 
-def _sample(units: Units, counts: NDArray[np.int32]) -> _Samples:
-    columns = {label: units.column(label) for label in LABELS}
+def _sample(units: Units, labels: LabelSet, counts: NDArray[np.int32]) -> _Samples:
+    columns = {label: units.column(label) for label in labels.names}
     scored = {label: column.score_areas(counts) for label, column in columns.items()}
     return _Samples(
         columns,
         {label: area for label, (area, _) in scored.items()},
         {label: precision for label, (_, precision) in scored.items()},
-        sample_losses(units.target, units.probs, units.codes, counts),
+        sample_losses(units.target, units.probs, units.codes, counts, labels),
     )
 
 
-def _describe(units: Units, samples: _Samples, counts: NDArray[np.int32]) -> ModelFigures:
+def _describe(units: Units, labels: LabelSet, samples: _Samples, counts: NDArray[np.int32]) -> ModelFigures:
     return ModelFigures(
         labels={
             label: estimate_areas(column, samples.areas[label], samples.precisions[label])
             for label, column in samples.columns.items()
         },
-        auroc_mean_subtypes=average_subtypes(samples.areas, _list_short(samples)),
-        weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts),
+        auroc_mean_subtypes=average_subtypes(samples.areas, labels, _list_short(samples)),
+        weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts, labels),
     )
 
 
-def _pair(name_a: str, name_b: str, a: _Samples, b: _Samples) -> Pair:
-    differences = {label: a.areas[label] - b.areas[label] for label in LABELS}
+def _pair(name_a: str, name_b: str, labels: LabelSet, a: _Samples, b: _Samples) -> Pair:
+    differences = {label: a.areas[label] - b.areas[label] for label in labels.names}
     return Pair(
         a=name_a,
         b=name_b,
-        labels={label: _pair_label(label, a, b) for label in LABELS},
-        auroc_mean_subtypes=average_subtypes(differences, _list_short(a)),
+        labels={label: _pair_label(label, a, b) for label in labels.names},
+        auroc_mean_subtypes=average_subtypes(differences, labels, _list_short(a)),
         weighted_log_loss=estimate(a.losses - b.losses),
     )
 

@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.schema import UserError
-from ich.tables import PROB_COLUMNS, TARGET_COLUMNS
+from ich.tables import find_names, name_columns
 
 Floats = NDArray[np.float64]
 
@@ -94,8 +94,8 @@ class Timeline:
         rows: (N,) of the predictions table, from 0.
         position: (N,) mm along the slice normal, from feet to head; NaN where it is not known, and then in
             the table's order.
-        probs: (N, 6) raw probabilities.
-        target: (N, 6) 0 or 1; NaN where unknown.
+        probs: (N, L) raw probabilities.
+        target: (N, L) 0 or 1; NaN where unknown.
     """
 
     rows: NDArray[np.int64]
@@ -127,12 +127,13 @@ def trace_study(predictions: pd.DataFrame, study: str, index: pd.DataFrame | Non
     if index is not None:
         known = index.drop_duplicates("SOPInstanceUID").set_index("SOPInstanceUID")["position"]
         slices["position"] = slices["SOPInstanceUID"].map(known)
+    names = find_names(predictions)
     return [
         Timeline(
             series["row"].to_numpy(np.int64),
             series["position"].to_numpy(np.float64),
-            series[list(PROB_COLUMNS)].to_numpy(np.float64),
-            series[list(TARGET_COLUMNS)].to_numpy(np.float64),
+            series[name_columns("prob", names)].to_numpy(np.float64),
+            series[name_columns("target", names)].to_numpy(np.float64),
         )
         for _, series in slices.sort_values("position", kind="stable").groupby(
             "SeriesInstanceUID", sort=False

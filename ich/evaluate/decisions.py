@@ -8,7 +8,7 @@ import pandas as pd
 
 from ich.calibration import DECIDED_LEVELS, Decision, fit_decision
 from ich.evaluate.pooling import DEFAULT_POOLING, pool
-from ich.tables import PROB_COLUMNS, TARGET_COLUMNS
+from ich.tables import find_names, name_columns
 
 DEFAULT_CALIBRATION = "platt"
 DEFAULT_RULE = "sensitivity>=0.95"
@@ -37,15 +37,17 @@ def fit_decisions(
     Raises:
         UserError: If an argument is none of these, or the slices do not make units of a level.
     """
+    names = find_names(validation)
     decisions = {}
     for level in levels:
         units = pool(validation, level, pooling)
         decisions[level] = fit_decision(
-            units[list(TARGET_COLUMNS)],
-            units[list(PROB_COLUMNS)],
+            units[name_columns("target", names)],
+            units[name_columns("prob", names)],
             units["PatientID"],
             pooling=pooling,
             method=method,
             rule=rule,
+            names=names,
         )
     return decisions

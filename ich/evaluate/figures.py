@@ -15,6 +15,7 @@ from typing import Any
 
 from ich.evaluate.curves import Curves
 from ich.schema import DISCLAIMER
+from ich.schema.labels import LabelSet
 
 SCHEMA = "ich evaluation 1"
 """Names the form of ``metrics.json``; the number rises when a key goes or changes its meaning."""
@@ -190,9 +191,9 @@ class LevelFigures:
     Attributes:
         pooling: How slices became units, one of ``ich.evaluate.pooling.METHODS``.
         units: Slices, series, studies or patients in the table.
-        labels: Figures of each of ``LABELS``.
+        labels: Figures of each label.
         auroc_mean_subtypes: Mean over the subtypes that have an AUROC.
-        weighted_log_loss: The RSNA 2019 metric of the raw probabilities.
+        weighted_log_loss: The RSNA 2019 metric, or with other labels the like, of the raw probabilities.
         weighted_log_loss_calibrated: The same after calibration.
         constant_log_loss: The same for a predictor that always says the prevalences; NaN where unknown.
     """
@@ -226,7 +227,8 @@ class Evaluation:
         levels: Figures of each level asked for.
         pooling_effect: For each of ``METHODS`` the areas of each label by study; empty unless the level
             ``study`` was asked for.
-        curves: What is drawn, by level and label; not part of ``to_dict``.
+        labels: The labels of the table; not part of ``to_dict``, like the curves.
+        curves: What is drawn, by level and label.
     """
 
     slices: int
@@ -235,11 +237,12 @@ class Evaluation:
     seed: int
     levels: dict[str, LevelFigures]
     pooling_effect: dict[str, dict[str, Areas]]
+    labels: LabelSet
     curves: dict[str, dict[str, Curves]] = field(repr=False, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values fit for JSON, as the docstring of this module describes them."""
-        figures = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "curves"}
+        figures = {each.name: getattr(self, each.name) for each in fields(self)[:-2]}
         plain = {name: to_plain(value) for name, value in figures.items()}
         return {"schema": SCHEMA, "note": DISCLAIMER, "few": FEW} | plain
 

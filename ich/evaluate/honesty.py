@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,6 @@ from ich.evaluate.curves import Reliability
 from ich.evaluate.estimate import divide, estimate, sum_by_patient
 from ich.evaluate.figures import CalibrationMeasures, unavailable
 from ich.evaluate.recalibration import recalibrate
-from ich.schema import LABEL_WEIGHTS
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -32,18 +32,19 @@ def find_entropy(target: Floats, prob: Floats) -> Floats:
     return np.where(np.isnan(target), math.nan, entropy)
 
 
-def weigh_losses(target: Floats, probs: Floats) -> Floats:
-    """The RSNA 2019 metric's terms, over the labels that are known of a unit.
+def weigh_losses(target: Floats, probs: Floats, label_weights: Sequence[float]) -> Floats:
+    """The terms of the weighted log loss, over the labels that are known of a unit.
 
     Args:
-        target: (N, 6) 0 or 1; NaN where unknown.
-        probs: (N, 6) probabilities.
+        target: (N, L) 0 or 1; NaN where unknown.
+        probs: (N, L) probabilities.
+        label_weights: The weight of each label; with those of the RSNA it is the metric of 2019.
 
     Returns:
         (N, 2) weighted cross-entropy of each unit, and the sum of its weights: the metric is the quotient of
         their sums.
     """
-    weights = np.where(np.isnan(target), 0.0, np.asarray(LABEL_WEIGHTS))
+    weights = np.where(np.isnan(target), 0.0, np.asarray(label_weights))
     losses = np.where(np.isnan(target), 0.0, weights * find_entropy(target, probs))
     return np.stack([losses.sum(axis=1), weights.sum(axis=1)], axis=1)
 

@@ -37,8 +37,8 @@ from ich.evaluate.figures import (
 from ich.evaluate.honesty import measure_calibration, weigh_losses, without_calibration
 from ich.evaluate.pooling import pool
 from ich.evaluate.thresholds import measure_at_point, without_point
-from ich.schema import LABELS, SUBTYPES
-from ich.tables import PROB_COLUMNS, TARGET_COLUMNS
+from ich.schema.labels import LabelSet
+from ich.tables import find_names, name_columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -146,14 +146,15 @@ class Units:
     ) -> None:
         table = pool(predictions, level, pooling)
         self.level = level
-        self.target = table[list(TARGET_COLUMNS)].to_numpy(np.float64)
-        self.probs = table[list(PROB_COLUMNS)].to_numpy(np.float64)
+        self.names = find_names(table)
+        self.target = table[name_columns("target", self.names)].to_numpy(np.float64)
+        self.probs = table[name_columns("prob", self.names)].to_numpy(np.float64)
         self.calibrated = self.probs if decision is None else decision.calibrate(self.probs)
         self.codes = patients.locate(table)
 
     def column(self, label: str) -> Column:
         """Takes out one label, over the units of which it is known."""
-        i = LABELS.index(label)
+        i = self.names.index(label)
         known = ~np.isnan(self.target[:, i])
         return Column(
             label=label,
@@ -168,6 +169,7 @@ class Units:
 
 def measure_level(
     units: Units,
+    labels: LabelSet,
     pooling: str,
     counts: NDArray[np.int32],
     decision: Decision | None,
@@ -178,17 +180,18 @@ def measure_level(
 
     Args:
         units: The units of this level: slices, series, studies or patients.
+        labels: What was predicted, with the weight of each label.
         pooling: How they were pooled.
         counts: (R, P) of ``draw_patients``.
         decision: The calibration and the operating points, if there are any.
         prevalences: At which predictive values are given.
-        training_prevalences: (6,) what the constant predictor says; the table's own without them.
+        training_prevalences: (L,) what the constant predictor says; the table's own without them.
     """
-    labels, curves, areas = {}, {}, {}
-    for label in LABELS:
+    by_label, curves, areas = {}, {}, {}
+    for label in labels.names:
         column = units.column(label)
-        labels[label], curves[label], areas[label] = _measure_label(column, counts, decision, prevalences)
-    short = [label for label in LABELS if units.column(label).shortage]
+        by_label[label], curves[label], areas[label] = _measure_label(column, counts, decision, prevalences)
+    short = [label for label in labels.names if units.column(label).shortage]
     if training_prevalences is None:
         known = (~np.isnan(units.target)).sum(axis=0)
         training_prevalences = divide(np.nansum(units.target, axis=0), known)
@@ -197,13 +200,13 @@ def measure_level(
     figures = LevelFigures(
         pooling=pooling,
         units=len(units.target),
-        labels=labels,
-        auroc_mean_subtypes=average_subtypes(areas, short),
-        weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts),
+        labels=by_label,
+        auroc_mean_subtypes=average_subtypes(areas, labels, short),
+        weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts, labels),
         weighted_log_loss_calibrated=missing
         if decision is None
-        else estimate_loss(units.target, units.calibrated, units.codes, counts),
-        constant_log_loss=float(divide(*weigh_losses(units.target, constant).sum(axis=0))),
+        else estimate_loss(units.target, units.calibrated, units.codes, counts, labels),
+        constant_log_loss=float(divide(*weigh_losses(units.target, constant, labels.weights).sum(axis=0))),
     )
     return figures, curves
 
@@ -213,14 +216,15 @@ def estimate_areas(column: Column, area: Floats, precision: Floats) -> Areas:
     return Areas(*(estimate(samples, column.shortage, bounds=(0.0, 1.0)) for samples in (area, precision)))
 
 
-def average_subtypes(areas: Mapping[str, Floats], short: Sequence[str]) -> Estimate:
+def average_subtypes(areas: Mapping[str, Floats], labels: LabelSet, short: Sequence[str]) -> Estimate:
     """The mean over the subtypes that have an AUROC.
 
     Args:
         areas: By label, (R,) AUROC of samples, or differences of them.
+        labels: The mean is over ``LabelSet.averaged``.
         short: Labels of too few patients for an interval.
     """
-    subtypes = [label for label in SUBTYPES if not math.isnan(areas[label][0])]
+    subtypes = [label for label in labels.averaged if not math.isnan(areas[label][0])]
     if not subtypes:
         return unavailable("no subtype has an AUROC")
     few = [label for label in subtypes if label in short]
@@ -228,15 +232,20 @@ def average_subtypes(areas: Mapping[str, Floats], short: Sequence[str]) -> Estim
     return estimate(np.mean([areas[label] for label in subtypes], axis=0), shortage, bounds=(0.0, 1.0))
 
 
-def sample_losses(target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32]) -> Floats:
+def sample_losses(
+    target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32], labels: LabelSet
+) -> Floats:
     """Returns the (R,) weighted log losses of samples."""
-    loss, weight = (counts @ sum_by_patient(codes, counts.shape[1], weigh_losses(target, probs))).T
+    terms = weigh_losses(target, probs, labels.weights)
+    loss, weight = (counts @ sum_by_patient(codes, counts.shape[1], terms)).T
     return divide(loss, weight)
 
 
-def estimate_loss(target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32]) -> Estimate:
+def estimate_loss(
+    target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32], labels: LabelSet
+) -> Estimate:
     """The weighted log loss; with fewer than ``FEW`` patients without an interval."""
-    figure = estimate(sample_losses(target, probs, codes, counts))
+    figure = estimate(sample_losses(target, probs, codes, counts, labels))
     few = find_shortage(counts.shape[1], "in all")
     if few and not math.isnan(figure.value):
         return Estimate(figure.value, math.nan, math.nan, few)

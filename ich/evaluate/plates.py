@@ -21,8 +21,7 @@ from ich.evaluate.study import Study
 from ich.evaluate.tables import count, describe_basis, to_estimate
 from ich.report.document import Picture
 from ich.report.figures import encode_png
-from ich.schema import LABELS
-from ich.tables import PROB_COLUMNS
+from ich.tables import name_columns
 
 DRAWN_LEVELS = ("slice", "study")
 """Levels whose curves are drawn; every level's figures are in tables."""
@@ -57,7 +56,7 @@ def _plan_level(study: Study, level: str) -> dict[str, Draw]:
     def plan(
         name: str, draw: Callable[[], Figure], title: str, signs: str, shown: Mapping[str, object]
     ) -> Draw:
-        absent = [label for label in LABELS if label not in shown]
+        absent = [label for label in figures if label not in shown]
         left_out = f" Not available: {', '.join(absent)}." if absent else ""
         return lambda: Picture(
             f"{level}_{name}",
@@ -108,13 +107,14 @@ def _plan_level(study: Study, level: str) -> dict[str, Draw]:
 
 
 def _plan_timelines(study: Study) -> Draw | None:
-    label = "any"
+    labels = study.evaluation.labels
+    label = labels.headline
     decision = study.decisions.get("slice")
-    probs = study.predictions[list(PROB_COLUMNS)].to_numpy()
+    probs = study.predictions[name_columns("prob", labels.names)].to_numpy()
     point = None
     if decision is not None:
         probs, point = decision.calibrate(probs), decision.find_point(label)
-    timelines = choose_timelines(study.predictions, label, probs[:, LABELS.index(label)])
+    timelines = choose_timelines(study.predictions, label, probs[:, labels.index(label)])
     if not timelines:
         return None
     threshold = math.nan if point is None else point.threshold
@@ -134,7 +134,7 @@ def _plan_pooling(study: Study) -> Draw | None:
     effect = study.evaluation.pooling_effect
     shown = [
         label
-        for label in LABELS
+        for label in study.evaluation.labels.names
         if effect and not all(math.isnan(by_label[label].auroc.value) for by_label in effect.values())
     ]
     if not shown:

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.schema import UserError
-from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, require_columns
+from ich.tables import PROB_COLUMNS, find_names, name_columns, require_columns
 
 LEVELS = ("slice", "series", "study", "patient")
 """What a figure can be of; a patient's slices, series and studies are units of that patient."""
@@ -25,8 +25,6 @@ that at least one is positive if slices were independent, ``1 - prod(1 - p)``.""
 
 DEFAULT_POOLING = "max"
 
-CARRIED = ("PatientID", "part", *PROB_COLUMNS, *TARGET_COLUMNS)
-
 TOP = 3
 
 
@@ -40,8 +38,8 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
 
     Returns:
         A row a unit in order of first appearance: ``unit`` (the UID or PatientID), ``PatientID``, ``part``,
-        ``slices`` (their number), ``PROB_COLUMNS``, ``TARGET_COLUMNS``. The target is 1 where a slice has
-        1, else NaN where one is unknown, else 0.
+        ``slices`` (their number), a probability and a target for each label. The target is 1 where a slice
+        has 1, else NaN where one is unknown, else 0.
 
     Raises:
         UserError: If level or method is unknown, if slices do not name their unit, or if a unit belongs to
@@ -52,7 +50,10 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
     if method not in METHODS:
         raise UserError(f"pooling={method}: expected one of {', '.join(METHODS)}")
     key = UNIT_COLUMNS[level]
-    require_columns(predictions, (key, *CARRIED), "the predictions table")
+    names = find_names(predictions)
+    prob_columns, target_columns = name_columns("prob", names), name_columns("target", names)
+    needed = (key, "PatientID", "part", *(prob_columns or PROB_COLUMNS), *target_columns)
+    require_columns(predictions, needed, "the predictions table")
     codes, units = pd.factorize(predictions[key].replace("", None))
     if nameless := int((codes < 0).sum()):
         raise UserError(
@@ -71,19 +72,19 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
     )
     if mixed := int((predictions["PatientID"].to_numpy() != table["PatientID"].to_numpy()[codes]).sum()):
         raise UserError(f"{mixed} slices share their {key} with another patient: make it unique to a patient")
-    probs, target = (predictions[list(c)].to_numpy(np.float64) for c in (PROB_COLUMNS, TARGET_COLUMNS))
+    probs, target = (predictions[c].to_numpy(np.float64) for c in (prob_columns, target_columns))
     if level != "slice" and len(starts):
         probs = _combine(probs[order], codes[order], starts, method)
-    table[list(PROB_COLUMNS)] = probs
+    table[prob_columns] = probs
     # Hit, then unknown, then free of it: -1 < 0 < 1 once NaN lies in the middle.
     ranked = np.select([target == 1, np.isnan(target)], [1.0, 0.0], -1.0)[order]
     highest = np.maximum.reduceat(ranked, starts) if len(starts) else ranked
-    table[list(TARGET_COLUMNS)] = np.select([highest == 1, highest == 0], [1.0, np.nan], 0.0)
+    table[target_columns] = np.select([highest == 1, highest == 0], [1.0, np.nan], 0.0)
     return table
 
 
 def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:
-    """(N, 6) probabilities of the slices of one unit -> (6,) of the unit, by one of ``METHODS``.
+    """(N, L) probabilities of the slices of one unit -> (L,) of the unit, by one of ``METHODS``.
 
     Raises:
         UserError: If the method is unknown.
@@ -97,7 +98,7 @@ def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:
 def _combine(
     probs: NDArray[np.float64], codes: NDArray[np.intp], starts: NDArray[np.intp], method: str
 ) -> NDArray[np.float64]:
-    """(N, 6) probabilities of slices, unit by unit -> (U, 6) of units, which begin at ``starts``."""
+    """(N, L) probabilities of slices, unit by unit -> (U, L) of units, which begin at ``starts``."""
     sizes = np.diff(starts, append=len(codes))
     if method == "max":
         return np.maximum.reduceat(probs, starts)

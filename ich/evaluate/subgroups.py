@@ -15,7 +15,7 @@ from ich.evaluate.figures import Estimate
 from ich.evaluate.levels import Patients, Units, estimate_areas, measure_point
 from ich.evaluate.pooling import DEFAULT_POOLING, UNIT_COLUMNS
 from ich.index.encodings import list_encodings
-from ich.schema import LABELS, UserError
+from ich.schema import UserError
 from ich.tables import INDEX_DTYPES, require_columns
 
 SUBGROUP_COLUMNS = (
@@ -45,7 +45,7 @@ def subgroups(
     level: str = "slice",
     pooling: str = DEFAULT_POOLING,
     decision: Decision | None = None,
-    labels: Sequence[str] = LABELS,
+    labels: Sequence[str] | None = None,
     bins: int = 4,
     replicates: int = 1000,
     seed: int = 0,
@@ -60,7 +60,7 @@ def subgroups(
         level: One of ``ich.evaluate.pooling.LEVELS``.
         pooling: One of ``ich.evaluate.pooling.METHODS``; that of ``decision`` goes before it.
         decision: With the operating points, for sensitivity and specificity.
-        labels: Some of ``LABELS``.
+        labels: Some of the labels; by default all.
         bins: Groups that numbers are cut into.
         replicates: Bootstrap samples.
         seed: Random seed for the resampling.
@@ -84,7 +84,7 @@ def subgroups(
         patients = Patients(part)
         counts = draw_patients(len(patients), replicates, seed)
         units = Units(part, patients, level, how, decision)
-        for label in labels:
+        for label in labels or units.names:
             column = units.column(label)
             areas = estimate_areas(column, *column.score_areas(counts))
             point = measure_point(column, counts, decision, ())

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 
 from ich.evaluate.figures import FEW, Evaluation
-from ich.schema import DISCLAIMER, LABELS
+from ich.schema import DISCLAIMER
 from ich.tables import PLURALS
 
 
@@ -34,7 +34,7 @@ def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") 
             f"{label.counts.positives:,} ({label.counts.positive_patients:,})",
             f"{label.auroc:.3f}",
             f"{label.average_precision:.3f}",
-            end_section=name == LABELS[-1],
+            end_section=name == evaluation.labels.names[-1],
         )
     constant = figures.constant_log_loss
     table.add_row("mean of subtypes", "", f"{figures.auroc_mean_subtypes:.3f}", "")

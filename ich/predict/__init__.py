@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ich import __version__
-from ich.calibration import Decision, parse_decisions
+from ich.calibration import Decision, order_decisions, parse_decisions
 from ich.calibration.likeness import pool_distances
 from ich.data.resize import resize_hu
 from ich.models import SliceClassifier, hash_weights
@@ -85,7 +85,11 @@ class Predictor:
             raise UserError("no model to predict with: name a checkpoint, a bundle or an ONNX file")
         self.networks = list(networks)
         self._views = [augmented(network, tta) for network in networks]
-        given = [decisions] if decisions is not None else [_read_decisions(network) for network in networks]
+        given = (
+            [order_decisions(decisions, networks[0].card["labels"], "decisions")]
+            if decisions is not None
+            else [_read_decisions(network) for network in networks]
+        )
         self._rules = [Rules(levels.get("slice"), levels.get("study")) for levels in given]
         self._sizes = sorted({network.input.size for network in networks})
         self._decisions = given
@@ -247,7 +251,7 @@ class Predictor:
 
 
 def _read_decisions(network: Network) -> dict[str, Decision]:
-    return parse_decisions(network.card.get("decisions", {}), "decisions")
+    return parse_decisions(network.card.get("decisions", {}), "decisions", network.card["labels"])
 
 
 def _to_pixels(hu: ArrayLike) -> Pixels:
