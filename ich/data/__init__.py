@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
 from ich.augment import Augment, apply_changes_to_batch
+from ich.augment.transforms import Transform, UserTransform, adapt
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, balance_weights, draw_order
@@ -54,7 +55,7 @@ class HeadCTDataModule(LightningDataModule):
         cache: Folder of the resized slices, which are written there first unless they are: for disks that
             are slow to open many files.
         phantom: Arguments of ``write_phantom``, which writes to ``root`` first unless it is there.
-        augment: Applied to training slices.
+        augment: Changes training slices: an ``Augment``, or any transform of albumentations.
         split: ``patient``, ``slice`` (which leaks, and is there to reproduce work that did so), or a CSV
             file with ``part`` and ``PatientID`` or ``SOPInstanceUID``.
         group: ``PatientID``, or ``StudyInstanceUID`` where PatientIDs are missing or the same for all. It
@@ -88,7 +89,7 @@ class HeadCTDataModule(LightningDataModule):
         pseudonyms: bool = False,
         cache: str | None = None,
         phantom: Mapping[str, Any] | None = None,
-        augment: Augment | None = None,
+        augment: Augment | Transform | None = None,
         split: str = "patient",
         group: str = "PatientID",
         val_fraction: float = 0.15,
@@ -120,7 +121,7 @@ class HeadCTDataModule(LightningDataModule):
         self.pseudonyms = pseudonyms
         self.cache = Path(cache) if cache else None
         self.phantom = phantom
-        self.augment = augment
+        self.augment = adapt(augment, input.size, input.depth)
         self.split_spec = SplitSpec(split, val_fraction, test_fraction, fold, folds, seed)
         self.group = group
         self.check_pixels = check_pixels
@@ -300,7 +301,9 @@ class HeadCTDataModule(LightningDataModule):
         self.read, self.decoded = state_dict["read"], state_dict["decoded"]
         self._interrupted = (state_dict["epoch"], state_dict["batches"])
 
-    def _load(self, sampler: EpochSampler, augment: Augment | None = None, **loading: Any) -> SliceLoader:
+    def _load(
+        self, sampler: EpochSampler, augment: Augment | UserTransform | None = None, **loading: Any
+    ) -> SliceLoader:
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
             SliceDataset(self._make_reader(), self._arrays, self.input, augment, self.seed, pinned),

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ich.augment import Augment, Changes, apply_changes
+from ich.augment import Augment
+from ich.augment.transforms import UserTransform
 from ich.data.buffers import Buffers
 from ich.data.resize import keeps_shift, resize_hu
 from ich.dicom import read_hu
@@ -189,7 +190,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         reader: Reader,
         arrays: SliceArrays,
         spec: InputSpec,
-        augment: Augment | None = None,
+        augment: Augment | UserTransform | None = None,
         seed: int = 0,
         pinned: bool = False,
     ) -> None:
@@ -205,6 +206,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         """Returns a twin for another thread, which shares the table's columns and nothing that changes."""
         twin = copy.copy(self)
         twin.reader = self.reader.for_thread()
+        twin.augment = copy.deepcopy(self.augment)
         twin.buffers = Buffers(self.buffers.pinned)
         return twin
 
@@ -237,7 +239,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
             "decoded": self.reader.decoded - decoded,
         }
         if kept:
-            batch |= self._augment(slots, [items[number] for number in kept])
+            if self.augment is not None:
+                changes = self.augment(slots[: len(kept)], [(self.seed, *items[number]) for number in kept])
+                batch |= {} if changes is None else {"changes": changes}
             rows = [items[number][1] for number in kept]
             batch["hu"] = hu[: len(kept)]
             batch["target"] = torch.from_numpy(self.arrays.target[rows])
@@ -255,17 +259,6 @@ class SliceDataset(Dataset[dict[str, Any]]):
                 error.row = neighbor
                 raise
             self.read += 1
-
-    def _augment(self, slots: NDArray[np.int16], items: Sequence[Item]) -> dict[str, Any]:
-        """Augments in place, or returns what the device is to do."""
-        if self.augment is None:
-            return {}
-        changes = self.augment.draw([(self.seed, *item) for item in items], self.spec.size)
-        if self.augment.on_device:
-            return {"changes": Changes(*(None if f is None else torch.from_numpy(f) for f in changes))}
-        for number, slot in enumerate(slots[: len(items)]):
-            apply_changes(slot, changes, number)
-        return {}
 
     def _neighborhood(self, row: int) -> list[int]:
         """Rows of the slice and its neighbors; at the end of a stack its last slice repeats."""

@@ -105,6 +105,23 @@ class Augment:
         self.shift_hu, self.scale_hu, self.noise_hu = shift_hu, scale_hu, noise_hu
         self.on_device = on_device
 
+    def __call__(self, hu: NDArray[np.int16], keys: Sequence[tuple[int, ...]]) -> Changes[Tensor] | None:
+        """Augments the slices of a batch in place, or returns what the device is to do.
+
+        Args:
+            hu: (N, D, S, S) Hounsfield units, contiguous.
+            keys: As ``draw`` takes them.
+
+        Returns:
+            With ``on_device`` the changes, for ``apply_changes_to_batch``.
+        """
+        changes = self.draw(keys, hu.shape[-1])
+        if self.on_device:
+            return Changes(*(None if field is None else torch.from_numpy(field) for field in changes))
+        for number, slices in enumerate(hu):
+            apply_changes(slices, changes, number)
+        return None
+
     def draw(self, keys: Sequence[tuple[int, ...]], size: int) -> Changes[NDArray[np.generic]]:
         """Draws the changes of a batch.
 
