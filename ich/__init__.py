@@ -8,7 +8,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     printing     0  what is printed, when it is no text or nobody reads it
     dicom        1  one file: header, stored pixels -> HU
     window       1  windowing: HU -> image
-    augment      1  draws of random changes to HU; applied on the CPU or a device
+    augment      1  random changes to HU, ours or of albumentations; on the CPU or a device
     losses       1  weighted binary cross-entropy and its alternatives
     optim        1  optimizer and learning-rate schedule
     calibration  1  probabilities made honest; operating points; likeness to the training data

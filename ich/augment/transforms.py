@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from albumentations import BaseCompose, BasicTransform, Compose, OneOf, OneOrOther, Sequential, SomeOf
+from albumentations import (
+    BaseCompose,
+    BasicTransform,
+    Compose,
+    OneOf,
+    OneOrOther,
+    ReplayCompose,
+    Sequential,
+    SomeOf,
+)
 from numpy.typing import NDArray
 
 from ich.augment import Augment
@@ -112,7 +121,8 @@ def _try(transform: Transform, image: Any, changed: list[str]) -> Any:
     Returns:
         The image after all parts; of alternatives, after the last.
     """
-    if isinstance(transform, Compose | Sequential):
+    # The parts of a ReplayCompose work within it alone.
+    if isinstance(transform, Compose | Sequential) and not isinstance(transform, ReplayCompose):
         for part in transform:
             image = _try(part, image, changed)
         return image
@@ -153,7 +163,7 @@ def _call(transform: Transform, image: NDArray[Any], name: str) -> NDArray[Any]:
             f"it out ({reason})"
         ) from error
     if not isinstance(result, np.ndarray):
-        raise UserError(f"augment: {name} returned a {type(result).__name__}, expected a NumPy array")
+        raise UserError(f"augment: {name} returned a {type(result).__name__}; leave it out")
     return result
 
 
@@ -174,11 +184,14 @@ def _require_scale(result: NDArray[np.float32], name: str) -> None:
 
 def _require_like(image: NDArray[Any], result: NDArray[Any], name: str) -> None:
     """Refuses a result that is not float32 of the image's shape and finite."""
-    if not isinstance(result, np.ndarray) or (result.shape, result.dtype) != (image.shape, np.float32):
-        raise UserError(f"augment: {name} returned {_show(result)}, expected {image.shape} float32")
+    if result.shape != image.shape or result.dtype != np.float32:
+        raise UserError(
+            f"augment: {name} returned {_show(result)}, expected {image.shape} float32; leave it out, or "
+            "bring the slice back to its size and type after it"
+        )
     if not np.isfinite(result).all():
         raise UserError(f"augment: {name} returned values that are not finite")
 
 
-def _show(image: Any) -> str:
-    return f"{tuple(image.shape)} {image.dtype}" if hasattr(image, "dtype") else type(image).__name__
+def _show(image: NDArray[Any]) -> str:
+    return f"{tuple(image.shape)} {image.dtype}"

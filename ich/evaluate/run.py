@@ -108,14 +108,27 @@ def _describe_split(config: dict[str, Any]) -> str:
 
 def _describe_augmentation(config: dict[str, Any]) -> str:
     augment = config["augment"]
-    if augment is None:
+    if not augment:
         return "none"
+    if not augment["_target_"].startswith("ich."):
+        return ", ".join(_list_targets(augment))
     words = (
         f"{k} {v:g}"
         for k, v in augment.items()
         if isinstance(v, float | int) and not isinstance(v, bool) and v
     )
     return ", ".join(words)
+
+
+def _list_targets(node: Any) -> list[str]:
+    """Names what a part of the configuration builds, without what only holds other parts."""
+    if not isinstance(node, dict | list):
+        return []
+    inner = [
+        name for part in (node.values() if isinstance(node, dict) else node) for name in _list_targets(part)
+    ]
+    own = [node["_target_"].rpartition(".")[2]] if isinstance(node, dict) and "_target_" in node else []
+    return inner or own
 
 
 def _describe_optimizer(config: dict[str, Any]) -> str:

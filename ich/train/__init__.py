@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
@@ -109,8 +110,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
         raise UserError(f"trainer or logger cannot be built: {error}") from error
     if trainer.limit_val_batches == 0:
         raise UserError("trainer.limit_val_batches=0: the best epoch is chosen on the validation part")
-    augment = build(cfg.augment) if cfg.augment else None
-    datamodule = build(cfg.data, input=spec, augment=augment)
+    datamodule = build(cfg.data, input=spec, augment=_build_augment(cfg.augment))
     model = build(cfg.model, input=spec, loss=build(cfg.loss), optim=build(cfg.optim))
     build_optimizer(model.optim, model)  # refuses bad settings before anything is written
     datamodule.prepare_data()
@@ -118,6 +118,16 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     if cfg.model.init_from is None:
         model.start_at(datamodule.prevalences())
     return Parts(trainer, datamodule, model)
+
+
+def _build_augment(node: DictConfig) -> Any:
+    try:
+        return build(node) if node else None
+    except (HydraException, TypeError, ValueError) as error:
+        inside = isinstance(error, HydraException)  # then its first line names the part
+        place = str(error).partition("\n")[0] if inside else f"{node['_target_']}:"
+        reason = " ".join(f"{place} {(inside and error.__cause__) or error}".split())
+        raise UserError(f"augment cannot be built: {reason}") from error
 
 
 @dataclass(frozen=True)

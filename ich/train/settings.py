@@ -27,7 +27,7 @@ OF_A_RUN = (
 )
 """What stands at the top of a run's ``config.yaml``."""
 
-_LOGGER = re.compile(r"pytorch_lightning\.loggers\.\w+")
+_KNOWN = re.compile(r"(pytorch_lightning\.loggers|albumentations)\.\w+")
 
 
 def leave_out_places(settings: Any) -> Any:
@@ -59,11 +59,12 @@ def require_known_targets(settings: Any, path: Path) -> None:
         path: The file.
 
     Raises:
-        UserError: If a ``_target_``, at any depth, is not one of ``TARGETS`` or a logger of Lightning.
+        UserError: If a ``_target_``, at any depth, is not one of ``TARGETS``, a logger of Lightning or a
+            transform of albumentations.
     """
     if isinstance(settings, dict):
         target = settings.get("_target_")
-        if not (target is None or target in TARGET_PATHS.values() or _LOGGER.fullmatch(str(target))):
+        if not (target is None or target in TARGET_PATHS.values() or _KNOWN.fullmatch(str(target))):
             raise UserError(f"{path} would build {target!r}; a run of this program builds no such thing")
     children = settings.values() if isinstance(settings, dict) else settings
     for child in children if isinstance(settings, dict | list) else ():
