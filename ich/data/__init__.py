@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ich.augment import Augment, apply_changes_to_batch
 from ich.augment.transforms import Transform, UserTransform, adapt
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
-from ich.data.order import EpochSampler, balance_weights, draw_order
+from ich.data.order import EpochSampler, FixedSampler, balance_weights, draw_order
 from ich.data.parts import GROUPS, SplitSpec, group_slices
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.identical import find_identical
@@ -131,6 +131,7 @@ class HeadCTDataModule(LightningDataModule):
         self.sampling = sampling
         self.tolerate = tolerate
         self.seed = seed
+        self.predict_limit: int | float | None = None  # batches of each part, or its share; None is all
         self.unread: dict[str, ReadError] = {}
         self.read, self.decoded = 0, 0
         self._interrupted = (0, 0)  # epoch and batches that a resumed run has done of it
@@ -253,11 +254,9 @@ class HeadCTDataModule(LightningDataModule):
         rows = self._rows("train")
         weights = balance_weights(self._arrays.target[rows]) if self.sampling == "balanced" else None
         seed = self.seed
-        sampler = EpochSampler(
-            rows, lambda epoch: draw_order(rows, seed, epoch, weights), lambda: self._current_epoch()
-        )
         return self._load(
-            sampler,
+            rows,
+            lambda epoch: draw_order(rows, seed, epoch, weights),
             augment=self.augment,
             drop_last=len(rows) > self.batch_size,
             start=lambda: self._batches_done(),
@@ -265,18 +264,25 @@ class HeadCTDataModule(LightningDataModule):
 
     def val_dataloader(self) -> SliceLoader:
         """Returns batches of the validation part, in the order of the table."""
-        return self._load(EpochSampler(self._rows("val")))
+        return self._load(self._rows("val"))
 
     def test_dataloader(self) -> SliceLoader:
         """Returns batches of the test part, in the order of the table."""
-        return self._load(EpochSampler(self._rows("test")))
+        return self._load(self._rows("test"))
 
     def predict_dataloader(self) -> SliceLoader:
         """Returns batches of the validation and the test part, in the order of the table."""
-        return self._load(EpochSampler(self._rows("val", "test")))
+        return self._load(
+            np.sort(np.concatenate([self._limit(self._rows(part)) for part in ("val", "test")]))
+        )
 
-    def _rows(self, *parts: str) -> NDArray[np.int64]:
-        return np.flatnonzero(self.table["part"].isin(parts).to_numpy()).astype(np.int64)
+    def _limit(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        if isinstance(limit := self.predict_limit, float):
+            return rows[: round(limit * len(rows))]
+        return rows if limit is None else rows[: limit * self.batch_size]
+
+    def _rows(self, part: str) -> NDArray[np.int64]:
+        return np.flatnonzero((self.table["part"] == part).to_numpy()).astype(np.int64)
 
     def _current_epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
@@ -302,8 +308,16 @@ class HeadCTDataModule(LightningDataModule):
         self._interrupted = (state_dict["epoch"], state_dict["batches"])
 
     def _load(
-        self, sampler: EpochSampler, augment: Augment | UserTransform | None = None, **loading: Any
+        self,
+        rows: NDArray[np.int64],
+        order: Callable[[int], NDArray[np.int64]] | None = None,
+        augment: Augment | UserTransform | None = None,
+        **loading: Any,
     ) -> SliceLoader:
+        if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
+            sampler: EpochSampler = FixedSampler(rows, order)
+        else:
+            sampler = EpochSampler(rows, order, lambda: self._current_epoch())
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
             SliceDataset(self._make_reader(), self._arrays, self.input, augment, self.seed, pinned),

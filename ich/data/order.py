@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler
+from torch.utils.data import Sampler, SequentialSampler
 
 _CHUNK = 4096  # rows that are Python objects at a time
 
@@ -90,3 +90,7 @@ def _count_repeats(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     repeats = np.empty(len(rows), dtype=np.int64)
     repeats[order] = np.arange(len(rows)) - np.repeat(first, counts)
     return repeats
+
+
+class FixedSampler(EpochSampler, SequentialSampler):  # type: ignore[misc]  # it hands out no row numbers
+    """The same order in each epoch; with ``overfit_batches`` Lightning replaces any other sampler."""

@@ -55,7 +55,8 @@ from ich.train.running import (
 )
 from ich.train.settings import accept_old_names, leave_out_places
 from ich.train.signatures import list_settings, register_signatures
-from ich.trainer import fit
+from ich.train.trust import Builder, allowing, check_trusted
+from ich.trainer import fit, limit_of_debugging
 from ich.trainer.signals import exit_at_once, handling_stops, is_requeued
 
 log = logging.getLogger("ich")
@@ -66,17 +67,14 @@ PRETRAIN = "pretrain"
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What PyTorch says on each of its devices where memory runs out."""
 
+_BUILD_ERRORS = (RuntimeError, ValueError, TypeError, ImportError)
+
 NO_NEWS = (
     ".*does not have many workers",
     "This DataLoader will create .* worker processes",  # ours are threads
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
 )
 """Warnings of Lightning that tell a user of this program nothing."""
-
-
-def build(node: DictConfig, **given: Any) -> Any:
-    """Builds what a group of the configuration describes, with the objects that it is given."""
-    return hydra.utils.instantiate(node, _partial_=True, _convert_="all")(**given)
 
 
 @dataclass(frozen=True)
@@ -101,16 +99,11 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
     require_known_settings(cfg, list_settings())
+    build = Builder(check_trusted(cfg.trusted))
     seed_everything(cfg.seed, workers=True, verbose=False)
     spec = build(cfg.input)
-    try:
-        loggers = [build(node, save_dir=str(run_dir)) for node in cfg.logger.values()]
-        trainer = build(cfg.trainer, run_dir=run_dir, loggers=loggers)
-    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
-        raise UserError(f"trainer or logger cannot be built: {error}") from error
-    if trainer.limit_val_batches == 0:
-        raise UserError("trainer.limit_val_batches=0: the best epoch is chosen on the validation part")
-    datamodule = build(cfg.data, input=spec, augment=_build_augment(cfg.augment))
+    trainer = _build_trainer(build, cfg, run_dir)
+    datamodule = build(cfg.data, input=spec, augment=_build_augment(build, cfg.augment))
     model = build(cfg.model, input=spec, loss=build(cfg.loss), optim=build(cfg.optim))
     build_optimizer(model.optim, model)  # refuses bad settings before anything is written
     datamodule.prepare_data()
@@ -120,7 +113,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     return Parts(trainer, datamodule, model)
 
 
-def _build_augment(node: DictConfig) -> Any:
+def _build_augment(build: Builder, node: DictConfig) -> Any:
     try:
         return build(node) if node else None
     except (HydraException, TypeError, ValueError) as error:
@@ -128,6 +121,25 @@ def _build_augment(node: DictConfig) -> Any:
         place = str(error).partition("\n")[0] if inside else f"{node['_target_']}:"
         reason = " ".join(f"{place} {(inside and error.__cause__) or error}".split())
         raise UserError(f"augment cannot be built: {reason}") from error
+
+
+def _build_trainer(build: Builder, cfg: DictConfig, run_dir: Path) -> Trainer:
+    try:
+        logger = [build(node, offered={"save_dir": str(run_dir)}) for node in (cfg.logger or {}).values()]
+        callbacks = [build(node) for node in (cfg.callbacks or {}).values()]
+        trainer: Trainer = build(cfg.trainer, run_dir=run_dir, callbacks=callbacks, logger=logger)
+    except (
+        HydraException,
+        MisconfigurationException,
+        RuntimeError,
+        ValueError,
+        TypeError,
+        ImportError,
+    ) as error:
+        raise UserError(f"trainer, callbacks or logger cannot be built: {error}") from error
+    if trainer.limit_val_batches == 0:
+        raise UserError("trainer.limit_val_batches=0: the best epoch is chosen on the validation part")
+    return trainer
 
 
 @dataclass(frozen=True)
@@ -230,7 +242,12 @@ def _prepare_pretraining(cfg: DictConfig, run_dir: Path) -> Run | Path | None:
     folder = run_dir / PRETRAIN
     if (folder / "metrics.json").is_file():
         return find_checkpoint(folder, "best")
-    own = {"pretrain": None, "ckpt_path": str(folder) if _has_begun(folder) else None}
+    # What a run's own file says there of trusted code does not count: see resume_config.
+    own = {
+        "pretrain": None,
+        "ckpt_path": str(folder) if _has_begun(folder) else None,
+        "trusted": cfg.trusted,
+    }
     try:
         first = OmegaConf.merge(cfg, cfg.pretrain, own)
     except OmegaConfBaseException as error:
@@ -257,7 +274,13 @@ def _complete(run: Run, started: float) -> float:
     with _naming_sizes(cfg), _computing_with(cfg.threads):
         fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
         seconds = time.monotonic() - started
-        return write_results(run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds)
+        limit = limit_of_debugging(parts.trainer)
+        result = write_results(
+            run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds, limit=limit
+        )
+    if limit is not None:
+        log.warning("debugging: a few batches of each part were used, so that the figures mean nothing")
+    return result
 
 
 @contextmanager
@@ -306,9 +329,9 @@ def run_job(cfg: DictConfig) -> float:
     try:
         if cfg.ckpt_path:
             run_dir = find_newest(made.parent) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
-            return train(resume_config(run_dir, list(hydra_config.overrides.task)), run_dir)
+            return train(resume_config(run_dir, list(hydra_config.overrides.task), cfg.trusted), run_dir)
         if is_requeued() and (made / "config.yaml").is_file():
-            return train(resume_config(made, []), made)
+            return train(resume_config(made, [], cfg.trusted), made)
         return train(cfg, made)
     except (UserError, OSError) as error:
         log.error("%s", error)  # noqa: TRY400 - one message, no traceback
@@ -342,7 +365,7 @@ def main() -> None:
     register_signatures()
     _failures.clear()
     conf = find_conf()
-    with printing(), for_owner_alone(), handling_stops(exit_at_once), reading_arguments(conf):
+    with printing(), for_owner_alone(), handling_stops(exit_at_once), reading_arguments(conf), allowing():
         hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run_job)()
     if _failures:
         log.error("%d jobs failed: %s", len(_failures), ", ".join(_failures))

@@ -33,6 +33,7 @@ PATHS = (
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _HELP, _MULTIRUN = ("-h", "--help"), ("-m", "--multirun")
+_WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 _MEANING = re.compile(r"""|null|['"\[{].*|.*\$\{.*""", re.DOTALL)  # values that are no names of files
 _NOT_PLAIN = re.compile(r"(\\*)('|$)")
 _UNKNOWN = re.compile(r"Could not override '([^']+)'")
@@ -84,7 +85,16 @@ def prepare_arguments(arguments: Sequence[str]) -> list[str]:
         UserError: If an argument is no setting, or its value needs quotes.
     """
     several = not set(_MULTIRUN).isdisjoint(arguments)
-    return [item if item.startswith("-") else _prepare(_rename(item), several) for item in arguments]
+    items = _join_flags(arguments)
+    return [item if item.startswith("-") else _prepare(_rename(item), several) for item in items]
+
+
+def _join_flags(arguments: Sequence[str]) -> Iterator[str]:
+    """Yields arguments, a flag of Hydra together with its value."""
+    items = iter(arguments)
+    for item in items:
+        value = next(items, None) if item in _WITH_VALUE else None
+        yield item if value is None else f"{item}={value}"
 
 
 def _rename(item: str) -> str:

@@ -36,7 +36,12 @@ log = logging.getLogger(__name__)
 
 
 def write_results(
-    run_dir: Path, datamodule: HeadCTDataModule, *, gpus: int | None = None, seconds: float
+    run_dir: Path,
+    datamodule: HeadCTDataModule,
+    *,
+    gpus: int | None = None,
+    seconds: float,
+    limit: int | float | None = None,
 ) -> float:
     """Writes predictions, ``metrics.json``, the model card and the curves of a run, and prints its table.
 
@@ -48,6 +53,7 @@ def write_results(
         datamodule: Set up.
         gpus: As in ``build_trainer``.
         seconds: What training took.
+        limit: Batches of each part to predict, or their share; None for all.
 
     Returns:
         The monitored metric of the best epoch.
@@ -62,7 +68,7 @@ def write_results(
     checkpoint = find_checkpoint(run_dir, "best")
     model = load_classifier(checkpoint)
     seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
-    tables = predict_parts(model, datamodule, gpus, seen)
+    tables = predict_parts(model, datamodule, gpus, seen, limit)
     for part, table in tables.items():
         write_table(table, run_dir / f"predictions_{part}.csv")
     # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
@@ -154,6 +160,7 @@ def predict_parts(
     datamodule: HeadCTDataModule,
     gpus: int | None = None,
     seen: FeatureLog | None = None,
+    limit: int | float | None = None,
 ) -> dict[str, pd.DataFrame]:
     """Predicts the validation and the test part, on one device.
 
@@ -162,12 +169,15 @@ def predict_parts(
         datamodule: Set up.
         gpus: As in ``build_trainer``; more than one counts as one.
         seen: Is given the features of the slices that it wants.
+        limit: Batches of each part, or their share; None for all.
 
     Returns:
         A predictions table for each of ``val`` and ``test`` that has slices.
     """
-    trainer = build_trainer(gpus=gpus if gpus is None else min(gpus, 1), devices=1)
-    trainer.callbacks += [] if seen is None else [seen]  # type: ignore[attr-defined]
+    trainer = build_trainer(
+        gpus=gpus if gpus is None else min(gpus, 1), devices=1, callbacks=[] if seen is None else [seen]
+    )
+    datamodule.predict_limit = limit
     outputs = trainer.predict(model, datamodule=datamodule) or []
     batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)
     rows = torch.cat([batch["row"] for batch in batches]).numpy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import typing
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from ich.data import HeadCTDataModule
 from ich.schema import UserError
 from ich.tables import restore_texts
 from ich.train.command import parse_overrides
-from ich.train.settings import require_known_targets, require_settings
+from ich.train.settings import ADDED, require_settings
 
 
 def find_newest(runs: Path) -> Path:
@@ -29,13 +30,15 @@ def find_newest(runs: Path) -> Path:
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent
 
 
-def resume_config(run_dir: Path, overrides: list[str]) -> DictConfig:
+def resume_config(run_dir: Path, overrides: Sequence[str], trusted: Sequence[str] = ()) -> DictConfig:
     """Reads the configuration of a run that is to go on.
 
     Args:
         run_dir: The run's folder.
         overrides: What was given on the command line; of these, ``trainer.*``, ``data.root``,
             ``data.cache`` and ``data.num_workers`` may differ from the run that goes on.
+        trusted: What the user's configuration trusts now. What the run's own file says of it does not
+            count: whoever hands on a run would else choose which code it runs.
 
     Returns:
         The configuration.
@@ -48,7 +51,7 @@ def resume_config(run_dir: Path, overrides: list[str]) -> DictConfig:
             f"ckpt_path={run_dir}: nothing to resume; expected a run's folder, with its config.yaml and "
             f"{CHECKPOINTS}/last.ckpt"
         )
-    changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra."))]
+    changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra.", "trusted="))]
     allowed = ("trainer.", "data.root=", "data.cache=", "data.num_workers=")
     refused = [item for item in changes if not item.startswith(allowed)]
     if refused:
@@ -59,8 +62,8 @@ def resume_config(run_dir: Path, overrides: list[str]) -> DictConfig:
     own = OmegaConf.load(run_dir / "config.yaml")
     settings = typing.cast("dict[str, Any]", OmegaConf.to_container(own))
     require_settings(settings, run_dir / "config.yaml")
-    require_known_targets(settings, run_dir / "config.yaml")
-    changed = OmegaConf.merge(own, parse_overrides(changes), {"ckpt_path": str(run_dir)})
+    given = {"ckpt_path": str(run_dir), "trusted": list(trusted or ())}
+    changed = OmegaConf.merge(ADDED, own, parse_overrides(changes), given)
     return typing.cast("DictConfig", changed)
 
 

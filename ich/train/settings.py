@@ -1,9 +1,8 @@
-"""The settings of a run: what loggers may keep of them, and what they may build."""
+"""The settings of a run: what loggers may keep of them, and those that each run has."""
 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,6 @@ from omegaconf import DictConfig, open_dict
 from ich import __version__
 from ich.data.parts import SPLITS
 from ich.schema import RENAMED, UserError
-from ich.train.signatures import TARGET_PATHS
 
 log = logging.getLogger("ich")
 
@@ -27,7 +25,8 @@ OF_A_RUN = (
 )
 """What stands at the top of a run's ``config.yaml``."""
 
-_KNOWN = re.compile(r"(pytorch_lightning\.loggers|albumentations)\.\w+")
+ADDED: dict[str, Any] = {"callbacks": {}, "trusted": []}
+"""Settings that came later, with the values that an older run was trained with."""
 
 
 def leave_out_places(settings: Any) -> Any:
@@ -49,26 +48,6 @@ def accept_old_names(cfg: DictConfig) -> None:
             log.warning("input.%s is now input.%s; rename it in your configuration", name, RENAMED[name])
             with open_dict(node):
                 node[RENAMED[name]] = node.pop(name)
-
-
-def require_known_targets(settings: Any, path: Path) -> None:
-    """Refuses settings that would build anything else than this program does.
-
-    Args:
-        settings: As a file has them.
-        path: The file.
-
-    Raises:
-        UserError: If a ``_target_``, at any depth, is not one of ``TARGETS``, a logger of Lightning or a
-            transform of albumentations.
-    """
-    if isinstance(settings, dict):
-        target = settings.get("_target_")
-        if not (target is None or target in TARGET_PATHS.values() or _KNOWN.fullmatch(str(target))):
-            raise UserError(f"{path} would build {target!r}; a run of this program builds no such thing")
-    children = settings.values() if isinstance(settings, dict) else settings
-    for child in children if isinstance(settings, dict | list) else ():
-        require_known_targets(child, path)
 
 
 def require_settings(settings: Mapping[Any, Any], path: Path) -> None:

@@ -36,8 +36,11 @@ TARGETS: tuple[Callable[..., Any], ...] = (
 
 TARGET_PATHS = {target: f"{target.__module__}.{target.__qualname__}" for target in TARGETS}
 
-GIVEN = {"input", "label_set", "augment", "loss", "optim", "run_dir", "loggers", "devices"}
+GIVEN = {"input", "label_set", "augment", "loss", "optim", "callbacks", "logger", "run_dir", "devices"}
 """Arguments that are no settings: objects of their own group, and what ``train`` decides."""
+
+REPLACED = {"accelerator", "default_root_dir", "enable_checkpointing"}
+"""Arguments of Lightning's Trainer that are no settings: ``gpus`` and ``run_dir`` say it."""
 
 
 def register_signatures() -> None:
@@ -54,19 +57,8 @@ def list_settings() -> dict[str, set[str]]:
 def _to_node(target: Callable[..., Any]) -> Any:
     parameters = dict(inspect.signature(target).parameters)
     if target is build_trainer:
-        translated = {
-            "accelerator",
-            "devices",
-            "logger",
-            "callbacks",
-            "default_root_dir",
-            "enable_model_summary",
-            "enable_checkpointing",
-            "log_every_n_steps",
-            "fast_dev_run",
-        }
         lightning = inspect.signature(Trainer).parameters
-        parameters = {k: v for k, v in lightning.items() if k not in translated} | parameters
+        parameters = {k: v for k, v in lightning.items() if k not in REPLACED} | parameters
     hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     listed: list[tuple[str, Any, Any]] = []
     for name, parameter in parameters.items():

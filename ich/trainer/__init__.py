@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
-from pytorch_lightning.callbacks import RichProgressBar
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar, RichProgressBar
+from pytorch_lightning.loggers import Logger, WandbLogger
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
 from ich.checkpoint import CHECKPOINTS, DurableIO
 from ich.schema import UserError
+from ich.trainer.beside import as_list, has_checkpoint_io, require_no_collision
 from ich.trainer.callbacks import LossWatch, MetricsLog, MovingAverage, Patience
 from ich.trainer.saving import Checkpoints
 from ich.trainer.signals import STOPS, exit_at_once, exit_code, handling_stops
@@ -35,7 +37,8 @@ def build_trainer(
     patience: int | None = None,
     ema_decay: float | None = None,
     save_minutes: float = 10.0,
-    loggers: Sequence[Any] = (),
+    callbacks: Callback | Sequence[Callback] = (),
+    logger: Logger | Sequence[Logger] | bool | None = None,
     **lightning: Any,
 ) -> Trainer:
     """Builds Lightning's Trainer.
@@ -49,7 +52,8 @@ def build_trainer(
         patience: Epochs without a better log loss after which the run stops; None trains to the end.
         ema_decay: Keep an exponential moving average of the weights; it is what is validated and saved.
         save_minutes: Minutes between saves within an epoch; at its end a run is saved anyway.
-        loggers: Lightning's loggers, beside ``metrics.csv``.
+        callbacks: Your callbacks, beside those that a run has.
+        logger: Your loggers, beside ``metrics.csv``.
         **lightning: Any other argument of Lightning's Trainer.
 
     Returns:
@@ -57,21 +61,57 @@ def build_trainer(
 
     Raises:
         UserError: If there are fewer GPUs than asked for, the precision needs one or keeps weights in 16
-            bits, or a number is out of range.
+            bits, a number is out of range, or an argument cannot stand beside what a run needs.
     """
-    if max_epochs < 1:
-        raise UserError(f"trainer.max_epochs={max_epochs}: expected 1 or more")
-    if ema_decay is not None and not 0 < ema_decay < 1:
-        raise UserError(f"trainer.ema_decay={ema_decay}: expected a number between 0 and 1")
-    if not save_minutes >= 0:
-        raise UserError(f"trainer.save_minutes={save_minutes}: expected 0, after every step, or more")
+    _require_range("max_epochs", max_epochs, "1 or more", max_epochs >= 1)
+    decays = ema_decay is None or 0 < ema_decay < 1
+    _require_range("ema_decay", ema_decay, "a number between 0 and 1", decays)
+    _require_range("save_minutes", save_minutes, "0, after every step, or more", save_minutes >= 0)
+    lightning = {name: value for name, value in lightning.items() if value is not None}
+    given, plugins = as_list(callbacks), as_list(lightning.pop("plugins", None))
     placement = place(gpus)
     if devices is not None:
         placement |= {"devices": devices, "strategy": "ddp_spawn" if devices > 1 else "auto"}
+    if lightning.get("strategy", "auto") != "auto":
+        placement["strategy"] = lightning["strategy"]
+    require_no_collision(run_dir, given, plugins, lightning, averages=ema_decay is not None)
+    if lightning.get("overfit_batches") and placement["devices"] > 1:
+        raise UserError("trainer.overfit_batches takes one device; add trainer.gpus=1")
+    watch = LossWatch()
+    every: list[Callback] = [watch, *given]  # before the log of metrics: it has what they log
+    if run_dir is not None:
+        every.append(MetricsLog(Path(run_dir) / "metrics.csv"))
+        every.append(Checkpoints(Path(run_dir) / CHECKPOINTS, save_minutes, watch))
+    every += [] if patience is None else [Patience(patience)]
+    every += [] if ema_decay is None else [MovingAverage(ema_decay)]
+    bar = _add_bar(every, lightning.get("enable_progress_bar"))
+    defaults = {
+        "log_every_n_steps": 1,  # metrics are logged by epoch; by step there is nothing
+        "enable_model_summary": False,
+        "enable_checkpointing": any(isinstance(callback, Checkpoint) for callback in every),
+        "default_root_dir": run_dir,
+    }
+    own = {
+        "max_epochs": max_epochs,
+        "precision": _choose_precision(precision, placement["accelerator"]),
+        "callbacks": every,
+        "plugins": plugins if has_checkpoint_io(plugins) else [*plugins, DurableIO()],
+        "logger": as_list(logger) if not isinstance(logger, bool) else logger,
+        "enable_progress_bar": bar,
+    }
+    return Trainer(**{**defaults, **lightning, **placement, **own})
+
+
+def _require_range(name: str, value: Any, expected: str, holds: bool) -> None:
+    if not holds:
+        raise UserError(f"trainer.{name}={value}: expected {expected}")
+
+
+def _choose_precision(precision: str | None, accelerator: str) -> str:
     if precision is None:
-        bf16 = placement["accelerator"] == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        precision = "bf16-mixed" if bf16 else "32-true"
-    if precision == "16-mixed" and placement["accelerator"] == "cpu":
+        bf16 = accelerator == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if bf16 else "32-true"
+    if precision == "16-mixed" and accelerator == "cpu":
         raise UserError("trainer.precision=16-mixed needs a GPU; use bf16-mixed or 32-true on a CPU")
     if precision in SIXTEEN_BIT_WEIGHTS:
         raise UserError(
@@ -79,37 +119,17 @@ def build_trainer(
             f"steps of training; use {precision.partition('-')[0]}-mixed, which computes in 16 bits and "
             "keeps weights in 32"
         )
-    if lightning.get("strategy", "auto") != "auto":
-        placement["strategy"] = lightning["strategy"]
-    watch = LossWatch()
-    callbacks: list[Callback] = [watch]
-    if run_dir is not None:
-        callbacks.append(MetricsLog(Path(run_dir) / "metrics.csv"))
-        callbacks.append(Checkpoints(Path(run_dir) / CHECKPOINTS, save_minutes, watch))
-    if patience is not None:
-        callbacks.append(Patience(patience))
-    if ema_decay is not None:
-        callbacks.append(MovingAverage(ema_decay))
-    bar = sys.stderr.isatty() and lightning.get("enable_progress_bar") is not False
-    if bar:
+    return precision
+
+
+def _add_bar(callbacks: list[Callback], wanted: bool | None) -> bool:
+    """Adds a bar where somebody looks and none is there; says whether there is one."""
+    if any(isinstance(callback, ProgressBar) for callback in callbacks):
+        return wanted is not False
+    if sys.stderr.isatty() and wanted is not False:
         callbacks.append(_Bar(leave=False))
-    return Trainer(
-        **{
-            **lightning,
-            **placement,
-            "max_epochs": max_epochs,
-            "precision": precision,
-            "callbacks": callbacks,
-            "plugins": [*_as_list(lightning.get("plugins")), DurableIO()],
-            "logger": list(loggers) or False,
-            "default_root_dir": run_dir,
-            "enable_progress_bar": bar,
-            "enable_model_summary": False,
-            "enable_checkpointing": run_dir is not None,
-            # Metrics are logged by epoch; by step there is nothing.
-            "log_every_n_steps": 1,
-        }
-    )
+        return True
+    return False
 
 
 def fit(
@@ -130,7 +150,8 @@ def fit(
         ckpt_path: Checkpoint to go on from.
 
     Raises:
-        UserError: As raised by the model or the data module, also where that was in a spawned process.
+        UserError: As raised by the model or the data module, also where that was in a spawned process; and
+            for callbacks that Lightning refuses here.
         SystemExit: Where a signal has stopped it; what was reached is saved.
     """
     for logger in trainer.loggers:
@@ -147,10 +168,20 @@ def fit(
         if (raised := re.search(r"^ich\.schema\.(?:User|Read)Error: (.+)", error.msg, re.MULTILINE)) is None:
             raise
         raise UserError(raised[1], kept="training stopped; the terminal says why") from error
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise UserError(
+            f"a callback or logger does not fit: {error}"
+        ) from error  # a callback without a logger
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.experiment.finish()  # or the next job of a multirun would write into this one
+
+
+def limit_of_debugging(trainer: Trainer) -> int | float | None:
+    """Batches of a part, or its share, that a run for debugging looks at; None for any other run."""
+    debugging = trainer.fast_dev_run or trainer.overfit_batches  # type: ignore[attr-defined]
+    return trainer.limit_val_batches if debugging else None
 
 
 def place(gpus: int | None) -> dict[str, Any]:
@@ -190,9 +221,3 @@ def _forward(trainer: Trainer) -> Callable[[int], None]:
     """What to do with a signal: pass it to the processes that train, or exit where this one does."""
     launcher = trainer.strategy.launcher
     return exit_at_once if launcher is None else launcher.kill
-
-
-def _as_list(plugins: Any) -> list[Any]:
-    if plugins is None:
-        return []
-    return plugins if isinstance(plugins, list) else [plugins]

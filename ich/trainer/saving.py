@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint
+from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from ich.checkpoint import gather_states, is_whole, require_space
 from ich.schema import MONITOR, UserError
-from ich.trainer.callbacks import LossWatch, MovingAverage
+from ich.trainer.callbacks import LossWatch
 from ich.trainer.signals import exit_at_once, exit_code, handling_stops, requeue
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ def _stop(trainer: Trainer, signum: int) -> None:
 def _expect_size(trainer: Trainer, model: LightningModule) -> int:
     """Bytes of a checkpoint, at most: weights, their average, and two moments a weight."""
     weights = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
-    averaged = any(isinstance(callback, MovingAverage) for callback in trainer.callbacks)  # type: ignore[attr-defined]
+    averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     return weights * (3 + averaged)
 
 

@@ -1,0 +1,137 @@
+"""What a configuration may build: one list, for a run that begins and for one that goes on."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+import re
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+
+from ich.schema import UserError
+from ich.train.signatures import TARGETS
+
+TRUSTED = (
+    "ich.",
+    "torch.nn.",
+    "timm.loss.",
+    "pytorch_lightning.callbacks.",
+    "pytorch_lightning.loggers.",
+    "albumentations.",
+)
+"""Prefixes of what may be built. Each is here because a group takes what it holds, and none is wider.
+
+``torch.`` as a whole holds ``torch.load`` and ``torch.hub``, which run code from a file or the network;
+``torchvision.`` and ``timm.`` hold functions that load files. Of all prefixes classes alone are built: what
+they do is to keep their arguments, while functions read and write files.
+"""
+
+_ENTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\.?")
+
+
+class Builder:
+    """Builds what a group of the configuration describes, if it is on the list.
+
+    Args:
+        trusted: What the user adds to ``TRUSTED``: a prefix that ends with a dot, or a whole name.
+    """
+
+    def __init__(self, trusted: Sequence[str] = ()) -> None:
+        self.trusted = trusted
+
+    def __call__(self, node: DictConfig, offered: Mapping[str, Any] | None = None, **given: Any) -> Any:
+        """Builds an object.
+
+        Args:
+            node: The group, with ``_target_``.
+            offered: Further arguments, which it gets if it takes them and the group does not name them.
+            **given: Objects to build it with.
+
+        Raises:
+            UserError: If a ``_target_``, at any depth, is not on the list.
+        """
+        settings = typing.cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+        for target in _list_targets(settings):
+            _require_trusted(target, self.trusted)
+        with allowing(self.trusted):
+            make = hydra.utils.instantiate(settings, _partial_=True, _convert_="all")
+        if offered:
+            takes = inspect.signature(make).parameters.keys() - settings.keys()
+            given |= {name: value for name, value in offered.items() if name in takes}
+        return make(**given)
+
+
+def allowing(trusted: Sequence[str] = ()) -> AbstractContextManager[Any]:
+    """Tells Hydra the same list: from version 1.4 it asks for one, and from 1.5 it builds nothing without."""
+    whitelist: Callable[..., Any] | None = getattr(hydra.utils, "execution_whitelist", None)
+    if whitelist is None:
+        return nullcontext()
+    context: AbstractContextManager[Any] = whitelist(
+        [f"{entry}*" if entry.endswith(".") else entry for entry in (*TRUSTED, *trusted)]
+    )
+    return context
+
+
+def check_trusted(trusted: Any) -> tuple[str, ...]:
+    """Returns what a user trusts.
+
+    Raises:
+        UserError: If it is no list of prefixes and names.
+    """
+    entries = [trusted] if isinstance(trusted, str) else list(trusted or ())
+    for entry in entries:
+        if not (isinstance(entry, str) and _ENTRY.fullmatch(entry) and "." in entry):
+            raise UserError(
+                f"trusted={entry}: expected a prefix that ends with a dot, such as mypackage., or the whole "
+                "name of a class, such as mypackage.MyLoss"
+            )
+    return tuple(entries)
+
+
+def _list_targets(settings: Any) -> Iterator[Any]:
+    """Yields each ``_target_`` of plain settings, at any depth."""
+    if isinstance(settings, dict) and "_target_" in settings:
+        yield settings["_target_"]
+    for child in settings.values() if isinstance(settings, dict) else settings:
+        if isinstance(child, dict | list):
+            yield from _list_targets(child)
+
+
+def _require_trusted(target: Any, trusted: Sequence[str]) -> None:
+    name = str(target)
+    if name in trusted:
+        return
+    own = name
+    # The name comes first: to look at what it names is to import its module.
+    if name.startswith(_list_prefixes(TRUSTED, trusted)):
+        found = _find(name)
+        # A module also holds what it has imported: ich.train.os.system is os.system.
+        own = f"{getattr(found, '__module__', None)}.{getattr(found, '__qualname__', None)}"
+        is_class = inspect.isclass(found) and "._" not in own
+        if found in TARGETS or own.startswith(_list_prefixes(trusted, TRUSTED if is_class else ())):
+            return
+    package = own.partition(".")[0]
+    raise UserError(
+        f"_target_={name}{f', which is {own},' if own != name else ''} is not on the list of what a "
+        f"configuration may build. If you trust this code, add trusted=[{package}.] to the command line, or "
+        f"trusted: [{package}.] to a configuration of your own"
+    )
+
+
+def _list_prefixes(*lists: Sequence[str]) -> tuple[str, ...]:
+    return tuple(entry for entries in lists for entry in entries if entry.endswith("."))
+
+
+def _find(name: str) -> Any:
+    try:
+        found = pydoc.locate(name)
+    except pydoc.ErrorDuringImport as error:
+        raise UserError(f"_target_={name} cannot be imported: {error.value}") from error
+    if found is None:
+        raise UserError(f"_target_={name} names nothing that is installed here")
+    return found
