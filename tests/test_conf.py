@@ -16,7 +16,7 @@ from ich.phantom import sample_subtypes
 from ich.schema import SUBTYPES, UserError
 from ich.split import split_patients
 from ich.train.resume import resume_config
-from ich.train.settings import OF_A_RUN
+from ich.train.settings import ADDED, OF_A_RUN
 from ich.train.signatures import register_signatures
 
 CONF = Path(__file__).parent.parent / "conf"
@@ -34,7 +34,7 @@ def test_every_file_composes_and_binds_to_its_constructor(choice: str) -> None:
     cfg = compose_with(choice.replace("/", "="))
     assert not OmegaConf.missing_keys(cfg)
     nodes = [cfg[group] for group in ("input", "augment", "loss", "optim", "model", "trainer", "data")]
-    for node in (*nodes, *cfg.logger.values()):
+    for node in (*nodes, *cfg.logger.values(), *cfg.callbacks.values()):
         if not node:
             continue
         plain = OmegaConf.to_container(node, resolve=True)
@@ -52,7 +52,7 @@ def test_defaults_of_the_constructors_are_the_defaults_of_the_configuration() ->
 
 
 def test_what_a_run_needs_is_what_the_configuration_has() -> None:
-    assert set(compose_with()) == set(OF_A_RUN)
+    assert set(compose_with()) == {*OF_A_RUN, *ADDED}
 
 
 def test_a_run_of_another_version_is_refused_by_what_it_lacks(tmp_path: Path) -> None:

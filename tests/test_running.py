@@ -142,5 +142,5 @@ def test_what_goes_on_though_it_ran_out_of_patience_is_told(
 def test_the_bar_shows_no_version_of_a_logger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     logger = TensorBoardLogger(tmp_path, name="", version="tensorboard")
-    trainer = build_trainer(gpus=0, loggers=[logger])
+    trainer = build_trainer(gpus=0, logger=logger)
     assert "v_num" not in trainer.progress_bar_callback.get_metrics(trainer, LightningModule())

@@ -77,7 +77,7 @@ def require_no_collision(
 
 def _require_own_folder(callback: ModelCheckpoint, taken: Path) -> None:
     folder = callback.dirpath
-    if folder is None or Path(folder).absolute() == taken.absolute():
+    if folder is None or Path(folder).resolve() == taken.resolve():
         raise UserError(
             f"{type(callback).__name__}(dirpath={folder}) beside the run's own best.ckpt and last.ckpt: give "
             f"it a dirpath other than {taken}"

@@ -1,0 +1,291 @@
+"""What users bring with them: callbacks, loggers, a loss; and runs for debugging."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import hydra
+import pandas as pd
+import pytest
+import torch
+import yaml
+from command import call
+from omegaconf import OmegaConf
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    ModelCheckpoint,
+    RichModelSummary,
+    Timer,
+    TQDMProgressBar,
+)
+from pytorch_lightning.loggers import CSVLogger
+
+from ich.checkpoint import DurableIO
+from ich.schema import UserError
+from ich.train.trust import TRUSTED, Builder, allowing, check_trusted
+from ich.trainer import build_trainer
+
+TINY = [
+    *("input.size=32", "model.backbone=test_resnet", "model.pretrained=false", "trainer.gpus=0"),
+    *("data.num_workers=0", "data.batch_size=48", "trainer.max_epochs=1", "logger=csv"),
+]
+
+
+class OwnLoss(torch.nn.BCEWithLogitsLoss):
+    """Somebody's, in a module of their own."""
+
+
+class Settings(CSVLogger):
+    """Somebody's logger, which takes no ``save_dir``."""
+
+    def __init__(self, folder: str) -> None:
+        super().__init__(folder)
+
+
+class Last(Callback):
+    """Keeps the trainer that it was used by."""
+
+    trainer: Trainer | None = None
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Last.trainer = trainer
+
+
+@pytest.fixture
+def mine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the user's own, which also holds what it has imported."""
+    module = ModuleType("mine")
+    module.__dict__.update(OwnLoss=OwnLoss, Settings=Settings, Last=Last, sys=sys)
+    for each in (OwnLoss, Settings, Last):
+        monkeypatch.setattr(each, "__module__", "mine")
+    monkeypatch.setitem(sys.modules, "mine", module)
+
+
+@pytest.fixture
+def small(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments of a tiny run in a folder of its own, with a folder ``my`` of the user's configuration."""
+    monkeypatch.chdir(tmp_path)
+    write("my/loss/plain.yaml", "_target_: torch.nn.BCEWithLogitsLoss")
+    write("my/loss/own.yaml", "_target_: mine.OwnLoss")
+    write("my/logger/own.yaml", "own: {_target_: mine.Settings, folder: logged}")
+    write("my/callbacks/own.yaml", "own: {_target_: mine.Last}")
+    return ["train", "--config-dir", "my", "data=rsna", f"data.root={phantom}", *TINY]
+
+
+def write(path: str, text: str) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(text + "\n")
+
+
+def test_what_is_given_stands_beside_what_a_run_needs(tmp_path: Path) -> None:
+    timer, logger, bar = Timer(), CSVLogger(tmp_path), TQDMProgressBar()
+    other = ModelCheckpoint(dirpath=tmp_path / "mine")
+    trainer = build_trainer(
+        run_dir=tmp_path / "run",
+        gpus=0,
+        patience=3,
+        callbacks=[timer, bar, other, EarlyStopping("val_loss")],
+        logger=logger,
+        log_every_n_steps=50,
+        enable_model_summary=True,
+        plugins=[],
+    )
+    names = [type(callback).__name__ for callback in trainer.callbacks]
+    assert {timer, bar, other} <= set(trainer.callbacks)
+    assert {"LossWatch", "MetricsLog", "Checkpoints", "Patience", RichModelSummary.__name__} <= set(names)
+    assert trainer.loggers == [logger]
+    assert trainer.log_every_n_steps == 50
+    alone = build_trainer(gpus=0, callbacks=timer)
+    assert [type(callback).__name__ for callback in alone.callbacks] == ["LossWatch", "Timer"]
+    assert (alone.loggers, alone.log_every_n_steps) == ([], 1)
+    assert build_trainer(gpus=0, callbacks=[ModelCheckpoint(tmp_path)]).checkpoint_callback is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"default_root_dir": "x"}, r"trainer\.default_root_dir=x beside run_dir="),
+        ({"enable_checkpointing": False}, r"trainer\.enable_checkpointing=false with run_dir="),
+        (
+            {"callbacks": ModelCheckpoint()},
+            r"ModelCheckpoint\(dirpath=None\) beside the run's own best\.ckpt",
+        ),
+        ({"callbacks": EMAWeightAveraging(), "ema_decay": 0.9}, r"trainer\.ema_decay and a WeightAveraging"),
+        ({"plugins": DurableIO()}, r"trainer\.plugins has a CheckpointIO"),
+        ({"accelerator": "cpu"}, r"trainer\.accelerator=cpu: devices are chosen by gpus"),
+        ({"overfit_batches": 2, "devices": 2}, r"trainer\.overfit_batches takes one device"),
+    ],
+)
+def test_what_cannot_stand_there_is_refused_by_name(
+    given: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        build_trainer(run_dir="run", gpus=0, **given)
+
+
+def test_other_checkpoints_have_a_folder_of_their_own(tmp_path: Path) -> None:
+    taken = tmp_path / "checkpoints"
+    with pytest.raises(UserError, match=f"give it a dirpath other than {taken}"):
+        build_trainer(run_dir=tmp_path, gpus=0, callbacks=ModelCheckpoint(taken))
+
+
+@pytest.mark.trains
+def test_callbacks_and_loggers_of_the_configuration_are_used(small: list[str], mine: None) -> None:
+    own = ["callbacks=[timer,model_summary,own]", "logger=own", "trainer.log_every_n_steps=5"]
+    assert call(*small, "run_dir=run", *own, "trusted=[mine.]") == 0
+    trainer = Last.trainer
+    assert trainer is not None
+    assert {"Timer", "RichModelSummary", "Last"} <= {
+        type(callback).__name__ for callback in trainer.callbacks
+    }
+    assert [type(logger).__name__ for logger in trainer.loggers] == ["Settings"]
+    assert trainer.log_every_n_steps == 5
+    assert list(Path("logged").rglob("hparams.yaml"))
+
+
+def test_a_callback_that_does_not_fit_is_one_message(
+    small: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert call(*small, "run_dir=run", "callbacks=timer", "callbacks.timer.duration=soon") == 2
+    assert call(*small, "run_dir=run", "callbacks=learning_rate_monitor") == 2
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert errors[0].startswith("trainer, callbacks or logger cannot be built: ")
+    assert errors[1].startswith("a callback or logger does not fit: Cannot use `LearningRateMonitor`")
+
+
+@pytest.mark.trains
+def test_a_loss_of_torch_trains_and_goes_on(small: list[str]) -> None:
+    assert call(*small, "run_dir=run", "loss=plain") == 0
+    assert call("train", "ckpt_path=run", "trainer.max_epochs=2") == 0
+    assert pd.read_csv("run/metrics.csv")["epoch"].tolist() == [0, 1]
+
+
+@pytest.mark.trains
+def test_a_loss_of_ones_own_is_trusted_by_the_user_and_never_by_the_run(
+    small: list[str], mine: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert call(*small, "run_dir=run", "loss=own") == 2
+    assert "add trusted=[mine.] to the command line" in caplog.text
+    assert not Path("run").exists()
+    assert call(*small, "run_dir=run", "loss=own", "trusted=[mine.]") == 0
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    assert config["trusted"] == ["mine."]
+    caplog.clear()
+    on = ["ckpt_path=run", "trainer.max_epochs=2"]
+    assert call("train", *on) == 2
+    assert "_target_=mine.OwnLoss is not on the list" in caplog.text
+    write("my/local/default.yaml", "# @package _global_\ntrusted: [mine.]")
+    assert call("train", "--config-dir", "my", *on) == 0
+    assert call("train", "ckpt_path=run", "trainer.max_epochs=3", "trusted=[mine.]") == 0
+    assert pd.read_csv("run/metrics.csv")["epoch"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.trains
+def test_an_older_run_without_callbacks_goes_on(small: list[str]) -> None:
+    assert call(*small, "run_dir=run") == 0
+    config = yaml.safe_load(Path("run/config.yaml").read_text())
+    del config["callbacks"], config["trusted"]
+    Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    assert call("train", "ckpt_path=run", "trainer.max_epochs=2") == 0
+
+
+@pytest.mark.parametrize(
+    ("target", "trusted", "reason"),
+    [
+        ("os.system", (), "is not on the list"),
+        ("torch.load", (), "is not on the list"),
+        ("torch.hub.load", (), "is not on the list"),
+        ("pytorch_lightning.Trainer", (), "is not on the list"),
+        # What a module has imported, and functions of ours that read and write files.
+        ("ich.train.os.system", (), "which is posix.system, is not on the list"),
+        (
+            "pytorch_lightning.callbacks.timer.timedelta",
+            (),
+            "which is datetime.timedelta, is not on the list",
+        ),
+        ("ich.phantom.write_phantom", (), "is not on the list"),
+        ("ich.data.HeadCTDataModule.load_from_checkpoint", (), "is not on the list"),
+        ("torch.nn.utils.prune.Identity.apply", (), "is not on the list"),
+        ("mine.sys.exit", ("mine.",), "which is sys.exit, is not on the list"),
+        ("mine.Settings", (), r"add trusted=\[mine\.\]"),
+        ("mine.Last", ("mine.Settings",), "is not on the list"),
+        ("torch.nn.NoSuchLoss", (), "names nothing that is installed"),
+    ],
+)
+def test_what_is_not_on_the_list_is_not_built(
+    target: str, trusted: Sequence[str], reason: str, mine: None
+) -> None:
+    for settings in ({"_target_": target}, {"_target_": "torch.nn.Identity", "x": [{"_target_": target}]}):
+        with pytest.raises(UserError, match=reason):
+            Builder(trusted)(OmegaConf.create(settings))
+
+
+def test_what_is_on_the_list_is_built(mine: None) -> None:
+    for target, trusted in [
+        ("ich.losses.FocalLoss", ()),
+        ("torch.nn.BCEWithLogitsLoss", ()),
+        ("timm.loss.AsymmetricLossMultiLabel", ()),
+        ("pytorch_lightning.callbacks.Timer", ()),
+        ("albumentations.HorizontalFlip", ()),
+        ("mine.OwnLoss", ("mine.",)),
+        ("mine.OwnLoss", ("mine.OwnLoss",)),
+    ]:
+        built = Builder(trusted)(OmegaConf.create({"_target_": target}))
+        assert type(built).__name__ == target.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("trusted", [["mine"], ["*"], ["."], [""], [3], ["a b."], "os"])
+def test_what_is_trusted_is_a_prefix_or_a_name(trusted: Any) -> None:
+    with pytest.raises(UserError, match="expected a prefix that ends with a dot"):
+        check_trusted(trusted)
+
+
+def test_hydra_is_told_the_same_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[list[str]] = []
+
+    def execution_whitelist(entries: list[str]) -> Any:
+        told.append(entries)
+        return nullcontext()
+
+    monkeypatch.setattr(hydra.utils, "execution_whitelist", execution_whitelist, raising=False)
+    with allowing(["mine.", "yours.Loss"]):
+        pass
+    assert told == [[*(f"{prefix}*" for prefix in TRUSTED), "mine.*", "yours.Loss"]]
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("how", ["debug=fast", "trainer.fast_dev_run=true"])
+def test_a_fast_run_uses_one_batch_of_each_part(
+    small: list[str], how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert call(*small, "run_dir=run", "data.batch_size=8", how) == 0
+    assert "the figures mean nothing" in caplog.text
+    assert pd.read_csv("run/metrics.csv")["step"].tolist() == [1]
+    assert len(pd.read_csv("run/predictions_val.csv")) == 8
+    assert len(pd.read_csv("run/predictions_test.csv")) == 8
+
+
+@pytest.mark.trains
+def test_overfitting_sees_the_same_batches_in_each_epoch(
+    small: list[str], mine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows: list[list[int]] = []
+
+    def see(self: Last, trainer: Trainer, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        rows.append(batch["row"].tolist())
+
+    monkeypatch.setattr(Last, "on_train_batch_end", see)
+    own = ["callbacks=own", "trusted=[mine.]", "data.batch_size=8", "trainer.max_epochs=3"]
+    assert call(*small, "run_dir=run", "debug=overfit", *own) == 0
+    assert len(rows) == 6
+    assert rows[:2] == rows[2:4] == rows[4:]
+    assert len(pd.read_csv("run/predictions_val.csv")) == 16
