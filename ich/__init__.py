@@ -38,6 +38,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     heatmaps     5  slices -> heat maps as pictures and arrays
     train        5  configuration -> run folder
     galleries    6  the slices on which a model was most wrong
+    evaluation_report  7  an evaluation as a folder: report, figures, model card, checklist
     pages        6  a study's result -> a page to read
     export       6  a model as ONNX, checked against PyTorch
     predict      7  models and studies -> results

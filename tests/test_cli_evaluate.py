@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import shutil
@@ -20,6 +21,7 @@ from predictions import make_table
 
 from ich.bundle import write_bundle
 from ich.calibration.files import read_calibration
+from ich.evaluation_report import write_evaluation
 from ich.index import build_index, find_labels, read_labels
 from ich.index.joining import join_labels
 from ich.models import SliceClassifier
@@ -86,6 +88,26 @@ def test_all_is_written_for_the_owner_alone(evaluated: Path, run_dir: Path) -> N
         assert not stat.S_IMODE(path.stat().st_mode) & 0o077, path
     for name in (*FILES, "report.pdf", "slides.pptx"):
         assert DISCLAIMER in decode(evaluated / name)
+
+
+def test_a_notebook_writes_what_the_command_writes(evaluated: Path, run_dir: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    written = write_evaluation(str(run_dir), tmp_path / "out", replicates=30, tell=lines.append)
+    assert written.folder == tmp_path / "out"
+    assert written.study is not None
+    assert written.study.evaluation.patients == 40
+    assert lines == ["calibration and operating points: from predictions_val.csv beside predictions_test.csv"]
+    names = {path.name for path in evaluated.iterdir()} - {"report.pdf", "slides.pptx"}
+    assert {path.name for path in written.folder.iterdir()} == names
+    for name in names:
+        assert (written.folder / name).read_bytes() == (evaluated / name).read_bytes(), name
+
+
+def test_the_command_and_the_function_take_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("evaluate", "--help") == 0
+    shown = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out)) - {"help"}
+    taken = {name.replace("_", "-") for name in inspect.signature(write_evaluation).parameters}
+    assert taken - {"predictions", "tell"} == shown
 
 
 def test_figures_are_a_stable_schema(evaluated: Path) -> None:

@@ -42,7 +42,7 @@ from numpy.typing import NDArray
 from ich.calibration import Decision
 from ich.evaluate.checks import check_labels, check_predictions, check_prevalences, check_validation
 from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE, fit_decisions
-from ich.evaluate.estimate import draw_patients
+from ich.evaluate.estimate import REPLICATES, draw_patients
 from ich.evaluate.figures import Areas, Evaluation
 from ich.evaluate.levels import Patients, Units, estimate_areas, measure_level
 from ich.evaluate.pooling import DEFAULT_POOLING, LEVELS, METHODS
@@ -68,7 +68,7 @@ def evaluate(
     training_prevalences: Sequence[float] | None = None,
     rule: str = DEFAULT_RULE,
     calibration: str = DEFAULT_CALIBRATION,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Evaluation:
     """Evaluates a predictions table, with 95 % intervals by a bootstrap that draws patients.

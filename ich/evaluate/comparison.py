@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ich.evaluate.checks import align, check_labels
 from ich.evaluate.delong import DeLongTest, compare_delong
-from ich.evaluate.estimate import draw_patients, estimate
+from ich.evaluate.estimate import REPLICATES, draw_patients, estimate
 from ich.evaluate.figures import FEW, Areas, Estimate, to_plain
 from ich.evaluate.levels import (
     Column,
@@ -130,7 +130,7 @@ def compare(
     labels: LabelSet | None = None,
     level: str = "slice",
     pooling: str = DEFAULT_POOLING,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Comparison:
     """Compares models by a paired bootstrap over patients, and their AUROC by DeLong's test too.

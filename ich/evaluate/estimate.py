@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from ich.evaluate.figures import FEW, Estimate, unavailable
 from ich.schema import UserError, check_seed
 
+REPLICATES = 1000
+"""Bootstrap samples, by default."""
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 

@@ -19,7 +19,9 @@ from ich.tables import PLURALS
 
 NO_VALIDATION = "It needs the predictions of the validation part: --val."
 NO_INDEX = "It needs the index of the data: --root or --index."
-NO_PIXELS = "They need the folder of the DICOM files: --root."
+NO_GALLERIES = (
+    Missing("Galleries of misses and false alarms", "They need the folder of the DICOM files: --root."),
+)
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Study:
     encodings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     groups: pd.DataFrame | None = None
     comparison: Comparison | None = None
-    galleries: Sequence[Block] = (Missing("Galleries of misses and false alarms", NO_PIXELS),)
+    galleries: Sequence[Block] = NO_GALLERIES
     heat: bool = False
     checked: bool = True
 

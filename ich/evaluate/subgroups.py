@@ -10,7 +10,7 @@ import pandas as pd
 
 from ich.calibration import Decision
 from ich.evaluate.checks import check_predictions
-from ich.evaluate.estimate import draw_patients
+from ich.evaluate.estimate import REPLICATES, draw_patients
 from ich.evaluate.figures import Estimate
 from ich.evaluate.levels import Patients, Units, estimate_areas, measure_point
 from ich.evaluate.pooling import DEFAULT_POOLING, UNIT_COLUMNS
@@ -47,7 +47,7 @@ def subgroups(
     decision: Decision | None = None,
     labels: Sequence[str] | None = None,
     bins: int = 4,
-    replicates: int = 1000,
+    replicates: int = REPLICATES,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Computes figures for each group of slices, with intervals by a bootstrap over the group's patients.

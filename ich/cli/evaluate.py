@@ -1,13 +1,13 @@
-"""``ich evaluate``: the evaluation a reviewer would ask for.
-
-Here are its arguments; ``inputs`` reads what it is made from, ``work`` computes, ``outputs`` writes.
-"""
+"""``ich evaluate``: the evaluation a reviewer would ask for."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
+from functools import partial
 from pathlib import Path
+
+from rich.console import Console
 
 from ich.calibration import METHODS
 from ich.evaluate import evaluate
@@ -136,6 +136,13 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 
 def _run(args: argparse.Namespace) -> None:
     # It imports matplotlib and more, which the other commands are spared.
-    from ich.cli.evaluate.work import work
+    from ich.evaluate.terminal import render_evaluation
+    from ich.evaluation_report import write_evaluation
 
-    work(args)
+    console = Console(highlight=False)
+    tell = partial(console.print, markup=False, soft_wrap=True)
+    arguments = {name: value for name, value in vars(args).items() if name != "run"}
+    written = write_evaluation(**arguments, tell=tell)
+    if written.study is not None:
+        console.print(render_evaluation(written.study.evaluation, written.study.parts))
+        tell(f"everything is in {written.folder}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,34 @@ _NAMING = {*UIDS, "path", "file_size", "mtime_ns", "pixel_offset"}
 
 
 @dataclass(frozen=True)
+class Sources:
+    """Where an evaluation is made from.
+
+    Attributes:
+        predictions: Predictions tables.
+        val: Those of their validation sets, if they are named.
+        labels: A label CSV, or None.
+        root: The folder of the DICOM files, or None.
+        index: Its index, if it is named.
+        by: Columns to group by; None for those that an index gives.
+        ensemble: Several tables are averaged, not compared only.
+    """
+
+    predictions: Sequence[Path]
+    val: Sequence[Path]
+    labels: Path | None
+    root: Path | None
+    index: Path | None
+    by: Sequence[str] | None
+    ensemble: bool
+
+    @property
+    def evaluated(self) -> Sequence[Path]:
+        """The tables that are evaluated: all where they are averaged, else the first."""
+        return self.predictions if self.ensemble else self.predictions[:1]
+
+
+@dataclass(frozen=True)
 class Inputs:
     """What was read.
 
@@ -42,7 +69,8 @@ class Inputs:
         validation: Of the same model or models; None where it is not to be had.
         run: What is known of the run.
         averaged: Names of the models that ``predictions`` is the mean of.
-        index: Of the data, or None.
+        root: The folder of the DICOM files, or None.
+        index: Its index, or None.
         by: What slices are grouped by.
         notes: What the user is to be told.
     """
@@ -52,41 +80,47 @@ class Inputs:
     validation: pd.DataFrame | None
     run: Run
     averaged: Sequence[str]
+    root: Path | None
     index: pd.DataFrame | None
     by: Sequence[pd.Series]
     notes: Sequence[str]
 
 
-def read_inputs(args: argparse.Namespace) -> Inputs:
-    """Reads what the arguments name.
+def read_inputs(sources: Sources, *, needs_targets: bool) -> Inputs:
+    """Reads what an evaluation is made from.
+
+    Args:
+        sources: Where it is.
+        needs_targets: A table without any target is refused.
 
     Raises:
         UserError: If something is missing, or is not what it should be.
     """
-    paths: list[Path] = args.predictions
+    paths = sources.predictions
     runs = [_find_run(path) for path in paths]
     names = _name_models(paths, runs)
-    labels = None if args.labels is None else read_labels(args.labels)
+    labels = None if sources.labels is None else read_labels(sources.labels)
     tables = {}
     for name, path in zip(names, paths, strict=True):
         table = read_predictions(path)
         if labels is not None:
             table = _join(table, labels)
-        if args.submission is None:
+        if needs_targets:
             _require_targets(table, path)
         tables[name] = table
     notes = [f"{name}: {path}" for name, path in zip(names, paths, strict=True) if len(paths) > 1]
-    validation, found = _read_validation(args, tables, labels)
-    predictions = ensemble(tables) if args.ensemble else tables[names[0]]
-    index = _find_index(args.root, args.index)
+    validation, found = _read_validation(sources, tables, labels)
+    predictions = ensemble(tables) if sources.ensemble else tables[names[0]]
+    index = _find_index(sources.root, sources.index)
     return Inputs(
         tables=tables,
         predictions=predictions,
         validation=validation,
-        run=_join_runs(runs) if args.ensemble else runs[0],
-        averaged=names if args.ensemble else (),
+        run=_join_runs(runs) if sources.ensemble else runs[0],
+        averaged=names if sources.ensemble else (),
+        root=sources.root,
         index=index,
-        by=collect_groups(predictions, index, args.labels, args.by),
+        by=collect_groups(predictions, index, sources.labels, sources.by),
         notes=[*notes, *found],
     )
 
@@ -133,12 +167,12 @@ def _name_models(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:
 
 
 def _read_validation(
-    args: argparse.Namespace, predictions: Mapping[str, pd.DataFrame], labels: pd.DataFrame | None
+    sources: Sources, predictions: Mapping[str, pd.DataFrame], labels: pd.DataFrame | None
 ) -> tuple[pd.DataFrame | None, list[str]]:
     """Reads the table of the validation part, or the mean of several, and says where it was found."""
-    wanted = args.predictions if args.ensemble else args.predictions[:1]
-    paths = args.val or [beside for path in wanted if (beside := _find_beside(path))]
-    if args.val and len(paths) != len(wanted):
+    wanted = sources.evaluated
+    paths = sources.val or [beside for path in wanted if (beside := _find_beside(path))]
+    if sources.val and len(paths) != len(wanted):
         raise UserError(
             f"--val names {len(paths)} tables for {len(wanted)} predictions tables to be evaluated"
         )
@@ -151,7 +185,7 @@ def _read_validation(
         if labels is not None and (match_slices(table["SOPInstanceUID"], labels) >= 0).any():
             table = _join(table, labels)
         tables[name] = table
-    notes = [] if args.val else [f"calibration and operating points: from {VALIDATION} beside {TEST}"]
+    notes = [] if sources.val else [f"calibration and operating points: from {VALIDATION} beside {TEST}"]
     return (ensemble(tables) if len(tables) > 1 else next(iter(tables.values()))), notes
 
 

@@ -1,0 +1,176 @@
+"""The evaluation that a reviewer would ask for, in a folder: what ``ich evaluate`` writes.
+
+``inputs`` reads what it is made from, ``figures`` computes, ``outputs`` writes.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from ich.calibration.files import write_calibration as write_decisions
+from ich.evaluate.checks import UNCHECKED, check_weights
+from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE
+from ich.evaluate.estimate import REPLICATES
+from ich.evaluate.pooling import DEFAULT_POOLING
+from ich.evaluate.study import Study
+from ich.evaluation_report.figures import Choices, compute_figures, find_decisions, find_prevalences
+from ich.evaluation_report.inputs import (
+    PREDICTED,
+    TEST,
+    VALIDATION,
+    Inputs,
+    Sources,
+    find_table,
+    list_levels,
+    read_inputs,
+)
+from ich.evaluation_report.outputs import Steps, make_folder, write_outputs
+from ich.files import for_owner_alone
+from ich.schema import UserError
+from ich.submission import write_submission
+from ich.tables import TARGET_COLUMNS
+
+if TYPE_CHECKING:  # a type alone, and torch takes seconds
+    from ich.models import SliceClassifier
+
+
+class Written(NamedTuple):
+    """What an evaluation left.
+
+    Attributes:
+        folder: Where it is.
+        study: What the report is made from; None if no target is known and only a submission was written.
+    """
+
+    folder: Path
+    study: Study | None
+
+
+def write_evaluation(
+    predictions: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    val: Sequence[str | Path] | None = None,
+    labels: str | Path | None = None,
+    root: str | Path | None = None,
+    index: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    by: Sequence[str] | None = None,
+    ensemble: bool = False,
+    pooling: str = DEFAULT_POOLING,
+    rule: str = DEFAULT_RULE,
+    calibration: str = DEFAULT_CALIBRATION,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    pdf: bool = False,
+    slides: bool = False,
+    submission: str | Path | None = None,
+    write_calibration: str | Path | None = None,
+    tell: Callable[[str], object] = print,
+) -> Written:
+    """Evaluates predictions and writes a report, figures as JSON, a model card and the CLAIM checklist.
+
+    The predictions are enough. Other inputs add to the report, which says what it lacks.
+
+    Args:
+        predictions: A predictions table, or the folder of a run or of ``ich predict``. Several are compared.
+        out: Folder to write to; files of the same names are replaced. By default ``evaluation`` beside the
+            first table.
+        val: A table of the validation set for each that is evaluated; by default ``predictions_val.csv``
+            beside ``predictions_test.csv``.
+        labels: A label CSV, which takes the place of the targets.
+        root: The folder of the DICOM files, for galleries.
+        index: Its index, for subgroups; by default that of ``root``.
+        checkpoint: A run's folder, a checkpoint or a bundle: for heat maps and for the decisions it has.
+        by: Columns to group by; by default, with an index, encoding, slice spacing and tilt.
+        ensemble: Evaluate the mean of several tables, not the first.
+        pooling: How slices become studies and patients, one of ``ich.evaluate.pooling.METHODS``.
+        rule: How operating points are chosen; see ``ich.calibration.points.choose_operating_point``.
+        calibration: How probabilities are calibrated, one of ``ich.calibration.METHODS``.
+        replicates: Bootstrap samples.
+        seed: Random seed for the bootstrap.
+        pdf: Write ``report.pdf`` too.
+        slides: Write ``slides.pptx`` too.
+        submission: A sample submission of the RSNA 2019 challenge; writes ``submission.csv`` like it.
+        write_calibration: JSON file to write calibration and operating points to.
+        tell: Called with a line on what was found or written, as it comes up.
+
+    Raises:
+        UserError: If an input is missing, or is not what it should be.
+    """
+    given = [predictions] if isinstance(predictions, str | Path) else predictions
+    _check(len(given), ensemble=ensemble, pdf=pdf, slides=slides)
+    tables = [find_table(Path(path), TEST, PREDICTED) for path in given]
+    validation = [find_table(Path(path), VALIDATION) for path in val or ()]
+    sources = Sources(tables, validation, _to_path(labels), _to_path(root), _to_path(index), by, ensemble)
+    model = _load_model(checkpoint)
+    inputs = read_inputs(sources, needs_targets=submission is None)
+    checked = model is None or _is_checked(inputs, model, f"--checkpoint {checkpoint}")
+    for note in [*inputs.notes, *([] if checked else [UNCHECKED])]:
+        tell(note)
+    folder = Path(out or tables[0].parent / "evaluation")
+    if submission is not None:
+        tell(_submit(inputs, submission, folder, model))
+        if inputs.predictions[list(TARGET_COLUMNS)].isna().to_numpy().all():
+            tell("no target is known: there is nothing to evaluate by")
+            return Written(folder, None)
+    choices = Choices(list_levels(inputs.predictions), pooling, rule, calibration, replicates, seed)
+    decisions = find_decisions(inputs, choices, model, f"{checkpoint}: decisions")
+    with for_owner_alone():
+        if write_calibration is not None:
+            write_decisions(decisions, write_calibration)
+            tell(f"calibration in {write_calibration}")
+        with Steps() as steps:
+            study, slices = compute_figures(inputs, choices, decisions, model, steps)
+            study = replace(study, checked=checked)
+            write_outputs(study, slices, folder, steps, pdf=pdf, slides=slides)
+    return Written(folder, study)
+
+
+def _to_path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
+
+
+def _check(tables: int, *, ensemble: bool, pdf: bool, slides: bool) -> None:
+    """Says what is missing before the work, not after it."""
+    if pdf:
+        importlib.import_module("ich.report.pdf")
+    if slides:
+        importlib.import_module("ich.report.slides")
+    if ensemble and tables < 2:
+        raise UserError("--ensemble takes the mean of several PREDICTIONS: name two or more")
+
+
+def _load_model(checkpoint: str | Path | None) -> SliceClassifier | None:
+    if checkpoint is None:
+        return None
+    # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
+    from ich.checkpoint import find_checkpoint
+    from ich.models import load_classifier
+
+    return load_classifier(find_checkpoint(checkpoint, "best"))
+
+
+def _is_checked(inputs: Inputs, model: SliceClassifier, name: str) -> bool:
+    """Whether the predictions name the checkpoint's weights; False where they name none.
+
+    Raises:
+        UserError: If they name others.
+    """
+    from ich.models import hash_weights
+
+    tables = list(inputs.tables.values())
+    return check_weights(tables if inputs.averaged else tables[:1], hash_weights(model), name)
+
+
+def _submit(inputs: Inputs, sample: str | Path, out: Path, model: SliceClassifier | None) -> str:
+    """Writes the challenge's CSV, and says what is in it."""
+    with for_owner_alone():
+        make_folder(out)
+        path = out / "submission.csv"
+        filled = write_submission(inputs.predictions, sample, path, find_prevalences(model))
+    return f"submission in {path}, {filled} slices without a prediction filled with the prevalence"

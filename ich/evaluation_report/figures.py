@@ -1,0 +1,140 @@
+"""The figures of an evaluation, with those of subgroups, comparisons and galleries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ich.calibration import Decision, parse_decisions
+from ich.evaluate import evaluate
+from ich.evaluate.checks import check_predictions, check_validation
+from ich.evaluate.comparison import compare
+from ich.evaluate.decisions import fit_decisions
+from ich.evaluate.study import NO_GALLERIES, Study, count_encodings
+from ich.evaluate.subgroups import subgroups
+from ich.evaluation_report.inputs import Inputs
+from ich.evaluation_report.outputs import Steps
+from ich.galleries import KINDS, Galleries, choose_worst, compute_heat, make_galleries
+from ich.report.document import Block
+from ich.schema import LABELS
+
+if TYPE_CHECKING:  # a type alone, and torch takes seconds
+    from ich.models import SliceClassifier
+
+
+@dataclass(frozen=True)
+class Choices:
+    """How figures are computed: arguments of ``ich.evaluate.evaluate``."""
+
+    levels: Sequence[str]
+    pooling: str
+    rule: str
+    calibration: str
+    replicates: int
+    seed: int
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How patients are drawn, alike for all figures."""
+        return {"replicates": self.replicates, "seed": self.seed}
+
+
+def find_decisions(
+    inputs: Inputs, choices: Choices, model: SliceClassifier | None, source: str
+) -> dict[str, Decision]:
+    """Fits calibration and operating points, or takes those that the model carries.
+
+    Args:
+        inputs: Their validation set is what is fitted on.
+        choices: How.
+        model: May carry some; None without a checkpoint.
+        source: Names them in a message.
+    """
+    check_predictions(inputs.predictions)
+    if (validation := inputs.validation) is not None:
+        check_validation(validation, inputs.predictions)
+        return fit_decisions(
+            validation,
+            levels=choices.levels,
+            pooling=choices.pooling,
+            method=choices.calibration,
+            rule=choices.rule,
+        )
+    carried = {} if model is None else model.card.get("decisions")
+    if not carried:
+        return {}
+    decisions = parse_decisions(carried, source)
+    return {level: decision for level, decision in decisions.items() if level in choices.levels}
+
+
+def compute_figures(
+    inputs: Inputs,
+    choices: Choices,
+    decisions: Mapping[str, Decision],
+    model: SliceClassifier | None,
+    steps: Steps,
+) -> tuple[Study, pd.DataFrame | None]:
+    """Computes all figures; returns what a report is made from, and the slices of its galleries."""
+    predictions, decision = inputs.predictions, decisions.get("slice")
+    steps.begin("figures and intervals")
+    evaluation = evaluate(
+        predictions,
+        decisions=decisions,
+        levels=choices.levels,
+        pooling=choices.pooling,
+        training_prevalences=find_prevalences(model),
+        **choices.sampling,
+    )
+    groups = []
+    for by in inputs.by:
+        steps.begin(f"subgroups: {by.name}")
+        groups.append(subgroups(predictions, by, decision=decision, labels=("any",), **choices.sampling))
+    comparison = None
+    if len(inputs.tables) > 1:
+        steps.begin("comparison of models")
+        comparison = compare(inputs.tables, **choices.sampling)
+    blocks: Sequence[Block] = NO_GALLERIES
+    slices = None
+    if inputs.root is not None and inputs.index is not None:
+        steps.begin("galleries")
+        galleries = _make_galleries(predictions, inputs.root, inputs.index, decision, model)
+        blocks, slices = galleries.blocks, galleries.slices
+    study = Study(
+        evaluation=evaluation,
+        predictions=predictions,
+        validation=inputs.validation,
+        decisions=decisions,
+        run=inputs.run,
+        models=inputs.averaged,
+        encodings={} if inputs.index is None else count_encodings(predictions, inputs.index),
+        groups=pd.concat(groups, ignore_index=True) if groups else None,
+        comparison=comparison,
+        galleries=blocks,
+        heat=slices is not None and model is not None,
+    )
+    return study, slices
+
+
+def _make_galleries(
+    predictions: pd.DataFrame,
+    root: Path,
+    index: pd.DataFrame,
+    decision: Decision | None,
+    model: SliceClassifier | None,
+) -> Galleries:
+    heat = None
+    if model is not None:
+        rows = [int(row) for value in KINDS for row in choose_worst(predictions, value, decision)]
+        heat = compute_heat(model, predictions, root, index, rows)
+    return make_galleries(predictions, root, index, decision=decision, heat=heat)
+
+
+def find_prevalences(model: SliceClassifier | None) -> list[float] | None:
+    """Finds those of the training set, which the checkpoint carries; None where one is not known."""
+    carried = {} if model is None else model.card.get("prevalences", {})
+    known = [value for label in LABELS if (value := carried.get(label)) is not None]
+    return known if len(known) == len(LABELS) else None
