@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from ich.files import replacing
 from ich.schema import LABELS, UserError
-from ich.tables import PROB_COLUMNS, require_columns
+from ich.schema.labels import require_rsna
+from ich.tables import PROB_COLUMNS, find_names, require_columns
 
 _DIGITS = "%.9g"  # what a float32 takes to come back as it was
 
@@ -41,9 +42,10 @@ def write_submission(
         The slices that were filled with the prevalences.
 
     Raises:
-        UserError: If the sample is none, a slice is predicted twice or without being in the sample, a
-            probability is none, or there is something to fill and no prevalence.
+        UserError: If the labels are not the RSNA's, the sample is none, a slice is predicted twice or without
+            being in the sample, a probability is none, or there is something to fill and no prevalence.
     """
+    require_rsna(find_names(predictions), "a submission")
     ids = _read_ids(Path(sample))
     slices, columns = _split_ids(ids, sample)
     codes, uids = pd.factorize(slices)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command import call
 
 from ich.index import build_index, list_labels, read_labels
 from ich.index.joining import join_labels
@@ -118,3 +119,16 @@ def test_the_metric_of_the_rsna_refuses_other_labels_by_one_message() -> None:
         WeightedBCE()(torch.zeros(2, 1), torch.zeros(2, 1))
     with pytest.raises(UserError, match=r"--submission needs the six labels .*any\); found fracture, bleed$"):
         require_rsna(OWN.names, "--submission")
+
+
+@pytest.mark.parametrize("names", [OWN.names, ("bleed",)])
+def test_a_data_set_is_explored_by_own_labels(phantom: Path, tmp_path: Path, names: tuple[str, ...]) -> None:
+    rsna = read_labels(phantom / "stage_2_train.csv")
+    own = pd.DataFrame({"fracture": rsna["epidural"], "bleed": rsna["any"]})[list(names)].reset_index()
+    own.to_csv(tmp_path / "own.csv", index=False)
+    given = ["--labels", str(tmp_path / "own.csv"), "--names", *names, "--slices", "20"]
+    assert call("explore", str(phantom), *given, "--out", str(tmp_path / "out")) == 0
+    page = (tmp_path / "out/explore.html").read_text(encoding="utf-8")
+    assert all(name in page for name in names)
+    assert "subdural</td>" not in page
+    assert (tmp_path / "out/together_slice.png").is_file()

@@ -94,7 +94,10 @@ def test_what_is_no_sample_is_refused(tmp_path, sample, rows, header, message):
         ),
         (lambda table: table.assign(prob_any=1.5), "3 of its 3 slices with a probability"),
         (lambda table: table.assign(prob_any=np.nan), "3 of its 3 slices with a probability"),
-        (lambda table: table.drop(columns="prob_any"), "lacks the columns prob_any"),
+        (
+            lambda table: table.drop(columns="prob_any"),
+            r"a submission needs the six labels of the RSNA .*; found epidural, [a-z, ]+subdural$",
+        ),
     ],
 )
 def test_predictions_that_do_not_fit_are_refused(tmp_path, sample, change, message):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ich.schema.labels import RSNA_LABELS, LabelSet
+
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to a parser."""
@@ -17,6 +19,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
     parser.add_argument(
         "--labels", type=Path, metavar="CSV", help="label file (default: the one in ROOT, if there is one)"
+    )
+    parser.add_argument(
+        "--names", nargs="+", metavar="LABEL", help="the labels in it, if they are not the RSNA's six"
     )
     parser.add_argument(
         "--out",
@@ -49,6 +54,7 @@ def _run(args: argparse.Namespace) -> None:
     document = explore(
         args.root,
         labels=args.labels,
+        label_set=RSNA_LABELS if args.names is None else LabelSet(args.names, (1.0,) * len(args.names)),
         index_dir=args.index_dir,
         slices=DEFAULT_SLICES if args.slices is None else args.slices,
         compare_all=args.hash,

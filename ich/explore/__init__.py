@@ -15,6 +15,7 @@ from ich.files import for_owner_alone, replacing
 from ich.report.document import Document
 from ich.report.html import write_html
 from ich.schema import UserError
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
 PAGE = "explore.html"
 """The page, in the folder that ``write_exploration`` writes to."""
@@ -27,6 +28,7 @@ def explore(
     root: Path,
     *,
     labels: Path | None = None,
+    label_set: LabelSet = RSNA_LABELS,
     index_dir: Path | None = None,
     slices: int = DEFAULT_SLICES,
     compare_all: bool = False,
@@ -39,6 +41,7 @@ def explore(
     Args:
         root: Folder of DICOM files, in any layout.
         labels: CSV file; by default the one in ``root``, if there is one.
+        label_set: Which labels it holds.
         index_dir: Where the index is kept; by default in ``root``.
         slices: Whose pixels are read. They are spread over patients and subtypes, the same at every call.
         compare_all: Look for identical pixels among all slices, and not among the sample alone.
@@ -47,7 +50,7 @@ def explore(
     Raises:
         UserError: If the folder holds no slice that can be read, or the labels cannot be used.
     """
-    facts = collect_facts(root, labels, index_dir, slices, compare_all, progress)
+    facts = collect_facts(root, labels, label_set, index_dir, slices, compare_all, progress)
     return make_document(root, facts)
 
 

@@ -43,7 +43,7 @@ _NO_LABELS = "There is no label file beside the slices; name one with --labels."
 def make_document(root: Path, facts: Facts) -> Document:
     """Puts together what there is to say and to show of a data set."""
     counts = ", ".join(say(facts.count(unit), unit) for unit in ("slice", "series", "study", "patient"))
-    shown = choose_series(facts.table, facts.units)
+    shown = choose_series(facts.table, facts.units, facts.labels)
     return Document(
         title="A look at the data",
         subtitle=f"{counts}. Made by ich {__version__}; no patient and no file is named.",
@@ -55,8 +55,10 @@ def make_document(root: Path, facts: Facts) -> Document:
             Section("Headers", [tabulate_encodings(facts), *tabulate_headers(facts)]),
             Section("Geometry", _show_geometry(facts)),
             Section("Hounsfield units", _show_pixels(facts)),
-            Section("Slices through each window", [*draw_windows(root, facts.table, facts.units)]),
-            Section("One series from bottom to top", [draw_series(root, facts.table, shown)]),
+            Section(
+                "Slices through each window", [*draw_windows(root, facts.table, facts.units, facts.labels)]
+            ),
+            Section("One series from bottom to top", [draw_series(root, facts.table, shown, facts.labels)]),
             Section(
                 "The header of one slice",
                 [read_header_table(root / facts.table["path"].iloc[shown[len(shown) // 2]])],

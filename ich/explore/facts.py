@@ -17,7 +17,8 @@ from ich.identical import find_identical
 from ich.index import build_index, count_repeats, list_labels, locate_index, read_labels
 from ich.index.encodings import Encoding, list_encodings
 from ich.index.joining import JoinCounts, join_labels
-from ich.schema import LABELS, UserError
+from ich.schema import UserError
+from ich.schema.labels import LabelSet
 from ich.stacks import SAME_POSITION
 
 
@@ -56,7 +57,8 @@ class Facts:
     """A data set in numbers.
 
     Attributes:
-        table: Its index, with the columns of ``LABELS`` where labels are known.
+        labels: What the label file is read for.
+        table: Its index, with a column for each label where labels are known.
         units: What each slice belongs to; see ``number_units``.
         refused: Files by code.
         labeling: None without a label file.
@@ -68,6 +70,7 @@ class Facts:
         identical: Slices with the pixels of others.
     """
 
+    labels: LabelSet
     table: pd.DataFrame
     units: pd.DataFrame
     refused: Counter[str]
@@ -92,6 +95,7 @@ class Facts:
 def collect_facts(
     root: Path,
     labels: Path | None,
+    label_set: LabelSet,
     index_dir: Path | None,
     slices: int,
     compare_all: bool,
@@ -100,23 +104,24 @@ def collect_facts(
     """Reads headers, labels and a sample of pixels; see ``ich.explore.explore``."""
     if slices < 1:
         raise UserError(f"slices={slices}: expected 1 or more")
-    labels = labels or _find_labels(root)
+    labels = labels or _find_labels(root, label_set)
     index = build_index(root, index_dir=index_dir, progress=progress)
     table, labeling = index.table, None
     units = number_units(table)
     if labels is not None:
-        table, join = join_labels(table, read_labels(labels))
-        targets = table[list(LABELS)].to_numpy()
-        counts = {level: count_labels(targets, units[level].to_numpy()) for level in LEVELS}
-        labeling = Labeling(join, count_repeats(labels), counts)
+        table, join = join_labels(table, read_labels(labels, label_set))
+        targets = table[list(label_set.names)].to_numpy()
+        counts = {level: count_labels(targets, units[level].to_numpy(), label_set) for level in LEVELS}
+        labeling = Labeling(join, count_repeats(labels, label_set), counts)
     numbers, encodings = list_encodings(table)
-    rows = draw_sample(table, units["patient"].to_numpy(), slices)
+    rows = draw_sample(table, units["patient"].to_numpy(), slices, label_set)
     sample = read_sample(root, table, rows, numbers, progress)
     compared = np.arange(len(table)) if compare_all else rows
     folder = index_dir or locate_index(root)
     groups = find_identical(root, table.iloc[compared], folder, progress)
     twins = compared[groups >= 0]
     return Facts(
+        labels=label_set,
         table=table,
         units=units,
         refused=Counter(index.unread["code"]),
@@ -130,8 +135,8 @@ def collect_facts(
     )
 
 
-def _find_labels(root: Path) -> Path | None:
-    found = list_labels(root)
+def _find_labels(root: Path, labels: LabelSet) -> Path | None:
+    found = list_labels(root, labels)
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:5])
         raise UserError(f"{root} holds several label files ({names}); name the one with --labels")

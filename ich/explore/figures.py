@@ -16,7 +16,6 @@ from ich.explore.sample import MATERIALS, MOST_ENCODINGS, Histogram, Material, S
 from ich.explore.units import LEVELS, LabelCounts
 from ich.index.encodings import Encoding
 from ich.report.figures import OKABE_ITO, encode_png
-from ich.schema import LABELS
 from ich.tables import PLURALS
 
 WIDTH = 6.0  # inches
@@ -90,6 +89,7 @@ def draw_labels(counts: dict[str, LabelCounts]) -> bytes:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
+        names = counts["slice"].labels.names
         hatches = dict(zip(LEVELS, ("", "///", "..."), strict=True))
         most = 0.0
         for place, level in enumerate(LEVELS):
@@ -97,7 +97,7 @@ def draw_labels(counts: dict[str, LabelCounts]) -> bytes:
             known = np.maximum(count.positive + count.negative, 1)
             share = 100 * count.positive / known
             most = max(most, float(share.max()))
-            y = np.arange(len(LABELS)) + 0.27 * (place - 1)
+            y = np.arange(len(names)) + 0.27 * (place - 1)
             axes.barh(
                 y,
                 share,
@@ -110,7 +110,7 @@ def draw_labels(counts: dict[str, LabelCounts]) -> bytes:
             )
             for at, width, positive in zip(y, share, count.positive, strict=True):
                 axes.text(width, at, f" {positive:,}", va="center", fontsize=SMALL)
-        axes.set_yticks(range(len(LABELS)), LABELS)
+        axes.set_yticks(range(len(names)), names)
         axes.invert_yaxis()
         axes.set_xlim(0, max(1.0, 1.18 * most))
         axes.set_xlabel("% of those with a known label")
@@ -126,10 +126,11 @@ def draw_together(counts: LabelCounts) -> bytes:
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
+        names = counts.labels.names
         share = counts.together / np.maximum(np.diag(counts.together)[:, None], 1)
         axes.imshow(share, cmap="Greys", vmin=0, vmax=1.3)
-        for row in range(len(LABELS)):
-            for column in range(len(LABELS)):
+        for row in range(len(names)):
+            for column in range(len(names)):
                 axes.text(
                     column,
                     row,
@@ -140,10 +141,10 @@ def draw_together(counts: LabelCounts) -> bytes:
                     fontweight="bold" if row == column else "normal",
                     color="white" if share[row, column] > 0.75 else "black",
                 )
-        axes.set_xticks(range(len(LABELS)), LABELS, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(range(len(LABELS)), LABELS)
-        axes.set_xticks(np.arange(len(LABELS) + 1) - 0.5, minor=True)
-        axes.set_yticks(np.arange(len(LABELS) + 1) - 0.5, minor=True)
+        axes.set_xticks(range(len(names)), names, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(range(len(names)), names)
+        axes.set_xticks(np.arange(len(names) + 1) - 0.5, minor=True)
+        axes.set_yticks(np.arange(len(names) + 1) - 0.5, minor=True)
         axes.grid(which="minor", color="0.75")
         axes.tick_params(which="both", length=0)
 

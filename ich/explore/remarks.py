@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import permutations
 
 import numpy as np
 
 from ich.explore.facts import Facts, Labeling
 from ich.explore.sample import MOST_ENCODINGS
 from ich.findings import LEAST_AIR
-from ich.schema import LABELS, SUBTYPES
 from ich.schema.codes import Finding
 from ich.schema.hu import ANY_AIR, BRAIN_PEAK
 from ich.tables import say
@@ -86,7 +86,7 @@ def _remark_labels(labeling: Labeling) -> Iterator[str]:
     if labeling.repeats:
         yield f"{say(labeling.repeats, 'row')} of the label file repeat what another row says; they agree."
     slices, patients = labeling.counts["slice"], labeling.counts["patient"]
-    for number, label in enumerate(LABELS):
+    for number, label in enumerate(slices.labels.names):
         positive, negative = int(slices.positive[number]), int(slices.negative[number])
         owners = int(patients.positive[number])
         if not positive + negative:
@@ -118,12 +118,12 @@ def _remark_together(labeling: Labeling) -> Iterator[str]:
             f"{say_share(several / bleeding)} of the slices with a subtype have more than one "
             f"({several:,} of {bleeding:,}): the labels are not exclusive."
         )
-    for one, subtype in enumerate(SUBTYPES):
-        for other, companion in enumerate(SUBTYPES):
-            both, alone = int(slices.together[one, other]), int(slices.positive[one])
-            if one != other and alone and both >= OFTEN * alone:
-                share = f"{say_share(both / alone)} of the slices with {subtype}"
-                yield f"{share} have {companion} too ({both:,} of {alone:,})."
+    for subtype, companion in permutations(slices.labels.averaged, 2):
+        one, other = slices.labels.index(subtype), slices.labels.index(companion)
+        both, alone = int(slices.together[one, other]), int(slices.positive[one])
+        if alone and both >= OFTEN * alone:
+            share = f"{say_share(both / alone)} of the slices with {subtype}"
+            yield f"{share} have {companion} too ({both:,} of {alone:,})."
 
 
 def _remark_patients(facts: Facts) -> Iterator[str]:

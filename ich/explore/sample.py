@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from ich.dicom import read_pixels
 from ich.findings import find_in_slice
 from ich.progress import map_in_threads
-from ich.schema import SUBTYPES, ReadError
+from ich.schema import ReadError
 from ich.schema.hu import AIR, BLOOD, BONE_ALONE, GRAY_AND_WHITE, WATER
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
 MOST_ENCODINGS = 4
 """Encodings with a histogram of their own; the rest share one."""
@@ -113,7 +114,9 @@ class Sample:
         return merged
 
 
-def draw_sample(table: pd.DataFrame, patients: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+def draw_sample(
+    table: pd.DataFrame, patients: NDArray[np.int64], size: int, labels: LabelSet = RSNA_LABELS
+) -> NDArray[np.int64]:
     """Draws slices, spread over patients, half of them so that each subtype has its share.
 
     The place of a slice in the draw follows from its SOPInstanceUID: the same data set gives the same sample.
@@ -122,6 +125,7 @@ def draw_sample(table: pd.DataFrame, patients: NDArray[np.int64], size: int) -> 
         table: Index, with label columns where labels are known.
         patients: (slices,) the patient of each.
         size: Slices to draw.
+        labels: The labels.
 
     Returns:
         Rows of the index, in order.
@@ -141,10 +145,10 @@ def draw_sample(table: pd.DataFrame, patients: NDArray[np.int64], size: int) -> 
         drawn[rows[np.lexsort((keys[rows], turn[rows]))][:count]] = True
 
     everything = np.ones(len(table), dtype=bool)
-    if SUBTYPES[0] in table:
+    if labels.names[0] in table:
         draw(everything, size - size // 2)
-        for subtype in SUBTYPES:
-            draw((table[subtype] == 1).to_numpy(), size // 2 // len(SUBTYPES))
+        for subtype in labels.averaged:
+            draw((table[subtype] == 1).to_numpy(), size // 2 // len(labels.averaged))
     draw(everything, size - int(drawn.sum()))
     return np.flatnonzero(drawn)
 

@@ -14,11 +14,11 @@ from ich.dicom import read_hu
 from ich.report.document import Missing, Picture
 from ich.report.figures import encode_png
 from ich.report.sheets import draw_contact_sheet
-from ich.schema import LABELS, SUBTYPES, WINDOWS, ReadError
+from ich.schema import WINDOWS, ReadError
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
 _TRIES = 5  # slices, one after the other, until one can be read
 _MOST = 32  # slices of a series
-_NONE = "no hemorrhage"
 _UNKNOWN = "without label"
 
 
@@ -28,13 +28,15 @@ class _Shown(NamedTuple):
     hu: NDArray[np.int16]
 
 
-def draw_windows(root: Path, table: pd.DataFrame, units: pd.DataFrame) -> list[Picture | Missing]:
-    """Draws a slice of each subtype, and one without hemorrhage, through every window.
+def draw_windows(
+    root: Path, table: pd.DataFrame, units: pd.DataFrame, labels: LabelSet
+) -> list[Picture | Missing]:
+    """Draws a slice of each subtype, and one without any, through every window.
 
     Without labels it is a slice from the middle of the largest series.
     """
     shown, lacking = list[_Shown](), list[str]()
-    for what, rows in _list_candidates(table, units):
+    for what, rows in _list_candidates(table, units, labels):
         found = _read_first(root, table, rows)
         if found is None:
             lacking.append(what)
@@ -64,17 +66,21 @@ def draw_windows(root: Path, table: pd.DataFrame, units: pd.DataFrame) -> list[P
     return blocks
 
 
-def _list_candidates(table: pd.DataFrame, units: pd.DataFrame) -> Iterator[tuple[str, NDArray[np.int64]]]:
+def _list_candidates(
+    table: pd.DataFrame, units: pd.DataFrame, labels: LabelSet
+) -> Iterator[tuple[str, NDArray[np.int64]]]:
     """Yields what to show, each with rows of the index, the best first."""
-    if LABELS[0] not in table:
+    if labels.names[0] not in table:
         yield _UNKNOWN, _take_middle(units, np.ones(len(table), dtype=bool))
         return
-    several = (table[list(SUBTYPES)] == 1).sum(axis=1).to_numpy()
-    for subtype in SUBTYPES:
+    several = (table[list(labels.averaged)] == 1).sum(axis=1).to_numpy()
+    for subtype in labels.averaged:
         positive = (table[subtype] == 1).to_numpy()
         alone = positive & (several == 1)
         yield subtype, _take_middle(units, alone if alone.any() else positive)
-    yield _NONE, _take_middle(units, (table["any"] == 0).to_numpy())
+    nothing = "no hemorrhage" if labels == RSNA_LABELS else "none of them"
+    deciding = list(labels.names if labels.union is None else [labels.union])
+    yield nothing, _take_middle(units, (table[deciding] == 0).all(axis=1).to_numpy())
 
 
 def _take_middle(units: pd.DataFrame, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -105,7 +111,7 @@ def _read(root: Path, path: str, frame: int) -> NDArray[np.int16] | None:
         return None
 
 
-def choose_series(table: pd.DataFrame, units: pd.DataFrame) -> NDArray[np.int64]:
+def choose_series(table: pd.DataFrame, units: pd.DataFrame, labels: LabelSet) -> NDArray[np.int64]:
     """Chooses a series to show: the one with the most subtypes, and of these the one with the most slices.
 
     Returns:
@@ -114,14 +120,16 @@ def choose_series(table: pd.DataFrame, units: pd.DataFrame) -> NDArray[np.int64]
     series = units["series"].to_numpy()
     sizes = np.bincount(series)
     richness = np.zeros(len(sizes))
-    if LABELS[0] in table:
-        for subtype in SUBTYPES:
+    if labels.names[0] in table:
+        for subtype in labels.averaged:
             richness[np.unique(series[(table[subtype] == 1).to_numpy()])] += 1
     best = np.lexsort((-sizes, -richness))[0]
     return np.flatnonzero(series == best)
 
 
-def draw_series(root: Path, table: pd.DataFrame, rows: NDArray[np.int64]) -> Picture | Missing:
+def draw_series(
+    root: Path, table: pd.DataFrame, rows: NDArray[np.int64], labels: LabelSet
+) -> Picture | Missing:
     """Draws a series from bottom to top through the brain window; of a long one, slices at even distances."""
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).round().astype(int))]
     slices, titles, unread = [], [], 0
@@ -133,7 +141,7 @@ def draw_series(root: Path, table: pd.DataFrame, rows: NDArray[np.int64]) -> Pic
             continue
         slices.append(hu)
         where = f"{found['position']:.1f} mm" if np.isfinite(found["position"]) else "no position"
-        titles.append("\n".join([where, *_list_subtypes(found)]))
+        titles.append("\n".join([where, *_list_subtypes(found, labels)]))
     if not slices:
         return Missing("A series from bottom to top", "None of its slices can be read.")
     lines = max(title.count("\n") for title in titles)
@@ -149,5 +157,5 @@ def draw_series(root: Path, table: pd.DataFrame, rows: NDArray[np.int64]) -> Pic
     )
 
 
-def _list_subtypes(slice_: pd.Series[float]) -> list[str]:
-    return [subtype for subtype in SUBTYPES if subtype in slice_ and slice_[subtype] == 1]
+def _list_subtypes(slice_: pd.Series[float], labels: LabelSet) -> list[str]:
+    return [subtype for subtype in labels.averaged if subtype in slice_ and slice_[subtype] == 1]

@@ -14,7 +14,6 @@ from ich.explore.sample import MATERIALS, MOST_ENCODINGS, Sample
 from ich.explore.units import LEVELS, LabelCounts
 from ich.index.encodings import Encoding
 from ich.report.document import Table
-from ich.schema import LABELS
 from ich.schema.codes import Finding, Refusal, explain
 from ich.tables import PLURALS
 
@@ -118,7 +117,7 @@ def _tabulate(name: str, counts: Counter[str], caption: str) -> Table:
 def tabulate_labels(labeling: Labeling) -> Table:
     """Positives of each label by level, with their share of what is known, and negatives a positive."""
     rows = []
-    for number, label in enumerate(LABELS):
+    for number, label in enumerate(labeling.counts["slice"].labels.names):
         cells = []
         for level in LEVELS:
             count = labeling.counts[level]

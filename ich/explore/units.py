@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.schema import LABELS, SUBTYPES
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
 LEVELS = ("slice", "study", "patient")
 """At which labels are counted."""
@@ -44,13 +44,15 @@ class LabelCounts:
     A unit has a label if one of its slices has it, lacks it if all of them lack it, and is unknown else.
 
     Attributes:
-        positive: (6,) units with each of ``LABELS``.
-        negative: (6,) units without it.
-        unknown: (6,) units of which it is not known.
-        together: (6, 6) units with both labels.
-        subtypes: (6,) units with none, one, ... five of the subtypes, among those that are known to the last.
+        labels: The labels.
+        positive: (L,) units with each of them.
+        negative: (L,) units without it.
+        unknown: (L,) units of which it is not known.
+        together: (L, L) units with both labels.
+        subtypes: Units with none, one, ... all of ``labels.averaged``, among those with all of them known.
     """
 
+    labels: LabelSet
     positive: NDArray[np.int64]
     negative: NDArray[np.int64]
     unknown: NDArray[np.int64]
@@ -58,27 +60,31 @@ class LabelCounts:
     subtypes: NDArray[np.int64]
 
 
-def count_labels(labels: NDArray[np.float32], units: NDArray[np.int64]) -> LabelCounts:
+def count_labels(
+    targets: NDArray[np.float32], units: NDArray[np.int64], labels: LabelSet = RSNA_LABELS
+) -> LabelCounts:
     """Counts the labels of units.
 
     Args:
-        labels: (slices, 6) 0, 1 or NaN.
+        targets: (slices, L) 0, 1 or NaN.
         units: (slices,) the unit of each, numbered from 0.
+        labels: The labels of the columns.
     """
     total = int(units.max(initial=-1)) + 1
-    has, open_ = np.zeros((2, total, len(LABELS)), dtype=bool)
-    for column in range(len(LABELS)):
-        has[units[labels[:, column] == 1], column] = True
-        open_[units[np.isnan(labels[:, column])], column] = True
+    has, open_ = np.zeros((2, total, len(labels.names)), dtype=bool)
+    for column in range(len(labels.names)):
+        has[units[targets[:, column] == 1], column] = True
+        open_[units[np.isnan(targets[:, column])], column] = True
     open_ &= ~has
     positive, unknown = has.sum(axis=0), open_.sum(axis=0)
     ones = has.astype(np.float64)  # products of floats are the fast ones, and exact up to 2**53
-    subtypes = slice(0, len(SUBTYPES))
+    subtypes = [labels.index(name) for name in labels.averaged]
     known = ~open_[:, subtypes].any(axis=1)
     return LabelCounts(
+        labels=labels,
         positive=positive,
         negative=total - positive - unknown,
         unknown=unknown,
         together=(ones.T @ ones).round().astype(np.int64),
-        subtypes=np.bincount(has[known, subtypes].sum(axis=1), minlength=len(SUBTYPES) + 1),
+        subtypes=np.bincount(has[known][:, subtypes].sum(axis=1), minlength=len(subtypes) + 1),
     )
