@@ -186,14 +186,14 @@ class Whole:
 
 def find_hits(result: StudyResult, threshold: float) -> list[int]:
     """Places of the slices that would make a study POSITIVE each alone, and of the key slices."""
-    probs = np.array([0.0 if each.left_out else each.probs[-1] for each in result.slices])
+    probs = np.array([0.0 if each.left_out else each.probs["any"] for each in result.slices])
     return sorted({*np.flatnonzero(probs >= threshold).tolist(), *result.key_slices})
 
 
 def find_threshold(results: Sequence[StudyResult]) -> float:
     """The lowest highest probability, as the network gives it, of the studies that are POSITIVE."""
     return min(
-        max(each.probs[-1] for each in result.slices)
+        max(each.probs["any"] for each in result.slices)
         for result in results
         if result.outcome is Outcome.POSITIVE
     )

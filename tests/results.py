@@ -18,6 +18,7 @@ from ich.schema.results import (
     SeriesResult,
     SliceResult,
     StudyResult,
+    decide_labels,
     decide_outcome,
 )
 
@@ -79,7 +80,7 @@ def make_result(
     high = {*present, "any"} if present else set()
     labels = {
         label: LabelResult(
-            0.91 if label in high else 0.03 + 0.01 * LABELS.index(label), 0.4 if decided else None
+            0.91 if label in high else 0.03 + 0.01 * LABELS.index(label), 0.4 if decided else None, None
         )
         for label in LABELS
     }
@@ -93,14 +94,14 @@ def make_result(
         refusal=None,
         reasons=tuple(reasons),
         notes=tuple(notes),
-        labels=labels,
+        labels=decide_labels(labels, outcome, tuple(reasons)),
         slices=tuple(
             SliceResult(
                 SOPInstanceUID=row.SOPInstanceUID,
                 InstanceNumber=number + 1,
                 position=None if np.isnan(row.position) else float(row.position),
-                probs=tuple(map(float, p)),
-                calibrated=tuple(float(q) for q in p**1.1) if decided else None,
+                probs=dict(zip(LABELS, map(float, p), strict=True)),
+                calibrated=dict(zip(LABELS, map(float, p**1.1), strict=True)) if decided else None,
                 left_out=left_out.get(number),
             )
             for number, (row, p) in enumerate(zip(index.itertuples(), probs, strict=True))

@@ -69,7 +69,7 @@ def test_a_row_a_slice_is_a_prediction(folder: Path) -> None:
     ]
     predictions = read_predictions(folder / "slices.csv")
     assert set(predictions["PatientID"]) == {"P0", "=1+1"}
-    first = [each.probs[-1] for each in STUDIES[0].slices]
+    first = [each.probs["any"] for each in STUDIES[0].slices]
     assert predictions["prob_any"][:12].tolist() == first
 
 

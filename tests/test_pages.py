@@ -102,7 +102,7 @@ def test_a_page_of_a_positive_study(phantom: Path, series, model, tmp_path: Path
         name = (
             f"Slice {number + 1} of {len(result.slices)} from below (InstanceNumber {found.InstanceNumber})"
         )
-        alone = f"Of this slice alone, calibrated: any {found.calibrated[-1]:.2f}, subdural"
+        alone = f"Of this slice alone, calibrated: any {found.calibrated['any']:.2f}, subdural"
         assert f"{name}, at {found.position:.1f} mm. {alone}" in texts
 
 
@@ -133,7 +133,7 @@ def test_views_are_of_the_slices_and_their_neighbors(phantom: Path, series, mode
 
 def test_slices_that_are_not_positive_are_the_highest(series) -> None:
     result = make_result(series, present=(), reasons=[GAP])
-    raised = replace(result.slices[4], probs=(0.0,) * 5 + (0.2,))
+    raised = replace(result.slices[4], probs=dict.fromkeys(LABELS, 0.0) | {"any": 0.2})
     result = replace(result, slices=(*result.slices[:4], raised, *result.slices[5:]))
     assert choose_slices(result)[0] == 4
     assert len(choose_slices(result)) == COUNT
@@ -206,7 +206,7 @@ OUTCOMES: dict[str, tuple[StudyResult, Sequence[str]]] = {
         ],
     ),
     "no_subtype": (
-        replace(make_result(), labels=make_result().labels | {"subdural": LabelResult(0.3, 0.4)}),
+        replace(make_result(), labels=make_result().labels | {"subdural": LabelResult(0.3, 0.4, False)}),
         ["Signs of intracranial hemorrhage\n", "No subtype reaches its operating point"],
     ),
     "undecided": (
@@ -258,7 +258,7 @@ def test_a_probability_is_never_said_to_be_certain(prob: float, shown: str) -> N
     ],
 )
 def test_a_probability_and_its_operating_point_are_told_apart(prob, threshold, shown) -> None:
-    assert show_label(LabelResult(prob, threshold)) == shown
+    assert show_label(LabelResult(prob, threshold, None)) == shown
 
 
 def list_lines(figure: Figure) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -276,7 +276,7 @@ def test_the_timeline_is_drawn_from_the_slices() -> None:
     for label in ("any", "subdural"):
         places, values = lines[label]
         assert places.tolist() == [each.position for each in result.slices]
-        assert values.tolist() == [each.calibrated[LABELS.index(label)] for each in result.slices]
+        assert values.tolist() == [each.calibrated[label] for each in result.slices]
     # They are told apart without color.
     drawn = [line for line in figure.axes[0].lines if not str(line.get_label()).startswith("_")]
     assert len({(line.get_linestyle(), line.get_marker()) for line in drawn}) == 3
@@ -288,7 +288,7 @@ def test_the_timeline_of_slices_without_position_or_calibration() -> None:
     result = make_result(make_slices().assign(position=float("nan")), present=(), decided=False)
     places, values = list_lines(draw_timeline(result))["any"]
     assert places.tolist() == list(range(1, 13))
-    assert values.tolist() == [each.probs[-1] for each in result.slices]
+    assert values.tolist() == [each.probs["any"] for each in result.slices]
     assert "as the network gave it" in read_texts(make_document(result, []))
 
 
@@ -328,14 +328,14 @@ def test_studies_of_every_outcome_are_pages(tmp_path: Path) -> None:
 
 def test_a_subtype_without_an_operating_point_is_named_with_its_probability() -> None:
     result = make_result()
-    labels = {**result.labels, "epidural": LabelResult(0.93, None)}
+    labels = {**result.labels, "epidural": LabelResult(0.93, None, None)}
     texts = read_texts(make_document(replace(result, labels=labels), []))
     assert "Not decided, as the model has no operating point: epidural (0.93)." in texts
 
 
 def test_no_operating_point_is_not_reached_where_there_is_none() -> None:
     result = make_result()
-    blind = {"any": result.labels["any"]} | dict.fromkeys(SUBTYPES, LabelResult(0.2, None))
+    blind = {"any": result.labels["any"]} | dict.fromkeys(SUBTYPES, LabelResult(0.2, None, None))
     texts = read_texts(make_document(replace(result, labels=blind), []))
     assert "Not decided, as the model has no operating point: epidural (0.20), " in texts
     assert "No subtype reaches" not in texts
@@ -343,7 +343,7 @@ def test_no_operating_point_is_not_reached_where_there_is_none() -> None:
 
 def test_the_headline_names_the_subtypes_that_the_model_cannot_assess() -> None:
     result = make_result()
-    blind = dict(result.labels) | {"intraparenchymal": LabelResult(0.84, None)}
+    blind = dict(result.labels) | {"intraparenchymal": LabelResult(0.84, None, None)}
     said = describe_glance(replace(result, labels=blind))
     assert said == "Signs of intracranial hemorrhage: subdural; not assessed: intraparenchymal"
 

@@ -9,7 +9,6 @@ types of the fields say what it may hold.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -206,7 +205,7 @@ _Calibrator = Annotated[
     ChosenBy(_choose_calibrator, f"a method, one of {', '.join(METHODS)}"),
 ]
 _Point = Annotated[OperatingPoint | NotFitted, ChosenBy(_choose_point, "fields")]
-_Pooling = Annotated[str, Expected("the name of a pooling", re.compile("[a-z0-9_]{1,200}").fullmatch)]
+_Pooling = Annotated[str, Expected("the name of a pooling", pattern="^[a-z0-9_]{1,200}$")]
 
 
 @dataclass(frozen=True)

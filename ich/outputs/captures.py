@@ -23,7 +23,7 @@ from ich.dicom.orientation import UNKNOWN
 from ich.files import for_owner_alone, replacing
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
-from ich.schema import DISCLAIMER, LABELS, SIDES, WINDOWS, ReadError
+from ich.schema import DISCLAIMER, SIDES, WINDOWS, ReadError
 from ich.schema.codes import OutputRefusal
 from ich.schema.results import SliceResult, StudyResult
 from ich.tables import split_name
@@ -198,4 +198,4 @@ def _describe(image: SCImage, source: Dataset, header: Header, times: int) -> No
 
 
 def _find_prob(piece: SliceResult) -> float:
-    return (piece.calibrated or piece.probs)[LABELS.index("any")]
+    return (piece.calibrated or piece.probs)["any"]

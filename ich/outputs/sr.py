@@ -213,7 +213,7 @@ def _identify(algorithm: Algorithm) -> AlgorithmIdentification:
 
 def _state_presence(result: StudyResult, label: str) -> list[QualitativeEvaluation]:
     """States what is decided of a label; of a subtype that nothing is said of, no presence is stated."""
-    decided = result.decide(label)
+    decided = result.labels[label].positive
     if decided is None and label != "any":
         return []
     concept = {True: PRESENT, False: ABSENT, None: INDETERMINATE}[decided]

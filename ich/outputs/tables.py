@@ -119,7 +119,6 @@ def tabulate_series(results: Sequence[StudyResult]) -> pd.DataFrame:
 
 
 def _list_study(result: StudyResult) -> dict[str, Any]:
-    called = {label: result.decide(label) for label in result.labels}
     return {
         "number": result.number,
         "StudyInstanceUID": result.StudyInstanceUID,
@@ -130,7 +129,10 @@ def _list_study(result: StudyResult) -> dict[str, Any]:
         "reasons": _join_codes(result.reasons),
         "notes": _join_codes(result.notes),
         **{f"prob_{label}": each.prob for label, each in result.labels.items()},
-        **{f"positive_{label}": None if value is None else int(value) for label, value in called.items()},
+        **{
+            f"positive_{label}": None if each.positive is None else int(each.positive)
+            for label, each in result.labels.items()
+        },
         "threshold_any": result.labels["any"].threshold if result.labels else None,
         "key_slices": " ".join(str(place + 1) for place in result.key_slices),
         "distance": result.distance,
@@ -149,8 +151,8 @@ def _list_slice(result: StudyResult, place: int, each: SliceResult) -> dict[str,
         "part": "",
         "InstanceNumber": each.InstanceNumber,
         "position": each.position,
-        **dict(zip(PROB_COLUMNS, each.probs, strict=True)),
-        **dict(zip(CALIBRATED_COLUMNS, each.calibrated or [None] * len(LABELS), strict=True)),
+        **{f"prob_{label}": prob for label, prob in each.probs.items()},
+        **{f"calibrated_{label}": prob for label, prob in (each.calibrated or {}).items()},
         "key": int(place in result.key_slices),
         "left_out": "" if each.left_out is None else str(each.left_out.code),
     }

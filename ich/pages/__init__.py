@@ -25,7 +25,7 @@ from ich.pages.words import (
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
 from ich.report.figures import encode_png
 from ich.report.html import write_html
-from ich.schema import LABELS, SUBTYPES
+from ich.schema import SUBTYPES
 from ich.schema.codes import Note, Reason, SetAside, explain
 from ich.schema.results import Outcome, SeriesResult, StudyResult
 
@@ -94,7 +94,7 @@ def _tabulate_labels(result: StudyResult) -> Table:
     rows = []
     for name in ("any", *SUBTYPES):
         label = result.labels[name]
-        rows.append([name, *show_label(label), _DECIDED[result.decide(name)]])
+        rows.append([name, *show_label(label), _DECIDED[label.positive]])
     decided = result.labels["any"].threshold is not None
     caption = (
         f"Of the study: pooled over its slices by {result.algorithm.pooling}"
@@ -143,7 +143,7 @@ def _name_slices(numbers: Sequence[int]) -> str:
 
 def _picture_view(result: StudyResult, view: SliceView, frame: Frame) -> Picture:
     found = result.slices[view.number]
-    probs = dict(zip(LABELS, found.calibrated or found.probs, strict=True))
+    probs = found.calibrated or found.probs
     named = ["any", *(result.subtypes or ())]
     place = "" if found.position is None else f", at {found.position:.1f} mm"
     said = ", ".join(f"{name} {show_prob(probs[name])}" for name in named)
@@ -160,8 +160,8 @@ def _picture_view(result: StudyResult, view: SliceView, frame: Frame) -> Picture
 
 def _picture_timeline(result: StudyResult) -> Picture:
     calibrated = all(each.calibrated is not None for each in result.slices)
-    values = [each.calibrated if calibrated else each.probs for each in result.slices]
-    highest = max(range(len(values)), key=lambda number: values[number][-1])  # type: ignore[index]
+    values = [(each.calibrated if calibrated else None) or each.probs for each in result.slices]
+    highest = max(range(len(values)), key=lambda number: values[number]["any"])
     kind = "calibrated" if calibrated else "as the network gave it"
     called = ", ".join(("any", *result.subtypes))
     caption = (

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -16,7 +17,7 @@ from ich.pages.views import SliceView, choose_slices
 from ich.report.figures import OKABE_ITO, draw_slice
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
-from ich.schema import DISCLAIMER, LABELS, SUBTYPES
+from ich.schema import DISCLAIMER, SUBTYPES
 from ich.schema.hu import BODY
 from ich.schema.results import StudyResult
 
@@ -102,16 +103,16 @@ def draw_timeline(result: StudyResult) -> Figure:
     Calibrated where all slices are; along the slice normal where all positions are known.
     """
     calibrated = all(each.calibrated is not None for each in result.slices)
-    probs = np.array([each.calibrated if calibrated else each.probs for each in result.slices])
+    probs = pd.DataFrame([(each.calibrated if calibrated else None) or each.probs for each in result.slices])
     known = all(each.position is not None for each in result.slices)
     places = np.array([each.position if known else n for n, each in enumerate(result.slices, 1)], np.float64)
     figure = Figure(figsize=(WIDTH, 3.4), layout=ConstrainedLayoutEngine(h_pad=0.06))
     axes = figure.subplots()
     every = max(1, len(places) // 40)  # more markers would hide the kinds of line
-    axes.plot(places, probs[:, -1], "o-", color="black", markersize=4, markevery=every, label="any")
+    axes.plot(places, probs["any"], "o-", color="black", markersize=4, markevery=every, label="any")
     for name in result.subtypes:
         color, line, marker = _LINES[name]
-        values = probs[:, LABELS.index(name)]
+        values = probs[name]
         look: dict[str, Any] = {"color": color, "linestyle": line, "marker": marker}
         axes.plot(places, values, **look, markersize=4, markevery=every, label=name)
     _mark_slices(axes, places, choose_slices(result))

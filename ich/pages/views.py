@@ -53,7 +53,7 @@ def choose_slices(result: StudyResult) -> tuple[int, ...]:
     """
     if result.key_slices:
         return result.key_slices
-    prob = np.array([-1.0 if each.left_out else each.probs[-1] for each in result.slices])
+    prob = np.array([-1.0 if each.left_out else each.probs["any"] for each in result.slices])
     return tuple(np.argsort(-prob, kind="stable")[:COUNT].tolist())
 
 

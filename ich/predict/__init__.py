@@ -47,7 +47,7 @@ from ich.predict.stacks import Pixels, has_windows, stack_hu
 from ich.schema import AIR_HU, UserError
 from ich.schema.formats import to_plain
 from ich.schema.hu import MOST_HU
-from ich.schema.results import Algorithm, StudyResult, decide_outcome
+from ich.schema.results import Algorithm, StudyResult, decide_labels, decide_outcome
 from ich.studies import StudyFiles, find_studies
 
 _READERS = 4  # threads: they wait for the disk and for codecs
@@ -217,7 +217,7 @@ class Predictor:
             refusal=None,
             reasons=reasons,
             notes=reading.notes,
-            labels=labels,
+            labels=decide_labels(labels, outcome, reasons),
             slices=slices,
             key_slices=choose_key_slices(slices, outcome, labels),
             distance=None if np.isnan(distance) else distance,

@@ -15,8 +15,6 @@ from ich.schema import LABELS, SUBTYPES
 from ich.schema.codes import Reason
 from ich.schema.results import KEY_SLICES, LabelResult, Outcome, Remark, SliceResult
 
-ANY = LABELS.index("any")
-
 Floats = NDArray[np.float64]
 
 
@@ -69,6 +67,8 @@ def judge_labels(
 ) -> dict[str, LabelResult]:
     """Pools and calibrates each member, and averages what comes of it, probabilities and thresholds alike.
 
+    Nothing is decided yet: see ``decide_labels``.
+
     So a label is present where the members are above their own thresholds on average: a soft vote. A label
     of which a member has no operating point has none.
 
@@ -86,7 +86,7 @@ def judge_labels(
         thresholds.append([np.nan if point is None else point.threshold for point in given])
     prob, threshold = np.mean(found, axis=0), np.mean(thresholds, axis=0)
     return {
-        label: LabelResult(float(p), None if np.isnan(t) else float(t))
+        label: LabelResult(float(p), None if np.isnan(t) else float(t), None)
         for label, p, t in zip(LABELS, prob, threshold, strict=True)
     }
 
@@ -115,8 +115,8 @@ def judge_slices(
             SOPInstanceUID=uid,
             InstanceNumber=int(number) if np.isfinite(number) else None,
             position=float(position) if np.isfinite(position) else None,
-            probs=tuple(probs.tolist()),
-            calibrated=None if calibrated is None else tuple(calibrated[row].tolist()),
+            probs=_name(probs),
+            calibrated=None if calibrated is None else _name(calibrated[row]),
             left_out=left_out.get(row),
         )
         for row, (uid, number, position, probs) in enumerate(
@@ -163,12 +163,14 @@ def choose_key_slices(
         return ()
     left_out = [place for place, each in enumerate(slices) if each.left_out is not None]
     counted = np.array(list_counted(len(slices), left_out))
-    probs = np.array([slices[place].calibrated or slices[place].probs for place in counted])  # (M, 6)
-    chosen = counted[np.argsort(-probs[:, ANY], kind="stable")[:KEY_SLICES]].tolist()
-    chosen += [
-        int(counted[probs[:, i].argmax()]) for i, label in enumerate(SUBTYPES) if labels[label].reached
-    ]
+    probs = pd.DataFrame([slices[place].calibrated or slices[place].probs for place in counted])  # (M, 6)
+    chosen = counted[np.argsort(-probs["any"].to_numpy(), kind="stable")[:KEY_SLICES]].tolist()
+    chosen += [int(counted[probs[label].argmax()]) for label in SUBTYPES if labels[label].reached]
     return tuple(dict.fromkeys(chosen))
+
+
+def _name(probs: Floats) -> dict[str, float]:
+    return dict(zip(LABELS, probs.tolist(), strict=True))
 
 
 def _pair(probs: Floats, rules: Sequence[Rules]) -> list[tuple[Floats, Rules]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, Final, NotRequired, TypedDict
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds that reading headers need not wait for
     from torch import Tensor
@@ -30,7 +30,7 @@ WINDOWS: Mapping[str, tuple[float, float]] = {
 }
 """Named windows: center and width in HU."""
 
-DISCLAIMER = "Research use only; not a medical device"
+DISCLAIMER: Final = "Research use only; not a medical device"
 """Stands wherever results stand."""
 
 SIDES = ("R", "L")

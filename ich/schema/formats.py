@@ -8,7 +8,6 @@ when a format is used. A field's docstring is its description in the JSON schema
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
@@ -40,10 +39,12 @@ class Expected:
     Attributes:
         text: What was expected, such as "a number from 0 to 1".
         check: What a value of the type has to pass as well.
+        pattern: Regular expression for a text.
     """
 
     text: str
     check: Callable[[Any], bool] | None = None
+    pattern: str | None = None
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Adds the check to those of the type, and gives all of them one message."""
@@ -54,7 +55,8 @@ class Expected:
                 raise ValueError(self.text)
             return value
 
-        schema = core_schema.no_info_after_validator_function(check, handler(source))
+        schema: Any = {**handler(source), **({"pattern": self.pattern} if self.pattern else {})}
+        schema = core_schema.no_info_after_validator_function(check, schema)
         return core_schema.custom_error_schema(
             schema, "expected", custom_error_message="{text}", custom_error_context={"text": self.text}
         )
@@ -89,14 +91,50 @@ class ChosenBy:
         )
 
 
+@dataclass(frozen=True)
+class ByLabel:
+    """Stands in an ``Annotated`` after a mapping: its keys are the labels.
+
+    Attributes:
+        labels: The keys, in the order in which they are written.
+        required: Whether all have to be there.
+    """
+
+    labels: tuple[str, ...]
+    required: bool = True
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Reads a field for each label."""
+        from pydantic_core import core_schema
+
+        value = handler.generate_schema(get_args(source)[1])
+        one = core_schema.typed_dict_field(value, required=self.required)
+        return core_schema.typed_dict_schema(dict.fromkeys(self.labels, one), extra_behavior="forbid")
+
+
+@dataclass(frozen=True)
+class FromOne:
+    """Stands in an ``Annotated`` after a number: a place that files count from 1, and the program from 0."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Subtracts 1 from what is read, and adds 1 to what is written."""
+        from pydantic_core import core_schema
+
+        write = core_schema.plain_serializer_function_ser_schema(lambda place: place + 1)
+        return core_schema.no_info_after_validator_function(
+            lambda number: number - 1, handler(source), serialization=write
+        )
+
+
 Share = Annotated[float, Interval(ge=0, le=1), Expected("a number from 0 to 1")]
 Number = Annotated[float, Interval(ge=-1e300, le=1e300), Expected("a number")]
 Positive = Annotated[float, Interval(gt=0, le=1e300), Expected("a number above 0")]
 NotNegative = Annotated[float, Interval(ge=0, le=1e300), Expected("a number from 0")]
+Ordinal = Annotated[int, Interval(ge=1), Expected("a whole number from 1")]
 Count = Annotated[int, Interval(ge=0, lt=10**12), Expected("a count")]
 Text = Annotated[str, MaxLen(200), Expected("a text of at most 200 characters")]
 Explanation = Annotated[str, MaxLen(200), Expected("a reason, on one line", str.isprintable)]
-Digest = Annotated[str, Expected("a SHA-256", re.compile(r"[0-9a-f]{64}", re.ASCII).fullmatch)]
+Digest = Annotated[str, Expected("a SHA-256", pattern="^[0-9a-f]{64}$")]
 
 
 @cache
