@@ -22,7 +22,7 @@ class FindsSquares:
     """Gives ``any`` 0.95 where a slice holds a square of ``BLOOD``, else 0.05."""
 
     def __init__(self) -> None:
-        self.card = {"model": {"backbone": "squares"}}
+        self.card = {"labels": list(LABELS), "model": {"backbone": "squares"}}
         self.input = InputSpec(size=64)
         self.sha256 = "c0ffee" + "0" * 58
         self.limit = 1.0
