@@ -158,7 +158,7 @@ def test_a_callback_that_does_not_fit_is_one_message(
     assert call(*small, "run_dir=run", "callbacks=timer", "callbacks.timer.duration=soon") == 2
     assert call(*small, "run_dir=run", "callbacks=learning_rate_monitor") == 2
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
-    assert errors[0].startswith("trainer, callbacks or logger cannot be built: ")
+    assert errors[0].startswith("callbacks.timer cannot be built: pytorch_lightning.callbacks.Timer: ")
     assert errors[1].startswith("a callback or logger does not fit: Cannot use `LearningRateMonitor`")
 
 
@@ -226,7 +226,7 @@ def test_what_is_not_on_the_list_is_not_built(
 ) -> None:
     for settings in ({"_target_": target}, {"_target_": "torch.nn.Identity", "x": [{"_target_": target}]}):
         with pytest.raises(UserError, match=reason):
-            Builder(trusted)(OmegaConf.create(settings))
+            Builder(OmegaConf.create({"trusted": list(trusted), "loss": settings}))("loss")
 
 
 def test_what_is_on_the_list_is_built(mine: None) -> None:
@@ -239,7 +239,8 @@ def test_what_is_on_the_list_is_built(mine: None) -> None:
         ("mine.OwnLoss", ("mine.",)),
         ("mine.OwnLoss", ("mine.OwnLoss",)),
     ]:
-        built = Builder(trusted)(OmegaConf.create({"_target_": target}))
+        cfg = OmegaConf.create({"trusted": list(trusted), "loss": {"_target_": target}})
+        built = Builder(cfg)("loss")
         assert type(built).__name__ == target.rpartition(".")[2]
 
 

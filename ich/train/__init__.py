@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 # Read when torch is imported: threads that wait for each other by spinning take the cores from the threads
 # that read slices, which made a step four times slower on two cores.
@@ -22,26 +21,22 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import hydra
 import torch
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import seed_everything
 from rich.console import Console
 from rich.logging import RichHandler
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
-from ich.data import HeadCTDataModule
 from ich.files import for_owner_alone, hash_file, replacing
-from ich.models import SliceClassifier
-from ich.optim import build_optimizer
 from ich.printing import printing
-from ich.schema import LABELS, UserError, check_seed, check_threads
+from ich.schema import LABELS, UserError
 from ich.split import write_split
 from ich.tables import hash_slices
-from ich.train.command import reading_arguments, require_known_settings
+from ich.train.command import reading_arguments
+from ich.train.parts import Parts, build_parts
 from ich.train.results import write_results
 from ich.train.resume import find_newest, require_same_split, resume_config, without_start
 from ich.train.running import (
@@ -53,9 +48,9 @@ from ich.train.running import (
     telling_stops,
     write_log,
 )
-from ich.train.settings import accept_old_names, leave_out_places
-from ich.train.signatures import list_settings, register_signatures
-from ich.train.trust import Builder, allowing, check_trusted
+from ich.train.settings import leave_out_places
+from ich.train.signatures import register_signatures
+from ich.train.trust import allowing
 from ich.trainer import fit, limit_of_debugging
 from ich.trainer.signals import exit_at_once, handling_stops, is_requeued
 
@@ -67,79 +62,12 @@ PRETRAIN = "pretrain"
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What PyTorch says on each of its devices where memory runs out."""
 
-_BUILD_ERRORS = (RuntimeError, ValueError, TypeError, ImportError)
-
 NO_NEWS = (
     ".*does not have many workers",
     "This DataLoader will create .* worker processes",  # ours are threads
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
 )
 """Warnings of Lightning that tell a user of this program nothing."""
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a run is made of."""
-
-    trainer: Trainer
-    datamodule: HeadCTDataModule
-    model: SliceClassifier
-
-
-def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
-    """Builds what the configuration says and reads the data's headers and labels; writes no run.
-
-    Raises:
-        UserError: For whatever the user has to mend.
-    """
-    check_seed("seed", cfg.seed)
-    check_threads(cfg.threads)
-    accept_old_names(cfg)
-    missing = sorted(OmegaConf.missing_keys(cfg))
-    if missing:
-        raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
-    require_known_settings(cfg, list_settings())
-    build = Builder(check_trusted(cfg.trusted))
-    seed_everything(cfg.seed, workers=True, verbose=False)
-    spec = build(cfg.input)
-    trainer = _build_trainer(build, cfg, run_dir)
-    datamodule = build(cfg.data, input=spec, augment=_build_augment(build, cfg.augment))
-    model = build(cfg.model, input=spec, loss=build(cfg.loss), optim=build(cfg.optim))
-    build_optimizer(model.optim, model)  # refuses bad settings before anything is written
-    datamodule.prepare_data()
-    datamodule.setup()
-    if cfg.model.init_from is None:
-        model.start_at(datamodule.prevalences())
-    return Parts(trainer, datamodule, model)
-
-
-def _build_augment(build: Builder, node: DictConfig) -> Any:
-    try:
-        return build(node) if node else None
-    except (HydraException, TypeError, ValueError) as error:
-        inside = isinstance(error, HydraException)  # then its first line names the part
-        place = str(error).partition("\n")[0] if inside else f"{node['_target_']}:"
-        reason = " ".join(f"{place} {(inside and error.__cause__) or error}".split())
-        raise UserError(f"augment cannot be built: {reason}") from error
-
-
-def _build_trainer(build: Builder, cfg: DictConfig, run_dir: Path) -> Trainer:
-    try:
-        logger = [build(node, offered={"save_dir": str(run_dir)}) for node in (cfg.logger or {}).values()]
-        callbacks = [build(node) for node in (cfg.callbacks or {}).values()]
-        trainer: Trainer = build(cfg.trainer, run_dir=run_dir, callbacks=callbacks, logger=logger)
-    except (
-        HydraException,
-        MisconfigurationException,
-        RuntimeError,
-        ValueError,
-        TypeError,
-        ImportError,
-    ) as error:
-        raise UserError(f"trainer, callbacks or logger cannot be built: {error}") from error
-    if trainer.limit_val_batches == 0:
-        raise UserError("trainer.limit_val_batches=0: the best epoch is chosen on the validation part")
-    return trainer
 
 
 @dataclass(frozen=True)

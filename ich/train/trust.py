@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 import pydoc
 import re
-import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import hydra
+from hydra.errors import HydraException
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from ich.schema import UserError
@@ -31,39 +32,56 @@ TRUSTED = (
 they do is to keep their arguments, while functions read and write files.
 """
 
+_ERRORS = (RuntimeError, ValueError, TypeError, ImportError)
+
 _ENTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\.?")
 
 
 class Builder:
-    """Builds what a group of the configuration describes, if it is on the list.
+    """Builds what the groups of a configuration describe, if it is on the list.
 
     Args:
-        trusted: What the user adds to ``TRUSTED``: a prefix that ends with a dot, or a whole name.
+        cfg: The configuration. Its ``trusted`` extends the list.
+
+    Raises:
+        UserError: If ``trusted`` is no list of prefixes and names.
     """
 
-    def __init__(self, trusted: Sequence[str] = ()) -> None:
-        self.trusted = trusted
+    def __init__(self, cfg: DictConfig) -> None:
+        self._cfg = cfg
+        self._trusted = check_trusted(cfg.trusted)
 
-    def __call__(self, node: DictConfig, offered: Mapping[str, Any] | None = None, **given: Any) -> Any:
+    def __call__(self, key: str, offered: Mapping[str, Any] | None = None, **given: Any) -> Any:
         """Builds an object.
 
         Args:
-            node: The group, with ``_target_``.
-            offered: Further arguments, which it gets if it takes them and the group does not name them.
+            key: Where it is described, as ``loss`` or ``callbacks.timer``.
+            offered: Further arguments, which it gets if it takes them and the configuration does not name
+                them.
             **given: Objects to build it with.
 
+        Returns:
+            The object, or None where the configuration has none.
+
         Raises:
-            UserError: If a ``_target_``, at any depth, is not on the list.
+            UserError: If a ``_target_``, at any depth, is not on the list or does not take its arguments.
         """
-        settings = typing.cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+        node = OmegaConf.select(self._cfg, key)
+        if not node:
+            return None
+        settings = OmegaConf.to_container(node, resolve=True)
         for target in _list_targets(settings):
-            _require_trusted(target, self.trusted)
-        with allowing(self.trusted):
-            make = hydra.utils.instantiate(settings, _partial_=True, _convert_="all")
-        if offered:
-            takes = inspect.signature(make).parameters.keys() - settings.keys()
-            given |= {name: value for name, value in offered.items() if name in takes}
-        return make(**given)
+            _require_trusted(target, self._trusted)
+        try:
+            with allowing(self._trusted):
+                make = hydra.utils.instantiate(settings, _partial_=True, _convert_="all")
+            takes = inspect.signature(make).parameters.keys() - node.keys() if offered else ()
+            return make(**given, **{name: value for name, value in (offered or {}).items() if name in takes})
+        except (*_ERRORS, HydraException, MisconfigurationException) as error:
+            inside = isinstance(error, HydraException)  # then its first line names the part
+            place = str(error).partition("\n")[0] if inside else f"{node['_target_']}:"
+            reason = " ".join(f"{place} {(inside and error.__cause__) or error}".split())
+            raise UserError(f"{key} cannot be built: {reason}") from error
 
 
 def allowing(trusted: Sequence[str] = ()) -> AbstractContextManager[Any]:

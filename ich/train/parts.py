@@ -1,0 +1,63 @@
+"""From a configuration to what a run is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning import Trainer, seed_everything
+
+from ich.data import HeadCTDataModule
+from ich.models import SliceClassifier
+from ich.optim import build_optimizer
+from ich.schema import UserError, check_seed, check_threads
+from ich.train.command import require_known_settings
+from ich.train.settings import accept_old_names
+from ich.train.signatures import list_settings
+from ich.train.trust import Builder
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of."""
+
+    trainer: Trainer
+    datamodule: HeadCTDataModule
+    model: SliceClassifier
+
+
+def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
+    """Builds what the configuration says and reads the data's headers and labels; writes no run.
+
+    Raises:
+        UserError: For whatever the user has to mend.
+    """
+    check_seed("seed", cfg.seed)
+    check_threads(cfg.threads)
+    accept_old_names(cfg)
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
+    require_known_settings(cfg, list_settings())
+    build = Builder(cfg)
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    spec = build("input")
+    trainer = _build_trainer(build, cfg, run_dir)
+    datamodule = build("data", input=spec, augment=build("augment"))
+    model = build("model", input=spec, loss=build("loss"), optim=build("optim"))
+    build_optimizer(model.optim, model)  # refuses bad settings before anything is written
+    datamodule.prepare_data()
+    datamodule.setup()
+    if cfg.model.init_from is None:
+        model.start_at(datamodule.prevalences())
+    return Parts(trainer, datamodule, model)
+
+
+def _build_trainer(build: Builder, cfg: DictConfig, run_dir: Path) -> Trainer:
+    callbacks = [build(f"callbacks.{name}") for name in cfg.callbacks or ()]
+    logger = [build(f"logger.{name}", offered={"save_dir": str(run_dir)}) for name in cfg.logger or ()]
+    trainer: Trainer = build("trainer", run_dir=run_dir, callbacks=callbacks, logger=logger)
+    if trainer.limit_val_batches == 0:
+        raise UserError("trainer.limit_val_batches=0: the best epoch is chosen on the validation part")
+    return trainer
