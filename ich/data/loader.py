@@ -16,15 +16,15 @@ from ich.data.slices import Item, SliceDataset
 
 
 class SliceLoader(DataLoader[dict[str, Any]]):
-    """PyTorch's ``DataLoader`` over a ``SliceDataset``, with threads in the place of worker processes.
+    """PyTorch's ``DataLoader`` over a ``SliceDataset``, with threads instead of worker processes.
 
-    Reading, resizing and rescaling give up Python's lock, so that threads run side by side, and a batch need
-    not travel between processes, which costs more than reading it does. Arguments are those of
-    ``DataLoader``: ``num_workers`` threads read ``prefetch_factor`` batches ahead each, in order.
+    Reading, resizing and rescaling release Python's lock, so threads run in parallel. To send a batch between
+    processes would cost more than to read it. Arguments are those of ``DataLoader``. Each of ``num_workers``
+    threads reads ``prefetch_factor`` batches ahead. Batches come in order.
 
     Args:
         dataset: The slices.
-        start: Asked at the start of each pass for the number of batches to leave out, unread.
+        start: Called at the start of each pass. Returns the number of batches to skip without reading them.
         **kwargs: Further arguments for ``DataLoader``.
     """
 
@@ -35,15 +35,15 @@ class SliceLoader(DataLoader[dict[str, Any]]):
         self.start = start
 
     def state_dict(self) -> dict[str, Any]:
-        """Nothing: where a pass stands is in the data module's state. Lightning takes it for a promise."""
+        """Returns an empty state. Lightning asks for one; the data module says where a pass stands."""
         return {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing, likewise."""
+        """Does nothing, for the same reason."""
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Yields the batches of an epoch."""
-        cv2.setNumThreads(0)  # a slice is small: OpenCV's threads would only be in the way
+        cv2.setNumThreads(0)  # a slice is small, so OpenCV's own threads would only slow this down
         batches = islice(self.batch_sampler, self.start(), None)  # type: ignore[arg-type]
         if self.num_workers == 0:
             yield from map(self.dataset.__getitems__, batches)

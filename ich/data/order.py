@@ -1,4 +1,4 @@
-"""The order of an epoch, and handing it out."""
+"""The order of slices in an epoch, and the sampler that yields it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _CHUNK = 4096  # rows that are Python objects at a time
 def draw_order(
     rows: NDArray[np.int64], seed: int, epoch: int, weights: NDArray[np.float64] | None = None
 ) -> NDArray[np.int64]:
-    """Order of an epoch, a pure function of the seed and the epoch.
+    """Draws the order of an epoch. It depends only on the seed, the epoch, the rows and their weights.
 
     Args:
         rows: The part's rows.
         seed: The run's random seed.
         epoch: Counted from 0.
-        weights: One a row; then rows are drawn with replacement in proportion to them.
+        weights: One weight per row. With weights, rows are drawn with replacement, in proportion to them.
 
     Returns:
-        As many rows as were given.
+        The rows in their order, as many as were given.
     """
     rng = np.random.default_rng([seed, epoch])
     if weights is None:
@@ -32,10 +32,10 @@ def draw_order(
 
 
 def balance_weights(target: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Sampling weights that favor rare labels.
+    """Computes sampling weights that favor rare labels.
 
-    A slice weighs as its rarest positive label, one over the square root of that label's count; a negative
-    slice likewise by the count of negatives.
+    The weight of a label is one over the square root of its count. A slice has the weight of its rarest
+    positive label. Negative slices are weighted by their own count in the same way.
 
     Args:
         target: (N, L), NaN where unknown.
@@ -52,12 +52,12 @@ def balance_weights(target: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 class EpochSampler(Sampler[tuple[int, int, int]]):
-    """Hands out ``(epoch, row, repeat)``; ``repeat`` counts how often the row came before in the epoch.
+    """Yields ``(epoch, row, repeat)``. ``repeat`` counts how often the row has come before in the epoch.
 
     Args:
         rows: The part's rows.
-        order: Rows in the order of an epoch, or None to keep them as they are.
-        current_epoch: Asked at the start of each pass.
+        order: Returns the rows in the order of an epoch. None keeps their own order.
+        current_epoch: Called at the start of each pass. Returns the epoch.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
 
 
 def _count_repeats(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """How often each row came before."""
+    """Returns (rows,) how often each row has come before."""
     order = np.argsort(rows, kind="stable")
     _, first, counts = np.unique(rows[order], return_index=True, return_counts=True)
     repeats = np.empty(len(rows), dtype=np.int64)

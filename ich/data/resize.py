@@ -1,4 +1,4 @@
-"""Slices of one size: squared, then resized by area where they shrink."""
+"""Brings slices to one size: pads them to squares, then resizes them."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 
 from ich.schema import AIR_HU
 
-_LARGEST_BLOCK = 32  # pixels; with larger ones OpenCV is the faster
+_LARGEST_BLOCK = 32  # pixels; OpenCV is faster for larger blocks
 
 
 def resize_hu(
     hu: NDArray[np.int16], size: int, out: NDArray[np.int16] | None = None, *, air: int = AIR_HU
 ) -> NDArray[np.int16]:
-    """Resizes a slice to (size, size), padding the shorter side with air so that shapes are kept.
+    """Resizes a slice to (size, size). It pads the shorter side with air first, so that shapes are kept.
 
-    Where it shrinks, a pixel is the mean of the area that it covers, rounded to the nearest HU; where it
-    grows, it is interpolated linearly.
+    When a slice shrinks, each new pixel is the mean of the area that it covers, rounded to the nearest HU.
+    When it grows, pixels are interpolated linearly.
 
     Args:
         hu: (Rows, Columns) HU.
-        size: In pixels.
-        out: (size, size), contiguous, to write to.
-        air: What to pad with.
+        size: New side in pixels.
+        out: (size, size), contiguous, to write to. By default a new array.
+        air: HU to pad with.
 
     Returns:
-        (size, size) HU: ``out``, or a new array.
+        (size, size) HU, which is ``out`` if it was given.
     """
     if out is None:
         out = np.empty((size, size), dtype=np.int16)
@@ -47,7 +47,7 @@ def resize_hu(
 
 
 def restore_size(image: NDArray[np.float32], rows: int, columns: int) -> NDArray[np.float32]:
-    """Takes what was made of a slice of one size back to the slice's own rows and columns.
+    """Brings an image that was computed from a resized slice back to the slice's own rows and columns.
 
     Args:
         image: (size, size), of a slice that ``resize_hu`` has resized.
@@ -55,7 +55,7 @@ def restore_size(image: NDArray[np.float32], rows: int, columns: int) -> NDArray
         columns: The slice's number of columns.
 
     Returns:
-        (rows, columns), interpolated linearly, by area where it shrinks; without what was padded.
+        (rows, columns), without the padding. Interpolation is linear, or by area if the image shrinks.
     """
     side = max(rows, columns)
     how = cv2.INTER_AREA if side < len(image) else cv2.INTER_LINEAR
@@ -65,9 +65,10 @@ def restore_size(image: NDArray[np.float32], rows: int, columns: int) -> NDArray
 
 
 def keeps_shift(hu: NDArray[np.int16], size: int) -> bool:
-    """Whether a constant may as well be added after resizing, to the bit.
+    """Whether adding a constant before and after resizing gives the same HU, to the bit.
 
-    OpenCV rounds means of two by two pixels in integers, halves upwards; other means are rounded as floats.
+    This holds for the same size and for half of it: there OpenCV computes means of two by two pixels in
+    integers and rounds halves up. Other means are rounded as floats.
     """
     return max(hu.shape) in (size, 2 * size)
 
@@ -84,9 +85,9 @@ def _pad_to_square(hu: NDArray[np.int16], air: int) -> NDArray[np.int16]:
 
 
 def _shrink(hu: NDArray[np.int16], shares: NDArray[np.float32], out: NDArray[np.int16]) -> None:
-    """As OpenCV's INTER_AREA, in about half of its time: every block of Q pixels becomes P in one way.
+    """Shrinks like OpenCV's INTER_AREA in about half the time. Each block of Q pixels becomes P pixels.
 
-    Many small products of matrices, each too small for BLAS to start threads for.
+    It does so by many small matrix products. Each is too small for BLAS to start threads.
     """
     before, side, size = shares.shape[1], len(hu), len(out)
     blocks = side // before
@@ -98,7 +99,7 @@ def _shrink(hu: NDArray[np.int16], shares: NDArray[np.float32], out: NDArray[np.
 
 @cache
 def _make_shares(side: int, size: int) -> NDArray[np.float32]:
-    """The share of each of Q pixels in the mean of each of P that cover them: (P, Q), size / side = P / Q."""
+    """Returns (P, Q): the share of each of Q old pixels in each of P new ones, with P / Q = size / side."""
     divisor = math.gcd(side, size)
     before, after = side // divisor, size // divisor
     edges = np.arange(after + 1) * before / after  # of the new pixels, in old ones

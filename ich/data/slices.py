@@ -1,4 +1,4 @@
-"""Slices with their neighbors: read, resized, augmented, still HU, batch by batch."""
+"""Slices with their neighbors: read, resized and augmented in HU, batch by batch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ich.augment import Augment
@@ -28,16 +29,15 @@ Item = tuple[int, int, int]
 """Epoch, row, and how often the row came before in the epoch."""
 
 _LAYOUT = [
-    *(
-        "orientation",
-        "Rows",
-        "Columns",
-        "BitsStored",
-        "PixelRepresentation",
-        "RescaleSlope",
-        "RescaleIntercept",
-    ),
-    *("padding_low", "padding_high"),
+    "orientation",
+    "Rows",
+    "Columns",
+    "BitsStored",
+    "PixelRepresentation",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "padding_low",
+    "padding_high",
 ]
 """Columns of the index that make a ``Layout``."""
 
@@ -50,7 +50,7 @@ class Unread(NamedTuple):
 
 
 class SliceArrays(NamedTuple):
-    """What reading needs of the table, as arrays: nothing in it grows with use."""
+    """What reading needs from the table, as arrays. Unlike Python objects they do not grow with use."""
 
     path: NDArray[np.bytes_]  # (rows,) relative to the root
     frame: NDArray[np.int32]  # (rows,) of the file, from 1; 0 where it holds one slice
@@ -59,7 +59,7 @@ class SliceArrays(NamedTuple):
     pixel_offset: NDArray[np.int64]  # (rows,) bytes; -1 where pixels need decoding
     layout: NDArray[np.int32]  # (rows,) its number in ``layouts``
     layouts: tuple[Layout, ...]  # a few for a data set
-    stack: NDArray[np.int32]  # (rows,) a number a stack of a series; its slices lie side by side
+    stack: NDArray[np.int32]  # (rows,) number of the stack; slices of one stack are consecutive rows
     target: NDArray[np.float32]  # (rows, L), NaN where unknown
     window: NDArray[np.float32]  # (rows, 2) center and width of the header, HU
 
@@ -81,7 +81,7 @@ def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
 
 
 def _number(table: pd.DataFrame, columns: list[str]) -> NDArray[np.int32]:
-    """(rows,) the same number where the columns are the same, from 0 in order of appearance."""
+    """Numbers the rows from 0: rows with the same values in these columns get the same number."""
     return table.groupby(columns, sort=False).ngroup().to_numpy().astype(np.int32)
 
 
@@ -94,7 +94,7 @@ def _to_layout(row: Any) -> Layout:
 
 
 class Reader(Protocol):
-    """Reads slices of a table as HU of one size, wherever they lie.
+    """Reads slices of a table as HU of one size, from wherever they are stored.
 
     Attributes:
         decoded: Slices that were read by decoding so far.
@@ -107,7 +107,7 @@ class Reader(Protocol):
 
         Raises:
             ReadError: If it cannot be read.
-            UserError: If no slice can be read any more.
+            UserError: If no further slice can be read.
         """
 
     def for_thread(self) -> Self:
@@ -117,8 +117,9 @@ class Reader(Protocol):
 class SliceReader:
     """Reads slices from their DICOM files.
 
-    An uncompressed slice is read where the index says that its pixels lie; every other one, and one whose
-    file has changed since, is decoded. Both give the same HU. Its memory is its own: one thread, one reader.
+    An uncompressed slice is read at the place that the index names. Any other slice is decoded, and so is one
+    whose file has changed. Both ways give the same HU. A reader reuses its memory, so each thread needs one of
+    its own.
 
     Args:
         root: Folder of the data set.
@@ -136,7 +137,7 @@ class SliceReader:
         self._frames = make_frames(arrays.layouts)
 
     def for_thread(self) -> SliceReader:
-        """Returns a reader with memory of its own."""
+        """Returns a reader with its own memory."""
         return SliceReader(self.root, self.arrays)
 
     def read(self, row: int, out: NDArray[np.int16]) -> None:
@@ -154,7 +155,7 @@ class SliceReader:
             np.add(out, np.int16(shift), out=out)
 
     def _read(self, row: int) -> Shifted:
-        """(Rows, Columns) HU less a constant, until the next call."""
+        """Returns (Rows, Columns) HU minus a constant, valid until the next call."""
         arrays = self.arrays
         path = self._prefix + arrays.path[row]
         if (offset := int(arrays.pixel_offset[row])) >= 0:
@@ -168,21 +169,21 @@ class SliceReader:
 
 
 class SliceDataset(Dataset[dict[str, Any]]):
-    """Reads batches of slices with their neighbors as HU, resized and, in training, augmented.
+    """Reads batches of slices with their neighbors, as resized HU. In training it also augments them.
 
-    An item is asked for as ``(epoch, row, repeat)``, so that augmentation is a function of these and the
-    seed, whatever the number of workers.
+    An item is ``(epoch, row, repeat)``. Augmentation depends on these and the seed only, so the number of
+    workers does not matter.
 
     Args:
         reader: Reads the slices of the table.
         arrays: The table's columns.
         spec: Size and neighbors of the input.
-        augment: Applied to HU, or None; what is for the device goes along with the batch.
+        augment: Changes the HU, or None. Changes that the device is to apply travel with the batch.
         seed: Random seed for the augmentation.
-        pinned: Batches lie in memory from which a GPU copies beside other work.
+        pinned: Put batches into page-locked memory, from which a GPU copies while it computes.
 
     Attributes:
-        read: Slices that were read so far, a neighbor each time that it was.
+        read: Number of slices read so far. Neighbors count each time that they are read.
     """
 
     def __init__(
@@ -203,7 +204,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         self.buffers = Buffers(pinned)
 
     def for_thread(self) -> SliceDataset:
-        """Returns a twin for another thread, which shares the table's columns and nothing that changes."""
+        """Returns a copy for another thread. It shares only what never changes: the table's columns."""
         twin = copy.copy(self)
         twin.reader = self.reader.for_thread()
         twin.augment = copy.deepcopy(self.augment)
@@ -215,40 +216,44 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return self.__getitems__([item])
 
     def __getitems__(self, items: Sequence[Item]) -> dict[str, Any]:
-        """Reads a batch, as ``DataLoader`` asks for it.
+        """Reads a batch. ``DataLoader`` calls this.
 
         Returns:
-            A ``Batch`` in HU of the slices that could be read, with ``changes`` for the device where it is
-            to augment. Under ``unread`` the slices that could not be read, under ``read`` and ``decoded`` how
-            many files were, neighbors included. Without ``hu`` if none could be read.
+            ``unread`` holds the slices that could not be read. ``read`` and ``decoded`` count files, with
+            neighbors. If any slice could be read, the keys of a ``Batch`` in HU follow, and ``changes`` if
+            the device is to augment.
         """
         size, read, decoded = self.spec.size, self.read, self.reader.decoded
         hu = self.buffers.take((len(items), self.spec.depth, size, size))  # (N, D, S, S) int16
-        slots, kept = hu.numpy(), list[int]()
+        slots = hu.numpy()
+        kept: list[Item] = []
         unread: list[Unread] = []
-        for number, (_, row, _) in enumerate(items):
+        for item in items:
+            row = item[1]
             try:
                 self._read(slots[len(kept)], row)
-                kept.append(number)
+                kept.append(item)
             except ReadError as error:
                 # The traceback would keep the memory of the batch.
                 unread.append(Unread(row, error.with_traceback(None)))
-        batch: dict[str, Any] = {
-            "unread": unread,
-            "read": self.read - read,
-            "decoded": self.reader.decoded - decoded,
+        counts = {"read": self.read - read, "decoded": self.reader.decoded - decoded}
+        batch = self._make_batch(hu[: len(kept)], kept) if kept else {}
+        return {"unread": unread, **counts, **batch}
+
+    def _make_batch(self, hu: Tensor, items: Sequence[Item]) -> dict[str, Any]:
+        """Augments slices that were read, (N, D, S, S) HU, and adds what the table says about them."""
+        rows = [row for _, row, _ in items]
+        batch = {
+            "hu": hu,
+            "target": torch.from_numpy(self.arrays.target[rows]),
+            "row": torch.tensor(rows),
         }
-        if kept:
-            if self.augment is not None:
-                changes = self.augment(slots[: len(kept)], [(self.seed, *items[number]) for number in kept])
-                batch |= {} if changes is None else {"changes": changes}
-            rows = [items[number][1] for number in kept]
-            batch["hu"] = hu[: len(kept)]
-            batch["target"] = torch.from_numpy(self.arrays.target[rows])
-            batch["row"] = torch.tensor(rows)
-            if "dicom" in self.spec.windows:
-                batch["window"] = torch.from_numpy(self.arrays.window[rows])
-        return batch
+        if "dicom" in self.spec.windows:
+            batch["window"] = torch.from_numpy(self.arrays.window[rows])
+        if self.augment is None:
+            return batch
+        changes = self.augment(hu.numpy(), [(self.seed, *item) for item in items])
+        return batch if changes is None else {**batch, "changes": changes}
 
     def _read(self, out: NDArray[np.int16], row: int) -> None:
         """Reads a slice and its neighbors into ``out``, (D, S, S)."""
@@ -261,7 +266,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
             self.read += 1
 
     def _neighborhood(self, row: int) -> list[int]:
-        """Rows of the slice and its neighbors; at the end of a stack its last slice repeats."""
+        """Returns the rows of a slice and its neighbors. At the end of a stack its last slice repeats."""
         stack = self.arrays.stack
         rows = [row]
         for _ in range(self.spec.neighbors):
