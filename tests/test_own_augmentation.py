@@ -251,23 +251,32 @@ def test_preset_trains_on_the_command_line_and_resumes_to_the_bit(
 
 
 @pytest.mark.parametrize(
-    ("transforms", "message"),
+    ("transforms", "trusted", "message"),
     [
-        ("[{_target_:albumentations.ToSepia}]", "augment: ToSepia does not work on"),
+        ("[{_target_:albumentations.ToSepia}]", "", "augment: ToSepia does not work on"),
+        ("[{_target_:albumentations.HorizontalFlip,p:2}]", "", "HorizontalFlip': .* p Input should be less"),
+        ("[{_target_:albumentations.Flip}]", "", "albumentations.Flip names nothing that is installed"),
+        ("3", "", "augment cannot be built: albumentations.Compose: "),
+        ("[{_target_:test_own_augmentation.GlobalNoise}]", "", "GlobalNoise is not on the list"),
         (
-            "[{_target_:albumentations.HorizontalFlip,p:2}]",
-            "augment cannot be built: .*HorizontalFlip': .* p Input should be less",
+            "[{_target_:test_own_augmentation.GlobalNoise}]",
+            "test_own_augmentation.",
+            "augment: GlobalNoise gives two results for one seed",
         ),
-        ("[{_target_:albumentations.Flip}]", "_target_=albumentations.Flip names nothing that is installed"),
-        ("3", "augment cannot be built: albumentations.Compose: "),
     ],
 )
 def test_a_wrong_transform_is_one_message_on_the_command_line_and_leaves_nothing(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog, transforms: str, message: str
+    phantom: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    transforms: str,
+    trusted: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    own = ["run_dir=out", "input.neighbors=2", "augment=albumentations", f"augment.transforms={transforms}"]
-    assert call(monkeypatch, command(phantom, *own)) == 2
+    own = ["augment=albumentations", f"augment.transforms={transforms}", f"trusted=[{trusted}]"]
+    assert call(monkeypatch, command(phantom, "run_dir=out", "input.neighbors=2", *own)) == 2
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert re.search(message, record.getMessage())
     assert "\n" not in record.getMessage()

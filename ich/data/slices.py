@@ -118,8 +118,8 @@ class SliceReader:
     """Reads slices from their DICOM files.
 
     An uncompressed slice is read at the place that the index names. Any other slice is decoded, and so is one
-    whose file has changed. Both ways give the same HU. A reader reuses its memory, so each thread needs one of
-    its own.
+    whose file has changed. Both ways give the same HU. A reader reuses its memory, so each thread needs
+    one of its own.
 
     Args:
         root: Folder of the data set.
