@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -53,23 +53,23 @@ class Manifest(NamedTuple):
 def build_cache(
     folder: Path, root: Path, table: pd.DataFrame, arrays: SliceArrays, size: int, workers: int
 ) -> None:
-    """Writes the slices of a data set, resized, unless they are there; what was stopped goes on.
+    """Writes the resized slices of a data set, unless they are there. If it was stopped, it goes on there.
 
-    The folder is readable by its owner alone, as it holds images of patients. It names neither them nor
-    files: a slice is its row, and its file a keyed hash of the path. A run that finds another at it waits.
+    Only its owner can read the folder, because it holds images of patients. It names neither patients nor
+    files: a slice is a row, and its file is a keyed hash of the path. While another run writes, this waits.
 
     Args:
         folder: The cache's folder.
         root: Folder of the data set.
         table: Index of the slices.
         arrays: The table's columns.
-        size: In pixels.
+        size: Side of a resized slice in pixels.
         workers: Threads that read.
 
     Raises:
-        ReadError: If the disk gives an error for a file, which says nothing of the slice in it.
-        UserError: If the folder holds something else, is of other slices or another size, cannot be written
-            to, or the disk is too small.
+        ReadError: If the disk fails on a file, which says nothing about the slice in it.
+        UserError: If the folder holds something else, other slices or another size, cannot be written to, or
+            if the disk is too small.
     """
     try:
         if (manifest := _read_manifest(folder)) is not None and manifest.done == len(manifest.slices):
@@ -93,7 +93,7 @@ def build_cache(
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Makes the folder, unless it is there, and keeps other runs out of it."""
+    """Makes the folder if needed, and keeps other runs out of it."""
     folder.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in folder.iterdir()}
     if LOCK not in names and any(not name.startswith(".") for name in names):
@@ -109,7 +109,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def _begin(folder: Path, table: pd.DataFrame, size: int) -> Manifest:
-    """Makes the files of a cache, without slices."""
+    """Makes the files of a cache that holds no slices yet."""
     needed, free = 2 * len(table) * size * size, shutil.disk_usage(folder).free
     if needed > free:
         raise UserError(
@@ -126,7 +126,7 @@ def _begin(folder: Path, table: pd.DataFrame, size: int) -> Manifest:
 
 
 def _fill(folder: Path, manifest: Manifest, dataset: SliceDataset, workers: int) -> None:
-    """Writes the slices that are not there yet."""
+    """Writes the slices that are missing."""
     count, done, unread = len(manifest.slices), manifest.done, dict(manifest.unread)
     offset = _find_pixels(folder, manifest)
     rows = np.arange(done, count)
@@ -146,14 +146,7 @@ def _fill(folder: Path, manifest: Manifest, dataset: SliceDataset, workers: int)
         saved = time.monotonic()
         try:
             for batch in loader:
-                refused = dict(batch["unread"])
-                for error in refused.values():
-                    if error.code == Refusal.UNREADABLE:
-                        raise error
-                for row, hu in zip(batch.get("row", ()), batch.get("hu", ()), strict=True):
-                    file.seek(offset + int(row) * hu.nbytes)
-                    file.write(hu.numpy().data)
-                unread |= {row: str(error.code) for row, error in refused.items()}
+                unread |= _write_batch(file, offset, batch)
                 done = min(done + _BATCH, count)
                 bar.update(task, completed=done)
                 if time.monotonic() - saved >= _INTERVAL:
@@ -163,6 +156,25 @@ def _fill(folder: Path, manifest: Manifest, dataset: SliceDataset, workers: int)
             save()
 
 
+def _write_batch(file: BinaryIO, offset: int, batch: dict[str, Any]) -> dict[int, str]:
+    """Writes the slices of a batch to their places.
+
+    Returns:
+        The codes of the slices that could not be read, by row.
+
+    Raises:
+        ReadError: If the disk fails on a file.
+    """
+    refused = dict(batch["unread"])
+    for error in refused.values():
+        if error.code == Refusal.UNREADABLE:
+            raise error
+    for row, hu in zip(batch.get("row", ()), batch.get("hu", ()), strict=True):
+        file.seek(offset + int(row) * hu.nbytes)
+        file.write(hu.numpy().data)
+    return {row: str(error.code) for row, error in refused.items()}
+
+
 def _locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: int) -> NDArray[np.int64]:
     """Finds the slices of a table in a cache.
 
@@ -170,13 +182,13 @@ def _locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: 
         folder: The cache's folder.
         manifest: What it holds.
         table: Index of the slices.
-        size: That they have to have, in pixels.
+        size: The side in pixels that they must have.
 
     Returns:
-        (rows,) the place of each in the cache.
+        (rows,) the place of each slice in the cache.
 
     Raises:
-        UserError: If the cache is not of these slices as they are now.
+        UserError: If the cache does not hold these slices as they are now.
     """
     if manifest.size != size:
         raise UserError(
@@ -206,9 +218,9 @@ def _locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: 
 
 
 def _hash_paths(table: pd.DataFrame, key: str) -> NDArray[np.int64]:
-    """(rows,) 64 bits of BLAKE2b of path and frame.
+    """Returns (rows,) 64 bits of BLAKE2b of path and frame.
 
-    Two of a million paths fall together once in 40 million data sets.
+    Of data sets with a million paths, one in 40 million has two paths with the same hash.
     """
     keyed = partial(hashlib.blake2b, digest_size=8, key=bytes.fromhex(key))
     names = (
@@ -219,7 +231,7 @@ def _hash_paths(table: pd.DataFrame, key: str) -> NDArray[np.int64]:
 
 
 def _find_pixels(folder: Path, manifest: Manifest) -> int:
-    """Where the slices begin in their file, in bytes."""
+    """Returns where the slices begin in their file, in bytes."""
     path, shape = folder / PIXELS, (len(manifest.slices), manifest.size, manifest.size)
     try:
         pixels = np.lib.format.open_memmap(path, "r")
@@ -239,15 +251,15 @@ class CacheReader:
 
     Args:
         folder: The cache's folder.
-        root: Folder of the data set, which is not looked into.
+        root: Folder of the data set. It is only named in errors.
         table: Index of the slices.
         size: Side of the cached slices, in pixels.
 
     Attributes:
-        decoded: 0, as none is.
+        decoded: Always 0.
 
     Raises:
-        UserError: If the cache is not complete, or is of other slices or another size.
+        UserError: If the cache is not complete, or holds other slices or another size.
     """
 
     decoded = 0
@@ -262,7 +274,7 @@ class CacheReader:
         self._offset = _find_pixels(folder, manifest)
 
     def for_thread(self) -> CacheReader:
-        """Returns itself: nothing in it changes."""
+        """Returns itself, as nothing in it changes."""
         return self
 
     def read(self, row: int, out: NDArray[np.int16]) -> None:
@@ -270,7 +282,7 @@ class CacheReader:
 
         Raises:
             ReadError: If it could not be read when the cache was made.
-            UserError: If the cache is gone or cut off.
+            UserError: If the cache is missing or cut off.
         """
         place = int(self._place[row])
         if place in self._unread:
@@ -289,7 +301,7 @@ class CacheReader:
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
-    """What a folder says of its cache; None where there is none."""
+    """Returns what a folder says about its cache, or None if there is none."""
     path = folder / STATE
     try:
         text = path.read_text(encoding="utf-8")
@@ -312,7 +324,7 @@ def _read_manifest(folder: Path) -> Manifest | None:
 
 
 def _parse_state(state: dict[str, Any], slices: pd.DataFrame) -> Manifest:
-    """Raises ``ValueError``, ``TypeError`` or ``LookupError`` for what no cache says."""
+    """Raises ``ValueError``, ``TypeError`` or ``LookupError`` if this is not the state of a cache."""
     size, done = state["size"], state["done"]
     unread = {int(row): str(code) for row, code in state["unread"]}
     bytes.fromhex(state["key"])
