@@ -29,12 +29,11 @@ from ich.dicom import read_hu
 from ich.explain import METHODS, explain, lay_out
 from ich.explain.grids import detour, find_grid, gradients, list_grids
 from ich.index import index_paths
-from ich.models import load_classifier
+from ich.models import load_slice_net
 from ich.phantom import write_phantom
 from ich.phantom.folders import MANIFEST
 from ich.schema import LABELS, SUBTYPES
 from ich.tables import read_predictions
-from ich.window import Window
 
 BATCH = 32
 THRESHOLD = 0.5
@@ -151,10 +150,10 @@ def main() -> None:
     write_phantom(args.masks, **parameters)
     for path in sorted((args.data / "stage_2_train").iterdir()):
         assert path.read_bytes() == (args.masks / "stage_2_train" / path.name).read_bytes(), path.name
-    model = load_classifier(find_checkpoint(args.run, "best"))
+    model = load_slice_net(find_checkpoint(args.run, "best"))
     slices = read_slices(args.masks, args.run)
     hu = torch.stack([torch.from_numpy(resize_hu(image, model.input.size))[None] for image in slices["hu"]])
-    images = Window(model.input)(hu)
+    images = model.window(hu)
     table = pd.DataFrame([row for label in args.labels for row in compare(model, images, slices, label)])
     print(table.to_string(index=False, float_format="{:.2f}".format))
     if args.json:

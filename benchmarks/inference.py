@@ -75,7 +75,7 @@ def measure_time(args: argparse.Namespace) -> None:
 def time_study(args: argparse.Namespace, root: Path, work: Path):
     """Seconds a slice of each variant, over rounds."""
     spec = InputSpec(size=args.size)
-    model = SliceClassifier("resnet18", input=spec, pretrained=False)
+    model = SliceClassifier("resnet18", input=spec, pretrained=False).net
     write_bundle(model.card, model.state_dict(), work / "model.zip")
     export_onnx(work / "model.zip", work / "model.onnx")
     torch_, onnx = (

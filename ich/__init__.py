@@ -31,7 +31,7 @@ The modules read from top to bottom like the flow of the data; each imports only
     data         3  slice dataset and HeadCTDataModule
     explore      3  a data set -> a page that shows what is in it
     series       3  which series of a study is read, and what speaks against believing it
-    models       4  SliceClassifier
+    models       4  SliceNet, and SliceClassifier, which trains one
     evaluate     4  predictions table -> figures with intervals
     trainer      4  Lightning's Trainer: devices, checkpoints, the log of metrics
     networks     5  trained networks, by PyTorch or as ONNX: HU -> probabilities

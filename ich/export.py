@@ -17,8 +17,8 @@ from ich.data.resize import resize_hu
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.files import replacing
 from ich.index import index_paths
-from ich.models import SliceClassifier
-from ich.networks import BATCH, HUClassifier, Network, TorchNetwork, add_neighbors, load_network
+from ich.models import SliceNet
+from ich.networks import BATCH, Network, TorchNetwork, add_neighbors, load_network
 from ich.networks.onnx import KEY, Description, OnnxNetwork, describe
 from ich.phantom import draw_patient
 from ich.schema import WINDOWS, InputSpec, UserError
@@ -82,7 +82,7 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
     if not isinstance(network, TorchNetwork):
         raise UserError(f"{source} is an ONNX file; give the checkpoint or bundle that it was made of")
     slices = _read_slices(paths, network.input) if paths else _draw_slices(network.input)
-    content = _convert(network.model, network.limit)
+    content = _convert(network.net, network.limit)
     try:
         with replacing(out) as partial:
             partial.write_bytes(content)
@@ -93,10 +93,10 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
     return exported
 
 
-def _convert(model: SliceClassifier, limit: float | None) -> bytes:
-    """Returns the model as an ONNX file that names nothing of this machine."""
-    backbone, spec = model.card["model"]["backbone"], model.input
-    size = sum(tensor.nbytes for tensor in model.state_dict().values())
+def _convert(net: SliceNet, limit: float | None) -> bytes:
+    """Returns the network as an ONNX file that names nothing of this machine."""
+    backbone, spec = net.card["model"]["backbone"], net.input
+    size = sum(tensor.nbytes for tensor in net.state_dict().values())
     if size > LARGEST:
         raise UserError(
             f"{backbone} has {size / 1e9:.1f} GB of weights; one ONNX file holds {LARGEST / 1e9:.0f}"
@@ -105,13 +105,14 @@ def _convert(model: SliceClassifier, limit: float | None) -> bytes:
     if "dicom" in spec.windows:
         example.append(torch.tensor([WINDOWS["brain"]] * 2))
     # The exporter of torch 2.10 turns the pooling of images with channels last into a loop.
-    model = deepcopy(model)
-    model.memory_format = torch.contiguous_format
-    model.backbone.to(memory_format=model.memory_format)
+    net = deepcopy(net)
+    net.keep_in(torch.contiguous_format)
+    # What is exported is a module's forward.
+    net.forward = net.classify_hu  # type: ignore[method-assign, assignment]
     several = torch.export.Dim("N", min=1)
     try:
         program = torch.onnx.export(
-            HUClassifier(model).eval(),
+            net,
             tuple(example),
             dynamo=True,
             opset_version=OPSET,
@@ -133,7 +134,7 @@ def _convert(model: SliceClassifier, limit: float | None) -> bytes:
         part.ClearField("doc_string")
     file.ClearField("metadata_props")
     versions = {"torch": torch.__version__, "timm": timm.__version__}
-    file.metadata_props.add(key=KEY, value=describe(Description(model.card, limit), versions))
+    file.metadata_props.add(key=KEY, value=describe(Description(net.card, limit), versions))
     return bytes(file.SerializeToString(deterministic=True))
 
 

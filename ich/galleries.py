@@ -22,7 +22,7 @@ from ich.schema import LABELS, SUBTYPES, ReadError
 from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, UIDS
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
-    from ich.models import SliceClassifier
+    from ich.models import SliceNet
 
 LABEL = "any"
 COUNT = 6
@@ -118,12 +118,12 @@ def make_galleries(
 
 
 def compute_heat(
-    model: SliceClassifier, predictions: pd.DataFrame, root: Path, index: pd.DataFrame, rows: Sequence[int]
+    net: SliceNet, predictions: pd.DataFrame, root: Path, index: pd.DataFrame, rows: Sequence[int]
 ) -> dict[int, NDArray[np.float32]]:
     """Computes where a model finds its evidence in slices, those that can be read.
 
     Args:
-        model: In evaluation mode.
+        net: In evaluation mode.
         predictions: A predictions table.
         root: Folder of the DICOM files.
         index: The index of that folder.
@@ -140,7 +140,7 @@ def compute_heat(
 
     places = pd.Index(index["SOPInstanceUID"]).get_indexer(predictions["SOPInstanceUID"].iloc[list(rows)])
     row_at = {int(place): int(row) for place, row in zip(places, rows, strict=True) if place >= 0}
-    found = explain_slices(model, root, index, list(row_at), [LABEL])
+    found = explain_slices(net, root, index, list(row_at), [LABEL])
     return {row_at[each.row]: each.heat[LABEL] for each in found if not isinstance(each, ReadError)}
 
 

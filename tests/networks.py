@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 
 from ich.calibration.likeness import Likeness
-from ich.models import SliceClassifier
+from ich.models import SliceClassifier, SliceNet
 from ich.phantom import draw_patient
 from ich.schema import LABELS, InputSpec
-from ich.window import Window
 
 DEEP = InputSpec(size=64, neighbors=1)
 LIMIT = 2.5
@@ -32,14 +31,13 @@ def _draw_study(size: int) -> NDArray[np.int16]:
     return draw_patient(3, 0, size)[0].hu
 
 
-def make_model(spec: InputSpec, *, likeness: bool = True, **settings: Any) -> SliceClassifier:
-    """A model of random weights, whose probabilities for the slices of a phantom are all over the place."""
+def make_model(spec: InputSpec, *, likeness: bool = True, **settings: Any) -> SliceNet:
+    """A network of random weights, whose probabilities for the slices of a phantom are all over the place."""
     torch.manual_seed(0)
-    model = SliceClassifier("test_resnet", input=spec, pretrained=False, **settings).eval()
+    model = SliceClassifier("test_resnet", input=spec, pretrained=False, **settings).net.eval()
     hu = torch.from_numpy(draw_slices(spec.depth, spec.size))
     with torch.inference_mode():
-        x = hu if spec.learnable else Window(spec)(hu, torch.tensor([[40.0, 80.0]]))
-        features = model.extract(x)
+        features = model.extract(model.window(hu, torch.tensor([[40.0, 80.0]])))
     width, middle, scale = features.shape[1], features.mean(dim=0), features.std(dim=0) + 1e-3
     with torch.no_grad():
         weight = torch.randn(len(LABELS), width) / scale / width**0.5

@@ -27,7 +27,7 @@ from ich.bundle import read_bundle, write_bundle
 from ich.calibration import parse_decisions
 from ich.calibration.files import read_calibration, write_calibration
 from ich.calibration.likeness import Likeness, fit_likeness
-from ich.models import SliceClassifier, load_classifier
+from ich.models import SliceClassifier, load_slice_net
 from ich.schema import LABELS, InputSpec, UserError
 
 PACKAGE = Path(ich.__file__).parent
@@ -71,7 +71,7 @@ def bundle(trained: tuple[Path, list[bool]], tmp_path: Path) -> Path:
 @pytest.mark.trains
 def test_bundle_is_the_model(trained, bundle: Path) -> None:
     folder, _ = trained
-    ours, theirs = (load_classifier(path) for path in (folder / "run/checkpoints/best.ckpt", bundle))
+    ours, theirs = (load_slice_net(path) for path in (folder / "run/checkpoints/best.ckpt", bundle))
     x = torch.randn(2, ours.input.in_chans, 32, 32)
     assert torch.equal(ours(x), theirs(x))
     assert theirs.card == ours.card
@@ -110,7 +110,7 @@ def test_bundle_has_the_model_card_of_its_run(trained, bundle: Path, tmp_path: P
 def test_model_says_what_it_is(trained, bundle: Path, phantom: Path, capsys) -> None:
     assert call("bundle", str(bundle)) == 0
     shown = capsys.readouterr().out
-    card = load_classifier(bundle).card
+    card = load_slice_net(bundle).card
     training = card["training"]
     assert f"trained on {training['slices']} slices of {training['patients']} patients" in shown
     assert f"val {training['val_log_loss']:.4f}, test {training['test_log_loss']:.4f}" in shown
@@ -137,7 +137,7 @@ def test_model_says_what_it_is(trained, bundle: Path, phantom: Path, capsys) -> 
 def test_model_card_is_plain_text(bundle: Path, text: bytes, message: str) -> None:
     rewrite(bundle, model_card=text)
     assert_refused(bundle, message)
-    model = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False)
+    model = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False).net
     card = text.decode(errors="replace")
     with pytest.raises(UserError, match="model card is longer"):
         write_bundle(model.card, model.state_dict(), bundle.with_name("new.zip"), model_card=card)
@@ -196,7 +196,7 @@ def assert_refused(bundle: Path, message: str) -> None:
     place = bundle.parent.parent
     before = sorted(place.rglob("*"))
     with pytest.raises(UserError, match=message):
-        load_classifier(bundle)
+        load_slice_net(bundle)
     assert sorted(place.rglob("*")) == before
 
 
@@ -290,7 +290,7 @@ def test_bundle_of_an_older_version_is_read(trained, bundle: Path) -> None:
         del description["card"][name]
         text = json.dumps(description).encode()
         rewrite(bundle, text, safetensors.torch.save(weights), model_card=b"")
-        model = load_classifier(bundle)
+        model = load_slice_net(bundle)
         assert model.card == description["card"]
         assert model.likeness is None
         bundle.unlink()
@@ -304,7 +304,7 @@ def test_names_of_an_earlier_version_are_read(bundle: Path) -> None:
     spec |= {"neighbours": spec.pop("neighbors"), "normalisation": spec.pop("normalization")}
     expected = read_bundle(bundle).card
     rewrite(bundle, json.dumps(description).encode())
-    assert load_classifier(bundle).card == expected
+    assert load_slice_net(bundle).card == expected
 
 
 def make_likeness() -> dict[str, torch.Tensor]:
@@ -318,14 +318,14 @@ def make_likeness() -> dict[str, torch.Tensor]:
 def test_likeness_travels_in_a_bundle(bundle: Path) -> None:
     weights = read_bundle(bundle).state_dict | make_likeness()
     rewrite(bundle, weights=safetensors.torch.save(weights))
-    model = load_classifier(bundle)
+    model = load_slice_net(bundle)
     assert torch.equal(model.likeness.limit, weights["likeness.limit"])
     write_bundle(model.card, model.state_dict(), bundle.with_name("again.zip"))
-    again = load_classifier(bundle.with_name("again.zip"))
+    again = load_slice_net(bundle.with_name("again.zip"))
     features = torch.randn(3, 96)
     assert torch.equal(again.likeness(features), model.likeness(features))
     tuned = SliceClassifier("test_resnet", input=model.input, init_from=str(bundle), pretrained=False)
-    assert tuned.likeness is None
+    assert tuned.net.likeness is None
 
 
 @pytest.mark.parametrize(
@@ -350,7 +350,7 @@ def test_likeness_of_a_bundle_is_checked(bundle: Path, name: str, value: torch.T
 
 
 def test_bundle_takes_the_longest_decisions(trained, bundle: Path) -> None:
-    model = load_classifier(bundle)
+    model = load_slice_net(bundle)
     numbers = [(i + 1) / 65 - 1e-17 for i in range(64)]
     curve = {"method": "isotonic", "probs": numbers, "values": numbers}
     level = {
@@ -360,7 +360,7 @@ def test_bundle_takes_the_longest_decisions(trained, bundle: Path) -> None:
     }
     model.card["decisions"] = {"slice": level, "study": level}
     write_bundle(model.card, model.state_dict(), bundle.with_name("long.zip"))
-    assert load_classifier(bundle.with_name("long.zip")).card == model.card
+    assert load_slice_net(bundle.with_name("long.zip")).card == model.card
 
 
 def test_calibration_of_another_file_takes_the_place_of_the_runs(trained, tmp_path: Path, capsys) -> None:
@@ -373,10 +373,10 @@ def test_calibration_of_another_file_takes_the_place_of_the_runs(trained, tmp_pa
     write_calibration(decisions, file)
     assert read_calibration(file) == decisions
     assert call("bundle", run, str(out), "--calibration", str(file)) == 0
-    card = load_classifier(out).card
+    card = load_slice_net(out).card
     assert card["decisions"] == {"study": level}
     assert read_bundle(out).model_card == ""  # the run's is of other operating points
-    assert card["prevalences"] == load_classifier(trained[0] / "model.zip").card["prevalences"]
+    assert card["prevalences"] == load_slice_net(trained[0] / "model.zip").card["prevalences"]
     with pytest.raises(UserError, match="exists; name a new file"):
         write_calibration(decisions, file)
     with pytest.raises(UserError, match="no decisions for the levels slice and study"):
@@ -544,7 +544,7 @@ def test_pickle_in_a_checkpoint_is_not_run(
 ) -> None:
     file = poisoned / "checkpoints" / "best.ckpt"
     with pytest.raises(UserError, match="no checkpoint that loads safely"):
-        load_classifier(file)
+        load_slice_net(file)
     assert call("bundle", "run", "model.zip") == 2
     assert "no checkpoint that loads safely" in " ".join(capsys.readouterr().err.split())
     data = ["data=rsna", f"data.root={phantom}", "input.size=64", *TINY, "run_dir=new"]
@@ -561,7 +561,7 @@ def test_checkpoint_that_would_inflate_is_refused(trained, tmp_path: Path) -> No
         for member in archive.namelist():
             deflated.writestr(member, archive.read(member))
     with pytest.raises(UserError, match="no checkpoint that loads safely"):
-        load_classifier(small)
+        load_slice_net(small)
 
 
 def test_card_of_a_checkpoint_is_checked(trained, tmp_path: Path) -> None:
@@ -569,7 +569,7 @@ def test_card_of_a_checkpoint_is_checked(trained, tmp_path: Path) -> None:
     checkpoint["card"]["model"]["weights_file"] = "/etc/passwd"
     torch.save(checkpoint, tmp_path / "best.ckpt")
     with pytest.raises(UserError, match="unknown field 'weights_file'"):
-        load_classifier(tmp_path / "best.ckpt")
+        load_slice_net(tmp_path / "best.ckpt")
 
 
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, "0.5", [0.5] * 10**5, None, True])
@@ -581,7 +581,7 @@ def test_threshold_of_a_checkpoint_is_checked(trained, tmp_path: Path, threshold
     with pytest.raises(
         UserError, match=r"slice\.operating_points\.any\.threshold is .* a number from 0 to 1"
     ):
-        load_classifier(tmp_path / "best.ckpt")
+        load_slice_net(tmp_path / "best.ckpt")
 
 
 @pytest.mark.parametrize("place", [("data",), ("data", "phantom"), ("logger", "mine"), ("optim", "options")])

@@ -196,7 +196,7 @@ def illustrated(phantom: Path, judged: Path, tmp_path_factory: pytest.TempPathFa
     labels[[label for label in SUBTYPES if label != "subdural"]] = 0
     labels["side"] = np.where(np.arange(len(labels)) % 2, "left", "right")
     labels.to_csv(folder / "labels.csv", index=False)
-    model = SliceClassifier("test_resnet", input=InputSpec(size=64, neighbors=1), pretrained=False)
+    model = SliceClassifier("test_resnet", input=InputSpec(size=64, neighbors=1), pretrained=False).net
     write_bundle(model.card, model.state_dict(), folder / "model.zip")
     given = ("--labels", str(folder / "labels.csv"), "--root", str(phantom), *write_sample(judged, folder))
     wanted = ("--checkpoint", str(folder / "model.zip"), "--by", "encoding", "side", "BitsStored")

@@ -16,7 +16,7 @@ from ich.checkpoint import DurableIO, read_checkpoint
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
-from ich.models import hash_weights, load_classifier
+from ich.models import hash_weights, load_slice_net
 from ich.schema import LABELS, UserError
 from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, read_predictions
 from ich.train.keeping import keep
@@ -39,7 +39,7 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_decisions(run: Path) -> dict[str, Decision]:
-    card = load_classifier(run / "checkpoints/best.ckpt").card
+    card = load_slice_net(run / "checkpoints/best.ckpt").card
     return parse_decisions(card["decisions"], "best.ckpt")
 
 
@@ -49,7 +49,7 @@ def test_predictions_name_the_weights_that_made_them(
     """The checkpoint got its decisions and its likeness afterwards; a bundle is another file."""
     assert call("bundle", str(run), str(tmp_path / "model.zip")) == 0
     for model in (run / "checkpoints/best.ckpt", tmp_path / "model.zip"):
-        weights = hash_weights(load_classifier(model))
+        weights = hash_weights(load_slice_net(model))
         for part in ("val", "test"):
             assert set(read_predictions(run / f"predictions_{part}.csv")[WEIGHTS_COLUMN]) == {weights}
     out = ["--replicates", "20", "--out", str(tmp_path / "out")]
@@ -76,7 +76,7 @@ def test_best_checkpoint_holds_what_its_validation_part_gives(run: Path) -> None
 def test_card_has_the_prevalences_of_the_training_part(run: Path, phantom: Path) -> None:
     split = pd.read_csv(run / "split.csv").query("part == 'train'")
     labels = pd.read_csv(phantom / "stage_2_train.csv")
-    card = load_classifier(run / "checkpoints/best.ckpt").card
+    card = load_slice_net(run / "checkpoints/best.ckpt").card
     for label in LABELS:
         share = labels[labels["ID"].isin(split["SOPInstanceUID"] + f"_{label}")]["Label"].mean()
         assert card["prevalences"][label] == pytest.approx(max(share, 1e-4), abs=1e-4)
@@ -158,7 +158,7 @@ def test_metrics_are_the_evaluation_of_the_table_at_the_decisions_of_the_checkpo
     val = report["val"]["levels"]["slice"]["labels"]["any"]["operating_point"]
     assert "no stored decisions" in val["sensitivity"]["reason"]
     decisions = read_decisions(run)
-    prevalences = list(load_classifier(run / "checkpoints/best.ckpt").card["prevalences"].values())
+    prevalences = list(load_slice_net(run / "checkpoints/best.ckpt").card["prevalences"].values())
     table = read_predictions(run / "predictions_test.csv")
     again = evaluate(table, decisions=decisions, training_prevalences=prevalences)
     assert report["test"] == json.loads(json.dumps(again.to_dict()))

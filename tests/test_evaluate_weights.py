@@ -10,7 +10,7 @@ from command import call
 from predictions import keep_any, make_table
 
 from ich.bundle import write_bundle
-from ich.models import SliceClassifier, hash_weights, load_classifier
+from ich.models import SliceClassifier, hash_weights, load_slice_net
 from ich.schema import InputSpec, UserError
 from ich.tables import WEIGHTS_COLUMN, read_predictions, write_table
 
@@ -24,7 +24,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     paths = {}
     for seed, name in enumerate("ab"):
         torch.manual_seed(seed)
-        model = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False)
+        model = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False).net
         paths[name] = folder / f"{name}.zip"
         write_bundle(model.card, model.state_dict(), paths[name])
     return paths
@@ -41,7 +41,7 @@ def evaluate(*arguments: object) -> int:
 
 
 def name_weights(bundle: Path) -> dict[str, str]:
-    return {WEIGHTS_COLUMN: hash_weights(load_classifier(bundle))}
+    return {WEIGHTS_COLUMN: hash_weights(load_slice_net(bundle))}
 
 
 def test_another_model_is_refused(
@@ -116,9 +116,9 @@ def test_a_mean_takes_the_checkpoint_of_any_of_its_models(bundles: dict[str, Pat
 
 
 def test_the_hash_is_of_every_tensor_and_of_nothing_else(bundles: dict[str, Path], tmp_path: Path) -> None:
-    model = load_classifier(bundles["a"])
+    model = load_slice_net(bundles["a"])
     before = hash_weights(model)
-    assert before == hash_weights(load_classifier(bundles["a"]))
+    assert before == hash_weights(load_slice_net(bundles["a"]))
     model.card["decisions"] = {}
     model.backbone.to(memory_format=torch.contiguous_format)
     assert hash_weights(model) == before

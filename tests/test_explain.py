@@ -15,15 +15,15 @@ from command import call
 from scipy.stats import spearmanr
 from torch import nn
 
+from ich.bundle import write_bundle
 from ich.data.resize import resize_hu, restore_size
 from ich.dicom import read_hu
 from ich.explain import METHODS, explain
 from ich.explain.drawing import draw_heat
 from ich.explain.grids import find_grid
-from ich.models import SliceClassifier, load_classifier
+from ich.models import SliceClassifier, SliceNet, load_slice_net
 from ich.report.heat import CONTOURS
 from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError
-from ich.trainer import build_trainer
 
 BACKBONES = {
     "test_resnet": 64,
@@ -37,10 +37,10 @@ BACKBONES = {
 }
 
 
-def make(backbone: str = "test_resnet", seed: int = 0, **spec) -> SliceClassifier:
+def make(backbone: str = "test_resnet", seed: int = 0, **spec) -> SliceNet:
     torch.manual_seed(seed)
     spec = InputSpec(**{"size": BACKBONES[backbone], **spec})
-    model = SliceClassifier(backbone, input=spec, pretrained=False)
+    model = SliceClassifier(backbone, input=spec, pretrained=False).net
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):  # as after training: no longer the identity
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -48,7 +48,7 @@ def make(backbone: str = "test_resnet", seed: int = 0, **spec) -> SliceClassifie
     return model.eval()
 
 
-def make_images(model: SliceClassifier, count: int = 3) -> torch.Tensor:
+def make_images(model: SliceNet, count: int = 3) -> torch.Tensor:
     noise = torch.randn(count, model.input.in_chans, 16, 16, generator=torch.Generator().manual_seed(1))
     return nn.functional.interpolate(noise, (model.input.size, model.input.size), mode="bicubic")
 
@@ -179,10 +179,10 @@ def test_tokens_of_a_patch_are_where_it_was_cut_from() -> None:
     assert grid.name == "blocks.5.norm1"  # the class token alone goes on after the last block
 
 
-def test_learnable_windows_are_explained_from_hu() -> None:
+def test_learnable_windows_are_explained_from_their_image() -> None:
     model = make(neighbors=1, learnable=True)
     hu = torch.randint(-100, 200, (2, 3, 64, 64), dtype=torch.int16)
-    maps = torch.stack([explain(model, hu, label) for label in LABELS])
+    maps = torch.stack([explain(model, model.window(hu), label) for label in LABELS])
     assert maps.shape == (6, 2, 64, 64)
     assert maps.max() == 1
 
@@ -241,10 +241,8 @@ def test_drawing_reads_without_color() -> None:
 def checkpoint(tmp_path: Path) -> Path:
     """Of a network that takes each slice with its neighbors."""
     model = make(neighbors=1, windows=["brain", "dicom"])
-    trainer = build_trainer(gpus=0)
-    trainer.strategy.connect(model)
-    trainer.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
-    return tmp_path / "model.ckpt"
+    write_bundle(model.card, model.state_dict(), tmp_path / "model.zip")
+    return tmp_path / "model.zip"
 
 
 @pytest.fixture
@@ -289,7 +287,7 @@ def test_command_writes_pictures_arrays_and_a_list(
     assert not (folder / ".ich").exists()
     listed = pd.read_csv(out / "slices.csv")
     assert [Path(path) for path in listed["path"]] == series
-    model = load_classifier(checkpoint)
+    model = load_slice_net(checkpoint)
     for number, path in enumerate(series):
         with pydicom.config.disable_value_validation():
             ds = pydicom.dcmread(path)
@@ -308,9 +306,7 @@ def test_command_writes_pictures_arrays_and_a_list(
         header = torch.tensor(
             [[float(np.atleast_1d(ds[k].value)[0]) for k in ("WindowCenter", "WindowWidth")]]
         )
-        from ich.window import Window
-
-        image = Window(model.input)(hu, header)
+        image = model.window(hu, header)
         np.testing.assert_allclose(
             model.to_probs(model(image))[0, 5].item(), listed["prob_any"][number], 1e-4
         )

@@ -19,7 +19,7 @@ from test_predict import make_decision
 import ich
 import ich.export
 from ich.bundle import write_bundle
-from ich.models import SliceClassifier
+from ich.models import SliceNet
 from ich.networks import load_network
 from ich.networks.onnx import KEY
 from ich.networks.views import TTA, augmented
@@ -34,7 +34,7 @@ SPECS = {
 }
 
 
-def write_model(model: SliceClassifier, folder: Path) -> Path:
+def write_model(model: SliceNet, folder: Path) -> Path:
     path = folder / "model.zip"
     write_bundle(model.card, model.state_dict(), path)
     return path
@@ -45,7 +45,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     return " ".join(capsys.readouterr().err.split())
 
 
-def make_decided() -> SliceClassifier:
+def make_decided() -> SliceNet:
     """A model with an operating point."""
     model = make_model(DEEP)
     model.card["decisions"] = {"study": make_decision(0.5)}
@@ -73,7 +73,7 @@ def test_every_kind_of_input(name: str, checks: list[str], tmp_path: Path, capsy
     spec, out = SPECS[name], tmp_path / "model.onnx"
     link = "softmax" if name == "peak" else "sigmoid"
     model = make_model(spec, likeness=False, link=link)
-    if model.window is not None:
+    if spec.learnable:
         model.window.shift.data += 0.1
         model.window.log_scale.data -= 0.2
     bundle = write_model(model, tmp_path)
@@ -120,7 +120,7 @@ def test_the_same_twice_and_in_any_number_by_onnx(exported: Path) -> None:
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [("model.head.1.bias", "in a probability by"), ("model.likeness.mean", "in a distance by")],
+    [("head.1.bias", "in a probability by"), ("likeness.mean", "in a distance by")],
 )
 def test_what_differs_is_not_written(
     exported: Path, checks: list[str], tmp_path: Path, monkeypatch, capsys, weights: str, message: str

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ich.calibration.likeness import MAX_COMPONENTS, Likeness, fit_likeness, pool_distances
 from ich.checkpoint import DurableIO, read_checkpoint
 from ich.data import HeadCTDataModule
-from ich.models import SliceClassifier, load_classifier
+from ich.models import SliceClassifier, SliceNet, load_slice_net
 from ich.train.keeping import keep
 from ich.train.likeness import FeatureLog, describe_likeness
 from ich.train.results import predict_parts
@@ -124,7 +124,7 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def open_data(phantom: Path, model: SliceClassifier) -> HeadCTDataModule:
+def open_data(phantom: Path, model: SliceNet) -> HeadCTDataModule:
     data = HeadCTDataModule(str(phantom), model.input, val_fraction=0.5, num_workers=0)
     data.setup()
     return data
@@ -132,7 +132,7 @@ def open_data(phantom: Path, model: SliceClassifier) -> HeadCTDataModule:
 
 @pytest.mark.trains
 def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, phantom: Path) -> None:
-    model = load_classifier(run / BEST)
+    model = load_slice_net(run / BEST)
     data = open_data(phantom, model)
     val = data.part("val")
     assert model.card["likeness"] == {
@@ -152,7 +152,7 @@ def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, 
 
 @pytest.mark.trains
 def test_card_sums_up_the_training(run: Path, phantom: Path) -> None:
-    model = load_classifier(run / BEST)
+    model = load_slice_net(run / BEST)
     training, train = model.card["training"], open_data(phantom, model).part("train")
     assert training["slices"] == len(train)
     assert training["patients"] == train["PatientID"].nunique()
@@ -174,15 +174,17 @@ def test_card_sums_up_the_training(run: Path, phantom: Path) -> None:
 def test_training_on_drops_what_was_fitted_to_the_weights_before(
     run: Path, phantom: Path, tmp_path: Path
 ) -> None:
-    model = load_classifier(run / BEST)
+    model = load_slice_net(run / BEST)
     data = open_data(phantom, model)
     tuned = SliceClassifier("test_resnet", input=model.input, init_from=str(run / BEST), pretrained=False)
-    assert tuned.likeness is None
-    assert torch.equal(tuned.get_parameter("head.1.weight"), model.get_parameter("head.1.weight"))
+    assert tuned.net.likeness is None
+    assert torch.equal(tuned.net.get_parameter("head.1.weight"), model.get_parameter("head.1.weight"))
     trainer = build_trainer(
         run_dir=tmp_path, gpus=0, max_epochs=1, limit_train_batches=1, limit_val_batches=1
     )
-    trainer.fit(model.train(), datamodule=data)
+    done = SliceClassifier("test_resnet", input=model.input, pretrained=False)
+    done.net = model.train()
+    trainer.fit(done, datamodule=data)
     assert model.likeness is None
     saved = read_checkpoint(tmp_path / "checkpoints/last.ckpt")
     assert not saved["card"].keys() & {"likeness", "decisions"}
@@ -190,7 +192,7 @@ def test_training_on_drops_what_was_fitted_to_the_weights_before(
     # Lightning's own door to a checkpoint that has one:
     other = build_trainer(run_dir=tmp_path / "other", gpus=0)
     other.validate(tuned, datamodule=data, ckpt_path=str(run / BEST), weights_only=True)
-    assert tuned.likeness is None
+    assert tuned.net.likeness is None
 
 
 @pytest.mark.trains
@@ -199,14 +201,14 @@ def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: 
     old["card"] = {name: value for name, value in old["card"].items() if name not in ("likeness", "training")}
     old["state_dict"] = {k: v for k, v in old["state_dict"].items() if not k.startswith("likeness.")}
     DurableIO().save_checkpoint(old, tmp_path / "best.ckpt")
-    model = load_classifier(tmp_path / "best.ckpt")
+    model = load_slice_net(tmp_path / "best.ckpt")
     assert model.likeness is None
     data = open_data(phantom, model)
     seen = FeatureLog((data.table["part"] == "val").to_numpy())
     tables = predict_parts(model, data, 0, seen)
     fields, weights = describe_likeness(seen.features, tables["val"])
     keep(tmp_path / "best.ckpt", {"likeness": fields}, weights)
-    theirs, ours = (load_classifier(path).likeness for path in (run / BEST, tmp_path / "best.ckpt"))
+    theirs, ours = (load_slice_net(path).likeness for path in (run / BEST, tmp_path / "best.ckpt"))
     torch.testing.assert_close(ours.limit, theirs.limit, rtol=1e-4, atol=0)
 
 
@@ -229,6 +231,6 @@ def test_card_says_why_there_is_none(run: Path, tmp_path: Path, column: str, val
     slices = pd.DataFrame({"StudyInstanceUID": patient, "PatientID": patient}).assign(**{column: value})
     fields, weights = describe_likeness(features, slices)
     keep(path, {"likeness": fields}, weights)
-    model = load_classifier(path)
+    model = load_slice_net(path)
     assert reason in model.card["likeness"]["missing"]
     assert model.likeness is None

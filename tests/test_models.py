@@ -12,10 +12,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ich.losses import SoftmaxCrossEntropy
-from ich.models import SliceClassifier, load_classifier
+from ich.models import SliceClassifier, load_slice_net
 from ich.models.backbones import create_backbone
 from ich.optim import OptimSpec
-from ich.schema import InputSpec, UserError
+from ich.schema import LABELS, InputSpec, UserError
 from ich.trainer import build_trainer
 
 SPEC = InputSpec(size=64)
@@ -63,8 +63,8 @@ def test_head_starts_at_the_prevalences() -> None:
     model = make().eval()
     prevalences = (0.004, 0.05, 0.035, 0.05, 0.06, 0.14)
     model.start_at(prevalences)
-    nn.init.zeros_(model.get_parameter("head.1.weight"))
-    probs = model.to_probs(model(make_batch()["image"]))
+    nn.init.zeros_(model.net.get_parameter("head.1.weight"))
+    probs = model.net.to_probs(model(make_batch()["image"]))
     torch.testing.assert_close(probs.mean(dim=0), torch.tensor(prevalences))
 
 
@@ -105,11 +105,11 @@ def test_discriminative_learning_rates_reach_the_optimizer() -> None:
 def test_learnable_windows_are_trained() -> None:
     spec = InputSpec(size=64, learnable=True)
     model = make(spec=spec)
-    assert model.window is not None
     batch = {**make_batch(), "hu": torch.randint(-100, 200, (4, 1, 64, 64), dtype=torch.int16)}
-    before = model.window.center.detach().clone()
+    del batch["image"]
+    before = model.net.window.center.detach().clone()
     fit(model, [batch] * 5)
-    assert not torch.equal(model.window.center.detach(), before)
+    assert not torch.equal(model.net.window.center.detach(), before)
 
 
 class Recorder(Callback):
@@ -119,7 +119,7 @@ class Recorder(Callback):
         self.weights: list[torch.Tensor] = []
 
     def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-        self.weights.append(pl_module.get_parameter("head.1.weight").detach().clone())
+        self.weights.append(pl_module.net.get_parameter("head.1.weight").detach().clone())
 
 
 @pytest.mark.trains
@@ -133,14 +133,14 @@ def test_moving_average_is_what_is_kept() -> None:
     average = recorder.weights[0]
     for weight in recorder.weights[1:]:
         average = 0.9 * average + 0.1 * weight
-    torch.testing.assert_close(model.get_parameter("head.1.weight").detach(), average)
+    torch.testing.assert_close(model.net.get_parameter("head.1.weight").detach(), average)
 
 
 @pytest.mark.trains
 def test_test_step_gives_the_metrics_of_scikit_learn() -> None:
     model, batch = make().eval(), make_batch()
     (found,) = build_trainer(gpus=0).test(model, DataLoader([batch], batch_size=None), verbose=False)
-    probs = model.to_probs(model(batch["image"])).detach().double().flatten()
+    probs = model.net.to_probs(model(batch["image"])).detach().double().flatten()
     weights = torch.tensor([1, 1, 1, 1, 1, 2]).repeat(len(batch["row"]))
     expected = log_loss(batch["target"].flatten(), probs, sample_weight=weights, labels=[0, 1])
     assert found["test_weighted_log_loss"] == pytest.approx(expected, rel=1e-5)
@@ -148,7 +148,7 @@ def test_test_step_gives_the_metrics_of_scikit_learn() -> None:
 
 def test_softmax_link_gives_probabilities_that_sum_to_one() -> None:
     model = make(link="softmax", loss=SoftmaxCrossEntropy()).eval()
-    probs = model.to_probs(model(make_batch()["image"]))
+    probs = model.net.to_probs(model(make_batch()["image"]))
     torch.testing.assert_close(probs.sum(dim=1), torch.ones(4))
 
 
@@ -163,10 +163,42 @@ def test_compiled_backbone_has_the_same_weights(monkeypatch: pytest.MonkeyPatch)
 def test_checkpoint_is_all_it_takes_to_load(tmp_path: Path) -> None:
     spec = InputSpec(size=64, neighbors=1, windows=("brain", (50.0, 150.0)), normalization="unit")
     model = make(spec=spec, drop_rate=0.3).eval()
-    loaded = load_classifier(save(model, tmp_path / "model.ckpt"))
+    loaded = load_slice_net(save(model, tmp_path / "model.ckpt"))
     assert loaded.input == spec
     image = make_batch(spec)["image"]
     assert torch.equal(loaded(image), model(image))
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    """Its tensors are named as a network names them, whatever holds the network in training."""
+    torch.manual_seed(0)
+    spec = InputSpec(size=64, learnable=True)
+    backbone = timm.create_model(TINY, pretrained=False, num_classes=0).eval()
+    head, shift = nn.Linear(backbone.num_features, 6), torch.tensor([0.1, 0.0, -0.1])
+    weights = {
+        "loss.pos_weight": torch.ones(6),
+        "window.shift": shift,
+        "window.log_scale": torch.zeros(3),
+        **{f"backbone.{name}": value for name, value in backbone.state_dict().items()},
+        **{f"head.1.{name}": value for name, value in head.state_dict().items()},
+    }
+    settings = {"drop_rate": 0.0, "drop_path_rate": 0.0, "link": "sigmoid", "channels_last": True}
+    card = {
+        "format": "ich slice classifier 1",
+        "version": "0.1.0",
+        "labels": list(LABELS),
+        "model": {"backbone": TINY, "input": spec.to_dict(), **settings},
+    }
+    torch.save({"state_dict": weights, "card": card}, tmp_path / "old.ckpt")
+    net = load_slice_net(tmp_path / "old.ckpt")
+    image = net.window(torch.randint(-100, 200, (2, 1, 64, 64), dtype=torch.int16))
+    assert torch.equal(net.window.center, net.window.first_center + net.window.first_width * shift)
+    torch.testing.assert_close(net(image), head(backbone(image)))
+    model = make(spec=spec, loss=nn.BCEWithLogitsLoss(pos_weight=2 * torch.ones(6)))
+    assert list(model.state_dict()) == list(weights)
+    model.load_state_dict(weights)
+    assert torch.equal(model.eval()(image), net(image))
+    assert model.loss.pos_weight.tolist() == [1.0] * 6
 
 
 def test_fine_tuning_starts_from_the_given_weights(tmp_path: Path) -> None:
@@ -217,13 +249,13 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "damaged.ckpt"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"damaged\.ckpt is no checkpoint"):
-        load_classifier(path)
+        load_slice_net(path)
 
 
 def test_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(UserError, match="checkpoint of something else"):
-        load_classifier(tmp_path / "other.ckpt")
+        load_slice_net(tmp_path / "other.ckpt")
     torch.save(nn.Linear(1, 1), tmp_path / "pickle.ckpt")
     with pytest.raises(UserError, match="no checkpoint that loads safely"):
-        load_classifier(tmp_path / "pickle.ckpt")
+        load_slice_net(tmp_path / "pickle.ckpt")

@@ -15,7 +15,7 @@ from turning import EVERY, PRONE, Stored, read_slice, turn_files
 
 from ich.heatmaps.folder import write_heatmaps
 from ich.index import build_index
-from ich.models import SliceClassifier
+from ich.models import SliceNet
 from ich.outputs.captures import draw_key_image, write_key_images
 from ich.pages import write_study_page
 from ich.pages.views import make_views
@@ -119,11 +119,11 @@ def test_blocks_that_were_lost_are_found_as_they_are_stored(
 
 
 @pytest.fixture(scope="module")
-def network() -> SliceClassifier:
+def network() -> SliceNet:
     return make_model(InputSpec(size=64, neighbors=1))
 
 
-def explain(network: SliceClassifier, folder: Path, out: Path) -> Path:
+def explain(network: SliceNet, folder: Path, out: Path) -> Path:
     """Writes heat maps of some slices, of which one has both of its neighbors among them."""
     paths = sorted(folder.iterdir(), key=lambda path: float(read_slice(path).ImagePositionPatient[2]))
     write_heatmaps(network, "0" * 64, paths[9:12], out, ["any"], "brain", "all")
@@ -131,13 +131,13 @@ def explain(network: SliceClassifier, folder: Path, out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def usual_maps(network: SliceClassifier, folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def usual_maps(network: SliceNet, folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return explain(network, folders.usual, tmp_path_factory.mktemp("maps") / "usual")
 
 
 @pytest.mark.parametrize("stored", [PRONE, SHOWN], ids=["prone", "transposed"])
 def test_heat_maps_are_the_same(
-    network: SliceClassifier, folders: Folders, usual_maps: Path, tmp_path: Path, stored: Stored
+    network: SliceNet, folders: Folders, usual_maps: Path, tmp_path: Path, stored: Stored
 ) -> None:
     wanted, found = usual_maps, explain(network, folders.turned[stored], tmp_path / "turned")
     names = sorted(path.name for path in wanted.iterdir() if path.suffix in (".png", ".npz"))
@@ -160,7 +160,7 @@ class Written(NamedTuple):
     images: list[pydicom.Dataset]
 
 
-def write_outputs(network: SliceClassifier, folder: Path, scratch: Path) -> Written:
+def write_outputs(network: SliceNet, folder: Path, scratch: Path) -> Written:
     table = build_index(folder, index_dir=scratch / "index").table
     result = make_result(table)
     write_study_page(result, make_views(result, folder, table, network), scratch / "page.html")
@@ -170,15 +170,13 @@ def write_outputs(network: SliceClassifier, folder: Path, scratch: Path) -> Writ
 
 
 @pytest.fixture(scope="module")
-def usual_outputs(
-    network: SliceClassifier, folders: Folders, tmp_path_factory: pytest.TempPathFactory
-) -> Written:
+def usual_outputs(network: SliceNet, folders: Folders, tmp_path_factory: pytest.TempPathFactory) -> Written:
     return write_outputs(network, folders.usual, tmp_path_factory.mktemp("outputs"))
 
 
 @pytest.mark.parametrize("stored", [PRONE, SHOWN], ids=["prone", "transposed"])
 def test_pages_and_key_images_are_the_same(
-    network: SliceClassifier, folders: Folders, usual_outputs: Written, tmp_path: Path, stored: Stored
+    network: SliceNet, folders: Folders, usual_outputs: Written, tmp_path: Path, stored: Stored
 ) -> None:
     wanted, found = usual_outputs, write_outputs(network, folders.turned[stored], tmp_path)
     assert found.page == wanted.page

@@ -19,7 +19,7 @@ from torch import nn
 from ich.dicom import read_hu
 from ich.heatmaps import explain_slices
 from ich.index import build_index
-from ich.models import SliceClassifier
+from ich.models import SliceClassifier, SliceNet
 from ich.pages import make_document, write_study_page
 from ich.pages.drawing import draw_timeline, draw_view, find_frame
 from ich.pages.views import COUNT, SliceView, choose_slices, make_views
@@ -39,10 +39,10 @@ def series(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> pd.DataFr
 
 
 @pytest.fixture(scope="module")
-def model() -> SliceClassifier:
+def model() -> SliceNet:
     torch.manual_seed(0)
     spec = InputSpec(size=64, neighbors=1)
-    model = SliceClassifier("test_resnet", input=spec, pretrained=False)
+    model = SliceClassifier("test_resnet", input=spec, pretrained=False).net
     nn.init.normal_(model.get_parameter("head.1.weight"))
     return model.eval()
 
@@ -145,7 +145,7 @@ def test_slices_that_are_not_positive_are_the_highest(series) -> None:
 
 def test_heat_maps_that_cannot_be_made_are_missing_with_their_reason(phantom: Path, series) -> None:
     result = make_result(series)
-    blank = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False).eval()
+    blank = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False).net.eval()
     nn.init.zeros_(blank.get_parameter("head.1.weight"))
     listed = ", ".join(str(number + 1) for number in result.key_slices)
     for model, why in ((None, "An exported model"), (blank, "The network cannot be explained: no heat map")):

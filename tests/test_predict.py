@@ -57,7 +57,7 @@ def write_model(
 ) -> Path:
     """A bundle of a network of random weights, with an operating point and a reference as asked for."""
     torch.manual_seed(seed)
-    model = SliceClassifier("test_resnet", input=spec, pretrained=False).eval()
+    model = SliceClassifier("test_resnet", input=spec, pretrained=False).net.eval()
     torch.nn.init.normal_(model.head[1].weight, std=1.0)
     model.card["decisions"] = {"slice": make_decision(threshold), "study": make_decision(threshold)}
     if limit is not None:
@@ -164,9 +164,9 @@ def test_probabilities_are_those_of_training_and_evaluation(
         str(studies), SPEC, labels=str(csv), num_workers=0, index_dir=str(predicted.parent / "index")
     )
     data.setup()
-    from ich.models import load_classifier
+    from ich.models import load_slice_net
 
-    tables = predict_parts(load_classifier(model), data, gpus=0)
+    tables = predict_parts(load_slice_net(model), data, gpus=0)
     expected = pd.concat(tables.values()).set_index("SOPInstanceUID")
     found = pd.read_csv(predicted / "slices.csv").set_index("SOPInstanceUID").loc[expected.index]
     columns = [f"prob_{label}" for label in LABELS]

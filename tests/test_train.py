@@ -24,7 +24,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 import ich.train
 import ich.train.results
 from ich.data import HeadCTDataModule
-from ich.models import SliceClassifier, load_classifier
+from ich.models import SliceClassifier, load_slice_net
 from ich.schema import LABELS, InputSpec, UserError
 from ich.trainer import build_trainer, fit, place
 
@@ -166,7 +166,7 @@ def test_figures_at_the_end_are_those_of_scikit_learn(finished: Path) -> None:
 
 def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> None:
     assert run("run_dir=out", "trainer.ema_decay=0.9", "logger=csv") == 0
-    model = load_classifier("out/checkpoints/best.ckpt")
+    model = load_slice_net("out/checkpoints/best.ckpt")
     config = yaml.safe_load(Path("out/config.yaml").read_text())
     datamodule = HeadCTDataModule(str(phantom), model.input, num_workers=0, seed=config["seed"])
     datamodule.setup()
@@ -213,13 +213,13 @@ def test_fine_tuning_starts_where_the_other_run_ended(run, finished: Path) -> No
     shutil.copytree(finished, "first")
     start = "model.init_from=first/checkpoints/best.ckpt"
     assert run("run_dir=second", start, "optim.lr=1e-12", "logger=csv") == 0
-    first = load_classifier("first/checkpoints/best.ckpt").get_parameter("head.1.weight")
+    first = load_slice_net("first/checkpoints/best.ckpt").get_parameter("head.1.weight")
     Path("first/checkpoints/best.ckpt").unlink()
     assert run("ckpt_path=second", "trainer.max_epochs=2", base=[]) == 0
     config = yaml.safe_load(Path("second/config.yaml").read_text())
     assert config["model"]["init_from"] == "first/checkpoints/best.ckpt"
     assert config["ckpt_path"] is None
-    second = load_classifier("second/checkpoints/best.ckpt").get_parameter("head.1.weight")
+    second = load_slice_net("second/checkpoints/best.ckpt").get_parameter("head.1.weight")
     torch.testing.assert_close(first, second)
 
 
@@ -230,7 +230,7 @@ def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(pretrained:
     assert (pretrained.parent / "cache/hu.npy").exists()
     assert {path.name for path in folders[0].iterdir()} == files
     first, second = (
-        load_classifier(folder / "checkpoints/best.ckpt").get_parameter("head.1.weight") for folder in folders
+        load_slice_net(folder / "checkpoints/best.ckpt").get_parameter("head.1.weight") for folder in folders
     )
     # A step of AdamW goes about as far as the learning rate, and there are nine.
     torch.testing.assert_close(first, second, rtol=0, atol=2e-4)
@@ -334,7 +334,7 @@ def test_two_processes_train_one_model(phantom: Path, tmp_path: Path, forked: No
     metrics = pd.read_csv(tmp_path / "metrics.csv")
     batches = len(datamodule.part("train")) // 2 // 32
     assert metrics["step"].tolist() == [pytest.approx(batches, abs=1)]
-    assert load_classifier(tmp_path / "checkpoints" / "best.ckpt").input == spec
+    assert load_slice_net(tmp_path / "checkpoints" / "best.ckpt").input == spec
 
 
 @pytest.mark.races
@@ -362,7 +362,7 @@ def test_prediction_takes_one_device_where_there_are_more(
     spec = InputSpec(size=64)
     datamodule = HeadCTDataModule(str(phantom), spec, num_workers=0)
     datamodule.setup()
-    model = SliceClassifier("test_resnet", input=spec, pretrained=False).eval()
+    model = SliceClassifier("test_resnet", input=spec, pretrained=False).net.eval()
     several = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
     monkeypatch.setattr("ich.trainer.place", lambda gpus: dict(several))
     tables = ich.train.results.predict_parts(model, datamodule)

@@ -44,10 +44,10 @@ def _run(args: argparse.Namespace) -> None:
     from ich.calibration import order_decisions
     from ich.calibration.files import read_calibration
     from ich.checkpoint import find_checkpoint
-    from ich.models import load_classifier
+    from ich.models import load_slice_net
 
     source = find_checkpoint(args.source, "best")
-    model = load_classifier(source)
+    model = load_slice_net(source)
     model_card = _find_model_card(source)
     if args.out is None:
         if args.calibration is not None:

@@ -60,10 +60,10 @@ def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds that the other commands are spared.
     from ich.checkpoint import find_checkpoint
     from ich.heatmaps.folder import LIST, REFUSED, write_heatmaps
-    from ich.models import load_classifier
+    from ich.models import load_slice_net
 
     path = find_checkpoint(args.checkpoint, "best")
-    model, sha256 = load_classifier(path), hash_file(path)
+    model, sha256 = load_slice_net(path), hash_file(path)
     done = write_heatmaps(model, sha256, args.paths, args.out, args.label, args.window, args.choice)
     print(
         f"{done.slices} slices listed in {args.out / LIST}, {done.explained} explained, {done.now} just now"

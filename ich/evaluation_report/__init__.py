@@ -35,7 +35,7 @@ from ich.submission import write_submission
 from ich.tables import TARGET_COLUMNS
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
-    from ich.models import SliceClassifier
+    from ich.models import SliceNet
 
 
 class Written(NamedTuple):
@@ -145,17 +145,17 @@ def _check(tables: int, *, ensemble: bool, pdf: bool, slides: bool) -> None:
         raise UserError("--ensemble takes the mean of several PREDICTIONS: name two or more")
 
 
-def _load_model(checkpoint: str | Path | None) -> SliceClassifier | None:
+def _load_model(checkpoint: str | Path | None) -> SliceNet | None:
     if checkpoint is None:
         return None
     # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
     from ich.checkpoint import find_checkpoint
-    from ich.models import load_classifier
+    from ich.models import load_slice_net
 
-    return load_classifier(find_checkpoint(checkpoint, "best"))
+    return load_slice_net(find_checkpoint(checkpoint, "best"))
 
 
-def _is_checked(inputs: Inputs, model: SliceClassifier, name: str) -> bool:
+def _is_checked(inputs: Inputs, model: SliceNet, name: str) -> bool:
     """Whether the predictions name the checkpoint's weights; False where they name none.
 
     Raises:
@@ -167,7 +167,7 @@ def _is_checked(inputs: Inputs, model: SliceClassifier, name: str) -> bool:
     return check_weights(tables if inputs.averaged else tables[:1], hash_weights(model), name)
 
 
-def _submit(inputs: Inputs, sample: str | Path, out: Path, model: SliceClassifier | None) -> str:
+def _submit(inputs: Inputs, sample: str | Path, out: Path, model: SliceNet | None) -> str:
     """Writes the challenge's CSV, and says what is in it."""
     with for_owner_alone():
         make_folder(out)

@@ -23,7 +23,7 @@ from ich.report.document import Block
 from ich.schema import LABELS
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
-    from ich.models import SliceClassifier
+    from ich.models import SliceNet
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Choices:
 
 
 def find_decisions(
-    inputs: Inputs, choices: Choices, model: SliceClassifier | None, source: str
+    inputs: Inputs, choices: Choices, model: SliceNet | None, source: str
 ) -> dict[str, Decision]:
     """Fits calibration and operating points, or takes those that the model carries.
 
@@ -75,7 +75,7 @@ def compute_figures(
     inputs: Inputs,
     choices: Choices,
     decisions: Mapping[str, Decision],
-    model: SliceClassifier | None,
+    model: SliceNet | None,
     steps: Steps,
 ) -> tuple[Study, pd.DataFrame | None]:
     """Computes all figures; returns what a report is made from, and the slices of its galleries."""
@@ -124,7 +124,7 @@ def _make_galleries(
     root: Path,
     index: pd.DataFrame,
     decision: Decision | None,
-    model: SliceClassifier | None,
+    model: SliceNet | None,
 ) -> Galleries:
     heat = None
     if model is not None:
@@ -133,7 +133,7 @@ def _make_galleries(
     return make_galleries(predictions, root, index, decision=decision, heat=heat)
 
 
-def find_prevalences(model: SliceClassifier | None) -> list[float] | None:
+def find_prevalences(model: SliceNet | None) -> list[float] | None:
     """Finds those of the training set, which the checkpoint carries; None where one is not known."""
     carried = {} if model is None else model.card.get("prevalences", {})
     known = [value for label in LABELS if (value := carried.get(label)) is not None]

@@ -16,9 +16,9 @@ from ich.data.resize import restore_size
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.explain import explain
 from ich.explain.grids import Grid, find_grid
-from ich.models import SliceClassifier
+from ich.models import SliceNet
 from ich.schema import ReadError
-from ich.window import Window, window_batch
+from ich.window import window_batch
 
 _BATCH = 16  # slices that the network sees at a time
 
@@ -37,28 +37,28 @@ class Heat(NamedTuple):
     heat: dict[str, NDArray[np.float32]]
 
 
-def find_first_grid(model: SliceClassifier, root: Path, table: pd.DataFrame) -> Grid | None:
+def find_first_grid(net: SliceNet, root: Path, table: pd.DataFrame) -> Grid | None:
     """Finds the grid on the table's first slices, so that it is the same for a call that goes on.
 
     Raises:
         UserError: If the network cannot be explained; nothing was listed for nothing then.
     """
-    batches = _read_batches(model, root, table, range(len(table)))
-    return next((find_grid(model, batch.x) for batch in batches if batch.x is not None), None)
+    batches = _read_batches(net, root, table, range(len(table)))
+    return next((find_grid(net, batch.x) for batch in batches if batch.x is not None), None)
 
 
 def score_slices(
-    model: SliceClassifier, root: Path, table: pd.DataFrame
+    net: SliceNet, root: Path, table: pd.DataFrame
 ) -> Iterator[tuple[int, NDArray[np.float32]] | ReadError]:
     """Yields each slice's row and probabilities, or why it cannot be read."""
-    for x, rows, unread in _read_batches(model, root, table, range(len(table))):
+    for x, rows, unread in _read_batches(net, root, table, range(len(table))):
         yield from unread
         if x is not None:
-            yield from zip(rows, _compute_probs(model, x), strict=True)
+            yield from zip(rows, _compute_probs(net, x), strict=True)
 
 
 def explain_slices(
-    model: SliceClassifier,
+    net: SliceNet,
     root: Path,
     table: pd.DataFrame,
     rows: Sequence[int],
@@ -68,7 +68,7 @@ def explain_slices(
     """Yields the maps of slices, or why one cannot be read.
 
     Args:
-        model: In evaluation mode; it is moved to a GPU if there is one.
+        net: In evaluation mode; it is moved to a GPU if there is one.
         root: Folder of the DICOM files.
         table: Their index, with the slices' neighbors in it.
         rows: Rows of the table.
@@ -79,13 +79,13 @@ def explain_slices(
         UserError: If the network cannot be explained.
     """
     sizes = table[["Rows", "Columns"]].to_numpy()
-    for x, read, unread in _read_batches(model, root, table, rows):
+    for x, read, unread in _read_batches(net, root, table, rows):
         yield from unread
         if x is None:
             continue
-        grid = grid or find_grid(model, x)
-        probs = _compute_probs(model, x)
-        maps = {label: explain(model, x, label, grid=grid).cpu().numpy() for label in labels}
+        grid = grid or find_grid(net, x)
+        probs = _compute_probs(net, x)
+        maps = {label: explain(net, x, label, grid=grid).cpu().numpy() for label in labels}
         for number, row in enumerate(read):
             heat = {label: restore_size(each[number], *sizes[row].tolist()) for label, each in maps.items()}
             yield Heat(row, probs[number], heat)
@@ -99,15 +99,12 @@ class _Batch(NamedTuple):
     unread: list[ReadError]
 
 
-def _read_batches(
-    model: SliceClassifier, root: Path, table: pd.DataFrame, rows: Sequence[int]
-) -> Iterator[_Batch]:
-    """Yields slices with their neighbors, windowed, on a GPU if there is one, as the model then is."""
+def _read_batches(net: SliceNet, root: Path, table: pd.DataFrame, rows: Sequence[int]) -> Iterator[_Batch]:
+    """Yields slices with their neighbors, windowed, on a GPU if there is one, as the network then is."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    net.to(device)
     arrays = to_arrays(table)
-    dataset = SliceDataset(SliceReader(root, arrays), arrays, model.input)
-    window = Window(model.input).to(device)
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, net.input)
     for start in range(0, len(rows), _BATCH):
         items = [(0, row, 0) for row in rows[start : start + _BATCH]]
         batch: dict[str, Any] = dataset.__getitems__(items)
@@ -115,14 +112,12 @@ def _read_batches(
         if "hu" not in batch:
             yield _Batch(None, [], unread)
             continue
-        x = batch["hu"].to(device)
-        if not model.input.learnable:
-            header = batch["window"].to(device) if "window" in batch else None
-            x = window_batch(window, x, header)
+        header = batch["window"].to(device) if "window" in batch else None
+        x = window_batch(net.window, batch["hu"].to(device), header)
         yield _Batch(x, batch["row"].tolist(), unread)
 
 
-def _compute_probs(model: SliceClassifier, x: Tensor) -> NDArray[np.float32]:
+def _compute_probs(net: SliceNet, x: Tensor) -> NDArray[np.float32]:
     with torch.no_grad():
-        probs: NDArray[np.float32] = model.to_probs(model(x)).cpu().numpy()
+        probs: NDArray[np.float32] = net.to_probs(net(x)).cpu().numpy()
     return probs

@@ -18,7 +18,7 @@ from ich.explain.drawing import draw_heat
 from ich.files import escape_path, for_owner_alone, open_alone, replacing
 from ich.heatmaps import Heat, explain_slices, find_first_grid, score_slices
 from ich.index import index_paths
-from ich.models import SliceClassifier
+from ich.models import SliceNet
 from ich.outputs.folders import refusing_unwritable, settle
 from ich.progress import make_bar
 from ich.report.figures import write_png
@@ -53,7 +53,7 @@ class Explained(NamedTuple):
 
 
 def write_heatmaps(
-    model: SliceClassifier,
+    net: SliceNet,
     sha256: str,
     paths: Sequence[Path],
     out: Path,
@@ -81,7 +81,7 @@ def write_heatmaps(
       one stopped, or adds the slices that another ``choice`` asks for.
 
     Args:
-        model: In evaluation mode.
+        net: In evaluation mode.
         sha256: SHA-256 of the model's file.
         paths: DICOM files and folders of them.
         out: New or empty folder, or one that an earlier call began.
@@ -97,7 +97,7 @@ def write_heatmaps(
     labels = [label for label in LABELS if label in labels]
     root, (table, refused) = index_paths(paths)
     lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
-    if "dicom" in model.input.windows and lacking:
+    if "dicom" in net.input.windows and lacking:
         raise UserError(f"the model wants the window of the header, which {lacking} of the slices lack")
     refused = refused[_REFUSED_COLUMNS].assign(path=f"{escape_path(root)}/" + refused["path"])
     settings = {"files": _hash_files(root, table), "labels": labels, "model": sha256, "window": window}
@@ -106,11 +106,11 @@ def write_heatmaps(
             settle(out, settings)
             lock = open_alone(out / _LOCK)
         with lock:
-            return _fill(model, root, table, refused, out, labels, window, choice)
+            return _fill(net, root, table, refused, out, labels, window, choice)
 
 
 def _fill(
-    model: SliceClassifier,
+    net: SliceNet,
     root: Path,
     table: pd.DataFrame,
     refused: pd.DataFrame,
@@ -120,11 +120,11 @@ def _fill(
     choice: Choice,
 ) -> Explained:
     """Writes what an earlier call did not write."""
-    grid = find_first_grid(model, root, table)
+    grid = find_first_grid(net, root, table)
     if (out / LIST).exists():
         listed, refused = _read(out / LIST), _read(out / REFUSED)
     else:
-        listed, refused = _list_slices(model, root, table, refused, out)
+        listed, refused = _list_slices(net, root, table, refused, out)
     studies = table["StudyInstanceUID"].iloc[listed["number"]].to_numpy()
     chosen = choose_slices(listed, studies, labels, choice)
     done = {number for number in listed["number"] if _is_done(out, number, labels)}
@@ -132,7 +132,7 @@ def _fill(
     _write_list(listed, out, done, waiting)
     unread: list[ReadError] = []
     try:
-        found = explain_slices(model, root, table, waiting, labels, grid)
+        found = explain_slices(net, root, table, waiting, labels, grid)
         for each in _show(found, "Explaining", len(waiting)):
             if isinstance(each, ReadError):  # its file has changed since it was listed
                 unread.append(each)
@@ -172,13 +172,13 @@ def choose_slices(
 
 
 def _list_slices(
-    model: SliceClassifier, root: Path, table: pd.DataFrame, refused: pd.DataFrame, out: Path
+    net: SliceNet, root: Path, table: pd.DataFrame, refused: pd.DataFrame, out: Path
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Runs the network over all slices; returns those that could be read, and the files that could not."""
     rows: list[int] = []
     probs: list[NDArray[np.float32]] = []
     unread: list[ReadError] = []
-    found = score_slices(model, root, table)
+    found = score_slices(net, root, table)
     for each in _show(found, "Listing", len(table)):
         if isinstance(each, ReadError):
             unread.append(each)

@@ -1,10 +1,8 @@
-"""``SliceClassifier``: a timm backbone with a multi-label head; loading it."""
+"""``SliceNet``, a network for slices, and ``SliceClassifier``, which trains one."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,26 +11,24 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from ich.bundle import is_bundle, read_bundle
-from ich.calibration.likeness import Likeness, is_part
-from ich.card import Card, make_card
-from ich.checkpoint import gather_states, read_checkpoint
+from ich.checkpoint import gather_states
 from ich.losses import WeightedBCE, prevalence_logits
 from ich.metrics import build_metrics
-from ich.models.backbones import create_backbone
+from ich.models.network import SliceNet, hash_weights, load_slice_net, without_likeness
 from ich.optim import OptimSpec, build_optimizer, build_schedule
-from ich.schema import LABELS, Batch, InputSpec, UserError
-from ich.window import Window
+from ich.schema import Batch, InputSpec
 
-LINKS = ("sigmoid", "softmax")
+__all__ = ["SliceClassifier", "SliceNet", "hash_weights", "load_slice_net"]
 
 
 class SliceClassifier(LightningModule):
-    """Classifies slices: image -> backbone -> dropout and linear head -> a logit a label.
+    """Trains a ``SliceNet``.
+
+    Its checkpoints name the network's tensors as the network does, such as ``backbone.conv1.weight``.
 
     Args:
         backbone: Any model of timm.
-        input: What the network sees; with ``learnable`` the model takes HU and windows it itself.
+        input: What the network sees of a slice.
         pretrained: Start from the published weights of the backbone.
         weights_file: Weights of the backbone in a local file, in place of the hub; all of them, or none.
         weights_sha256: SHA-256 that ``weights_file`` has to have. A run writes it down.
@@ -68,44 +64,23 @@ class SliceClassifier(LightningModule):
         loss: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        if link not in LINKS:
-            raise UserError(f"model.link={link}: expected one of {', '.join(LINKS)}")
-        if not 0 <= drop_rate < 1:
-            raise UserError(f"model.drop_rate={drop_rate}: expected a number from 0 to below 1")
-        spec = input if isinstance(input, InputSpec) else InputSpec.from_dict(input)
-        self.input = spec
-        self.link = link
         self.optim = optim or OptimSpec()
         self.loss = loss or WeightedBCE()
-        self.card = make_card(
-            {
-                "backbone": backbone,
-                "input": spec.to_dict(),
-                "drop_rate": drop_rate,
-                "drop_path_rate": drop_path_rate,
-                "link": link,
-                "channels_last": channels_last,
-            }
-        )
-        self.window = Window(spec) if spec.learnable else None
-        self.backbone = create_backbone(
+        self.net = SliceNet(
             backbone,
-            in_chans=spec.in_chans,
-            img_size=spec.size,
+            input=input,
+            drop_rate=drop_rate,
+            drop_path_rate=drop_path_rate,
+            link=link,
+            channels_last=channels_last,
             pretrained=pretrained and init_from is None,
             weights_file=weights_file if init_from is None else None,
             weights_sha256=weights_sha256,
-            drop_path_rate=drop_path_rate,
         )
-        linear = nn.Linear(int(self.backbone.head_hidden_size), len(LABELS))  # type: ignore[arg-type]
-        nn.init.normal_(linear.weight, std=0.01)
-        nn.init.zeros_(linear.bias)
-        self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
-        self.likeness: Likeness | None = None  # fitted at the end of a run
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.backbone.to(memory_format=self.memory_format)
+        self.register_state_dict_post_hook(_name_as_network)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_name_as_attribute)  # type: ignore[no-untyped-call]
         if init_from is not None:
-            self.load_weights(init_from)
+            self.net.load_weights(init_from)
         if compile:
             self.backbone.compile()
         self.train_loss = MeanMetric(
@@ -114,27 +89,17 @@ class SliceClassifier(LightningModule):
         self.val_metrics = build_metrics("val_")
         self.test_metrics = build_metrics("test_")
 
-    def load_weights(self, path: str | Path) -> None:
-        """Starts from the weights of a checkpoint or bundle of this library.
-
-        Raises:
-            UserError: If it is none, or of a model that differs in its parts or its input.
-        """
-        card, state_dict = _read_model(path)
-        other = card["model"]["backbone"]
-        if other != self.card["model"]["backbone"]:
-            raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
-        try:
-            self.load_state_dict(_without_likeness(state_dict))
-        except RuntimeError as error:
-            raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
+    @property
+    def backbone(self) -> nn.Module:
+        """The network's backbone."""
+        return self.net.backbone
 
     def setup(self, stage: str) -> None:
         """Drops what was fitted to other weights than those that a training is about to give."""
         if stage == "fit":
-            self.likeness = None
-            self.card.pop("likeness", None)
-            self.card.pop("decisions", None)
+            self.net.likeness = None
+            self.net.card.pop("likeness", None)
+            self.net.card.pop("decisions", None)
 
     def start_at(self, prevalences: Sequence[float]) -> None:
         """Sets the head's bias so that an untrained model predicts the prevalences.
@@ -143,38 +108,12 @@ class SliceClassifier(LightningModule):
             prevalences: Share of positives of each of ``LABELS``.
         """
         with torch.no_grad():
-            self.get_parameter("head.1.bias").copy_(prevalence_logits(prevalences))
+            self.net.get_parameter("head.1.bias").copy_(prevalence_logits(prevalences))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Computes logits.
-
-        Args:
-            x: (N, C, S, S) images, or (N, D, S, S) HU with learnable windows.
-
-        Returns:
-            (N, 6) logits in the order of ``LABELS``.
-        """
-        logits: Tensor = self.head(self.extract(x))
+    def forward(self, image: Tensor) -> Tensor:
+        """Computes logits: (N, C, S, S) images -> (N, 6) in the order of ``LABELS``."""
+        logits: Tensor = self.net(image)
         return logits
-
-    def extract(self, x: Tensor) -> Tensor:
-        """Computes what the head sees.
-
-        Args:
-            x: As ``forward`` takes it.
-
-        Returns:
-            (N, F) features of the backbone.
-        """
-        image = x if self.window is None else self.window(x)
-        image = image.to(self.get_parameter("head.1.weight").dtype)  # 64 bits with trainer.precision=64-true
-        features: Tensor = self.backbone(image.contiguous(memory_format=self.memory_format))
-        return features
-
-    def to_probs(self, logits: Tensor) -> Tensor:
-        """(N, 6) logits -> (N, 6) probabilities, float32."""
-        logits = logits.float()
-        return logits.sigmoid() if self.link == "sigmoid" else logits.softmax(dim=1)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a training batch."""
@@ -193,20 +132,18 @@ class SliceClassifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns ``row`` (N,) and ``probs`` (N, 6)."""
-        return {"row": batch["row"].cpu(), "probs": self.to_probs(self(self._x(batch))).cpu()}
-
-    def _x(self, batch: Batch) -> Tensor:
-        return batch["hu"] if self.window is not None else batch["image"]
+        probs = self.net.to_probs(self(self.net.take_image(batch)))
+        return {"row": batch["row"].cpu(), "probs": probs.cpu()}
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = self(self._x(batch))  # (N, 6)
+        logits = self(self.net.take_image(batch))  # (N, 6)
         loss: Tensor = self.loss(logits, batch["target"])
         return logits, loss
 
     def _evaluate(self, batch: Batch, part: str, metrics: MetricCollection) -> None:
         logits, loss = self._loss(batch)
         self.log(f"{part}_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
-        metrics.update(self.to_probs(logits), batch["target"])
+        metrics.update(self.net.to_probs(logits), batch["target"])
 
     def on_train_epoch_start(self) -> None:
         """Begins the mean loss anew."""
@@ -240,66 +177,30 @@ class SliceClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the card, from which ``load_classifier`` builds the model again, and the losses so far."""
-        checkpoint["card"] = dict(self.card)
+        """Adds the card, from which ``load_slice_net`` builds the network again, and the losses so far."""
+        checkpoint["card"] = dict(self.net.card)
         so_far = [self.train_loss.mean_value.cpu().clone(), self.train_loss.weight.cpu().clone()]
         checkpoint["train_loss"] = gather_states(so_far)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes the loss of the epoch so far back, and no likeness: it is of a model that is done."""
-        self.likeness = None
-        checkpoint["state_dict"] = _without_likeness(checkpoint["state_dict"])
+        self.net.likeness = None
+        checkpoint["state_dict"] = without_likeness(checkpoint["state_dict"])
         if self.global_rank < len(every := checkpoint["train_loss"]):
             mean, weight = (value.to(self.device) for value in every[self.global_rank])
             self.train_loss.mean_value, self.train_loss.weight = mean, weight
 
 
-def load_classifier(path: str | Path) -> SliceClassifier:
-    """Loads a trained model; the file is all it takes.
-
-    Args:
-        path: A checkpoint that a run wrote, or a bundle.
-
-    Returns:
-        The model in evaluation mode on the CPU.
-
-    Raises:
-        UserError: If the file is missing, damaged or of something else.
-    """
-    card, state_dict = _read_model(path)
-    model = SliceClassifier(**card["model"], pretrained=False)
-    model.card = card
-    features = int(model.backbone.head_hidden_size)  # type: ignore[arg-type]
-    model.likeness = Likeness.restore(state_dict, features, str(path))
-    try:
-        model.load_state_dict(state_dict)
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} is damaged: its weights are not those of {card['model']['backbone']}"
-        ) from error
-    return model.eval()
+def _name_as_network(_: nn.Module, state_dict: dict[str, Tensor], prefix: str, __: Any) -> None:
+    """Takes ``net.`` out of the names of a state, so that files name tensors as the network does."""
+    inside = f"{prefix}net."
+    for name in list(state_dict):  # all of them, which keeps their order
+        state_dict[prefix * name.startswith(inside) + name.removeprefix(inside)] = state_dict.pop(name)
 
 
-def hash_weights(model: SliceClassifier) -> str:
-    """SHA-256 of a model's tensors: by name, their name, type, shape and values.
-
-    A checkpoint, a bundle and a run's folder of the same model have the same. Its likeness does not count: it
-    is fitted after the predictions were made, and changes none of them.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(_without_likeness(model.state_dict()).items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value for name, value in state_dict.items() if not is_part(name)}
-
-
-def _read_model(path: str | Path) -> tuple[Card, Mapping[str, Tensor]]:
-    if is_bundle(path):
-        bundle = read_bundle(path)
-        return bundle.card, bundle.state_dict
-    checkpoint = read_checkpoint(path)
-    return checkpoint["card"], checkpoint["state_dict"]
+def _name_as_attribute(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Undoes ``_name_as_network`` before a state is loaded."""
+    parts = tuple(f"{prefix}{name}." for name, _ in module.get_submodule("net").named_children())
+    for name in list(state_dict):
+        inside = f"{prefix}net." * name.startswith(parts)
+        state_dict[inside + (name.removeprefix(prefix) if inside else name)] = state_dict.pop(name)

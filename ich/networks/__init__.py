@@ -11,16 +11,15 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 from torch.backends import cudnn
 
 from ich.bundle import is_bundle
 from ich.card import Card
 from ich.checkpoint import CHECKPOINTS, find_checkpoint
 from ich.files import hash_file
-from ich.models import SliceClassifier, load_classifier
+from ich.models import SliceNet, load_slice_net
 from ich.schema import InputSpec, UserError, check_threads
-from ich.window import Window, window_batch
+from ich.window import window_batch
 
 BATCH = 16
 """Slices that a network is given at a time, however many it is asked for."""
@@ -72,60 +71,28 @@ class Network(Protocol):
         """
 
 
-class HUClassifier(nn.Module):
-    """A classifier with its windows: what a ``TorchNetwork`` runs, and what is exported.
-
-    Args:
-        model: In evaluation mode.
-    """
-
-    def __init__(self, model: SliceClassifier) -> None:
-        super().__init__()
-        self.model = model
-        self.window = None if model.input.learnable else Window(model.input)
-
-    def forward(self, hu: Tensor, window: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Classifies slices.
-
-        Args:
-            hu: (N, D, S, S) int16 HU.
-            window: (N, 2) center and width in HU, where the input needs them.
-
-        Returns:
-            (N, 6) probabilities and, where the model has a likeness, (N,) distances.
-        """
-        return self.classify(hu if self.window is None else self.window(hu, window))
-
-    def classify(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Does what follows the windows: as ``forward``, of what the model takes."""
-        features = self.model.extract(x)  # (N, F)
-        probs = self.model.to_probs(self.model.head(features))
-        return (probs,) if self.model.likeness is None else (probs, self.model.likeness(features))
-
-
 class TorchNetwork:
     """A network that PyTorch runs, on the CPU or on a GPU.
 
     Args:
-        model: In evaluation mode; it is moved to the device.
+        net: In evaluation mode; it is moved to the device.
         sha256: Of its file.
         gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU.
 
     Attributes:
-        model: The classifier, for heat maps.
+        net: The network itself, for heat maps.
 
     Raises:
         UserError: If there is no such GPU.
     """
 
-    def __init__(self, model: SliceClassifier, sha256: str, *, gpus: int | None = None) -> None:
+    def __init__(self, net: SliceNet, sha256: str, *, gpus: int | None = None) -> None:
         self.device = _choose_device(gpus)
-        self.model = model.to(self.device)
-        self.card = model.card
-        self.input = model.input
+        self.net = net.to(self.device)
+        self.card = net.card
+        self.input = net.input
         self.sha256 = sha256
-        self.limit = None if model.likeness is None else float(model.likeness.limit)
-        self._classifier = HUClassifier(model).to(self.device).eval()
+        self.limit = None if net.likeness is None else float(net.likeness.limit)
 
     def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
         """Runs the network, as ``Network`` says."""
@@ -136,10 +103,9 @@ class TorchNetwork:
 
     def _run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> list[NDArray[np.float32]]:
         x = torch.from_numpy(np.array(hu, order="C")).to(self.device)  # a copy: views may be reversed
-        if self._classifier.window is not None:
-            header = None if window is None else torch.tensor(window, device=self.device)
-            x = window_batch(self._classifier.window, x, header)
-        return [part.cpu().numpy() for part in self._classifier.classify(x)]
+        header = None if window is None else torch.tensor(window, device=self.device)
+        image = window_batch(self.net.window, x, header)
+        return [part.cpu().numpy() for part in self.net.classify(image)]
 
 
 def is_network(path: str | Path) -> bool:
@@ -187,10 +153,10 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
                 f"gpus={gpus}: {path} is an ONNX file, which runs on the CPU; leave gpus out, or 0"
             )
         return OnnxNetwork(path, threads=threads)
-    model = load_classifier(path)
+    net = load_slice_net(path)
     if threads is not None:
         torch.set_num_threads(threads)
-    return TorchNetwork(model, hash_file(path), gpus=gpus)
+    return TorchNetwork(net, hash_file(path), gpus=gpus)
 
 
 def add_neighbors(

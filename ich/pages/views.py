@@ -17,7 +17,7 @@ from ich.schema import ReadError, UserError
 from ich.schema.results import StudyResult
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds that a page without heat maps is spared
-    from ich.models import SliceClassifier
+    from ich.models import SliceNet
 
 LABEL = "any"
 COUNT = 3
@@ -58,7 +58,7 @@ def choose_slices(result: StudyResult) -> tuple[int, ...]:
 
 
 def make_views(
-    result: StudyResult, root: Path, slices: pd.DataFrame, model: SliceClassifier | None
+    result: StudyResult, root: Path, slices: pd.DataFrame, net: SliceNet | None
 ) -> list[SliceView]:
     """Reads the slices that ``choose_slices`` names, and computes where a model finds its evidence in them.
 
@@ -66,7 +66,7 @@ def make_views(
         result: The study's result.
         root: Folder that the paths of ``slices`` are relative to.
         slices: Rows of an index: the series that was read, a row a slice.
-        model: In evaluation mode; None for an exported one.
+        net: In evaluation mode; None for an exported one.
 
     Returns:
         A view a slice, in the order of ``choose_slices``; without those whose files can no longer be read.
@@ -77,7 +77,7 @@ def make_views(
     counted = [
         number for number, each in enumerate(result.slices) if each.left_out is None or number in chosen
     ]
-    heat = NO_MODEL if model is None else _explain(model, root, table.iloc[counted], chosen)
+    heat = NO_MODEL if net is None else _explain(net, root, table.iloc[counted], chosen)
     views = []
     for number in chosen:
         row = table.iloc[number]
@@ -94,7 +94,7 @@ def make_views(
 
 
 def _explain(
-    model: SliceClassifier, root: Path, table: pd.DataFrame, numbers: Sequence[int]
+    net: SliceNet, root: Path, table: pd.DataFrame, numbers: Sequence[int]
 ) -> dict[int, NDArray[np.float32]] | str:
     """Explains slices beside the neighbors that prediction saw: those that count, in one stack."""
     # It imports torch, which takes seconds.
@@ -102,7 +102,7 @@ def _explain(
 
     try:
         rows = [table.index.tolist().index(number) for number in numbers]
-        found = list(explain_slices(model, root, table.assign(stack=0).reset_index(drop=True), rows, [LABEL]))
+        found = list(explain_slices(net, root, table.assign(stack=0).reset_index(drop=True), rows, [LABEL]))
     except UserError as error:  # of the network, which has no grid of features
         return f"The network cannot be explained: {error.kept}"
     return {int(table.index[each.row]): each.heat[LABEL] for each in found if not isinstance(each, ReadError)}

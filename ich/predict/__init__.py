@@ -29,7 +29,7 @@ from ich import __version__
 from ich.calibration import Decision, order_decisions, parse_decisions
 from ich.calibration.likeness import pool_distances
 from ich.data.resize import resize_hu
-from ich.models import SliceClassifier, hash_weights
+from ich.models import SliceNet, hash_weights
 from ich.networks import Network, TorchNetwork, add_neighbors, load_network
 from ich.networks.views import augmented
 from ich.predict.judging import (
@@ -135,9 +135,9 @@ class Predictor:
         return hash_weights(self.explainable) if len(self.networks) == 1 and self.explainable else ""
 
     @property
-    def explainable(self) -> SliceClassifier | None:
+    def explainable(self) -> SliceNet | None:
         """The first member that heat maps can be made of; None where all are exported."""
-        return next((each.model for each in self.networks if isinstance(each, TorchNetwork)), None)
+        return next((each.net for each in self.networks if isinstance(each, TorchNetwork)), None)
 
     def predict_hu(self, slices: Sequence[ArrayLike], window: NDArray[np.float32] | None = None) -> Scores:
         """Predicts slices of a series that are in memory.

@@ -112,7 +112,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
                 log.info("pretraining is done; training starts from its best weights")
                 starts_from = find_checkpoint(starts_from.folder, "best")
             if starts_from is not None:
-                run.parts.model.load_weights(starts_from)
+                run.parts.model.net.load_weights(starts_from)
             return _complete(run, started)
 
 
@@ -193,8 +193,8 @@ def _complete(run: Run, started: float) -> float:
     cfg, parts = run.cfg, run.parts
     # Again: what came between, another run even, must not matter.
     seed_everything(cfg.seed, workers=True, verbose=False)
-    parts.model.card["trained_on"] = hash_slices(parts.datamodule.part("train"))
-    parts.model.card["prevalences"] = {
+    parts.model.net.card["trained_on"] = hash_slices(parts.datamodule.part("train"))
+    parts.model.net.card["prevalences"] = {
         label: None if math.isnan(share) else share
         for label, share in zip(LABELS, parts.datamodule.prevalences(), strict=True)
     }
@@ -239,7 +239,7 @@ def _describe_run(run: Run) -> None:
     for name, part in labeled.groupby("part", sort=False):
         log.info("%s: %d slices of %d patients", name, len(part), part["PatientID"].nunique())
     million = sum(p.numel() for p in parts.model.parameters()) / 1e6
-    spec = parts.model.input
+    spec = parts.model.net.input
     log.info(
         "%s, %.1f million parameters, input %d x %d x %d, on %s",
         cfg.model.backbone, million, spec.in_chans, spec.size, spec.size, parts.trainer.accelerator.name(),

@@ -33,8 +33,7 @@ class FeatureLog(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begins to look."""
-        head: nn.Module = pl_module.head  # type: ignore[assignment]
-        self._hook = head.register_forward_pre_hook(self._see)
+        self._hook = pl_module.get_submodule("net.head").register_forward_pre_hook(self._see)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any

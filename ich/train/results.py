@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import torch
+from pytorch_lightning import LightningModule
 from rich.console import Console
 
 from ich.calibration import DECIDED_LEVELS, Decision
@@ -22,9 +23,9 @@ from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import pool
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
-from ich.models import SliceClassifier, hash_weights, load_classifier
+from ich.models import SliceNet, hash_weights, load_slice_net
 from ich.report.curves import write_curves
-from ich.schema import DISCLAIMER, MONITOR, UserError
+from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
 from ich.schema.formats import to_plain
 from ich.tables import make_predictions, read_predictions, write_table
 from ich.train.keeping import keep
@@ -66,9 +67,9 @@ def write_results(
         raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
     checkpoint = find_checkpoint(run_dir, "best")
-    model = load_classifier(checkpoint)
+    net = load_slice_net(checkpoint)
     seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
-    tables = predict_parts(model, datamodule, gpus, seen, limit)
+    tables = predict_parts(net, datamodule, gpus, seen, limit)
     for part, table in tables.items():
         write_table(table, run_dir / f"predictions_{part}.csv")
     # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
@@ -80,7 +81,7 @@ def write_results(
         "training": summarize(datamodule, metrics, evaluations),
     }
     weights: dict[str, torch.Tensor] = {}
-    if "likeness" not in model.card:
+    if "likeness" not in net.card:
         fields["likeness"], weights = describe_likeness(seen.features, tables["val"])
         if "missing" in fields["likeness"]:
             log.warning(
@@ -156,7 +157,7 @@ def _list_levels(part: str, table: pd.DataFrame) -> list[str]:
 
 
 def predict_parts(
-    model: SliceClassifier,
+    net: SliceNet,
     datamodule: HeadCTDataModule,
     gpus: int | None = None,
     seen: FeatureLog | None = None,
@@ -165,7 +166,7 @@ def predict_parts(
     """Predicts the validation and the test part, on one device.
 
     Args:
-        model: A trained model.
+        net: A trained network.
         datamodule: Set up.
         gpus: As in ``build_trainer``; more than one counts as one.
         seen: Is given the features of the slices that it wants.
@@ -178,14 +179,27 @@ def predict_parts(
         gpus=gpus if gpus is None else min(gpus, 1), devices=1, callbacks=[] if seen is None else [seen]
     )
     datamodule.predict_limit = limit
-    outputs = trainer.predict(model, datamodule=datamodule) or []
+    outputs = trainer.predict(_Scoring(net), datamodule=datamodule) or []
     batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)
     rows = torch.cat([batch["row"] for batch in batches]).numpy()
     probs = torch.cat([batch["probs"] for batch in batches]).numpy()
     slices = datamodule.table.iloc[rows].reset_index(drop=True)
-    weights = hash_weights(model)
+    weights = hash_weights(net)
     return {
         part: make_predictions(slices[within], part, probs[within], weights)
         for part in ("val", "test")
         if (within := slices["part"] == part).any()
     }
+
+
+class _Scoring(LightningModule):
+    """Lets Lightning run a network, with nothing of its training."""
+
+    def __init__(self, net: SliceNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
+        """Returns ``row`` (N,) and ``probs`` (N, 6)."""
+        probs = self.net.to_probs(self.net(self.net.take_image(batch)))
+        return {"row": batch["row"].cpu(), "probs": probs.cpu()}

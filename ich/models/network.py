@@ -1,0 +1,219 @@
+"""``SliceNet``: the network itself, from HU to probabilities, and loading it from a file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ich.bundle import is_bundle, read_bundle
+from ich.calibration.likeness import Likeness, is_part
+from ich.card import Card, make_card
+from ich.checkpoint import read_checkpoint
+from ich.models.backbones import create_backbone
+from ich.schema import LABELS, Batch, InputSpec, UserError
+from ich.window import Window
+
+LINKS = ("sigmoid", "softmax")
+
+
+class SliceNet(nn.Module):
+    """Window, backbone and head: from HU to an image, to features, to one logit per label.
+
+    The methods follow these steps. ``window`` turns HU into an image. ``extract``, ``forward`` and
+    ``classify`` take the image; ``classify_hu`` does everything at once.
+
+    Args:
+        backbone: Any model of timm.
+        input: What the network sees of a slice.
+        drop_rate: Dropout before the head.
+        drop_path_rate: Stochastic depth of the backbone.
+        link: ``sigmoid``: labels are independent; ``softmax``: they exclude each other.
+        channels_last: Keep images and weights with the channels last, which convolutions run faster on.
+        pretrained: Start from the published weights of the backbone.
+        weights_file: Weights of the backbone in a local file, in place of the hub; all of them, or none.
+        weights_sha256: SHA-256 that ``weights_file`` must have.
+
+    Attributes:
+        card: What a file says of the network.
+        likeness: Distance from the training data; None where none was fitted.
+
+    Raises:
+        UserError: For an unknown backbone or link, or weights out of reach.
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        input: InputSpec | Mapping[str, Any],  # noqa: A002 - the configuration's word
+        drop_rate: float,
+        drop_path_rate: float,
+        link: str,
+        channels_last: bool,
+        pretrained: bool = False,
+        weights_file: str | None = None,
+        weights_sha256: str | None = None,
+    ) -> None:
+        super().__init__()
+        if link not in LINKS:
+            raise UserError(f"model.link={link}: expected one of {', '.join(LINKS)}")
+        if not 0 <= drop_rate < 1:
+            raise UserError(f"model.drop_rate={drop_rate}: expected a number from 0 to below 1")
+        self.input = input if isinstance(input, InputSpec) else InputSpec.from_dict(input)
+        self.link = link
+        self.card = make_card(
+            {
+                "backbone": backbone,
+                "input": self.input.to_dict(),
+                "drop_rate": drop_rate,
+                "drop_path_rate": drop_path_rate,
+                "link": link,
+                "channels_last": channels_last,
+            }
+        )
+        self.window = Window(self.input)
+        self.backbone = create_backbone(
+            backbone,
+            in_chans=self.input.in_chans,
+            img_size=self.input.size,
+            pretrained=pretrained,
+            weights_file=weights_file,
+            weights_sha256=weights_sha256,
+            drop_path_rate=drop_path_rate,
+        )
+        linear = nn.Linear(int(self.backbone.head_hidden_size), len(LABELS))  # type: ignore[arg-type]
+        nn.init.normal_(linear.weight, std=0.01)
+        nn.init.zeros_(linear.bias)
+        self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
+        self.likeness: Likeness | None = None
+        self.keep_in(torch.channels_last if channels_last else torch.contiguous_format)
+
+    def keep_in(self, memory_format: torch.memory_format) -> None:
+        """Keeps images and weights of the backbone in a memory format from now on."""
+        self.memory_format = memory_format
+        self.backbone.to(memory_format=memory_format)
+
+    def load_weights(self, path: str | Path) -> None:
+        """Takes the weights of a checkpoint or bundle of this library; its likeness is left out.
+
+        Raises:
+            UserError: If the file is something else, or holds a model with other parts or another input.
+        """
+        card, state_dict = _read_model(path)
+        other = card["model"]["backbone"]
+        if other != self.card["model"]["backbone"]:
+            raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
+        try:
+            self.load_state_dict(without_likeness(state_dict))
+        except RuntimeError as error:
+            raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
+
+    def take_image(self, batch: Batch) -> Tensor:
+        """Returns the images of a data module's batch; HU that it has left as they are get windowed."""
+        if "image" in batch:
+            return batch["image"]
+        image: Tensor = self.window(batch["hu"], batch.get("window"))
+        return image
+
+    def extract(self, image: Tensor) -> Tensor:
+        """Computes what the head sees: (N, C, S, S) images -> (N, F) features of the backbone."""
+        image = image.to(self.get_parameter("head.1.weight").dtype)  # 64 bits with trainer.precision=64-true
+        features: Tensor = self.backbone(image.contiguous(memory_format=self.memory_format))
+        return features
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Computes logits: (N, C, S, S) images -> (N, 6) in the order of ``LABELS``."""
+        logits: Tensor = self.head(self.extract(image))
+        return logits
+
+    def to_probs(self, logits: Tensor) -> Tensor:
+        """(N, 6) logits -> (N, 6) probabilities, float32."""
+        logits = logits.float()
+        return logits.sigmoid() if self.link == "sigmoid" else logits.softmax(dim=1)
+
+    def classify(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Classifies images.
+
+        Args:
+            image: (N, C, S, S), as ``window`` gives it.
+
+        Returns:
+            (N, 6) probabilities and, where there is a likeness, (N,) distances.
+        """
+        features = self.extract(image)  # (N, F)
+        probs = self.to_probs(self.head(features))
+        return (probs,) if self.likeness is None else (probs, self.likeness(features))
+
+    def classify_hu(self, hu: Tensor, header: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Classifies slices.
+
+        Args:
+            hu: (N, D, S, S) HU of slices with their neighbors.
+            header: (N, 2) center and width in HU of each slice's header, where the input needs them.
+
+        Returns:
+            As ``classify``.
+        """
+        return self.classify(self.window(hu, header))
+
+
+def load_slice_net(path: str | Path) -> SliceNet:
+    """Loads a trained network; the file is all it takes.
+
+    Args:
+        path: A checkpoint that a run wrote, or a bundle.
+
+    Returns:
+        The network in evaluation mode on the CPU.
+
+    Raises:
+        UserError: If the file is missing, damaged or of something else.
+    """
+    card, state_dict = _read_model(path)
+    net = SliceNet(**card["model"])
+    net.card = card
+    features = int(net.backbone.head_hidden_size)  # type: ignore[arg-type]
+    net.likeness = Likeness.restore(state_dict, features, str(path))
+    try:
+        net.load_state_dict(state_dict)
+    except RuntimeError as error:
+        raise UserError(
+            f"{path} is damaged: its weights are not those of {card['model']['backbone']}"
+        ) from error
+    return net.eval()
+
+
+def hash_weights(net: SliceNet) -> str:
+    """SHA-256 of a network's tensors: by name, their name, type, shape and values.
+
+    A checkpoint, a bundle and a run's folder of the same model have the same. Its likeness does not count: it
+    is fitted after the predictions were made, and changes none of them.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(without_likeness(net.state_dict()).items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of a model without those of its likeness."""
+    return {name: value for name, value in state_dict.items() if not is_part(name)}
+
+
+def _read_model(path: str | Path) -> tuple[Card, Mapping[str, Tensor]]:
+    """Reads the card and the tensors of a network."""
+    if is_bundle(path):
+        bundle = read_bundle(path)
+        return bundle.card, bundle.state_dict
+    checkpoint = read_checkpoint(path)
+    weights = checkpoint["state_dict"]
+    # A loss may have tensors of its own, such as weights of classes; inference needs none.
+    return checkpoint["card"], {
+        name: value for name, value in weights.items() if not name.startswith("loss.")
+    }
