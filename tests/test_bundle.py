@@ -81,7 +81,7 @@ def test_bundle_is_the_model(trained, bundle: Path) -> None:
     assert call("bundle", str(bundle), str(bundle.with_name("again.zip"))) == 0
     assert bundle.with_name("again.zip").read_bytes() == bundle.read_bytes()
     tuned = SliceClassifier("test_resnet", input=ours.input, init_from=str(bundle), pretrained=False)
-    assert torch.equal(tuned.get_parameter("head.1.weight"), ours.get_parameter("head.1.weight"))
+    assert torch.equal(tuned.net.get_parameter("head.1.weight"), ours.get_parameter("head.1.weight"))
 
 
 def test_any_tool_opens_a_bundle(bundle: Path) -> None:
