@@ -32,10 +32,10 @@ def test_commands_compose(command: str) -> None:
 def test_library_examples_run(
     tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training, prediction = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    training, loading, prediction = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     prediction = prediction.replace("runs/DATE_TIME", "runs/mine").replace("/data/inbox", "data/phantom")
     slices = "import numpy\nslices = [numpy.full((64, 64), 40)] * 3\n"
-    code = f"{training}{slices}{prediction}print(scores.probs.shape)\n"
+    code = f"{training}{loading}{slices}{prediction}print(scores.probs.shape)\n"
     shutil.copytree(phantom, tmp_path / "data" / "phantom")
     script = tmp_path / "example.py"
     code = code.replace('"resnet18"', '"test_resnet"').replace(
