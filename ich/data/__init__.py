@@ -19,16 +19,12 @@ from ich.augment.transforms import Transform, UserTransform, adapt
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, FixedSampler, balance_weights, draw_order
-from ich.data.parts import GROUPS, SplitSpec, group_slices
+from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
-from ich.identical import find_identical
-from ich.index import build_index, find_labels, locate_index, read_labels
-from ich.index.joining import join_labels
+from ich.data.source import Source
 from ich.losses import MIN_PREVALENCE
-from ich.phantom import write_phantom
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
-from ich.split import sample_patients
 from ich.window import Window, window_batch
 
 log = logging.getLogger(__name__)
@@ -107,25 +103,26 @@ class HeadCTDataModule(LightningDataModule):
         super().__init__()
         if sampling not in SAMPLINGS:
             raise UserError(f"data.sampling={sampling}: expected one of {', '.join(SAMPLINGS)}")
-        if group not in GROUPS:
-            raise UserError(f"data.group={group}: expected one of {', '.join(GROUPS)}")
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
-        self.root = Path(root)
+        self.source = Source(
+            root=Path(root),
+            labels=labels,
+            label_set=label_set,
+            index_dir=Path(index_dir) if index_dir else None,
+            pseudonyms=pseudonyms,
+            phantom=phantom,
+            group=group,
+            split=SplitSpec(split, val_fraction, test_fraction, fold, folds, seed),
+            check_pixels=check_pixels,
+            limit_slices=limit_slices,
+        )
         self.input = input
-        self.labels = labels
         self.label_set = label_set
-        self.index_dir = index_dir
-        self.pseudonyms = pseudonyms
         self.cache = Path(cache) if cache else None
-        self.phantom = phantom
         self.augment = adapt(augment, input.size, input.depth)
-        self.split_spec = SplitSpec(split, val_fraction, test_fraction, fold, folds, seed)
-        self.group = group
-        self.check_pixels = check_pixels
-        self.limit_slices = limit_slices
         self.batch_size = batch_size
         self.num_workers = min(8, _cores()) if num_workers is None else num_workers
         self.sampling = sampling
@@ -173,21 +170,14 @@ class HeadCTDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Writes the phantom, hashes and cache if asked, and brings the index up to date, in one process."""
         if self._table is None:
-            self._prepare_files()
-        if self.check_pixels:
+            self.source.write_phantom()
+            self._index = self.source.read_index()
+        if self.source.check_pixels:
             self.setup()  # keeps the hashes, which other processes then only read
         if self.cache is not None:
             self.setup()
-            arrays, size = self._arrays, self.input.size
-            build_cache(self.cache, self.root, self.table, arrays, size, self.num_workers)
-
-    def _prepare_files(self) -> None:
-        if self.phantom is not None:
-            try:
-                write_phantom(self.root, **self.phantom)
-            except TypeError as error:
-                raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
-        self._index = self._build_index()
+            root, size = self.source.root, self.input.size
+            build_cache(self.cache, root, self.table, self._arrays, size, self.num_workers)
 
     def setup(self, stage: str | None = None) -> None:
         """Joins the index to the labels and splits it.
@@ -199,47 +189,11 @@ class HeadCTDataModule(LightningDataModule):
         index, self._index = self._index, None  # not kept: it is as large as the table
         if self._table is not None:
             return
-        names = self.label_set.names
-        file = Path(self.labels) if self.labels else find_labels(self.root, self.label_set)
-        labels = read_labels(file, self.label_set)
         # In the process that has just brought it up to date, a look at each file again would tell no news.
-        table, counts = join_labels(self._build_index() if index is None else index, labels)
-        log.info(
-            "%d slices with labels, %d files without a label, %d labels without a file",
-            counts.slices - counts.unlabeled,
-            counts.unlabeled,
-            counts.without_file,
-        )
-        if counts.warning:
-            log.warning("%s", counts.warning)
-        table = group_slices(table, self.group)
-        labeled = table[table[list(names)].notna().any(axis=1)]
-        if self.limit_slices is not None:
-            labeled = sample_patients(labeled, self.limit_slices, self.seed)
-            table = table[table["PatientID"].isin(labeled["PatientID"])]
-        twins = self._find_twins(labeled) if self.check_pixels else None
-        parts = self.split_spec.divide(labeled, names, twins)
-        self.split_spec.check(parts, labeled, names)
-        table["part"] = parts.reindex(table.index).fillna("unlabeled")
-        table = table.reset_index(drop=True)
+        table = self.source.make_table(self.source.read_index() if index is None else index)
         self._require_windows(table)
-        self._arrays = to_arrays(table, names)
+        self._arrays = to_arrays(table, self.label_set.names)
         self._table = table
-
-    def _build_index(self) -> pd.DataFrame:
-        index_dir = Path(self.index_dir) if self.index_dir else None
-        index = build_index(self.root, index_dir=index_dir, pseudonyms=self.pseudonyms)
-        if len(index.unread):
-            codes = index.unread["code"].value_counts()
-            log.warning("%d files refused: %s", len(index.unread), codes.to_dict())
-        return index.table
-
-    def _find_twins(self, table: pd.DataFrame) -> pd.Series[int]:
-        folder = Path(self.index_dir) if self.index_dir else locate_index(self.root)
-        twins = pd.Series(find_identical(self.root, table, folder), table.index)
-        if count := int((twins >= 0).sum()):
-            log.warning("%d slices have the pixels of a slice of another patient", count)
-        return twins
 
     def _require_windows(self, table: pd.DataFrame) -> None:
         lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
@@ -330,9 +284,9 @@ class HeadCTDataModule(LightningDataModule):
 
     def _make_reader(self) -> Reader:
         if self.cache is None:
-            return SliceReader(self.root, self._arrays)
+            return SliceReader(self.source.root, self._arrays)
         if self._cached is None:
-            self._cached = CacheReader(self.cache, self.root, self.table, self.input.size)
+            self._cached = CacheReader(self.cache, self.source.root, self.table, self.input.size)
         return self._cached
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:

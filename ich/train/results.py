@@ -92,7 +92,7 @@ def write_results(
     report = {
         "best_epoch": int(best["epoch"]),
         MONITOR: float(best[MONITOR]),
-        "leaky_split": datamodule.split_spec.leaks,
+        "leaky_split": datamodule.source.split.leaks,
         "read_slices": datamodule.read,
         "decoded_slices": datamodule.decoded,
         "unread_slices": len(datamodule.unread),
@@ -103,7 +103,7 @@ def write_results(
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_curves(metrics, run_dir / "curves.png")
     last = list(evaluations)[-1]
-    title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.split_spec.leaks else "")
+    title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.source.split.leaks else "")
     rendered = render_evaluation(evaluations[last], title)
     Console().print(rendered)
     with (run_dir / "run.log").open("a", encoding="utf-8") as file:

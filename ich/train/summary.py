@@ -40,7 +40,7 @@ def summarize(
         "best_epoch": int(metrics["epoch"].iloc[int(metrics[MONITOR].argmin())]),
         "val_log_loss": _find_loss(evaluations, "val"),
         "test_log_loss": _find_loss(evaluations, "test"),
-        "phantom": datamodule.phantom is not None,
+        "phantom": datamodule.source.phantom is not None,
     }
 
 

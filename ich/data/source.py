@@ -1,0 +1,107 @@
+"""From a folder of DICOM files and a label file to one table: a row a slice, with its labels and its part."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ich.data.parts import GROUPS, SplitSpec, group_slices
+from ich.identical import find_identical
+from ich.index import build_index, find_labels, locate_index, read_labels
+from ich.index.joining import join_labels
+from ich.phantom import write_phantom
+from ich.schema import UserError
+from ich.schema.labels import LabelSet
+from ich.split import sample_patients
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where slices and labels lie and how they are split; the fields are arguments of ``HeadCTDataModule``.
+
+    Raises:
+        UserError: If there is no such group.
+    """
+
+    root: Path
+    labels: str | None
+    label_set: LabelSet
+    index_dir: Path | None
+    pseudonyms: bool
+    phantom: Mapping[str, Any] | None
+    group: str
+    split: SplitSpec
+    check_pixels: bool
+    limit_slices: int | None
+
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS:
+            raise UserError(f"data.group={self.group}: expected one of {', '.join(GROUPS)}")
+
+    def write_phantom(self) -> None:
+        """Writes the phantom, if one is asked for.
+
+        Raises:
+            UserError: If it takes no such arguments.
+        """
+        if self.phantom is None:
+            return
+        try:
+            write_phantom(self.root, **self.phantom)
+        except TypeError as error:
+            raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
+
+    def read_index(self) -> pd.DataFrame:
+        """Brings the index of the folder up to date and returns it, a row a slice."""
+        index = build_index(self.root, index_dir=self.index_dir, pseudonyms=self.pseudonyms)
+        if len(index.unread):
+            codes = index.unread["code"].value_counts()
+            log.warning("%d files refused: %s", len(index.unread), codes.to_dict())
+        return index.table
+
+    def make_table(self, index: pd.DataFrame) -> pd.DataFrame:
+        """Joins the index to the labels and splits it.
+
+        Args:
+            index: As ``read_index`` returns it.
+
+        Returns:
+            The index with the label columns and ``part``, which is ``unlabeled`` for slices without a label.
+
+        Raises:
+            UserError: If labels and slices do not fit together, or cannot be split as asked.
+        """
+        names = self.label_set.names
+        file = Path(self.labels) if self.labels else find_labels(self.root, self.label_set)
+        table, counts = join_labels(index, read_labels(file, self.label_set))
+        log.info(
+            "%d slices with labels, %d files without a label, %d labels without a file",
+            counts.slices - counts.unlabeled,
+            counts.unlabeled,
+            counts.without_file,
+        )
+        if counts.warning:
+            log.warning("%s", counts.warning)
+        table = group_slices(table, self.group)
+        labeled = table[table[list(names)].notna().any(axis=1)]
+        if self.limit_slices is not None:
+            labeled = sample_patients(labeled, self.limit_slices, self.split.seed)
+            table = table[table["PatientID"].isin(labeled["PatientID"])]
+        parts = self.split.divide(labeled, names, self._find_twins(labeled) if self.check_pixels else None)
+        self.split.check(parts, labeled, names)
+        table["part"] = parts.reindex(table.index).fillna("unlabeled")
+        return table.reset_index(drop=True)
+
+    def _find_twins(self, table: pd.DataFrame) -> pd.Series[int]:
+        folder = self.index_dir or locate_index(self.root)
+        twins = pd.Series(find_identical(self.root, table, folder), table.index)
+        if count := int((twins >= 0).sum()):
+            log.warning("%d slices have the pixels of a slice of another patient", count)
+        return twins
