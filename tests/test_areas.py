@@ -9,13 +9,18 @@ from sklearn.metrics import average_precision_score, precision_recall_curve, roc
 from ich.evaluate.areas import (
     GRID,
     Ranking,
-    auroc,
-    average_precision,
     find_auroc,
     find_average_precision,
     find_precision_recall,
     find_roc,
 )
+
+
+def score(target, prob, weight=None):
+    targets, probs = np.asarray(target, np.float64), np.asarray(prob, np.float64)
+    weights = np.ones(len(targets), np.int32) if weight is None else weight
+    ranking = Ranking(targets, probs, np.arange(len(targets)))
+    return [float(area) for (area,) in ranking.score(weights[None], [find_auroc, find_average_precision])]
 
 
 @pytest.mark.parametrize("decimals", [1, 8])
@@ -25,14 +30,12 @@ def test_areas_equal_scikit_learn_with_ties_and_weights(seed, decimals):
     target = rng.integers(0, 2, 300)
     prob = (rng.random(300) + 0.3 * target).round(decimals)
     weight = rng.integers(0, 4, 300) / 8
-    assert auroc(target, prob) == pytest.approx(roc_auc_score(target, prob), abs=1e-12)
-    assert average_precision(target, prob) == pytest.approx(average_precision_score(target, prob), abs=1e-12)
-    assert auroc(target, prob, weight) == pytest.approx(
-        roc_auc_score(target, prob, sample_weight=weight), abs=1e-12
-    )
-    assert average_precision(target, prob, weight) == pytest.approx(
-        average_precision_score(target, prob, sample_weight=weight), abs=1e-12
-    )
+    for weights in (None, weight):
+        references = [
+            reference(target, prob, sample_weight=weights)
+            for reference in (roc_auc_score, average_precision_score)
+        ]
+        assert score(target, prob, weights) == pytest.approx(references, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -50,8 +53,7 @@ def test_areas_equal_scikit_learn_with_ties_and_weights(seed, decimals):
     ],
 )
 def test_areas_by_hand(target, prob, area, precision):
-    assert auroc(target, prob) == pytest.approx(area, nan_ok=True)
-    assert average_precision(target, prob) == pytest.approx(precision, nan_ok=True)
+    assert score(target, prob) == pytest.approx([area, precision], nan_ok=True)
 
 
 @pytest.mark.parametrize("units", [200, 30_000])  # several weightings a block, and several blocks

@@ -94,8 +94,8 @@ def test_a_notebook_writes_what_the_command_writes(evaluated: Path, run_dir: Pat
     lines: list[str] = []
     written = write_evaluation(str(run_dir), tmp_path / "out", replicates=30, tell=lines.append)
     assert written.folder == tmp_path / "out"
-    assert written.study is not None
-    assert written.study.evaluation.patients == 40
+    assert written.data is not None
+    assert written.data.evaluation.patients == 40
     assert lines == ["calibration and operating points: from predictions_val.csv beside predictions_test.csv"]
     names = {path.name for path in evaluated.iterdir()} - {"report.pdf", "slides.pptx"}
     assert {path.name for path in written.folder.iterdir()} == names

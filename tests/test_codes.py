@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ich.schema.codes import KINDS, Code, Reason, SetAside, explain, make_page
+from ich.schema.codes import KINDS, Code, Reason, SetAside, describe_code, make_page
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -46,6 +46,6 @@ def test_sentences_of_a_kind_differ() -> None:
 
 
 def test_what_was_found_follows_the_sentence() -> None:
-    assert explain(Reason, "gap", "1 gap") == "Slices seem to be missing between others: 1 gap (gap)"
-    assert explain(SetAside, SetAside.NOT_AXIAL) == "The slices are not axial (not_axial)"
-    assert explain(SetAside, "of_another_time", "x") == "Of another time: x (of_another_time)"
+    assert describe_code(Reason, "gap", "1 gap") == "Slices seem to be missing between others: 1 gap (gap)"
+    assert describe_code(SetAside, SetAside.NOT_AXIAL) == "The slices are not axial (not_axial)"
+    assert describe_code(SetAside, "of_another_time", "x") == "Of another time: x (of_another_time)"

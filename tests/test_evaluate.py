@@ -21,7 +21,6 @@ from sklearn.metrics import (
 
 from ich.calibration import METHODS as CALIBRATIONS
 from ich.evaluate import evaluate
-from ich.evaluate.curves import trace_study
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.figures import Estimate, to_plain
 from ich.evaluate.pooling import LEVELS, METHODS, pool
@@ -302,24 +301,6 @@ def test_curves_are_those_of_the_table_with_bands_around_them():
     assert histogram.positives.sum() == figures.counts.positives
     assert histogram.negatives.sum() == figures.counts.negatives
     assert curves.reliability.units.sum() == curves.reliability_calibrated.units.sum() == len(table)
-
-
-def test_a_studys_slices_are_followed_in_the_order_of_their_positions():
-    table = make_table(patients=6, seed=2)
-    study = table["StudyInstanceUID"].value_counts().index[0]
-    rows = np.flatnonzero(table["StudyInstanceUID"] == study)
-    positions = pd.DataFrame({"SOPInstanceUID": table["SOPInstanceUID"], "position": -5.0 * table.index})
-    (timeline,) = trace_study(table, study, positions)
-    assert timeline.rows.tolist() == rows[::-1].tolist()
-    assert (np.diff(timeline.position) == 5).all()
-    np.testing.assert_array_equal(timeline.probs, table.loc[rows[::-1], list(PROB_COLUMNS)])
-    np.testing.assert_array_equal(timeline.target, table.loc[rows[::-1], list(TARGET_COLUMNS)])
-    (unplaced,) = trace_study(table, study)
-    assert unplaced.rows.tolist() == rows.tolist()
-    assert np.isnan(unplaced.position).all()
-    with pytest.raises(UserError, match="no study X") as raised:
-        trace_study(table, "X")
-    assert "X" not in raised.value.kept
 
 
 ESTIMATE = {"value", "low", "high", "reason"}

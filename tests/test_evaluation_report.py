@@ -20,8 +20,8 @@ from ich.evaluate.document import make_deck, make_document
 from ich.evaluate.model_card import make_model_card
 from ich.evaluate.pictures.cases import Case, draw_cases
 from ich.evaluate.plates import plan_pictures
+from ich.evaluate.report_data import ReportData
 from ich.evaluate.run import Run, read_run
-from ich.evaluate.study import Study
 from ich.evaluate.subgroups import subgroups
 from ich.report.document import Document, Listing, Missing, Picture, Section, Table, Text
 from ich.report.figures import encode_png
@@ -33,14 +33,14 @@ REPLICATES = 40
 
 
 @pytest.fixture(scope="module")
-def plain() -> Study:
+def plain() -> ReportData:
     """Of predictions alone."""
     table = make_table(patients=40)
-    return Study(evaluate(table, replicates=REPLICATES), table)
+    return ReportData(evaluate(table, replicates=REPLICATES), table)
 
 
 @pytest.fixture(scope="module")
-def full() -> Study:
+def full() -> ReportData:
     """Of all that there can be; epidural in two patients only."""
     table, validation = make_table(patients=60), make_table(patients=50, seed=1, part="val")
     rare = table["PatientID"].isin(["P1", "P2"])
@@ -50,7 +50,7 @@ def full() -> Study:
     by = pd.Series(np.where(np.arange(len(table)) % 2, "odd", "even"), name="parity")
     groups = subgroups(table, by, decision=decisions["slice"], labels=("any",), replicates=REPLICATES)
     other = table.assign(**{f"prob_{label}": table[f"prob_{label}"] / 2 for label in LABELS})
-    return Study(
+    return ReportData(
         evaluation=evaluate(table, decisions=decisions, replicates=REPLICATES),
         predictions=table,
         validation=validation,
@@ -63,12 +63,12 @@ def full() -> Study:
     )
 
 
-def draw(study: Study) -> dict[str, Picture]:
-    return {name: plan() for name, plan in plan_pictures(study).items()}
+def draw(data: ReportData) -> dict[str, Picture]:
+    return {name: plan() for name, plan in plan_pictures(data).items()}
 
 
 @pytest.fixture(scope="module")
-def pictures(full: Study) -> dict[str, Picture]:
+def pictures(full: ReportData) -> dict[str, Picture]:
     return draw(full)
 
 
@@ -90,7 +90,7 @@ def find_table(document: Document, words: str) -> Table:
     return table
 
 
-def test_report_is_laid_out_as_a_paper(full: Study, pictures: dict[str, Picture]) -> None:
+def test_report_is_laid_out_as_a_paper(full: ReportData, pictures: dict[str, Picture]) -> None:
     document = make_document(full, pictures)
     titles = [section.title for section in document.sections]
     assert titles[:4] == ["Problem", "Data", "Method", "Results in short"]
@@ -102,7 +102,7 @@ def test_report_is_laid_out_as_a_paper(full: Study, pictures: dict[str, Picture]
     assert len({picture.name for picture in document.pictures}) == len(document.pictures)
 
 
-def test_every_table_says_patients_and_interval(full: Study, pictures: dict[str, Picture]) -> None:
+def test_every_table_says_patients_and_interval(full: ReportData, pictures: dict[str, Picture]) -> None:
     tables = list_tables(make_document(full, pictures))
     assert len(tables) > 15
     for table in tables:
@@ -110,7 +110,7 @@ def test_every_table_says_patients_and_interval(full: Study, pictures: dict[str,
         assert "interval" in table.caption or "in brackets the patients" in table.caption, table.caption
 
 
-def test_figures_are_those_of_the_evaluation(full: Study, pictures: dict[str, Picture]) -> None:
+def test_figures_are_those_of_the_evaluation(full: ReportData, pictures: dict[str, Picture]) -> None:
     document = make_document(full, pictures)
     figures = full.evaluation.levels["study"].labels["any"]
     (row,) = (row for row in find_table(document, "Telling apart, by study").rows if row[0] == "any")
@@ -130,7 +130,7 @@ def test_figures_are_those_of_the_evaluation(full: Study, pictures: dict[str, Pi
     assert [row[0] for row in rows if row[0].startswith("any")] == [f"any, {p:.0%}" for p in prevalences]
 
 
-def test_few_positives_are_said_in_words(full: Study, pictures: dict[str, Picture]) -> None:
+def test_few_positives_are_said_in_words(full: ReportData, pictures: dict[str, Picture]) -> None:
     document = make_document(full, pictures)
     data = next(section for section in document.sections if section.title == "Data")
     assert any(isinstance(b, Text) and b.strong and "epidural 2" in b.text for b in data.blocks)
@@ -147,8 +147,8 @@ def test_few_positives_are_said_in_words(full: Study, pictures: dict[str, Pictur
 
 def test_what_lacks_its_input_is_not_available() -> None:
     table = keep_any(make_table(patients=20))
-    study = Study(evaluate(table, replicates=REPLICATES), table)
-    document = make_document(study, draw(study))
+    data = ReportData(evaluate(table, replicates=REPLICATES), table)
+    document = make_document(data, draw(data))
     missing = list_missing(document)
     assert {
         "Scanner encodings",
@@ -165,30 +165,30 @@ def test_what_lacks_its_input_is_not_available() -> None:
 
 def test_no_figure_at_all_still_makes_a_report() -> None:
     table = make_table(patients=6, prevalence=0.0)
-    study = Study(evaluate(table, replicates=REPLICATES), table)
-    pictures = draw(study)
+    data = ReportData(evaluate(table, replicates=REPLICATES), table)
+    pictures = draw(data)
     assert not any("roc" in name or "recall" in name for name in pictures)
-    document = make_document(study, pictures)
+    document = make_document(data, pictures)
     assert list_missing(document)["Curves by slice"] if not pictures else True
     assert "By slice, any hemorrhage: no figure" in read_text(document)
 
 
-def test_deck_is_short_and_has_every_picture(full: Study, pictures: dict[str, Picture]) -> None:
+def test_deck_is_short_and_has_every_picture(full: ReportData, pictures: dict[str, Picture]) -> None:
     deck = make_deck(full, pictures)
     assert [picture.name for picture in deck.pictures] == [*pictures, "misses_1"]
     assert len(list_tables(deck)) < len(list_tables(make_document(full, pictures))) / 2
     assert "ROC curves by slice" in {section.title for section in deck.sections}
 
 
-def test_synthetic_and_leaky_data_are_said(plain: Study) -> None:
-    study = replace(plain, run=Run(leaky=True, phantom=True))
-    for document in (make_document(study, {}), make_model_card(study)):
+def test_synthetic_and_leaky_data_are_said(plain: ReportData) -> None:
+    data = replace(plain, run=Run(leaky=True, phantom=True))
+    for document in (make_document(data, {}), make_model_card(data)):
         text = read_text(document)
         assert "synthetic" in text
         assert "without regard to patients" in text
 
 
-def test_model_card_has_the_headings_of_mitchell(full: Study) -> None:
+def test_model_card_has_the_headings_of_mitchell(full: ReportData) -> None:
     card = make_model_card(full)
     assert [section.title for section in card.sections] == [
         "Model details",
@@ -209,7 +209,7 @@ def test_model_card_has_the_headings_of_mitchell(full: Study) -> None:
     assert "Consent and approval by an ethics committee: not available" in text
 
 
-def test_claim_names_all_44_items(full: Study, plain: Study) -> None:
+def test_claim_names_all_44_items(full: ReportData, plain: ReportData) -> None:
     rows = [row for table in list_tables(make_claim(full)) for row in table.rows]
     assert [row[0] for row in rows] == [str(number) for number in range(1, 45)]
     assert all(item and answer for _, item, answer in rows)

@@ -30,7 +30,7 @@ MAX_COMPONENTS = 16
 """Directions that have a variance of their own: with more of them, fewer studies that were changed are told
 from whole ones, and with fewer, more whole ones are taken for changed."""
 
-MIN_PATIENTS = 5
+MIN_REFERENCE_PATIENTS = 5
 """That a likeness is fitted on: the limit is an estimate of how studies of different patients vary."""
 
 FOLDS = 10
@@ -167,8 +167,8 @@ def fit_likeness(features: NDArray[np.float32], studies: ArrayLike, patients: Ar
     """
     people, _ = pd.factorize(np.asarray(patients), sort=True)
     count = int(people.max(initial=-1)) + 1
-    if count < MIN_PATIENTS:
-        return f"fewer than {MIN_PATIENTS} patients"
+    if count < MIN_REFERENCE_PATIENTS:
+        return f"fewer than {MIN_REFERENCE_PATIENTS} patients"
     if not np.isfinite(features).all():
         return "features that are not finite"
     fold = people % min(FOLDS, count)

@@ -143,6 +143,6 @@ def _run(args: argparse.Namespace) -> None:
     tell = partial(console.print, markup=False, soft_wrap=True)
     arguments = {name: value for name, value in vars(args).items() if name != "run"}
     written = write_evaluation(**arguments, tell=tell)
-    if written.study is not None:
-        console.print(render_evaluation(written.study.evaluation, written.study.parts))
+    if written.data is not None:
+        console.print(render_evaluation(written.data.evaluation, written.data.parts))
         tell(f"everything is in {written.folder}")

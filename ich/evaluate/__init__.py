@@ -21,7 +21,7 @@ slices, of the index: no model, no GPU, no disk.
 What people read is made of it here too:
 
     run            what is known of the run that made a table; the one that reads its folder
-    study          all that a report is made from
+    report_data    all that a report is made from
     tables         figures as tables
     pictures       figures as pictures, from arrays
     plates         which pictures a report has, and what is said of each

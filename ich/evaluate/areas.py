@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -20,34 +20,6 @@ BLOCK = 1 << 18
 
 GRID = np.linspace(0, 1, 101)
 """False positive rates of an ROC curve, recalls of a precision-recall curve."""
-
-
-def auroc(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Area under the receiver operating characteristic, exact with ties.
-
-    Args:
-        target: (N,) 0 or 1; NaN where unknown, which leaves the slice out.
-        prob: (N,) scores, higher for 1.
-        weight: (N,) weights of 0 or more; each slice once without it.
-
-    Returns:
-        The area, or NaN where one class is absent.
-    """
-    return _score(target, prob, weight, find_auroc)
-
-
-def average_precision(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Average precision, the sum over thresholds of the gain in recall times the precision.
-
-    Args:
-        target: (N,) 0 or 1; NaN where unknown, which leaves the slice out.
-        prob: (N,) scores, higher for 1.
-        weight: (N,) weights of 0 or more; each slice once without it.
-
-    Returns:
-        The average precision, or NaN where one class is absent.
-    """
-    return _score(target, prob, weight, find_average_precision)
 
 
 @dataclass(frozen=True)
@@ -196,10 +168,3 @@ def _run(counts: NDArray[np.integer], codes: NDArray[np.int32]) -> NDArray[np.in
     sums = np.zeros((len(counts), len(codes) + 1), counts.dtype)
     np.cumsum(np.take(counts, codes, axis=1), axis=1, dtype=counts.dtype, out=sums[:, 1:])
     return sums
-
-
-def _score(target: ArrayLike, prob: ArrayLike, weight: ArrayLike | None, statistic: Statistic) -> float:
-    targets, probs = np.asarray(target, np.float64), np.asarray(prob, np.float64)
-    weights = np.ones(len(targets), np.int32) if weight is None else np.asarray(weight)
-    (values,) = Ranking(targets, probs, np.arange(len(targets))).score(weights[None], [statistic])
-    return float(values[0])

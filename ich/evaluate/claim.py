@@ -13,71 +13,71 @@ from ich import __version__
 from ich.evaluate.document import TITLE
 from ich.evaluate.figures import FEW
 from ich.evaluate.limits import list_limits
-from ich.evaluate.study import Study, describe_size, describe_subject
+from ich.evaluate.report_data import ReportData, describe_size, describe_subject
 from ich.report.document import Document, Picture, Section, Table
 from ich.schema import DISCLAIMER
 
 NOT_AVAILABLE = "not available"
 
-_Fill = Callable[[Study], str]
+_Fill = Callable[[ReportData], str]
 _Answer: TypeAlias = _Fill | str | None  # None: only people know
 
 
-def make_claim(study: Study) -> Document:
+def make_claim(data: ReportData) -> Document:
     """Lays out the checklist: every item named, and filled or marked as not available."""
     sections, number = [], 0
     for title, items in _ITEMS.items():
         rows = []
         for item, answer in items:
             number += 1
-            text = answer(study) if callable(answer) else answer
+            text = answer(data) if callable(answer) else answer
             rows.append([str(number), item, text or NOT_AVAILABLE])
         sections.append(Section(title, [Table(["item", "what is asked", "answer"], rows)]))
     subtitle = f"Filled from the run by ich {__version__}; what only people know is not available. "
-    return Document("CLAIM 2024 checklist", subtitle + describe_subject(study), sections)
+    return Document("CLAIM 2024 checklist", subtitle + describe_subject(data), sections)
 
 
 def _setting(*names: str) -> _Fill:
-    def fill(study: Study) -> str:
-        known = {name: study.run.settings[name] for name in names if name in study.run.settings}
+    def fill(data: ReportData) -> str:
+        known = {name: data.run.settings[name] for name in names if name in data.run.settings}
         return "; ".join(f"{name}: {value}" for name, value in known.items())
 
     return fill
 
 
-def _summarize(study: Study) -> str:
-    level = study.main_level
-    figures = study.evaluation.levels[level].labels["any"]
-    size = describe_size(study.predictions)
+def _summarize(data: ReportData) -> str:
+    level = data.main_level
+    figures = data.evaluation.levels[level].labels["any"]
+    size = describe_size(data.predictions)
     return f"report.html, Results in short. By {level}, any: AUROC {figures.auroc:.3f}, {size}"
 
 
-def _describe_missing(study: Study) -> str:
-    first = next(iter(study.evaluation.levels.values())).labels
+def _describe_missing(data: ReportData) -> str:
+    first = next(iter(data.evaluation.levels.values())).labels
     unknown = sum(each.counts.unknown for each in first.values())
     return f"targets that are not known are left out, label by label: {unknown:,} of them"
 
 
-def _describe_disjointness(study: Study) -> str:
-    if study.run.leaky:
+def _describe_disjointness(data: ReportData) -> str:
+    if data.run.leaky:
         return "slices: parts share patients"
-    if study.validation is not None:
-        shared = study.predictions["PatientID"].isin(study.validation["PatientID"])
-        number = study.predictions.loc[shared, "PatientID"].nunique()
+    if data.validation is not None:
+        shared = data.predictions["PatientID"].isin(data.validation["PatientID"])
+        number = data.predictions.loc[shared, "PatientID"].nunique()
         return f"patients shared by the validation part and the part evaluated: {number:,}"
     return ""
 
 
-def _describe_partition(study: Study) -> str:
+def _describe_partition(data: ReportData) -> str:
     parts = ", ".join(
         f"{part} {slices:,} slices of {patients:,} patients"
-        for part, (slices, patients) in study.run.parts.items()
+        for part, (slices, patients) in data.run.parts.items()
     )
-    return "; ".join(filter(None, [study.run.settings.get("split", ""), parts]))
+    return "; ".join(filter(None, [data.run.settings.get("split", ""), parts]))
 
 
-def _describe_uncertainty(study: Study) -> str:
-    evaluation = study.evaluation
+def _describe_uncertainty(data: ReportData) -> str:
+    evaluation = data.evaluation
     return (
         f"95 % intervals of a bootstrap over patients ({evaluation.replicates:,} samples, seed "
         f"{evaluation.seed}); DeLong, patients as clusters; none with fewer than {FEW} patients behind "
@@ -85,14 +85,14 @@ def _describe_uncertainty(study: Study) -> str:
     )
 
 
-def _describe_robustness(study: Study) -> str:
-    effect = "by way of pooling" if study.evaluation.pooling_effect else ""
-    groups = "" if study.groups is None else f"by {', '.join(map(str, study.groups['column'].unique()))}"
+def _describe_robustness(data: ReportData) -> str:
+    effect = "by way of pooling" if data.evaluation.pooling_effect else ""
+    groups = "" if data.groups is None else f"by {', '.join(map(str, data.groups['column'].unique()))}"
     return "; ".join(filter(None, [effect, groups]))
 
 
-def _describe_failures(study: Study) -> str:
-    shown = any(isinstance(block, Picture) for block in study.galleries)
+def _describe_failures(data: ReportData) -> str:
+    shown = any(isinstance(block, Picture) for block in data.galleries)
     return "report.html, Worst misses and false alarms" if shown else ""
 
 
@@ -123,7 +123,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ("Study goal", "evaluation of a model's probabilities"),
     ),
     "Methods: data": (
-        ("Data sources", lambda study: "synthetic head CT" if study.run.phantom else ""),
+        ("Data sources", lambda data: "synthetic head CT" if data.run.phantom else ""),
         ("Inclusion and exclusion criteria", None),
         ("Data preprocessing", _setting("input", "augmentation")),
         ("Selection of data subsets", _describe_partition),
@@ -131,9 +131,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ("How missing data were handled", _describe_missing),
         (
             "Image acquisition protocol",
-            lambda study: (
-                f"how scanners stored slices: {', '.join(study.encodings)}" if study.encodings else ""
-            ),
+            lambda data: f"how scanners stored slices: {', '.join(data.encodings)}" if data.encodings else "",
         ),
     ),
     "Methods: reference standard": (
@@ -163,40 +161,36 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ),
         (
             "Method of selecting the final model",
-            lambda study: (
+            lambda data: (
                 "the epoch with the lowest weighted log loss on the validation part"
-                if study.run.settings
+                if data.run.settings
                 else ""
             ),
         ),
         (
             "Ensembling techniques",
-            lambda study: (
-                f"mean of the probabilities of {len(study.models)} models"
-                if len(study.models) > 1
-                else "none"
+            lambda data: (
+                f"mean of the probabilities of {len(data.models)} models" if len(data.models) > 1 else "none"
             ),
         ),
     ),
     "Methods: evaluation": (
         (
             "Metrics of model performance",
-            lambda study: (
+            lambda data: (
                 "AUROC, average precision, sensitivity, specificity, predictive values, F1, Brier score, "
-                "calibration, weighted log loss; by " + ", ".join(study.evaluation.levels)
+                "calibration, weighted log loss; by " + ", ".join(data.evaluation.levels)
             ),
         ),
         ("Statistical measures of significance and uncertainty", _describe_uncertainty),
         ("Robustness or sensitivity analysis", _describe_robustness),
         (
             "Methods for explainability or interpretability",
-            lambda study: "HiResCAM heat maps of the worst misses and false alarms" if study.heat else "",
+            lambda data: "HiResCAM heat maps of the worst misses and false alarms" if data.heat else "",
         ),
         (
             "Evaluation on internal data",
-            lambda study: (
-                f"part {study.parts}: {describe_size(study.predictions)}" if study.run.parts else ""
-            ),
+            lambda data: f"part {data.parts}: {describe_size(data.predictions)}" if data.run.parts else "",
         ),
         ("Testing on external data", None),
         ("Clinical trial registration", None),
@@ -204,7 +198,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
     "Results: data": (
         (
             "Numbers of patients or examinations included and excluded",
-            lambda study: f"included: {describe_size(study.predictions)}; excluded: not known",
+            lambda data: f"included: {describe_size(data.predictions)}; excluded: not known",
         ),
         ("Demographic and clinical characteristics of cases in each partition", None),
     ),
@@ -215,12 +209,12 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ),
         (
             "Estimates of diagnostic performance and their precision",
-            lambda study: f"report.html, at operating points chosen by {study.rule}" if study.rule else "",
+            lambda data: f"report.html, at operating points chosen by {data.rule}" if data.rule else "",
         ),
         ("Failure analysis of incorrect results", _describe_failures),
     ),
     "Discussion": (
-        ("Study limitations", lambda study: " ".join(list_limits(study))),
+        ("Study limitations", lambda data: " ".join(list_limits(data))),
         (
             "Implications for practice, including intended use and/or clinical role",
             f"none: {DISCLAIMER}",

@@ -1,15 +1,11 @@
-"""What is drawn of a model, as plain arrays: curves with their bands, histograms, timelines."""
+"""What is drawn of a model, as plain arrays: curves with their bands, histograms."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
-
-from ich.schema import UserError
-from ich.tables import find_names, name_columns
 
 Floats = NDArray[np.float64]
 
@@ -84,58 +80,3 @@ class Curves:
     reliability: Reliability | None
     reliability_calibrated: Reliability | None
     histogram: Histogram
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """The slices of one series in their order, which name nobody.
-
-    Attributes:
-        rows: (N,) of the predictions table, from 0.
-        position: (N,) mm along the slice normal, from feet to head; NaN where it is not known, and then in
-            the table's order.
-        probs: (N, L) raw probabilities.
-        target: (N, L) 0 or 1; NaN where unknown.
-    """
-
-    rows: NDArray[np.int64]
-    position: Floats
-    probs: Floats
-    target: Floats
-
-
-def trace_study(predictions: pd.DataFrame, study: str, index: pd.DataFrame | None = None) -> list[Timeline]:
-    """Follows the slices of a study from bottom to top.
-
-    Args:
-        predictions: A predictions table.
-        study: A StudyInstanceUID in it.
-        index: An index of the same data; without it slices stay in the order of the table.
-
-    Returns:
-        A timeline a series.
-
-    Raises:
-        UserError: If the table has no such study.
-    """
-    rows = np.flatnonzero(predictions["StudyInstanceUID"] == study)
-    if not len(rows):
-        raise UserError(
-            f"the predictions table has no study {study}", kept="the predictions table lacks the study"
-        )
-    slices = predictions.iloc[rows].assign(row=rows, position=np.nan)
-    if index is not None:
-        known = index.drop_duplicates("SOPInstanceUID").set_index("SOPInstanceUID")["position"]
-        slices["position"] = slices["SOPInstanceUID"].map(known)
-    names = find_names(predictions)
-    return [
-        Timeline(
-            series["row"].to_numpy(np.int64),
-            series["position"].to_numpy(np.float64),
-            series[name_columns("prob", names)].to_numpy(np.float64),
-            series[name_columns("target", names)].to_numpy(np.float64),
-        )
-        for _, series in slices.sort_values("position", kind="stable").groupby(
-            "SeriesInstanceUID", sort=False
-        )
-    ]

@@ -10,9 +10,8 @@ import pandas as pd
 from ich.evaluate.figures import FEW
 from ich.evaluate.limits import list_few, list_limits, list_steps
 from ich.evaluate.plates import DRAWN_LEVELS
-from ich.evaluate.study import NO_INDEX, NO_VALIDATION, Study, describe_size, describe_subject
+from ich.evaluate.report_data import NO_INDEX, NO_VALIDATION, ReportData, describe_size, describe_subject
 from ich.evaluate.tables import (
-    count,
     list_reasons,
     make_calibration,
     make_counts,
@@ -27,58 +26,59 @@ from ich.evaluate.tables import (
 )
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
 from ich.schema import SUBTYPES
+from ich.tables import say
 
 TITLE = "Detecting intracranial hemorrhage in head CT: an evaluation"
 
 Pictures = Mapping[str, Picture]
 
 
-def make_document(study: Study, pictures: Pictures) -> Document:
-    """Lays a study out as a report.
+def make_document(data: ReportData, pictures: Pictures) -> Document:
+    """Lays an evaluation out as a report.
 
     Args:
-        study: What it is of.
+        data: What it is of.
         pictures: What ``plan_pictures`` of it gave.
     """
     sections = [
         Section("Problem", list(_describe_problem())),
-        Section("Data", list(_describe_data(study))),
-        Section("Method", list(_describe_method(study))),
-        Section("Results in short", list(_summarize(study))),
+        Section("Data", list(_describe_data(data))),
+        Section("Method", list(_describe_method(data))),
+        Section("Results in short", list(_summarize(data))),
     ]
     sections += [
-        Section(f"Results by {level}", list(_describe_level(study, level, pictures)))
-        for level in study.evaluation.levels
+        Section(f"Results by {level}", list(_describe_level(data, level, pictures)))
+        for level in data.evaluation.levels
     ]
     sections += [
-        Section("From slices to studies", list(_describe_pooling(study, pictures))),
-        Section("Subgroups", list(_describe_groups(study, pictures))),
-        Section("Comparison of models", list(_describe_comparison(study))),
-        Section("Worst misses and false alarms", list(study.galleries)),
-        Section("Limits", [Listing(list_limits(study))]),
-        Section("Next steps", [Listing(list_steps(study))]),
+        Section("From slices to studies", list(_describe_pooling(data, pictures))),
+        Section("Subgroups", list(_describe_groups(data, pictures))),
+        Section("Comparison of models", list(_describe_comparison(data))),
+        Section("Worst misses and false alarms", list(data.galleries)),
+        Section("Limits", [Listing(list_limits(data))]),
+        Section("Next steps", [Listing(list_steps(data))]),
     ]
-    return Document(TITLE, describe_subject(study), sections)
+    return Document(TITLE, describe_subject(data), sections)
 
 
-def make_deck(study: Study, pictures: Pictures) -> Document:
-    """Lays a study out as a short deck: what was done, the figures that matter most, every picture."""
-    evaluation = study.evaluation
-    galleries = [block for block in study.galleries if isinstance(block, Picture)]
+def make_deck(data: ReportData, pictures: Pictures) -> Document:
+    """Lays an evaluation out as a short deck: what was done, the figures that matter most, every picture."""
+    evaluation = data.evaluation
+    galleries = [block for block in data.galleries if isinstance(block, Picture)]
     sections = [
         Section("Problem", list(_describe_problem())),
         Section("Data", [make_counts(evaluation)]),
-        Section("Results in short", list(_summarize(study))),
+        Section("Results in short", list(_summarize(data))),
         *(
-            Section(f"Results by {level}", list(_list_main_tables(study, level)))
+            Section(f"Results by {level}", list(_list_main_tables(data, level)))
             for level in evaluation.levels
         ),
         *(Section(picture.caption.partition(".")[0], [picture]) for picture in pictures.values()),
         *(Section("Worst misses and false alarms", [picture]) for picture in galleries),
-        Section("Limits", [Listing(list_limits(study))]),
-        Section("Next steps", [Listing(list_steps(study))]),
+        Section("Limits", [Listing(list_limits(data))]),
+        Section("Next steps", [Listing(list_steps(data))]),
     ]
-    return Document(TITLE, describe_subject(study), sections)
+    return Document(TITLE, describe_subject(data), sections)
 
 
 def _describe_problem() -> Iterator[Block]:
@@ -91,23 +91,19 @@ def _describe_problem() -> Iterator[Block]:
     )
 
 
-def _describe_data(study: Study) -> Iterator[Block]:
-    yield Text(
-        f"Evaluated are the predictions of the part {study.parts}: {describe_size(study.predictions)}."
-    )
-    if study.run.phantom:
+def _describe_data(data: ReportData) -> Iterator[Block]:
+    yield Text(f"Evaluated are the predictions of the part {data.parts}: {describe_size(data.predictions)}.")
+    if data.run.phantom:
         yield Text("The data are synthetic head CT with synthetic hemorrhages.", strong=True)
-    if study.run.leaky:
+    if data.run.leaky:
         yield Text("The parts share patients: slices were split without regard to them.", strong=True)
-    if study.run.parts:
-        rows = [
-            [part, f"{slices:,}", f"{patients:,}"] for part, (slices, patients) in study.run.parts.items()
-        ]
+    if data.run.parts:
+        rows = [[part, f"{slices:,}", f"{patients:,}"] for part, (slices, patients) in data.run.parts.items()]
         yield Table(
             ["part", "slices", "patients"], rows, "The parts of the data. Counts, so without intervals"
         )
-    yield make_counts(study.evaluation)
-    first = next(iter(study.evaluation.levels.values())).labels
+    yield make_counts(data.evaluation)
+    first = next(iter(data.evaluation.levels.values())).labels
     if few := list_few(first):
         yield Text(
             f"Few patients with positives: {few}. Where there are fewer than {FEW}, a figure has no "
@@ -118,10 +114,8 @@ def _describe_data(study: Study) -> Iterator[Block]:
     if unknown:
         listed = ", ".join(f"{label} {number:,}" for label, number in unknown.items())
         yield Text(f"Targets that are not known are left out, label by label: {listed}.")
-    if study.encodings:
-        rows = [
-            [name, f"{slices:,}", f"{patients:,}"] for name, (slices, patients) in study.encodings.items()
-        ]
+    if data.encodings:
+        rows = [[name, f"{slices:,}", f"{patients:,}"] for name, (slices, patients) in data.encodings.items()]
         yield Table(
             ["encoding", "slices", "patients"],
             rows,
@@ -131,10 +125,10 @@ def _describe_data(study: Study) -> Iterator[Block]:
         yield Missing("Scanner encodings", NO_INDEX)
 
 
-def _describe_method(study: Study) -> Iterator[Block]:
-    evaluation = study.evaluation
-    if study.run.settings:
-        rows = [[name, value] for name, value in study.run.settings.items()]
+def _describe_method(data: ReportData) -> Iterator[Block]:
+    evaluation = data.evaluation
+    if data.run.settings:
+        rows = [[name, value] for name, value in data.run.settings.items()]
         yield Table(
             ["setting", "value"],
             rows,
@@ -155,23 +149,23 @@ def _describe_method(study: Study) -> Iterator[Block]:
         f"fewer than {FEW} patients behind the positives or the negatives that a figure needs, it has no "
         "interval, and nothing is fitted or drawn."
     )
-    if study.decisions:
-        source = "" if study.validation is None else f" ({describe_size(study.validation)})"
+    if data.decisions:
+        source = "" if data.validation is None else f" ({describe_size(data.validation)})"
         yield Text(
-            f"Calibration ({study.method or 'none could be fitted'}) and operating points "
-            f"({study.rule or 'none could be chosen'}) were fitted on the validation part{source} and "
+            f"Calibration ({data.method or 'none could be fitted'}) and operating points "
+            f"({data.rule or 'none could be chosen'}) were fitted on the validation part{source} and "
             "carried over unchanged."
         )
     else:
         yield Missing("Calibration and operating points", NO_VALIDATION)
 
 
-def _summarize(study: Study) -> Iterator[Block]:
-    for level in (level for level in ("study", "slice") if level in study.evaluation.levels):
-        figures = study.evaluation.levels[level]
+def _summarize(data: ReportData) -> Iterator[Block]:
+    for level in (level for level in ("study", "slice") if level in data.evaluation.levels):
+        figures = data.evaluation.levels[level]
         either = figures.labels["any"]
         basis = (
-            f"{count(either.counts.positives, level)} with and {either.counts.negatives:,} without hemorrhage"
+            f"{say(either.counts.positives, level)} with and {either.counts.negatives:,} without hemorrhage"
         )
         if either.auroc.reason and math.isnan(either.auroc.value):
             yield Text(
@@ -187,11 +181,11 @@ def _summarize(study: Study) -> Iterator[Block]:
             else ""
         )
         yield Text(f"By {level}, any hemorrhage: AUROC {either.auroc:.3f} ({basis}).{called}", strong=True)
-    yield make_losses(study.evaluation)
+    yield make_losses(data.evaluation)
 
 
-def _describe_level(study: Study, level: str, pictures: Pictures) -> Iterator[Block]:
-    evaluation = study.evaluation
+def _describe_level(data: ReportData, level: str, pictures: Pictures) -> Iterator[Block]:
+    evaluation = data.evaluation
     figures = evaluation.levels[level].labels
     yield make_discrimination(evaluation, level)
     if reasons := list_reasons({label: each.auroc for label, each in figures.items()}):
@@ -199,7 +193,7 @@ def _describe_level(study: Study, level: str, pictures: Pictures) -> Iterator[Bl
         yield Listing(reasons)
     yield from _show(pictures, f"{level}_roc", f"{level}_precision_recall", f"{level}_histograms")
     sensitivities = {label: each.operating_point.sensitivity for label, each in figures.items()}
-    if _has_operating_points(study, level):
+    if _has_operating_points(data, level):
         yield make_operating(evaluation, level)
         yield from _show(pictures, f"{level}_confusion")
         predictive = make_predictive(evaluation, level)
@@ -211,7 +205,7 @@ def _describe_level(study: Study, level: str, pictures: Pictures) -> Iterator[Bl
     else:
         reasons = list_reasons(sensitivities)
         yield Missing(
-            f"Operating points by {level}", f"{'; '.join(reasons)}." if study.decisions else NO_VALIDATION
+            f"Operating points by {level}", f"{'; '.join(reasons)}." if data.decisions else NO_VALIDATION
         )
     calibration = make_calibration(evaluation, level)
     if calibration.rows:
@@ -223,20 +217,20 @@ def _describe_level(study: Study, level: str, pictures: Pictures) -> Iterator[Bl
         yield Missing(f"Curves by {level}", "No label has enough patients with positives and negatives.")
 
 
-def _list_main_tables(study: Study, level: str) -> Iterator[Table]:
-    yield make_discrimination(study.evaluation, level)
-    if _has_operating_points(study, level):
-        yield make_operating(study.evaluation, level)
+def _list_main_tables(data: ReportData, level: str) -> Iterator[Table]:
+    yield make_discrimination(data.evaluation, level)
+    if _has_operating_points(data, level):
+        yield make_operating(data.evaluation, level)
 
 
-def _has_operating_points(study: Study, level: str) -> bool:
-    labels = study.evaluation.levels[level].labels.values()
+def _has_operating_points(data: ReportData, level: str) -> bool:
+    labels = data.evaluation.levels[level].labels.values()
     return any(not math.isnan(each.operating_point.threshold) for each in labels)
 
 
-def _describe_pooling(study: Study, pictures: Pictures) -> Iterator[Block]:
-    if study.evaluation.pooling_effect:
-        yield make_pooling(study.evaluation)
+def _describe_pooling(data: ReportData, pictures: Pictures) -> Iterator[Block]:
+    if data.evaluation.pooling_effect:
+        yield make_pooling(data.evaluation)
         yield from _show(pictures, "pooling")
     else:
         yield Missing("The effect of pooling", "The predictions were not evaluated by study.")
@@ -246,13 +240,13 @@ def _describe_pooling(study: Study, pictures: Pictures) -> Iterator[Block]:
         yield Missing("Timelines", "No study of several slices has a known target.")
 
 
-def _describe_groups(study: Study, pictures: Pictures) -> Iterator[Block]:
-    if study.groups is None:
+def _describe_groups(data: ReportData, pictures: Pictures) -> Iterator[Block]:
+    if data.groups is None:
         yield Missing("Subgroups", NO_INDEX)
         return
     yield from (picture for name, picture in pictures.items() if name.startswith("subgroups_"))
-    yield make_subgroups(study.groups, "slice")
-    if absent := sorted(set(_list_reasons_of_groups(study.groups))):
+    yield make_subgroups(data.groups, "slice")
+    if absent := sorted(set(_list_reasons_of_groups(data.groups))):
         yield Text("Without an interval, or not available:")
         yield Listing(absent)
 
@@ -263,19 +257,19 @@ def _list_reasons_of_groups(groups: pd.DataFrame) -> Iterator[str]:
             yield f"{row['column']} {row['group']}, {row['label']}: {row['reason']}"
 
 
-def _describe_comparison(study: Study) -> Iterator[Block]:
-    if study.comparison is None:
+def _describe_comparison(data: ReportData) -> Iterator[Block]:
+    if data.comparison is None:
         yield Missing("Comparison", "It needs the predictions of another model on the same slices.")
         return
-    if len(study.models) > 1:
+    if len(data.models) > 1:
         yield Text(
-            f"All other sections are of the mean of the probabilities of {', '.join(study.models)}.",
+            f"All other sections are of the mean of the probabilities of {', '.join(data.models)}.",
             strong=True,
         )
     else:
-        yield Text(f"All other sections are of {next(iter(study.comparison.models))}.", strong=True)
-    yield make_models(study.comparison)
-    yield from make_pairs(study.comparison)
+        yield Text(f"All other sections are of {next(iter(data.comparison.models))}.", strong=True)
+    yield make_models(data.comparison)
+    yield from make_pairs(data.comparison)
 
 
 def _show(pictures: Pictures, *names: str) -> Iterator[Picture]:

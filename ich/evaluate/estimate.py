@@ -107,7 +107,7 @@ def divide(numerator: Floats, denominator: Floats) -> Floats:
     return quotient
 
 
-def find_shortage(patients: int, of: str) -> str:
+def say_too_few(patients: int, of: str) -> str:
     """Why a figure that rests on so many patients has no interval; empty where it may have one.
 
     Args:

@@ -23,7 +23,7 @@ from ich.evaluate.areas import (
 )
 from ich.evaluate.curves import Band, Curves, Histogram
 from ich.evaluate.delong import estimate_delong
-from ich.evaluate.estimate import divide, estimate, estimate_share, find_shortage, sum_by_patient
+from ich.evaluate.estimate import divide, estimate, estimate_share, say_too_few, sum_by_patient
 from ich.evaluate.figures import (
     FEW,
     Areas,
@@ -105,8 +105,8 @@ class Column:
             return ("its targets are unknown",) * 2
         found = self.counts
         return (
-            find_shortage(found.positive_patients, f"with a positive {self.level}"),
-            find_shortage(found.negative_patients, f"with a negative {self.level}"),
+            say_too_few(found.positive_patients, f"with a positive {self.level}"),
+            say_too_few(found.negative_patients, f"with a negative {self.level}"),
         )
 
     @property
@@ -246,7 +246,7 @@ def estimate_loss(
 ) -> Estimate:
     """The weighted log loss; with fewer than ``FEW`` patients without an interval."""
     figure = estimate(sample_losses(target, probs, codes, counts, labels))
-    few = find_shortage(counts.shape[1], "in all")
+    few = say_too_few(counts.shape[1], "in all")
     if few and not math.isnan(figure.value):
         return Estimate(figure.value, math.nan, math.nan, few)
     return figure
@@ -266,7 +266,7 @@ def _measure_label(
         )
         roc, precision_recall = _band(rates), _band(precisions)
     raw, reliability = measure_calibration(column.target, column.prob, column.codes, counts, shortage)
-    obstacle = shortage or find_obstacle(column.label, decision)
+    obstacle = shortage or find_missing_calibration(column.label, decision)
     calibrated, reliability_calibrated = (
         (without_calibration(obstacle), None)
         if obstacle
@@ -286,7 +286,7 @@ def _measure_label(
     return figures, curves, area
 
 
-def find_obstacle(label: str, decision: Decision | None) -> str:
+def find_missing_calibration(label: str, decision: Decision | None) -> str:
     """Why a label has no calibrated probabilities; empty where it has."""
     if decision is None:
         return NO_DECISION
@@ -313,7 +313,7 @@ def _measure_prevalence(column: Column, counts: NDArray[np.int32]) -> Estimate:
     terms = np.stack([column.target, np.ones_like(column.target)], axis=1)
     positives, known = (counts @ sum_by_patient(column.codes, counts.shape[1], terms)).T
     patients = column.counts.patients
-    few = find_shortage(patients, f"with a {column.level} of which it is known")
+    few = say_too_few(patients, f"with a {column.level} of which it is known")
     return estimate_share(divide(positives, known), patients, few)
 
 

@@ -6,18 +6,18 @@ from collections.abc import Mapping
 
 from ich.evaluate.checks import UNCHECKED
 from ich.evaluate.figures import FEW, LabelFigures
-from ich.evaluate.study import Study
-from ich.evaluate.tables import count
+from ich.evaluate.report_data import ReportData
 from ich.report.document import Picture
+from ich.tables import say
 
 
-def list_limits(study: Study) -> list[str]:
+def list_limits(data: ReportData) -> list[str]:
     """What stands against taking the figures further than they go."""
-    evaluation = study.evaluation
+    evaluation = data.evaluation
     limits = []
-    if study.run.phantom:
+    if data.run.phantom:
         limits.append("The data are synthetic: nothing of this says how the model does on patients.")
-    if study.run.leaky:
+    if data.run.leaky:
         limits.append(
             "Slices were split without regard to patients: the figures are too good, by how much is not "
             "known."
@@ -25,17 +25,17 @@ def list_limits(study: Study) -> list[str]:
     first = next(iter(evaluation.levels.values())).labels
     if few := list_few(first):
         limits.append(f"Positives come from few patients: {few}. What they say of others is next to nothing.")
-    if study.validation is None and not study.decisions:
+    if data.validation is None and not data.decisions:
         limits.append("Without a validation part there are no operating points and no calibration.")
-    elif study.validation is not None and study.validation["PatientID"].nunique() < 10 * FEW:
+    elif data.validation is not None and data.validation["PatientID"].nunique() < 10 * FEW:
         limits.append(
             "Calibration and operating points rest on "
-            f"{count(study.validation['PatientID'].nunique(), 'patient')} of the validation part; the "
+            f"{say(data.validation['PatientID'].nunique(), 'patient')} of the validation part; the "
             "intervals here do not include how they would vary."
         )
-    if not study.checked:
+    if not data.checked:
         limits.append(UNCHECKED)
-    if study.groups is None:
+    if data.groups is None:
         limits.append("Whether the figures hold for every scanner and protocol was not looked at.")
     return [
         *limits,
@@ -47,21 +47,21 @@ def list_limits(study: Study) -> list[str]:
     ]
 
 
-def list_steps(study: Study) -> list[str]:
+def list_steps(data: ReportData) -> list[str]:
     """What would make the evaluation stronger, the nearest first."""
-    first = next(iter(study.evaluation.levels.values())).labels
+    first = next(iter(data.evaluation.levels.values())).labels
     steps = []
-    if study.validation is None and not study.decisions:
+    if data.validation is None and not data.decisions:
         steps.append(
             "Give the predictions of a validation part, for operating points and calibration (--val)."
         )
     if few := [label for label, each in first.items() if each.counts.positive_patients < FEW]:
         steps.append(f"Find more patients with {', '.join(few)}.")
-    if study.groups is None:
+    if data.groups is None:
         steps.append("Look at subgroups by scanner encoding, slice spacing and tilt (--root or --index).")
-    if not any(isinstance(block, Picture) for block in study.galleries):
+    if not any(isinstance(block, Picture) for block in data.galleries):
         steps.append("Look at the worst misses and false alarms (--root).")
-    elif not study.heat:
+    elif not data.heat:
         steps.append("Look at where in the slice the model finds its evidence (--checkpoint).")
     return [
         *steps,

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from ich import __version__
 from ich.evaluate.figures import FEW
 from ich.evaluate.limits import list_limits
-from ich.evaluate.study import NO_INDEX, Study, describe_size, describe_subject
+from ich.evaluate.report_data import NO_INDEX, ReportData, describe_size, describe_subject
 from ich.evaluate.tables import (
     make_calibration,
     make_counts,
@@ -25,31 +25,31 @@ from ich.schema import LABELS
 _PEOPLE = "This program does not know it: add it by hand."
 
 
-def make_model_card(study: Study) -> Document:
+def make_model_card(data: ReportData) -> Document:
     """Lays out what a reader has to know of a model before using it."""
     sections = [
-        Section("Model details", list(_describe_model(study))),
+        Section("Model details", list(_describe_model(data))),
         Section("Intended use", list(_describe_use())),
-        Section("Factors", list(_describe_factors(study))),
-        Section("Metrics", list(_describe_metrics(study))),
-        Section("Evaluation data", list(_describe_evaluation_data(study))),
-        Section("Training data", list(_describe_training_data(study))),
-        Section("Quantitative analyses", list(_list_analyses(study))),
+        Section("Factors", list(_describe_factors(data))),
+        Section("Metrics", list(_describe_metrics(data))),
+        Section("Evaluation data", list(_describe_evaluation_data(data))),
+        Section("Training data", list(_describe_training_data(data))),
+        Section("Quantitative analyses", list(_list_analyses(data))),
         Section("Ethical considerations", list(_list_ethics())),
-        Section("Caveats and recommendations", [Listing(list_limits(study))]),
+        Section("Caveats and recommendations", [Listing(list_limits(data))]),
     ]
-    return Document("Model card: intracranial hemorrhage in head CT", describe_subject(study), sections)
+    return Document("Model card: intracranial hemorrhage in head CT", describe_subject(data), sections)
 
 
-def _describe_model(study: Study) -> Iterator[Block]:
+def _describe_model(data: ReportData) -> Iterator[Block]:
     yield Text(
         f"A network that gives each slice a probability for each of {', '.join(LABELS)}. Written by ich "
         f"{__version__}."
     )
-    if len(study.models) > 1:
-        yield Text(f"Evaluated is the mean of the probabilities of {len(study.models)} models.")
-    if study.run.settings:
-        rows = [[name, value] for name, value in study.run.settings.items()]
+    if len(data.models) > 1:
+        yield Text(f"Evaluated is the mean of the probabilities of {len(data.models)} models.")
+    if data.run.settings:
+        rows = [[name, value] for name, value in data.run.settings.items()]
         yield Table(["setting", "value"], rows, "How it was trained")
     else:
         yield Missing("Architecture and training", "The predictions do not lie in the folder of a run.")
@@ -66,66 +66,66 @@ def _describe_use() -> Iterator[Block]:
     )
 
 
-def _describe_factors(study: Study) -> Iterator[Block]:
+def _describe_factors(data: ReportData) -> Iterator[Block]:
     yield Text(
         "Relevant: scanner and how it stores values, slice thickness, tilt, size and age of the "
         "hemorrhage, age of the patient, metal, earlier surgery, and what looks like blood and is not."
     )
-    if study.groups is None:
+    if data.groups is None:
         yield Missing("Evaluated by factor", NO_INDEX)
     else:
-        columns = ", ".join(map(str, study.groups["column"].unique()))
+        columns = ", ".join(map(str, data.groups["column"].unique()))
         yield Text(f"Evaluated: {columns}; see the quantitative analyses.")
     yield Missing("Age and sex", "The tables that this is made from do not hold them.")
 
 
-def _describe_metrics(study: Study) -> Iterator[Block]:
-    rule = f"chosen on the validation part by {study.rule}" if study.rule else "not available"
+def _describe_metrics(data: ReportData) -> Iterator[Block]:
+    rule = f"chosen on the validation part by {data.rule}" if data.rule else "not available"
     yield Listing(
         [
             "Telling apart: AUROC and average precision, by slice, by study and by patient.",
             f"Operating points: {rule}.",
             "Probabilities at their word: Brier score, calibration slope and intercept, expected "
-            f"calibration error; calibration: {study.method or 'not available'}.",
+            f"calibration error; calibration: {data.method or 'not available'}.",
             "The weighted log loss of the RSNA 2019 challenge.",
-            f"Intervals: 95 %, bootstrap over patients, {study.evaluation.replicates:,} samples. With fewer "
+            f"Intervals: 95 %, bootstrap over patients, {data.evaluation.replicates:,} samples. With fewer "
             f"than {FEW} patients behind a label's positives or negatives a figure has no interval.",
         ]
     )
 
 
-def _describe_evaluation_data(study: Study) -> Iterator[Block]:
-    synthetic = " The data are synthetic." if study.run.phantom else ""
-    yield Text(f"The part {study.parts}: {describe_size(study.predictions)}.{synthetic}")
-    yield make_counts(study.evaluation)
+def _describe_evaluation_data(data: ReportData) -> Iterator[Block]:
+    synthetic = " The data are synthetic." if data.run.phantom else ""
+    yield Text(f"The part {data.parts}: {describe_size(data.predictions)}.{synthetic}")
+    yield make_counts(data.evaluation)
     yield Missing("Where the data come from and why they were chosen", _PEOPLE)
 
 
-def _describe_training_data(study: Study) -> Iterator[Block]:
-    if "train" in study.run.parts:
-        slices, patients = study.run.parts["train"]
-        split = study.run.settings.get("split", "not known")
+def _describe_training_data(data: ReportData) -> Iterator[Block]:
+    if "train" in data.run.parts:
+        slices, patients = data.run.parts["train"]
+        split = data.run.settings.get("split", "not known")
         yield Text(f"{slices:,} slices of {patients:,} patients. Split: {split}.")
     else:
         yield Missing("Training data", "The predictions do not lie in the folder of a run.")
 
 
-def _list_analyses(study: Study) -> Iterator[Block]:
+def _list_analyses(data: ReportData) -> Iterator[Block]:
     yield Text("Unitary results:")
-    for level in study.evaluation.levels:
-        yield make_discrimination(study.evaluation, level)
-    yield make_losses(study.evaluation)
-    level = study.main_level
-    if study.rule:
-        yield make_operating(study.evaluation, level)
-    calibration = make_calibration(study.evaluation, level)
+    for level in data.evaluation.levels:
+        yield make_discrimination(data.evaluation, level)
+    yield make_losses(data.evaluation)
+    level = data.main_level
+    if data.rule:
+        yield make_operating(data.evaluation, level)
+    calibration = make_calibration(data.evaluation, level)
     if calibration.rows:
         yield calibration
     yield Text("Intersectional results:")
-    if study.groups is None:
+    if data.groups is None:
         yield Missing("Subgroups", NO_INDEX)
     else:
-        yield make_subgroups(study.groups, "slice")
+        yield make_subgroups(data.groups, "slice")
 
 
 def _list_ethics() -> Iterator[Block]:

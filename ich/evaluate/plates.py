@@ -17,11 +17,11 @@ from ich.evaluate.pictures import (
 )
 from ich.evaluate.pictures.intervals import draw_forest, draw_pooling
 from ich.evaluate.pictures.timelines import choose_timelines, draw_timelines
-from ich.evaluate.study import Study
-from ich.evaluate.tables import count, describe_basis, to_estimate
+from ich.evaluate.report_data import ReportData
+from ich.evaluate.tables import describe_basis, to_estimate
 from ich.report.document import Picture
 from ich.report.figures import encode_png
-from ich.tables import name_columns
+from ich.tables import name_columns, say
 
 DRAWN_LEVELS = ("slice", "study")
 """Levels whose curves are drawn; every level's figures are in tables."""
@@ -29,21 +29,21 @@ DRAWN_LEVELS = ("slice", "study")
 Draw = Callable[[], Picture]
 
 
-def plan_pictures(study: Study) -> dict[str, Draw]:
-    """Lists the pictures that a study has the figures for, by name; each is drawn when it is called."""
+def plan_pictures(data: ReportData) -> dict[str, Draw]:
+    """Lists the pictures that an evaluation has the figures for, by name; each is drawn when it is called."""
     plans: dict[str, Draw] = {}
     for level in DRAWN_LEVELS:
-        if level in study.evaluation.levels:
-            plans |= _plan_level(study, level)
-    if timelines := _plan_timelines(study):
+        if level in data.evaluation.levels:
+            plans |= _plan_level(data, level)
+    if timelines := _plan_timelines(data):
         plans["timelines"] = timelines
-    if pooling := _plan_pooling(study):
+    if pooling := _plan_pooling(data):
         plans["pooling"] = pooling
-    return plans | _plan_forests(study)
+    return plans | _plan_forests(data)
 
 
-def _plan_level(study: Study, level: str) -> dict[str, Draw]:
-    evaluation = study.evaluation
+def _plan_level(data: ReportData, level: str) -> dict[str, Draw]:
+    evaluation = data.evaluation
     curves, figures = evaluation.curves[level], evaluation.levels[level].labels
     basis = describe_basis(evaluation, level)
     ranked = {label: each for label, each in curves.items() if each.roc is not None}
@@ -100,21 +100,21 @@ def _plan_level(study: Study, level: str) -> dict[str, Draw]:
             "confusion",
             lambda: draw_confusion(decided),
             "Confusion at the operating point",
-            f"Chosen on the validation part by {study.rule}; percent of the row; darker is more.",
+            f"Chosen on the validation part by {data.rule}; percent of the row; darker is more.",
             decided,
         )
     return {f"{level}_{name}": draw for name, draw in plans.items()}
 
 
-def _plan_timelines(study: Study) -> Draw | None:
-    labels = study.evaluation.labels
+def _plan_timelines(data: ReportData) -> Draw | None:
+    labels = data.evaluation.labels
     label = labels.headline
-    decision = study.decisions.get("slice")
-    probs = study.predictions[name_columns("prob", labels.names)].to_numpy()
+    decision = data.decisions.get("slice")
+    probs = data.predictions[name_columns("prob", labels.names)].to_numpy()
     point = None
     if decision is not None:
         probs, point = decision.calibrate(probs), decision.find_point(label)
-    timelines = choose_timelines(study.predictions, label, probs[:, labels.index(label)])
+    timelines = choose_timelines(data.predictions, label, probs[:, labels.index(label)])
     if not timelines:
         return None
     threshold = math.nan if point is None else point.threshold
@@ -123,42 +123,42 @@ def _plan_timelines(study: Study) -> Draw | None:
         f"Probability of {label} along studies. Of those with hemorrhage and those without, the highest, "
         "the middle and the lowest in their highest slice. Filled: positive slices; hollow: "
         f"negative.{line} Slices in the order of the table, whose rows are counted from 0; "
-        f"{count(len(timelines), 'study')} of {count(study.evaluation.patients, 'patient')}. No intervals: "
+        f"{say(len(timelines), 'study')} of {say(data.evaluation.patients, 'patient')}. No intervals: "
         "each point is one slice."
     )
     alt = f"Probabilities of {label} of the slices of {len(timelines)} studies, one after the other."
     return lambda: Picture("timelines", encode_png(draw_timelines(timelines, threshold)), caption, alt)
 
 
-def _plan_pooling(study: Study) -> Draw | None:
-    effect = study.evaluation.pooling_effect
+def _plan_pooling(data: ReportData) -> Draw | None:
+    effect = data.evaluation.pooling_effect
     shown = [
         label
-        for label in study.evaluation.labels.names
+        for label in data.evaluation.labels.names
         if effect and not all(math.isnan(by_label[label].auroc.value) for by_label in effect.values())
     ]
     if not shown:
         return None
     kept = {method: {label: by_label[label] for label in shown} for method, by_label in effect.items()}
     caption = (
-        f"How slices are pooled to studies. AUROC of each label. {describe_basis(study.evaluation, 'study')}."
+        f"How slices are pooled to studies. AUROC of each label. {describe_basis(data.evaluation, 'study')}."
     )
     alt = f"AUROC by study with intervals for {', '.join(effect)}; the numbers are in the table."
     return lambda: Picture("pooling", encode_png(draw_pooling(kept)), caption, alt)
 
 
-def _plan_forests(study: Study) -> dict[str, Draw]:
-    if study.groups is None:
+def _plan_forests(data: ReportData) -> dict[str, Draw]:
+    if data.groups is None:
         return {}
-    figures = study.evaluation.levels["slice"].labels
-    areas = study.groups[study.groups["figure"] == "auroc"]
+    figures = data.evaluation.levels["slice"].labels
+    areas = data.groups[data.groups["figure"] == "auroc"]
     plans = {}
     for label, rows in areas.groupby("label", sort=False):
         groups: list[tuple[str, Estimate, str]] = [
             (
                 f"{row['column']}: {row['group']}",
                 to_estimate(row),
-                f"{row['positives']:,} of {row['units']:,} slices, {count(row['patients'], 'patient')}",
+                f"{row['positives']:,} of {row['units']:,} slices, {say(row['patients'], 'patient')}",
             )
             for _, row in rows.iterrows()
         ]

@@ -10,22 +10,17 @@ import pandas as pd
 from ich.evaluate.comparison import Comparison
 from ich.evaluate.figures import FEW, Estimate, Evaluation, LabelFigures
 from ich.report.document import Table
-from ich.tables import PLURALS
+from ich.tables import PLURALS, say
 
 
 def describe_basis(evaluation: Evaluation, level: str) -> str:
     """What the figures of a level rest on, in words."""
     units, patients = evaluation.levels[level].units, evaluation.patients
-    of = "" if level == "patient" else f" of {count(patients, 'patient')}"
+    of = "" if level == "patient" else f" of {say(patients, 'patient')}"
     return (
-        f"{count(units, level)}{of}. In brackets the 95 % interval (bootstrap over patients, "
+        f"{say(units, level)}{of}. In brackets the 95 % interval (bootstrap over patients, "
         f"{evaluation.replicates:,} samples). n/a: not available"
     )
-
-
-def count(number: int, level: str) -> str:
-    """A number of slices, series, studies or patients in words."""
-    return f"{number:,} {level if number == 1 else PLURALS[level]}"
 
 
 def show_difference(estimate: Estimate) -> str:
@@ -59,7 +54,7 @@ def make_counts(evaluation: Evaluation) -> Table:
     header = ["label", *(f"positive {PLURALS[level]}" for level in evaluation.levels), "note"]
     caption = (
         "Positives among the units of which a label is known, and in brackets the patients that they come "
-        f"from; {count(evaluation.patients, 'patient')} in all. few: fewer than {FEW} patients, too few for "
+        f"from; {say(evaluation.patients, 'patient')} in all. few: fewer than {FEW} patients, too few for "
         "an interval"
     )
     return Table(header, rows, caption)
@@ -96,7 +91,7 @@ def make_losses(evaluation: Evaluation) -> Table:
     ]
     caption = (
         "Weighted log loss of the RSNA 2019 challenge, lower is better; constant is a predictor that "
-        f"always says the prevalences. {count(evaluation.patients, 'patient')}, in brackets the 95 % "
+        f"always says the prevalences. {say(evaluation.patients, 'patient')}, in brackets the 95 % "
         f"interval (bootstrap over patients, {evaluation.replicates:,} samples)"
     )
     return Table(["level", "as predicted", "calibrated", "constant"], rows, caption)
@@ -244,7 +239,7 @@ def make_pairs(comparison: Comparison) -> Iterable[Table]:
 
 def _basis(comparison: Comparison) -> str:
     return (
-        f"{count(comparison.slices, 'slice')} of {count(comparison.patients, 'patient')}; in brackets the "
+        f"{say(comparison.slices, 'slice')} of {say(comparison.patients, 'patient')}; in brackets the "
         f"95 % interval (bootstrap over patients, {comparison.replicates:,} samples)"
     )
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ich.calibration.points import OperatingPoint
-from ich.evaluate.estimate import divide, estimate, estimate_share, find_shortage, sum_by_patient
+from ich.evaluate.estimate import divide, estimate, estimate_share, say_too_few, sum_by_patient
 from ich.evaluate.figures import OperatingFigures, PredictiveValues, unavailable
 
 Floats = NDArray[np.float64]
@@ -65,8 +65,8 @@ def measure_at_point(
         int(np.count_nonzero(by_patient[:, columns].any(axis=1)))
         for columns in ([0, 3], [1, 2], [0, 1], [2, 3])
     )
-    few_raised = find_shortage(raised, "with a unit at or above the threshold")
-    few_clear = find_shortage(clear, "with a unit below the threshold")
+    few_raised = say_too_few(raised, "with a unit at or above the threshold")
+    few_clear = say_too_few(clear, "with a unit below the threshold")
     values = []
     for prevalence in prevalences:
         ppv, npv = adjust_to_prevalence(sensitivity, specificity, prevalence)

@@ -16,7 +16,7 @@ from ich.evaluate.checks import UNCHECKED, check_weights
 from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE
 from ich.evaluate.estimate import REPLICATES
 from ich.evaluate.pooling import DEFAULT_POOLING
-from ich.evaluate.study import Study
+from ich.evaluate.report_data import ReportData
 from ich.evaluation_report.figures import Choices, compute_figures, find_decisions, find_prevalences
 from ich.evaluation_report.inputs import (
     PREDICTED,
@@ -43,11 +43,11 @@ class Written(NamedTuple):
 
     Attributes:
         folder: Where it is.
-        study: What the report is made from; None if no target is known and only a submission was written.
+        data: What the report is made from; None if no target is known and only a submission was written.
     """
 
     folder: Path
-    study: Study | None
+    data: ReportData | None
 
 
 def write_evaluation(
@@ -125,10 +125,10 @@ def write_evaluation(
             write_decisions(decisions, write_calibration)
             tell(f"calibration in {write_calibration}")
         with Steps() as steps:
-            study, slices = compute_figures(inputs, choices, decisions, model, steps)
-            study = replace(study, checked=checked)
-            write_outputs(study, slices, folder, steps, pdf=pdf, slides=slides)
-    return Written(folder, study)
+            data, slices = compute_figures(inputs, choices, decisions, model, steps)
+            data = replace(data, checked=checked)
+            write_outputs(data, slices, folder, steps, pdf=pdf, slides=slides)
+    return Written(folder, data)
 
 
 def _to_path(given: str | Path | None) -> Path | None:

@@ -14,7 +14,7 @@ from ich.evaluate import evaluate
 from ich.evaluate.checks import check_predictions, check_validation
 from ich.evaluate.comparison import compare
 from ich.evaluate.decisions import fit_decisions
-from ich.evaluate.study import NO_GALLERIES, Study, count_encodings
+from ich.evaluate.report_data import NO_GALLERIES, ReportData, count_encodings
 from ich.evaluate.subgroups import subgroups
 from ich.evaluation_report.inputs import Inputs
 from ich.evaluation_report.outputs import Steps
@@ -77,7 +77,7 @@ def compute_figures(
     decisions: Mapping[str, Decision],
     model: SliceNet | None,
     steps: Steps,
-) -> tuple[Study, pd.DataFrame | None]:
+) -> tuple[ReportData, pd.DataFrame | None]:
     """Computes all figures; returns what a report is made from, and the slices of its galleries."""
     predictions, decision = inputs.predictions, decisions.get("slice")
     steps.begin("figures and intervals")
@@ -103,7 +103,7 @@ def compute_figures(
         steps.begin("galleries")
         galleries = _make_galleries(predictions, inputs.root, inputs.index, decision, model)
         blocks, slices = galleries.blocks, galleries.slices
-    study = Study(
+    data = ReportData(
         evaluation=evaluation,
         predictions=predictions,
         validation=inputs.validation,
@@ -116,7 +116,7 @@ def compute_figures(
         galleries=blocks,
         heat=slices is not None and model is not None,
     )
-    return study, slices
+    return data, slices
 
 
 def _make_galleries(

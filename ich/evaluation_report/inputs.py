@@ -17,7 +17,7 @@ from ich.evaluate.run import Run, read_run
 from ich.evaluate.subgroups import describe_slices
 from ich.index import build_index, read_labels
 from ich.index.joining import match_slices, require_matches
-from ich.index.labels import find_key, read_csv
+from ich.index.labels import find_slice_column, read_csv
 from ich.schema import LABELS, UserError
 from ich.tables import TARGET_COLUMNS, UIDS, read_index, read_predictions
 
@@ -248,7 +248,11 @@ def collect_groups(
     sources = [described, predictions[["part"]]]
     if index is not None:
         sources.append(_align(index.drop(columns="SOPInstanceUID"), index["SOPInstanceUID"], predictions))
-    if labels is not None and (key := find_key((wide := read_csv(labels)).columns)) and "Label" not in wide:
+    if (
+        labels is not None
+        and (key := find_slice_column((wide := read_csv(labels)).columns))
+        and "Label" not in wide
+    ):
         wide = wide.drop_duplicates(key)
         sources.append(_align(wide.drop(columns=key), wide[key], predictions))
     return [_find_column(column, sources) for column in by]

@@ -15,7 +15,7 @@ from ich.evaluate.document import make_deck, make_document
 from ich.evaluate.figures import to_plain
 from ich.evaluate.model_card import make_model_card
 from ich.evaluate.plates import plan_pictures
-from ich.evaluate.study import Study
+from ich.evaluate.report_data import ReportData
 from ich.files import replacing
 from ich.progress import make_bar
 from ich.report.document import Document
@@ -63,12 +63,12 @@ def make_folder(out: Path) -> None:
 
 
 def write_outputs(
-    study: Study, slices: pd.DataFrame | None, out: Path, steps: Steps, *, pdf: bool, slides: bool
+    data: ReportData, slices: pd.DataFrame | None, out: Path, steps: Steps, *, pdf: bool, slides: bool
 ) -> None:
     """Writes all files of an evaluation to a folder.
 
     Args:
-        study: What it is of.
+        data: What it is of.
         slices: Of the galleries, or None.
         out: The folder; files of the same names are replaced.
         steps: Told what is being done.
@@ -79,17 +79,17 @@ def write_outputs(
         UserError: If the folder cannot be made.
     """
     make_folder(out)
-    plans = plan_pictures(study)
+    plans = plan_pictures(data)
     pictures = {}
     for number, (name, draw) in enumerate(plans.items()):
         steps.begin("pictures", number, len(plans))
         pictures[name] = draw()
     steps.begin("writing")
-    report = make_document(study, pictures)
+    report = make_document(data, pictures)
     write_html(report, out / "report.html")
-    _write_json(study, out / "metrics.json")
-    write_markdown(make_model_card(study), out / "model_card.md")
-    write_markdown(make_claim(study), out / "claim.md")
+    _write_json(data, out / "metrics.json")
+    write_markdown(make_model_card(data), out / "model_card.md")
+    write_markdown(make_claim(data), out / "claim.md")
     _write_pictures(report, out)
     if slices is not None:
         write_table(slices, out / GALLERIES)
@@ -100,15 +100,15 @@ def write_outputs(
     if slides:
         from ich.report.slides import write_slides
 
-        write_slides(make_deck(study, pictures), out / "slides.pptx")
+        write_slides(make_deck(data, pictures), out / "slides.pptx")
 
 
-def _write_json(study: Study, path: Path) -> None:
-    figures: dict[str, Any] = study.evaluation.to_dict()
-    if study.groups is not None:
-        figures["subgroups"] = to_plain(study.groups.to_dict("records"))
-    if study.comparison is not None:
-        figures["comparison"] = study.comparison.to_dict()
+def _write_json(data: ReportData, path: Path) -> None:
+    figures: dict[str, Any] = data.evaluation.to_dict()
+    if data.groups is not None:
+        figures["subgroups"] = to_plain(data.groups.to_dict("records"))
+    if data.comparison is not None:
+        figures["comparison"] = data.comparison.to_dict()
     with replacing(path) as partial:
         partial.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
 

@@ -14,7 +14,7 @@ from ich.explore.sample import MATERIALS, MOST_ENCODINGS, Sample
 from ich.explore.units import LEVELS, LabelCounts
 from ich.index.encodings import Encoding
 from ich.report.document import Table
-from ich.schema.codes import Finding, Refusal, explain
+from ich.schema.codes import Finding, Refusal, describe_code
 from ich.tables import PLURALS
 
 _MOST_ROWS = 10
@@ -165,12 +165,12 @@ def tabulate_findings(facts: Facts) -> Table:
     if facts.labeling is not None:
         rows.append(("label given more than once", facts.labeling.repeats, "rows of the label file"))
     rows.append(("pixels of another patient's slice", same.slices, f"of {same.among:,} slices"))
-    rows += [(explain(Finding, code), facts.findings[code], series) for code in OF_SERIES]
-    rows += [(explain(Finding, code), sample.findings[code], in_sample) for code in OF_SLICES]
+    rows += [(describe_code(Finding, code), facts.findings[code], series) for code in OF_SERIES]
+    rows += [(describe_code(Finding, code), sample.findings[code], in_sample) for code in OF_SLICES]
     rows += _list_refusals("cannot be read", sample.unread, f"of {len(sample.rows):,} slices")
     return Table(("finding", "number", "of what"), [(what, f"{count:,}", of) for what, count, of in rows])
 
 
 def _list_refusals(what: str, refused: Counter[str], of: str) -> list[tuple[str, int, str]]:
-    rows = [(f"{what}: {explain(Refusal, code)}", count, of) for code, count in refused.most_common()]
+    rows = [(f"{what}: {describe_code(Refusal, code)}", count, of) for code, count in refused.most_common()]
     return rows or [(what, 0, of)]

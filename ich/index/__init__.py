@@ -23,15 +23,14 @@ from ich.index.joining import find_places
 from ich.index.labels import (
     LABEL_KEYS,
     drop_blank_rows,
-    find_key,
+    find_slice_column,
     melt,
     parse_values,
     read_columns,
     read_csv,
     split_ids,
 )
-from ich.index.pseudonyms import find_key as find_pseudonym_key
-from ich.index.pseudonyms import hide_patients
+from ich.index.pseudonyms import find_pseudonym_key, hide_patients
 from ich.schema import UserError
 from ich.schema.codes import Refusal
 from ich.schema.labels import RSNA_LABELS, LabelSet
@@ -237,7 +236,7 @@ def find_labels(root: Path, labels: LabelSet = RSNA_LABELS) -> Path:
 
 def _holds_labels(path: Path, labels: LabelSet) -> bool:
     try:
-        return find_key(read_columns(path, labels.names), labels.names) is not None
+        return find_slice_column(read_columns(path, labels.names), labels.names) is not None
     except UserError:
         return False
 
@@ -264,7 +263,7 @@ def read_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     """
     names = labels.names
     table = read_csv(path, names)
-    key = find_key(table.columns, names)
+    key = find_slice_column(table.columns, names)
     if key is None:
         raise UserError(
             f"{path} has the columns {', '.join(map(ascii, table.columns[:8]))}; expected ID and Label, or "
@@ -304,7 +303,7 @@ def _fill_union(union: NDArray[np.float32], others: NDArray[np.float32]) -> NDAr
 def count_repeats(path: Path, labels: LabelSet = RSNA_LABELS) -> int:
     """Counts the rows of a label file that name what an earlier row does; ``read_labels`` checks them."""
     table = read_csv(path, labels.names)
-    key = find_key(table.columns, labels.names)
+    key = find_slice_column(table.columns, labels.names)
     return 0 if key is None else int(table[key].duplicated().sum())
 
 

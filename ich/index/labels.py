@@ -171,7 +171,7 @@ def _fold(name: str) -> str:
     return name.strip().lower()
 
 
-def find_key(columns: Collection[Hashable], labels: Sequence[str] = LABELS) -> str | None:
+def find_slice_column(columns: Collection[Hashable], labels: Sequence[str] = LABELS) -> str | None:
     """Returns the column that names the slice, or None if a table of these columns holds no labels."""
     if "Label" in columns:
         return "ID" if "ID" in columns else None

@@ -21,7 +21,7 @@ _BYTES = 32
 _PATIENT = list(HEADER_DTYPES).index("PatientID")
 
 
-def find_key(folder: Path, *, make: bool) -> bytes | None:
+def find_pseudonym_key(folder: Path, *, make: bool) -> bytes | None:
     """Reads the key of the pseudonyms of an index.
 
     Args:

@@ -37,7 +37,7 @@ from ich.outputs.source import (
     to_ascii,
 )
 from ich.schema import DISCLAIMER, SUBTYPES
-from ich.schema.codes import Note, Reason, explain
+from ich.schema.codes import Note, Reason, describe_code
 from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
 from ich.tables import split_name
 
@@ -130,8 +130,8 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
         for text in (
             DISCLAIMER,
             f"Outcome: {result.outcome}",
-            *(f"{REASON.meaning}: {explain(Reason, r.code, r.detail)}" for r in result.reasons),
-            *(f"Note: {explain(Note, note.code, note.detail)}" for note in result.notes),
+            *(f"{REASON.meaning}: {describe_code(Reason, r.code, r.detail)}" for r in result.reasons),
+            *(f"Note: {describe_code(Note, note.code, note.detail)}" for note in result.notes),
         )
     )
     return report

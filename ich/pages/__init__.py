@@ -26,7 +26,7 @@ from ich.report.document import Block, Document, Listing, Missing, Picture, Sect
 from ich.report.figures import encode_png
 from ich.report.html import write_html
 from ich.schema import SUBTYPES
-from ich.schema.codes import Note, Reason, SetAside, explain
+from ich.schema.codes import Note, Reason, SetAside, describe_code
 from ich.schema.results import Outcome, SeriesResult, StudyResult
 
 _HEAT = (
@@ -78,13 +78,13 @@ def _say_result(result: StudyResult) -> Iterator[Block]:
     if result.reasons:
         against = result.outcome is Outcome.POSITIVE
         yield Text("What speaks against taking this at its word:" if against else "Why:")
-        yield Listing([explain(Reason, reason.code, reason.detail) for reason in result.reasons])
+        yield Listing([describe_code(Reason, reason.code, reason.detail) for reason in result.reasons])
     else:
         yield Text("What was checked, and does not speak against it:")
         yield Listing(list_grounds(result))
     if result.notes:
         yield Text("Worth knowing, and no reason against a negative result:")
-        yield Listing([explain(Note, note.code, note.detail) for note in result.notes])
+        yield Listing([describe_code(Note, note.code, note.detail) for note in result.notes])
     if left_out := list_left_out(result):
         yield Text("These slices do not count for the study:")
         yield Listing(left_out)
@@ -188,7 +188,7 @@ def _tabulate_series(result: StudyResult) -> Table:
 
 def _say_fate(series: SeriesResult) -> str:
     remark = series.set_aside
-    return "read" if remark is None else f"not read: {explain(SetAside, remark.code, remark.detail)}"
+    return "read" if remark is None else f"not read: {describe_code(SetAside, remark.code, remark.detail)}"
 
 
 def _tabulate_algorithm(result: StudyResult) -> Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ich.schema import DISCLAIMER, SUBTYPES
-from ich.schema.codes import NO_RESULT, SetAside, explain
+from ich.schema.codes import NO_RESULT, SetAside, describe_code
 from ich.schema.results import LabelResult, Outcome, StudyResult
 
 _GLANCE: Mapping[Outcome | None, str] = {
@@ -28,7 +28,7 @@ def describe_glance(result: StudyResult) -> str:
 def describe_outcome(result: StudyResult) -> str:
     """What the outcome means, with the figures that it rests on."""
     if result.refusal is not None:
-        why = explain(SetAside, result.refusal.code, result.refusal.detail)
+        why = describe_code(SetAside, result.refusal.code, result.refusal.detail)
         return f"The study was not read. {why}. Nothing is said of what it shows."
     label = result.labels["any"]
     prob, threshold = show_label(label)

@@ -202,7 +202,7 @@ KINDS: dict[str, type[Code]] = {
 """All kinds of codes by their title. Two kinds may share a code, each with a sentence of its own."""
 
 
-def explain(kind: type[Code], code: str, detail: str = "") -> str:
+def describe_code(kind: type[Code], code: str, detail: str = "") -> str:
     """Says in a line what a code means and what was found.
 
     Args:

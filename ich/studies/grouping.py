@@ -21,7 +21,7 @@ from ich.studies.reading import FILE_DTYPES, Files, hash_file, looks_like_text
 from ich.studies.refusal import Refused
 from ich.tables import split_name
 
-Study = tuple[str, str, Path, pd.DataFrame, tuple[Remark, ...], str]
+GroupedFiles = tuple[str, str, Path, pd.DataFrame, tuple[Remark, ...], str]
 """The fields of ``ich.studies.StudyFiles``."""
 
 _DETAILS: dict[Reason | Note, str] = {
@@ -41,7 +41,7 @@ class _Strays:
     by_study: Counter[str] = field(default_factory=Counter)
 
 
-def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refused]]:
+def group_files(files: Files, listing: Listing) -> tuple[list[GroupedFiles], list[Refused]]:
     """Puts files together by study.
 
     Args:
@@ -65,7 +65,7 @@ def group_files(files: Files, listing: Listing) -> tuple[list[Study], list[Refus
     whole, conflicts = _drop_copies(table[is_owned])
     whole, joined = join_slices(whole)
     missing = _find_missing(listing, {split_name(name)[0] for name in whole["SOPInstanceUID"]})
-    studies: list[Study] = []
+    studies: list[GroupedFiles] = []
     for name, rows in whole.groupby("StudyInstanceUID", sort=True):
         uid = str(name)
         patients = len(set(rows["PatientID"]))
@@ -143,7 +143,7 @@ def _drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
     return whole.sort_values(order, ignore_index=True), Counter(differ["StudyInstanceUID"].to_list())
 
 
-def _make_study(uid: str, rows: pd.DataFrame, remarks: tuple[Remark, ...]) -> Study:
+def _make_study(uid: str, rows: pd.DataFrame, remarks: tuple[Remark, ...]) -> GroupedFiles:
     root = os.path.commonpath(list(set(rows["folder"])))
     files = rows[list(FILE_DTYPES)].reset_index(drop=True)
     files["path"] = [os.path.relpath(path, root) for path in files["path"]]

@@ -14,8 +14,8 @@ from ich.card import Training
 from ich.data import HeadCTDataModule
 from ich.evaluate.figures import Evaluation
 from ich.evaluate.model_card import make_model_card
+from ich.evaluate.report_data import ReportData
 from ich.evaluate.run import read_run
-from ich.evaluate.study import Study
 from ich.report.markdown import write_markdown
 from ich.schema import LABELS, MONITOR
 
@@ -66,11 +66,11 @@ def write_model_card(
         decisions: Decisions fitted on the validation set.
     """
     part = list(evaluations)[-1]
-    study = Study(
+    data = ReportData(
         evaluation=evaluations[part],
         predictions=tables[part],
         validation=tables["val"] if part == "test" else None,
         decisions=dict(decisions) if part == "test" else {},
         run=read_run(run_dir),
     )
-    write_markdown(make_model_card(study), run_dir / MODEL_CARD)
+    write_markdown(make_model_card(data), run_dir / MODEL_CARD)

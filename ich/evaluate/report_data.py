@@ -13,9 +13,8 @@ from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import UNIT_COLUMNS
 from ich.evaluate.run import Run
 from ich.evaluate.subgroups import describe_slices
-from ich.evaluate.tables import count
 from ich.report.document import Block, Missing
-from ich.tables import PLURALS
+from ich.tables import PLURALS, say
 
 NO_VALIDATION = "It needs the predictions of the validation part: --val."
 NO_INDEX = "It needs the index of the data: --root or --index."
@@ -25,7 +24,7 @@ NO_GALLERIES = (
 
 
 @dataclass(frozen=True)
-class Study:
+class ReportData:
     """An evaluation with what is known around it.
 
     Attributes:
@@ -95,16 +94,16 @@ def describe_size(table: pd.DataFrame) -> str:
     """How many slices, series, studies and patients a table has, in words."""
     named = ((level, table[column].replace("", None).nunique()) for level, column in UNIT_COLUMNS.items())
     return ", ".join(
-        count(number, level) if number else f"{PLURALS[level]} not named" for level, number in named
+        say(number, level) if number else f"{PLURALS[level]} not named" for level, number in named
     )
 
 
-def describe_subject(study: Study) -> str:
-    """What a study is of, in a line."""
-    backbone = study.run.settings.get("backbone")
-    averaged = f"the mean of {len(study.models)} models, " if len(study.models) > 1 else ""
+def describe_subject(data: ReportData) -> str:
+    """What an evaluation is of, in a line."""
+    backbone = data.run.settings.get("backbone")
+    averaged = f"the mean of {len(data.models)} models, " if len(data.models) > 1 else ""
     model = f"{backbone}, " if backbone and not averaged else averaged
-    return f"{model}part: {study.parts}, {describe_size(study.predictions)}"
+    return f"{model}part: {data.parts}, {describe_size(data.predictions)}"
 
 
 def count_encodings(predictions: pd.DataFrame, index: pd.DataFrame) -> dict[str, tuple[int, int]]:
