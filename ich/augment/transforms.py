@@ -74,7 +74,7 @@ class UserTransform:
         for slices, key in zip(hu, keys, strict=True):
             _seed(self.transform, key)
             held = np.clip(slices.transpose(1, 2, 0), LOW_HU, HIGH_HU)
-            image = np.ascontiguousarray((held - LOW_HU) / _SPAN, dtype=np.float32)
+            image = np.ascontiguousarray(held - LOW_HU, dtype=np.float32) / _SPAN
             result = self.transform(image=image)["image"]
             _require_like(held, result, self.name)
             slices[:] = np.rint(result.clip(0, 1) * _SPAN + LOW_HU).transpose(2, 0, 1)
