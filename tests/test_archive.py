@@ -15,6 +15,7 @@ from ich.dicom import read_hu
 from ich.phantom.archive import KINDS, TRUTH, write_archive
 from ich.schema import LABELS
 from ich.schema.codes import Reason, Refusal
+from ich.series import rank_series
 from ich.studies import StudyFiles, find_studies
 
 SIZE = 64
@@ -106,6 +107,16 @@ def test_damage_is_what_the_truth_says(
         "conflicting_copy",
         "overwritten_slice",
     ]
+
+
+def test_series_are_set_aside_by_one_of_the_codes_of_the_truth(
+    studies: dict[str, StudyFiles], truth: dict[str, dict[str, Any]]
+) -> None:
+    for study in truth.values():
+        codes = {series["SeriesInstanceUID"]: series["set_aside"] for series in study["series"]}
+        ranking = rank_series(studies[study["StudyInstanceUID"]].files)
+        for uid, remark in ranking.set_aside.items():
+            assert remark.code in codes[uid]
 
 
 def test_headers_say_what_the_series_are(

@@ -107,7 +107,7 @@ SET_ASIDE: Mapping[str, tuple[str, ...]] = {
     "contrast": ("contrast",),
     "coronal": ("not_axial", "derived"),
     "dose_report": ("dose_report", "not_ct"),
-    "screen": ("secondary_capture", "not_ct"),
+    "screen": ("dose_report", "secondary_capture", "not_ct"),  # by its name it is a page with the dose
     "chest": ("other_body_part", "no_head"),
     "abdomen": ("no_head",),
     "mr": ("not_ct",),
