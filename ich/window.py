@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ich.schema import WINDOWS, InputSpec
 
-# The means of ImageNet's three channel means (0.485, 0.456, 0.406) and deviations (0.229, 0.224, 0.225):
-# a window is gray, so its channels have no color to tell them apart.
+# Means over ImageNet's three channel means (0.485, 0.456, 0.406) and deviations (0.229, 0.224, 0.225).
+# A window is gray, so all its channels get the same values.
 IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226
 
@@ -18,8 +18,8 @@ IMAGENET_STD = 0.226
 def apply_window(hu: Tensor, center: float | Tensor, width: float | Tensor) -> Tensor:
     """Maps HU to [0, 1] with DICOM's LINEAR_EXACT: ``clip((hu - center) / width + 0.5, 0, 1)``.
 
-    Source: DICOM PS3.3 C.11.2.1.3.2. LINEAR, DICOM's default of C.11.2.1.2.1, with center ``c + 0.5`` and
-    width ``w + 1`` is the same mapping as LINEAR_EXACT with ``c`` and ``w``.
+    Source: DICOM PS3.3 C.11.2.1.3.2. DICOM's default, LINEAR (C.11.2.1.2.1), is the same mapping with center
+    ``c + 0.5`` and width ``w + 1``.
 
     Args:
         hu: Hounsfield units, any shape and type.
@@ -29,7 +29,7 @@ def apply_window(hu: Tensor, center: float | Tensor, width: float | Tensor) -> T
     Returns:
         Values in [0, 1] of the broadcast shape, float32 (float64 if ``hu`` is).
     """
-    # Half precision holds no HU beyond a few hundred to the unit.
+    # Half precision is too coarse: beyond a few hundred HU it cannot hold every integer.
     hu = hu.to(torch.promote_types(hu.dtype, torch.float32))
     return ((hu - center) / width).add_(0.5).clamp_(0.0, 1.0)
 

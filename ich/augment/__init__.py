@@ -23,9 +23,9 @@ from ich.schema import AIR_HU, UserError
 
 Array = TypeVar("Array", NDArray[np.generic], Tensor)
 
-HOLES_PROBABILITY = 0.5  # of any patch at all
+HOLES_PROBABILITY = 0.5  # that an input has any patch
 HOLE_MIN = 0.02  # smallest side of a patch, as a fraction of the image
-_STARTS = 1 << 20  # of the noise of an input in the table of noise
+_STARTS = 1 << 20  # places in the table of noise where the noise of an input may begin
 _INT16 = np.iinfo(np.int16)
 
 
@@ -58,7 +58,7 @@ class Augment:
         shift: Largest movement along each axis, as a fraction of the image.
         shear: Largest shear along each axis in degrees.
         affine: Probability that rotation, scale, shift and shear are applied, all at once.
-        holes: Largest number of square patches set to air; 0 for none.
+        holes: Largest number of rectangular patches that are set to air; 0 for none.
         hole_size: Largest side of such a patch, as a fraction of the image.
         shift_hu: Largest offset of all values in HU, as between scanners.
         scale_hu: Largest change of contrast about water, as a fraction; tube voltage changes it.
@@ -133,7 +133,7 @@ class Augment:
         Returns:
             The changes of the inputs, in order of the keys.
         """
-        # As many draws for each input, whatever is asked for: so no change depends on another's setting.
+        # Each input takes the same number of draws, so no change depends on the setting of another.
         u = np.stack([np.random.default_rng(key).random(13 + 4 * self.holes) for key in keys])
         either_way = 2 * u - 1
         return Changes(
@@ -190,7 +190,7 @@ def _make_matrices(
     shear: NDArray[np.float64],  # (N, 2) tangent of the angle
     center: float,  # of the image, in pixels
 ) -> NDArray[np.float32]:
-    """Flips, shears, scales and turns about the center, then shifts: (N, 3, 3)."""
+    """Returns (N, 3, 3) matrices that flip, shear, scale and turn about the center, then shift."""
     cos, sin, one = scale * np.cos(angle), scale * np.sin(angle), np.ones_like(angle)
     turn = np.stack([cos, -sin, sin, cos], axis=1).reshape(-1, 2, 2)
     skew = np.stack([one, shear[:, 0], shear[:, 1], one], axis=1).reshape(-1, 2, 2)
@@ -249,7 +249,7 @@ def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
     Returns:
         (N, D, S, S) int16.
     """
-    # Takes seconds to import, which only those who ask for it should wait.
+    # It takes seconds to import, so only those who need it wait for it.
     from kornia.geometry.transform import warp_affine as warp_affine_batch
 
     _, depth, size, _ = hu.shape
@@ -270,12 +270,12 @@ def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
 
 @cache
 def _copy_noise(count: int, device: torch.device) -> Tensor:
-    """(places, count): ``make_noise`` on a device, seen from each place where it may begin."""
+    """Returns ``make_noise`` on a device as (places, count): a row for each place where noise may begin."""
     return torch.from_numpy(make_noise(count)).to(device).unfold(0, count, 1)
 
 
 def _cover(holes: Tensor, size: int) -> Tensor:
-    """Which pixels patches (N, K, 4) cover: (N, S, S)."""
+    """Returns (N, S, S) bool: the pixels that patches (N, K, 4) cover."""
     place = torch.arange(size, device=holes.device)
     left, top, right, bottom = holes[..., None].unbind(2)  # each (N, K, 1)
     columns, rows = (place >= left) & (place < right), (place >= top) & (place < bottom)  # (N, K, S)
