@@ -9,6 +9,7 @@ from pathlib import Path
 # Before anything imports them. No test may reach for the network; threads wait without spinning, and
 # networks as tiny as those of the tests are faster without them, in the processes that tests start, too.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
