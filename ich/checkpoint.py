@@ -1,4 +1,4 @@
-"""Checkpoint files: writing them durably, finding them in a run, reading them, knowing them for ours."""
+"""Checkpoint files: durable writing, search in a run, safe reading, and recognition of our own format."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from ich.schema import UserError
 log = logging.getLogger(__name__)
 
 CHECKPOINTS = "checkpoints"
-"""Folder of a run that holds ``best.ckpt``, ``last.ckpt`` and, one save older, ``previous.ckpt``."""
+"""Folder of a run with ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, which is one save older."""
 
 GENERATIONS = {"last": ("last", "previous"), "best": ("best",)}
-"""Files that a checkpoint is looked for in, newest first."""
+"""Files that may hold a checkpoint, newest first."""
 
 
 class DurableIO(CheckpointIO):
-    """Lightning's door to checkpoint files: each is written whole or not at all, and checked when it is read.
+    """Writes and reads checkpoint files for Lightning: complete or not at all, and checked when read.
 
     A file is made in memory, written beside the old one, flushed to the disk and renamed over it. PyTorch's
     format, a ZIP archive, holds a CRC-32 of each of its members, which PyTorch itself does not look at.
@@ -41,12 +41,12 @@ class DurableIO(CheckpointIO):
         """Writes a checkpoint.
 
         Args:
-            checkpoint: What Lightning collected.
+            checkpoint: The checkpoint that Lightning collected.
             path: The file.
-            storage_options: Path of the file that is to hold what ``path`` held before, or None.
+            storage_options: File that keeps the previous content of ``path``, or None.
 
         Raises:
-            UserError: If it cannot be written; then what was there before is there still.
+            UserError: If it cannot be written; the previous file then stays.
         """
         path = Path(path)
         content = io.BytesIO()
@@ -57,8 +57,9 @@ class DurableIO(CheckpointIO):
                 partial.write_bytes(content.getbuffer())
         except OSError as error:
             raise UserError(
-                f"{path} of {_megabytes(content.tell())} could not be saved: {error.strerror or error}; what "
-                "was saved before is whole. Make room, or the folder writable, then go on by ckpt_path=RUN"
+                f"{path} of {_megabytes(content.tell())} could not be saved: {error.strerror or error}. "
+                "Earlier checkpoints are whole. Make room or make the folder writable, then resume with "
+                "ckpt_path=RUN"
             ) from error
 
     def load_checkpoint(
@@ -67,13 +68,14 @@ class DurableIO(CheckpointIO):
         """Reads a checkpoint onto the CPU, always with PyTorch's ``weights_only``.
 
         Raises:
-            UserError: If the file is missing, damaged or something else.
+            UserError: If the file is missing, damaged or not a checkpoint.
         """
         path = Path(path)
         if not path.is_file():
             raise UserError(f"the checkpoint {path} does not exist")
         refusal = UserError(
-            f"{path} is no checkpoint that loads safely (weights_only): it is damaged, or something else"
+            f"{path} is not a checkpoint that loads safely (weights_only): it is damaged, or another kind "
+            "of file"
         )
         if not is_whole(path):
             raise refusal
@@ -89,9 +91,9 @@ class DurableIO(CheckpointIO):
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint file is there and holds what was written to it, by its CRC-32s.
+    """Whether a checkpoint file exists and is intact, by its CRC-32s.
 
-    PyTorch stores members as they are; a compressed one is somebody else's, and may inflate without end.
+    PyTorch stores members uncompressed. A compressed member has another origin and may inflate without end.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -114,22 +116,22 @@ def gather_states(own: Any) -> list[Any]:
 
 
 def require_space(folder: Path, size: int) -> None:
-    """Refuses to begin where the checkpoints of a run will not fit.
+    """Refuses to start a run if its checkpoints will not fit on the disk.
 
     Args:
-        folder: Where they go; files there count as room, since they are written over.
+        folder: Folder of the checkpoints; files there count as free, because they are overwritten.
         size: The checkpoint's size, bytes.
 
     Raises:
-        UserError: If there is no room for ``best``, ``last``, ``previous`` and one that is being written.
+        UserError: If there is no room for ``best``, ``last``, ``previous`` and one during writing.
     """
     taken = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
     free, needed = shutil.disk_usage(folder).free, 4 * size - taken
     if free < needed:
         raise UserError(
-            f"{folder} has {_megabytes(free)} left, and checkpoints of this model take up to "
-            f"{_megabytes(needed)} more: best, last, the one before and one that is being written, "
-            f"{_megabytes(size)} each. Make room, or choose another run_dir"
+            f"{folder} has {_megabytes(free)} left, but checkpoints of this model need up to "
+            f"{_megabytes(needed)} more: best, last, previous and one during writing, {_megabytes(size)} "
+            "each. Make room, or choose another run_dir"
         )
 
 
@@ -161,9 +163,9 @@ def find_checkpoint(path: str | Path, name: str = "last") -> Path:
         if is_whole(file):
             for newer in files[:number]:
                 state = "is damaged" if newer.exists() else "is missing"
-                log.warning("%s %s: the one before it is used, %s", newer, state, file.name)
+                log.warning("%s %s: the previous one is used, %s", newer, state, file.name)
             return file
-    raise UserError(f"{files[0]} is damaged, and there is none before it that is whole: {path} is lost")
+    raise UserError(f"{files[0]} is damaged, and no earlier checkpoint is whole: {path} is lost")
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and for their owner alone; paths as text that any table takes."""
+"""Writes files completely or not at all, and only for their owner. Turns paths into text for any table."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
 
 def escape_path(path: str | Path) -> str:
-    r"""Returns a path as a text: each byte of it that is no UTF-8 becomes ``\xNN``.
+    r"""Returns a path as text; each byte that is not UTF-8 becomes ``\xNN``.
 
-    Such bytes are lone surrogates in Python, which neither Parquet nor a terminal takes.
+    Such bytes are lone surrogates in Python, and neither Parquet nor a terminal accepts them.
     """
     return os.fsencode(path).decode(errors="backslashreplace")
 
 
 def find_on_disk(text: str) -> str:
-    """Returns the path that ``escape_path`` made a text of."""
+    """Returns the path that ``escape_path`` turned into text."""
     if "\\x" not in text or os.path.lexists(text):
         return text
     return _ESCAPED_BYTE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
@@ -32,18 +32,18 @@ def find_on_disk(text: str) -> str:
 
 @contextmanager
 def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
-    """Gives a path beside ``path`` to write to, which takes its place in the end.
+    """Gives a path beside ``path`` to write to; in the end it replaces ``path``.
 
-    Where writing fails, ``path`` stays as it was. What was written is on the disk before it takes the place,
-    so that a machine that loses power has one of the two, whole. A process that is killed leaves its partial
-    file, which the next one overwrites.
+    If writing fails, ``path`` stays as it was. The new file is on the disk before it replaces the old one, so
+    after a power failure one of the two is complete. A killed process leaves its partial file, which the next
+    one overwrites.
 
     Args:
         path: The file.
-        previous: In the same folder; becomes what ``path`` was.
+        previous: File in the same folder that keeps the previous content of ``path``.
 
     Raises:
-        OSError: If what was written cannot take the place.
+        OSError: If the new file cannot replace the old one.
     """
     partial = path.with_name(f".{path.name}.part")
     try:
@@ -58,13 +58,13 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
 
 
 def open_alone(path: Path) -> IO[bytes]:
-    """Opens a file to read and to append to, which no other process has opened so.
+    """Opens a file to read and append, unless another process has opened it in this way.
 
     The kernel forgets the lock when the process ends, however it ends.
 
     Raises:
         BlockingIOError: If another process has it open.
-        OSError: If it cannot be opened, or its file system knows no locks.
+        OSError: If it cannot be opened, or its file system has no locks.
     """
     file = path.open("a+b")
     try:
@@ -87,9 +87,9 @@ def hash_file(path: str | Path) -> str:
 
 @contextmanager
 def for_owner_alone() -> Iterator[None]:
-    """Files and folders that are made meanwhile, also by processes that are started, are closed to others.
+    """Makes new files and folders private to their owner, also those of started processes.
 
-    Threads share one umask: the first in here narrows it, and the last to leave takes that back.
+    Threads share one umask. The first one here narrows it, and the last one restores it.
     """
     _UMASK.narrow()
     try:
@@ -99,7 +99,7 @@ def for_owner_alone() -> Iterator[None]:
 
 
 class _Umask:
-    """The process's own, and how many want it narrow."""
+    """The process's own umask, and the number of threads that want it narrow."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,7 +123,7 @@ _UMASK = _Umask()
 
 
 def _flush(path: Path) -> None:
-    """Waits until a file's content, or a folder's names, are on the disk."""
+    """Waits until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

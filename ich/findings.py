@@ -1,6 +1,6 @@
 """What is not plausible of a slice's pixels and of a series, though it can be read.
 
-Nothing is left out for it: a finding is for somebody to look at.
+No data are left out because of it. Each problem is for a person to look at.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ FINDINGS = "findings.csv"
 """File beside the index."""
 
 COLUMNS = ("code", "SeriesInstanceUID", "path", "detail")
-"""Of a table of findings; ``path`` is empty where a finding is of a series."""
+"""Columns of a table of data-quality problems; ``path`` is empty if a problem concerns a series."""
 
 LEAST_AIR = 0.1  # share of a slice: the field of 210 to 250 mm is a good deal wider than a head
 LEAST_TISSUE = 0.005  # share of a slice: a circle of 18 mm in a field of 230 mm
@@ -72,11 +72,11 @@ def check_series(table: pd.DataFrame) -> pd.DataFrame:
     Positions are those along the slice normal (PS3.3 C.7.6.2.1.1). Steps may change within a series, as in
     protocols with thinner slices at the skull base: a gap is larger than those on its either side.
 
-    Images that are no slices of their series are reported as such and for nothing else, and each stack of
+    Images that are not slices of their series are reported as such and for nothing else, and each stack of
     slices stands for itself.
 
     Returns:
-        A table of ``COLUMNS``, a row a stack and code.
+        A table of ``COLUMNS``, one row per stack and code.
     """
     series = ["StudyInstanceUID", "SeriesInstanceUID"]
     whole = table.groupby(series, sort=False).ngroup()
@@ -128,7 +128,7 @@ def _find_in_positions(
     slices = slices.dropna(subset="InstanceNumber").sort_values(["series", "InstanceNumber"], kind="stable")
     turn = slices.groupby("series")["position"].diff()
     falls, rises = ((sign * turn > SAME_POSITION).groupby(slices["series"]).sum() for sign in (-1, 1))
-    text = "positions go to and fro in the order of InstanceNumber"
+    text = "positions jump back and forth in the order of InstanceNumber"
     yield Finding.NOT_MONOTONE, pd.Series(text, falls.index)[(falls > 0) & (rises > 0)]
 
 
@@ -164,7 +164,7 @@ def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[F
 def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
     """Reads the pixels of every slice of an index, and finds what is not plausible of them.
 
-    Slices above the head hold air alone: at an end of a series that is no finding, if the rest has tissue.
+    Slices above the head hold only air. At an end of a series this is normal, if the rest has tissue.
 
     Args:
         root: Folder of the data set.
@@ -210,7 +210,7 @@ def _check_slice(root: Path, place: tuple[str, int]) -> list[Found] | list[tuple
 
 
 def write_findings(findings: pd.DataFrame, folder: Path) -> None:
-    """Writes a table of findings beside the index, readable by its owner alone as it names files.
+    """Writes a table of data-quality problems beside the index, for its owner alone as it names files.
 
     Raises:
         UserError: If it cannot be written.
@@ -219,4 +219,6 @@ def write_findings(findings: pd.DataFrame, folder: Path) -> None:
         write_table(findings, folder / FINDINGS)
         (folder / FINDINGS).chmod(0o600)
     except OSError as error:
-        raise UserError(f"the findings cannot be written to {folder}: {error.strerror or error}") from error
+        raise UserError(
+            f"the list of data-quality problems cannot be written to {folder}: {error.strerror or error}"
+        ) from error

@@ -1,4 +1,4 @@
-"""The worst misses and the worst false alarms of a model: the slices themselves, and where it looked."""
+"""The worst false negatives and false positives of a model: the slices, and heat maps of its evidence."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ if TYPE_CHECKING:  # a type alone, and torch takes seconds
 
 LABEL = "any"
 COUNT = 6
-"""Slices in a gallery, each of another study."""
+"""Number of slices in a gallery, each from another study."""
 
 PER_PICTURE = 3
 
-KINDS = {1: "misses", 0: "false alarms"}
-"""By target: positive slices with the lowest probabilities, negative ones with the highest."""
+KINDS = {1: "false negatives", 0: "false positives"}
+"""By target: positive slices with the lowest probabilities, and negative slices with the highest."""
 
 
 @dataclass(frozen=True)
 class Galleries:
-    """Galleries as they stand in a report.
+    """Galleries of a report.
 
     Attributes:
         blocks: Pictures, and what is not available.
-        slices: Which slices they are, a row each; this names them and their patients.
+        slices: The slices shown, one row each. This table names them and their patients.
     """
 
     blocks: list[Block]
@@ -48,15 +48,15 @@ class Galleries:
 
 
 def choose_worst(predictions: pd.DataFrame, value: int, decision: Decision | None = None) -> NDArray[np.intp]:
-    """Chooses the slices on which a model was most wrong, one of a study.
+    """Chooses the slices on which a model was most wrong, one per study.
 
     Args:
         predictions: A predictions table.
-        value: 1 for misses, 0 for false alarms.
-        decision: By slice; with it only slices on the wrong side of the threshold.
+        value: 1 for false negatives, 0 for false positives.
+        decision: Decision by slice; with it, only slices on the wrong side of the threshold are chosen.
 
     Returns:
-        Rows, the worst first; at most ``COUNT``.
+        Rows of the table, the worst first; at most ``COUNT``.
     """
     wrong = predictions[f"target_{LABEL}"].to_numpy() == value
     prob = _find_probs(predictions, decision)
@@ -70,7 +70,7 @@ def choose_worst(predictions: pd.DataFrame, value: int, decision: Decision | Non
 
 
 def _find_probs(predictions: pd.DataFrame, decision: Decision | None) -> NDArray[np.float64]:
-    """(N,) of ``LABEL`` on the scale of its threshold: calibrated where there is a decision."""
+    """Returns (N,) probabilities of ``LABEL`` on the scale of its threshold."""
     probs = predictions[list(PROB_COLUMNS)].to_numpy(np.float64)
     return (probs if decision is None else decision.calibrate(probs))[:, LABELS.index(LABEL)]
 
@@ -89,7 +89,7 @@ def make_galleries(
         predictions: A predictions table.
         root: Folder of the DICOM files.
         index: The index of that folder.
-        decision: As ``choose_worst`` takes it.
+        decision: As in ``choose_worst``.
         heat: Heat maps by row of ``predictions``, from ``compute_heat``; None without a model.
     """
     files = index.set_index("SOPInstanceUID")[["path", "frame", "orientation"]].reindex(
@@ -103,7 +103,7 @@ def make_galleries(
         rows = rows[pd.notna(paths[rows])]
         if not len(rows):
             blocks.append(
-                Missing(f"Worst {kind}", "There are none among the slices of which the index has a file.")
+                Missing(f"Worst {kind}", "There are none among the slices whose file is in the index.")
             )
             continue
         blocks += _draw(
@@ -120,17 +120,17 @@ def make_galleries(
 def compute_heat(
     net: SliceNet, predictions: pd.DataFrame, root: Path, index: pd.DataFrame, rows: Sequence[int]
 ) -> dict[int, NDArray[np.float32]]:
-    """Computes where a model finds its evidence in slices, those that can be read.
+    """Computes heat maps of the slices that can be read.
 
     Args:
-        net: In evaluation mode.
+        net: The model, in evaluation mode.
         predictions: A predictions table.
         root: Folder of the DICOM files.
         index: The index of that folder.
         rows: Rows of ``predictions``.
 
     Returns:
-        By row (Rows, Columns) heat in [0, 1]; see ``ich.explain.explain``.
+        (Rows, Columns) heat in [0, 1], by row; see ``ich.explain.explain``.
 
     Raises:
         UserError: If the network has no grid of features.
@@ -171,8 +171,8 @@ def _draw(kind: str, cases: list[Case], decision: Decision | None, has_heat: boo
     point = None if decision is None else decision.find_point(LABEL)
     threshold = "" if point is None else f", on the wrong side of the threshold ({point.threshold:.2g})"
     signs = (
-        " Right: heat of the evidence for any hemorrhage; lines at a quarter (dotted), half (dashed) and "
-        "three quarters (solid) of its peak, which the cross marks."
+        " Right: heat map of the evidence for any hemorrhage. Lines mark a quarter (dotted), half (dashed) "
+        "and three quarters (solid) of its peak, and the cross marks the peak."
         if has_heat
         else ""
     )
@@ -181,9 +181,9 @@ def _draw(kind: str, cases: list[Case], decision: Decision | None, has_heat: boo
     for start in range(0, len(cases), PER_PICTURE):
         part = cases[start : start + PER_PICTURE]
         caption = (
-            f"Worst {kind}, {start + 1} to {start + len(part)}. One slice a study, by the probability of "
-            f"{LABEL}, {scale}{threshold}. Rows are those of the predictions table, counted from "
-            f"0.{signs}"
+            f"Worst {kind}, {start + 1} to {start + len(part)}. One slice per study, sorted by the "
+            f"probability of {LABEL}, {scale}{threshold}. Rows are rows of the predictions table, counted "
+            f"from 0.{signs}"
         )
         alt = f"{len(part)} slices of CT through three windows: {'; '.join(case.title for case in part)}"
         name = f"{kind.replace(' ', '_')}_{start // PER_PICTURE + 1}"

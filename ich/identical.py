@@ -1,8 +1,8 @@
-"""Slices of different patients whose pixels are the same.
+"""Finds slices of different patients with the same pixels.
 
 Some data sets hold a study twice, under two PatientIDs, and a split by patient then leaks. Reading all pixels
-of 750,000 slices to find out takes hours, so a hash of a few blocks of each file says which slices may be the
-same, and only those are read whole.
+of 750,000 slices takes hours. A hash of a few blocks of each file therefore finds candidates, and only these
+are read completely.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from ich.tables import STAMP
 _SLICE = [*STAMP, "frame"]
 
 HASHES = "hashes.parquet"
-"""File beside the index: path, size and time of each slice's file, and the hash of its blocks."""
+"""File beside the index with the path, size and time of each slice's file, and the hash of its blocks."""
 
 
 def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool = True) -> NDArray[np.int64]:
-    """Finds slices whose pixels are those of a slice of another patient.
+    """Finds slices with the same pixels as a slice of another patient.
 
-    Candidates agree in some blocks as they lie in the file, so that neither a compressed twin of a slice is
-    found nor one that is stored in another orientation. They count if all their pixels, as stored, are the
-    same in HU and not all one value: slices of nothing but air are alike in every patient. Slices without a
-    PatientID are told apart by their study.
+    Candidates agree in some blocks of their files. A compressed copy of a slice, or a copy in another
+    orientation, is therefore not found. Candidates count if all their stored pixels are the same in HU and
+    not all one value, because slices of air alone look alike in every patient. Slices without a PatientID are
+    distinguished by their study.
 
     Args:
         root: Folder of the data set.
@@ -41,11 +41,11 @@ def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool
         progress: Show a bar on a terminal.
 
     Returns:
-        (rows,) the same number for slices with the same pixels, and -1 for those that share theirs with no
-        slice of another patient. A slice that cannot be read shares them with none.
+        (rows,) the same number for slices with the same pixels, and -1 for slices without a copy under
+        another patient. A slice that cannot be read has no copy.
 
     Raises:
-        UserError: If the hashes cannot be kept.
+        UserError: If the hashes cannot be written.
     """
     owners = table["PatientID"].where(table["PatientID"].str.strip() != "", table["StudyInstanceUID"])
     candidates = _share(_read_hashes(root, table, folder, progress), owners.to_numpy())
@@ -60,12 +60,12 @@ def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool
 
 
 def _locate(root: Path, table: pd.DataFrame) -> list[tuple[str, int]]:
-    """The file of each slice, and its frame there."""
+    """Finds the file of each slice, and its frame."""
     return [(str(root / path), frame) for path, frame in zip(table["path"], table["frame"], strict=True)]
 
 
 def _share(keys: NDArray[np.object_], owners: NDArray[np.object_]) -> NDArray[np.bool_]:
-    """Which rows have a key that another owner has as well; an empty key is none."""
+    """Finds the rows whose key another owner has too; an empty key does not count."""
     pairs = pd.DataFrame({"key": keys, "owner": owners})
     counts = pairs.drop_duplicates().groupby("key")["owner"].size()
     shared = counts.index[(counts > 1) & (counts.index != "")]
@@ -73,7 +73,7 @@ def _share(keys: NDArray[np.object_], owners: NDArray[np.object_]) -> NDArray[np
 
 
 def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) -> NDArray[np.object_]:
-    """The hash of each row's blocks, empty where its file cannot be read."""
+    """Reads the hash of each row's blocks, empty if its file cannot be read."""
     kept = _read_kept(folder)
     known = table[_SLICE].merge(kept, how="left", on=_SLICE)["hash"].to_numpy(dtype=object)
     rows = np.flatnonzero(pd.isna(known))
@@ -90,7 +90,7 @@ def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) 
 
 
 def _hash(place: tuple[str, int]) -> str:
-    """Of some blocks of a slice as they lie in its file; empty if it cannot be read."""
+    """Hashes some blocks of a slice's file; empty if it cannot be read."""
     try:
         return hashlib.blake2b(read_blocks(*place), digest_size=8).hexdigest()
     except ReadError:
@@ -98,7 +98,7 @@ def _hash(place: tuple[str, int]) -> str:
 
 
 def _digest(place: tuple[str, int]) -> str:
-    """Of all pixels in HU, as stored; empty if they cannot be read or are all the same."""
+    """Hashes all stored pixels in HU; empty if they cannot be read or are all the same."""
     try:
         _, hu = read_pixels(*place)
     except ReadError:

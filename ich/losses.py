@@ -1,7 +1,7 @@
 """Losses on logits: the metric itself, focal loss, and the cross-entropy of an old network.
 
-Targets are 0 or 1, NaN where unknown. An unknown target does not train: it adds neither to the loss nor
-to what the loss is divided by. All are computed in float32, whatever the logits are.
+Targets are 0 or 1, NaN where unknown. An unknown target has no effect on training: it adds nothing to the
+loss or to its divisor. All losses are computed in float32, for logits of any type.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from torch import Tensor, nn
 from ich.schema import LABEL_WEIGHTS, UserError
 
 MIN_PREVALENCE = 1e-4
-"""Of a label without positives: it may still have some elsewhere."""
+"""Prevalence of a label without positives: it may still have some elsewhere."""
 
 
 class WeightedBCE(nn.Module):
     """Weighted multi-label log loss: the RSNA 2019 metric itself, on logits.
 
-    The sum over the known entries of weight times binary cross-entropy, over the sum of their weights;
-    where all are known that is the sum over labels averaged over slices. Zero without a known entry.
+    The sum of weight times binary cross-entropy over the known entries, divided by the sum of their weights.
+    If all are known, this is the sum over labels averaged over slices. Zero without a known entry.
 
     Args:
-        label_weights: A weight a label.
+        label_weights: One weight per label.
     """
 
     label_weights: Tensor
@@ -42,16 +42,16 @@ class WeightedBCE(nn.Module):
 
 
 class FocalLoss(nn.Module):
-    """Focal loss: cross-entropy that counts less where the model is already right.
+    """Focal loss: cross-entropy with less weight where the model is already right.
 
     ``alpha_t * (1 - p_t) ** gamma * -log(p_t)``, averaged over known entries as in ``WeightedBCE``.
     Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 5. It ranks as
     well as the log loss, but its probabilities are not calibrated.
 
     Args:
-        gamma: How strongly easy entries are played down; 0 is ``WeightedBCE``.
-        alpha: Weight of a positive, ``1 - alpha`` that of a negative; None weighs both 1.
-        label_weights: A weight a label.
+        gamma: How strongly the weight of easy entries is reduced; 0 is ``WeightedBCE``.
+        alpha: Weight of a positive; a negative has ``1 - alpha``. None gives both the weight 1.
+        label_weights: One weight per label.
     """
 
     label_weights: Tensor
@@ -78,9 +78,9 @@ class FocalLoss(nn.Module):
 class SoftmaxCrossEntropy(nn.Module):
     """Keras's ``categorical_crossentropy`` over a softmax, with targets of several ones.
 
-    ``-sum(target * log(softmax(logits)))`` averaged over slices, probabilities clipped to
-    [1e-7, 1 - 1e-7] as Keras does. It is here to reproduce a network that was trained so: the softmax
-    makes labels compete that occur together, and a slice without hemorrhage does not train at all.
+    ``-sum(target * log(softmax(logits)))`` averaged over slices, probabilities clipped to [1e-7, 1 - 1e-7] as
+    Keras does. Use it only to reproduce a network that was trained with it. The softmax makes labels compete
+    although they occur together, and a slice without hemorrhage does not train at all.
     """
 
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def prevalence_logits(prevalences: Sequence[float] | Tensor) -> Tensor:
     Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, section 3.3.
 
     Args:
-        prevalences: The share of positives among the known targets of each label, NaN where none is known.
+        prevalences: The share of positives among the known targets of each label, NaN if none is known.
 
     Returns:
         float32 of the same length. Prevalences are clipped to [1e-4, 1 - 1e-4], so that a label without
@@ -114,7 +114,7 @@ def _match_weights(label_weights: Tensor, labels: int) -> Tensor:
     """Returns the weights of a loss.
 
     Raises:
-        UserError: If they are not as many as the labels.
+        UserError: If their number is not that of the labels.
     """
     if len(label_weights) != labels:
         raise UserError(

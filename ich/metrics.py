@@ -1,7 +1,7 @@
 """Metrics on probabilities: the RSNA 2019 weighted log loss, and ranking for each label.
 
-Targets are 0 or 1, NaN where unknown; unknown entries do not count. What cannot be computed, such as the
-AUROC of a label without positives, is NaN: not available.
+Targets are 0 or 1, NaN where unknown; unknown entries do not count. A metric that cannot be computed, such as
+the AUROC of a label without positives, is NaN: not available.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ def weighted_log_loss(
 ) -> Tensor:
     """Computes the RSNA 2019 weighted multi-label log loss.
 
-    The sum over the known entries of weight times binary cross-entropy, over the sum of their weights.
-    Where all are known that is the sum over labels, averaged over slices.
+    The sum of weight times binary cross-entropy over the known entries, divided by the sum of their weights.
+    If all are known, this is the sum over labels, averaged over slices.
 
     Source: https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection/overview/evaluation
 
     Args:
         probs: (N, L) probabilities.
         target: (N, L) 0 or 1, NaN where unknown.
-        label_weights: A weight a label.
+        label_weights: One weight per label.
         eps: Probabilities are clipped to [eps, 1 - eps].
 
     Returns:
-        A scalar, float64 (float32 on devices without it); NaN where no target is known.
+        A scalar, float64 (float32 on devices without it); NaN if no target is known.
 
     Raises:
-        UserError: If there are other labels than weights.
+        UserError: If the number of labels and of weights differ.
     """
     loss, weight = _sum_log_loss(probs, target, torch.tensor(label_weights), eps)
     return loss / weight
@@ -49,7 +49,7 @@ class WeightedLogLoss(Metric):
     """``weighted_log_loss`` over all batches and processes.
 
     Args:
-        label_weights: A weight a label.
+        label_weights: One weight per label.
         eps: Probabilities are clipped to [eps, 1 - eps].
         **kwargs: Further arguments for ``torchmetrics.Metric``.
     """
@@ -110,8 +110,8 @@ class MultilabelRanking(Metric):
     def compute(self) -> dict[str, Tensor]:
         """Returns ``auroc_<label>`` and ``ap_<label>``, and the means of those available.
 
-        They are available where both classes occur among the known targets of a label, else NaN; the
-        means, over ``LabelSet.averaged``, are ``auroc_mean`` and ``ap_mean``.
+        They are available if both classes occur among the known targets of a label, and else NaN. The means
+        over ``LabelSet.averaged`` are ``auroc_mean`` and ``ap_mean``.
         """
         nan = torch.tensor(float("nan"))
         found = {f"{name}_{label}": nan for name in ("auroc", "ap") for label in self.labels.names}
@@ -132,15 +132,15 @@ class MultilabelRanking(Metric):
 
 
 def build_metrics(prefix: str, labels: LabelSet = RSNA_LABELS) -> MetricCollection:
-    """Builds the metrics of a part of the data.
+    """Builds the metrics of one set of the data.
 
     ``compute`` gives ``<prefix>weighted_log_loss``, and for each label and ``mean`` ``<prefix>auroc_<label>``
     and ``<prefix>ap_<label>``. Log what ``compute`` returns: Lightning cannot log the collection itself, as
     one of its metrics has many values.
 
     Args:
-        prefix: Such as ``"val_"``.
-        labels: What the model predicts.
+        prefix: Prefix of the names, such as ``"val_"``.
+        labels: Labels that the model predicts.
     """
     metrics: dict[str, Metric | MetricCollection] = {
         "weighted_log_loss": WeightedLogLoss(labels.weights),

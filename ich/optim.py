@@ -28,20 +28,20 @@ class OptimSpec:
     """How a network is optimized.
 
     Attributes:
-        name: Any optimizer of timm by its name there.
+        name: Name of any timm optimizer.
         lr: Largest learning rate of the head.
-        weight_decay: Weight decay; biases, norms and what the backbone exempts have none.
+        weight_decay: Weight decay; biases, norms and parameters that the backbone exempts have none.
         options: Further arguments of the optimizer, such as ``betas``, ``eps``, ``momentum``, ``rho``.
-        schedule: After the warm-up ``cosine`` falls to the final rate, ``constant`` stays.
+        schedule: After the warm-up, ``cosine`` falls to the final rate and ``constant`` stays.
         warmup_fraction: Share of all steps over which the rate rises linearly.
-        final_lr_fraction: Where the cosine ends, as a fraction of ``lr``.
-        backbone_lr_factor: The backbone's learning rate over the head's.
-        layer_decay: Each layer of the backbone has this times the rate of the one above it; None for one
-            rate.
+        final_lr_fraction: End of the cosine, as a fraction of ``lr``.
+        backbone_lr_factor: Learning rate of the backbone divided by that of the head.
+        layer_decay: Factor from the learning rate of a layer of the backbone to that of the layer below; None
+            for one rate.
         freeze_epochs: Epochs at the start in which only the head learns.
 
     Raises:
-        UserError: If a value is not one of these.
+        UserError: If a value is not allowed.
     """
 
     name: str = "adamw"
@@ -61,7 +61,7 @@ class OptimSpec:
             near = difflib.get_close_matches(self.name.lower(), known, n=5)
             raise UserError(
                 f"optim.name={self.name}: timm has no such optimizer; "
-                + (f"near to it are {', '.join(near)}" if near else f"expected one of {', '.join(known)}")
+                + (f"similar names are {', '.join(near)}" if near else f"expected one of {', '.join(known)}")
             )
         if self.schedule not in SCHEDULES:
             raise UserError(f"optim.schedule={self.schedule}: expected one of {', '.join(SCHEDULES)}")
@@ -81,8 +81,8 @@ def build_optimizer(spec: OptimSpec, model: nn.Module) -> Optimizer:
     Each parameter group carries ``part``: ``"backbone"``, or ``"head"`` for every other parameter.
 
     Raises:
-        UserError: If the optimizer takes no such option, cannot run here, or the backbone does not know
-            its layers.
+        UserError: If the optimizer has no such option or cannot run here, or if the backbone does not
+            separate its layers.
     """
     groups = _group_backbone(spec, model) + _group_rest(spec, model)
     try:
@@ -121,7 +121,7 @@ def lr_factor(step: int, total_steps: int, warmup_steps: int, schedule: str, fin
 def build_schedule(optimizer: Optimizer, spec: OptimSpec, total_steps: int, steps_per_epoch: int) -> LambdaLR:
     """Builds the schedule of an optimizer from ``build_optimizer``, to be stepped after every step.
 
-    While the backbone is frozen its rate is 0 instead of its gradients off: a parameter without gradient
+    A frozen backbone has the learning rate 0 but keeps its gradients, because a parameter without gradient
     stops distributed training.
 
     Args:
@@ -156,8 +156,8 @@ def _group_backbone(spec: OptimSpec, model: nn.Module) -> list[dict[str, Any]]:
         )
     else:
         raise UserError(
-            f"optim.layer_decay={spec.layer_decay}: {type(backbone).__name__} does not tell its layers "
-            "apart; use optim.layer_decay=null, with optim.backbone_lr_factor for a lower rate"
+            f"optim.layer_decay={spec.layer_decay}: {type(backbone).__name__} does not separate its layers; "
+            "use optim.layer_decay=null, and optim.backbone_lr_factor for a lower rate"
         )
     for group in groups:
         # timm's own schedulers read lr_scale; PyTorch's do not, so it goes into the rate.
@@ -176,7 +176,7 @@ def _group_rest(spec: OptimSpec, model: nn.Module) -> list[dict[str, Any]]:
 
 
 def _find_exempt(backbone: nn.Module) -> Collection[str]:
-    """Names of the parameters that timm's model wants without weight decay, such as position biases."""
+    """Finds the parameters that timm's model exempts from weight decay, such as position biases."""
     no_weight_decay = getattr(backbone, "no_weight_decay", None)
     return set(no_weight_decay()) if callable(no_weight_decay) else set()
 

@@ -1,4 +1,4 @@
-"""What a program prints: names that are no text, and a reader that has gone."""
+"""Robust printing: names that are not valid text, and a closed output."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 READER_GONE = 141
-"""Exit code where nobody reads what is printed any more, as of a process that SIGPIPE ends."""
+"""Exit code if nobody reads the output any more, as for a process that SIGPIPE ends."""
 
 
 @contextmanager
 def printing() -> Iterator[None]:
-    """Prints what no encoding takes in an escaped form, and ends in silence where the reader has gone."""
+    """Escapes characters that the output cannot encode, and ends silently if the output is closed."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

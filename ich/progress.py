@@ -17,7 +17,7 @@ _Result = TypeVar("_Result")
 
 
 def make_bar(columns: Iterable[ProgressColumn], shown: bool) -> Progress:
-    """Makes a bar that goes away when it is done, and is there only on a terminal."""
+    """Makes a progress bar that disappears at the end, and appears only on a terminal."""
     shown = shown and sys.stderr.isatty()
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
 
@@ -25,13 +25,13 @@ def make_bar(columns: Iterable[ProgressColumn], shown: bool) -> Progress:
 def map_in_threads(
     function: Callable[[_Item], _Result], items: Sequence[_Item], title: str, shown: bool
 ) -> Iterator[_Result]:
-    """Yields what a function makes of each item, in order.
+    """Applies a function to each item in threads, and yields the results in order.
 
     Args:
-        function: Called in threads; mostly waits.
+        function: Function to call in threads; should mostly wait.
         items: Paths, for example.
         title: Title of the progress bar.
-        shown: Show it on a terminal.
+        shown: Whether to show the bar on a terminal.
     """
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with make_bar(columns, shown and len(items) > 0) as bar, ThreadPoolExecutor(_THREADS) as pool:

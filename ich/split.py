@@ -1,7 +1,7 @@
-"""Patients to train, val and test.
+"""Splits patients into training, validation and test set.
 
-Everything of a patient goes to one part: neighboring slices and later studies of a head look alike, and
-a network that has seen one recognizes the other.
+All slices of a patient go to one set. Neighboring slices and later studies of a head look alike, so a network
+that has seen one recognizes the other.
 """
 
 from __future__ import annotations
@@ -31,30 +31,29 @@ def split_patients(
     folds: int,
     names: Sequence[str] = LABELS,
 ) -> pd.Series[str]:
-    """Splits by patient, so that every part holds its share of the slices and of each label.
+    """Splits by patient, so that every set holds its share of the slices and of each label.
 
-    Patients are dealt one by one, those with the rarest label first, each to the part that lacks most of
-    what the patient has: a multi-label stratification (Sechidis, Tsoumakas and Vlahavas, On the
-    stratification of multi-label data, ECML PKDD 2011) that balances patients, slices, positive patients
-    and positive slices of every label at once. A label with no more positive patients than parts gives
-    no part a second one before every part has one. Unknown labels count as neither.
+    Patients are dealt one by one, those with the rarest label first, each to the part that lacks most of what
+    the patient has: a multi-label stratification (Sechidis, Tsoumakas and Vlahavas, On the stratification of
+    multi-label data, ECML PKDD 2011) that balances patients, slices, positive patients and positive slices of
+    every label at once. If a label has no more positive patients than there are sets, no set gets a second
+    one before every set has one. Unknown labels count as neither.
 
     Args:
         table: Index with the label columns; the order of the rows does not matter.
-        seed: Decides between patients that are alike.
+        seed: Random seed that decides between similar patients.
         val_fraction: Share of ``val``, of all slices, with or without ``fold``.
-        test_fraction: Share of ``test``; of no effect with ``fold``.
-        fold: Number of the fold that is ``test``, or None. The folds of a seed are the same whichever of
-            them is asked for.
-        folds: How many folds there are.
+        test_fraction: Share of ``test``; has no effect with ``fold``.
+        fold: Number of the fold that is ``test``, or None. A seed always gives the same folds.
+        folds: Number of folds.
         names: The label columns.
 
     Returns:
         ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
 
     Raises:
-        UserError: If a share or a fold is out of range, a slice has no PatientID, or there are fewer
-            patients than parts.
+        UserError: If a share or a fold is out of range, a slice has no PatientID, or there are fewer patients
+            than sets.
     """
     _check_shares(val_fraction, test_fraction, fold, folds)
     _require_patients(table)
@@ -85,18 +84,19 @@ def split_slices(
     folds: int,
     names: Sequence[str] = LABELS,
 ) -> pd.Series[str]:
-    """Splits at random by slice, which leaks: slices of one patient stand in several parts.
+    """Splits at random by slice. This leaks, because slices of one patient are in several sets.
 
-    It is there to reproduce work that did so. With ``fold`` only train and val leak into each other: test
-    is then the fold of ``split_patients``, so that its figures can be set beside those of a split by patient.
+    Use it only to reproduce work that did so. With ``fold``, only ``train`` and ``val`` leak into each other.
+    ``test`` is then the fold of ``split_patients``, so its figures can be compared with those of a split by
+    patient.
 
     Args:
         table: Index with the label columns, in the index's order.
         seed: Random seed for the draw, and for the folds.
         val_fraction: Share of ``val``, of all slices.
-        test_fraction: Share of ``test``; of no effect with ``fold``.
+        test_fraction: Share of ``test``; has no effect with ``fold``.
         fold: Number of the fold that is ``test``, or None.
-        folds: How many folds there are.
+        folds: Number of folds.
         names: The label columns.
 
     Returns:
@@ -122,12 +122,12 @@ def split_slices(
 def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
     """Reads the part of every slice from a CSV with ``part`` and ``SOPInstanceUID`` or ``PatientID``.
 
-    Where the file has both, ``SOPInstanceUID`` decides. Names that the table does not hold are of no
-    effect, so that the file of a whole data set serves a sample of it.
+    If the file has both, ``SOPInstanceUID`` decides. Names that are not in the table have no effect, so a
+    file for a whole data set also works for a sample of it.
 
     Args:
         path: The file.
-        table: Index of the slices that need a part.
+        table: Index of the slices to split.
 
     Returns:
         ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
@@ -148,15 +148,13 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
     split = split[[key, "part"]].drop_duplicates()
     doubled = split.loc[split[key].duplicated(), key].nunique()
     if doubled:
-        raise UserError(
-            f"{path} gives more than one part to a {key}, {doubled} times; leave one row for each"
-        )
+        raise UserError(f"{path} gives more than one part to a {key}, {doubled} times; keep one row for each")
     parts = table[key].map(split.set_index(key)["part"]).rename("part")
     missing = int(parts.isna().sum())
     if missing:
         raise UserError(
-            f"{path} gives no part to {missing} of {len(table)} slices; add their {key}, "
-            "or leave data.split out to have a split made"
+            f"{path} gives no part to {missing} of {len(table)} slices; add their {key}, or leave out "
+            "data.split to make a new split"
         )
     return parts.astype("str")
 
@@ -167,12 +165,12 @@ def write_split(table: pd.DataFrame, parts: pd.Series[str], path: Path) -> None:
 
 
 def join_patients(table: pd.DataFrame, twins: pd.Series[int]) -> pd.Series[str]:
-    """Gives patients who share pixels one name, with all that they share pixels with in turn.
+    """Gives patients who share pixels one common name, also through other patients.
 
     Args:
         table: Index.
         twins: For every row, on the index of ``table``: the same number for slices with the same pixels, -1
-            for those that share theirs with nobody (``ich.identical``).
+            for slices with unique pixels (``ich.identical``).
 
     Returns:
         The PatientID of one of them for every row.
@@ -186,17 +184,17 @@ def join_patients(table: pd.DataFrame, twins: pd.Series[int]) -> pd.Series[str]:
 
 
 def check_split(table: pd.DataFrame, parts: pd.Series[str], twins: pd.Series[int] | None = None) -> None:
-    """Refuses a split whose parts share a patient, a study or pixels.
+    """Refuses a split if two sets share a patient, a study or pixels.
 
-    Slices without a PatientID, which only a file can have split, are told apart by their study.
+    Slices without a PatientID, which only a file can split, are identified by their study.
 
     Args:
         table: Index; its row labels are what an error names.
         parts: The part of every row.
-        twins: As ``join_patients`` takes them, if they are known.
+        twins: As in ``join_patients``, if known.
 
     Raises:
-        UserError: With the number that the parts share, and some of the rows.
+        UserError: With the number of shared patients, studies or pixels, and some of the rows.
     """
     _refuse_shared(table["PatientID"], parts, "patients", "give all slices of a PatientID one part")
     _refuse_shared(
@@ -217,20 +215,20 @@ def _refuse_shared(names: pd.Series[str], parts: pd.Series[str], noun: str, reme
         " and ".join(f"{row} ({part})" for row, part in rows.items()) for _, rows in islice(shared, 5)
     ]
     raise UserError(
-        f"{noun} in more than one part of the split: {shared.ngroups}, so its figures would be too good; "
-        f"{remedy}. Rows of the index, for some: {'; '.join(examples)}"
+        f"{noun} in more than one part of the split: {shared.ngroups}. Figures would be too good; {remedy}. "
+        f"Examples, as rows of the index: {'; '.join(examples)}"
     )
 
 
 def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
     """Draws whole patients, at least one, up to ``limit`` slices.
 
-    A patient's place in the draw depends on the seed and the PatientID alone: neither the order of the rows
-    nor other patients change it, and a larger sample holds the smaller one.
+    A patient's place in the draw depends only on the seed and the PatientID. The order of the rows and other
+    patients do not change it, and a larger sample contains the smaller one.
 
     Args:
         table: Index.
-        limit: Slices that the sample holds at most, unless the first patient has more.
+        limit: Maximum number of slices in the sample, unless the first patient has more.
         seed: Random seed for the draw.
 
     Returns:
@@ -252,15 +250,15 @@ def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
 def labels_without_positives(
     table: pd.DataFrame, parts: pd.Series[str], names: Sequence[str] = LABELS
 ) -> dict[str, list[str]]:
-    """Lists the labels that no slice of a part is known to have.
+    """Lists the labels without a known positive slice in a set.
 
     Args:
-        table: Index with the label columns; NaN is unknown, and no positive.
+        table: Index with the label columns; NaN is unknown and does not count as positive.
         parts: The part of every row.
         names: The label columns.
 
     Returns:
-        Labels by part, in the order of ``PARTS``; parts that are empty or lack none are left out.
+        Labels by part, in the order of ``PARTS``. Parts that are empty or have all labels are left out.
     """
     found = (table[list(names)] == 1).groupby(parts).any()
     lacking = {part: [label for label in names if not found.loc[part, label]] for part in found.index}
@@ -295,10 +293,10 @@ def _require_patients(table: pd.DataFrame) -> None:
     missing = int(_is_blank(table["PatientID"]).sum())
     if missing:
         raise UserError(
-            f"{missing} of {len(table)} slices have no PatientID, so nothing tells which belong together; "
-            "data.group=StudyInstanceUID groups them by study (studies of one patient may then stand in "
-            "several parts), or give every slice its part in a file with the columns SOPInstanceUID and part "
-            "(data.split=FILE)"
+            f"{missing} of {len(table)} slices have no PatientID, so their patients are unknown. "
+            "data.group=StudyInstanceUID groups slices by study, but studies of one patient may then be in "
+            "several parts. Or give every slice its part in a file with the columns SOPInstanceUID and "
+            "part (data.split=FILE)"
         )
 
 
@@ -306,8 +304,8 @@ def _require_several(patients: int, studies: int, parts: int) -> None:
     if patients < parts and studies > patients:
         raise UserError(
             f"{patients} patients cannot be split into {parts} parts, and {studies} studies have no more "
-            "PatientIDs than that, as where all were called the same; data.group=StudyInstanceUID splits by "
-            "study (studies of one patient may then stand in several parts)"
+            "PatientIDs than that, perhaps because all patients have one ID. data.group=StudyInstanceUID "
+            "splits by study, but studies of one patient may then be in several parts"
         )
 
 

@@ -1,13 +1,14 @@
-"""Which images of a series belong to one stack of slices, and which are none of its slices.
+"""Separates the images of a series into stacks of slices and images that are not slices.
 
 A series may hold a scout, a dose page or a screen beside its slices, and two scans or reconstructions of one
-head. Slices that lie side by side in a table are taken for neighbors, so these have to be told apart first.
+head. Slices that lie side by side in a table count as neighbors, so these images must be separated first.
 
-- An image is odd, and in no stack, where most images of its series are slices and it is a localizer or a
-  secondary image by its ImageType (PS3.3 C.7.6.1.1.2, C.8.2.1.1.1), lies across them, or has no geometry.
-- Slices are in several stacks where they lie at the same places, and ImageType, ConvolutionKernel,
-  AcquisitionNumber or the times of acquisition and content tell them apart. Blocks of a scan that follow one
-  upon the other stay together, whatever their numbers. What nothing tells apart is not parted by a guess.
+- An image is odd, and in no stack, if most images of its series are slices but it is not: a localizer or a
+  secondary image by its ImageType (PS3.3 C.7.6.1.1.2, C.8.2.1.1.1), an image across the slices, or one
+  without geometry.
+- Slices are in several stacks if they lie at the same places and differ in ImageType, ConvolutionKernel,
+  AcquisitionNumber or the times of acquisition and content. Consecutive blocks of a scan stay together,
+  whatever their numbers. Slices without such a difference are not separated.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ TIMES = ("AcquisitionTime", "ContentTime")
 _COLUMNS = ("SOPInstanceUID", "position", "orientation", *KEYS, *TIMES)
 
 NO_STACK = -1
-"""Number of the stack of an odd image."""
+"""Stack number of an odd image."""
 
 _FEW = 3  # slices: fewer are no scan of their own, and are told apart at the same position alone
 _TWIN = 0.75  # of a step: nearer to a slice of another scan than to the next of its own
@@ -40,22 +41,22 @@ Rows = NDArray[np.int64]
 
 
 def find_odd(images: pd.DataFrame) -> NDArray[np.object_]:
-    """Finds the images of a series that are no slices of it.
+    """Finds the images of a series that are not slices.
 
     Args:
         images: Images of one series: columns of the index.
 
     Returns:
-        (images,) an ``Odd``, or an empty text for a slice. If they are not the fewer, none is odd.
+        (images,) an ``Odd``, or an empty text for a slice. If odd images are not the minority, none is odd.
     """
     return _find_odd(_take(images))
 
 
 def describe_odd(odd: NDArray[np.object_]) -> str:
-    """Says in a line how many images of a series are none of its slices, and why."""
+    """Says in one line how many images of a series are not slices, and why."""
     codes, counts = np.unique(odd[odd != ""].astype(str), return_counts=True)
     listed = ", ".join(f"{code} {count}" for code, count in zip(codes, counts, strict=True))
-    return f"images of the series that are no slices of it: {listed}"
+    return f"images of the series that are not slices: {listed}"
 
 
 def find_stacks(images: pd.DataFrame) -> NDArray[np.int32]:
@@ -74,10 +75,10 @@ def number_stacks(table: pd.DataFrame) -> NDArray[np.int32]:
     """Numbers the stacks of each series of an index.
 
     Args:
-        table: The columns of ``ich.tables.HEADER_DTYPES``, the images of a series side by side.
+        table: The columns of ``ich.tables.HEADER_DTYPES``, with the images of a series in consecutive rows.
 
     Returns:
-        (rows,) as ``find_stacks`` gives them.
+        (rows,) as from ``find_stacks``.
     """
     stacks = np.zeros(len(table), dtype=np.int32)
     series = table[["StudyInstanceUID", "SeriesInstanceUID"]]
@@ -93,7 +94,7 @@ def _take(images: pd.DataFrame) -> Columns:
 
 
 def _find_mixed(columns: Columns, number: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yields the rows, first and behind the last, of each series that may hold more than one stack."""
+    """Yields the first row and the row after the last one of each series that may hold several stacks."""
     if not len(number):
         return
     starts = np.flatnonzero(np.diff(number, prepend=-1))
@@ -112,7 +113,7 @@ def _find_mixed(columns: Columns, number: NDArray[np.int64]) -> Iterator[tuple[i
 
 
 def _number_kinds(columns: Columns) -> NDArray[np.int64]:
-    """0 for an axial image, 1 for another plane, 2 without geometry."""
+    """Returns 0 for an axial image, 1 for another plane, and 2 without geometry."""
     known = np.isfinite(columns["position"].astype(np.float64))
     return np.where(known, np.where(columns["orientation"] < 0, 1, 0), 2)
 
@@ -149,7 +150,7 @@ def _find_stacks(columns: Columns) -> NDArray[np.int32]:
 
 
 def _split(columns: Columns, rows: Rows) -> list[Rows]:
-    """Parts slices that lie at the same places by the first attribute that tells them apart, and again."""
+    """Splits slices at the same places by the first attribute that differs, recursively."""
     for key in KEYS:
         parts = _join_apart(columns, _group(columns[key], rows))
         if len(parts) > 1:
@@ -162,7 +163,7 @@ def _split(columns: Columns, rows: Rows) -> list[Rows]:
 
 
 def _group(values: NDArray[Any], rows: Rows) -> list[Rows]:
-    """Rows of each value, the largest group first, then by number or text."""
+    """Groups rows by value, the largest group first, then by number or text."""
     groups: dict[str, list[int]] = {}
     for row in rows.tolist():
         groups.setdefault(values[row].strip(), []).append(row)
@@ -203,10 +204,10 @@ def _lie_together(first: NDArray[np.float64], second: NDArray[np.float64]) -> bo
 
 
 def _find_runs(columns: Columns, times: NDArray[Any], rows: Rows) -> list[Rows]:
-    """Parts scans that came one after the other, each of which holds no position twice.
+    """Splits consecutive scans, each without repeated positions.
 
-    All slices stay together where a time is missing, or where that does not come out even: a slice that is
-    stored twice does not part those below it from those above.
+    All slices stay together if a time is missing, or if the split is not even. A slice that is stored twice
+    therefore does not separate the slices below it from those above.
     """
     if not all(times[row].strip() for row in rows):
         return [rows]

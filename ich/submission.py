@@ -1,4 +1,4 @@
-"""The CSV that the RSNA 2019 challenge takes: ``ID,Label``, six rows a slice.
+"""The CSV of the RSNA 2019 challenge: ``ID,Label``, six rows per slice.
 
 Source: https://www.kaggle.com/c/rsna-intracranial-hemorrhage-detection/overview/evaluation
 """
@@ -26,20 +26,20 @@ def write_submission(
     out: str | Path,
     prevalences: Sequence[float] | None = None,
 ) -> int:
-    """Writes predictions in the form of a sample submission: all of its rows, in their order.
+    """Writes predictions in the form of a sample submission, with all of its rows in their order.
 
-    A slice without a prediction, as one that cannot be read, gets the prevalences. A prediction of a slice
-    that the sample does not have is an error: one of the two is not the one that was meant.
+    A slice without a prediction, such as an unreadable one, gets the prevalences. A prediction for a slice
+    that is not in the sample is an error, because one of the two files must be the wrong one.
 
     Args:
         predictions: A predictions table; its ``SOPInstanceUID`` and ``PROB_COLUMNS`` are used.
         sample: CSV file with the columns ``ID`` (``ID_0123456789_epidural``) and ``Label``, of any value.
         out: CSV file to write, whole or not at all.
-        prevalences: Share of positives of each of ``LABELS`` in the training part; not needed where every
-            slice has a prediction.
+        prevalences: Share of positives of each of ``LABELS`` in the training set; not needed if every slice
+            has a prediction.
 
     Returns:
-        The slices that were filled with the prevalences.
+        The number of slices that were filled with the prevalences.
 
     Raises:
         UserError: If the labels are not the RSNA's, the sample is none, a slice is predicted twice or without
@@ -68,9 +68,11 @@ def _read_ids(path: Path) -> pd.Series[str]:
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
     if list(table) != ["ID", "Label"]:
         found = ", ".join(map(ascii, table.columns[:8]))
-        raise UserError(f"{path} is no sample submission: it has the columns {found}; expected ID and Label")
+        raise UserError(
+            f"{path} is not a sample submission: it has the columns {found}; expected ID and Label"
+        )
     if table.empty:
-        raise UserError(f"{path} is no sample submission: it has no rows")
+        raise UserError(f"{path} is not a sample submission: it has no rows")
     return table["ID"]
 
 
@@ -100,8 +102,8 @@ def _check_complete(
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise UserError(
-                f"{sample} names {uids[row]}_{LABELS[column]} {what}, and {wrong.sum() - 1} others likewise; "
-                "expected six rows a slice"
+                f"{sample} names {uids[row]}_{LABELS[column]} {what}, and {wrong.sum() - 1} others too; "
+                "expected six rows per slice"
             )
 
 
@@ -116,12 +118,13 @@ def _take_probs(predictions: pd.DataFrame, uids: pd.Index[str], sample: str | Pa
     for found, what in (
         (wrong, "with a probability that is missing or outside [0, 1]"),
         (twice, "more than once"),
-        (places < 0, f"that {sample} does not have: take them out, or name the sample that they are of"),
+        (places < 0, f"that {sample} does not have: remove them, or give the sample that they belong to"),
     ):
         if found.any():
             first = names.iloc[int(found.argmax())]
             raise UserError(
-                f"the predictions table has {found.sum()} of its {len(names)} slices {what}; for one, {first}"
+                f"the predictions table has {found.sum()} of its {len(names)} slices {what}; for example, "
+                f"{first}"
             )
     probs = np.full((len(uids), len(LABELS)), np.nan)
     probs[places] = values
@@ -132,7 +135,7 @@ def _check_prevalences(prevalences: Sequence[float] | None, missing: int, first:
     shares = np.asarray([] if prevalences is None else prevalences, dtype=np.float64)
     if shares.shape != (len(LABELS),) or not ((shares >= 0) & (shares <= 1)).all():
         raise UserError(
-            f"{missing} slices have no prediction, {first} for one, and there are no prevalences of all "
-            "labels to fill them with; name a checkpoint that knows them, or predict these slices"
+            f"{missing} slices have no prediction, for example {first}, and there are no prevalences of all "
+            "labels to fill them in; give a checkpoint with prevalences, or predict these slices"
         )
     return shares

@@ -1,13 +1,12 @@
 """The two tables at the waist of the library: the index and the predictions.
 
-The index has one row a slice and is all that training knows of the disk. The predictions table has one
-row a slice and is all that evaluation knows of a model.
+The index has one row per slice, and is all that training knows about the disk. The predictions table has one
+row per slice, and is all that evaluation knows about a model.
 
-In a CSV a text that a spreadsheet would take for a formula, because it begins with ``=``, ``+``, ``-``,
-``@``, a tab or an end of line, is written with an apostrophe before it; one that begins with apostrophes and
-then such a character has one more. ``restore_texts`` takes one away again, so that what was written comes
-back, and leaves every other apostrophe. Every text stands in quotes, so that no line within it begins a row.
-Source: OWASP, CSV Injection.
+A spreadsheet takes a text for a formula if it begins with ``=``, ``+``, ``-``, ``@``, a tab or an end of
+line. In a CSV such a text gets an apostrophe before it. A text that begins with apostrophes and then such a
+character gets one more. ``restore_texts`` removes one apostrophe again, and leaves all others. Every text is
+quoted, so that no line within it begins a row. Source: OWASP, CSV Injection.
 """
 
 from __future__ import annotations
@@ -29,6 +28,9 @@ UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 
 PLURALS = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}
 """What a table counts, in words."""
+
+SETS = {"train": "training", "val": "validation", "test": "test"}
+"""What the parts of a split are called in texts, before the word set."""
 
 HEADER_DTYPES = {
     "path": "str",  # POSIX, relative to the root
@@ -66,7 +68,7 @@ HEADER_DTYPES = {
     "AcquisitionTime": "str",
     "ContentTime": "str",
 }
-"""Columns of the index that the header of a slice yields, and their types."""
+"""Columns of the index that come from the header of a slice, and their types."""
 
 INDEX_DTYPES = HEADER_DTYPES | {
     "stack": "int32",  # within the series, from 0: only slices of one stack are neighbors
@@ -74,7 +76,7 @@ INDEX_DTYPES = HEADER_DTYPES | {
 """Columns of the index and their types. Rows are ordered by patient, study, series, stack and position."""
 
 STAMP = ["path", "file_size", "mtime_ns"]
-"""Columns of the index that tell whether a file has changed."""
+"""Columns of the index that show whether a file has changed."""
 
 
 def name_columns(kind: str, names: Sequence[str]) -> list[str]:
@@ -85,25 +87,25 @@ def name_columns(kind: str, names: Sequence[str]) -> list[str]:
 PROB_COLUMNS = tuple(name_columns("prob", LABELS))
 TARGET_COLUMNS = tuple(name_columns("target", LABELS))
 WEIGHTS_COLUMN = "weights_sha256"
-"""Of the model that made a prediction, ``ich.models.hash_weights``; empty where that is not known."""
+"""SHA-256 of the weights that made a prediction, from ``ich.models.hash_weights``; empty if unknown."""
 PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
 """Columns of a predictions table of the RSNA's labels; ``WEIGHTS_COLUMN`` may follow them."""
 
 
 def say(count: int, unit: str, singular: str = "", plural: str = "") -> str:
-    """A count and its unit, with the verb that goes with it: ``1 slice has``, ``2 slices have``."""
+    """Returns a count with its unit and verb: ``1 slice has``, ``2 slices have``."""
     noun, verb = (unit, singular) if count == 1 else (PLURALS.get(unit, f"{unit}s"), plural or singular)
     return f"{count:,} {noun} {verb}".rstrip()
 
 
 def split_name(name: str) -> tuple[str, int]:
-    """Parts what names a slice in a table into its SOPInstanceUID and its frame, 0 of a file of one slice."""
+    """Splits the name of a slice into SOPInstanceUID and frame, which is 0 for a file of one slice."""
     uid, _, frame = name.partition("#")
     return (uid, int(frame)) if frame.isdecimal() else (name, 0)
 
 
 def hash_slices(table: pd.DataFrame) -> str:
-    """SHA-256 of a table's SOPInstanceUIDs, sorted, a line each: tells tables apart, and names nobody."""
+    """Returns the SHA-256 of a table's SOPInstanceUIDs, sorted, one per line. It names nobody."""
     lines = "".join(f"{uid}\n" for uid in sorted(table["SOPInstanceUID"]))
     return hashlib.sha256(lines.encode()).hexdigest()
 
@@ -111,13 +113,13 @@ def hash_slices(table: pd.DataFrame) -> str:
 def make_predictions(
     rows: pd.DataFrame, part: str, probs: np.ndarray, weights: str = "", names: Sequence[str] = LABELS
 ) -> pd.DataFrame:
-    """Joins probabilities to the slices that they are of.
+    """Joins probabilities to their slices.
 
     Args:
-        rows: Rows of the index (with the label columns, NaN where unknown), one a probability row.
+        rows: Rows of the index (with the label columns, NaN where unknown), one per row of probabilities.
         part: ``train``, ``val`` or ``test``.
         probs: (N, L) probabilities.
-        weights: SHA-256 of the model's weights; empty where it is not known.
+        weights: SHA-256 of the model's weights; empty if unknown.
         names: The L labels.
 
     Returns:
@@ -132,7 +134,7 @@ def make_predictions(
 
 
 def find_names(table: pd.DataFrame) -> tuple[str, ...]:
-    """The labels of a predictions table: those of the RSNA in their order, others in that of the columns."""
+    """Finds the labels of a predictions table: the RSNA's in their order, others in that of the columns."""
     columns = [str(column) for column in table]
     names = tuple(
         dict.fromkeys(
@@ -154,15 +156,15 @@ def find_label_set(table: pd.DataFrame) -> LabelSet:
 def read_predictions(path: str | Path) -> pd.DataFrame:
     """Reads a predictions table from a CSV file and checks it.
 
-    Its labels are those that have a column ``prob_<label>``.
+    Its labels are those with a column ``prob_<label>``.
 
     Returns:
         ``UIDS``, ``part``, a probability and a target for each label, and ``WEIGHTS_COLUMN``; other columns
         are left out.
 
     Raises:
-        UserError: If the file or a column is missing, a probability lies outside [0, 1], or what should name
-            the weights is no SHA-256.
+        UserError: If the file or a column is missing, a probability lies outside [0, 1], or the hash of the
+            weights is not a SHA-256.
     """
     path = Path(path)
     text = dict.fromkeys((*UIDS, "part", WEIGHTS_COLUMN), "str")
@@ -173,7 +175,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         missing_values = {column: [""] for column in (*prob_columns, *target_columns)}
         table = restore_texts(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing_values))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no predictions table: {error}") from error
+        raise UserError(f"{path} is not a predictions table: {error}") from error
     needed = (*UIDS, "part", *(prob_columns or PROB_COLUMNS))
     if missing := [column for column in needed if column not in table]:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} of a predictions table")
@@ -183,7 +185,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     if WEIGHTS_COLUMN not in table:
         table[WEIGHTS_COLUMN] = ""
     if not all(name == "" or is_digest(name) for name in table[WEIGHTS_COLUMN].unique()):
-        raise UserError(f"{path}: {WEIGHTS_COLUMN} holds something else than a SHA-256; leave the column out")
+        raise UserError(f"{path}: {WEIGHTS_COLUMN} holds values that are not SHA-256; remove the column")
     return table.reindex(columns=[*UIDS, "part", *prob_columns, *target_columns, WEIGHTS_COLUMN])
 
 
@@ -192,9 +194,9 @@ _ESCAPED = r"^'('*[=+\-@\t\r\n])"
 
 
 def write_table(table: pd.DataFrame, path: str | Path) -> None:
-    """Writes a table as Parquet or CSV, by the ending of its name; whole or not at all.
+    """Writes a table as Parquet or CSV, by the ending of its name, completely or not at all.
 
-    In a CSV no text is a formula; numbers stay as they are. ``restore_texts`` undoes it.
+    In a CSV no text is a formula, and numbers stay as they are. ``restore_texts`` undoes it.
     """
     path = Path(path)
     with replacing(path) as partial:
@@ -210,7 +212,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
 
 
 def restore_texts(table: pd.DataFrame) -> pd.DataFrame:
-    """Returns a table that was read from a CSV with its texts as they were given to ``write_table``."""
+    """Restores the texts of a table that was read from a CSV, as they were given to ``write_table``."""
     return _replace(table, _ESCAPED, r"\1")
 
 
@@ -227,13 +229,13 @@ def read_index(path: str | Path) -> pd.DataFrame:
     """Reads an index from a Parquet file.
 
     Raises:
-        UserError: If the file is no index of this version.
+        UserError: If the file is not an index of this version.
     """
     try:
         with Path(path).open("rb") as file:  # Arrow takes no path that is no UTF-8
             table = pd.read_parquet(file)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no index: {error}. Remove it to have it made anew") from error
+        raise UserError(f"{path} is not an index: {error}. Remove it to make a new one") from error
     require_columns(table, tuple(INDEX_DTYPES), path)
     return table
 

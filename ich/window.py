@@ -41,16 +41,16 @@ class Window(nn.Module):
     window 1, slice 1 window 0, and so on, slices in order of position.
 
     A learnable window has two parameters, both 0 at the start: ``shift``, how far the center has moved in
-    units of the window's first width, and ``log_scale``, the logarithm of the width over the first width.
-    So the width stays positive, one learning rate suits narrow and wide windows as well as the network's
-    own weights.
+    units of the window's first width, and ``log_scale``, the logarithm of the width over the first width. So
+    the width stays positive, and one learning rate suits narrow windows, wide windows and the network's own
+    weights.
 
     Args:
         spec: The input. Its windows, normalization and ``learnable`` are used.
 
     Attributes:
-        center: Centers in HU, one a window; NaN where the window is the header's.
-        width: Widths in HU, one a window; NaN where the window is the header's.
+        center: Centers in HU, one per window; NaN for the header's window.
+        width: Widths in HU, one per window; NaN for the header's window.
     """
 
     first_center: Tensor
@@ -99,7 +99,7 @@ class Window(nn.Module):
             (N, D * max(1, number of windows), H, W) float32 (float64 if ``hu`` is).
 
         Raises:
-            ValueError: If ``hu`` is not a batch, or the header's windows are needed and missing.
+            ValueError: If ``hu`` is not a batch, or if the header's windows are needed but missing.
         """
         if hu.ndim != 4:
             raise ValueError(f"expected HU of shape (N, D, H, W), found {tuple(hu.shape)}")
@@ -108,7 +108,7 @@ class Window(nn.Module):
         center, width = self.center.unsqueeze(0), self.width.unsqueeze(0)  # (1, W)
         if self.uses_header:
             if header_window is None:
-                raise ValueError("the window 'dicom' needs header_window, (N, 2) centers and widths in HU")
+                raise ValueError("the window 'dicom' needs header_window: (N, 2) centers and widths in HU")
             center = torch.where(self.from_header, header_window[:, :1], center)  # (N, W)
             width = torch.where(self.from_header, header_window[:, 1:], width)  # (N, W)
         gray = apply_window(
@@ -126,14 +126,14 @@ class Window(nn.Module):
 
 
 def window_batch(window: Window, hu: Tensor, header_window: Tensor | None = None) -> Tensor:
-    """Windows a batch without gradients: as ``window`` does, on a CPU in a third of its time.
+    """Windows a batch without gradients, as ``window`` does, but on a CPU in a third of the time.
 
-    Slice by slice: what is worked on then stays in the processor's cache.
+    It works slice by slice, so that the data stay in the processor's cache.
 
     Args:
-        window: Whose ``forward`` takes the rest.
+        window: The window to apply.
         hu: (N, D, H, W) Hounsfield units.
-        header_window: (N, 2) center and width in HU, where the window needs them.
+        header_window: (N, 2) center and width in HU, if the window needs them.
 
     Returns:
         (N, C, H, W), as ``window`` returns it.

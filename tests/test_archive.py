@@ -163,6 +163,6 @@ def test_an_archive_is_not_written_over_a_phantom(
     phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call("phantom", str(phantom), "--archive") == 2
-    assert "holds a phantom with other parameters" in capsys.readouterr().err
+    assert "holds a phantom with the parameters" in capsys.readouterr().err
     assert call("phantom", str(tmp_path / "new"), "--archive", "--masks") == 2
-    assert "--masks does not go with --archive" in capsys.readouterr().err
+    assert "--masks cannot be used with --archive" in capsys.readouterr().err

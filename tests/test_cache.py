@@ -185,17 +185,17 @@ def replace_by_file(root: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_file, "does not hold 1 of .* slices as they are now, .*dcm for one: files have changed"),
-        (add_file, "does not hold 1 of .* slices as they are now, .* files were added since"),
+        (change_file, "does not hold the current state of 1 of .* slices, .*dcm: files have changed"),
+        (add_file, "does not hold the current state of 1 of .* slices, .* files were added since"),
         (cut_pixels, "hu.npy is missing or cut off"),
         (retype_pixels, "hu.npy holds float32"),
         (reshape_pixels, "hu.npy holds int16 of shape"),
         (spoil_state, "is damaged"),
         (change_state, "is damaged .*done 'all'"),
-        (age_state, "is of another version"),
+        (age_state, "belongs to another version"),
         (empty_slices, "is damaged"),
         (rename_columns, "is damaged"),
-        (occupy, "holds something that is no cache"),
+        (occupy, "holds files that are not a cache"),
         (replace_by_file, "cannot be used: "),
     ],
 )
@@ -210,7 +210,7 @@ def test_a_cache_of_other_data_is_refused_and_not_to_be_removed(root: Path, tmp_
     other = tmp_path / "other"
     write_phantom(other, patients=4, seed=9, size=64)
     make(root, tmp_path / "cache")
-    with pytest.raises(UserError, match=r"is of another data set; name another folder$"):
+    with pytest.raises(UserError, match=r"belongs to another data set; name another folder$"):
         make(other, tmp_path / "cache")
 
 

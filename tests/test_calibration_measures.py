@@ -95,5 +95,5 @@ def test_expected_error_and_an_empty_bin_by_hand():
     assert math.isnan(reliability.observed[0])
     assert math.isnan(reliability.predicted[0])
     assert math.isnan(found.slope.value)
-    assert "part the two classes" in found.slope.reason
+    assert "separate the two classes" in found.slope.reason
     assert not math.isnan(found.brier.value)

@@ -148,7 +148,7 @@ def test_validation_part_is_named_or_found(
     assert call("evaluate", str(tmp_path / "other.csv"), *FAST, *val, "--out", str(out)) == 0
     printed = capsys.readouterr().out
     assert "beside" not in printed
-    assert re.search(r"test: \d+ slices of 40 patients", printed)
+    assert re.search(r"the test set: \d+ slices of 40 patients", printed)
     assert str(out) in printed
     assert "Operating points by study: not available" not in decode(out / "report.html")
 
@@ -221,15 +221,15 @@ def test_index_and_pixels_add_subgroups_and_galleries(illustrated: Path, judged:
     assert list(dict.fromkeys(row["column"] for row in rows)) == ["encoding", "side", "BitsStored"]
     assert {row["group"] for row in rows if row["column"] == "side"} == {"left", "right"}
     listed = pd.read_csv(illustrated / "galleries.csv")
-    assert set(listed["gallery"]) == {"misses", "false alarms"}
+    assert set(listed["gallery"]) == {"false negatives", "false positives"}
     table = pd.read_csv(judged)
     assert (table["SOPInstanceUID"].iloc[listed["row"]].to_numpy() == listed["SOPInstanceUID"]).all()
     for _, slices in listed.groupby("gallery"):
         assert slices["StudyInstanceUID"].is_unique
-    misses = listed[listed["gallery"] == "misses"]
-    assert table["prob_any"].iloc[misses["row"]].is_monotonic_increasing
+    missed = listed[listed["gallery"] == "false negatives"]
+    assert table["prob_any"].iloc[missed["row"]].is_monotonic_increasing
     names = {path.name for path in illustrated.iterdir()}
-    assert {"misses_1.png", "false_alarms_1.png", "subgroups_any.png"} <= names
+    assert {"false_negatives_1.png", "false_positives_1.png", "subgroups_any.png"} <= names
     report = decode(illustrated / "report.html")
     assert "Operating points by study: not available" in report
     assert not [uid for uid in table["SOPInstanceUID"] if uid in report]
@@ -237,7 +237,7 @@ def test_index_and_pixels_add_subgroups_and_galleries(illustrated: Path, judged:
 
 
 def test_checkpoint_adds_heat_maps(illustrated: Path) -> None:
-    assert "lines at a quarter (dotted)" in decode(illustrated / "report.html")
+    assert "Lines mark a quarter (dotted)" in decode(illustrated / "report.html")
     assert "HiResCAM heat maps" in decode(illustrated / "claim.md")
 
 
@@ -288,20 +288,20 @@ def test_bad_arguments_are_one_message(
 ) -> None:
     predictions = str(run_dir / "predictions_test.csv")
     (tmp_path / "none.csv").write_bytes(b"\x00\xff no table")
-    (tmp_path / "none.ckpt").write_bytes(b"no checkpoint")
+    (tmp_path / "none.ckpt").write_bytes(b"not a checkpoint")
     labels = str(find_labels(phantom))
     for arguments, message in [
         ([str(tmp_path / "missing.csv")], "missing.csv"),
         ([str(tmp_path / "none.csv")], "none.csv"),
         ([predictions, "--labels", labels], "no slice has a label"),
-        ([predictions, "--index", str(tmp_path / "none.csv")], "is no index"),
+        ([predictions, "--index", str(tmp_path / "none.csv")], "is not an index"),
         ([predictions, "--by", "side"], "no such column"),
         ([predictions, "--by", "PatientID"], "tells patients or files apart"),
         ([predictions, "--rule", "luck>=1"], "rule=luck"),
         ([predictions, "--replicates", "0"], "replicates=0"),
         ([predictions, "--ensemble"], "two or more"),
         ([predictions, predictions.replace("_test", "_val")], "slices"),
-        ([predictions, "--val", predictions], "judged"),
+        ([predictions, "--val", predictions], "tested"),
         ([predictions, "--checkpoint", str(tmp_path / "none.ckpt")], "none.ckpt"),
         ([predictions, "--root", str(tmp_path)], "no DICOM file"),
         ([str(judged)], "has no targets"),

@@ -119,7 +119,7 @@ def test_an_ensemble_is_the_mean_in_the_order_of_the_first():
         (lambda t: t.assign(SOPInstanceUID="x" + t.SOPInstanceUID), "different slices"),
         (lambda t: t.assign(target_any=1 - t.target_any), "differ in the targets"),
         (lambda t: t.assign(target_any=t.target_any.where(t.index > 0)), "targets of 1 slices"),
-        (lambda t: t.assign(PatientID="P"), "other patients"),
+        (lambda t: t.assign(PatientID="P"), "different patients"),
         (lambda t: t.iloc[:0], "table two is empty"),
     ],
 )

@@ -114,7 +114,7 @@ def test_what_has_no_variance_says_so():
     apart = estimate_delong(target, prob, np.arange(4))
     assert apart.value == 1
     assert math.isnan(apart.low)
-    assert "not above 0" in apart.reason
+    assert "variance is 0" in apart.reason
     alone = estimate_delong(target, prob, np.zeros(4))
     assert math.isnan(alone.value)
     assert alone.reason

@@ -133,7 +133,9 @@ def test_stored_decisions_go_before_those_of_the_validation_part():
     alone = evaluate(table, decisions=stored, levels=["slice", "study", "patient"], replicates=5)
     assert alone.levels["study"].pooling == "mean"
     assert alone.levels["study"].labels["any"].operating_point.rule == "cost:3"
-    assert "no stored decisions" in alone.levels["patient"].labels["any"].operating_point.sensitivity.reason
+    assert (
+        "neither a validation set" in alone.levels["patient"].labels["any"].operating_point.sensitivity.reason
+    )
     assert alone.levels["patient"].pooling == "max"
     both = evaluate(table, decisions=stored, validation=validation, replicates=5)
     assert to_plain(both.levels["study"]) == to_plain(alone.levels["study"])  # where NaN equals NaN
@@ -142,8 +144,11 @@ def test_stored_decisions_go_before_those_of_the_validation_part():
 
 def test_without_validation_nothing_is_calibrated_and_the_reason_stands_there():
     label = evaluate(make_table(), levels=["slice"], replicates=5).levels["slice"].labels["any"]
-    assert "no validation part" in label.calibrated.slope.reason
-    assert "no validation part" in label.operating_point.at_prevalences[0].ppv.reason
+    assert "neither a validation set nor a stored calibration" in label.calibrated.slope.reason
+    assert (
+        "neither a validation set nor a stored calibration"
+        in label.operating_point.at_prevalences[0].ppv.reason
+    )
     assert math.isnan(label.operating_point.threshold)
     assert not label.raw.slope.reason
 

@@ -76,7 +76,7 @@ def test_validation_of_another_model_is_refused(
     other = write_predictions(tmp_path / "val.csv", patients=4, **b)
     assert evaluate(path, "--val", other) == 2
     printed = capsys.readouterr().err
-    assert f"{other} is not of the model that made the predictions" in printed
+    assert f"{other} is from another model than the predictions" in printed
     assert f"{a[WEIGHTS_COLUMN][:12]}..." in printed
     assert f"{b[WEIGHTS_COLUMN][:12]}..." in printed
     unnamed = write_predictions(tmp_path / "unnamed.csv", patients=4)
@@ -132,5 +132,5 @@ def test_the_hash_is_of_every_tensor_and_of_nothing_else(bundles: dict[str, Path
 
 def test_a_name_that_is_no_sha256_is_refused(tmp_path: Path) -> None:
     path = write_predictions(tmp_path / "table.csv", **{WEIGHTS_COLUMN: "resnet"})
-    with pytest.raises(UserError, match="something else than a SHA-256"):
+    with pytest.raises(UserError, match="values that are not SHA-256"):
         read_predictions(path)

@@ -59,7 +59,9 @@ def full() -> ReportData:
         encodings={"16 bit signed, intercept -1024": (100, 9)},
         groups=groups,
         comparison=compare({"A": table, "B": other}, replicates=REPLICATES),
-        galleries=[Picture("misses_1", encode_png(Figure((1, 1))), "Worst misses", "Slices")],
+        galleries=[
+            Picture("false_negatives_1", encode_png(Figure((1, 1))), "Worst false negatives", "Slices")
+        ],
     )
 
 
@@ -98,7 +100,7 @@ def test_report_is_laid_out_as_a_paper(full: ReportData, pictures: dict[str, Pic
     assert titles[-2:] == ["Limits", "Next steps"]
     assert document.note == DISCLAIMER
     assert list_missing(document) == {}
-    assert {picture.name for picture in document.pictures} == {*pictures, "misses_1"}
+    assert {picture.name for picture in document.pictures} == {*pictures, "false_negatives_1"}
     assert len({picture.name for picture in document.pictures}) == len(document.pictures)
 
 
@@ -107,13 +109,15 @@ def test_every_table_says_patients_and_interval(full: ReportData, pictures: dict
     assert len(tables) > 15
     for table in tables:
         assert "patient" in table.caption or "patients" in table.header, table.caption
-        assert "interval" in table.caption or "in brackets the patients" in table.caption, table.caption
+        assert "interval" in table.caption or "in brackets the number of patients" in table.caption, (
+            table.caption
+        )
 
 
 def test_figures_are_those_of_the_evaluation(full: ReportData, pictures: dict[str, Picture]) -> None:
     document = make_document(full, pictures)
     figures = full.evaluation.levels["study"].labels["any"]
-    (row,) = (row for row in find_table(document, "Telling apart, by study").rows if row[0] == "any")
+    (row,) = (row for row in find_table(document, "Discrimination by study").rows if row[0] == "any")
     assert row[1] == f"{figures.counts.positives} ({figures.counts.positive_patients})"
     assert row[2] == f"{figures.auroc:.3f}"
     point = full.evaluation.levels["slice"].labels["any"].operating_point
@@ -137,7 +141,7 @@ def test_few_positives_are_said_in_words(full: ReportData, pictures: dict[str, P
     limits = next(section for section in document.sections if section.title == "Limits").blocks[0]
     assert isinstance(limits, Listing)
     assert any("few patients: epidural 2" in item for item in limits.items)
-    (row,) = (row for row in find_table(document, "Telling apart, by slice").rows if row[0] == "epidural")
+    (row,) = (row for row in find_table(document, "Discrimination by slice").rows if row[0] == "epidural")
     assert row[2] == f"{full.evaluation.levels['slice'].labels['epidural'].auroc.value:.3f}"
     assert "epidural: patients with a positive slice: 2, fewer than 5" in read_text(document)
     assert "epidural" not in pictures["slice_roc"].alt
@@ -157,10 +161,10 @@ def test_what_lacks_its_input_is_not_available() -> None:
         "Operating points by study",
         "Subgroups",
         "Comparison",
-        "Galleries of misses and false alarms",
+        "Galleries of false negatives and false positives",
     } <= missing.keys()
     assert "--val" in missing["Calibration and operating points"]
-    assert "--root" in missing["Galleries of misses and false alarms"]
+    assert "--root" in missing["Galleries of false negatives and false positives"]
 
 
 def test_no_figure_at_all_still_makes_a_report() -> None:
@@ -170,12 +174,12 @@ def test_no_figure_at_all_still_makes_a_report() -> None:
     assert not any("roc" in name or "recall" in name for name in pictures)
     document = make_document(data, pictures)
     assert list_missing(document)["Curves by slice"] if not pictures else True
-    assert "By slice, any hemorrhage: no figure" in read_text(document)
+    assert "By slice, any hemorrhage: not available" in read_text(document)
 
 
 def test_deck_is_short_and_has_every_picture(full: ReportData, pictures: dict[str, Picture]) -> None:
     deck = make_deck(full, pictures)
-    assert [picture.name for picture in deck.pictures] == [*pictures, "misses_1"]
+    assert [picture.name for picture in deck.pictures] == [*pictures, "false_negatives_1"]
     assert len(list_tables(deck)) < len(list_tables(make_document(full, pictures))) / 2
     assert "ROC curves by slice" in {section.title for section in deck.sections}
 

@@ -347,7 +347,7 @@ def test_pixels_that_cannot_be_read_are_refused(
     ("paths", "message"),
     [
         (["nowhere"], "nowhere does not exist"),
-        (["empty"], "no file that may be DICOM"),
+        (["empty"], "no file may be DICOM"),
         (["text"], "not_dicom 1"),
     ],
 )

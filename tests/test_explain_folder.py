@@ -188,6 +188,6 @@ def test_two_at_once_and_no_number_are_refused(
     command = ["explain", str(checkpoints[0]), str(studies), "--out", str(whole), "--limit"]
     with open_alone(whole / ".lock"):
         assert call(*command, "2") == 2
-    assert "is being written to by another process" in capsys.readouterr().err
+    assert "another process is writing to" in capsys.readouterr().err
     assert call(*command, "0") == 2
     assert "'0' is no whole number from 1" in capsys.readouterr().err

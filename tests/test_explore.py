@@ -132,7 +132,7 @@ def copy_slices(phantom: Path, root: Path, patients: int = 3) -> list[Path]:
 
 
 def test_it_counts_what_pydicom_and_pandas_count(looked: Looked, headers: pd.DataFrame) -> None:
-    counts = looked.page.tables["What there is"]
+    counts = looked.page.tables["Contents of the data set"]
     assert counts["slices"][0] == str(len(headers))
     for name, column in (
         ("series", "SeriesInstanceUID"),
@@ -249,7 +249,7 @@ def test_it_says_what_stands_out(looked: Looked, headers: pd.DataFrame) -> None:
     wrapped = (headers["encoding"] == "12 bit unsigned, intercept 0").sum()
     assert f"{wrapped} slices have 12 bit unsigned with an intercept above -100" in looked.page.remarks
     assert "cannot be read" not in looked.page.remarks
-    assert "intercept is right" not in looked.page.remarks
+    assert "Check the intercept" not in looked.page.remarks
 
 
 SAMPLE = ("--slices", "40")
@@ -285,7 +285,7 @@ def test_without_labels_what_needs_them_is_not_available(twice: Twice) -> None:
         assert "not available" in page.text[section]
         assert "--labels" in page.text[section]
     assert "without label row" in page.text["Slices through each window"]
-    assert "There is 1 patient: too few" in twice.printed
+    assert "There is 1 patient, which is too few" in twice.printed
     assert "not available" not in with_labels.text["Labels"]
 
 
@@ -314,19 +314,19 @@ def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look
     labels = pd.concat([labels, labels.iloc[:2]])
     labels.to_csv(root / "labels.csv", index=False)
     page = look(root).page
-    findings = page.tables["Findings"]
+    findings = page.tables["Data quality"]
     assert findings["refused: The file is empty (empty)"][0] == "1"
-    assert findings["label given more than once"][0] == "2"
-    assert findings["pixels of another patient's slice"][0] == "2"
+    assert findings["labels given more than once"][0] == "2"
+    assert findings["the same pixels as another patient's slice"][0] == "2"
     assert findings[describe_code(Finding, "gap")][0] == "1"
     assert findings[f"cannot be read: {describe_code(Refusal, 'corrupt')}"][0] == "1"
     assert findings[describe_code(Finding, "constant")][0] == "1"
     for remark in (
         "1 file was refused, all as empty",
         f"The pixels of 1 of {len(uids) + 1} slices in the sample cannot be read",
-        "2 slices have the pixels of a slice of another patient",
+        "2 slices have the same pixels as a slice of another patient",
         "3 slices have no label",
-        "The labels name 1 slice of which there is no file",
+        "The labels name 1 slice without a file",
         "epidural is positive in every labeled slice",
         "subdural has no positive slice",
         f"{Finding.GAP.sentence}: 1 series.",
@@ -344,7 +344,7 @@ def test_a_wrong_intercept_stands_out_and_nothing_readable_is_no_error(
             ds = pydicom.dcmread(path)
             ds.RescaleIntercept = ds.RescaleIntercept + 100
             ds.save_as(path)
-    assert "look whether the intercept is right" in look(tmp_path / "data").page.remarks
+    assert "Check the intercept" in look(tmp_path / "data").page.remarks
     for path in paths:
         damage(path)
     page = look(tmp_path / "data").page
@@ -382,7 +382,7 @@ def test_a_sample_is_spread_and_the_same_every_time(phantom: Path, look, twice: 
     again = look(phantom, *SAMPLE)
     assert (again.folder / "explore.html").read_bytes() == twice.first
     assert "40 of " in again.page.text["Hounsfield units"]
-    assert "--hash compares all" in again.page.text["Findings"]
+    assert "--hash compares all" in again.page.text["Data quality"]
     table = join_labels(build_index(phantom).table, read_labels(phantom / "stage_2_train.csv"))[0]
     patients = number_units(table)["patient"].to_numpy()
     rows = draw_sample(table, patients, 40)
@@ -396,9 +396,9 @@ def test_a_sample_is_spread_and_the_same_every_time(phantom: Path, look, twice: 
 
 
 def test_all_slices_are_compared_when_asked(conformant: Looked) -> None:
-    slices = int(conformant.page.tables["What there is"]["slices"][0])
+    slices = int(conformant.page.tables["Contents of the data set"]["slices"][0])
     assert slices > 5
-    found = conformant.page.tables["Findings"]["pixels of another patient's slice"]
+    found = conformant.page.tables["Data quality"]["the same pixels as another patient's slice"]
     assert found == ["0", f"of {slices} slices"]
 
 
@@ -423,7 +423,7 @@ def test_a_folder_of_something_else_is_left_alone(
         (["data", "--labels", "other.csv"], "no slice has a label"),
         (["data", "--labels", "nowhere.csv"], "nowhere.csv cannot be read"),
         (["data", "--slices", "0"], "slices=0"),
-        (["data", "--out", "other.csv"], "is no folder"),
+        (["data", "--out", "other.csv"], "is not a folder"),
         (["several"], "several label files (a.csv, b.csv)"),
     ],
 )

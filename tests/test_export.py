@@ -145,7 +145,7 @@ def test_what_cannot_be_exported(exported: Path, tmp_path: Path, monkeypatch, ca
     assert "is an ONNX file; give the checkpoint" in refuse(exported / "model.onnx", tmp_path / "again.onnx")
     assert "does not exist" in refuse(exported / "model.zip", tmp_path / "none" / "model.onnx")
     checks = ("--check", str(tmp_path))
-    assert "no CT slice that can be read" in refuse(exported / "model.zip", tmp_path / "model.onnx", *checks)
+    assert "no readable CT slice" in refuse(exported / "model.zip", tmp_path / "model.onnx", *checks)
     monkeypatch.setattr(ich.export, "LARGEST", 1000)
     assert "GB of weights; one ONNX file holds" in refuse(exported / "model.zip", tmp_path / "model.onnx")
     monkeypatch.setattr(ich.export, "find_spec", lambda name: None)

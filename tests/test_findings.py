@@ -44,7 +44,7 @@ STEADY = [5.0 * number for number in range(8)]
         (make_series([*STEADY[:4], *STEADY[5:]]), {"gap": "1 gap between slices"}),
         (
             make_series(STEADY, InstanceNumber=[1, 2, 4, 3, 5, 6, 7, 8]),
-            {"not_monotone": "to and fro in the order of InstanceNumber"},
+            {"not_monotone": "back and forth in the order of InstanceNumber"},
         ),
         (make_series(STEADY, tilt=[3.0] * 7 + [4.0]), {"mixed_orientation": "tilt from 3 to 4"}),
         (make_series(STEADY, tilt=[3.0] * 7 + [np.nan]), {}),
@@ -122,12 +122,12 @@ def test_the_command_lists_findings_and_twins(
         return capsys.readouterr().out
 
     printed = index()
-    assert "1 findings" in printed
+    assert "1 data-quality problems" in printed
     assert "gap: 1" in printed
     printed = index("--check", "--hash")
-    assert "2 findings" in printed
+    assert "2 data-quality problems" in printed
     assert "corrupt: 1" in printed
-    assert "2 slices of 2 patients have the pixels" in printed
+    assert "2 slices of 2 patients have the same pixels" in printed
     assert "twin.dcm" in printed
     found = root / ".ich" / "findings.csv"
     assert stat.S_IMODE(found.stat().st_mode) == 0o600

@@ -60,9 +60,9 @@ def test_what_leaves_no_doubt_is_read(tmp_path: Path, content: bytes | str) -> N
         ("SOPInstanceUID,any\ns,1,\nt,0,9\n", "row 3 holds more than 2 values, one of them '9'"),
         ("SOPInstanceUID,any\ns,1" + 17 * "," + "9\n", "rows hold more than 18 values"),
         ("SOPInstanceUID,any\ns,yes\n", "'yes' for any of s: expected 0, 1, true, false or nothing"),
-        ("SOPInstanceUID,any, Any\ns,1,1\n", "2 columns for any: 'any', ' Any'; leave one"),
+        ("SOPInstanceUID,any, Any\ns,1,1\n", "2 columns for any: 'any', ' Any'; keep one"),
         ("SOPInstanceUID,any\n,1\n", "labels without a SOPInstanceUID"),
-        (b"SOPInstanceUID,any\ns,1\0\n", "no text"),
+        (b"SOPInstanceUID,any\ns,1\0\n", "not text"),
         ("ID,Label\ns_sub dural,1\n", "'sub dural' is no label; nearest is subdural"),
     ],
 )
@@ -118,13 +118,13 @@ def test_labels_of_few_of_the_slices_are_a_warning_and_of_hardly_any_an_error(
         caplog.clear()
         if share < 0.1:
             with pytest.raises(
-                UserError, match=f"only {kept} of {count} slices have a label.*name another label file"
+                UserError, match=f"only {kept} of {count} slices have a label.*give another label file"
             ):
                 set_up(phantom, tmp_path / "labels.csv")
             continue
         set_up(phantom, tmp_path / "labels.csv")
         warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-        told = f"the label file names {kept} of {count} slices (50%), and {count - kept} that are not there"
+        told = f"names {kept} of {count} slices (50%), and {count - kept} slices that do not exist"
         assert any(told in text for text in warned) is (share < 0.9)
 
 
@@ -132,4 +132,4 @@ def test_a_file_that_labels_a_few_slices_is_no_other_file(tmp_path: Path) -> Non
     table = make_table(*(f"s{number}" for number in range(100)))
     _, counts = join_labels(table, read_labels(write(tmp_path, "ID,any\ns3,1\ns7,0\n")))
     assert counts.matched == 2
-    assert "2 of 100 slices (2%), and 0 that are not there" in counts.warning
+    assert "2 of 100 slices (2%), and 0 slices that do not exist" in counts.warning

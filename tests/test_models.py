@@ -248,7 +248,7 @@ def test_hub_out_of_reach_names_both_ways_out(monkeypatch: pytest.MonkeyPatch, t
 def test_damaged_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "damaged.ckpt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"damaged\.ckpt is no checkpoint"):
+    with pytest.raises(UserError, match=r"damaged\.ckpt is not a checkpoint"):
         load_slice_net(path)
 
 
@@ -257,5 +257,5 @@ def test_checkpoint_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="checkpoint of something else"):
         load_slice_net(tmp_path / "other.ckpt")
     torch.save(nn.Linear(1, 1), tmp_path / "pickle.ckpt")
-    with pytest.raises(UserError, match="no checkpoint that loads safely"):
+    with pytest.raises(UserError, match="is not a checkpoint that loads safely"):
         load_slice_net(tmp_path / "pickle.ckpt")

@@ -81,7 +81,7 @@ def test_options_reach_the_optimizer_and_unknown_ones_are_refused() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "AdamWW"}, "near to it are adamw"),
+        ({"name": "AdamWW"}, "similar names are adamw"),
         ({"name": "?"}, "expected one of .*adamw"),
         ({"lr": -1e-3}, "optim.lr=-0.001: expected a number above 0"),
         ({"lr": math.nan}, "optim.lr=nan"),

@@ -200,7 +200,7 @@ def test_files_that_tell_no_sides_are_shown_without_letters(folders: Folders, tm
     views = make_views(result, tmp_path, table, None)
     assert not any(view.knows_sides for view in views)
     write_study_page(result, views, tmp_path / "page.html")
-    assert "left in the others is not known" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "In the others the left side is unknown" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_sides_that_the_pixels_contradict_are_not_marked(folders: Folders, tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ BY_BOTH: dict[str, tuple[str, Change, str]] = {
     "version": (
         "positive",
         lambda r: r.update(schema="ich study result 1"),
-        "no study result of this version: found 'ich study result 1'.*; predict the study again",
+        "not a study result of this version: found 'ich study result 1'.*; predict the study again",
     ),
     "lacks": ("positive", lambda r: r.pop("distance"), "lacks distance"),
     "unknown": ("positive", lambda r: r.update(more=1), "unknown field 'more'"),
@@ -125,32 +125,36 @@ BY_BOTH: dict[str, tuple[str, Change, str]] = {
     "files": ("positive", lambda r: r["series"][1].update(files=-1), r"series\[1\].files is -1"),
     "neither": ("refused", lambda r: r.update(refusal=None), "neither outcome nor refusal"),
     "both": ("positive", lambda r: r.update(refusal={"code": "x", "detail": ""}), "an outcome and a refusal"),
-    "no_slices": ("positive", lambda r: r.update(slices=[], key_slices=[]), "without labels, slices"),
-    "two_read": ("positive", lambda r: r["series"][1].update(set_aside=None), "one series that was read"),
-    "refused_read": ("refused", lambda r: r["series"][0].update(set_aside=None), "it was refused, and yet"),
+    "no_slices": ("positive", lambda r: r.update(slices=[], key_slices=[]), "but no labels, no slices"),
+    "two_read": ("positive", lambda r: r["series"][1].update(set_aside=None), "no series that was read"),
+    "refused_read": (
+        "refused",
+        lambda r: r["series"][0].update(set_aside=None),
+        "it was refused, but has results",
+    ),
     "negative_keys": ("negative", lambda r: r.update(key_slices=[3]), "is NEGATIVE and has key slices"),
 }
 BY_READING: dict[str, tuple[str, Change, str]] = {
     "positive": (
         "positive",
         lambda r: r["labels"]["any"].update(positive=False),
-        "positive is not what prob",
+        "positive contradicts prob",
     ),
     "outcome": (
         "positive",
         lambda r: r.update(outcome="INDETERMINATE", key_slices=[]),
-        "outcome is INDETERMINATE; its .* POSITIVE",
+        "outcome is INDETERMINATE, but its .* POSITIVE",
     ),
     "quiet": (
         "indeterminate",
         lambda r: r.update(outcome="NEGATIVE"),
-        "outcome is NEGATIVE; .* INDETERMINATE",
+        "outcome is NEGATIVE, but .* INDETERMINATE",
     ),
-    "keys": ("positive", lambda r: r.update(key_slices=[99]), "one that is not there"),
+    "keys": ("positive", lambda r: r.update(key_slices=[99]), "one that does not exist"),
     "subtype": (
         "negative",
         lambda r: r["labels"]["epidural"].update(positive=False),
-        "labels.epidural: positive is not what prob",
+        "labels.epidural: positive contradicts prob",
     ),
 }
 
@@ -175,12 +179,12 @@ def test_what_is_no_result_is_refused(name: str, tmp_path: Path, validator) -> N
 def test_what_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "study.json"
     path.write_text(text, encoding="utf-8")
-    with pytest.raises(UserError, match=r"no JSON that can be read|holds no fields"):
+    with pytest.raises(UserError, match=r"is not valid JSON|is not a JSON object"):
         read_json(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_json(tmp_path / "none.json")
 
 
 def test_a_list_is_no_result() -> None:
-    with pytest.raises(UserError, match=r"here is no study result of this version: found \[\]"):
+    with pytest.raises(UserError, match=r"here is not a study result of this version: found \[\]"):
         from_dict([], "here")

@@ -93,7 +93,7 @@ def test_a_page_of_a_positive_study(phantom: Path, series, model, tmp_path: Path
         "any | 0.91 | 0.40 | present",
         "epidural | 0.03 | 0.40 | absent",
         "2 | CT | 2 | not read: The series is a scout: ImageType holds LOCALIZER (localizer)",
-        "rule of the operating point | sensitivity 0.95",
+        "rule for the operating point | sensitivity 0.95",
         DISCLAIMER,
     ):
         assert said in texts
@@ -102,7 +102,7 @@ def test_a_page_of_a_positive_study(phantom: Path, series, model, tmp_path: Path
         name = (
             f"Slice {number + 1} of {len(result.slices)} from below (InstanceNumber {found.InstanceNumber})"
         )
-        alone = f"Of this slice alone, calibrated: any {found.calibrated['any']:.2f}, subdural"
+        alone = f"Probability of this slice alone, calibrated: any {found.calibrated['any']:.2f}, subdural"
         assert f"{name}, at {found.position:.1f} mm. {alone}" in texts
 
 
@@ -139,8 +139,8 @@ def test_slices_that_are_not_positive_are_the_highest(series) -> None:
     assert len(choose_slices(result)) == COUNT
     assert choose_slices(make_result(make_slices(2), present=())) == (0, 1)
     texts = read_texts(make_document(result, []))
-    assert "These are not findings" in texts
-    assert "Slices 5, 1, 2: not available. What was read before could not be read once more." in texts
+    assert "The study was not called positive" in texts
+    assert "Slices 5, 1, 2: not available. The file could not be read again." in texts
 
 
 def test_heat_maps_that_cannot_be_made_are_missing_with_their_reason(phantom: Path, series) -> None:
@@ -177,28 +177,31 @@ def test_a_file_that_can_no_longer_be_read_is_missing(phantom: Path, series, mod
 OUTCOMES: dict[str, tuple[StudyResult, Sequence[str]]] = {
     "negative": (
         make_result(present=()),
-        ["Study 1: NEGATIVE", "No sign of", "0.08, below the operating point of 0.40.", "Every slice of the"],
+        ["Study 1: NEGATIVE", "No sign of", "0.08, below the operating point of 0.40.", "All slices of the"],
     ),
     "indeterminate": (
         make_result(present=(), reasons=[GAP]),
         [
-            "not enough to call the study negative",
+            "there are reasons not to call the study negative",
             "Why:",
             f"{Reason.GAP.sentence}: {GAP.detail} (gap)",
         ],
     ),
     "implausible": (
         make_result(reasons=[Remark(Reason.IMPLAUSIBLE_HU, "air at 0 HU")]),
-        ["Study 1: INDETERMINATE", "at or above the operating point of 0.40, but it is not to be trusted."],
+        [
+            "Study 1: INDETERMINATE",
+            "at or above the operating point of 0.40, but the probability cannot be trusted.",
+        ],
     ),
     "positive_with_reasons": (
         make_result(reasons=[GAP]),
-        ["Study 1: POSITIVE", "What speaks against taking this at its word:", Reason.GAP.sentence],
+        ["Study 1: POSITIVE", "Reasons for caution:", Reason.GAP.sentence],
     ),
     "left_out": (
         make_result(present=(), notes=[TWICE], reasons=[ODD], left_out={2: ODD, 4: TWICE}),
         [
-            "Worth knowing, and no reason against a negative result:",
+            "Notes, which do not count against a negative result:",
             f"{Note.REPEATED_SLICE.sentence}: {TWICE.detail} (repeated_slice)",
             "These slices do not count for the study:",
             f"Slice 3 of 12: {ODD.detail} (implausible_slice)",
@@ -212,14 +215,18 @@ OUTCOMES: dict[str, tuple[StudyResult, Sequence[str]]] = {
     "undecided": (
         make_result(decided=False, known=False),
         [
-            "0.91, with no operating point to judge it by.",
+            "0.91, but there is no operating point to decide with.",
             "any | 0.91 | none | not decided",
             "not calibrated",
         ],
     ),
     "refused": (
         make_refused(),
-        ["Study 1: NOT READ", "The study was not read. No series: of 1 series none is", "Nothing is said"],
+        [
+            "Study 1: NOT READ",
+            "The study was not read. No series: of 1 series none is",
+            "The result says nothing",
+        ],
     ),
 }
 
@@ -230,7 +237,7 @@ def test_what_a_page_says(name: str) -> None:
     texts = read_texts(make_document(result, []))
     for said in (*expected, DISCLAIMER):
         assert said in texts
-    assert ("does not speak against it" in texts) is (result.outcome is not None and not result.reasons)
+    assert ("These checks passed" in texts) is (result.outcome is not None and not result.reasons)
 
 
 def test_a_page_explains_every_code() -> None:
@@ -289,7 +296,7 @@ def test_the_timeline_of_slices_without_position_or_calibration() -> None:
     places, values = list_lines(draw_timeline(result))["any"]
     assert places.tolist() == list(range(1, 13))
     assert values.tolist() == [each.probs["any"] for each in result.slices]
-    assert "as the network gave it" in read_texts(make_document(result, []))
+    assert "not calibrated" in read_texts(make_document(result, []))
 
 
 def make_view(rows: slice, columns: slice, shape: tuple[int, int] = (128, 128), number: int = 0) -> SliceView:

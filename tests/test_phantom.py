@@ -291,7 +291,7 @@ def test_a_folder_with_something_else_is_refused_and_left_alone(phantom, tmp_pat
         write_phantom(tmp_path, patients=1, size=SIZE)
     with pytest.raises(UserError, match="is a file"):
         write_phantom(tmp_path / "thesis.txt", patients=1, size=SIZE)
-    with pytest.raises(UserError, match="other parameters"):
+    with pytest.raises(UserError, match="with the parameters"):
         write_phantom(phantom, patients=PATIENTS + 1, seed=SEED, size=SIZE, masks=True)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

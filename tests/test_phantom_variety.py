@@ -199,7 +199,7 @@ def test_chances_are_parameters_of_the_files(tmp_path: Path, capsys: pytest.Capt
     write_phantom(tmp_path / "out", patients=1, size=64, chances={"rescan": 1.0, "child": 0.0})  # the same
     capsys.readouterr()
     assert call(*arguments, "--chance", "rescan=0.5") == 2
-    assert "other parameters" in capsys.readouterr().err
+    assert "with the parameters" in capsys.readouterr().err
     assert call(*arguments, "--chance", "rescan=often") == 2
     assert "expected NAME=P" in capsys.readouterr().err
     assert call(*arguments, "--archive", "--chance", "rescan=1") == 2

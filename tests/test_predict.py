@@ -202,7 +202,7 @@ def test_what_is_done_is_not_done_twice(
         file.write('{"number": 3, "stu')
     assert call("predict", str(model), str(studies), "--out", str(out)) == 0
     count = len(list(studies.iterdir()))
-    assert f"{count} studies in {out}, 2 of them done before" in capsys.readouterr().out
+    assert f"{count} studies in {out}, 2 of them from an earlier call" in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     numbers = sorted(int(path.stem) for path in (out / "results").iterdir())
     assert numbers == list(range(1, count + 1))
@@ -257,7 +257,7 @@ def test_a_folder_is_written_to_by_one_process_and_not_read(
     command = ("predict", str(model), str(study), "--out", str(tmp_path / "out"))
     with ResultFolder(tmp_path / "out", Predictor.load(model).describe()):
         assert call(*command) == 2
-    assert "is being written to by another process" in capsys.readouterr().err
+    assert "another process is writing to" in capsys.readouterr().err
     assert call(*command) == 0
     with (tmp_path / "out" / "done.jsonl").open("a") as file:
         file.write('{"number": 1}\n')
@@ -282,7 +282,7 @@ def test_a_full_disk_is_one_message_and_what_is_done_is_kept(
         assert call(*command) == 2
     assert f"{tmp_path / 'out'} cannot be written to: No space left on device" in capsys.readouterr().err
     assert call(*command) == 0
-    assert "of them done before" in capsys.readouterr().out
+    assert "of them from an earlier call" in capsys.readouterr().out
 
 
 def test_a_file_that_changes_while_it_is_read_is_an_unread_slice(model: Path, negative: Path) -> None:
@@ -340,8 +340,8 @@ def test_an_archive_beside_a_study_is_read_or_leads_to_exit_code_3(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{studies}"], "is no model"),
-        (["{damaged}", "{studies}"], "is no model, or a damaged one"),
+        (["{studies}"], "is not a model"),
+        (["{damaged}", "{studies}"], "is not a model, or it is damaged"),
         (["{model}"], "nothing to read"),
         (["{model}", "nowhere"], "nowhere does not exist"),
         (["{model}", "{studies}", "--tta", "twirl"], "tta=twirl: expected some of flip, scale"),
@@ -527,7 +527,7 @@ def test_sparse_headers_get_a_result_and_no_dicom_objects(
     assert list(refused["output"]) == ["sr", "sr"]
     assert set(refused["code"]) <= {"missing_attribute", "invalid_uid"}
     assert not (out / "dicom").exists()
-    assert "2 outputs that cannot be written" in capsys.readouterr().out
+    assert "2 outputs could not be written" in capsys.readouterr().out
     assert len(list((out / "pages").iterdir())) == 2
 
 

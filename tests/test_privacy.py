@@ -268,7 +268,7 @@ def test_an_index_takes_pseudonyms_when_asked_and_keeps_them(
     assert call("index", str(marked), "--index-dir", str(folder)) == 0
     assert pd.read_parquet(folder / "index.parquet").equals(first)
     (folder / KEY).unlink()
-    with pytest.raises(UserError, match="their key is gone"):
+    with pytest.raises(UserError, match="their key is missing"):
         build_index(marked, index_dir=folder)
     (folder / KEY).write_bytes(b"short")
     with pytest.raises(UserError, match=r"has 5 bytes, not 32"):

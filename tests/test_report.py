@@ -39,8 +39,8 @@ def read_png(path):
 
 def test_curves_show_what_was_logged():
     losses, areas, rate = map(read_lines, draw_curves(make_metrics()).axes)
-    assert losses["train loss"] == ([0, 1, 2, 3], pytest.approx([0.5, 0.4, 0.3, 0.2]))
-    assert losses["val weighted log loss"] == ([0, 1, 2, 3], pytest.approx([0.4, 0.35, 0.3, 0.35]))
+    assert losses["training loss"] == ([0, 1, 2, 3], pytest.approx([0.5, 0.4, 0.3, 0.2]))
+    assert losses["validation weighted log loss"] == ([0, 1, 2, 3], pytest.approx([0.4, 0.35, 0.3, 0.35]))
     assert set(areas) == {*LABELS, "mean", "best epoch (2)"}
     assert areas["subdural"] == ([0, 1, 2, 3], pytest.approx([0.5, 0.6, 0.7, 0.8]))
     assert rate["lr-AdamW"] == ([4, 14, 24, 34], pytest.approx([1e-3, 5e-4, 2.5e-4, 1.25e-4]))

@@ -190,7 +190,7 @@ def test_damaged_last_makes_way_for_the_one_before(phantom: Path, whole, tmp_pat
     with pytest.raises(UserError, match="damaged"):
         read_checkpoint(last)
     last.with_name("previous.ckpt").unlink()
-    with pytest.raises(UserError, match="none before it that is whole"):
+    with pytest.raises(UserError, match="no earlier checkpoint is whole"):
         find_checkpoint(tmp_path)
 
 

@@ -97,4 +97,4 @@ def test_what_speaks_against_a_series(slices: pd.DataFrame, codes: list[str]) ->
 
 def test_details_have_values() -> None:
     (remark,) = check_geometry(make_slices(WHOLE[:10]))
-    assert remark.detail == "50 mm, a head takes 90 mm or more"
+    assert remark.detail == "50 mm, but a head needs 90 mm or more"

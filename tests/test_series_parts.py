@@ -107,7 +107,7 @@ def test_an_image_that_is_no_slice_is_set_aside_and_the_head_is_read(
     (note,) = set(mixed.notes) - set(alone.notes)
     assert (note.code, note.detail) == (
         Note.MIXED_IMAGES,
-        f"images of the series that are no slices of it: {code} 1",
+        f"images of the series that are not slices: {code} 1",
     )
 
 

@@ -103,12 +103,12 @@ def test_what_is_real_bars_nothing(changes: dict[str, dict[int, float]]) -> None
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"hard": {12: 0.40}}, "40 % of the body are neither tissue nor bone"),
-        ({"body": {12: 120.0}}, "a body of 258 cm² beside one of 120 cm²"),
+        ({"hard": {12: 0.40}}, "40 % of the body is neither tissue nor bone"),
+        ({"body": {12: 120.0}}, "a body of 258 cm² next to one of 120 cm²"),
         ({"inside_hu": {12: -30.0}}, "brain has -30 HU"),
         ({"inside_hu": {12: 92.0}}, "brain has 92 HU"),
-        ({"bone_hu": {12: 1600.0}}, "bone has 1600 HU beside 750"),
-        ({"of_air": {12: 0.3}}, "30 % of what is no body"),
+        ({"bone_hu": {12: 1600.0}}, "bone has 1600 HU, in other slices 750"),
+        ({"of_air": {12: 0.3}}, "30 % of the pixels outside the body"),
         ({"air": {12: 0.02}}, "2 % of the pixels are air"),
         ({"neither": {12: 0.4}}, "40 % of the pixels are neither"),
         ({"bone": {12: 0.5}}, "50 % of the pixels are bone"),
@@ -126,7 +126,7 @@ def test_what_cannot_be_is_left_out(changes: dict[str, dict[int, float]], said: 
 def test_a_scale_that_is_off_by_24_hu_is_told_from_all_slices(hu: float) -> None:
     (remark,), left_out = check_pixels(draw_head(inside_hu=dict.fromkeys(range(8, 22), float(hu))))
     assert remark.code == Reason.IMPLAUSIBLE_HU
-    assert f"brain has {hu} HU" in remark.detail
+    assert f"brain has {hu} HU as the median" in remark.detail
     assert not left_out
 
 

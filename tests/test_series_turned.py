@@ -48,7 +48,7 @@ def test_a_turned_head_is_named(stacks: list[Stack], name: str) -> None:
     for stack in stacks:
         (remark,) = check_turn(np.ascontiguousarray(turn(stack)))
         assert remark.code == Reason.TURNED
-        assert remark.detail == f"the head seems to lie otherwise: {words}"
+        assert remark.detail == f"the head seems to lie differently: {words}"
 
 
 def test_a_mirrored_head_is_not_told(stacks: list[Stack]) -> None:

@@ -219,7 +219,7 @@ def test_a_change_changes_the_fingerprint(department: Path, scratch: Path) -> No
 
 
 def test_an_input_that_is_not_there_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="nowhere does not exist: name files"):
+    with pytest.raises(UserError, match="nowhere does not exist: give files"):
         find_studies([tmp_path / "nowhere"], scratch=tmp_path)
 
 

@@ -62,7 +62,7 @@ def test_a_slice_without_prediction_is_filled_and_counted(tmp_path, sample):
 
 @pytest.mark.parametrize("prevalences", [None, PREVALENCES[:5], (*PREVALENCES[:5], np.nan)])
 def test_nothing_is_made_up_where_no_prevalence_is_known(tmp_path, sample, prevalences):
-    with pytest.raises(UserError, match="1 slices have no prediction, ID_6431af929 for one"):
+    with pytest.raises(UserError, match="1 slices have no prediction, for example ID_6431af929"):
         write_submission(make_predictions(SLICES[:2]), sample(), tmp_path / "out.csv", prevalences)
     assert not (tmp_path / "out.csv").exists()
 
@@ -87,7 +87,10 @@ def test_what_is_no_sample_is_refused(tmp_path, sample, rows, header, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda table: pd.concat([table, table[:1]]), "1 of its 4 slices more than once; for one, ID_0fbf6a"),
+        (
+            lambda table: pd.concat([table, table[:1]]),
+            "1 of its 4 slices more than once; for example, ID_0fbf6a",
+        ),
         (
             lambda table: table.replace("ID_d62ec3412", "ID_x"),
             "1 of its 3 slices that .* does not have.*ID_x",

@@ -144,7 +144,7 @@ def test_the_model_card_says_what_was_loaded(
     start = ["model.weights_file=w.pth", "run_dir=run"]
     data = ["data=rsna", f"data.root={phantom}", "input.size=32", "logger=csv"]
     assert call("train", *data, *tiny, *start) == 0
-    said = f"all weights of the backbone from a file of the user's, SHA-256 {digest}"
+    said = f"all weights of the backbone from a user's file, SHA-256 {digest}"
     assert said in Path("run/model_card.md").read_text()
     assert read_run(Path("run")).settings["start"] == said
     assert yaml.safe_load(Path("run/config.yaml").read_text())["model"]["weights_sha256"] == digest

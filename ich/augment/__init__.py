@@ -1,4 +1,4 @@
-"""Random changes to slices in Hounsfield units: drawn in one place, applied on the CPU or on a device."""
+"""Random changes to slices in Hounsfield units, drawn here and applied on the CPU or on a device."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _INT16 = np.iinfo(np.int16)
 
 
 class Changes(NamedTuple, Generic[Array]):
-    """What is to happen to N inputs, in this order; a field is None where it never happens.
+    """Changes to N inputs, applied in this order; a field is None if the change never happens.
 
     Attributes:
-        matrix: (N, 3, 3) float32, from pixels (x, y, 1) before to pixels after; outside is air.
+        matrix: (N, 3, 3) float32, maps pixels (x, y, 1) to their new place; outside is air.
         holes: (N, K, 4) int64, left, top, right and bottom of patches of air in pixels.
         tone: (N, 2) float32, factor of HU and offset in HU.
-        noise: (N, 2) float32, standard deviation in HU, and where in ``make_noise`` the noise begins.
+        noise: (N, 2) float32, standard deviation in HU, and start of the noise within ``make_noise``.
     """
 
     matrix: Array | None
@@ -48,12 +48,12 @@ class Changes(NamedTuple, Generic[Array]):
 class Augment:
     """Draws how slices are augmented: flip and affine, dropped patches, then calibration and noise.
 
-    All slices of one input move together. Every change is off by default but for what is given; the
-    ranges are symmetric and drawn uniformly.
+    All slices of one input move together. Every change is off by default. Ranges are symmetric and drawn
+    uniformly.
 
     Args:
         flip: Probability of a left-right flip; heads are nearly symmetric.
-        rotate: Largest angle in degrees, either way.
+        rotate: Largest angle in degrees, in both directions.
         scale: Largest change of size, as a fraction: 0.1 is 0.9 to 1.1.
         shift: Largest movement along each axis, as a fraction of the image.
         shear: Largest shear along each axis in degrees.
@@ -62,12 +62,12 @@ class Augment:
         hole_size: Largest side of such a patch, as a fraction of the image.
         shift_hu: Largest offset of all values in HU, as between scanners.
         scale_hu: Largest change of contrast about water, as a fraction; tube voltage changes it.
-        noise_hu: Largest standard deviation in HU of added white noise, drawn from 0 on.
-        on_device: Apply to the batch where the network is, which spares the CPU; otherwise slice by slice
-            where they are read. The draws are the same.
+        noise_hu: Largest standard deviation of the added white noise, HU; drawn from 0.
+        on_device: Apply the changes to whole batches on the network's device, which saves CPU time. Otherwise
+            they are applied slice by slice while reading. The draws are the same.
 
     Raises:
-        UserError: If a value is out of its range.
+        UserError: If a value is out of range.
     """
 
     def __init__(
@@ -126,8 +126,8 @@ class Augment:
         """Draws the changes of a batch.
 
         Args:
-            keys: One an input: non-negative numbers, such as seed, epoch, row and repeat. The same key gives
-                the same changes, whatever else is in the batch and whoever draws.
+            keys: One key per input: non-negative numbers, such as seed, epoch, row and repeat. The same key
+                always gives the same changes, whatever else is in the batch.
             size: Side of the images, in pixels.
 
         Returns:
@@ -146,7 +146,7 @@ class Augment:
     def _draw_matrix(
         self, flip: NDArray[np.float64], affine: NDArray[np.float64], u: NDArray[np.float64], size: int
     ) -> NDArray[np.generic] | None:
-        """Takes draws of [0, 1) for whether, and (N, 6) of [-1, 1) for how much."""
+        """Takes draws from [0, 1) for whether, and (N, 6) from [-1, 1) for how much."""
         moves = self.affine > 0 and any((self.rotate, self.scale, self.shift, self.shear))
         if not (self.flip or moves):
             return None
@@ -163,7 +163,7 @@ class Augment:
     def _draw_holes(
         self, number: NDArray[np.float64], u: NDArray[np.float64], size: int
     ) -> NDArray[np.generic] | None:
-        """Takes draws of [0, 1): for how many, and (N, K, 4) for height, width, top and left."""
+        """Takes draws from [0, 1) for how many, and (N, K, 4) for height, width, top and left."""
         if not (self.holes and self.hole_size):
             return None
         count = np.where(number < HOLES_PROBABILITY, 1 + number / HOLES_PROBABILITY * self.holes, 0)
@@ -207,7 +207,7 @@ def _make_matrices(
 def make_noise(count: int) -> NDArray[np.float32]:
     """Returns white noise of standard deviation 1, (n,): ``count`` values from each place where it may begin.
 
-    To draw it anew for each input would take longer than all the rest.
+    New noise for each input would take longer than everything else.
     """
     return np.random.default_rng(0).standard_normal(_STARTS + count, np.float32)
 
@@ -215,7 +215,7 @@ def make_noise(count: int) -> NDArray[np.float32]:
 def apply_changes(hu: NDArray[np.int16], changes: Changes[NDArray[np.generic]], number: int) -> None:
     """Applies the changes of one input on the CPU, in place.
 
-    In float32, in which OpenCV moves an image in less time than in integers.
+    It uses float32, in which OpenCV moves an image faster than in integers.
 
     Args:
         hu: (D, S, S) Hounsfield units, contiguous.
@@ -240,11 +240,11 @@ def apply_changes(hu: NDArray[np.int16], changes: Changes[NDArray[np.generic]], 
 
 
 def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
-    """Applies changes to a batch on the device where it is; the same as ``apply_changes``, but for rounding.
+    """Applies changes to a batch on its device, with the result of ``apply_changes`` except for rounding.
 
     Args:
         hu: (N, D, S, S) int16 Hounsfield units.
-        changes: On the same device.
+        changes: The changes, on the same device.
 
     Returns:
         (N, D, S, S) int16.

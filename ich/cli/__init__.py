@@ -1,4 +1,4 @@
-"""The command ``ich``: its commands, a module each."""
+"""The command ``ich``. Each of its commands is a module here."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ich.printing import printing
 from ich.schema import DISCLAIMER, UserError
 
 COMMANDS = ("index", "phantom", "explore", "evaluate", "explain", "predict", "bundle", "export")
-"""Beside ``train``: each is a module here, imported where its command is given or all are listed."""
+"""All commands except ``train``. A module is imported only if its command is given, or to list them all."""
 
 
 def main() -> None:
-    """Runs ``ich`` with the arguments of the command line; a user's error is one message and exit code 2."""
+    """Runs ``ich`` with its command-line arguments. A user's error ends in one message and exit code 2."""
     if sys.argv[1:2] == ["train"]:
-        # Hydra reads the rest, ``--help`` included; it takes seconds to import, which the others are spared.
+        # Hydra reads the rest, including ``--help``. It takes seconds to import, so other commands do not.
         from ich.train import main as train
 
         sys.argv = [f"{sys.argv[0]} train", *sys.argv[2:]]
@@ -51,7 +51,8 @@ def _make_parser(given: list[str]) -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     commands.add_parser(
-        "train", help="train a model: key=value ..., as train.py; `ich train --help` lists what to set"
+        "train",
+        help="train a model with key=value ..., as train.py does; `ich train --help` lists all settings",
     )
     for name in given if set(given) & set(COMMANDS) else COMMANDS:
         import_module(f"ich.cli.{name}").add_command(commands)

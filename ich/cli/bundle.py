@@ -1,4 +1,4 @@
-"""``ich bundle``: a model to hand on."""
+"""``ich bundle``: one file to share a model."""
 
 from __future__ import annotations
 
@@ -19,27 +19,32 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Adds the command to a parser."""
     parser = commands.add_parser(
         "bundle",
-        help="write a trained model to one file, to hand it on",
-        description="Writes the weights of a run's best epoch, with what it takes to use them and the run's "
-        "model card, to one file that names no patient and has no code in it. Without OUT, prints what a "
-        "model says of itself.",
+        help="write a trained model to one file to share",
+        description="Writes the weights of a run's best epoch to one file, with all that is needed to use "
+        "them and with the run's model card. The file names no patient and contains no code. "
+        "Without OUT, prints the model metadata.",
     )
     parser.add_argument("source", type=Path, metavar="RUN", help="a run's folder, a checkpoint or a bundle")
     parser.add_argument(
-        "out", type=Path, nargs="?", metavar="OUT", help="new file, for instance model.zip; without it, print"
+        "out",
+        type=Path,
+        nargs="?",
+        metavar="OUT",
+        help="new file, for instance model.zip; without it, print the model metadata",
     )
     parser.add_argument(
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="of `ich evaluate --write-calibration`: calibration and operating points in place of the run's; "
-        "the run's model card, which is of those, is then left out",
+        help="file from `ich evaluate --write-calibration`; its calibration and operating points replace "
+        "those of the run, and the run's model card is left out, because it describes the replaced "
+        "ones",
     )
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    # These import torch, which takes seconds that the other commands are spared.
+    # These import torch, which takes seconds, so other commands do not.
     from ich.bundle import write_bundle
     from ich.calibration import order_decisions
     from ich.calibration.files import read_calibration
@@ -51,7 +56,7 @@ def _run(args: argparse.Namespace) -> None:
     model_card = _find_model_card(source)
     if args.out is None:
         if args.calibration is not None:
-            raise UserError(f"--calibration={args.calibration} goes into a bundle: name OUT, a new file")
+            raise UserError(f"--calibration={args.calibration} needs a bundle to write: give OUT, a new file")
         print("\n".join(_describe(model.card)), model_card, sep="\n\n")
         return
     if args.calibration is not None:
@@ -61,11 +66,11 @@ def _run(args: argparse.Namespace) -> None:
         model.card["decisions"] = {level: to_plain(decision) for level, decision in decisions.items()}
         model_card = ""
     write_bundle(model.card, model.state_dict(), args.out, model_card=model_card)
-    print(f"{model.card['model']['backbone']} of {source} in {args.out}")
+    print(f"wrote {model.card['model']['backbone']} of {source} to {args.out}")
 
 
 def _find_model_card(source: Path) -> str:
-    """That of a bundle, or of the run whose checkpoint it is; empty where there is none."""
+    """Reads the model card of a bundle, or of a checkpoint's run; empty if there is none."""
     from ich.bundle import MODEL_CARD, is_bundle, read_bundle
     from ich.checkpoint import CHECKPOINTS
 
@@ -77,7 +82,7 @@ def _find_model_card(source: Path) -> str:
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}; remove it, or have it written again") from error
+        raise UserError(f"{file} cannot be read: {error}; remove it or write it again") from error
 
 
 def _describe(card: Card) -> Iterator[str]:
@@ -94,12 +99,12 @@ def _describe(card: Card) -> Iterator[str]:
         figures = (f"{part} {'none' if loss is None else f'{loss:.4f}'}" for part, loss in losses.items())
         yield f"weighted log loss: {', '.join(figures)}"
     yield f"calibration and operating points: by {' and '.join(card.get('decisions') or ['nothing'])}"
-    likeness = card.get("likeness", {"missing": "it was written by an older version"})
+    likeness = card.get("likeness", {"missing": "an older version wrote the file"})
     if "missing" in likeness:
-        yield f"tells no studies unlike its training data: {likeness['missing']}"
+        yield f"out-of-distribution detection: not available, {likeness['missing']}"
     else:
         yield (
-            f"tells studies unlike its training data, by {likeness['studies']:,} studies of "
+            f"out-of-distribution detection: fitted on {likeness['studies']:,} studies of "
             f"{likeness['patients']:,} patients"
         )
     yield DISCLAIMER

@@ -1,4 +1,4 @@
-"""What commands print of files and findings that have codes."""
+"""Prints tables of files and data-quality problems by their codes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pandas as pd
 
 
 def print_codes(table: pd.DataFrame, what: str, path: Path) -> None:
-    """Prints how many rows a table has, where it is, and how often each of its codes stands there, if any."""
+    """Prints the number of rows, the table's path and the count of each code; nothing for an empty table."""
     if table.empty:
         return
     print(f"{len(table)} {what}, listed in {path}")

@@ -1,4 +1,4 @@
-"""``ich explain``: where a model looks."""
+"""``ich explain``: heat maps of the evidence for a label."""
 
 from __future__ import annotations
 
@@ -15,23 +15,30 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Adds the command to a parser."""
     parser = commands.add_parser(
         "explain",
-        help="draw where in slices a model finds the evidence for a label",
-        description="Lists all slices with their probabilities in OUT/slices.csv. Then it writes, for the "
-        "key slices of each study and each label, a picture of where the model finds the evidence, and the "
-        "same as an array in the slice's own rows and columns. Files are named by the number in the list. "
-        "The same command goes on where an earlier call stopped.",
+        help="show where in a slice a model finds the evidence for a label",
+        description="Lists all slices with their probabilities in DIR/slices.csv. Then it writes heat maps "
+        "for each label and the key slices of each study: a picture, and an array with the "
+        "slice's own rows and columns. The number in the list is the name of the file. The "
+        "same command continues where an earlier call stopped.",
     )
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a checkpoint, bundle or run")
-    parser.add_argument("paths", type=Path, nargs="+", metavar="PATH", help="DICOM file, or folder of them")
     parser.add_argument(
-        "--label", nargs="+", default=["any"], choices=LABELS, metavar="LABEL", help="default: any"
+        "paths", type=Path, nargs="+", metavar="PATH", help="DICOM file, or folder of DICOM files"
+    )
+    parser.add_argument(
+        "--label",
+        nargs="+",
+        default=["any"],
+        choices=LABELS,
+        metavar="LABEL",
+        help="labels to explain (default: any)",
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("explained"),
         metavar="DIR",
-        help="new folder, or one to go on in (default: %(default)s)",
+        help="new folder, or the folder of an earlier call to continue (default: %(default)s)",
     )
     chosen = parser.add_mutually_exclusive_group()
     chosen.add_argument(
@@ -51,7 +58,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="explain the N slices with the highest probability of these labels",
     )
     parser.add_argument(
-        "--window", default="brain", choices=WINDOWS, help="of the pictures (default: %(default)s)"
+        "--window", default="brain", choices=WINDOWS, help="window of the pictures (default: %(default)s)"
     )
     parser.set_defaults(run=_run)
 
@@ -66,14 +73,15 @@ def _run(args: argparse.Namespace) -> None:
     model, sha256 = load_slice_net(path), hash_file(path)
     done = write_heatmaps(model, sha256, args.paths, args.out, args.label, args.window, args.choice)
     print(
-        f"{done.slices} slices listed in {args.out / LIST}, {done.explained} explained, {done.now} just now"
+        f"{done.slices} slices listed in {args.out / LIST}, {done.explained} explained, {done.now} of them "
+        "now"
     )
     if done.explained < done.slices:
-        print("--limit N or --all explains more, into the same folder")
+        print("use --limit N or --all to explain more slices in the same folder")
     print_codes(done.refused, "files refused", args.out / REFUSED)
 
 
 def _read_count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r}: expected a whole number, 1 or more")
     return int(text)

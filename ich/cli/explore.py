@@ -13,12 +13,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "explore",
         help="look at a data set: headers, labels, Hounsfield units, slices, and what stands out",
-        description="Writes a page with all pictures in it, and the pictures as PNG: what the headers and "
-        "labels say, the pixels of a sample of slices, and what stands out. It names no patient and no file.",
+        description="Writes one self-contained page and its pictures as PNG. The page shows headers, "
+        "labels, the pixels of a sample of slices, and what stands out. It names no patient "
+        "and no file.",
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
     parser.add_argument(
-        "--labels", type=Path, metavar="CSV", help="label file (default: the one in ROOT, if there is one)"
+        "--labels", type=Path, metavar="CSV", help="label file (default: the one in ROOT, if any)"
     )
     parser.add_argument(
         "--names", nargs="+", metavar="LABEL", help="the labels in it, if they are not the RSNA's six"
@@ -34,10 +35,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--slices",
         type=int,
         metavar="N",
-        help="slices whose pixels are read, spread over patients and subtypes",
+        help="number of slices to read pixels from, spread over patients and subtypes",
     )
     parser.add_argument(
-        "--hash", action="store_true", help="look for identical pixels among all slices, not the sample alone"
+        "--hash", action="store_true", help="look for identical pixels among all slices, not only the sample"
     )
     parser.add_argument(
         "--index-dir", type=Path, metavar="DIR", help="where to keep the index (default: ROOT/.ich)"
@@ -46,7 +47,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(args: argparse.Namespace) -> None:
-    # It imports matplotlib, which takes a second that the other commands are spared.
+    # It imports matplotlib, which takes a second, so other commands do not.
     from ich.explore import DEFAULT_SLICES, check_folder, explore, write_exploration
     from ich.report.document import Listing
 
@@ -63,4 +64,4 @@ def _run(args: argparse.Namespace) -> None:
     for block in document.sections[0].blocks:
         if isinstance(block, Listing):
             print("\n".join(f"- {item}" for item in block.items))
-    print(f"{page}, and {len(document.pictures)} pictures beside it")
+    print(f"wrote {page} and {len(document.pictures)} pictures beside it")

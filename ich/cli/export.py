@@ -10,9 +10,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Adds the command to a parser."""
     parser = commands.add_parser(
         "export",
-        help="write a trained model as ONNX, which takes Hounsfield units and runs without PyTorch",
-        description="Writes the model of a run's best epoch, a checkpoint or a bundle as ONNX, with windows, "
-        "calibration and operating points inside, runs both on slices, and writes nothing if they differ.",
+        help="write a trained model as ONNX, which takes Hounsfield units and needs no PyTorch",
+        description="Writes the model of a run's best epoch, a checkpoint or a bundle as ONNX. The file "
+        "contains windows, calibration and operating points. The command runs both models on "
+        "slices and writes nothing if they differ.",
     )
     parser.add_argument("source", type=Path, metavar="CHECKPOINT", help="a checkpoint, bundle or run")
     parser.add_argument("out", type=Path, metavar="OUT", help="new file, for instance model.onnx")
@@ -22,17 +23,17 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         nargs="+",
         default=[],
         metavar="PATH",
-        help="DICOM files, or folders of them, to check it on (default: slices of the phantom)",
+        help="DICOM files or folders to check the model on (default: slices of the phantom)",
     )
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    from ich.export import export_onnx  # imports torch, which takes seconds that other commands are spared
+    from ich.export import export_onnx  # imports torch, which takes seconds, so other commands do not
 
     slices, difference, distance = export_onnx(args.source, args.out, args.check)
-    print(f"the model of {args.source} in {args.out}")
+    print(f"wrote the model of {args.source} to {args.out}")
     where = "slices" if args.check else "slices of the phantom"
-    print(f"largest difference of a probability over {slices} {where}: {difference:.1e}")
+    print(f"largest difference in a probability over {slices} {where}: {difference:.1e}")
     if distance is not None:
-        print(f"largest difference of a distance: {distance:.1e} of it")
+        print(f"largest relative difference in a distance: {distance:.1e}")

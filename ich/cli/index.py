@@ -22,22 +22,24 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "index",
         help="read the headers of a folder of DICOM files into a table",
-        description="Reads the headers of every slice below ROOT, in any layout, into a table that is kept "
-        "and brought up to date on the next call; tells what was refused and why.",
+        description="Reads the headers of all slices below ROOT, in any layout, into a table. The next "
+        "call only updates this table. The command reports which files were refused and why.",
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
-    parser.add_argument("--index-dir", type=Path, metavar="DIR", help="where to keep it (default: ROOT/.ich)")
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="processes that read (default: as many as pay)"
+        "--index-dir", type=Path, metavar="DIR", help="where to keep the index (default: ROOT/.ich)"
     )
     parser.add_argument(
-        "--check", action="store_true", help="read all pixels, and list what is not plausible of them"
+        "--workers", type=int, metavar="N", help="number of processes that read (default: as many as help)"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="also read all pixels, and list data-quality problems"
     )
     parser.add_argument(
         "--hash", action="store_true", help="find slices of different patients with the same pixels"
     )
     parser.add_argument(
-        "--pseudonyms", action="store_true", help="keep a keyed hash of PatientID in its place, from now on"
+        "--pseudonyms", action="store_true", help="from now on, keep a keyed hash in place of PatientID"
     )
     parser.set_defaults(run=_run)
 
@@ -51,13 +53,13 @@ def _run(args: argparse.Namespace) -> None:
         f"in {folder / 'index.parquet'}"
     )
     direct = int((table["pixel_offset"] >= 0).sum())
-    print(f"{direct} are read where their pixels lie, {len(table) - direct} have to be decoded")
+    print(f"pixels of {direct} slices can be read directly, {len(table) - direct} must be decoded")
     print_codes(index.refused, "files refused", folder / "refused.csv")
     findings = check_series(table)
     if args.check:
         findings = pd.concat([findings, check_slices(args.root, table)], ignore_index=True)
     write_findings(findings, folder)
-    print_codes(findings, "findings", folder / FINDINGS)
+    print_codes(findings, "data-quality problems", folder / FINDINGS)
     if args.hash:
         _print_identical(table, find_identical(args.root, table, folder))
 
@@ -65,8 +67,8 @@ def _run(args: argparse.Namespace) -> None:
 def _print_identical(table: pd.DataFrame, groups: NDArray[np.int64]) -> None:
     shared = groups >= 0
     print(
-        f"{shared.sum()} slices of {table.loc[shared, 'PatientID'].nunique()} patients have the pixels of a "
-        "slice of another patient"
+        f"{shared.sum()} slices of {table.loc[shared, 'PatientID'].nunique()} patients have the same pixels "
+        "as a slice of another patient"
     )
     for group in range(min(_EXAMPLES, groups.max() + 1)):
         print(f"  {', '.join(table.loc[groups == group, 'path'])}")

@@ -14,7 +14,7 @@ from ich.phantom.chances import Chances
 from ich.schema import UserError
 
 _NUMBERS = {
-    "patients": "how many",
+    "patients": "number of patients",
     "seed": "the same seed gives the same files",
     "size": "rows and columns",
 }
@@ -25,30 +25,33 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "phantom",
         help="write synthetic head CT with hemorrhages as DICOM files",
-        description="Writes synthetic head CT with hemorrhages as DICOM files in the layout of the RSNA 2019 "
-        "data set, with its label CSV; or a department's archive of studies of mixed series, with the truth "
-        "about them in archive.json.",
+        description="Writes synthetic head CT with hemorrhages as DICOM files, with a label CSV, in the "
+        "layout of the RSNA 2019 data set. With --archive it writes the archive of a "
+        "department, with mixed series and their truth in archive.json.",
     )
     parser.add_argument("out", type=Path, metavar="OUT", help="new folder")
     for name, meaning in _NUMBERS.items():
         defaults = dict.fromkeys(str(_find_default(write, name)) for write in (write_phantom, write_archive))
-        told = " or, of an archive, ".join(defaults)
+        told = " or, for an archive, ".join(defaults)
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{meaning} (default: {told})")
     parser.add_argument("--masks", action="store_true", help="write lesion masks to OUT/masks")
-    parser.add_argument("--conformant", action="store_true", help="write all that a conformant CT header has")
+    parser.add_argument(
+        "--conformant", action="store_true", help="write all attributes of a conformant CT header"
+    )
     parser.add_argument(
         "--chance",
         type=_parse_chance,
         action="append",
         metavar="NAME=P",
-        help="how often something is there, from 0 to 1; may be given several times (defaults: "
+        help="how often a feature appears, from 0 to 1; can be given several times (defaults: "
         + ", ".join(f"{name} {value:g}" for name, value in asdict(Chances()).items())
         + ")",
     )
     parser.add_argument(
         "--archive",
         action="store_true",
-        help="write folders of studies with scouts, bone kernels, other body parts, MR and damage among them",
+        help="write folders of studies with scouts, bone kernels, other body parts, MR and damaged files "
+        "among them",
     )
     parser.set_defaults(run=_run)
 
@@ -69,16 +72,14 @@ def _run(args: argparse.Namespace) -> None:
     options = {"--masks": args.masks, "--conformant": args.conformant, "--chance": args.chance}
     if args.archive and any(options.values()):
         option = next(name for name, given in options.items() if given)
-        raise UserError(f"{option} does not go with --archive: leave one of the two out")
+        raise UserError(f"{option} cannot be used with --archive: leave one of the two out")
     write = write_archive if args.archive else write_phantom
     numbers: dict[str, int]
     given = {name: getattr(args, name) for name in _NUMBERS}
     numbers = {name: _find_default(write, name) if value is None else value for name, value in given.items()}
     if args.archive:
         write_archive(args.out, **numbers)
-        print(
-            f"archive of {numbers['patients']} studies in {args.out}; {args.out / TRUTH} says what is in it"
-        )
+        print(f"archive of {numbers['patients']} studies in {args.out}; {args.out / TRUTH} describes it")
     else:
         chances = dict(args.chance or [])
         write_phantom(args.out, **numbers, masks=args.masks, conformant=args.conformant, chances=chances)

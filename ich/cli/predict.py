@@ -18,18 +18,21 @@ if TYPE_CHECKING:  # it imports torch, which takes seconds that the other comman
     from ich.predict.run import Summary
 
 UNREADABLE = 3
-"""Exit code where some studies could not be read: they have no outcome, not even ``INDETERMINATE``."""
+"""Exit code if some studies could not be read: they have no outcome, not even ``INDETERMINATE``."""
 
 _EXAMPLES = f"""\
 examples:
 
-  ich predict model.zip /data/inbox --out results                    JSON a study, and tables
+  ich predict model.zip /data/inbox --out results                    JSON per study, and tables
   ich predict model.zip /data/inbox --out results --write page sr sc a page and DICOM objects too
   ich predict a.zip b.zip DVD.zip --out results                      two models, an archive
   ich predict model.onnx study/ --tta flip                           by ONNX Runtime
 
-exit codes: 0 each study has an outcome, be it INDETERMINATE; 3 some have none, as they could not be read
-(studies.csv and refused.csv say why), or there was no study; 2 wrong usage.
+exit codes:
+
+  0  each study has an outcome, even if it is INDETERMINATE
+  2  wrong usage
+  3  some studies could not be read (studies.csv and refused.csv say why), or there was no study
 
 {DISCLAIMER}."""
 
@@ -38,11 +41,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     """Adds the command to a parser."""
     parser = commands.add_parser(
         "predict",
-        help="read studies: which hold a hemorrhage, of which kind, where, how sure",
+        help="read studies: is there a hemorrhage, of which kind, where, and how sure is the model",
         usage="ich predict CHECKPOINT... INPUT... [--out DIR] [--write page sr sc] [options]",
-        description="Reads studies with a model, or with several as an ensemble. For each study it chooses\n"
-        "the series to read and writes whether it is POSITIVE, NEGATIVE or INDETERMINATE, and why.\n"
-        "Interrupted, it goes on where it stopped.",
+        description="Reads studies with one model, or with several as an ensemble. For each study it "
+        "chooses\n"
+        "the series to read, and writes whether the study is POSITIVE, NEGATIVE or "
+        "INDETERMINATE, and why.\n"
+        "After an interruption, the same command continues where it stopped.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -51,11 +56,15 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         type=Path,
         nargs="+",
         metavar="CHECKPOINT... INPUT...",
-        help="models first: checkpoints, bundles, folders of runs, ONNX files; then DICOM files, folders of "
-        "any depth, archives (zip, tar, gz, bz2), a DICOMDIR",
+        help="first the models: checkpoints, bundles, folders of runs or ONNX files; then the inputs: "
+        "DICOM files, folders of any depth, archives (zip, tar, gz, bz2) or a DICOMDIR",
     )
     parser.add_argument(
-        "--out", type=Path, default=Path("predicted"), metavar="DIR", help="folder (default: %(default)s)"
+        "--out",
+        type=Path,
+        default=Path("predicted"),
+        metavar="DIR",
+        help="folder for the results (default: %(default)s)",
     )
     parser.add_argument(
         "--write",
@@ -63,19 +72,31 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         default=[],
         choices=OUTPUTS,
         metavar="WHAT",
-        help="beside JSON and tables: " + "; ".join(f"{name}: {what}" for name, what in OUTPUTS.items()),
+        help="what to write beside JSON and tables: "
+        + "; ".join(f"{name}: {what}" for name, what in OUTPUTS.items()),
     )
     parser.add_argument(
-        "--tta", nargs="+", default=[], metavar="HOW", help="average over augmented slices: flip, scale"
+        "--tta",
+        nargs="+",
+        default=[],
+        metavar="HOW",
+        help="test-time augmentation, averages over changed slices: flip, scale",
     )
     parser.add_argument(
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="of `ich evaluate --write-calibration`, in the place of what the models carry",
+        help="file from `ich evaluate --write-calibration`; replaces the calibration of the models",
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="that compute (default: a thread a core)")
-    parser.add_argument("--gpus", type=int, metavar="N", help="0: the CPU (default: a GPU if there is one)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="number of CPU threads (default: one per core)"
+    )
+    parser.add_argument(
+        "--gpus",
+        type=int,
+        metavar="N",
+        help="number of GPUs; 0 uses the CPU (default: a GPU if there is one)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -92,14 +113,14 @@ def _run(args: argparse.Namespace) -> int:
     )
     summary = predict_folder(predictor, inputs, args.out, args.write)
     _print(summary, args.out)
-    # What was not unpacked or opened may hold studies; and without any, nothing was read.
+    # Archives and folders that were not opened may hold studies. Without any study, nothing was read.
     is_lost = not set(summary.refused["code"]).isdisjoint(LOST)
     is_nothing = summary.done + summary.skipped == 0
     return UNREADABLE if is_lost or is_nothing or any(result.refusal for result in summary.results) else 0
 
 
 def _part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
-    """Parts models from inputs; models come first, or all of them last."""
+    """Separates models from inputs; models come first, or all of them last."""
     from ich.networks import is_network
 
     for path in paths:
@@ -112,16 +133,16 @@ def _part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         inputs = list(paths[: len(paths) - len(models)])
     if not models:
         raise UserError(
-            f"{paths[0]} is no model, or a damaged one: "
-            "name a checkpoint, a bundle, a run's folder or an ONNX file first"
+            f"{paths[0]} is not a model, or it is damaged: first give a checkpoint, a bundle, a run's "
+            "folder or an ONNX file"
         )
     if not inputs:
-        raise UserError(f"nothing to read: name files or folders of studies after {models[-1]}")
+        raise UserError(f"nothing to read: give files or folders of studies after {models[-1]}")
     return models, inputs
 
 
 def _print(summary: Summary, out: Path) -> None:
-    done = f", {summary.skipped} of them done before" if summary.skipped else ""
+    done = f", {summary.skipped} of them from an earlier call" if summary.skipped else ""
     print(f"{summary.done + summary.skipped} studies in {out}{done}")
     outcomes = Counter(str(result.outcome) for result in summary.results if result.outcome)
     for outcome, count in sorted(outcomes.items()):
@@ -129,6 +150,6 @@ def _print(summary: Summary, out: Path) -> None:
     refusals = Counter(result.refusal.code for result in summary.results if result.refusal)
     for code, count in sorted(refusals.items()):
         print(f"  not read, {code}: {count}")
-    print_codes(summary.refused, "files that belong to no study", out / "refused.csv")
-    print_codes(summary.refused_outputs, "outputs that cannot be written", out / "refused_outputs.csv")
+    print_codes(summary.refused, "files belong to no study", out / "refused.csv")
+    print_codes(summary.refused_outputs, "outputs could not be written", out / "refused_outputs.csv")
     print(f"{DISCLAIMER}.")

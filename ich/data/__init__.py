@@ -199,8 +199,8 @@ class HeadCTDataModule(LightningDataModule):
         lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
         if "dicom" in self.input.windows and lacking:
             raise UserError(
-                f"input.windows holds dicom, but {lacking} of {len(table)} slices have no WindowCenter or no "
-                "WindowWidth above 0; choose named windows"
+                f"input.windows holds dicom, but {lacking} of {len(table)} slices have no WindowCenter, or "
+                "no WindowWidth above 0; use named windows"
             )
 
     def train_dataloader(self) -> SliceLoader:

@@ -33,7 +33,7 @@ from ich.tables import STAMP, write_table
 log = logging.getLogger(__name__)
 
 PIXELS, SLICES, STATE, LOCK = "hu.npy", "slices.parquet", "cache.json", ".lock"
-"""Files of a cache: (slices, size, size) int16 HU; what tells each slice's file from others; the rest."""
+"""Files of a cache: (slices, size, size) int16 HU; what identifies each slice's file; the rest."""
 
 _VERSION = 3  # raised when the HU of a slice or the files change
 _BATCH = 64  # slices that are read at a time
@@ -81,7 +81,7 @@ def build_cache(
             if not np.array_equal(manifest.slices["path"], _hash_paths(table, manifest.key)):
                 raise UserError(
                     f"data.cache={folder} was begun for {len(manifest.slices)} other slices and is not "
-                    "complete; remove it to have it made anew"
+                    "complete; remove it to make a new one"
                 )
             dataset = SliceDataset(SliceReader(root, arrays), arrays, InputSpec(size))
             _fill(folder, manifest, dataset, workers)
@@ -97,7 +97,7 @@ def _lock(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     names = {path.name for path in folder.iterdir()}
     if LOCK not in names and any(not name.startswith(".") for name in names):
-        raise UserError(f"data.cache={folder} holds something that is no cache; name a new folder")
+        raise UserError(f"data.cache={folder} holds files that are not a cache; name a new folder")
     folder.chmod(0o700)  # it may have been there, open to others
     with (folder / LOCK).open("wb") as file:
         try:
@@ -199,19 +199,19 @@ def _locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: 
     place: NDArray[np.int64] = pd.Index(manifest.slices["path"]).get_indexer(paths)
     lacking = place < 0
     if lacking.all():
-        raise UserError(f"data.cache={folder} is of another data set; name another folder")
+        raise UserError(f"data.cache={folder} belongs to another data set; name another folder")
     found = manifest.slices.iloc[place]
     changed = ~lacking & (found[STAMP[1:]].to_numpy() != table[STAMP[1:]].to_numpy()).any(axis=1)
     for wrong, what in (
         (changed, "files have changed since it was made"),
-        (lacking, "it was made of a part of the data (data.limit_slices), or files were added since"),
+        (lacking, "it was made from a part of the data (data.limit_slices), or files were added since"),
     ):
         if wrong.any():
-            lacks = f"does not hold {int(wrong.sum())} of {len(table)} slices as they are now"
-            remedy = f"{what}. Remove it to have it made anew, or name another folder"
+            lacks = f"does not hold the current state of {int(wrong.sum())} of {len(table)} slices"
+            remedy = f"{what}. Remove it to make a new one, or name another folder"
             example = table["path"].iloc[int(np.argmax(wrong))]
             raise UserError(
-                f"data.cache={folder} {lacks}, {example} for one: {remedy}",
+                f"data.cache={folder} {lacks}, for example {example}: {remedy}",
                 kept=f"data.cache {lacks}: {remedy}",
             )
     return place
@@ -236,12 +236,12 @@ def _find_pixels(folder: Path, manifest: Manifest) -> int:
     try:
         pixels = np.lib.format.open_memmap(path, "r")
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is missing or cut off; remove the cache to have it made anew") from error
+        raise UserError(f"{path} is missing or cut off; remove the cache to make a new one") from error
     fits = pixels.shape == shape and pixels.dtype == np.dtype("<i2") and pixels.flags.c_contiguous
     if not fits:
         raise UserError(
             f"{path} holds {pixels.dtype} of shape {pixels.shape}, expected int16 of {shape}; remove the "
-            "cache to have it made anew"
+            "cache to make a new one"
         )
     return int(pixels.offset)
 
@@ -297,7 +297,9 @@ class CacheReader:
         except OSError as error:
             raise UserError(f"{os.fsdecode(self._pixels)} cannot be read: {error.strerror}") from error
         if count < out.nbytes:
-            raise UserError(f"{os.fsdecode(self._pixels)} has become shorter; remove the cache")
+            raise UserError(
+                f"{os.fsdecode(self._pixels)} has become shorter; remove the cache to make a new one"
+            )
 
 
 def _read_manifest(folder: Path) -> Manifest | None:
@@ -311,15 +313,13 @@ def _read_manifest(folder: Path) -> Manifest | None:
         state = json.loads(text)
         if state["version"] != _VERSION:
             raise UserError(
-                f"data.cache={folder} is of another version of ich; remove it to have it made anew"
+                f"data.cache={folder} belongs to another version of ich; remove it to make a new one"
             )
         with (folder / SLICES).open("rb") as file:
             slices = pd.read_parquet(file, columns=STAMP)
         manifest = _parse_state(state, slices)
     except (OSError, ValueError, TypeError, LookupError) as error:
-        raise UserError(
-            f"data.cache={folder} is damaged ({error}); remove it to have it made anew"
-        ) from error
+        raise UserError(f"data.cache={folder} is damaged ({error}); remove it to make a new one") from error
     return manifest
 
 

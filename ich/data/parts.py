@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 SPLITS = ("patient", "slice")
 
 GROUPS = ("PatientID", "StudyInstanceUID")
-"""Columns that may say which slices belong together."""
+"""Columns that may group slices."""
 
 _MOST = 0.5  # of the studies, under one PatientID: with more it can hardly be a patient's
 _FEWEST = 5  # studies of which that is said
@@ -44,15 +44,15 @@ def group_slices(table: pd.DataFrame, group: str) -> pd.DataFrame:
         most = int(studies.value_counts().max()) if len(studies) else 0
         if most >= _FEWEST and most > _MOST * len(studies):
             log.warning(
-                "%d of %d studies have one PatientID: if it is no patient's, data.group=StudyInstanceUID "
-                "splits by study",
+                "%d of %d studies have the same PatientID. If this is not one patient, "
+                "data.group=StudyInstanceUID splits by study",
                 most,
                 len(studies),
             )
         return table
     log.warning(
-        "data.group=StudyInstanceUID: each study counts as a patient. Studies of one patient may stand in "
-        "several parts, which leaks: figures are then too good, and their intervals too narrow"
+        "data.group=StudyInstanceUID: each study counts as a patient. Studies of one patient may be in "
+        "several sets. This is a leak: figures are then too good, and their intervals too narrow"
     )
     return table.assign(PatientID=table["StudyInstanceUID"])
 
@@ -76,7 +76,8 @@ class SplitSpec:
         check_seed("data.seed", self.seed)
         if self.fold is not None and self.split not in SPLITS:
             raise UserError(
-                f"data.fold={self.fold} with data.split={self.split}: the file has no folds; leave one out"
+                f"data.fold={self.fold} with data.split={self.split}: the file has no folds; leave out one "
+                "of the two"
             )
 
     @property
@@ -136,9 +137,11 @@ class SplitSpec:
             )
         for part, labels in labels_without_positives(labeled, parts, names).items():
             log.warning(
-                "no positive slice of %s in the %s part: its metrics are not available",
+                "no positive slice of %s in the %s part, so its metrics are not available",
                 ", ".join(labels),
                 part,
             )
         if self.leaks:
-            log.warning("data.split=slice: slices of one patient stand in several parts, the figures leak")
+            log.warning(
+                "data.split=slice: slices of one patient are in several sets, so the figures are too good"
+            )

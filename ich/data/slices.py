@@ -26,7 +26,7 @@ from ich.dicom.rescale import Rescale, Shifted
 from ich.schema import AIR_HU, InputSpec, ReadError
 
 Item = tuple[int, int, int]
-"""Epoch, row, and how often the row came before in the epoch."""
+"""Epoch, row, and how often the row has already appeared in the epoch."""
 
 _LAYOUT = [
     "orientation",

@@ -1,10 +1,10 @@
 """One DICOM file: its header, and its stored pixels as Hounsfield units.
 
-``elements`` walks the data set and ``skimming`` the plain part of it, ``kind`` makes out what slice it is,
-``header`` what the index holds of it. ``frames`` reads its pixels with ``codecs``, compressed ones in another
-process (``decoding``), and ``rescale`` takes them to HU and ``orientation`` to LPS; ``direct`` reads those of
-an uncompressed slice where the index says that they lie. ``files`` opens, ``attributes`` reads what any DICOM
-file says of its series. Why a file is no slice stands in ``refusal``.
+``elements`` walks the data set, and ``skimming`` its plain part. ``kind`` recognizes the kind of slice, and
+``header`` holds its values for the index. ``frames`` reads pixels with ``codecs``, compressed ones in another
+process (``decoding``). ``rescale`` converts them to HU, and ``orientation`` to LPS. ``direct`` reads the
+pixels of an uncompressed slice at their place in the file. ``files`` opens files. ``attributes`` reads the
+series of any DICOM file. ``refusal`` says why a file is not a slice.
 """
 
 from __future__ import annotations
@@ -37,25 +37,25 @@ _PLAIN = frozenset(map(str.__str__, (uid.ImplicitVRLittleEndian, uid.ExplicitVRL
 
 
 def read_header(path: str | os.PathLike[str], frame: int = 0) -> Header:
-    """Reads the header of a CT slice, and no pixel.
+    """Reads the header of a CT slice, without pixels.
 
     Raises:
-        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+        ReadError: If the file is not a readable CT slice; its code is a ``Refusal``.
     """
     return read_file(os.fspath(path), partial(_read_slice, frame=frame)).header
 
 
 def list_headers(path: str | os.PathLike[str]) -> list[Header]:
-    """Reads the header of each slice of a file, one a frame, and no pixel.
+    """Reads the header of each slice of a file, one per frame, without pixels.
 
     Raises:
-        ReadError: If the file is no CT, or one of its frames cannot be read; its code is a ``Refusal``.
+        ReadError: If the file is not CT, or one of its frames cannot be read; its code is a ``Refusal``.
     """
     return read_file(os.fspath(path), _read_headers)
 
 
 def read_frame_texts(path: str | os.PathLike[str]) -> list[dict[str, str]]:
-    """Reads what functional groups say of each frame beside its header, as ``Attributes`` has it.
+    """Reads the functional groups of each frame beside its header, as in ``Attributes``.
 
     Raises:
         ReadError: If the file cannot be read; its code is a ``Refusal``.
@@ -66,10 +66,10 @@ def read_frame_texts(path: str | os.PathLike[str]) -> list[dict[str, str]]:
 
 
 def read_geometry(path: str | os.PathLike[str], frame: int = 0) -> Geometry:
-    """Reads where a CT slice lies, in LPS, as ``read_hu`` gives its pixels.
+    """Reads where a CT slice lies, in LPS like the pixels from ``read_hu``.
 
     Raises:
-        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+        ReadError: If the file is not a readable CT slice; its code is a ``Refusal``.
     """
     header, _, (_, values, *_), _ = read_file(os.fspath(path), partial(_read_slice, frame=frame))
     stored = Geometry(
@@ -80,55 +80,55 @@ def read_geometry(path: str | os.PathLike[str], frame: int = 0) -> Geometry:
 
 
 def read_hu(path: str | os.PathLike[str], frame: int = 0) -> np.ndarray:
-    """Reads the pixels of a CT slice, in LPS: see ``ich.dicom.orientation``.
+    """Reads the pixels of a CT slice as HU in LPS; see ``ich.dicom.orientation``.
 
-    Without an orientation in the file, and where the slice is nearer to another plane than the axial one,
-    they stay as they are stored.
+    Pixels stay as they are stored if the file has no orientation, or if the slice is nearer to another plane
+    than the axial one.
 
-    The modality rescale of PS3.3 C.11.1.1.2, rounded to the nearest HU. Padding (PS3.3 C.7.5.1.1.2, and
-    whatever lies below -1024 HU, as untagged padding does) is -1024 HU, the air outside the scan circle.
-    MONOCHROME1 changes nothing: it says how values are displayed once the VOI transformation is done
-    (PS3.3 C.7.6.3.1.2), and the rescale comes before that (PS3.3 C.11.1).
+    The function applies the modality rescale of PS3.3 C.11.1.1.2 and rounds to the nearest HU. Padding
+    becomes -1024 HU, the air outside the scan circle. Padding is defined by PS3.3 C.7.5.1.1.2, and includes
+    all values below -1024 HU, such as untagged padding. MONOCHROME1 changes nothing. It concerns the display
+    after the VOI transformation (PS3.3 C.7.6.3.1.2), and the rescale comes before that (PS3.3 C.11.1).
 
-    The quirk of the RSNA set is mended: 12-bit unsigned values with an intercept above -100 were shifted
-    by 1000 and wrapped at 4096.
+    A quirk of the RSNA set is corrected: 12-bit unsigned values with an intercept above -100 were shifted by
+    1000 and wrapped at 4096.
 
     Args:
         path: A file.
-        frame: The slice among the frames of the file, from 1; 0 where the file holds one.
+        frame: Number of the slice among the frames of the file, from 1; 0 if the file holds one slice.
 
     Returns:
         (Rows, Columns) int16 array of HU from -1024 to 32767.
 
     Raises:
-        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+        ReadError: If the file is not a readable CT slice; its code is a ``Refusal``.
     """
     return read_file(os.fspath(path), partial(_decode, frame=frame))
 
 
 def read_pixels(path: str | os.PathLike[str], frame: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Reads the pixels of a CT slice as they are stored, beside the HU that they stand for.
+    """Reads the stored pixels of a CT slice, and their HU.
 
-    Neither is brought to LPS.
+    Neither is converted to LPS.
 
     Returns:
         Stored values, (Rows, Columns) of 8 or 16 bits, and (Rows, Columns) int16 HU.
 
     Raises:
-        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+        ReadError: If the file is not a readable CT slice; its code is a ``Refusal``.
     """
     return read_file(os.fspath(path), partial(_decode_both, frame=frame))
 
 
 def read_blocks(path: str | os.PathLike[str], frame: int = 0) -> bytes:
-    """Reads some blocks at fixed places of the pixels, as they lie in the file: a few KiB of a slice.
+    """Reads some blocks at fixed places of the stored pixels: a few KiB of a slice.
 
     Returns:
-        The bytes that the pixels take, as a number of eight bytes, and ``_BLOCKS`` blocks spread over them,
-        or all of them where they are fewer. Of a compressed slice, of its fragments one after the other.
+        The size of the pixels as a number of eight bytes, and ``_BLOCKS`` blocks spread over them, or all of
+        them if there are fewer. For a compressed slice, the blocks come from its fragments in order.
 
     Raises:
-        ReadError: If the file is no CT slice that can be read; its code is a ``Refusal``.
+        ReadError: If the file is not a readable CT slice; its code is a ``Refusal``.
     """
     return read_file(os.fspath(path), partial(_read_blocks, frame=frame))
 

@@ -1,4 +1,4 @@
-"""What any DICOM file says of the study and the series that it belongs to, CT slice or not."""
+"""Reads the study and series attributes of any DICOM file, CT slice or not."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ _DEFLATED = str.__str__(uid.DeflatedExplicitVRLittleEndian)
 
 
 class Attributes(NamedTuple):
-    """Texts as stored, under their DICOM keywords; empty where a file lacks one.
+    """Texts as stored, under their DICOM keywords; empty if the file lacks one.
 
-    Several values of an attribute stand in one text, between backslashes. Of the sequence only that it
-    holds something is told.
+    Several values of an attribute form one text with backslashes. For a sequence, only its presence is given.
     """
 
     SOPClassUID: str = ""
@@ -60,13 +59,14 @@ _SWAPPED = {swap(tag): tag for tag in _TAGS}
 
 
 def read_attributes(path: str | os.PathLike[str]) -> Attributes:
-    """Reads what a DICOM file of any kind says of itself, and no pixel.
+    """Reads the attributes of a DICOM file of any kind, without pixels.
 
-    A file that is damaged, or cannot be read as a slice, still says what stands before the damage, or what
-    pydicom finds in it.
+    If a file is damaged, or cannot be read as a slice, the values before the damage are still read, or those
+    that pydicom finds.
 
     Raises:
-        ReadError: If the file cannot be opened or is no DICOM file (PS3.10 7.1); its code is a ``Refusal``.
+        ReadError: If the file cannot be opened or is not a DICOM file (PS3.10 7.1); its code is a
+            ``Refusal``.
     """
     return read_file(os.fspath(path), _read_attributes, most=math.inf)
 

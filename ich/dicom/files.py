@@ -57,9 +57,9 @@ def read_file(path: str, use: Callable[[int, int], _Result], most: float = MAX_B
 
 
 def _check_file(status: os.stat_result, most: float) -> int:
-    """Returns the size; refuses before it is opened what blocks, is empty or is no slice by its size."""
+    """Returns the size; refuses, before opening, a file that blocks, is empty or too large for a slice."""
     if not stat.S_ISREG(status.st_mode):
-        raise RefusedError(Refusal.NOT_FILE, "is no regular file")
+        raise RefusedError(Refusal.NOT_FILE, "is not a regular file")
     if status.st_size == 0:
         raise RefusedError(Refusal.EMPTY, "has no bytes")
     if status.st_size > most:

@@ -1,4 +1,4 @@
-"""What the index holds of a slice, from what its data set says."""
+"""The values of a slice for the index, from its data set."""
 
 from __future__ import annotations
 
@@ -12,43 +12,43 @@ from ich.schema.codes import Refusal
 
 
 class Header(NamedTuple):
-    """What the index holds of a slice; the names are the columns of ``ich.tables.INDEX_DTYPES``.
+    """The values of a slice for the index; the names are the columns of ``ich.tables.INDEX_DTYPES``.
 
-    Numbers that a file may lack are NaN where it lacks them or where they are malformed. Rows, columns and
-    the spacing between them are those of the slice in LPS, as ``read_hu`` gives it.
+    Numbers are NaN if the file lacks them or they are malformed. Rows, columns and the spacing between them
+    are those of the slice in LPS, as from ``read_hu``.
 
     Attributes:
-        SOPInstanceUID: As stored; the RSNA's ``ID_...`` is no valid UID. Of a file of several frames with
-            ``#`` and the number of the frame behind it, so that it names one slice.
-        PatientID: Empty where not given.
+        SOPInstanceUID: As stored; the RSNA's ``ID_...`` is not a valid UID. In a multi-frame file, ``#`` and
+            the number of the frame follow, so that it names one slice.
+        PatientID: As stored; empty if missing.
         StudyInstanceUID: As stored.
         SeriesInstanceUID: As stored.
-        frame: The number of the slice among the frames of its file, from 1; 0 where the file holds one.
+        frame: Number of the slice among the frames of its file, from 1; 0 if the file holds one slice.
         position: ImagePositionPatient along the slice normal in mm (PS3.3 C.7.6.2.1.1), growing from the feet
             to the head.
         InstanceNumber: The number of the slice, or NaN.
         tilt: Rotation of the slice about the patient's x axis in degrees, positive where the front of
             the head is raised: atan2(n_y, n_z) of the slice normal n, taken upwards. NaN without an
             orientation.
-        orientation: What brings the stored pixels to LPS: a number of ``ich.dicom.orientation``.
+        orientation: Conversion of the stored pixels to LPS: a number of ``ich.dicom.orientation``.
         Rows: Height in pixels.
         Columns: Width in pixels.
         row_spacing: mm between rows, or NaN.
         column_spacing: mm between columns, or NaN.
         PhotometricInterpretation: MONOCHROME1 or MONOCHROME2.
-        BitsAllocated: Bits that a stored value takes up in the file.
+        BitsAllocated: Bits of a stored value in the file, with unused bits.
         BitsStored: Bits of a stored value.
-        PixelRepresentation: 1 where stored values are signed.
+        PixelRepresentation: 1 if stored values are signed.
         RescaleSlope: HU of one step of the stored value.
-        RescaleIntercept: HU of the stored value 0, as the file says (not as the quirk has it).
-        WindowCenter: HU, the first of several, or NaN.
-        WindowWidth: HU, the first of several, or NaN.
-        TransferSyntaxUID: How the file is encoded.
+        RescaleIntercept: HU of the stored value 0, by the file, without correction of the quirk.
+        WindowCenter: HU, the first value, or NaN.
+        WindowWidth: HU, the first value, or NaN.
+        TransferSyntaxUID: Encoding of the file.
         padding_low: The lowest stored value that is padding (PS3.3 C.7.5.1.1.2).
-        padding_high: The highest; below ``padding_low`` where none is named.
-        pixel_offset: Bytes from the start of the file to the first stored value, where it takes no decoding:
-            uncompressed, 16 bits, little-endian. -1 elsewhere.
-        RescaleType: The unit of rescaled values; empty where not given, as are those below.
+        padding_high: The highest one; below ``padding_low`` if there is no padding.
+        pixel_offset: Bytes from the start of the file to the first stored value, if it needs no decoding:
+            uncompressed, 16 bits, little-endian. Otherwise -1.
+        RescaleType: The unit of rescaled values; empty if missing, like those below.
         ImageType: All values, between backslashes.
         AcquisitionNumber: Number of the scan.
         ConvolutionKernel: The reconstruction kernel.
@@ -90,16 +90,16 @@ class Header(NamedTuple):
 
 
 def make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> Header:
-    """Fills a header from what a data set says; as of a file of one slice.
+    """Makes a header from the values of a data set, as for a file of one slice.
 
     Args:
         values: Values of the data set, by tag.
-        kind: What they make of the slice.
+        kind: Kind of the slice that follows from them.
         syntax: TransferSyntaxUID.
-        pixel_offset: As the header has it.
+        pixel_offset: As in the header.
 
     Raises:
-        RefusedError: If a UID is lacking.
+        RefusedError: If a UID is missing.
     """
     instance, study, series = map(values.text, UIDS)
     if not (instance and study and series):

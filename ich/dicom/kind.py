@@ -1,4 +1,4 @@
-"""What many slices have in common: how their pixels are stored, what they mean, how the slice lies."""
+"""Properties that many slices share: pixel format, meaning of the pixels, and plane."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CT_IMAGES = frozenset(("", *map(str.__str__, _CT_CLASSES)))
 
 
 class Kind(NamedTuple):
-    """What many slices have in common."""
+    """Properties that many slices share."""
 
     pixel_format: PixelFormat
     rescale: Rescale
@@ -66,7 +66,7 @@ KIND_TAGS = (
 
 @lru_cache(maxsize=4096)
 def find_kind(order: Literal["little", "big"], raw: tuple[bytes | None, ...]) -> Kind:
-    """The kind that the values of ``KIND_TAGS`` make: mostly one that was seen before."""
+    """Finds the kind for the values of ``KIND_TAGS``; mostly a known one."""
     values = Values(order, {tag: v for tag, v in zip(KIND_TAGS, raw, strict=True) if v is not None})
     _check_image(values)
     pixel_format = _make_pixel_format(values)
@@ -81,7 +81,7 @@ def find_kind(order: Literal["little", "big"], raw: tuple[bytes | None, ...]) ->
 
 
 def _check_image(values: Values) -> None:
-    """Refuses what is no single gray CT slice."""
+    """Refuses an image that is not a single gray CT slice."""
     if (modality := values.text(Tag.Modality)) != "CT":
         raise RefusedError(Refusal.NOT_CT, f"Modality is {modality!r}, expected 'CT'")
     frames = values.text(Tag.NumberOfFrames) or "1"
@@ -122,10 +122,10 @@ def _make_pixel_format(values: Values) -> PixelFormat:
 
 
 def _find_rescale(values: Values) -> tuple[float, float]:
-    """Slope and intercept, where they lead to HU (PS3.3 C.8.2.1).
+    """Finds slope and intercept, if they lead to HU (PS3.3 C.8.2.1).
 
-    RescaleType (PS3.3 C.11.1.1.2) names other units where it does not name HU. "US" names none: whether
-    values are HU shows in the pixels, as it does where RescaleType is missing.
+    RescaleType (PS3.3 C.11.1.1.2) names HU or other units. "US" names none, so the pixels must show whether
+    values are HU, as they must if RescaleType is missing.
     """
     (slope,), (intercept,) = values.numbers(Tag.RescaleSlope, 1), values.numbers(Tag.RescaleIntercept, 1)
     if Tag.ModalityLUTSequence in values.raw:
@@ -141,7 +141,7 @@ def _find_rescale(values: Values) -> tuple[float, float]:
 
 
 def _find_padding(values: Values, signed: bool) -> tuple[int, int] | None:
-    """The lowest and highest stored value that are padding (PS3.3 C.7.5.1.1.2)."""
+    """Finds the lowest and highest stored value of padding (PS3.3 C.7.5.1.1.2)."""
     first, last = (values.raw.get(tag, b"") for tag in (Tag.PixelPaddingValue, Tag.PixelPaddingRangeLimit))
     if len(first) != 2:
         return None

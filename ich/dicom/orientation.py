@@ -1,12 +1,12 @@
-"""How a slice lies in the patient, and the flips and the transpose that bring it to one orientation.
+"""The plane of a slice in the patient, and the flips and the transpose that bring it to one orientation.
 
 That orientation is LPS, by the axes of the patient in PS3.3 C.7.6.2.1.1: rows of pixels run to the patient's
 left, columns of pixels to the back, and slices follow one another from the feet to the head. SimpleITK's
-``DICOMOrient`` brings a volume to the same. Flips and a transpose move pixels and change none. A slice that
-is tilted or turned by less than half a right angle keeps that angle: its axes are the nearest ones.
+``DICOMOrient`` does the same for a volume. Flips and a transpose move pixels but change none. A slice that is
+tilted or turned by less than half a right angle keeps that angle, because its axes are the nearest ones.
 
 A slice's orientation is a number: ``UNKNOWN``, or the sum of ``TRANSPOSED``, ``UPSIDE_DOWN`` and
-``MIRRORED``. The transpose comes first. 0 is a slice that is stored in LPS, as most are.
+``MIRRORED``. The transpose comes first. 0 is a slice that is stored in LPS, like most slices.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _FLIPS = {UPSIDE_DOWN: 0, MIRRORED: 1, UPSIDE_DOWN + MIRRORED: -1}  # OpenCV's c
 
 
 class Plane(NamedTuple):
-    """How a slice lies in the patient.
+    """The plane of a slice in the patient.
 
     Attributes:
         normal: Unit vector towards the patient's left, back or head, whichever is nearest; NaN
             without a sound orientation.
         tilt: Rotation about the patient's x axis in degrees, positive where the front of the head is raised:
             ``atan2(n_y, n_z)`` of the normal n, taken upwards. NaN without a sound orientation.
-        turn: Degrees between the patient's left and the axis of the pixels that is nearest to it, which a
-            tilt of the gantry leaves at 0. NaN without a sound orientation.
-        orientation: What brings the slice to LPS: see the module.
+        turn: Degrees between the patient's left and the nearest axis of the pixels; a tilt of the gantry
+            leaves it at 0. NaN without a sound orientation.
+        orientation: Conversion of the slice to LPS; see the module.
     """
 
     normal: Vector
@@ -57,11 +57,11 @@ class Plane(NamedTuple):
 
 
 def find_plane(cosines: Sequence[float]) -> Plane:
-    """Finds how a slice lies in the patient.
+    """Finds the plane of a slice in the patient.
 
     Args:
         cosines: ImageOrientationPatient, the direction of a row and that of a column (PS3.3 C.7.6.2.1.1).
-            These are not sound unless they are two directions at a right angle.
+            They are sound only if they are two directions at a right angle.
     """
     a, b, c, d, e, f = cosines
     normal = (b * f - c * e, c * d - a * f, a * e - b * d)  # row x column
@@ -92,7 +92,7 @@ def orient(pixels: NDArray[np.int16], orientation: int) -> NDArray[np.int16]:
         orientation: The slice's orientation.
 
     Returns:
-        ``pixels`` itself where nothing is to be done, else a new array that is contiguous.
+        ``pixels`` itself if nothing changes, else a new contiguous array.
     """
     if orientation <= 0:
         return pixels
@@ -104,12 +104,12 @@ def orient(pixels: NDArray[np.int16], orientation: int) -> NDArray[np.int16]:
 
 
 def find_transposed(orientations: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Which slices of these orientations have as columns what their files hold as rows."""
+    """Finds the slices whose columns are the rows of their files."""
     return (orientations > 0) & (orientations & TRANSPOSED > 0)
 
 
 def orient_pair(pair: tuple[_Value, _Value], orientation: int) -> tuple[_Value, _Value]:
-    """Takes what belongs to rows and columns from the stored slice to the one in LPS, or back.
+    """Converts a pair for rows and columns from the stored slice to LPS, or back.
 
     Args:
         pair: A value for rows and one for columns, such as counts or spacings.
@@ -120,7 +120,7 @@ def orient_pair(pair: tuple[_Value, _Value], orientation: int) -> tuple[_Value, 
 
 
 class Geometry(NamedTuple):
-    """Where a slice lies in the patient's coordinates, in mm (PS3.3 C.7.6.2); NaN where a file lacks it.
+    """Place of a slice in the patient's coordinates, in mm (PS3.3 C.7.6.2); NaN if the file lacks it.
 
     Attributes:
         orientation: Direction of a row, then of a column, as ImageOrientationPatient.
@@ -132,7 +132,7 @@ class Geometry(NamedTuple):
 
 
 def orient_cosines(cosines: Sequence[float], orientation: int) -> tuple[float, ...]:
-    """Finds the directions of a row and of a column once a slice is brought to LPS.
+    """Finds the directions of a row and a column after a slice is brought to LPS.
 
     Args:
         cosines: ImageOrientationPatient as stored.
@@ -150,12 +150,12 @@ def orient_cosines(cosines: Sequence[float], orientation: int) -> tuple[float, .
 def orient_geometry(
     stored: Geometry, shape: tuple[int, int], spacing: tuple[float, float], orientation: int
 ) -> Geometry:
-    """Finds where a slice lies once its pixels are brought to LPS (PS3.3 C.7.6.2.1.1).
+    """Finds the place of a slice after its pixels are brought to LPS (PS3.3 C.7.6.2.1.1).
 
     Args:
         stored: ImageOrientationPatient and ImagePositionPatient as stored.
         shape: (Rows, Columns) of the slice in LPS.
-        spacing: mm between these rows, between these columns.
+        spacing: Distance between these rows and between these columns, mm.
         orientation: The slice's orientation.
     """
     if orientation <= 0:

@@ -1,9 +1,9 @@
-"""Walking a DICOM data set (PS3.5 7) from element to element, whatever its writer got wrong between them.
+"""Walks a DICOM data set (PS3.5 7) from element to element, despite errors of its writer.
 
-What is not needed is skipped by its length. Some writers mix encodings, name representations that do not
-exist, or close a sequence twice or not at all; where bytes can mean one thing alone, that is what they mean.
-Damage is an ``EOFError`` where bytes are missing, a ``ValueError`` otherwise; what goes beyond the bounds of
-a walk is a ``RefusedError``.
+Elements that are not needed are skipped by their length. Some writers mix encodings, use representations that
+do not exist, or close a sequence twice or not at all. Bytes with only one possible meaning are read with that
+meaning. Damage raises an ``EOFError`` if bytes are missing, and otherwise a ``ValueError``. A data set beyond
+the bounds of a walk raises a ``RefusedError``.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Stream:
                 self.skip(nested, is_explicit, depth + 1)
 
     def _skip_to_end(self) -> None:
-        """Skips bytes of undefined length that are no items, up to the delimiter of a sequence."""
+        """Skips bytes of undefined length that are not items, up to the delimiter of a sequence."""
         delimiter = b"".join(n.to_bytes(2, self.order) for n in (0xFFFE, 0xE0DD)) + bytes(4)
         start, before = self.file.tell(), b""
         while piece := self.file.read(_PIECE):

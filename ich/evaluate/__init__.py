@@ -1,31 +1,31 @@
-"""Predictions table -> figures with intervals.
+"""Figures with intervals from a predictions table.
 
-Everything here is a function of the predictions table of ``ich.tables`` and, for subgroups and the order of
-slices, of the index: no model, no GPU, no disk.
+Everything here is a function of the predictions table of ``ich.tables``. Subgroups and the order of slices
+also use the index. No model, GPU or disk is needed.
 
-    pooling        slices -> series, studies, patients
+    pooling        slices to series, studies, patients
     areas          ROC and precision-recall curves and their areas, under many weightings at once
     delong         DeLong's variance of areas, clustered by patient
     recalibration  calibration slope and intercept
     honesty        Brier score, log loss, calibration
-    decisions      calibration and operating points, fitted on the validation part
+    decisions      calibration and operating points, fitted on the validation set
     thresholds     sensitivity, specificity, predictive values, F1
     estimate       the bootstrap over patients
-    figures        what an evaluation says, and its form as ``metrics.json``
-    curves         what is drawn, as arrays
+    figures        the figures of an evaluation, and their form in ``metrics.json``
+    curves         data for pictures, as arrays
     levels         the figures of one level
-    comparison     two or more models on the same slices; their ensemble
+    comparison     two or more models on the same slices, and their ensemble
     subgroups      figures by scanner encoding, slice thickness or any other column
-    terminal       the table that ends a run
+    terminal       the table at the end of a run
 
-What people read is made of it here too:
+This package also makes the documents that people read:
 
     run            what is known of the run that made a table; the one that reads its folder
     report_data    all that a report is made from
     tables         figures as tables
     pictures       figures as pictures, from arrays
-    plates         which pictures a report has, and what is said of each
-    limits         what stands against the figures, and what would make them stronger
+    plates         the pictures of a report, with captions
+    limits         limits of an evaluation, and steps to strengthen it
     document       a report in the order of a paper, and a short deck
     model_card     a model card
     claim          the CLAIM checklist
@@ -53,7 +53,7 @@ from ich.tables import find_label_set, find_names
 DEFAULT_LEVELS = ("slice", "study", "patient")
 
 PREVALENCES = (0.02, 0.05, 0.10, 0.20)
-"""At which predictive values are given: what a scanner in an emergency department sees, and less and more."""
+"""Prevalences for predictive values: that of an emergency department, and lower and higher ones."""
 
 
 def evaluate(
@@ -71,31 +71,31 @@ def evaluate(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Evaluation:
-    """Evaluates a predictions table, with 95 % intervals by a bootstrap that draws patients.
+    """Evaluates a predictions table, with 95 % intervals from a bootstrap that draws patients.
 
     Args:
-        predictions: A predictions table; targets are NaN where unknown, and are then left out.
+        predictions: A predictions table. Unknown targets are NaN and are left out.
         labels: The labels of the table, with their weights. Without them, labels other than the RSNA's weigh
             the same, and none decides.
-        validation: Another, of the validation part: calibration and operating points are fitted on it.
-        decisions: By level, calibration and operating points that were fitted before; they go before those
-            of ``validation``, and before ``pooling``.
+        validation: The predictions table of the validation set, used to fit calibration and operating points.
+        decisions: Calibration and operating points that were fitted before, by level. They take precedence
+            over ``validation`` and ``pooling``.
         levels: Some of ``LEVELS``.
-        pooling: One of ``METHODS``: how slices become series, studies and patients.
-        prevalences: At which predictive values are given.
+        pooling: Method that pools slices to series, studies and patients, one of ``METHODS``.
+        prevalences: Prevalences at which predictive values are given.
         training_prevalences: By slice, one for each label: what the constant predictor of slices
             says. Without them, and at other levels, those of the table itself.
-        rule: How operating points are chosen on ``validation``; see ``choose_operating_point``.
-        calibration: How probabilities are calibrated on it, one of ``ich.calibration.METHODS``.
-        replicates: Bootstrap samples.
+        rule: Rule that chooses operating points on ``validation``; see ``choose_operating_point``.
+        calibration: Method that calibrates probabilities on it, one of ``ich.calibration.METHODS``.
+        replicates: Number of bootstrap samples.
         seed: Random seed for the resampling.
 
     Returns:
-        Every figure; those that are not available say why.
+        All figures. Those that are not available give a reason.
 
     Raises:
-        UserError: If a table is none, is empty, has a slice twice or holds impossible values, or if another
-            argument is none of what it may be.
+        UserError: If a table is not valid, is empty, has a slice twice or holds impossible values, or if
+            another argument is not allowed.
     """
     check_predictions(predictions)
     labels = labels or find_label_set(predictions)
@@ -129,7 +129,7 @@ def evaluate(
 def _measure_pooling(
     predictions: pd.DataFrame, patients: Patients, counts: NDArray[np.int32]
 ) -> dict[str, dict[str, Areas]]:
-    """The areas by study for each way of pooling."""
+    """Measures the areas by study for each pooling method."""
     effect: dict[str, dict[str, Areas]] = {}
     for method in METHODS:
         units = Units(predictions, patients, "study", method)

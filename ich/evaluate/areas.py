@@ -24,14 +24,14 @@ GRID = np.linspace(0, 1, 101)
 
 @dataclass(frozen=True)
 class Sweep:
-    """The threshold lowered past each of G distinct probabilities of positives, under B weightings.
+    """Counts at a threshold that is lowered past G distinct probabilities of positives, under B weightings.
 
     Attributes:
         gained: (B, G) positives gained at each.
         hits: (B, G) positives at or above each.
         above: (B, G) negatives above each.
         reached: (B, G) negatives at or above each.
-        positives: (B,) all positives; NaN where a class is absent, so that every figure is.
+        positives: (B,) all positives; NaN if a class is absent, so that every figure is NaN.
         negatives: (B,) all negatives.
     """
 
@@ -44,7 +44,7 @@ class Sweep:
 
     @cached_property
     def precision(self) -> Floats:
-        """(B, G) share of positives at or above each; 0 where nothing is."""
+        """(B, G) share of positives at or above each; 0 if there is no unit."""
         chosen = self.hits + self.reached
         return np.divide(self.hits, chosen, out=np.zeros_like(chosen), where=chosen > 0)
 
@@ -99,13 +99,13 @@ def find_precision_recall(sweep: Sweep) -> Floats:
 class Ranking:
     """The known units of a label from the highest probability down.
 
-    They are sorted once. Under another weighting, one gather and one running sum give the curves at the
-    distinct probabilities of positives, and no figure needs more.
+    They are sorted once. For another weighting, one gather and one running sum give the curves at the
+    distinct probabilities of positives. All figures follow from these.
 
     Args:
         target: (N,) 0 or 1; NaN where unknown.
         prob: (N,) scores, higher for 1.
-        codes: (N,) of which patient each unit is: the weight of a unit is that of its patient.
+        codes: (N,) the patient of each unit; a unit has the weight of its patient.
     """
 
     def __init__(self, target: Floats, prob: Floats, codes: Ints) -> None:
@@ -120,7 +120,7 @@ class Ranking:
         self._stop = np.searchsorted(falling, values, "right")
 
     def score(self, counts: NDArray[np.integer], statistics: Sequence[Statistic]) -> list[Floats]:
-        """Computes statistics under many weightings, on as many cores as there are.
+        """Computes statistics under many weightings, on all cores.
 
         Args:
             counts: (R, P) how often each patient counts.

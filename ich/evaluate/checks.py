@@ -1,4 +1,4 @@
-"""What a predictions table must be before a figure is made of it."""
+"""Checks of a predictions table before its evaluation."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, find_label_set, find_names,
 Tables = Mapping[str, pd.DataFrame]
 
 UNCHECKED = (
-    "The predictions do not name the weights that made them: whether the checkpoint is of that model could "
-    "not be checked."
+    "The predictions do not name the weights that made them. It could not be checked whether the "
+    "checkpoint belongs to the same model."
 )
-"""What a reader is told of predictions and a checkpoint of which nothing says that they belong together."""
+"""Said to a reader if nothing shows that predictions and checkpoint belong together."""
 
 _SHORT = 12  # characters of a SHA-256 in a message
 
@@ -27,7 +27,7 @@ def check_predictions(predictions: pd.DataFrame, name: str = "the predictions ta
     """Checks a predictions table.
 
     Raises:
-        UserError: If it is none, is empty, has a slice twice or holds impossible values.
+        UserError: If it is not a valid table, is empty, has a slice twice or holds impossible values.
     """
     names = find_names(predictions)
     prob_columns, target_columns = name_columns("prob", names), name_columns("target", names)
@@ -36,7 +36,7 @@ def check_predictions(predictions: pd.DataFrame, name: str = "the predictions ta
     if predictions.empty:
         raise UserError(f"{name} is empty: there is nothing to evaluate")
     if twice := int(predictions["SOPInstanceUID"].duplicated().sum()):
-        raise UserError(f"{name} has {twice} slices more than once: give it one row a slice")
+        raise UserError(f"{name} has {twice} slices more than once: give it one row per slice")
     if nameless := int(predictions["PatientID"].replace("", None).isna().sum()):
         raise UserError(f"{name} lacks the PatientID of {nameless} slices")
     probs = predictions[prob_columns].to_numpy(np.float64)
@@ -48,29 +48,29 @@ def check_predictions(predictions: pd.DataFrame, name: str = "the predictions ta
 
 
 def check_validation(validation: pd.DataFrame, predictions: pd.DataFrame) -> None:
-    """Checks the table that calibration and operating points are to be fitted on.
+    """Checks the table for fitting calibration and operating points.
 
     Raises:
-        UserError: If it is no predictions table, or holds all the slices that are to be judged.
+        UserError: If it is not a predictions table, or holds all the slices that are evaluated.
     """
     check_predictions(validation, "the validation table")
     if predictions["SOPInstanceUID"].isin(validation["SOPInstanceUID"]).all():
         raise UserError(
-            "the validation table holds all slices of the predictions table: operating points would be "
-            "judged on what they were chosen on; give the table of another part"
+            "the validation table holds all slices of the predictions table, so operating points would be "
+            "tested on the data that chose them; give the table of another set"
         )
 
 
 def check_weights(tables: Sequence[pd.DataFrame], weights: str, source: str) -> bool:
-    """Checks that a model made predictions.
+    """Checks that the predictions come from a model.
 
     Args:
-        tables: Predictions tables; of several, whose mean is evaluated, the model has made one.
+        tables: Predictions tables. If the mean of several is evaluated, one of them must come from the model.
         weights: SHA-256 of the model's weights.
-        source: What the model was read from, for messages.
+        source: File of the model, for messages.
 
     Returns:
-        Whether a table names these weights in every row; otherwise one leaves open what made it.
+        True if a table names these weights in every row. False if a table does not say which weights made it.
 
     Raises:
         UserError: If every table names other weights.
@@ -81,18 +81,18 @@ def check_weights(tables: Sequence[pd.DataFrame], weights: str, source: str) -> 
         listed = ", ".join(f"{name[:_SHORT]}..." for name in others[:3])
         raise UserError(
             f"{source} did not make the predictions: the SHA-256 of its weights is {weights[:_SHORT]}..., "
-            f"the predictions name {listed}. Name the model that made them, or predict with this one"
+            f"but the predictions name {listed}. Give the model that made them, or predict with this one"
         )
     return {weights} in named
 
 
 def check_same_weights(predictions: pd.DataFrame, validation: pd.DataFrame, source: str) -> None:
-    """Checks that one model made a table and that of its validation part, where both name their weights.
+    """Checks that one model made both a table and that of its validation set, if both name their weights.
 
     Args:
         predictions: A predictions table.
-        validation: That of its model's validation part.
-        source: What the latter was read from, for messages.
+        validation: Predictions table of the validation set.
+        source: File of the validation table, for messages.
 
     Raises:
         UserError: If they name different weights.
@@ -100,9 +100,9 @@ def check_same_weights(predictions: pd.DataFrame, validation: pd.DataFrame, sour
     one, other = (set(table[WEIGHTS_COLUMN]) - {""} for table in (predictions, validation))
     if one and other and one.isdisjoint(other):
         raise UserError(
-            f"{source} is not of the model that made the predictions: it names the weights "
-            f"{min(other)[:_SHORT]}..., they name {min(one)[:_SHORT]}...; give the validation table of that "
-            "model"
+            f"{source} is from another model than the predictions: it names the weights "
+            f"{min(other)[:_SHORT]}..., they name {min(one)[:_SHORT]}...; give the validation table of the "
+            "same model"
         )
 
 
@@ -123,7 +123,7 @@ def check_prevalences(prevalences: Sequence[float], labels: int) -> NDArray[np.f
     """Returns prevalences, one for each label, as an array; NaN where one is unknown.
 
     Raises:
-        UserError: If there are more or fewer than labels, or one is no share.
+        UserError: If there are more or fewer than labels, or one is not between 0 and 1.
     """
     values = np.asarray(prevalences, np.float64)
     if values.shape != (labels,) or ((values < 0) | (values > 1)).any():
@@ -132,7 +132,7 @@ def check_prevalences(prevalences: Sequence[float], labels: int) -> NDArray[np.f
 
 
 def align(tables: Tables) -> dict[str, pd.DataFrame]:
-    """Brings tables of the same slices into the order of the first.
+    """Sorts tables of the same slices into the order of the first.
 
     Args:
         tables: Predictions tables by the name of their model.
@@ -141,7 +141,7 @@ def align(tables: Tables) -> dict[str, pd.DataFrame]:
         UserError: If there are not two or more of them, or they differ in slices, patients or targets.
     """
     if len(tables) < 2:
-        raise UserError(f"{len(tables)} predictions table: expected two or more of the same slices")
+        raise UserError(f"{len(tables)} predictions table: expected two or more for the same slices")
     for name, table in tables.items():
         check_predictions(table, f"the predictions table {name}")
     first, *others = tables
@@ -161,13 +161,13 @@ def _follow(first: pd.DataFrame, table: pd.DataFrame, names: Sequence[str]) -> p
     )
     if only_a or only_b:
         raise UserError(
-            f"the predictions tables {a} and {b} are of different slices: {only_a} are in {a} only, "
-            f"{only_b} in {b} only"
+            f"the predictions tables {a} and {b} have different slices: {only_a} are in {a} only, {only_b} "
+            f"in {b} only"
         )
     ordered = table.set_index(key).loc[first[key]].reset_index()
     if others := int((ordered["PatientID"].to_numpy() != first["PatientID"].to_numpy()).sum()):
         raise UserError(
-            f"the predictions tables {a} and {b} name other patients for {others} of their slices"
+            f"the predictions tables {a} and {b} name different patients for {others} of their slices"
         )
     targets = name_columns("target", find_names(first))
     here, there = (t[targets].to_numpy(np.float64) for t in (first, ordered))

@@ -1,4 +1,4 @@
-"""The CLAIM checklist, filled from the run as far as it can be.
+"""The CLAIM checklist, filled from the run as far as possible.
 
 Items of Tejani et al., Checklist for Artificial Intelligence in Medical Imaging (CLAIM): 2024 Update,
 Radiology: Artificial Intelligence 2024;6:e240300.
@@ -16,6 +16,7 @@ from ich.evaluate.limits import list_limits
 from ich.evaluate.report_data import ReportData, describe_size, describe_subject
 from ich.report.document import Document, Picture, Section, Table
 from ich.schema import DISCLAIMER
+from ich.tables import SETS
 
 NOT_AVAILABLE = "not available"
 
@@ -24,7 +25,7 @@ _Answer: TypeAlias = _Fill | str | None  # None: only people know
 
 
 def make_claim(data: ReportData) -> Document:
-    """Lays out the checklist: every item named, and filled or marked as not available."""
+    """Makes the checklist. Every item is named, and filled or marked as not available."""
     sections, number = [], 0
     for title, items in _ITEMS.items():
         rows = []
@@ -32,8 +33,11 @@ def make_claim(data: ReportData) -> Document:
             number += 1
             text = answer(data) if callable(answer) else answer
             rows.append([str(number), item, text or NOT_AVAILABLE])
-        sections.append(Section(title, [Table(["item", "what is asked", "answer"], rows)]))
-    subtitle = f"Filled from the run by ich {__version__}; what only people know is not available. "
+        sections.append(Section(title, [Table(["item", "requirement", "answer"], rows)]))
+    subtitle = (
+        f"Filled from the run by ich {__version__}. Items that only people can answer are marked as "
+        "not available. "
+    )
     return Document("CLAIM 2024 checklist", subtitle + describe_subject(data), sections)
 
 
@@ -55,16 +59,16 @@ def _summarize(data: ReportData) -> str:
 def _describe_missing(data: ReportData) -> str:
     first = next(iter(data.evaluation.levels.values())).labels
     unknown = sum(each.counts.unknown for each in first.values())
-    return f"targets that are not known are left out, label by label: {unknown:,} of them"
+    return f"unknown targets are left out, label by label: {unknown:,} of them"
 
 
 def _describe_disjointness(data: ReportData) -> str:
     if data.run.leaky:
-        return "slices: parts share patients"
+        return "slices: the sets share patients"
     if data.validation is not None:
         shared = data.predictions["PatientID"].isin(data.validation["PatientID"])
         number = data.predictions.loc[shared, "PatientID"].nunique()
-        return f"patients shared by the validation part and the part evaluated: {number:,}"
+        return f"patients shared by the validation set and the evaluated set: {number:,}"
     return ""
 
 
@@ -79,21 +83,21 @@ def _describe_partition(data: ReportData) -> str:
 def _describe_uncertainty(data: ReportData) -> str:
     evaluation = data.evaluation
     return (
-        f"95 % intervals of a bootstrap over patients ({evaluation.replicates:,} samples, seed "
-        f"{evaluation.seed}); DeLong, patients as clusters; none with fewer than {FEW} patients behind "
-        "positives or negatives"
+        f"95 % intervals from a bootstrap over patients ({evaluation.replicates:,} samples, seed "
+        f"{evaluation.seed}); DeLong, with patients as clusters; no interval with fewer than {FEW} patients "
+        "behind positives or negatives"
     )
 
 
 def _describe_robustness(data: ReportData) -> str:
-    effect = "by way of pooling" if data.evaluation.pooling_effect else ""
+    effect = "by pooling method" if data.evaluation.pooling_effect else ""
     groups = "" if data.groups is None else f"by {', '.join(map(str, data.groups['column'].unique()))}"
     return "; ".join(filter(None, [effect, groups]))
 
 
 def _describe_failures(data: ReportData) -> str:
     shown = any(isinstance(block, Picture) for block in data.galleries)
-    return "report.html, Worst misses and false alarms" if shown else ""
+    return "report.html, Worst false negatives and false positives" if shown else ""
 
 
 _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
@@ -162,7 +166,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         (
             "Method of selecting the final model",
             lambda data: (
-                "the epoch with the lowest weighted log loss on the validation part"
+                "the epoch with the lowest weighted log loss on the validation set"
                 if data.run.settings
                 else ""
             ),
@@ -186,7 +190,9 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ("Robustness or sensitivity analysis", _describe_robustness),
         (
             "Methods for explainability or interpretability",
-            lambda data: "HiResCAM heat maps of the worst misses and false alarms" if data.heat else "",
+            lambda data: (
+                "HiResCAM heat maps of the worst false negatives and false positives" if data.heat else ""
+            ),
         ),
         (
             "Evaluation on internal data",

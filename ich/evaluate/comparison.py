@@ -30,14 +30,14 @@ from ich.schema.labels import LabelSet
 from ich.tables import WEIGHTS_COLUMN, find_label_set, find_names, name_columns
 
 SCHEMA = "ich comparison 1"
-"""Names the form of ``Comparison.to_dict``; see ``ich.evaluate.figures``."""
+"""Format of ``Comparison.to_dict``; see ``ich.evaluate.figures``."""
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class ModelFigures:
-    """What is compared of one model.
+    """The compared figures of one model.
 
     Attributes:
         labels: AUROC and average precision of each label.
@@ -55,8 +55,9 @@ class PairedFigures:
     """Differences ``a - b`` of one label.
 
     Attributes:
-        auroc: Difference of the areas, its interval by a bootstrap that draws each patient for both models.
-        auroc_delong: The same by DeLong's test, for units that cluster within patients.
+        auroc: Difference of the areas, with an interval from a bootstrap that draws each patient for both
+            models.
+        auroc_delong: The same from DeLong's test, for units that cluster within patients.
         average_precision: Difference of the average precisions, by the bootstrap.
     """
 
@@ -67,11 +68,11 @@ class PairedFigures:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two models, figure by figure: ``a - b``. A p-value stands for itself: none is corrected for others.
+    """Differences of two models, ``a - b``. P-values are not corrected for multiple testing.
 
     Attributes:
-        a: Name of the one model.
-        b: Name of the other.
+        a: Name of the first model.
+        b: Name of the second model.
         labels: Differences of each label.
         auroc_mean_subtypes: Difference of the mean AUROC over the subtypes that have one.
         weighted_log_loss: Difference of the RSNA 2019 metric; below 0, ``a`` is better.
@@ -90,13 +91,13 @@ class Comparison:
 
     Attributes:
         level: One of ``ich.evaluate.pooling.LEVELS``.
-        pooling: How slices became its units.
+        pooling: Method that pools slices to its units.
         slices: Rows of each table.
         patients: Distinct PatientID.
         replicates: Bootstrap samples.
         seed: Random seed for the resampling.
         models: Figures of each model, by its name.
-        pairs: Differences of every two of them.
+        pairs: Differences of each pair of models.
     """
 
     level: str
@@ -133,10 +134,10 @@ def compare(
     replicates: int = REPLICATES,
     seed: int = 0,
 ) -> Comparison:
-    """Compares models by a paired bootstrap over patients, and their AUROC by DeLong's test too.
+    """Compares models with a paired bootstrap over patients, and their AUROC also with DeLong's test.
 
-    Every sample of patients is scored by all models, so that what makes a patient hard for all of them does
-    not widen an interval. Tables of several folds are compared concatenated.
+    All models score every sample of patients. A patient who is difficult for all models therefore does not
+    widen an interval. To compare several folds, concatenate their tables.
 
     Args:
         tables: Predictions tables by name, of the same slices in any order.
@@ -147,8 +148,8 @@ def compare(
         seed: Random seed for the resampling.
 
     Raises:
-        UserError: If there are not two tables or more, if they differ in slices, patients or targets, or if
-            one of them is no such table.
+        UserError: If there are fewer than two tables, if they differ in slices, patients or targets, or if
+            one is not a predictions table.
     """
     aligned = align(tables)
     first = next(iter(aligned.values()))
@@ -180,7 +181,8 @@ def ensemble(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
         tables: Predictions tables by name, of the same slices in any order.
 
     Returns:
-        A predictions table in the order of the first, without ``WEIGHTS_COLUMN``: no one model made it.
+        A predictions table in the order of the first, without ``WEIGHTS_COLUMN``, because no single model
+        made it.
 
     Raises:
         UserError: As ``compare`` does.

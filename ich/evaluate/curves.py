@@ -16,7 +16,7 @@ class Band:
 
     Attributes:
         x: (G,) the grid: false positive rate of an ROC curve, recall of a precision-recall curve.
-        y: (G,) the curve of the table itself.
+        y: (G,) the curve of the table.
         low: (G,) lower end of the band.
         high: (G,) upper end.
     """
@@ -29,11 +29,11 @@ class Band:
 
 @dataclass(frozen=True)
 class Reliability:
-    """What was predicted against what was found, in bins of equal width; NaN where a bin is empty.
+    """Predicted and observed shares in bins of equal width; NaN for an empty bin.
 
     Attributes:
-        edges: (B + 1,) of the bins over [0, 1].
-        units: (B,) how many units fall into each.
+        edges: (B + 1,) edges of the bins over [0, 1].
+        units: (B,) number of units in each bin.
         predicted: (B,) their mean probability.
         observed: (B,) their share of positives.
         low: (B,) lower end of the 95 % band of ``observed``.
@@ -50,10 +50,10 @@ class Reliability:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How many units have a probability within each bin.
+    """Number of units with a probability in each bin.
 
     Attributes:
-        edges: (B + 1,) of the bins over [0, 1].
+        edges: (B + 1,) edges of the bins over [0, 1].
         positives: (B,) units that have the label.
         negatives: (B,) units that do not.
     """
@@ -65,7 +65,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Curves:
-    """What is drawn of one label at one level; a curve is None where its figures are not available.
+    """The curves of one label at one level; a curve is None if its figures are not available.
 
     Attributes:
         roc: True positive rate over false positive rate, of the raw probabilities.

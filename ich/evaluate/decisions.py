@@ -1,4 +1,4 @@
-"""Calibration and operating points of a model, fitted on the predictions of its validation part."""
+"""Calibration and operating points of a model, fitted on the predictions of its validation set."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def fit_decisions(
     method: str = DEFAULT_CALIBRATION,
     rule: str = DEFAULT_RULE,
 ) -> dict[str, Decision]:
-    """Fits what a model decides by.
+    """Fits the calibration and the operating points of a model.
 
     Args:
-        validation: The predictions table of the validation part.
+        validation: The predictions table of the validation set.
         levels: Some of ``ich.evaluate.pooling.LEVELS``.
-        pooling: How slices become units, one of ``ich.evaluate.pooling.METHODS``.
-        method: How probabilities are calibrated, one of ``ich.calibration.METHODS``.
-        rule: How operating points are chosen, as ``choose_operating_point`` takes it.
+        pooling: Method that pools slices to units, one of ``ich.evaluate.pooling.METHODS``.
+        method: Calibration method, one of ``ich.calibration.METHODS``.
+        rule: Rule for operating points, as for ``choose_operating_point``.
 
     Returns:
-        A decision a level.
+        One decision per level.
 
     Raises:
-        UserError: If an argument is none of these, or the slices do not make units of a level.
+        UserError: If an argument is not allowed, or the slices do not form units of a level.
     """
     names = find_names(validation)
     decisions = {}

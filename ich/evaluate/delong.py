@@ -16,13 +16,13 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class DeLongTest:
-    """Whether two areas on the same units differ.
+    """Test whether two areas on the same units differ.
 
     Attributes:
         difference: Difference of the two areas, ``a - b``, with its 95 % interval.
         standard_error: Standard error of the difference; NaN if not available.
-        z: Difference over standard error.
-        p_value: Two-sided, that a difference as large comes about by chance.
+        z: Difference divided by its standard error.
+        p_value: Two-sided probability of such a large difference by chance.
     """
 
     difference: Estimate
@@ -32,12 +32,11 @@ class DeLongTest:
 
 
 def delong(target: ArrayLike, probs: ArrayLike, clusters: ArrayLike) -> tuple[Floats, Floats]:
-    """Areas of M models on the same units, and their covariance.
+    """Computes the areas of M models on the same units, and their covariance.
 
     DeLong et al., Biometrics 1988;44:837, computed from ranks as Sun and Xu do (IEEE Signal Processing
-    Letters 2014;21:1389). Slices of one patient are not independent of each other: their terms are summed
-    by cluster, as in Obuchowski, Biometrics 1997;53:567. Where every cluster is a single unit that is
-    DeLong's own variance.
+    Letters 2014;21:1389). Slices of one patient are not independent, so their terms are summed by cluster, as
+    in Obuchowski, Biometrics 1997;53:567. If every cluster is a single unit, this is DeLong's own variance.
 
     Args:
         target: (N,) 0 or 1; NaN where unknown, which leaves the unit out.
@@ -45,7 +44,7 @@ def delong(target: ArrayLike, probs: ArrayLike, clusters: ArrayLike) -> tuple[Fl
         clusters: (N,) the patient of each unit.
 
     Returns:
-        (M,) areas and (M, M) covariance; NaN where either class has fewer than two clusters.
+        (M,) areas and (M, M) covariance; NaN if either class has fewer than two clusters.
     """
     targets, scores = np.asarray(target, np.float64), np.asarray(probs, np.float64)
     known = ~np.isnan(targets)
@@ -75,20 +74,22 @@ def delong(target: ArrayLike, probs: ArrayLike, clusters: ArrayLike) -> tuple[Fl
 
 
 def estimate_delong(target: ArrayLike, prob: ArrayLike, clusters: ArrayLike, shortage: str = "") -> Estimate:
-    """One area with its 95 % normal interval, kept within [0, 1].
+    """Estimates one area with its 95 % normal interval, limited to [0, 1].
 
     Args:
         target: As in ``delong``.
         prob: (N,) scores, higher for 1.
         clusters: As in ``delong``.
-        shortage: Why nothing is to be given; empty where there is no reason.
+        shortage: Why no figure is given; empty if there is no reason.
     """
     if shortage:
         return unavailable(shortage)
     areas, covariance = delong(target, np.asarray(prob)[None], clusters)
     area, variance = float(areas[0]), float(covariance[0, 0])
     if not variance > 0:
-        return Estimate(area, math.nan, math.nan, "the classes are apart: DeLong's variance is not above 0")
+        return Estimate(
+            area, math.nan, math.nan, "the classes are fully separated, so DeLong's variance is 0"
+        )
     reach = norm.ppf(0.975) * math.sqrt(variance)
     return Estimate(area, max(0.0, area - reach), min(1.0, area + reach))
 
@@ -100,10 +101,10 @@ def compare_delong(
 
     Args:
         target: As in ``delong``.
-        a: (N,) scores of the one.
-        b: (N,) scores of the other.
+        a: (N,) scores of the first.
+        b: (N,) scores of the second.
         clusters: As in ``delong``.
-        shortage: Why nothing is to be given; empty where there is no reason.
+        shortage: Why no figure is given; empty if there is no reason.
     """
     if shortage:
         return DeLongTest(unavailable(shortage), math.nan, math.nan, math.nan)
@@ -111,7 +112,7 @@ def compare_delong(
     difference = float(areas[0] - areas[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
     if not variance > 1e-18:  # of equal models nothing but rounding errors is left
-        reason = "the models rank alike: DeLong's variance of the difference is not above 0"
+        reason = "the models rank alike, so DeLong's variance of the difference is 0"
         return DeLongTest(Estimate(difference, math.nan, math.nan, reason), math.nan, math.nan, math.nan)
     error = math.sqrt(variance)
     reach = float(norm.ppf(0.975)) * error

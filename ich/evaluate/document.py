@@ -37,8 +37,8 @@ def make_document(data: ReportData, pictures: Pictures) -> Document:
     """Lays an evaluation out as a report.
 
     Args:
-        data: What it is of.
-        pictures: What ``plan_pictures`` of it gave.
+        data: The study.
+        pictures: Its pictures, from ``plan_pictures``.
     """
     sections = [
         Section("Problem", list(_describe_problem())),
@@ -54,7 +54,7 @@ def make_document(data: ReportData, pictures: Pictures) -> Document:
         Section("From slices to studies", list(_describe_pooling(data, pictures))),
         Section("Subgroups", list(_describe_groups(data, pictures))),
         Section("Comparison of models", list(_describe_comparison(data))),
-        Section("Worst misses and false alarms", list(data.galleries)),
+        Section("Worst false negatives and false positives", list(data.galleries)),
         Section("Limits", [Listing(list_limits(data))]),
         Section("Next steps", [Listing(list_steps(data))]),
     ]
@@ -74,7 +74,7 @@ def make_deck(data: ReportData, pictures: Pictures) -> Document:
             for level in evaluation.levels
         ),
         *(Section(picture.caption.partition(".")[0], [picture]) for picture in pictures.values()),
-        *(Section("Worst misses and false alarms", [picture]) for picture in galleries),
+        *(Section("Worst false negatives and false positives", [picture]) for picture in galleries),
         Section("Limits", [Listing(list_limits(data))]),
         Section("Next steps", [Listing(list_steps(data))]),
     ]
@@ -83,11 +83,11 @@ def make_deck(data: ReportData, pictures: Pictures) -> Document:
 
 def _describe_problem() -> Iterator[Block]:
     yield Text(
-        "Bleeding inside the skull is found on CT of the head without contrast. The model gives each slice "
-        f"a probability for each of five subtypes ({', '.join(SUBTYPES)}) and for any of them. Asked is how "
-        "well these probabilities tell slices, studies and patients with hemorrhage from those without, "
-        "whether they can be taken at their word, and how many are missed or falsely called at a threshold "
-        "that was chosen beforehand."
+        "CT of the head without contrast shows bleeding inside the skull. The model gives each slice a "
+        f"probability for each of five subtypes ({', '.join(SUBTYPES)}) and for any of them. We ask how "
+        "well these probabilities separate slices, studies and patients with hemorrhage from those "
+        "without. We ask whether the probabilities are well calibrated. And we count false negatives and "
+        "false positives at a threshold that was chosen beforehand."
     )
 
 
@@ -96,30 +96,34 @@ def _describe_data(data: ReportData) -> Iterator[Block]:
     if data.run.phantom:
         yield Text("The data are synthetic head CT with synthetic hemorrhages.", strong=True)
     if data.run.leaky:
-        yield Text("The parts share patients: slices were split without regard to them.", strong=True)
+        yield Text(
+            "The sets share patients, because slices were split without regard to patients.", strong=True
+        )
     if data.run.parts:
         rows = [[part, f"{slices:,}", f"{patients:,}"] for part, (slices, patients) in data.run.parts.items()]
         yield Table(
-            ["part", "slices", "patients"], rows, "The parts of the data. Counts, so without intervals"
+            ["set", "slices", "patients"],
+            rows,
+            "Training, validation and test set. Counts have no intervals",
         )
     yield make_counts(data.evaluation)
     first = next(iter(data.evaluation.levels.values())).labels
     if few := list_few(first):
         yield Text(
-            f"Few patients with positives: {few}. Where there are fewer than {FEW}, a figure has no "
-            "interval and means next to nothing.",
+            f"Few patients have positives: {few}. With fewer than {FEW}, a figure has no interval and means "
+            "next to nothing.",
             strong=True,
         )
     unknown = {label: each.counts.unknown for label, each in first.items() if each.counts.unknown}
     if unknown:
         listed = ", ".join(f"{label} {number:,}" for label, number in unknown.items())
-        yield Text(f"Targets that are not known are left out, label by label: {listed}.")
+        yield Text(f"Unknown targets are left out, label by label: {listed}.")
     if data.encodings:
         rows = [[name, f"{slices:,}", f"{patients:,}"] for name, (slices, patients) in data.encodings.items()]
         yield Table(
             ["encoding", "slices", "patients"],
             rows,
-            "How scanners stored the slices. Counts, so without intervals",
+            "How scanners stored the slices. Counts have no intervals",
         )
     else:
         yield Missing("Scanner encodings", NO_INDEX)
@@ -132,29 +136,30 @@ def _describe_method(data: ReportData) -> Iterator[Block]:
         yield Table(
             ["setting", "value"],
             rows,
-            "How the model was trained. Settings, so without patients and intervals",
+            "Training settings. Settings have no patients and no intervals",
         )
     else:
-        yield Missing("How the model was trained", "The predictions do not lie in the folder of a run.")
+        yield Missing("How the model was trained", "The predictions are not in the folder of a run.")
     pooling = next(iter(evaluation.levels.values())).pooling
     yield Text(
-        f"Slices become series, studies and patients by their {pooling}. A unit is positive if one of its "
-        "slices is. AUROC is exact with ties; average precision is the sum over thresholds of the gain in "
-        "recall times the precision. Probabilities are clipped to [1e-15, 1 - 1e-15] before a logarithm."
+        f"Slices are pooled to series, studies and patients by {pooling}. A unit is positive "
+        "if one of its slices is. AUROC is exact with ties. Average precision is the sum over thresholds "
+        "of the gain in recall times the precision. Probabilities are clipped to [1e-15, 1 - 1e-15] before "
+        "a logarithm."
     )
     yield Text(
-        "Intervals are 95 % percentile intervals of a bootstrap that draws patients with replacement "
-        f"({evaluation.replicates:,} samples, seed {evaluation.seed}), since slices of one patient are not "
-        "independent of each other. DeLong's interval is given beside it, with patients as clusters. With "
-        f"fewer than {FEW} patients behind the positives or the negatives that a figure needs, it has no "
-        "interval, and nothing is fitted or drawn."
+        "Intervals are 95 % percentile intervals from a bootstrap that draws patients with replacement "
+        f"({evaluation.replicates:,} samples, seed {evaluation.seed}), because slices of one patient are "
+        "not independent. DeLong's interval is given beside it, with patients as clusters. A figure needs "
+        f"positives and negatives from at least {FEW} patients each. With fewer, it has no interval, and "
+        "nothing is fitted or drawn."
     )
     if data.decisions:
         source = "" if data.validation is None else f" ({describe_size(data.validation)})"
         yield Text(
             f"Calibration ({data.method or 'none could be fitted'}) and operating points "
-            f"({data.rule or 'none could be chosen'}) were fitted on the validation part{source} and "
-            "carried over unchanged."
+            f"({data.rule or 'none could be chosen'}) were fitted on the validation set{source} and applied "
+            "unchanged."
         )
     else:
         yield Missing("Calibration and operating points", NO_VALIDATION)
@@ -169,14 +174,14 @@ def _summarize(data: ReportData) -> Iterator[Block]:
         )
         if either.auroc.reason and math.isnan(either.auroc.value):
             yield Text(
-                f"By {level}, any hemorrhage: no figure, {either.auroc.reason} ({basis}).", strong=True
+                f"By {level}, any hemorrhage: not available, {either.auroc.reason} ({basis}).", strong=True
             )
             continue
         point = either.operating_point
         called = (
             f" At the threshold of {point.threshold:.2g}, sensitivity {point.sensitivity:.3f} and "
-            f"specificity {point.specificity:.3f}: {point.false_negatives:,} missed, "
-            f"{point.false_positives:,} false alarms."
+            f"specificity {point.specificity:.3f}, with {point.false_negatives:,} false negatives and "
+            f"{point.false_positives:,} false positives."
             if not math.isnan(point.threshold)
             else ""
         )
@@ -259,7 +264,7 @@ def _list_reasons_of_groups(groups: pd.DataFrame) -> Iterator[str]:
 
 def _describe_comparison(data: ReportData) -> Iterator[Block]:
     if data.comparison is None:
-        yield Missing("Comparison", "It needs the predictions of another model on the same slices.")
+        yield Missing("Comparison", "A comparison needs the predictions of another model on the same slices.")
         return
     if len(data.models) > 1:
         yield Text(

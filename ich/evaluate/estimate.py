@@ -1,7 +1,7 @@
-"""The bootstrap over patients: how often each is drawn, and what the samples say of a figure.
+"""The bootstrap over patients: the draws, and estimates from their samples.
 
-A figure is computed for all samples at once from the matrix of ``draw_patients``, whose first row draws each
-patient once: the first value is that of the table itself, the others are its samples.
+A figure is computed for all samples at once from the matrix of ``draw_patients``. Its first row draws each
+patient once, so the first value is that of the table, and the others are its samples.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ REPLICATES = 1000
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
-SAME = "every bootstrap sample gives the same figure, which leaves its interval unknown"
+SAME = "every bootstrap sample gives the same figure, so its interval is unknown"
 
 
 def draw_patients(patients: int, replicates: int, seed: int) -> NDArray[np.int32]:
-    """Draws patients with replacement: a patient's slices are not independent of each other.
+    """Draws patients with replacement, because a patient's slices are not independent.
 
     Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 6 and 8.
 
     Args:
-        patients: Their number P.
-        replicates: Samples R.
+        patients: Number of patients, P.
+        replicates: Number of samples, R.
         seed: Random seed for the draws.
 
     Returns:
@@ -50,18 +50,17 @@ def draw_patients(patients: int, replicates: int, seed: int) -> NDArray[np.int32
 
 
 def estimate(samples: Floats, shortage: str = "", *, bounds: tuple[float, ...] = ()) -> Estimate:
-    """Sums up a figure's samples: the 95 % percentile interval.
+    """Estimates a figure with its 95 % percentile interval from samples.
 
-    Samples in which the figure is not defined, as when they draw no positive, are left out.
+    Samples without a defined figure, such as those without a positive, are left out.
 
     Args:
         samples: (R + 1,) the table's own value first.
-        shortage: Why samples tell nothing of the interval, if there is a reason.
-        bounds: Values that end the figure's range: where all samples lie on one, they tell nothing of the
-            interval.
+        shortage: Why the samples give no interval, if there is a reason.
+        bounds: Limits of the figure's range. If all samples lie on one limit, they give no interval.
 
     Returns:
-        The figure with its interval; or without it, or none at all, and then with the reason.
+        The figure with its interval, or with the reason why the interval or the figure is missing.
     """
     value, drawn = float(samples[0]), samples[1:][~np.isnan(samples[1:])]
     if math.isnan(value):
@@ -77,14 +76,14 @@ def estimate(samples: Floats, shortage: str = "", *, bounds: tuple[float, ...] =
 
 
 def estimate_share(samples: Floats, patients: int, shortage: str = "") -> Estimate:
-    """Sums up a share of units, such as a sensitivity.
+    """Estimates a share of units, such as a sensitivity.
 
-    Where it is 0 or 1 in every sample, its interval is that of Clopper and Pearson (Biometrika 1934;26:404)
-    with patients for trials, which is wider than any that slices would give.
+    If it is 0 or 1 in every sample, its interval is that of Clopper and Pearson (Biometrika 1934;26:404),
+    with patients as trials. This is wider than an interval over slices.
 
     Args:
         samples: (R + 1,) the table's own value first.
-        patients: Who have a unit that the share is of.
+        patients: Number of patients with a unit that the share counts.
         shortage: As in ``estimate``.
     """
     figure = estimate(samples, shortage, bounds=(0.0, 1.0))
@@ -100,7 +99,7 @@ def sum_by_patient(codes: Ints, patients: int, terms: Floats) -> Floats:
 
 
 def divide(numerator: Floats, denominator: Floats) -> Floats:
-    """The quotient, NaN where the denominator is not above 0."""
+    """Returns the quotient, NaN where the denominator is not above 0."""
     numerator, denominator = np.broadcast_arrays(numerator, denominator)
     quotient = np.full(numerator.shape, math.nan)
     np.divide(numerator, denominator, out=quotient, where=denominator > 0)
@@ -108,10 +107,10 @@ def divide(numerator: Floats, denominator: Floats) -> Floats:
 
 
 def say_too_few(patients: int, of: str) -> str:
-    """Why a figure that rests on so many patients has no interval; empty where it may have one.
+    """Says why a figure from so few patients has no interval; empty if it may have one.
 
     Args:
-        patients: Their number.
-        of: What they have, as in ``"with a positive slice"``.
+        patients: Number of patients.
+        of: What these patients have, such as ``"with a positive slice"``.
     """
     return "" if patients >= FEW else f"patients {of}: {patients}, fewer than {FEW}"

@@ -1,9 +1,8 @@
-"""What an evaluation says: figures with their intervals, by level and label, and their form in JSON.
+"""The figures of an evaluation with their intervals, by level and label, and their form in JSON.
 
-``Evaluation.to_dict()`` is what ``metrics.json`` holds. Its keys are the names of the attributes below, at
-every level; levels, labels and pooling methods are keys themselves. An ``Estimate`` becomes
-``{"value", "low", "high", "reason"}`` with None for what is not available, and ``reason`` None where it is.
-Keys are only added as long as ``"schema"`` stays what it is.
+``metrics.json`` holds ``Evaluation.to_dict()``. Its keys are the names of the attributes below. Levels,
+labels and pooling methods are keys too. An ``Estimate`` becomes ``{"value", "low", "high", "reason"}`` with
+None if not available; otherwise ``reason`` is None. Within one ``"schema"``, keys are only added.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from ich.schema import DISCLAIMER
 from ich.schema.labels import LabelSet
 
 SCHEMA = "ich evaluation 1"
-"""Names the form of ``metrics.json``; the number rises when a key goes or changes its meaning."""
+"""Format of ``metrics.json``; the number rises when a key is removed or changes its meaning."""
 
 FEW = 5
-"""With fewer patients than this behind the positives or negatives that it needs, a figure has no interval and
-nothing is fitted or drawn."""
+"""Patients that a figure needs behind its positives and negatives. With fewer it has no interval, and nothing
+is fitted or drawn."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure with its 95 % interval; NaN where it is not available.
+    """A figure with its 95 % interval; NaN if not available.
 
     It formats like a float, ``f"{estimate:.3f}"``: ``0.912 (0.880-0.940)``, or ``n/a``.
 
@@ -35,7 +34,7 @@ class Estimate:
         value: The figure.
         low: Lower end of its interval.
         high: Upper end.
-        reason: Why the figure, or its interval alone, is not available; empty where both are.
+        reason: Why the figure, or only its interval, is not available; empty if both are available.
     """
 
     value: float
@@ -51,7 +50,7 @@ class Estimate:
         return f"{self.value:{spec}} ({self.low:{spec}}-{self.high:{spec}})"
 
     def to_dict(self) -> dict[str, float | str | None]:
-        """Returns ``value``, ``low``, ``high`` and ``reason``, None where there is none."""
+        """Returns ``value``, ``low``, ``high`` and ``reason``, with None if there is none."""
         numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
         return {name: to_plain(number) for name, number in numbers.items()} | {"reason": self.reason or None}
 
@@ -63,14 +62,14 @@ def unavailable(reason: str) -> Estimate:
 
 @dataclass(frozen=True)
 class Counts:
-    """What a label's figures rest on.
+    """The counts behind a label's figures.
 
     Attributes:
-        units: Slices (series, studies, patients) of which the label is known.
-        positives: Units that have it.
-        negatives: Units that do not.
-        unknown: Units left out because it is not known.
-        patients: Patients with a unit of which it is known.
+        units: Slices (series, studies, patients) with a known label.
+        positives: Units that have the label.
+        negatives: Units that do not have it.
+        unknown: Units left out because their label is unknown.
+        patients: Patients with a unit whose label is known.
         positive_patients: Patients with a positive unit.
         negative_patients: Patients with a negative unit.
     """
@@ -86,15 +85,15 @@ class Counts:
 
 @dataclass(frozen=True)
 class CalibrationMeasures:
-    """How far probabilities can be taken at their word.
+    """Measures of calibration.
 
     Attributes:
         brier: Mean squared difference between probability and target.
         log_loss: Mean binary cross-entropy, probabilities clipped to [1e-15, 1 - 1e-15].
         slope: Slope of the logistic recalibration ``logit P(target) = intercept + slope * logit(prob)``; 1 is
-            ideal, below 1 the probabilities are too extreme.
+            ideal, and below 1 the probabilities are too extreme.
         intercept: Its intercept; 0 is ideal with a slope of 1.
-        in_the_large: The intercept with the slope fixed at 1; above 0 the probabilities are too low on the
+        in_the_large: The intercept with the slope fixed at 1. Above 0, the probabilities are too low on the
             whole.
         expected_error: Expected calibration error over bins of equal width.
     """
@@ -109,12 +108,12 @@ class CalibrationMeasures:
 
 @dataclass(frozen=True)
 class PredictiveValues:
-    """What a positive and a negative result mean where the label is as frequent as given.
+    """Predictive values at a given prevalence.
 
     Attributes:
         prevalence: Share of units that have the label.
-        ppv: Share of positive results that are right.
-        npv: Share of negative results that are right.
+        ppv: Share of positive results that are correct.
+        npv: Share of negative results that are correct.
     """
 
     prevalence: float
@@ -124,13 +123,13 @@ class PredictiveValues:
 
 @dataclass(frozen=True)
 class OperatingFigures:
-    """A label at its operating point: positive where the calibrated probability reaches the threshold.
+    """Figures of a label at its operating point: positive if the calibrated probability reaches it.
 
     Attributes:
-        threshold: On the calibrated probability; NaN where there is no operating point.
-        rule: By which it was chosen, such as ``sensitivity>=0.95``; empty where there is none.
-        chosen_sensitivity: Sensitivity on the part that it was chosen on.
-        chosen_specificity: Specificity there.
+        threshold: Threshold on the calibrated probability; NaN without an operating point.
+        rule: Rule that chose it, such as ``sensitivity>=0.95``; empty without an operating point.
+        chosen_sensitivity: Sensitivity on the data that chose the operating point.
+        chosen_specificity: Specificity on the same data.
         true_positives: Positive units at or above the threshold.
         false_positives: Negative units at or above it.
         true_negatives: Negative units below it.
@@ -140,7 +139,7 @@ class OperatingFigures:
         ppv: Positive predictive value at the table's own prevalence.
         npv: Negative predictive value at the table's own prevalence.
         f1: Harmonic mean of sensitivity and ``ppv``.
-        at_prevalences: Predictive values at each prevalence asked for.
+        at_prevalences: Predictive values at each requested prevalence.
     """
 
     threshold: float
@@ -161,17 +160,18 @@ class OperatingFigures:
 
 @dataclass(frozen=True)
 class LabelFigures:
-    """One label at one level.
+    """Figures of one label at one level.
 
     Attributes:
-        counts: What the figures rest on.
+        counts: Counts behind the figures.
         prevalence: Share of the known units that have the label.
         auroc: Area under the receiver operating characteristic of the raw probabilities.
         auroc_delong: The same area with DeLong's interval, for units that cluster within patients.
-        average_precision: Sum over thresholds of the gain in recall times the precision, of the raw ones.
-        raw: Calibration of the probabilities as the model gave them.
-        calibrated: The same after the calibration fitted on the validation part.
-        operating_point: Figures at the operating point chosen on the validation part.
+        average_precision: Sum over thresholds of the gain in recall times the precision, of the raw
+            probabilities.
+        raw: Calibration of the raw probabilities of the model.
+        calibrated: The same after the calibration that was fitted on the validation set.
+        operating_point: Figures at the operating point that was chosen on the validation set.
     """
 
     counts: Counts
@@ -186,16 +186,16 @@ class LabelFigures:
 
 @dataclass(frozen=True)
 class LevelFigures:
-    """All labels by slice, by series, by study or by patient.
+    """Figures of all labels by slice, series, study or patient.
 
     Attributes:
-        pooling: How slices became units, one of ``ich.evaluate.pooling.METHODS``.
+        pooling: Method that pools slices to units, one of ``ich.evaluate.pooling.METHODS``.
         units: Slices, series, studies or patients in the table.
         labels: Figures of each label.
         auroc_mean_subtypes: Mean over the subtypes that have an AUROC.
         weighted_log_loss: The RSNA 2019 metric, or with other labels the like, of the raw probabilities.
         weighted_log_loss_calibrated: The same after calibration.
-        constant_log_loss: The same for a predictor that always says the prevalences; NaN where unknown.
+        constant_log_loss: The same for a predictor that always predicts the prevalences; NaN if unknown.
     """
 
     pooling: str
@@ -217,16 +217,16 @@ class Areas:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Every figure of a predictions table.
+    """All figures of a predictions table.
 
     Attributes:
         slices: Rows of the table.
         patients: Distinct PatientID.
-        replicates: Bootstrap samples of patients behind the intervals.
+        replicates: Number of bootstrap samples behind the intervals.
         seed: Random seed for the resampling.
-        levels: Figures of each level asked for.
-        pooling_effect: For each of ``METHODS`` the areas of each label by study; empty unless the level
-            ``study`` was asked for.
+        levels: Figures of each requested level.
+        pooling_effect: Areas of each label by study, for each of ``METHODS``; empty unless the level
+            ``study`` was requested.
         labels: The labels of the table; not part of ``to_dict``, like the curves.
         curves: What is drawn, by level and label.
     """

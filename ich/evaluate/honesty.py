@@ -1,4 +1,4 @@
-"""How far probabilities can be taken at their word: Brier score, log loss, calibration."""
+"""Calibration measures: Brier score, log loss, calibration slope and intercept, reliability."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ EPSILON = 1e-15
 BINS = 10
 """Bins of equal width over [0, 1], of reliability and of the expected calibration error."""
 
-OVERLAP = "the probabilities part the two classes: no logistic recalibration has the highest likelihood"
+OVERLAP = "the probabilities separate the two classes fully, so the logistic recalibration has no solution"
 
 
 def find_entropy(target: Floats, prob: Floats) -> Floats:
-    """Returns the binary cross-entropy of each target, NaN where it is unknown."""
+    """Returns the binary cross-entropy of each target, NaN where unknown."""
     clipped = np.clip(prob, EPSILON, 1 - EPSILON)
     entropy = -np.where(target == 1, np.log(clipped), np.log1p(-clipped))
     return np.where(np.isnan(target), math.nan, entropy)
@@ -41,7 +41,7 @@ def weigh_losses(target: Floats, probs: Floats, label_weights: Sequence[float]) 
         label_weights: The weight of each label; with those of the RSNA it is the metric of 2019.
 
     Returns:
-        (N, 2) weighted cross-entropy of each unit, and the sum of its weights: the metric is the quotient of
+        (N, 2) weighted cross-entropy of each unit, and the sum of its weights. The metric is the quotient of
         their sums.
     """
     weights = np.where(np.isnan(target), 0.0, np.asarray(label_weights))
@@ -58,11 +58,11 @@ def measure_calibration(
         target: (N,) 0 or 1.
         prob: (N,) probabilities.
         codes: (N,) the patient of each.
-        counts: (R, P) of ``draw_patients``.
-        shortage: Why nothing is to be given; empty where there is no reason.
+        counts: (R, P) how often each patient counts, from ``draw_patients``.
+        shortage: Why no measure is given; empty if there is no reason.
 
     Returns:
-        The measures, and what was found in each bin of probability; None with a shortage.
+        The measures, and the observed share in each bin of probability; None with a shortage.
     """
     if shortage:
         return without_calibration(shortage), None
@@ -96,7 +96,7 @@ def measure_calibration(
 
 
 def without_calibration(reason: str) -> CalibrationMeasures:
-    """Returns the measures where there is nothing to measure."""
+    """Returns the measures if there is nothing to measure."""
     return CalibrationMeasures(*[unavailable(reason)] * 6)
 
 

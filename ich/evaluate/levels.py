@@ -1,4 +1,4 @@
-"""The figures of one level: slices, or the series, studies or patients that they are pooled to."""
+"""The figures of one level: slices, or pooled series, studies or patients."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ Ints = NDArray[np.intp]
 
 HISTOGRAM_BINS = 50
 
-NO_DECISION = "no validation part and no stored decisions were given"
+NO_DECISION = "neither a validation set nor a stored calibration was given"
 
 
 class Patients:
-    """The patients of a table and how often each sample draws them; the same for each of its levels.
+    """The patients of a table, and how often each sample draws them; the same for all levels.
 
     Args:
         predictions: A predictions table.
@@ -68,16 +68,16 @@ class Patients:
 
 @dataclass(frozen=True)
 class Column:
-    """One label over the units of which it is known.
+    """One label over the units where it is known.
 
     Attributes:
         label: Its name.
         target: (K,) 0 or 1.
         prob: (K,) raw probabilities.
-        calibrated: (K,) calibrated ones.
+        calibrated: (K,) calibrated probabilities.
         codes: (K,) place of each unit's patient.
         unknown: Units left out.
-        level: What the units are.
+        level: Level of the units.
     """
 
     label: str
@@ -90,7 +90,7 @@ class Column:
 
     @cached_property
     def counts(self) -> Counts:
-        """What its figures rest on."""
+        """Counts behind its figures."""
         positive = self.target == 1
         patients, with_label, without = (
             len(np.unique(codes)) for codes in (self.codes, self.codes[positive], self.codes[~positive])
@@ -100,7 +100,7 @@ class Column:
 
     @property
     def shortages(self) -> tuple[str, str]:
-        """Why figures that need positives, and negatives, have no interval; empty where they have one."""
+        """Why figures from positives, and from negatives, have no interval; empty if they have one."""
         if not len(self.target):
             return ("its targets are unknown",) * 2
         found = self.counts
@@ -111,7 +111,7 @@ class Column:
 
     @property
     def shortage(self) -> str:
-        """Why figures that need both have no interval."""
+        """Why figures from both have no interval."""
         with_label, without = self.shortages
         return with_label or without
 
@@ -133,7 +133,7 @@ class Units:
         patients: The patients in that table.
         level: One of ``ich.evaluate.pooling.LEVELS``.
         pooling: One of ``ich.evaluate.pooling.METHODS``.
-        decision: With the calibration, if there is one.
+        decision: The decision with the calibration, if there is one.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class Units:
         self.codes = patients.locate(table)
 
     def column(self, label: str) -> Column:
-        """Takes out one label, over the units of which it is known."""
+        """Selects one label, over the units where it is known."""
         i = self.names.index(label)
         known = ~np.isnan(self.target[:, i])
         return Column(
@@ -181,10 +181,10 @@ def measure_level(
     Args:
         units: The units of this level: slices, series, studies or patients.
         labels: What was predicted, with the weight of each label.
-        pooling: How they were pooled.
-        counts: (R, P) of ``draw_patients``.
+        pooling: Method that pooled them.
+        counts: (R, P) how often each patient counts, from ``draw_patients``.
         decision: The calibration and the operating points, if there are any.
-        prevalences: At which predictive values are given.
+        prevalences: Prevalences at which predictive values are given.
         training_prevalences: (L,) what the constant predictor says; the table's own without them.
     """
     by_label, curves, areas = {}, {}, {}
@@ -212,17 +212,17 @@ def measure_level(
 
 
 def estimate_areas(column: Column, area: Floats, precision: Floats) -> Areas:
-    """Sums up the samples of ``Column.score_areas``."""
+    """Estimates from the samples of ``Column.score_areas``."""
     return Areas(*(estimate(samples, column.shortage, bounds=(0.0, 1.0)) for samples in (area, precision)))
 
 
 def average_subtypes(areas: Mapping[str, Floats], labels: LabelSet, short: Sequence[str]) -> Estimate:
-    """The mean over the subtypes that have an AUROC.
+    """Averages over the subtypes that have an AUROC.
 
     Args:
-        areas: By label, (R,) AUROC of samples, or differences of them.
+        areas: (R,) AUROC of samples, or differences of them, by label.
         labels: The mean is over ``LabelSet.averaged``.
-        short: Labels of too few patients for an interval.
+        short: Labels with too few patients for an interval.
     """
     subtypes = [label for label in labels.averaged if not math.isnan(areas[label][0])]
     if not subtypes:
@@ -244,7 +244,7 @@ def sample_losses(
 def estimate_loss(
     target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32], labels: LabelSet
 ) -> Estimate:
-    """The weighted log loss; with fewer than ``FEW`` patients without an interval."""
+    """Estimates the weighted log loss; without an interval if there are fewer than ``FEW`` patients."""
     figure = estimate(sample_losses(target, probs, codes, counts, labels))
     few = say_too_few(counts.shape[1], "in all")
     if few and not math.isnan(figure.value):
@@ -287,23 +287,23 @@ def _measure_label(
 
 
 def find_missing_calibration(label: str, decision: Decision | None) -> str:
-    """Why a label has no calibrated probabilities; empty where it has."""
+    """Says why a label has no calibrated probabilities; empty if it has."""
     if decision is None:
         return NO_DECISION
     if isinstance(found := decision.calibration[label], NotFitted):
-        return f"not calibrated on the validation part: {found.missing}"
+        return f"not calibrated on the validation set: {found.missing}"
     return ""
 
 
 def measure_point(
     column: Column, counts: NDArray[np.int32], decision: Decision | None, prevalences: Sequence[float]
 ) -> OperatingFigures:
-    """The figures of one label at the operating point that a decision holds, or why there is none."""
+    """Measures one label at the operating point of a decision, or says why there is none."""
     if decision is None:
         return without_point(NO_DECISION, prevalences)
     point = decision.operating_points[column.label]
     if isinstance(point, NotFitted):
-        return without_point(f"none was chosen on the validation part: {point.missing}", prevalences)
+        return without_point(f"none was chosen on the validation set: {point.missing}", prevalences)
     return measure_at_point(
         column.target, column.calibrated, column.codes, counts, point, prevalences, column.shortages
     )
@@ -313,7 +313,7 @@ def _measure_prevalence(column: Column, counts: NDArray[np.int32]) -> Estimate:
     terms = np.stack([column.target, np.ones_like(column.target)], axis=1)
     positives, known = (counts @ sum_by_patient(column.codes, counts.shape[1], terms)).T
     patients = column.counts.patients
-    few = say_too_few(patients, f"with a {column.level} of which it is known")
+    few = say_too_few(patients, f"with a {column.level} whose label is known")
     return estimate_share(divide(positives, known), patients, few)
 
 

@@ -1,4 +1,4 @@
-"""What stands against an evaluation, and what would make it stronger: for every document about it."""
+"""Limits of an evaluation and steps to strengthen it, for all its documents."""
 
 from __future__ import annotations
 
@@ -12,65 +12,68 @@ from ich.tables import say
 
 
 def list_limits(data: ReportData) -> list[str]:
-    """What stands against taking the figures further than they go."""
+    """Lists the reasons not to generalize the figures."""
     evaluation = data.evaluation
     limits = []
     if data.run.phantom:
-        limits.append("The data are synthetic: nothing of this says how the model does on patients.")
+        limits.append("The data are synthetic. The figures do not show how the model performs on patients.")
     if data.run.leaky:
         limits.append(
-            "Slices were split without regard to patients: the figures are too good, by how much is not "
-            "known."
+            "Slices were split without regard to patients. The figures are therefore too good, by an "
+            "unknown amount."
         )
     first = next(iter(evaluation.levels.values())).labels
     if few := list_few(first):
-        limits.append(f"Positives come from few patients: {few}. What they say of others is next to nothing.")
+        limits.append(
+            f"Positives come from few patients: {few}. They say next to nothing about other patients."
+        )
     if data.validation is None and not data.decisions:
-        limits.append("Without a validation part there are no operating points and no calibration.")
+        limits.append("Without a validation set there are no operating points and no calibration.")
     elif data.validation is not None and data.validation["PatientID"].nunique() < 10 * FEW:
         limits.append(
-            "Calibration and operating points rest on "
-            f"{say(data.validation['PatientID'].nunique(), 'patient')} of the validation part; the "
-            "intervals here do not include how they would vary."
+            "Calibration and operating points come from "
+            f"{say(data.validation['PatientID'].nunique(), 'patient')} of the validation set. The intervals "
+            "here do not include their variation."
         )
     if not data.checked:
         limits.append(UNCHECKED)
     if data.groups is None:
-        limits.append("Whether the figures hold for every scanner and protocol was not looked at.")
+        limits.append("We did not examine whether the figures hold for every scanner and protocol.")
     return [
         *limits,
-        "The intervals are of drawing other patients like these; they do not include training anew, other "
+        "The intervals describe other patients like these. They do not include another training, other "
         "hospitals, other scanners or other readers.",
-        "Targets are taken as they are: how they came about, and how often readers disagree, is not known "
-        "to this program.",
-        "Nobody has tested what the figures mean for patients, and the model is not made for that.",
+        "Targets are taken as given. This program does not know how they were made, or how often readers "
+        "disagree.",
+        "Nobody has tested what the figures mean for patients, and the model is not intended for patient "
+        "care.",
     ]
 
 
 def list_steps(data: ReportData) -> list[str]:
-    """What would make the evaluation stronger, the nearest first."""
+    """Lists steps that would strengthen the evaluation, the simplest first."""
     first = next(iter(data.evaluation.levels.values())).labels
     steps = []
     if data.validation is None and not data.decisions:
         steps.append(
-            "Give the predictions of a validation part, for operating points and calibration (--val)."
+            "Give the predictions for a validation set, to add operating points and calibration (--val)."
         )
     if few := [label for label, each in first.items() if each.counts.positive_patients < FEW]:
         steps.append(f"Find more patients with {', '.join(few)}.")
     if data.groups is None:
         steps.append("Look at subgroups by scanner encoding, slice spacing and tilt (--root or --index).")
     if not any(isinstance(block, Picture) for block in data.galleries):
-        steps.append("Look at the worst misses and false alarms (--root).")
+        steps.append("Look at the worst false negatives and false positives (--root).")
     elif not data.heat:
         steps.append("Look at where in the slice the model finds its evidence (--checkpoint).")
     return [
         *steps,
-        "Repeat it, unchanged, on data of another hospital.",
-        "Have readers look at the misses and the false alarms, and at the targets themselves.",
+        "Repeat the evaluation, unchanged, on data from another hospital.",
+        "Have readers review the false negatives, the false positives and the targets themselves.",
     ]
 
 
 def list_few(labels: Mapping[str, LabelFigures]) -> str:
-    """The labels whose positives come from few patients, with their number."""
+    """Lists the labels whose positives come from few patients, with the number of patients."""
     few = {label: each.counts.positive_patients for label, each in labels.items()}
     return ", ".join(f"{label} {number}" for label, number in few.items() if number < 2 * FEW)

@@ -22,11 +22,11 @@ from ich.evaluate.tables import (
 from ich.report.document import Block, Document, Listing, Missing, Section, Table, Text
 from ich.schema import LABELS
 
-_PEOPLE = "This program does not know it: add it by hand."
+_PEOPLE = "This program does not know this. Add it by hand."
 
 
 def make_model_card(data: ReportData) -> Document:
-    """Lays out what a reader has to know of a model before using it."""
+    """Makes a model card: what a reader must know about a model before using it."""
     sections = [
         Section("Model details", list(_describe_model(data))),
         Section("Intended use", list(_describe_use())),
@@ -52,7 +52,7 @@ def _describe_model(data: ReportData) -> Iterator[Block]:
         rows = [[name, value] for name, value in data.run.settings.items()]
         yield Table(["setting", "value"], rows, "How it was trained")
     else:
-        yield Missing("Architecture and training", "The predictions do not lie in the folder of a run.")
+        yield Missing("Architecture and training", "The predictions are not in the folder of a run.")
     yield Missing("Developers, date, license and contact", _PEOPLE)
 
 
@@ -60,8 +60,8 @@ def _describe_use() -> Iterator[Block]:
     yield Text("Primary use: research on the detection of hemorrhage in head CT without contrast.")
     yield Text("Primary users: researchers.")
     yield Text(
-        "Out of scope: any decision on a patient, triage among them; CT with contrast, other modalities, "
-        "other parts of the body; hemorrhage outside the skull.",
+        "Out of scope: any decision about a patient, including triage; CT with contrast, other modalities "
+        "and other parts of the body; hemorrhage outside the skull.",
         strong=True,
     )
 
@@ -69,21 +69,21 @@ def _describe_use() -> Iterator[Block]:
 def _describe_factors(data: ReportData) -> Iterator[Block]:
     yield Text(
         "Relevant: scanner and how it stores values, slice thickness, tilt, size and age of the "
-        "hemorrhage, age of the patient, metal, earlier surgery, and what looks like blood and is not."
+        "hemorrhage, age of the patient, metal, earlier surgery, and structures that look like blood."
     )
     if data.groups is None:
         yield Missing("Evaluated by factor", NO_INDEX)
     else:
         columns = ", ".join(map(str, data.groups["column"].unique()))
         yield Text(f"Evaluated: {columns}; see the quantitative analyses.")
-    yield Missing("Age and sex", "The tables that this is made from do not hold them.")
+    yield Missing("Age and sex", "The input tables do not contain them.")
 
 
 def _describe_metrics(data: ReportData) -> Iterator[Block]:
     rule = f"chosen on the validation part by {data.rule}" if data.rule else "not available"
     yield Listing(
         [
-            "Telling apart: AUROC and average precision, by slice, by study and by patient.",
+            "Discrimination: AUROC and average precision, by slice, by study and by patient.",
             f"Operating points: {rule}.",
             "Probabilities at their word: Brier score, calibration slope and intercept, expected "
             f"calibration error; calibration: {data.method or 'not available'}.",
@@ -107,7 +107,7 @@ def _describe_training_data(data: ReportData) -> Iterator[Block]:
         split = data.run.settings.get("split", "not known")
         yield Text(f"{slices:,} slices of {patients:,} patients. Split: {split}.")
     else:
-        yield Missing("Training data", "The predictions do not lie in the folder of a run.")
+        yield Missing("Training data", "The predictions are not in the folder of a run.")
 
 
 def _list_analyses(data: ReportData) -> Iterator[Block]:
@@ -131,10 +131,10 @@ def _list_analyses(data: ReportData) -> Iterator[Block]:
 def _list_ethics() -> Iterator[Block]:
     yield Listing(
         [
-            "A missed hemorrhage can cost a life, and a false alarm costs attention that another patient "
+            "A missed hemorrhage can cost a life. A false positive costs attention that another patient "
             "needs.",
-            "Head CT can show a face: slices, and pictures of them, are to be kept as patients' data are.",
-            "This card and the report name no patient, no file and no folder.",
+            "Head CT can show a face. Protect slices and pictures of them like other patient data.",
+            "This model card and the report name no patient, no file and no folder.",
         ]
     )
     yield Missing("Consent and approval by an ethics committee", _PEOPLE)

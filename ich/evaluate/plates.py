@@ -1,4 +1,4 @@
-"""The pictures of a report, with what is to be said of each."""
+"""The pictures of a report, with their captions."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def _plan_level(data: ReportData, level: str) -> dict[str, Draw]:
             f"{level}_{name}",
             encode_png(draw()),
             f"{title} by {level}. {signs}{left_out} {basis}.",
-            f"{title} by {level} for {', '.join(shown)}; the numbers are in the tables.",
+            f"{title} by {level} for {', '.join(shown)}. The numbers are in the tables.",
         )
 
     plans: dict[str, Draw] = {}
     if ranked:
-        signs = "Line: the table; band: 95 %; diamond: operating point."
+        signs = "Line: this data set. Band: 95 % interval. Diamond: operating point."
         plans["roc"] = plan(
             "roc", lambda: draw_roc(ranked, figures), "ROC curves", f"{signs} Dotted: chance.", ranked
         )
@@ -75,7 +75,7 @@ def _plan_level(data: ReportData, level: str) -> dict[str, Draw]:
             "precision_recall",
             lambda: draw_precision_recall(ranked, figures),
             "Precision and recall",
-            f"{signs} AP: average precision. Dotted: the prevalence, which is chance.",
+            f"{signs} AP: average precision. Dotted: chance, which is the prevalence.",
             ranked,
         )
     if honest:
@@ -83,8 +83,8 @@ def _plan_level(data: ReportData, level: str) -> dict[str, Draw]:
             "reliability",
             lambda: draw_reliability(honest, figures),
             "Reliability",
-            "Circles, solid: as predicted; squares, dashed: calibrated; bars: 95 %. Dotted: ideal. error: "
-            "expected calibration error, before and after.",
+            "Circles and solid lines: as predicted. Squares and dashed lines: calibrated. Bars: 95 % "
+            "intervals. Dotted: ideal. error: expected calibration error, before and after calibration.",
             honest,
         )
     if counted:
@@ -92,7 +92,7 @@ def _plan_level(data: ReportData, level: str) -> dict[str, Draw]:
             "histograms",
             lambda: draw_histograms(counted, figures),
             "Probabilities",
-            "Filled: negatives; hatched: positives. The axis of numbers is logarithmic.",
+            "Filled: negatives. Hatched: positives. The axis of counts is logarithmic.",
             counted,
         )
     if decided:
@@ -120,13 +120,13 @@ def _plan_timelines(data: ReportData) -> Draw | None:
     threshold = math.nan if point is None else point.threshold
     line = "" if point is None else f" Dashed: the operating point of slices, {threshold:.2g}."
     caption = (
-        f"Probability of {label} along studies. Of those with hemorrhage and those without, the highest, "
-        "the middle and the lowest in their highest slice. Filled: positive slices; hollow: "
-        f"negative.{line} Slices in the order of the table, whose rows are counted from 0; "
-        f"{say(len(timelines), 'study')} of {say(data.evaluation.patients, 'patient')}. No intervals: "
+        f"Probability of {label} along studies. Of the studies with hemorrhage and of those without, we "
+        "show the highest, the middle and the lowest by their highest slice. Filled: positive slices. "
+        f"Hollow: negative slices.{line} Slices are in the order of the table, whose rows are counted from "
+        f"0: {say(len(timelines), 'study')} of {say(data.evaluation.patients, 'patient')}. No intervals: "
         "each point is one slice."
     )
-    alt = f"Probabilities of {label} of the slices of {len(timelines)} studies, one after the other."
+    alt = f"Probabilities of {label} along the slices of {len(timelines)} studies."
     return lambda: Picture("timelines", encode_png(draw_timelines(timelines, threshold)), caption, alt)
 
 
@@ -141,7 +141,8 @@ def _plan_pooling(data: ReportData) -> Draw | None:
         return None
     kept = {method: {label: by_label[label] for label in shown} for method, by_label in effect.items()}
     caption = (
-        f"How slices are pooled to studies. AUROC of each label. {describe_basis(data.evaluation, 'study')}."
+        "Effect of the pooling method on AUROC by study, for each label. "
+        f"{describe_basis(data.evaluation, 'study')}."
     )
     alt = f"AUROC by study with intervals for {', '.join(effect)}; the numbers are in the table."
     return lambda: Picture("pooling", encode_png(draw_pooling(kept)), caption, alt)
@@ -168,8 +169,8 @@ def _plan_forests(data: ReportData) -> dict[str, Draw]:
 
 def _plan_forest(label: str, groups: list[tuple[str, Estimate, str]], reference: float) -> Draw:
     caption = (
-        f"AUROC of {label} in subgroups of slices. With 95 % intervals (bootstrap over the group's "
-        "patients); dashed: all slices. Below each name positive slices of all, and patients."
+        f"AUROC of {label} in subgroups of slices, with 95 % intervals (bootstrap over the group's "
+        "patients). Dashed: all slices. Below each name: positive slices, all slices, and patients."
     )
     alt = f"AUROC of {label} with intervals for {len(groups)} subgroups; the numbers are in the table."
     draw = draw_forest

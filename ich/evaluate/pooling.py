@@ -1,4 +1,4 @@
-"""Slices -> series, studies, patients: one probability and one target for each."""
+"""Pools slices to series, studies and patients, with one probability and one target for each."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ich.schema import UserError
 from ich.tables import PROB_COLUMNS, find_names, name_columns, require_columns
 
 LEVELS = ("slice", "series", "study", "patient")
-"""What a figure can be of; a patient's slices, series and studies are units of that patient."""
+"""Levels of evaluation. Slices, series and studies are units of their patient."""
 
 UNIT_COLUMNS = {
     "slice": "SOPInstanceUID",
@@ -37,9 +37,9 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
         method: One of ``METHODS``.
 
     Returns:
-        A row a unit in order of first appearance: ``unit`` (the UID or PatientID), ``PatientID``, ``part``,
-        ``slices`` (their number), a probability and a target for each label. The target is 1 where a slice
-        has 1, else NaN where one is unknown, else 0.
+        One row per unit in order of first appearance: ``unit`` (the UID or PatientID), ``PatientID``,
+        ``part``, ``slices`` (their number), a probability and a target for each label. The target is 1 if a
+        slice has 1, else NaN if one is unknown, else 0.
 
     Raises:
         UserError: If level or method is unknown, if slices do not name their unit, or if a unit belongs to
@@ -57,7 +57,8 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
     codes, units = pd.factorize(predictions[key].replace("", None))
     if nameless := int((codes < 0).sum()):
         raise UserError(
-            f"the predictions table lacks the {key} of {nameless} slices: not to be had by {level}"
+            f"the predictions table lacks the {key} of {nameless} slices, so an evaluation by {level} is "
+            "not possible"
         )
     order = np.argsort(codes, kind="stable")
     starts = np.searchsorted(codes[order], np.arange(len(units)))
@@ -71,7 +72,9 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
         }
     )
     if mixed := int((predictions["PatientID"].to_numpy() != table["PatientID"].to_numpy()[codes]).sum()):
-        raise UserError(f"{mixed} slices share their {key} with another patient: make it unique to a patient")
+        raise UserError(
+            f"{mixed} slices share their {key} with another patient: give each {key} to one patient only"
+        )
     probs, target = (predictions[c].to_numpy(np.float64) for c in (prob_columns, target_columns))
     if level != "slice" and len(starts):
         probs = _combine(probs[order], codes[order], starts, method)

@@ -48,8 +48,8 @@ def recalibrate(
         counts: (R, P) how often each patient counts; once each in the first row.
 
     Returns:
-        (R,) slopes, (R,) intercepts, and (R,) intercepts with a slope of 1; NaN where there is none, as
-        where the classes do not overlap.
+        (R,) slopes, (R,) intercepts, and (R,) intercepts with a slope of 1; NaN if there is none, as for
+        classes that do not overlap.
     """
     x = to_logits(prob)
     patients = counts.shape[1]

@@ -1,4 +1,4 @@
-"""All that a report, a model card and a checklist are made from."""
+"""The input of a report, a model card and a checklist."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ from ich.evaluate.subgroups import describe_slices
 from ich.report.document import Block, Missing
 from ich.tables import PLURALS, say
 
-NO_VALIDATION = "It needs the predictions of the validation part: --val."
-NO_INDEX = "It needs the index of the data: --root or --index."
+NO_VALIDATION = "This needs the predictions for the validation set: --val."
+NO_INDEX = "This needs the index of the data: --root or --index."
 NO_GALLERIES = (
-    Missing("Galleries of misses and false alarms", "They need the folder of the DICOM files: --root."),
+    Missing(
+        "Galleries of false negatives and false positives",
+        "Galleries need the folder of the DICOM files: --root.",
+    ),
 )
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """An evaluation with what is known around it.
+    """An evaluation with everything known about it.
 
     Attributes:
-        evaluation: Its figures.
-        predictions: The table that they are of.
+        evaluation: Figures of the evaluation.
+        predictions: The table that was evaluated.
         validation: The table that calibration and operating points were fitted on, if there is one.
-        decisions: By level, what was fitted.
+        decisions: Fitted decisions, by level.
         run: The run that made the table.
-        models: Names of the models whose probabilities are averaged; of one, or of none, where they are not.
+        models: Names of the models whose probabilities are averaged; one name or none if they are not.
         encodings: Slices and patients of each scanner encoding; empty without an index.
-        groups: ``subgroups`` of some columns, by slice; None without them.
-        comparison: With other models, if there are any.
-        galleries: Worst misses and false alarms, or what they lack.
-        heat: Whether those have heat maps.
-        checked: False where a model was given, and nothing tells whether it made the table.
+        groups: Figures from ``subgroups`` for some columns, by slice; None without them.
+        comparison: Comparison with other models, if there are any.
+        galleries: Worst false negatives and false positives, or what is missing for them.
+        heat: Whether the galleries have heat maps.
+        checked: False if a model was given but nothing shows whether it made the table.
     """
 
     evaluation: Evaluation
@@ -57,13 +60,15 @@ class ReportData:
 
     @property
     def parts(self) -> str:
-        """The parts that the predictions are of, such as ``test``."""
-        named = [part for part in self.predictions["part"].unique() if part]
-        return " and ".join(map(str, named)) or "not named"
+        """The sets that the predictions belong to, such as ``the test set``."""
+        names = [SETS.get(str(part), str(part)) for part in self.predictions["part"].unique() if part]
+        if not names:
+            return "a set without a name"
+        return f"the {' and '.join(names)} set{'s' if len(names) > 1 else ''}"
 
     @property
     def rule(self) -> str:
-        """How the operating points were chosen; empty without them."""
+        """Rule that chose the operating points; empty without them."""
         rules = [
             p.rule
             for d in self.decisions.values()
@@ -74,7 +79,7 @@ class ReportData:
 
     @property
     def method(self) -> str:
-        """How probabilities were calibrated; empty where none were."""
+        """Method that calibrated the probabilities; empty if there was none."""
         fitted = [
             c.method
             for decision in self.decisions.values()
@@ -85,13 +90,13 @@ class ReportData:
 
     @property
     def main_level(self) -> str:
-        """The level that a reader cares for most: the study, if there is one."""
+        """The most important level for a reader: the study, if there is one."""
         levels = list(self.evaluation.levels)
         return "study" if "study" in levels else levels[0]
 
 
 def describe_size(table: pd.DataFrame) -> str:
-    """How many slices, series, studies and patients a table has, in words."""
+    """Returns the numbers of slices, series, studies and patients of a table, in words."""
     named = ((level, table[column].replace("", None).nunique()) for level, column in UNIT_COLUMNS.items())
     return ", ".join(
         say(number, level) if number else f"{PLURALS[level]} not named" for level, number in named

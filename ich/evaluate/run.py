@@ -1,6 +1,6 @@
-"""What is known of the run that made a predictions table: its settings and its parts, in words.
+"""The run that made a predictions table: its settings and its sets, in words.
 
-Of the run's ``config.yaml`` only what names no file and no folder is taken.
+From the run's ``config.yaml``, only settings that name no file or folder are used.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ PREDICTIONS = "predictions_{part}.csv"
 
 @dataclass(frozen=True)
 class Run:
-    """The run behind a table; empty where nothing is known.
+    """The run behind a table; empty if nothing is known.
 
     Attributes:
-        settings: Name to value, both in words.
-        parts: For each part of the split its slices and patients.
+        settings: Settings by name, both in words.
+        parts: Number of slices and patients of each part of the split.
         leaky: Whether slices were split without regard to patients.
         phantom: Whether the data are synthetic.
     """
@@ -38,7 +38,7 @@ class Run:
 
 
 def read_run(folder: Path) -> Run:
-    """Reads what a run's folder says of it; what is not there, or not as it should be, is left out."""
+    """Reads the description of a run from its folder; missing or damaged items are left out."""
     config = _read_config(folder / "config.yaml")
     settings = {}
     for name, describe in _SETTINGS.items():
@@ -85,12 +85,12 @@ def _describe_input(config: dict[str, Any]) -> str:
 
 def _describe_start(config: dict[str, Any]) -> str:
     if config.get("pretrain"):
-        return "a run on synthetic head CT came first"
+        return "pretrained on synthetic head CT"
     if config["model"].get("init_from"):
-        return "the weights of another model of this kind"
+        return "the weights of another model of this program"
     if config["model"].get("weights_file"):
         digest = config["model"].get("weights_sha256") or "not known"
-        return f"all weights of the backbone from a file of the user's, SHA-256 {digest}"
+        return f"all weights of the backbone from a user's file, SHA-256 {digest}"
     if config["model"]["pretrained"]:
         return "published weights of the backbone"
     return "random"
@@ -99,10 +99,10 @@ def _describe_start(config: dict[str, Any]) -> str:
 def _describe_split(config: dict[str, Any]) -> str:
     data = config["data"]
     if data["split"] not in ("patient", "slice"):
-        return "by a file of the user's"
+        return "by a user's file"
     if data.get("fold") is not None:
         return f"by {data['split']}, fold {data['fold']} of {data['folds']} held out, seed {data['seed']}"
-    shares = f"{data['val_fraction']:.0%} for validation, {data['test_fraction']:.0%} for the test"
+    shares = f"{data['val_fraction']:.0%} validation set, {data['test_fraction']:.0%} test set"
     return f"by {data['split']}, {shares}, seed {data['seed']}"
 
 

@@ -33,7 +33,7 @@ SUBGROUP_COLUMNS = (
 )
 
 MAX_GROUPS = 12
-"""Groups that are told apart; the rarer ones of a column with more are one group."""
+"""Number of groups with their own figures; the rarer values of a column with more form one group."""
 
 UNKNOWN, MIXED, OTHER = "unknown", "mixed", "other"
 
@@ -71,11 +71,13 @@ def subgroups(
         interval, and the reason.
 
     Raises:
-        UserError: If the table is no predictions table, or ``by`` has another length.
+        UserError: If the table is not a predictions table, or ``by`` has another length.
     """
     check_predictions(predictions)
     if len(by) != len(predictions):
-        raise UserError(f"{by.name} has {len(by)} values for {len(predictions)} slices: expected one a slice")
+        raise UserError(
+            f"{by.name} has {len(by)} values for {len(predictions)} slices: expected one per slice"
+        )
     groups = _group(_describe_units(by, predictions[UNIT_COLUMNS[level]]), bins)
     how = pooling if decision is None else decision.pooling
     rows = []
@@ -101,18 +103,18 @@ def subgroups(
 
 
 def describe_slices(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFrame:
-    """What the index says of each slice that may group it.
+    """Describes each slice by columns of the index that may group it.
 
     Args:
         predictions: A predictions table.
         index: An index of the same data.
 
     Returns:
-        A row a slice in the order of ``predictions``; missing where the index lacks the slice:
+        One row per slice in the order of ``predictions``; missing if the index lacks the slice:
 
-        - ``encoding``: bits, sign, slope and intercept of the stored values, which tell scanners apart;
-        - ``slice_spacing``: mm, the median distance of the series' neighboring slices;
-        - ``tilt``: degrees to a tenth, the gantry's, without its sign.
+        - ``encoding``: bits, sign, slope and intercept of the stored values, which distinguish scanners
+        - ``slice_spacing``: median distance of neighboring slices of the series, mm
+        - ``tilt``: tilt of the gantry in degrees, to a tenth, without its sign
     """
     require_columns(index, tuple(INDEX_DTYPES), "the index")
     ordered = index.sort_values("position")

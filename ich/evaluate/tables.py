@@ -18,7 +18,7 @@ def describe_basis(evaluation: Evaluation, level: str) -> str:
     units, patients = evaluation.levels[level].units, evaluation.patients
     of = "" if level == "patient" else f" of {say(patients, 'patient')}"
     return (
-        f"{say(units, level)}{of}. In brackets the 95 % interval (bootstrap over patients, "
+        f"{say(units, level)}{of}. In brackets: 95 % interval (bootstrap over patients, "
         f"{evaluation.replicates:,} samples). n/a: not available"
     )
 
@@ -32,7 +32,7 @@ def show_difference(estimate: Estimate) -> str:
 
 
 def list_reasons(estimates: Mapping[str, Estimate]) -> list[str]:
-    """Why figures, by label, are not available: a line a reason."""
+    """Why figures, by label, are not available: one line per reason."""
     labels: dict[str, list[str]] = {}
     for label, estimate in estimates.items():
         if estimate.reason:
@@ -75,7 +75,7 @@ def make_discrimination(evaluation: Evaluation, level: str) -> Table:
     ]
     rows.append(["mean of the subtypes given", "", f"{figures.auroc_mean_subtypes:.3f}", "", ""])
     header = ["label", "positives (patients)", "AUROC", "AUROC, interval by DeLong", "average precision"]
-    return Table(header, rows, f"Telling apart, by {level}: {describe_basis(evaluation, level)}")
+    return Table(header, rows, f"Discrimination by {level}: {describe_basis(evaluation, level)}")
 
 
 def make_losses(evaluation: Evaluation) -> Table:
@@ -119,7 +119,7 @@ def make_operating(evaluation: Evaluation, level: str) -> Table:
     rule = next(
         (p.rule for each in evaluation.levels[level].labels.values() if (p := each.operating_point).rule), ""
     )
-    chosen = f"chosen on the validation part by {rule}" if rule else "none was chosen"
+    chosen = f"chosen on the validation set with {rule}" if rule else "none was chosen"
     header = ["label", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "TP / FN / TN / FP"]
     return Table(
         header, rows, f"At the operating points by {level}, {chosen}: {describe_basis(evaluation, level)}"
@@ -135,12 +135,12 @@ def make_predictive(evaluation: Evaluation, level: str) -> Table:
         if not math.isnan(value.ppv.value) or not math.isnan(value.npv.value)
     ]
     header = ["label, prevalence", "PPV", "NPV"]
-    caption = f"Predictive values by {level} where the label is as frequent as given"
+    caption = f"Predictive values by {level} at the given prevalences"
     return Table(header, rows, f"{caption}: {describe_basis(evaluation, level)}")
 
 
 def make_calibration(evaluation: Evaluation, level: str) -> Table:
-    """How far the probabilities can be taken at their word, before and after calibration."""
+    """Tabulates calibration, before and after calibration."""
     rows = []
     for label, each in evaluation.levels[level].labels.items():
         for name, found in (("as predicted", each.raw), ("calibrated", each.calibrated)):
@@ -149,8 +149,9 @@ def make_calibration(evaluation: Evaluation, level: str) -> Table:
                 rows.append([f"{label}, {name}", *(_show_real(figure) for figure in figures)])
     header = ["label", "Brier score", "slope", "intercept", "in the large", "expected error"]
     caption = (
-        "Calibration by {level}: slope 1 and intercept 0 are ideal, a slope below 1 means probabilities "
-        "that are too extreme, in the large above 0 that they are too low on the whole"
+        "Calibration by {level}: slope 1 and intercept 0 are ideal. A slope below 1 means that "
+        "probabilities are too extreme. A value above 0 in the large means that they are too low on the "
+        "whole"
     )
     return Table(header, rows, f"{caption.format(level=level)}. {describe_basis(evaluation, level)}")
 
@@ -161,11 +162,11 @@ def make_pooling(evaluation: Evaluation) -> Table:
     labels = list(next(iter(effect.values())))
     rows = [[label, *(f"{by_label[label].auroc:.3f}" for by_label in effect.values())] for label in labels]
     basis = describe_basis(evaluation, "study")
-    return Table(["label", *effect], rows, f"AUROC by study, for each way to pool slices: {basis}")
+    return Table(["label", *effect], rows, f"AUROC by study, for each method to pool slices: {basis}")
 
 
 def make_subgroups(groups: pd.DataFrame, level: str) -> Table:
-    """Figures of subgroups, a row a group."""
+    """Tabulates figures of subgroups, one row per group."""
     rows = []
     for _, found in groups.groupby(["column", "group", "label"], sort=False):
         first = found.iloc[0]
@@ -193,7 +194,7 @@ def make_subgroups(groups: pd.DataFrame, level: str) -> Table:
     return Table(
         header,
         rows,
-        f"Subgroups by {level}; in brackets the 95 % interval (bootstrap over the group's patients)",
+        f"Subgroups by {level}. In brackets: 95 % interval (bootstrap over the group's patients)",
     )
 
 
@@ -232,15 +233,15 @@ def make_pairs(comparison: Comparison) -> Iterable[Table]:
         header = ["label", "difference in AUROC", "p by DeLong", "difference in average precision"]
         caption = (
             f"{pair.a} minus {pair.b} by {comparison.level}, paired: {_basis(comparison)}. p-values are not "
-            "corrected for their number"
+            "corrected for multiple testing"
         )
         yield Table(header, rows, caption)
 
 
 def _basis(comparison: Comparison) -> str:
     return (
-        f"{say(comparison.slices, 'slice')} of {say(comparison.patients, 'patient')}; in brackets the "
-        f"95 % interval (bootstrap over patients, {comparison.replicates:,} samples)"
+        f"{say(comparison.slices, 'slice')} of {say(comparison.patients, 'patient')}. In brackets: 95 % "
+        f"interval (bootstrap over patients, {comparison.replicates:,} samples)"
     )
 
 

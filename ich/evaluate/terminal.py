@@ -16,7 +16,7 @@ def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") 
     """Lays one level of an evaluation out as a table that fits into 80 columns."""
     figures = evaluation.levels[level]
     few = any(label.auroc.reason for label in figures.labels.values())
-    note = f"no interval: positives or negatives of fewer than {FEW} patients\n" if few else ""
+    note = f"no interval: positives or negatives from fewer than {FEW} patients\n" if few else ""
     table = Table(
         title=f"{title}: {figures.units:,} {PLURALS[level]} of {evaluation.patients:,} patients",
         caption=f"95 % intervals by bootstrap over patients\n{note}{DISCLAIMER}",

@@ -1,8 +1,8 @@
-"""Heat maps: where in a slice the evidence for a label lies, of any network.
+"""Heat maps of any network: where in a slice the evidence for a label lies.
 
-A map is made of the gradient of the label's logit and the activations on the last grid of features that is
-fine enough. captum computes it; what is ours is to find that grid in any backbone, convolutional or
-transformer (``grids``), and to lay the map back where its cells look. ``drawing`` draws it over the slice.
+A map combines the gradient of the label's logit with the activations on the last grid of features that is
+fine enough. captum computes it. This package finds the grid in any backbone, convolutional or transformer
+(``grids``), and places the map where its cells look. ``drawing`` draws it over the slice.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ METHODS = ("hirescam", "gradcam")
 def explain(
     model: Classifier, x: Tensor, label: str, method: str = METHODS[0], *, grid: Grid | None = None
 ) -> Tensor:
-    """Computes where the evidence for a label lies.
+    """Computes heat maps of the evidence for a label.
 
     Args:
-        model: In evaluation mode; its gradients are left as they are.
-        x: (N, C, S, S), what the model takes.
+        model: The model, in evaluation mode. Its gradients do not change.
+        x: (N, C, S, S) input of the model.
         label: One of ``LABELS``.
         method: ``hirescam``: each channel of a cell weighted by its own gradient (Draelos and Carin,
-            arXiv:2011.08891); ``gradcam``: by the channel's mean gradient (Selvaraju et al., ICCV 2017).
-            Behind a global average and a linear head both are the class activation map.
-        grid: From ``find_grid``, to look for it once for many batches.
+            arXiv:2011.08891); ``gradcam``: by the channel's mean gradient (Selvaraju et al., ICCV 2017). With
+            a global average and a linear head, both equal the class activation map.
+        grid: From ``find_grid``, to search for it only once for many batches.
 
     Returns:
-        (N, S, S) float32 on the device of ``x``: 0 where nothing speaks for the label, 1 at the peak of the
-        slice. A slice in which nothing does is 0 all over.
+        (N, S, S) float32 on the device of ``x``: 0 without evidence for the label, and 1 at the peak of the
+        slice. A slice without evidence is 0 everywhere.
 
     Raises:
-        UserError: If the label or method is unknown, or the backbone has no grid that can be found.
+        UserError: If the label or method is unknown, or no grid is found in the backbone.
         ValueError: If the model is in training mode.
     """
     if label not in LABELS:
@@ -54,7 +54,7 @@ def explain(
 
 
 def lay_out(map_: Tensor, shift: tuple[float, float], size: int) -> Tensor:
-    """Lays maps over their images, linear between the places where their cells look.
+    """Places maps on their images, with linear interpolation between the places where their cells look.
 
     Args:
         map_: (N, 1, h, w).

@@ -1,4 +1,4 @@
-"""A heat map drawn over its slice."""
+"""Draws a heat map over its slice."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def draw_heat(
     Args:
         hu: (Rows, Columns) HU.
         heat: (Rows, Columns) in [0, 1].
-        title: Above it.
+        title: Title above the slice.
         window: One of ``WINDOWS``.
-        spacing: mm between rows, between columns.
-        in_lps: The slice lies in LPS, so that its sides are marked.
+        spacing: Distance between rows and between columns, mm.
+        in_lps: Whether the slice lies in LPS, so that its sides are marked.
 
     Returns:
         Two panels, with lines at ``CONTOURS``, a cross at the peak and the disclaimer.

@@ -1,4 +1,4 @@
-"""The grid of features in a network that a map is made on."""
+"""Finds the grid of features in a network for a heat map."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from ich.schema import UserError
 
 FINE = 12
-"""Cells a side from which on a grid is fine enough: one then is 15 to 20 mm of a head."""
+"""A grid with at least this many cells a side is fine enough: a cell is then 15 to 20 mm of a head."""
 
 _LEAST = 1e-3  # of what is left over the channels; in float32, what cancels out leaves less than 1e-5
 _NOISE = 4  # images that tell where a cell looks
 
 
 class Classifier(Protocol):
-    """What can be explained: logits for ``LABELS`` from a backbone of timm, or another with convolutions."""
+    """A model that can be explained: logits for ``LABELS`` from a timm or another convolutional backbone."""
 
     backbone: nn.Module
     training: bool
@@ -58,11 +58,11 @@ class Grid:
 
     Attributes:
         name: The module's name in the backbone.
-        module: Which gives the grid.
-        layout: How it lies in the tensor.
-        shift: Pixels of the image, down and to the right, from the middle of the square that is a cell's
-            share of the image to the middle of what the cell looks at. Convolutions that halve the size look
-            at the upper left of it by half a cell.
+        module: The module whose output is the grid.
+        layout: Position of the grid in the tensor.
+        shift: Pixels of the image, down and to the right, from the middle of a cell's own square to the
+            middle of the region that it looks at. Convolutions that halve the size look half a cell to the
+            upper left.
     """
 
     name: str
@@ -72,15 +72,15 @@ class Grid:
 
 
 def find_grid(model: Classifier, x: Tensor, grids: Sequence[Grid] | None = None) -> Grid:
-    """Finds the last grid of features that is fine enough, or the finest where none is.
+    """Finds the last grid of features that is fine enough, or else the finest.
 
     Args:
         model: In evaluation mode.
-        x: (N, C, S, S), what the model takes; its first image is used, and the spread of its values.
-        grids: To choose from; by default ``list_grids``.
+        x: (N, C, S, S) input of the model. Its first image and the spread of its values are used.
+        grids: Grids to choose from; by default ``list_grids``.
 
     Raises:
-        UserError: If the backbone has none, or none that tells something.
+        UserError: If the backbone has no grid, or none with information.
         ValueError: If the model is in training mode.
     """
     with gradients(model, x) as x:
@@ -89,31 +89,31 @@ def find_grid(model: Classifier, x: Tensor, grids: Sequence[Grid] | None = None)
             if _tells(model, x[:1], grid):
                 return replace(grid, shift=_measure_shift(model, x, grid))
     raise UserError(
-        f"no heat map of {type(model.backbone).__name__}: it has no square grid of features that tells "
-        "something; explain a model with another backbone"
+        f"no heat map of {type(model.backbone).__name__}: it has no square grid of features; explain a "
+        "model with another backbone"
     )
 
 
 @contextmanager
 def gradients(model: Classifier, x: Tensor) -> Iterator[Tensor]:
-    """Gives a copy of the input of which gradients are taken, even where the caller has switched them off.
+    """Gives a copy of the input that records gradients, even if the caller has switched them off.
 
     Raises:
         ValueError: If the model is in training mode.
     """
     if model.training:
-        raise ValueError("a map of a model in training mode is of chance: call model.eval() first")
+        raise ValueError("maps of a model in training mode are random: call model.eval() first")
     with torch.inference_mode(False), torch.enable_grad():
         x = x.detach().clone()
         yield (x if x.is_floating_point() else x.float()).requires_grad_()
 
 
 def list_grids(model: Classifier, x: Tensor) -> list[Grid]:
-    """Grids in the order in which the network comes by them.
+    """Lists grids in the order of the network.
 
     They are those that timm lists for a backbone, or where it lists none any convolution's; and those that
-    are normalized cell by cell. For a transformer that goes on with its class token alone, the others tell
-    something for the last time where the last block has normalized them.
+    are normalized cell by cell. Some transformers continue with their class token only. The other tokens then
+    carry information for the last time after the normalization in the last block.
     """
     backbone = model.backbone
     prefix = int(getattr(backbone, "num_prefix_tokens", 0))
@@ -191,7 +191,7 @@ def _pass(model: Classifier, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 
 def _tells(model: Classifier, x: Tensor, grid: Grid) -> bool:
-    """Whether the products of gradients and activations on a grid say anything.
+    """Whether the products of gradients and activations on a grid carry information.
 
     They are 0 where the logits do not depend on the grid, and in every cell cancel out over the channels
     where a normalization of each cell comes next, which makes the scale of a cell's features of no account.

@@ -1,8 +1,8 @@
-"""A data set to a page that shows what is in it and says what stands out.
+"""Turns a data set into a page that shows its contents and what stands out.
 
 ``facts`` collects the numbers: ``units`` and ``encodings`` from the index, ``sample`` from pixels.
-``remarks`` says them in sentences, ``tables``, ``figures``, ``sheets`` and ``header`` show them, and
-``document`` puts all of it together.
+``remarks`` turns them into sentences. ``tables``, ``figures``, ``sheets`` and ``header`` show them, and
+``document`` combines everything.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAGE = "explore.html"
 """The page, in the folder that ``write_exploration`` writes to."""
 
 DEFAULT_SLICES = 2000
-"""Slices whose pixels are read: less than a minute from most disks."""
+"""Number of slices whose pixels are read: takes less than a minute from most disks."""
 
 
 def explore(
@@ -34,21 +34,22 @@ def explore(
     compare_all: bool = False,
     progress: bool = True,
 ) -> Document:
-    """Looks at a data set: headers from the index, pixels from a sample of slices.
+    """Explores a data set: headers from the index, pixels from a sample of slices.
 
-    What it says names no patient, no file and no folder: a slice is its row in the index.
+    The page names no patient, file or folder. It identifies a slice by its row in the index.
 
     Args:
         root: Folder of DICOM files, in any layout.
-        labels: CSV file; by default the one in ``root``, if there is one.
+        labels: CSV file; by default the one in ``root``, if any.
         label_set: Which labels it holds.
-        index_dir: Where the index is kept; by default in ``root``.
-        slices: Whose pixels are read. They are spread over patients and subtypes, the same at every call.
-        compare_all: Look for identical pixels among all slices, and not among the sample alone.
+        index_dir: Folder of the index; by default in ``root``.
+        slices: Number of slices whose pixels are read. They are spread over patients and subtypes, and are
+            the same at every call.
+        compare_all: Look for identical pixels among all slices, not only in the sample.
         progress: Show bars on a terminal.
 
     Raises:
-        UserError: If the folder holds no slice that can be read, or the labels cannot be used.
+        UserError: If the folder holds no readable slice, or the labels cannot be used.
     """
     facts = collect_facts(root, labels, label_set, index_dir, slices, compare_all, progress)
     return make_document(root, facts)
@@ -58,31 +59,31 @@ def check_folder(folder: Path) -> None:
     """Refuses a folder that holds anything but an earlier exploration.
 
     Raises:
-        UserError: With what it holds.
+        UserError: Naming some of its files.
     """
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name another with --out")
+        raise UserError(f"{folder} is not a folder; name another with --out")
     ours = {PAGE, *(f"{name}.png" for name in NAMES)}
     others = (
         sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.exists() else []
     )
     if others:
         raise UserError(
-            f"{folder} holds {', '.join(others[:3])}, and nothing is written among other files; "
-            "name a new folder with --out"
+            f"{folder} holds {', '.join(others[:3])}, and results are not written among other files; name a "
+            "new folder with --out"
         )
 
 
 def write_exploration(document: Document, folder: Path) -> Path:
-    """Writes a page and its pictures to a folder, in place of an earlier exploration.
+    """Writes a page and its pictures to a folder, and replaces an earlier exploration.
 
-    They show patients, if none by name, and are for their owner alone.
+    They show patients without names. Only their owner can read them.
 
     Returns:
         The page.
 
     Raises:
-        UserError: If the folder holds something else.
+        UserError: If the folder holds other files.
     """
     check_folder(folder)
     with for_owner_alone():

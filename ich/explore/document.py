@@ -37,19 +37,19 @@ NAMES = (
 )
 """Of the pictures."""
 
-_NO_LABELS = "There is no label file beside the slices; name one with --labels."
+_NO_LABELS = "No label file was found beside the slices; give one with --labels."
 
 
 def make_document(root: Path, facts: Facts) -> Document:
-    """Puts together what there is to say and to show of a data set."""
+    """Makes the page about a data set."""
     counts = ", ".join(say(facts.count(unit), unit) for unit in ("slice", "series", "study", "patient"))
     shown = choose_series(facts.table, facts.units, facts.labels)
     return Document(
         title="A look at the data",
-        subtitle=f"{counts}. Made by ich {__version__}; no patient and no file is named.",
+        subtitle=f"{counts}. Made by ich {__version__}. This page names no patient and no file.",
         sections=[
             Section("What stands out", [Listing(list_remarks(facts))]),
-            Section("What there is", _show_counts(facts)),
+            Section("Contents of the data set", _show_counts(facts)),
             Section("Labels", _show_labels(facts)),
             Section("Labels that occur together", _show_together(facts)),
             Section("Headers", [tabulate_encodings(facts), *tabulate_headers(facts)]),
@@ -63,7 +63,7 @@ def make_document(root: Path, facts: Facts) -> Document:
                 "The header of one slice",
                 [read_header_table(root / facts.table["path"].iloc[shown[len(shown) // 2]])],
             ),
-            Section("Findings", [Text(_explain_findings(facts)), tabulate_findings(facts)]),
+            Section("Data quality", [Text(_explain_findings(facts)), tabulate_findings(facts)]),
         ],
     )
 
@@ -75,8 +75,8 @@ def _show_counts(facts: Facts) -> list[Block]:
         Picture(
             "series_sizes",
             draw_series_sizes(facts.series),
-            f"How many slices series have: from {sizes.min()} to {sizes.max()}, median {sizes.median():g}.",
-            "Histogram of the number of slices of a series",
+            f"Slices per series: {sizes.min()} to {sizes.max()}, median {sizes.median():g}.",
+            "Histogram of the number of slices per series",
         ),
     ]
 
@@ -89,15 +89,15 @@ def _show_labels(facts: Facts) -> list[Block]:
     return [
         Text(
             f"{say(join.slices - join.unlabeled, 'slice', 'has', 'have')} a label and {join.unlabeled:,} "
-            f"none; the labels name {say(join.without_file, 'slice')} without a file. A study or patient has "
-            "a label if one of its slices has it. Shares are of those of which it is known."
+            f"none. The labels name {say(join.without_file, 'slice')} without a file. A study or patient "
+            "has a label if one of its slices has it. Shares count only those whose label is known."
         ),
         tabulate_labels(labeling),
         Picture(
             "labels",
             draw_labels(labeling.counts),
-            "Share with each label, of those of which it is known; the number is how many have it.",
-            "Bars: the share of slices, studies and patients with each label",
+            "Share with each label, among those whose label is known. The numbers are counts.",
+            "Bar chart of the share of slices, studies and patients with each label",
         ),
     ]
 
@@ -105,14 +105,14 @@ def _show_labels(facts: Facts) -> list[Block]:
 def _show_together(facts: Facts) -> list[Block]:
     labeling = facts.labeling
     if labeling is None:
-        return [Missing("How labels occur together", _NO_LABELS)]
+        return [Missing("Co-occurrence of labels", _NO_LABELS)]
     pictures = [
         Picture(
             f"together_{level}",
             draw_together(labeling.counts[level]),
-            f"{PLURALS[level].capitalize()} with the label of the row and that of the column; on the "
-            "diagonal, all with the label. The darker, the larger a share of the row's.",
-            f"Matrix of the numbers of {PLURALS[level]} that have two labels at once",
+            f"{PLURALS[level].capitalize()} with both the label of the row and that of the column. The "
+            "diagonal counts all with the label. Darker means a larger share of the row.",
+            f"Matrix with the number of {PLURALS[level]} that have two labels at once",
         )
         for level in LEVELS
     ]
@@ -125,7 +125,7 @@ def _show_geometry(facts: Facts) -> list[Block]:
         Picture(
             "geometry",
             draw_geometry(facts.table, facts.series),
-            "Size of a pixel (between rows), step from slice to slice, tilt; where they are given.",
+            "Pixel size (between rows), step from slice to slice, and tilt, where the headers give them.",
             "Histograms of pixel size, step between slices and tilt",
         ),
     ]
@@ -135,22 +135,22 @@ def _show_pixels(facts: Facts) -> list[Block]:
     sample = facts.sample
     what = "The distribution of stored values and Hounsfield units"
     if not sample.read:
-        return [Missing(what, f"None of the {say(len(sample.rows), 'slice')} that were tried can be read.")]
+        return [Missing(what, f"None of the {say(len(sample.rows), 'slice')} in the sample can be read.")]
     return [
         Text(_explain_sample(facts)),
         tabulate_materials(sample, facts.encodings),
         Picture(
             "stored",
             draw_stored(sample, facts.encodings),
-            "Before rescaling: stored values by encoding, and where air, water, soft tissue, blood and bone "
-            "lie. The rarest 0.1 % are left out at the ends.",
-            "Histograms of stored values with ranges of materials, one for each encoding",
+            "Before rescaling: stored values by encoding, with the ranges of air, water, soft tissue, "
+            "blood and bone. The rarest 0.1 % at the ends are not shown.",
+            "Histograms of stored values with the ranges of materials, one for each encoding",
         ),
         Picture(
             "hu",
             draw_hu(sample, facts.encodings),
-            "After rescaling: the encodings should lie upon each other, with air at -1000 and brain between "
-            "20 and 45. Padding counts as air.",
+            "After rescaling: the encodings should overlap, with air at -1000 and brain between 20 and 45. "
+            "Padding counts as air.",
             "Histograms of Hounsfield units with ranges of materials: all, and from water to blood",
         ),
     ]
@@ -159,11 +159,13 @@ def _show_pixels(facts: Facts) -> list[Block]:
 def _explain_sample(facts: Facts) -> str:
     read, total = facts.sample.read, len(facts.table)
     if len(facts.sample.rows) == total:
-        return f"From the pixels of all {say(total, 'slice')}, of which {read:,} could be read."
-    favored = "" if facts.labeling is None else " Half of them are drawn so that each subtype has its share."
+        return f"From the pixels of all {say(total, 'slice')}; {read:,} of them could be read."
+    favored = (
+        "" if facts.labeling is None else (" Half of them are drawn so that each subtype is represented.")
+    )
     return (
-        f"From the pixels of a sample: {len(facts.sample.rows):,} of {total:,} slices, spread over patients, "
-        f"of which {read:,} could be read.{favored} --slices takes more."
+        f"From the pixels of a sample: {len(facts.sample.rows):,} of {total:,} slices, spread over "
+        f"patients; {read:,} of them could be read.{favored} Use --slices for more."
     )
 
 
@@ -172,9 +174,9 @@ def _explain_findings(facts: Facts) -> str:
     compared = (
         "all slices"
         if among == len(facts.table)
-        else f"the {among:,} slices of the sample, --hash compares all"
+        else f"the {among:,} slices of the sample (--hash compares all)"
     )
     return (
-        "Nothing is left out of training for a finding, only what was refused. `ich index ROOT --check` "
-        f"lists them by file. Identical pixels were looked for among {compared}."
+        "Training leaves out refused files only, not slices with data-quality problems. `ich index ROOT "
+        f"--check` lists the problems by file. The search for identical pixels covered {compared}."
     )

@@ -1,4 +1,4 @@
-"""Everything that a page about a data set says, as numbers."""
+"""All content of a page about a data set, as numbers."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from ich.stacks import SAME_POSITION
 
 @dataclass(frozen=True)
 class Labeling:
-    """What a label file says of the slices.
+    """The content of a label file for the slices.
 
     Attributes:
-        join: What came of joining it to the index.
-        repeats: Rows of it that name a slice and label once more.
-        counts: By level, of ``LEVELS``.
+        join: Counts from joining it to the index.
+        repeats: Number of its rows that repeat a slice and label.
+        counts: Counts of labels for each of ``LEVELS``.
     """
 
     join: JoinCounts
@@ -39,12 +39,12 @@ class Labeling:
 
 @dataclass(frozen=True)
 class Identical:
-    """Slices with the pixels of a slice of another patient.
+    """Slices with the same pixels as a slice of another patient.
 
     Attributes:
-        slices: How many there are.
-        patients: Whose they are.
-        among: Slices that were compared.
+        slices: Number of such slices.
+        patients: Number of their patients.
+        among: Number of compared slices.
     """
 
     slices: int
@@ -59,15 +59,15 @@ class Facts:
     Attributes:
         labels: What the label file is read for.
         table: Its index, with a column for each label where labels are known.
-        units: What each slice belongs to; see ``number_units``.
-        refused: Files by code.
-        labeling: None without a label file.
-        encodings: The most frequent first.
-        encoding: (slices,) the number of each slice's.
-        series: A row a series: ``slices``, ``step`` (median, mm) and ``tilt`` (median, degrees).
-        findings: Series by code of ``ich.findings.Finding``.
-        sample: What the pixels of some slices say.
-        identical: Slices with the pixels of others.
+        units: Series, study and patient of each slice; see ``number_units``.
+        refused: Counts of refused files by code.
+        labeling: Content of the label file; None without one.
+        encodings: The encodings, the most frequent first.
+        encoding: (slices,) number of each slice's encoding.
+        series: One row per series: ``slices``, ``step`` (median, mm) and ``tilt`` (median, degrees).
+        findings: Counts of series by code of ``Finding``.
+        sample: Measures of the pixels of some slices.
+        identical: Slices with the same pixels as others.
     """
 
     labels: LabelSet
@@ -83,11 +83,11 @@ class Facts:
     identical: Identical
 
     def count(self, unit: str) -> int:
-        """How many slices, series, studies or patients there are."""
+        """Counts the slices, series, studies or patients."""
         return int(self.units[unit].max()) + 1
 
     def count_per(self, unit: str, owner: str) -> NDArray[np.int64]:
-        """How many units, series for example, each owner, a study for example, has."""
+        """Counts the units of each owner, such as the series of each study."""
         pairs = self.units[[unit, owner]].drop_duplicates()
         return np.bincount(pairs[owner])
 
@@ -144,7 +144,7 @@ def _find_labels(root: Path, labels: LabelSet) -> Path | None:
 
 
 def _describe_series(table: pd.DataFrame, series: pd.Series[int]) -> pd.DataFrame:
-    """Slices of each series, the median step between those that lie apart, and the median tilt."""
+    """Describes each series: number of slices, median step between positions, and median tilt."""
     ordered = pd.DataFrame({"series": series, "position": table["position"]}).sort_values(
         ["series", "position"]
     )

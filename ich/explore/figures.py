@@ -1,4 +1,4 @@
-"""The figures of a page about a data set: narrow, so that they can be read on a phone."""
+"""The figures of a page about a data set, narrow enough for a phone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _draw(height: float, draw: Callable[[Figure], None]) -> bytes:
 def _draw_counts(
     axes: Axes, values: NDArray[np.float64], title: str, unit: str, *, whole: bool = False
 ) -> None:
-    """A histogram of what headers say; half a unit on either side where numbers are whole."""
+    """Draws a histogram of header values; whole numbers get half a unit on either side."""
     axes.set_title(title, loc="left", fontsize=FONT)
     axes.set_xlabel(unit)
     axes.grid(axis="y", color="0.9")
@@ -59,7 +59,7 @@ def _draw_counts(
 
 
 def draw_series_sizes(series: pd.DataFrame) -> bytes:
-    """Draws how many slices series have."""
+    """Draws the number of slices per series."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -74,10 +74,10 @@ def draw_geometry(table: pd.DataFrame, series: pd.DataFrame) -> bytes:
 
     def draw(figure: Figure) -> None:
         spacing, step, tilt = figure.subplots(3, 1)
-        _draw_counts(spacing, table["row_spacing"].to_numpy(), "Size of a pixel", "mm")
+        _draw_counts(spacing, table["row_spacing"].to_numpy(), "Pixel size", "mm")
         spacing.set_ylabel("slices")
-        _draw_counts(step, series["step"].to_numpy(), "Step from slice to slice, median of a series", "mm")
-        _draw_counts(tilt, series["tilt"].to_numpy(), "Tilt of the slices, median of a series", "degrees")
+        _draw_counts(step, series["step"].to_numpy(), "Step from slice to slice, median per series", "mm")
+        _draw_counts(tilt, series["tilt"].to_numpy(), "Tilt of the slices, median per series", "degrees")
         for axes in (step, tilt):
             axes.set_ylabel("series")
 
@@ -85,7 +85,7 @@ def draw_geometry(table: pd.DataFrame, series: pd.DataFrame) -> bytes:
 
 
 def draw_labels(counts: dict[str, LabelCounts]) -> bytes:
-    """Draws how many slices, studies and patients have each label."""
+    """Draws the numbers of slices, studies and patients with each label."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -122,7 +122,7 @@ def draw_labels(counts: dict[str, LabelCounts]) -> bytes:
 
 
 def draw_together(counts: LabelCounts) -> bytes:
-    """Draws how many units have both of two labels; the darker, the larger a share of the row's label."""
+    """Draws how many units have both of two labels; darker means a larger share of the row."""
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
@@ -156,17 +156,17 @@ def _shorten(count: int) -> str:
 
 
 def name_encodings(encodings: Sequence[Encoding], numbers: Sequence[int]) -> list[str]:
-    """Names encodings by number, the rare ones together."""
+    """Names encodings by number, and the rare ones together."""
     return [
         str(encodings[number])
         if number < MOST_ENCODINGS
-        else f"rarer ones ({len(encodings) - MOST_ENCODINGS})"
+        else f"rarer encodings ({len(encodings) - MOST_ENCODINGS})"
         for number in numbers
     ]
 
 
 def draw_stored(sample: Sample, encodings: Sequence[Encoding]) -> bytes:
-    """Draws the distribution of stored values, an encoding a panel, with what they stand for."""
+    """Draws the distribution of stored values, one panel per encoding, with the ranges of materials."""
     numbers = sorted(sample.stored)
     extent = [sample.stored[number].find_quantile(share) for number in numbers for share in (0.0005, 0.9995)]
     for encoding in (encodings[number] for number in numbers if number < MOST_ENCODINGS):
@@ -189,7 +189,7 @@ def draw_stored(sample: Sample, encodings: Sequence[Encoding]) -> bytes:
 
 
 def draw_hu(sample: Sample, encodings: Sequence[Encoding]) -> bytes:
-    """Draws the distribution of HU, an encoding a line: of all, and of water to blood."""
+    """Draws the distribution of HU, one line per encoding: of all HU, and from water to blood."""
     numbers = sorted(sample.hu)
     high = max(200, min(3000, max(sample.hu[number].find_quantile(0.9995) for number in numbers)))
 
@@ -214,7 +214,7 @@ def draw_hu(sample: Sample, encodings: Sequence[Encoding]) -> bytes:
 
 
 def _draw_shares(axes: Axes, histogram: Histogram, low: int, high: int, place: int = 0) -> None:
-    """The share of pixels by value, in bins as wide as a line of the picture."""
+    """Draws the share of pixels by value, in bins as wide as a line of the picture."""
     width = max(1, (high - low) // _BINS)
     edges, shares = histogram.bin(low, high, width)
     values = np.where(shares > 0, 100 * shares / width, np.nan)
@@ -232,7 +232,7 @@ def _draw_shares(axes: Axes, histogram: Histogram, low: int, high: int, place: i
 
 
 def _mark(axes: Axes, materials: Sequence[Material], low: float, high: float) -> None:
-    """Bands for the materials, each named above the panel."""
+    """Draws bands for the materials, with names above the panel."""
     shown = [m for m in materials if m.high >= low and m.low <= high]
     middles = []
     for material in shown:
@@ -259,7 +259,7 @@ def _mark(axes: Axes, materials: Sequence[Material], low: float, high: float) ->
 
 
 def _part(middles: Sequence[float], widths: Sequence[float]) -> list[float]:
-    """Moves what would overlap apart, in its order: each pair by halves, until all have room."""
+    """Moves overlapping items apart, in their order: each pair by half, until all have room."""
     places = list(middles)
     for _ in range(100):
         for one in range(len(places) - 1):

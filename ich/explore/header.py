@@ -1,4 +1,4 @@
-"""The header of one slice, with whatever may identify somebody masked."""
+"""The header of one slice, with all identifying values masked."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ _SHOWN = frozenset(
 
 
 def read_header_table(path: Path) -> Table | Missing:
-    """Reads the header of a slice, up to its pixels, as a table that identifies nobody.
+    """Reads the header of a slice without its pixels, as a table that identifies nobody.
 
-    Masked are UIDs of instances, names, dates, times, identifiers, free text, sequences, and whatever else is
-    not known to be harmless (DICOM PS3.15 table E.1-1).
+    It masks UIDs of instances, names, dates, times, identifiers, free text, sequences, and all other values
+    that are not known to be harmless (DICOM PS3.15 table E.1-1).
     """
     what = "The header of one slice"
     try:
@@ -52,7 +52,7 @@ def read_header_table(path: Path) -> Table | Missing:
             ds = pydicom.dcmread(path, stop_before_pixels=True)
             rows = [_describe(element) for element in (*ds.file_meta, *ds)]
     except Exception as error:  # of any kind, as pydicom reads what is in the file only now
-        return Missing(what, f"pydicom does not read it ({type(error).__name__}).")
+        return Missing(what, f"pydicom cannot read it ({type(error).__name__}).")
     return Table(("Attribute", "Value", "Tag", "VR"), rows)
 
 

@@ -1,4 +1,4 @@
-"""What stands out in a data set, in sentences that follow from its numbers."""
+"""Sentences about what stands out in a data set, from its numbers."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from ich.schema.hu import ANY_AIR, BRAIN_PEAK
 from ich.tables import say
 
 FEW_PATIENTS = 10
-"""With fewer patients than this, the figures of a label say little: one patient more or less moves them."""
+"""With fewer patients than this, figures for a label say little, because one patient can change them."""
 
 RARE = 0.01
-"""Share of the slices below which a label is rare."""
+"""A label is rare below this share of the slices."""
 
 OFTEN = 0.5
-"""Share of a label's slices from which another label that is there too is worth a word."""
+"""Another label is mentioned if it is present in at least this share of a label's slices."""
 
 FEW_SLICES = 10
-"""In a series: a head of 150 mm takes 30 slices of 5 mm."""
+"""Slices of a short series: a head of 150 mm needs 30 slices of 5 mm."""
 
 TILTED = 15.0
-"""Degrees from which on a tilt is unusual."""
+"""Degrees above which a tilt is unusual."""
 
 OF_SLICES = (Finding.CONSTANT, Finding.LITTLE_AIR, Finding.LITTLE_TISSUE, Finding.MUCH_BONE)
 OF_SERIES = tuple(finding for finding in Finding if finding not in OF_SLICES)
 
 
 def list_remarks(facts: Facts) -> list[str]:
-    """Lists what stands out, what keeps from training or misleads first."""
+    """Lists what stands out; problems that prevent or mislead training come first."""
     remarks = [
         *_remark_files(facts),
         *([] if facts.labeling is None else _remark_labels(facts.labeling)),
@@ -47,7 +47,7 @@ def list_remarks(facts: Facts) -> list[str]:
 
 
 def say_share(share: float) -> str:
-    """A share in per cent, without more figures than it deserves."""
+    """Formats a share in per cent with suitable precision."""
     percent = 100 * share
     if 0 < percent < 0.1:
         return "less than 0.1 %"
@@ -63,14 +63,14 @@ def _remark_files(facts: Facts) -> Iterator[str]:
     if unread := facts.sample.unread.total():
         yield (
             f"The pixels of {unread:,} of {say(len(facts.sample.rows), 'slice')} in the sample cannot be "
-            "read: training stops at such slices unless data.tolerate allows them."
+            "read. Training stops at such slices unless data.tolerate allows them."
         )
     same = facts.identical
     if same.slices:
         yield (
             say(same.slices, "slice", "has", "have")
-            + f" the pixels of a slice of another patient (of {same.among:,} compared; "
-            f"{say(same.patients, 'patient')}): data.check_pixels=true keeps such patients in one part."
+            + f" the same pixels as a slice of another patient (of {same.among:,} compared; "
+            f"{say(same.patients, 'patient')}). data.check_pixels=true keeps such patients in one part."
         )
 
 
@@ -82,9 +82,9 @@ def _remark_labels(labeling: Labeling) -> Iterator[str]:
             f"({say_share(join.unlabeled / join.slices)} of all)."
         )
     if join.without_file:
-        yield f"The labels name {say(join.without_file, 'slice')} of which there is no file."
+        yield f"The labels name {say(join.without_file, 'slice')} without a file."
     if labeling.repeats:
-        yield f"{say(labeling.repeats, 'row')} of the label file repeat what another row says; they agree."
+        yield f"{say(labeling.repeats, 'row')} of the label file repeat another row without contradiction."
     slices, patients = labeling.counts["slice"], labeling.counts["patient"]
     for number, label in enumerate(slices.labels.names):
         positive, negative = int(slices.positive[number]), int(slices.negative[number])
@@ -92,18 +92,18 @@ def _remark_labels(labeling: Labeling) -> Iterator[str]:
         if not positive + negative:
             yield f"{label} is unknown for every slice."
         elif not positive:
-            yield f"{label} has no positive slice: it can be neither learned nor measured."
+            yield f"{label} has no positive slice: it cannot be learned or measured."
         elif not negative:
-            yield f"{label} is positive in every labeled slice: it can be neither learned nor measured."
+            yield f"{label} is positive in every labeled slice: it cannot be learned or measured."
         elif owners < FEW_PATIENTS:
             yield (
-                f"{label} has {say(positive, 'positive slice')} in {say(owners, 'patient')}: "
-                "figures for it will mean little."
+                f"{label} has {say(positive, 'positive slice')} in {say(owners, 'patient')}. Figures for it "
+                "will mean little."
             )
         elif positive < RARE * (positive + negative):
             yield (
                 f"{label} is rare: {say_share(positive / (positive + negative))} of the slices, "
-                f"{negative / positive:,.0f} without it for each one with it."
+                f"{negative / positive:,.0f} negative slices for each positive one."
             )
         if int(slices.unknown[number]) > join.unlabeled:
             yield f"{label} is unknown for {say(int(slices.unknown[number]), 'slice')}."
@@ -130,17 +130,17 @@ def _remark_patients(facts: Facts) -> Iterator[str]:
     blank = int((facts.table["PatientID"].str.strip() == "").sum())
     if blank:
         lacking = say(blank, "slice", "has", "have")
-        yield f"{lacking} no PatientID: they are counted by study, and no split can be drawn."
+        yield f"{lacking} no PatientID. They are counted by study, and a split is not possible."
     several = int((facts.count_per("study", "patient") > 1).sum())
     if several:
-        yield f"{say(several, 'patient', 'has', 'have')} several studies: a split by study would leak."
+        yield f"{say(several, 'patient', 'has', 'have')} several studies. A split by study would leak."
     several = int((facts.count_per("series", "study") > 1).sum())
     if several:
         yield f"{say(several, 'study', 'has', 'have')} several series."
     patients = facts.count("patient")
     if patients < FEW_PATIENTS:
         there = "There is" if patients == 1 else "There are"
-        yield f"{there} {say(patients, 'patient')}: too few to learn or measure from."
+        yield f"{there} {say(patients, 'patient')}, which is too few for training or evaluation."
 
 
 def _remark_series(facts: Facts) -> Iterator[str]:
@@ -174,15 +174,19 @@ def _remark_encodings(facts: Facts) -> Iterator[str]:
     )
     if wrapped:
         yield (
-            f"{say(wrapped, 'slice', 'has', 'have')} 12 bit unsigned with an intercept above -100: values "
-            "that were shifted and wrapped, as in the RSNA set; reading mends them."
+            f"{say(wrapped, 'slice', 'has', 'have')} 12 bit unsigned with an intercept above -100: shifted "
+            "and wrapped values, as in the RSNA set. Reading corrects them."
         )
     table = facts.table
     if decoded := int((table["pixel_offset"] < 0).sum()):
-        yield f"{say(decoded, 'slice', 'has', 'have')} to be decoded, which takes longer than reading."
+        yield (
+            f"{say(decoded, 'slice', 'has', 'have')} to be decoded, which takes longer than reading directly."
+        )
     lacking = int((table["WindowCenter"].isna() | table["WindowWidth"].isna()).sum())
     if lacking:
-        yield f"{say(lacking, 'slice', 'has', 'have')} no window in the header: input=dicom cannot be used."
+        yield (
+            f"{say(lacking, 'slice', 'has', 'have')} no window in the header, so input=dicom cannot be used."
+        )
     if not_square := int(((table["row_spacing"] / table["column_spacing"] - 1).abs() > 0.01).sum()):
         yield f"{say(not_square, 'slice', 'has', 'have')} pixels that are not square."
     if lacking := int(table["row_spacing"].isna().sum()):
@@ -199,11 +203,11 @@ def _remark_pixels(facts: Facts) -> Iterator[str]:
         if number < MOST_ENCODINGS and peak is not None and not BRAIN_PEAK[0] <= peak <= BRAIN_PEAK[1]:
             yield (
                 f"Stored as {facts.encodings[number]}, the most frequent HU from -200 to 300 is {peak}, "
-                f"where brain has {BRAIN_PEAK[0]} to {BRAIN_PEAK[1]}: look whether the intercept is right."
+                f"but brain has {BRAIN_PEAK[0]} to {BRAIN_PEAK[1]}. Check the intercept."
             )
     hu = sample.merge_hu()
     if hu.total and hu.count(*ANY_AIR) < LEAST_AIR * hu.total:  # as the findings of slices count it
         yield (
-            f"Hardly any pixel has {ANY_AIR[0]} to {ANY_AIR[1]} HU, as air does; the lowest is {hu.lowest}: "
-            "values were clipped, or the intercept is wrong."
+            f"Hardly any pixel has the HU of air ({ANY_AIR[0]} to {ANY_AIR[1]}), and the lowest value is "
+            f"{hu.lowest}. The values were clipped, or the intercept is wrong."
         )

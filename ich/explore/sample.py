@@ -1,4 +1,4 @@
-"""The pixels of a sample of slices: histograms of stored values and of HU, and what is not plausible."""
+"""The pixels of a sample of slices: histograms of stored values and of HU, and data quality."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_ENCODINGS = 4
 
 
 class Material(NamedTuple):
-    """A range of HU that something is known by."""
+    """The HU range of a material."""
 
     name: str
     low: float
@@ -43,36 +43,36 @@ _LOWEST, _HIGHEST = -(1 << 15), (1 << 16) - 1  # of 16 bits, signed or not
 
 
 class Histogram:
-    """Counts of whole numbers."""
+    """A histogram of whole numbers."""
 
     def __init__(self) -> None:
         self.counts = np.zeros(_HIGHEST - _LOWEST + 1, dtype=np.int64)
 
     def add(self, low: int, counts: NDArray[np.int64]) -> None:
-        """Adds counts of ``low`` and the numbers that follow it."""
+        """Adds counts for ``low`` and the following numbers."""
         self.counts[low - _LOWEST : low - _LOWEST + len(counts)] += counts
 
     @property
     def total(self) -> int:
-        """All that was counted."""
+        """Total of all counts."""
         return int(self.counts.sum())
 
     def count(self, low: float, high: float) -> int:
-        """How many lie from ``low`` to ``high``, both included."""
+        """Counts the values from ``low`` to ``high``, both included."""
         return int(self.counts[int(np.ceil(low)) - _LOWEST : int(np.floor(high)) - _LOWEST + 1].sum())
 
     def find_peak(self, low: int, high: int) -> int | None:
-        """The most frequent number from ``low`` to ``high``; None where there is none."""
+        """Finds the most frequent number from ``low`` to ``high``; None if there is none."""
         part = self.counts[low - _LOWEST : high - _LOWEST + 1]
         return low + int(part.argmax()) if part.any() else None
 
     @property
     def lowest(self) -> int:
-        """The lowest number that was counted."""
+        """The lowest counted number."""
         return _LOWEST + int((self.counts > 0).argmax())
 
     def find_quantile(self, share: float) -> int:
-        """The least number that so large a share does not exceed."""
+        """Finds the smallest number that this share does not exceed."""
         return _LOWEST + int(np.searchsorted(self.counts.cumsum(), share * self.total))
 
     def bin(self, low: int, high: int, width: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -85,14 +85,14 @@ class Histogram:
 
 @dataclass
 class Sample:
-    """What the pixels of a sample say.
+    """Measures of the pixels of a sample.
 
     Attributes:
         rows: Rows of the index.
-        stored: Histogram of stored values by number of the encoding, the last for all rarer ones.
-        hu: The same of HU.
-        findings: Slices by code of ``ich.findings.Finding``.
-        unread: Slices that could not be read by code of ``ich.dicom.refusal.Refusal``.
+        stored: Histogram of stored values by number of the encoding; the last one is for all rarer encodings.
+        hu: The same for HU.
+        findings: Counts of slices by code of ``Finding``.
+        unread: Counts of slices that could not be read, by code of ``Refusal``.
     """
 
     rows: NDArray[np.int64]
@@ -103,11 +103,11 @@ class Sample:
 
     @property
     def read(self) -> int:
-        """Slices that could be read."""
+        """Number of slices that could be read."""
         return len(self.rows) - self.unread.total()
 
     def merge_hu(self) -> Histogram:
-        """The histogram of HU of all slices."""
+        """Returns the histogram of HU of all slices."""
         merged = Histogram()
         for histogram in self.hu.values():
             merged.add(_LOWEST, histogram.counts)
@@ -117,14 +117,15 @@ class Sample:
 def draw_sample(
     table: pd.DataFrame, patients: NDArray[np.int64], size: int, labels: LabelSet = RSNA_LABELS
 ) -> NDArray[np.int64]:
-    """Draws slices, spread over patients, half of them so that each subtype has its share.
+    """Draws slices spread over patients, half of them so that each subtype is represented.
 
-    The place of a slice in the draw follows from its SOPInstanceUID: the same data set gives the same sample.
+    The place of a slice in the draw follows from its SOPInstanceUID, so the same data set gives the same
+    sample.
 
     Args:
-        table: Index, with label columns where labels are known.
+        table: Index, with label columns if labels are known.
         patients: (slices,) the patient of each.
-        size: Slices to draw.
+        size: Number of slices to draw.
         labels: The labels.
 
     Returns:
@@ -160,7 +161,7 @@ def read_sample(
     encodings: NDArray[np.int64],
     progress: bool = True,
 ) -> Sample:
-    """Reads the pixels of a sample; what cannot be read is counted.
+    """Reads the pixels of a sample; unreadable slices are counted.
 
     Args:
         root: Folder of the data set.
@@ -183,7 +184,7 @@ def read_sample(
 
 
 class _Look(NamedTuple):
-    """What is kept of the pixels of a slice: little, as many wait at a time."""
+    """Measures of the pixels of a slice: few, because many wait at a time."""
 
     stored: tuple[int, NDArray[np.int64]]
     hu: tuple[int, NDArray[np.int64]]

@@ -1,4 +1,4 @@
-"""Slices to look at: one of each subtype through every window, and a series from bottom to top."""
+"""Sheets of slices: one slice of each subtype through every window, and a series from bottom to top."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def draw_windows(
 ) -> list[Picture | Missing]:
     """Draws a slice of each subtype, and one without any, through every window.
 
-    Without labels it is a slice from the middle of the largest series.
+    Without labels, it draws a slice from the middle of the largest series.
     """
     shown, lacking = list[_Shown](), list[str]()
     for what, rows in _list_candidates(table, units, labels):
@@ -55,21 +55,21 @@ def draw_windows(
             Picture(
                 "windows",
                 encode_png(draw_contact_sheet(slices, windows, titles, columns=len(WINDOWS))),
-                "A row a slice, a column a window: "
+                "Rows are slices, columns are windows: "
                 + ", ".join(f"{name.replace('_', ' ')} {c:g}/{w:g}" for name, (c, w) in WINDOWS.items())
                 + f" HU (center/width). Rows of the index: {listed}.",
                 f"Slices through the windows {', '.join(WINDOWS)}: {', '.join(what for what, _, _ in shown)}",
             )
         )
     if lacking:
-        blocks.append(Missing(f"A slice of: {', '.join(lacking)}", "There is none that can be read."))
+        blocks.append(Missing(f"A slice of: {', '.join(lacking)}", "None can be read."))
     return blocks
 
 
 def _list_candidates(
     table: pd.DataFrame, units: pd.DataFrame, labels: LabelSet
 ) -> Iterator[tuple[str, NDArray[np.int64]]]:
-    """Yields what to show, each with rows of the index, the best first."""
+    """Yields the kinds of slices to show, each with rows of the index, the best first."""
     if labels.names[0] not in table:
         yield _UNKNOWN, _take_middle(units, np.ones(len(table), dtype=bool))
         return
@@ -84,7 +84,7 @@ def _list_candidates(
 
 
 def _take_middle(units: pd.DataFrame, wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Of the series with the most wanted slices the middle ones, where the most is to be seen of a lesion."""
+    """Takes the middle slices of the series with the most wanted slices, where a lesion is seen best."""
     rows: NDArray[np.int64] = np.flatnonzero(wanted)
     if not len(rows):
         return rows
@@ -112,7 +112,7 @@ def _read(root: Path, path: str, frame: int) -> NDArray[np.int16] | None:
 
 
 def choose_series(table: pd.DataFrame, units: pd.DataFrame, labels: LabelSet) -> NDArray[np.int64]:
-    """Chooses a series to show: the one with the most subtypes, and of these the one with the most slices.
+    """Chooses the series with the most subtypes, and among these the one with the most slices.
 
     Returns:
         Its rows of the index, in order of position.
@@ -130,7 +130,7 @@ def choose_series(table: pd.DataFrame, units: pd.DataFrame, labels: LabelSet) ->
 def draw_series(
     root: Path, table: pd.DataFrame, rows: NDArray[np.int64], labels: LabelSet
 ) -> Picture | Missing:
-    """Draws a series from bottom to top through the brain window; of a long one, slices at even distances."""
+    """Draws a series from bottom to top through the brain window; a long one at even distances."""
     chosen = rows[np.unique(np.linspace(0, len(rows) - 1, min(_MOST, len(rows))).round().astype(int))]
     slices, titles, unread = [], [], 0
     for row in chosen:
@@ -149,9 +149,9 @@ def draw_series(
     return Picture(
         "series",
         encode_png(draw_contact_sheet(slices, ["brain"] * len(slices), titles)),
-        f"{len(slices)} of the {len(rows)} slices of a series, from bottom to top, through the brain window, "
-        "with position from the feet to the head and subtypes; the patient's left is on the right of a "
-        f"picture, where the files tell it. Rows {rows[0]} to {rows[-1]} of the index"
+        f"{len(slices)} of the {len(rows)} slices of a series, from bottom to top, through the brain "
+        "window, with position and subtypes. The patient's left is on the right of a picture, if the files "
+        f"give it. Rows {rows[0]} to {rows[-1]} of the index"
         + (f"; {unread} slices could not be read." if unread else "."),
         "Slices of one series in order of position",
     )

@@ -26,7 +26,7 @@ def _show_share(share: float) -> str:
 
 
 def tabulate_counts(facts: Facts) -> Table:
-    """How many slices, series, studies and patients, and how many of one belong to one of the next."""
+    """Tabulates numbers of slices, series, studies and patients, and how many belong to one of the next."""
     rows = []
     units = ("slice", "series", "study", "patient")
     for unit, owner in zip(units, (*units[1:], None), strict=True):
@@ -40,14 +40,14 @@ def tabulate_counts(facts: Facts) -> Table:
 
 
 def tabulate_encodings(facts: Facts) -> Table:
-    """How pixels are stored."""
+    """Tabulates how pixels are stored."""
     named = {number: str(encoding) for number, encoding in enumerate(facts.encodings)}
     counts = Counter({named[n]: int(count) for n, count in enumerate(np.bincount(facts.encoding))})
     return _tabulate("Pixels, rescaling", counts, "How pixels are stored")
 
 
 def tabulate_headers(facts: Facts) -> list[Table]:
-    """What else is one of a few values in the headers."""
+    """Tabulates other header values that have few variants."""
 
     def tabulate(name: str, columns: list[str], show: Callable[..., str], caption: str) -> Table:
         counts = Counter[str]()
@@ -81,7 +81,7 @@ def tabulate_headers(facts: Facts) -> list[Table]:
 
 
 def tabulate_geometry(facts: Facts) -> Table:
-    """The geometry of slices and series."""
+    """Tabulates the geometry of slices and series."""
     table, series = facts.table, facts.series
     columns = {
         "pixel, mm": table["row_spacing"],
@@ -104,7 +104,7 @@ def _name_syntax(uid: str) -> str:
 
 
 def _tabulate(name: str, counts: Counter[str], caption: str) -> Table:
-    """Counts of slices, the largest first, the rare ones together."""
+    """Tabulates counts of slices, the largest first, with the rare ones together."""
     total = counts.total()
     most = counts.most_common(_MOST_ROWS)
     rows = [(text, f"{count:,}", _show_share(count / total)) for text, count in most]
@@ -115,7 +115,7 @@ def _tabulate(name: str, counts: Counter[str], caption: str) -> Table:
 
 
 def tabulate_labels(labeling: Labeling) -> Table:
-    """Positives of each label by level, with their share of what is known, and negatives a positive."""
+    """Tabulates positives of each label by level, their share of known units, and negatives per positive."""
     rows = []
     for number, label in enumerate(labeling.counts["slice"].labels.names):
         cells = []
@@ -133,7 +133,7 @@ def tabulate_labels(labeling: Labeling) -> Table:
 
 
 def tabulate_subtypes(labeling: Labeling) -> Table:
-    """How many subtypes slices, studies and patients have at once."""
+    """Tabulates how many subtypes slices, studies and patients have at once."""
     counts: list[LabelCounts] = [labeling.counts[level] for level in LEVELS]
     rows = [
         (f"{number}", *(f"{int(count.subtypes[number]):,}" for count in counts))
@@ -144,7 +144,7 @@ def tabulate_subtypes(labeling: Labeling) -> Table:
 
 
 def tabulate_materials(sample: Sample, encodings: Iterable[Encoding]) -> Table:
-    """Where materials lie, before and after rescaling, and how many pixels are there."""
+    """Tabulates the ranges of materials before and after rescaling, with their shares of pixels."""
     hu = sample.merge_hu()
     common = list(encodings)[:MOST_ENCODINGS]
     rows = []
@@ -158,17 +158,17 @@ def tabulate_materials(sample: Sample, encodings: Iterable[Encoding]) -> Table:
 
 
 def tabulate_findings(facts: Facts) -> Table:
-    """What was found, with zeros: to have looked and found nothing is a finding too."""
+    """Tabulates the data-quality checks, with zeros: a check without a problem is a result too."""
     sample, same = facts.sample, facts.identical
     in_sample, series = f"of {sample.read:,} slices", f"of {facts.count('series'):,} series"
     rows = _list_refusals("refused", facts.refused, "files")
     if facts.labeling is not None:
-        rows.append(("label given more than once", facts.labeling.repeats, "rows of the label file"))
-    rows.append(("pixels of another patient's slice", same.slices, f"of {same.among:,} slices"))
+        rows.append(("labels given more than once", facts.labeling.repeats, "rows of the label file"))
+    rows.append(("the same pixels as another patient's slice", same.slices, f"of {same.among:,} slices"))
     rows += [(describe_code(Finding, code), facts.findings[code], series) for code in OF_SERIES]
     rows += [(describe_code(Finding, code), sample.findings[code], in_sample) for code in OF_SLICES]
     rows += _list_refusals("cannot be read", sample.unread, f"of {len(sample.rows):,} slices")
-    return Table(("finding", "number", "of what"), [(what, f"{count:,}", of) for what, count, of in rows])
+    return Table(("check", "number", "among"), [(what, f"{count:,}", of) for what, count, of in rows])
 
 
 def _list_refusals(what: str, refused: Counter[str], of: str) -> list[tuple[str, int, str]]:

@@ -1,4 +1,4 @@
-"""Which slices belong to one series, study and patient, and what is known of the labels of each."""
+"""Groups slices by series, study and patient, and counts the labels of each."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
 LEVELS = ("slice", "study", "patient")
-"""At which labels are counted."""
+"""Levels at which labels are counted."""
 
 
 def number_units(table: pd.DataFrame) -> pd.DataFrame:
-    """Numbers what each slice of an index belongs to.
+    """Numbers the series, study and patient of each slice of an index.
 
     Returns:
         The columns ``slice``, ``series``, ``study`` and ``patient``: the same number, counted from 0, for
-        slices that belong together. A slice without a PatientID is its study's.
+        slices that belong together. A slice without a PatientID is counted by its study.
     """
     study = pd.factorize(table["StudyInstanceUID"])[0]
     blank = (table["PatientID"].str.strip() == "").to_numpy()
@@ -39,9 +39,10 @@ def number_units(table: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What is known of the labels at one level.
+    """Counts of labels at one level.
 
-    A unit has a label if one of its slices has it, lacks it if all of them lack it, and is unknown else.
+    A unit has a label if one of its slices has it. It lacks the label if all of them lack it, and otherwise
+    it is unknown.
 
     Attributes:
         labels: The labels.

@@ -1,7 +1,7 @@
-"""A folder of DICOM slices to a table, the labels of a CSV file, and the two joined.
+"""Turns a folder of DICOM slices into a table, reads the labels of a CSV file, and joins the two.
 
-``files`` finds the files and reads their headers, ``pseudonyms`` hides whose they are, ``cache`` keeps what
-was read, ``labels`` knows the two forms of a label file.
+``files`` finds the files and reads their headers. ``pseudonyms`` hides their patients. ``cache`` keeps the
+index, and ``labels`` reads the two forms of a label file.
 """
 
 from __future__ import annotations
@@ -49,32 +49,32 @@ def build_index(
     workers: int | None = None,
     progress: bool = True,
 ) -> Index:
-    """Reads the headers of every slice below a folder, in any layout.
+    """Reads the headers of all slices below a folder, in any layout.
 
-    The result is kept as ``index.parquet`` and ``refused.csv``, readable by their owner alone as they name
-    patients. The next call reads what is new or has another size or time of change; after an interruption,
-    what had not been read. Files whose suffix says that they are something else are read if they begin as
-    DICOM does, and else listed among what was refused; hidden folders are not looked into, and listed too.
+    The result is kept as ``index.parquet`` and ``refused.csv``. They name patients, so only their owner can
+    read them. The next call reads only files that are new or have another size or time of change. After an
+    interruption it reads the remaining files. A file whose suffix belongs to another kind of file is read if
+    it begins as DICOM does, and is otherwise listed as refused. Hidden folders are not searched, but listed
+    too.
 
     Args:
         root: The folder.
-        index_dir: Where the index is kept; by default ``locate_index(root)``.
-        pseudonyms: Keep a keyed hash of PatientID in its place. An index that has pseudonyms keeps them,
-            asked for or not.
-        workers: Processes that read; by default one a core if reading takes long, and else this one. They
-            import the main script, which therefore has to start its work under
-            ``if __name__ == "__main__":``.
-        progress: Show a bar on a terminal if reading takes longer than a moment.
+        index_dir: Folder of the index; by default ``locate_index(root)``.
+        pseudonyms: Keep a keyed hash in place of PatientID. An index with pseudonyms always keeps them.
+        workers: Number of processes that read; by default one per core if reading takes long, and else this
+            process only. They import the main script, which must therefore start its work under ``if __name__
+            == "__main__":``.
+        progress: Whether to show a bar on a terminal if reading takes longer than a moment.
 
     Returns:
-        The slices in order of patient, study, series and position, and what was refused.
+        The slices in order of patient, study, series and position, and the refused files.
 
     Raises:
-        UserError: If the folder is missing or holds no slice that can be read, or the index cannot be kept.
+        UserError: If the folder is missing or holds no readable slice, or the index cannot be written.
     """
     folder = locate_index(root) if index_dir is None else index_dir
     files, closed = list_files(root, progress, kept_in=folder)
-    nothing = f"data.root={root} holds no DICOM file; expected e.g. {root}/stage_2_train/ID_*.dcm"
+    nothing = f"data.root={root} holds no DICOM file; expected for instance {root}/stage_2_train/ID_*.dcm"
     if files.empty and not closed:
         raise UserError(nothing)
     key = find_pseudonym_key(folder, make=pseudonyms)
@@ -95,24 +95,24 @@ def build_index(
     if index.unread.empty and index.table.empty:
         raise UserError(nothing)
     if index.table.empty:
-        raise UserError(f"data.root={root} holds no CT slice that can be read; {_tell(index)}")
+        raise UserError(f"data.root={root} holds no readable CT slice; {_tell(index)}")
     write_cache(index, folder, pseudonyms=hidden)
     unfinished.remove()
     return index
 
 
 def index_paths(paths: Sequence[Path], *, progress: bool = True) -> tuple[Path, Index]:
-    """Reads the headers of files, and of those below folders, and keeps nothing.
+    """Reads the headers of files, and of files below folders, without keeping an index.
 
     Args:
-        paths: DICOM files and folders of them; a file that is named twice counts once.
-        progress: Show a bar on a terminal if reading takes longer than a moment.
+        paths: DICOM files and folders; a file that is given twice counts once.
+        progress: Whether to show a bar on a terminal if reading takes longer than a moment.
 
     Returns:
         The folder that holds all of them, and their index.
 
     Raises:
-        UserError: If a path does not exist, or none of the files is a slice that can be read.
+        UserError: If a path does not exist, or none of the files is a readable slice.
     """
     root = Path(os.path.commonpath([path.absolute().parent for path in paths]))
     tables, closed = list[pd.DataFrame](), list[Row]()
@@ -131,23 +131,23 @@ def index_paths(paths: Sequence[Path], *, progress: bool = True) -> tuple[Path, 
     rows = (make_index(*chunk) for chunk in read_headers(root, files, None, progress))
     index = _merge(*rows, make_index([], closed))
     if index.table.empty:
-        raise UserError(f"{', '.join(map(str, paths[:3]))}: no CT slice that can be read; {_tell(index)}")
+        raise UserError(f"{', '.join(map(str, paths[:3]))}: no readable CT slice; {_tell(index)}")
     return root, index
 
 
 def _tell(index: Index) -> str:
-    """What was refused, for a message."""
+    """Describes the refused files for a message."""
     if (unread := index.unread).empty:
-        return "no file that may be DICOM"
+        return "no file may be DICOM"
     codes = ", ".join(f"{code} {count}" for code, count in unread["code"].value_counts().items())
     first = unread.iloc[0]
-    return f"refused: {codes}; for one, {first['path']}: {first['detail']}"
+    return f"refused: {codes}; for example, {first['path']}: {first['detail']}"
 
 
 def locate_index(root: Path) -> Path:
-    """Returns the folder where the index of ``root`` is kept unless told otherwise.
+    """Returns the default folder for the index of ``root``.
 
-    It is ``.ich`` in ``root``, or where that cannot be written to, a folder of the user's cache
+    It is ``.ich`` in ``root``. If that cannot be written to, it is a folder in the user's cache
     (``XDG_CACHE_HOME``, ``~/.cache``).
     """
     beside = root / OWN_FOLDER
@@ -159,7 +159,7 @@ def locate_index(root: Path) -> Path:
 
 
 def _take_current(index: Index, files: pd.DataFrame) -> tuple[Index, pd.DataFrame]:
-    """Parts what is known of files that are as they were from the files of which nothing is known."""
+    """Separates the known rows of unchanged files from the files that must be read."""
     current: list[pd.DataFrame] = []
     for table in index:
         places = _locate(table, files)
@@ -171,7 +171,7 @@ def _take_current(index: Index, files: pd.DataFrame) -> tuple[Index, pd.DataFram
 
 
 def _locate(table: pd.DataFrame, files: pd.DataFrame) -> NDArray[np.int32]:
-    """Where each row's file is among ``files``; -1 where it is not, has changed, or an earlier row has it."""
+    """Finds each row's file among ``files``; -1 if it is missing or changed, or if an earlier row has it."""
     places = find_places(table["path"], files["path"])
     rows = np.flatnonzero(places >= 0)
     for column in ("file_size", "mtime_ns"):
@@ -185,7 +185,7 @@ def _locate(table: pd.DataFrame, files: pd.DataFrame) -> NDArray[np.int32]:
 
 
 def _merge(*indexes: Index) -> Index:
-    """Joins and orders indexes; of files with one SOPInstanceUID the first by path stays."""
+    """Joins and orders indexes; of files with the same SOPInstanceUID the first by path is kept."""
     tables, refusals = zip(*indexes, strict=True)
     table = pd.concat(tables, ignore_index=True)
     doubled = table[table["SOPInstanceUID"].duplicated(keep=False)].sort_values("path")
@@ -203,7 +203,7 @@ def _merge(*indexes: Index) -> Index:
 
 
 def _order(table: pd.DataFrame) -> pd.DataFrame:
-    """Orders slices by series, stack and position, once it is known which stack each is in."""
+    """Orders slices by series, stack and position, once their stacks are known."""
     table = table.sort_values([*_SERIES, *_SLICES], ignore_index=True)
     table["stack"] = number_stacks(table)
     if not table["stack"].any():
@@ -244,18 +244,18 @@ def _holds_labels(path: Path, labels: LabelSet) -> bool:
 def read_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     """Reads labels from a CSV file.
 
-    It is long, as the RSNA's: ``ID`` (``ID_12345_subdural``) and ``Label``. Or it is wide: ``SOPInstanceUID``
-    or ``ID``, and a column for each label that is known. Names of columns and labels may be in any case; see
-    ``ich.index.labels.read_csv`` for encodings and delimiters. Labels are 0, 1, true and false; blank is
-    unknown. Where no slice has ``LabelSet.union``, such as ``any``, it follows from the others, if the file
-    has all of them: 1 if one is 1, 0 if all are 0.
+    It can be long, like the RSNA's: ``ID`` (``ID_12345_subdural``) and ``Label``. Or it can be wide:
+    ``SOPInstanceUID`` or ``ID``, and a column for each known label. Names of columns and labels may be in any
+    case; see ``ich.index.labels.read_csv`` for encodings and delimiters. Labels are 0, 1, true and false;
+    blank is unknown. If no slice has ``LabelSet.union``, such as ``any``, it follows from the others, if the
+    file has all of them: 1 if one is 1, and 0 if all are 0.
 
     Args:
         path: The file.
-        labels: What to read; other columns of a wide file are left alone.
+        labels: Labels to read; other columns of a wide file are ignored.
 
     Returns:
-        A row a slice, indexed by ``SOPInstanceUID``: a column for each label, float32, NaN where unknown.
+        One row per slice, indexed by ``SOPInstanceUID``: a column for each label, float32, NaN where unknown.
 
     Raises:
         UserError: If the file cannot be read or has other columns, an unknown subtype, other labels, or
@@ -301,7 +301,7 @@ def _fill_union(union: NDArray[np.float32], others: NDArray[np.float32]) -> NDAr
 
 
 def count_repeats(path: Path, labels: LabelSet = RSNA_LABELS) -> int:
-    """Counts the rows of a label file that name what an earlier row does; ``read_labels`` checks them."""
+    """Counts the rows of a label file that repeat an earlier row; ``read_labels`` checks them."""
     table = read_csv(path, labels.names)
     key = find_slice_column(table.columns, labels.names)
     return 0 if key is None else int(table[key].duplicated().sum())

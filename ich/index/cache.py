@@ -1,4 +1,4 @@
-"""The index of a folder on disk, and what is read of it before it is whole."""
+"""The index of a folder on disk, and its parts before it is complete."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ _INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
 
 Row = tuple[Any, ...]
 Rows = tuple[list[Row], list[Row]]
-"""Slices in the order of ``HEADER_DTYPES``, refused files in that of ``REFUSED_DTYPES``."""
+"""Slices in the order of ``HEADER_DTYPES``, and refused files in the order of ``REFUSED_DTYPES``."""
 
 
 class Index(NamedTuple):
     """The slices of a folder.
 
     Attributes:
-        table: One row a slice that can be read: ``INDEX_DTYPES``.
-        refused: One row a file that was refused: ``REFUSED_DTYPES``; -1 where it has no size or time.
+        table: One row per readable slice: ``INDEX_DTYPES``.
+        refused: One row per refused file: ``REFUSED_DTYPES``; -1 if it has no size or time.
     """
 
     table: pd.DataFrame
@@ -44,7 +44,7 @@ class Index(NamedTuple):
 
     @property
     def unread(self) -> pd.DataFrame:
-        """Of ``refused`` what may hold slices: not what is something else by its name."""
+        """Refused files that may hold slices; files of another kind by their name are left out."""
         return self.refused[self.refused["code"] != Refusal.OTHER_KIND]
 
 
@@ -63,18 +63,17 @@ def _make_table(rows: list[Row], dtypes: dict[str, str]) -> pd.DataFrame:
 
 
 def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
-    """Reads the index that is kept in a folder.
+    """Reads the index in a folder.
 
     Args:
         folder: The index's folder.
-        pseudonyms: Whether they have to stand in the place of PatientIDs.
+        pseudonyms: Whether pseudonyms must replace PatientIDs.
 
     Returns:
-        The index; an empty one if there is none, or a broken one, or one of which patients are not yet
-        hidden.
+        The index; an empty one if there is none, if it is broken, or if its patients are not yet hidden.
 
     Raises:
-        UserError: If patients are hidden whose key is gone.
+        UserError: If patients are hidden but the key is missing.
     """
     try:
         table = read_index(folder / "index.parquet")
@@ -87,8 +86,8 @@ def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
         fits = False
     if fits and hidden and not pseudonyms:
         raise UserError(
-            f"the index in {folder} holds pseudonyms, and their key is gone; remove the folder to have it "
-            "made anew"
+            f"the index in {folder} holds pseudonyms, but their key is missing; remove the folder to make a "
+            "new index"
         )
     if not fits or hidden != pseudonyms:
         return make_index([], [])
@@ -96,18 +95,18 @@ def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
 
 
 def make_folder(folder: Path) -> None:
-    """Makes a folder and those above it, closed to others, as mkdir's own parents would not be."""
+    """Makes a folder and its parents, private to the owner, which mkdir does not do for parents."""
     for made in (*reversed(folder.parents), folder):
         made.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_cache(index: Index, folder: Path, *, pseudonyms: bool) -> None:
-    """Keeps an index in a folder, each file whole or not at all, readable by its owner alone.
+    """Writes an index to a folder, each file completely or not at all, readable by its owner only.
 
     Args:
-        index: To be kept.
-        folder: Made where it does not exist.
-        pseudonyms: Whether they stand in the place of PatientIDs.
+        index: The index.
+        folder: Folder; made if it does not exist.
+        pseudonyms: Whether pseudonyms replace PatientIDs.
 
     Raises:
         UserError: If it cannot be written.
@@ -130,13 +129,13 @@ def write_cache(index: Index, folder: Path, *, pseudonyms: bool) -> None:
 
 
 class Unfinished:
-    """What is read before the index is whole, kept beside it so that an interruption does not lose it.
+    """Parts of an unfinished index, kept beside it so that an interruption does not lose them.
 
-    It is kept as indexes of some files each, in folders whose names runs side by side do not share.
+    Each part is an index of some files. Parallel runs use folders with different names.
 
     Args:
         folder: The index's folder.
-        pseudonyms: Whether they stand in the place of PatientIDs.
+        pseudonyms: Whether pseudonyms replace PatientIDs.
     """
 
     def __init__(self, folder: Path, *, pseudonyms: bool) -> None:
@@ -145,13 +144,13 @@ class Unfinished:
         self._parts = sorted(folder.glob(f"{_PREFIX}*"))
 
     def read(self) -> Index:
-        """Reads what interrupted runs have left; a file may be in it more than once."""
+        """Reads the parts of interrupted runs; a file may occur more than once."""
         parts = (read_cache(part, pseudonyms=self._pseudonyms) for part in self._parts)
         tables, refusals = zip(make_index([], []), *parts, strict=True)
         return Index(pd.concat(tables, ignore_index=True), pd.concat(refusals, ignore_index=True))
 
     def collect(self, chunks: Iterable[Rows]) -> list[Index]:
-        """Collects what is read, and keeps it every few seconds and when it is interrupted.
+        """Collects rows, and writes them every few seconds and at an interruption.
 
         Raises:
             UserError: If it cannot be written.
@@ -174,7 +173,7 @@ class Unfinished:
         return [*collected, make_index(*rows)]
 
     def remove(self) -> None:
-        """Removes what was found and what was written, once the index holds it."""
+        """Removes all parts, once the index holds them."""
         for part in self._parts:
             shutil.rmtree(part, ignore_errors=True)
 

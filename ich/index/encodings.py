@@ -1,4 +1,4 @@
-"""How slices store their pixels: a few ways for a data set."""
+"""How slices store their pixels. A data set has only a few encodings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ich.dicom.rescale import Rescale
 
 
 class Encoding(NamedTuple):
-    """What stored values are and how they become HU."""
+    """The type of stored values and their conversion to HU."""
 
     bits: int
     signed: bool
@@ -27,13 +27,13 @@ class Encoding(NamedTuple):
 
     @property
     def wraps(self) -> bool:
-        """Whether values were shifted and wrapped, which reading mends."""
+        """Whether values were shifted and wrapped; reading corrects this."""
         return Rescale(self.bits, self.signed, self.slope, self.intercept, None).wraps
 
     def to_stored(self, low: float, high: float) -> tuple[float, float]:
-        """The stored values that stand for a range of HU, the lowest first; the inverse of PS3.3 C.11.1.1.2.
+        """Returns the stored values of a range of HU, the lowest first; the inverse of PS3.3 C.11.1.1.2.
 
-        Of a range that the wrap divides (``Rescale.wraps``) it is the upper part.
+        If the wrap divides the range (``Rescale.wraps``), it returns the upper part.
         """
         if not self.wraps:
             first, last = ((hu - self.intercept) / self.slope for hu in (low, high))
@@ -46,7 +46,7 @@ def list_encodings(table: pd.DataFrame) -> tuple[NDArray[np.int64], list[Encodin
     """Lists the encodings of an index, the most frequent first.
 
     Returns:
-        (slices,) the number of each slice's encoding, and the encodings.
+        (slices,) number of each slice's encoding, and the encodings.
     """
     columns = ["BitsStored", "PixelRepresentation", "RescaleSlope", "RescaleIntercept"]
     groups = table.groupby(columns, sort=True, dropna=False)

@@ -1,4 +1,4 @@
-"""The files below a folder, and the headers of those that are slices."""
+"""Lists the files below a folder, and reads the headers of slices."""
 
 from __future__ import annotations
 
@@ -37,27 +37,26 @@ _MOMENT = 1.0  # seconds of listing that are not worth a word
 _QUIET = 4000  # files that are read without a progress bar, in a few seconds
 _PATIENCE = 20.0  # seconds of reading that are worth starting processes, each of which imports torch
 OWN_FOLDER = ".ich"
-"""What this program keeps of a folder, in it; nothing in there is listed."""
+"""Subfolder with this program's data about a folder; its files are not listed."""
 
 
 def list_files(
     root: Path, progress: bool, *, hidden: bool = False, kept_in: Path | None = None
 ) -> tuple[pd.DataFrame, list[Row]]:
-    """Lists every file below a folder, whatever it is called.
+    """Lists all files below a folder, with any name.
 
     Args:
         root: The folder.
-        progress: Count them on a terminal if it takes longer than a moment.
-        hidden: Look into hidden folders too; without it such a folder stands in the list as if it were a
-            file.
-        kept_in: A folder of this program, of which nothing is listed.
+        progress: Whether to count them on a terminal if it takes longer than a moment.
+        hidden: Whether to search hidden folders; otherwise such a folder appears in the list like a file.
+        kept_in: A folder of this program; its files are not listed.
 
     Returns:
-        The columns of ``STAMP``, paths as ``escape_path`` shows them, -1 where a size or time is not to be
-        had; and rows of ``REFUSED_DTYPES`` for what cannot be looked into.
+        The columns of ``STAMP``, with paths as ``escape_path`` shows them and -1 for an unknown size or time;
+        and rows of ``REFUSED_DTYPES`` for folders that cannot be searched.
 
     Raises:
-        UserError: If ``root`` is no folder.
+        UserError: If ``root`` is not a folder.
     """
     if not root.is_dir():
         raise UserError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}")
@@ -93,7 +92,7 @@ def _walk(root: Path, closed: list[Row], hidden: bool, kept_in: Path | None) -> 
                     if name == OWN_FOLDER or (own and own.name == name and own.samefile(entry)):
                         continue
                     if _is_ambiguous(root, prefix + name):
-                        detail = "another file is called what this one is shown as: rename one"
+                        detail = "another file has the name that this one is shown as: rename one"
                         closed.append((escape_path(prefix + name), Refusal.UNREADABLE, detail, -1, -1))
                     elif entry.is_dir() and (hidden or not name.startswith(".")):
                         (folders.append if entry.is_symlink() else folders.appendleft)(prefix + name)
@@ -105,7 +104,7 @@ def _walk(root: Path, closed: list[Row], hidden: bool, kept_in: Path | None) -> 
 
 
 def _is_ambiguous(root: Path, name: str) -> bool:
-    """Whether a name that is no UTF-8 is shown by the name of another file."""
+    """Whether a name that is not UTF-8 is displayed like the name of another file."""
     return not name.isascii() and (text := escape_path(name)) != name and os.path.lexists(root / text)
 
 
@@ -118,16 +117,16 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
 
 
 def read_headers(root: Path, files: pd.DataFrame, workers: int | None, progress: bool) -> Iterator[Rows]:
-    """Reads headers in this process, and what would take it long in several.
+    """Reads headers in this process, or in several if it would take long.
 
     Args:
         root: The folder.
-        files: Those to read: the columns of ``STAMP``.
-        workers: 1 for this process alone, a number of processes, or None to have it decided.
-        progress: Show a bar on a terminal if there are many.
+        files: Files to read: the columns of ``STAMP``.
+        workers: 1 for this process only, a number of processes, or None for an automatic choice.
+        progress: Whether to show a bar on a terminal if there are many.
 
     Yields:
-        Slices and refused files, some hundred at a time.
+        Slices and refused files, a few hundred at a time.
 
     Raises:
         UserError: If a process dies.
@@ -158,8 +157,8 @@ def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | No
             yield from pool.map(partial(_read_chunk, root), chunks)
         except BrokenProcessPool as error:
             raise UserError(
-                "a process that reads headers ended: in a script, start the work under "
-                "if __name__ == '__main__':; where memory is short, use one process (workers=1)"
+                "a process that reads headers has ended. In a script, start the work under if __name__ == "
+                "'__main__':. If memory is short, use one process (workers=1)"
             ) from error
 
 

@@ -1,4 +1,4 @@
-"""Slices of an index, or of any table, and the labels that are theirs."""
+"""Joins slices of an index, or of any table, to their labels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ the file is taken for that of other slices; it is a share of the file's slices w
 
 
 class JoinCounts(NamedTuple):
-    """What came of joining an index to labels.
+    """Counts from joining an index to labels.
 
     Attributes:
         slices: Rows of the index.
         matched: How many of these slices the label file names.
         unlabeled: How many of all slices have no known label.
-        without_file: Slices that the label file names and the index lacks.
+        without_file: Number of slices that the label file names but the index lacks.
     """
 
     slices: int
@@ -35,20 +35,20 @@ class JoinCounts(NamedTuple):
 
     @property
     def warning(self) -> str:
-        """What a user is told of labels that may be another data set's; empty where there is nothing."""
+        """Warning about labels that may belong to another data set; empty if there is none."""
         if self.matched >= USUAL_SHARE * self.slices:
             return ""
         share = f"{self.matched} of {self.slices} slices ({self.matched / self.slices:.0%})"
         return (
-            f"the label file names {share}, and {self.without_file} that are not there: "
-            "check that it belongs to these files"
+            f"the label file names {share}, and {self.without_file} slices that do not exist: check that it "
+            "belongs to these files"
         )
 
 
 def find_places(
     texts: pd.Series[str] | pd.Index[str], among: pd.Series[str] | pd.Index[str]
 ) -> NDArray[np.int32]:
-    """The first place of each text among others, or -1; pandas' ``get_indexer`` takes twice the time."""
+    """Finds the first place of each text among others, or -1; pandas' ``get_indexer`` is half as fast."""
     kind = pa.large_string()
     places = pc.index_in(pa.array(texts, kind), value_set=pa.array(among, kind))
     return np.array(places.fill_null(-1), dtype=np.int32)
@@ -57,15 +57,15 @@ def find_places(
 def match_slices(uids: pd.Series[str], labels: pd.DataFrame) -> NDArray[np.int32]:
     """Finds the row of each slice in a label table.
 
-    UIDs are the same in any case where that leaves no doubt: neither the slices nor the labels have two that
-    differ in case alone.
+    UIDs match in any case if this is unambiguous: neither the slices nor the labels have two that differ only
+    in case.
 
     Args:
         uids: SOPInstanceUIDs.
         labels: From ``ich.index.read_labels``.
 
     Returns:
-        (N,) the row of each, -1 where there is none.
+        (N,) the row of each, -1 if there is none.
     """
     names = labels.index.to_series().astype("str")
     places = find_places(uids, names)
@@ -79,7 +79,7 @@ def match_slices(uids: pd.Series[str], labels: pd.DataFrame) -> NDArray[np.int32
 
 
 def require_matches(places: NDArray[np.int32], uids: pd.Series[str], labels: pd.DataFrame) -> None:
-    """Refuses labels of which hardly any belongs to a slice.
+    """Refuses labels if hardly any of them belongs to a slice.
 
     Args:
         places: From ``match_slices``.
@@ -87,31 +87,30 @@ def require_matches(places: NDArray[np.int32], uids: pd.Series[str], labels: pd.
         labels: From ``ich.index.read_labels``.
 
     Raises:
-        UserError: If they are below ``LEAST_SHARE``, or there is none at all.
+        UserError: If their share is below ``LEAST_SHARE``, or if there is none at all.
     """
     matched, most = int((places >= 0).sum()), min(len(uids), len(labels))
     if most and matched < max(1, LEAST_SHARE * most):
         found = f"only {matched} of {len(uids)} slices have" if matched else "no slice has"
         raise UserError(
-            f"{found} a label: the label file names {labels.index[0]}, for one, and not "
-            f"{uids.iloc[int(np.argmin(places))]}, for one; "
-            "name another label file (data.labels=FILE, --labels FILE)"
+            f"{found} a label: for example, the label file names {labels.index[0]}, but not "
+            f"{uids.iloc[int(np.argmin(places))]}; give another label file (data.labels=FILE, --labels FILE)"
         )
 
 
 def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame, JoinCounts]:
-    """Adds the label columns to an index; its rows and their order stay.
+    """Adds the label columns to an index, without changing its rows and their order.
 
     Args:
         table: Index.
         labels: From ``ich.index.read_labels``.
 
     Returns:
-        The index with a column for each label, float32, NaN where unknown; and what was found.
+        The index with a column for each label, float32, NaN where unknown; and counts.
 
     Raises:
-        UserError: If a label is called as a column of the index, or hardly any slice of the index is among
-            the labels: see ``LEAST_SHARE``.
+        UserError: If a label has the name of a column of the index, or if hardly any slice of the index has a
+            label; see ``LEAST_SHARE``.
     """
     names = list(map(str, labels))
     if taken := [name for name in names if name in INDEX_DTYPES]:

@@ -1,4 +1,4 @@
-"""The two forms of a label file, to one row a label."""
+"""Reads both forms of a label file into one row per label."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from ich.schema import LABELS, UserError
 
 LABEL_KEYS = ("SOPInstanceUID", "ID")
-"""Columns that may name the slice in a wide label file, the first that is there."""
+"""Columns that may name the slice in a wide label file; the first one present counts."""
 
 _NAMES = (*LABEL_KEYS, "Label")
 """Columns that mean something here, beside the labels."""
@@ -35,23 +35,22 @@ _Long = tuple["pd.Series[str]", NDArray[np.int64], "pd.Series[str]"]
 
 
 def read_csv(path: Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
-    """Reads a CSV file as text, in whatever encoding and with whatever delimiter it has.
+    """Reads a CSV file as text, with any encoding and any delimiter.
 
-    The encoding is that of the byte order mark, else UTF-8, else Windows-1252. The delimiter is the one of
-    comma, semicolon, tab and bar under which most columns have names that are known here, else most columns.
-    These names may be in any case and stand between blanks. A row may end in delimiters with
-    nothing between them.
+    The byte order mark gives the encoding. Without one it is UTF-8, or else Windows-1252. The delimiter is
+    comma, semicolon, tab or bar, whichever gives the most columns with known names, or else the most columns.
+    Names may be in any case and have blanks around them. A row may end in empty values.
 
     Args:
         path: The file.
-        labels: Names that are known beside those of the columns that name a slice.
+        labels: Known names beside those of the columns that name a slice.
 
     Returns:
-        A column a column, of text; empty where a row ends early.
+        The columns as text, empty where a row ends early.
 
     Raises:
-        UserError: If it is no such file, a row holds more values than there are columns, or two columns have
-            the same known name.
+        UserError: If it is not such a file, a row holds more values than there are columns, or two columns
+            have the same known name.
     """
     try:
         content = _decode(path.read_bytes())
@@ -65,10 +64,10 @@ def read_csv(path: Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
 
 
 def read_columns(path: Path, labels: Sequence[str] = LABELS) -> list[str]:
-    """Reads the names of the columns of a CSV file, as ``read_csv`` names them.
+    """Reads the column names of a CSV file, as in ``read_csv``.
 
     Raises:
-        UserError: If it is no such file, or two columns have the same known name.
+        UserError: If it is not such a file, or two columns have the same known name.
     """
     try:
         with path.open("rb") as file:
@@ -80,7 +79,7 @@ def read_columns(path: Path, labels: Sequence[str] = LABELS) -> list[str]:
 
 
 def _decode(content: bytes, final: bool = True) -> bytes:
-    """Takes a text in any encoding to UTF-8; it may end within a character where it is not ``final``."""
+    """Converts a text in any encoding to UTF-8; it may end within a character unless it is ``final``."""
     marked = [name for mark, name in _MARKS.items() if content.startswith(mark)]
     for encoding in marked or ["utf-8", "cp1252"]:
         try:
@@ -89,11 +88,11 @@ def _decode(content: bytes, final: bool = True) -> bytes:
             continue
         if "\0" not in text:
             return content if encoding == "utf-8" else text.encode()
-    raise ValueError("it is no text in UTF-8, UTF-16 or Windows-1252")
+    raise ValueError("it is not text in UTF-8, UTF-16 or Windows-1252")
 
 
 def _read_header(content: bytes, labels: Sequence[str]) -> tuple[list[str], str]:
-    """Names of the columns, and the delimiter that parts them."""
+    """Reads the names of the columns, and their delimiter."""
     lines = content.split(b"\n", 1)[0].decode().splitlines() or [""]
     known = {_fold(name) for name in (*_NAMES, *labels)}
 
@@ -136,7 +135,7 @@ def _parse_csv(content: bytes, names: list[str], delimiter: str) -> pd.DataFrame
 
 
 def _parse_plain_csv(content: bytes, names: list[str], delimiter: str) -> pd.DataFrame | None:
-    """Parses 4.5 million rows in a fifth of the time that pandas takes; None for what is not plain."""
+    """Parses 4.5 million rows in a fifth of the time of pandas; None for files that are not plain."""
     if b'"' in content:  # Arrow takes a quote that is never closed for one that is
         return None
     options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.large_string()))
@@ -152,7 +151,7 @@ def _parse_plain_csv(content: bytes, names: list[str], delimiter: str) -> pd.Dat
 
 
 def _find_known_names(names: Iterable[str], labels: Sequence[str], path: Path) -> dict[str, str]:
-    """The known name of each column that has one in another case or between blanks.
+    """Finds the known name of each column that has one in another case or with blanks.
 
     Raises:
         UserError: If several columns have the same.
@@ -162,7 +161,7 @@ def _find_known_names(names: Iterable[str], labels: Sequence[str], path: Path) -
     for _, meant in found:
         if len(same := [name for name, other in found if other == meant]) > 1:
             raise UserError(
-                f"{path} has {len(same)} columns for {meant}: {', '.join(map(repr, same))}; leave one"
+                f"{path} has {len(same)} columns for {meant}: {', '.join(map(repr, same))}; keep one"
             )
     return dict(found)
 
@@ -172,7 +171,7 @@ def _fold(name: str) -> str:
 
 
 def find_slice_column(columns: Collection[Hashable], labels: Sequence[str] = LABELS) -> str | None:
-    """Returns the column that names the slice, or None if a table of these columns holds no labels."""
+    """Returns the column that names the slice, or None if a table with these columns holds no labels."""
     if "Label" in columns:
         return "ID" if "ID" in columns else None
     keys = [key for key in LABEL_KEYS if key in columns]
@@ -180,7 +179,7 @@ def find_slice_column(columns: Collection[Hashable], labels: Sequence[str] = LAB
 
 
 def drop_blank_rows(table: pd.DataFrame, key: str) -> pd.DataFrame:
-    """Leaves out rows of delimiters alone, as spreadsheets write them, and blanks around slices' names."""
+    """Removes rows without values, as spreadsheets write them, and blanks around slices' names."""
     table = table.assign(**{key: table[key].str.strip()})
     nameless = table[table[key] == ""]
     blank = [all(not str(value).strip() for value in row) for row in nameless.itertuples(index=False)]
@@ -188,10 +187,10 @@ def drop_blank_rows(table: pd.DataFrame, key: str) -> pd.DataFrame:
 
 
 def split_ids(table: pd.DataFrame, labels: Sequence[str], path: Path) -> _Long:
-    """Takes the long form to slices, numbers of labels and values, label by label.
+    """Converts the long form to slices, numbers of labels and values, label by label.
 
     Raises:
-        UserError: If an ID ends in no label.
+        UserError: If an ID does not end in a label.
     """
     with_label = _find_endings(table, table["ID"], labels)
     if sum(map(len, with_label)) < len(table):  # another case, or another word
@@ -212,7 +211,7 @@ def split_ids(table: pd.DataFrame, labels: Sequence[str], path: Path) -> _Long:
 
 
 def _find_endings(table: pd.DataFrame, ids: pd.Series[str], labels: Sequence[str]) -> list[pd.DataFrame]:
-    """The rows of each label, by what its ID ends in: the longest label, where one ends in another."""
+    """Finds the rows of each label by the ending of the ID: the longest label, if one ends in another."""
     found = []
     for label in labels:
         ends = ids.str.endswith(f"_{label}")
@@ -224,10 +223,10 @@ def _find_endings(table: pd.DataFrame, ids: pd.Series[str], labels: Sequence[str
 
 
 def melt(table: pd.DataFrame, key: str, labels: Sequence[str], path: Path) -> _Long:
-    """Takes the wide form to slices, numbers of labels and values, slice by slice.
+    """Converts the wide form to slices, numbers of labels and values, slice by slice.
 
     Raises:
-        UserError: If a column is nearly a label.
+        UserError: If the name of a column is almost a label.
     """
     for column in table.columns.difference([*labels, key]):
         near = difflib.get_close_matches(_fold(column), labels, n=1, cutoff=0.85)
@@ -242,7 +241,7 @@ def melt(table: pd.DataFrame, key: str, labels: Sequence[str], path: Path) -> _L
 
 def _suggest(name: str, labels: Sequence[str]) -> str:
     near = difflib.get_close_matches(_fold(name), labels, n=1, cutoff=0.0)
-    return f"{name!r} is no label; nearest is {near[0]}, of {', '.join(labels)}"
+    return f"{name!r} is not a label; nearest is {near[0]}, of {', '.join(labels)}"
 
 
 def parse_values(
@@ -252,10 +251,10 @@ def parse_values(
     labels: Sequence[str],
     path: Path,
 ) -> NDArray[np.float32]:
-    """Takes texts to 0, 1 or NaN.
+    """Converts texts to 0, 1 or NaN.
 
     Raises:
-        UserError: If there are others than 0, 1, true, false and blanks.
+        UserError: If there are values other than 0, 1, true, false and blanks.
     """
     numbers, texts = pd.factorize(values)
     folded = pd.Series(texts, dtype="str").map(_fold)

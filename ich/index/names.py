@@ -1,4 +1,4 @@
-"""What files are by their names; where the name says something other than DICOM, by their first bytes too."""
+"""Recognizes kinds of files by their names, and by their first bytes if the name is not that of DICOM."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ich.files import find_on_disk
 from ich.schema.codes import Refusal
 
 HEAD = 512
-"""Bytes by which a file is told: DICOM's prefix ends at 132, the magic of tar lies at 257."""
+"""Number of bytes that identify a file: DICOM's prefix ends at 132, the magic of tar lies at 257."""
 
 NameRefusal = tuple[Refusal, str]
 """Code and detail."""
@@ -18,7 +18,7 @@ def _list_suffixes(*words: str) -> frozenset[str]:
 
 ARCHIVE_SUFFIXES = _list_suffixes("7z bz2 dmg gz iso lz lzma rar tar tbz tbz2 tgz txz xz z zip zst")
 SLICE_SUFFIXES = (".dcm", ".dicom", ".ima")
-"""Of what was to be a slice, whatever became of it."""
+"""Endings of files that were meant to be slices."""
 
 VOLUME_SUFFIXES = _list_suffixes("mha mhd nii nrrd")
 
@@ -34,38 +34,38 @@ _OTHER_SUFFIXES = _list_suffixes(
 )
 _KNOWN_SUFFIXES = _OTHER_SUFFIXES | ARCHIVE_SUFFIXES | VOLUME_SUFFIXES
 
-_ARCHIVE = (Refusal.ARCHIVE, "is an archive or compressed as a whole: unpack it first")
+_ARCHIVE = (Refusal.ARCHIVE, "is an archive or a compressed file: unpack it first")
 _VOLUME = (Refusal.VOLUME, "is an image of another format, by its name: expected DICOM")
-_OTHER = (Refusal.OTHER_KIND, "is no DICOM, by its name and its first bytes")
+_OTHER = (Refusal.OTHER_KIND, "is not DICOM, by its name and its first bytes")
 _MAGIC = (b"PK\3\4", b"PK\5\6", b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"7z\xbc\xaf\x27\x1c", b"Rar!\x1a\7")
 
 
 def find_suffix(name: str) -> str:
-    """The suffix of a file's name in lower case, with its dot; empty without one."""
+    """Returns the suffix of a file's name in lower case, with its dot; empty without one."""
     return name[name.rfind(".") :].lower() if "." in name else ""
 
 
 def may_be_dicom(name: str) -> bool:
-    """Tells by its name whether a file may be DICOM: neither hidden, nor by its suffix something else."""
+    """Whether a file may be DICOM by its name: not hidden, and without the suffix of another kind."""
     return not name.startswith(".") and find_suffix(name) not in _KNOWN_SUFFIXES
 
 
 def is_dicom(head: bytes) -> bool:
-    """Whether a file that begins so is DICOM (PS3.10 7.1)."""
+    """Whether a file with this beginning is DICOM (PS3.10 7.1)."""
     return head[128:132] == b"DICM"
 
 
 def is_archive(head: bytes) -> bool:
-    """Whether a file that begins so is an archive, or compressed as a whole."""
+    """Whether a file with this beginning is an archive or a compressed file."""
     return not is_dicom(head) and (head.startswith(_MAGIC) or head[257:262] == b"ustar")
 
 
 def judge_name(name: str, head: bytes) -> NameRefusal | None:
-    """Why a file is not read, by its name; None where it may be DICOM by that, or is by its first bytes.
+    """Says why a file is not read, by its name; None if its name or its first bytes allow DICOM.
 
     Args:
         name: The file's name, without its folder.
-        head: Its first bytes, ``HEAD`` of them.
+        head: Its first ``HEAD`` bytes.
     """
     if may_be_dicom(name) or is_dicom(head):
         return None
@@ -78,7 +78,7 @@ def judge_name(name: str, head: bytes) -> NameRefusal | None:
 
 
 def refuse_by_name(path: str) -> NameRefusal | None:
-    """``judge_name`` of a file on the disk, which is opened only where its name calls for that.
+    """Applies ``judge_name`` to a file on the disk, which is opened only if its name requires it.
 
     Args:
         path: As ``ich.files.escape_path`` shows it.
@@ -88,7 +88,7 @@ def refuse_by_name(path: str) -> NameRefusal | None:
 
 
 def read_head(path: str) -> bytes:
-    """Reads the first ``HEAD`` bytes of a file; none where it cannot be read."""
+    """Reads the first ``HEAD`` bytes of a file; none if it cannot be read."""
     try:
         with open(find_on_disk(path), "rb", buffering=0) as file:  # noqa: PTH123 - a text
             return file.read(HEAD)

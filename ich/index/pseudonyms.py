@@ -1,4 +1,4 @@
-"""Pseudonyms in place of PatientID: slices of a patient belong together, and nobody reads whose they are."""
+"""Pseudonyms in place of PatientID: slices of a patient stay together, but the patient is hidden."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from ich.schema import UserError
 from ich.tables import HEADER_DTYPES
 
 KEY = "pseudonyms.key"
-"""File beside the index. Whoever has it can tell whether a PatientID is in the index; without it nobody
-can."""
+"""File beside the index. Only with this file can someone check whether a PatientID is in the index."""
 
 _BYTES = 32
 _PATIENT = list(HEADER_DTYPES).index("PatientID")
@@ -26,10 +25,10 @@ def find_pseudonym_key(folder: Path, *, make: bool) -> bytes | None:
 
     Args:
         folder: The index's folder.
-        make: Draw a key where there is none.
+        make: Whether to draw a key if there is none.
 
     Returns:
-        The key, or None where the index has PatientIDs as they are.
+        The key, or None if the index has original PatientIDs.
 
     Raises:
         UserError: If it cannot be written or read, or is damaged.
@@ -54,9 +53,9 @@ def find_pseudonym_key(folder: Path, *, make: bool) -> bytes | None:
 
 
 def hide_patients(chunks: Iterable[Rows], key: bytes) -> Iterator[Rows]:
-    """Puts pseudonyms in the place of PatientIDs: the first half of HMAC-SHA-256, in hexadecimal.
+    """Replaces PatientIDs by pseudonyms: the first half of HMAC-SHA-256, in hexadecimal.
 
-    A PatientID that is blank stays so, as it tells no patients apart.
+    A blank PatientID stays blank, because it does not identify patients.
     """
     for slices, refused in chunks:
         yield [_hide_patient(row, key) for row in slices], refused

@@ -1,8 +1,8 @@
-"""What is written of a study for other programs: records, tables, a DICOM report, DICOM key images."""
+"""Outputs of a study for other programs: records, tables, a DICOM report and DICOM key images."""
 
 OUTPUTS = {
-    "page": "a page a study, with key slices and heat maps",
+    "page": "a page per study, with key slices and heat maps",
     "sr": "a DICOM Comprehensive 3D SR",
     "sc": "key images as DICOM Secondary Capture",
 }
-"""What is written of a study on request, beside JSON and tables."""
+"""Outputs that are written on request, beside JSON and tables."""

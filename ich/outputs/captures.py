@@ -1,4 +1,4 @@
-"""Key slices as DICOM: Secondary Capture images (PS3.3 A.8) that anyone can see are not for diagnosis."""
+"""Key slices as DICOM Secondary Capture images (PS3.3 A.8), clearly marked as not for diagnosis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from ich.tables import split_name
 from ich.window import apply_window
 
 SERIES_NUMBER = 9101
-"""High, so that it is unlikely to be a scanner's."""
+"""High, so that a scanner is unlikely to use it."""
 
 WARNING = "NOT FOR DIAGNOSIS"
 WINDOW = "brain"
@@ -40,25 +40,25 @@ _LOSSY = ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageComp
 
 
 def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Path) -> list[Path]:
-    """Writes the key slices of a study as pictures in a new series of the study.
+    """Writes the key slices of a study as images in a new series of the study.
 
-    Each is the slice in the brain window and in LPS, below a strip into which ``NOT FOR DIAGNOSIS`` and that
-    it is for research use only are burned, with the number of the slice and its probability, and R and L
-    above the patient's right and left; no pixel of the slice is covered. Where the head lies otherwise than
-    its geometry says, there are no letters, and PatientOrientation is empty. It refers to its source image.
-    UIDs follow from the result, so that a second run overwrites.
+    Each image shows the slice in the brain window and in LPS. A strip above it says ``NOT FOR DIAGNOSIS`` and
+    research use only. The strip also gives the number of the slice, its probability, and R and L above the
+    patient's sides. It covers no pixel of the slice. If the head contradicts its geometry, there are no
+    letters, and PatientOrientation is empty. The image refers to its source image. UIDs follow from the
+    result, so a second run overwrites.
 
     Args:
         result: The study's result.
-        files: By SOPInstanceUID, at least those of ``result.slices``.
-        out_dir: Folder that is there; gets ``key_image_1.dcm`` for the most telling slice, and so on, each
-            for its owner alone.
+        files: Files by SOPInstanceUID, at least those of ``result.slices``.
+        out_dir: Existing folder for ``key_image_1.dcm``, which shows the most probable slice, and so on;
+            readable by the owner only.
 
     Returns:
-        The files, the most telling slice first; none where the result has no key slices.
+        The files, the most probable slice first; none if the result has no key slices.
 
     Raises:
-        OutputRefused: If the study has no result, or its slices lack what an image must carry; then none is
+        OutputRefused: If the study has no result, or its slices lack required attributes; then nothing is
             written.
         OSError: If an image cannot be written.
     """
@@ -82,8 +82,9 @@ def draw_key_image(
 
     Args:
         hu: (Rows, Columns) int16, in LPS.
-        lines: Each is as large as the width allows, the first at most twice as large as the others.
-        knows_sides: It is known which side of the slice is the patient's left.
+        lines: Lines of text, each as large as the width allows; the first at most twice as large as the
+            others.
+        knows_sides: Whether the patient's left side is known.
 
     Returns:
         (H, W) uint8 of at least ``MIN_SIDE`` columns, and how many times the slice is enlarged.
@@ -123,7 +124,7 @@ def _read(files: Mapping[str, Path], name: str) -> tuple[Header, NDArray[np.int1
         return read_header(path, frame), read_hu(path, frame)
     except ReadError as error:
         raise OutputRefused(
-            OutputRefusal.UNREADABLE_SOURCE, f"a key slice cannot be read any more ({error.code})"
+            OutputRefusal.UNREADABLE_SOURCE, f"a key slice can no longer be read ({error.code})"
         ) from error
 
 
@@ -133,7 +134,7 @@ def _make_image(
     if header.orientation == UNKNOWN:
         raise OutputRefused(
             OutputRefusal.MISSING_ATTRIBUTE,
-            "a key slice has no ImageOrientationPatient that tells the patient's left from the right",
+            "a key slice has no ImageOrientationPatient that gives the patient's left and right",
         )
     n = result.key_slices[rank - 1]
     told = (
@@ -164,7 +165,7 @@ def _make_image(
 
 
 def _describe(image: SCImage, source: Dataset, header: Header, times: int) -> None:
-    """Says how the image came about (PS3.3 C.7.6.1, General Image)."""
+    """Describes how the image was made (PS3.3 C.7.6.1, General Image)."""
     center, width = WINDOWS[WINDOW]
     enlarged = f", enlarged {times} times by linear interpolation" if times > 1 else ""
     image.BodyPartExamined = "HEAD"  # no other part is read, and it has no left or right one

@@ -1,4 +1,4 @@
-"""A folder that holds what was made in one way only, so that a later call can go on in it."""
+"""A folder with results of one setting only, so that a later call can continue in it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ich.files import replacing
 from ich.schema import UserError
 
 SETTINGS = "settings.json"
-"""File that says what the results were made by; a folder holds those of one way only."""
+"""File with the settings of the results; a folder holds results of one setting only."""
 
 
 @contextmanager
 def refusing_unwritable(path: Path) -> Iterator[None]:
-    """Makes one message of what keeps a process from writing to ``--out``.
+    """Turns errors of writing to ``--out`` into one message.
 
     Raises:
         UserError: If another process holds the lock of the folder, or it cannot be written to.
@@ -26,21 +26,21 @@ def refusing_unwritable(path: Path) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise UserError(
-            f"--out {path} is being written to by another process: wait for its end, or name another folder"
+            f"another process is writing to --out {path}: wait until it ends, or name another folder"
         ) from None
     except OSError as error:
-        raise UserError(f"--out {path} cannot be written to: {error.strerror or error}") from error
+        raise UserError(f"cannot write to --out {path}: {error.strerror or error}") from error
 
 
 def settle(path: Path, settings: Mapping[str, Any]) -> None:
     """Makes a folder with its settings, or checks that an earlier call made it with the same ones.
 
     Args:
-        path: New or empty, or a folder that an earlier call began.
-        settings: What the results follow from: plain values.
+        path: A new or empty folder, or the folder of an earlier call.
+        settings: Settings that determine the results, as plain values.
 
     Raises:
-        UserError: If there is something else in the folder, or results that were made otherwise.
+        UserError: If the folder holds other files, or results of other settings.
         OSError: If it cannot be written to.
     """
     if path.exists() and (not path.is_dir() or any(map(_is_shown, path.iterdir()))):
@@ -51,7 +51,7 @@ def settle(path: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _is_shown(path: Path) -> bool:
-    """Not hidden: what a process that was killed at its start left is."""
+    """Whether a file is visible. A process that was killed at its start leaves only hidden files."""
     return not path.name.startswith(".")
 
 
@@ -65,6 +65,6 @@ def _require_same(path: Path, settings: Mapping[str, Any]) -> None:
     if found != settings:
         differing = sorted(name for name in {*settings, *found} if found.get(name) != settings.get(name))
         raise UserError(
-            f"--out {path} holds results that were made otherwise (they differ in {', '.join(differing)}): "
-            "name a new folder"
+            f"--out {path} holds results of other settings (they differ in {', '.join(differing)}): name a "
+            "new folder"
         )

@@ -1,8 +1,7 @@
 """A study's result as JSON, and back: one versioned schema, ``docs/study_result.schema.json``.
 
-The file names the patient and the instances, as whoever acts on it must know whose result it is. It is read
-as if somebody else had made it: every field known, of its type and in its range, and what one field says of
-another true.
+The file names the patient and the instances, because its users must know whose result it is. It is read as
+untrusted: every field must be known, of its type and in its range, and fields must not contradict each other.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one milli
 def from_dict(found: Any, source: str) -> StudyResult:
     """Returns the result that ``to_plain`` made plain values of.
 
-    What version 1 called a reason may be a note now, so a file of it is refused by name and not read.
+    A reason in version 1 may now be a note, so such a file is refused by name.
 
     Args:
-        found: Whatever a file holds.
-        source: Names the file in the message.
+        found: Content of a file.
+        source: Name of the file, for messages.
 
     Raises:
         UserError: Naming the first field that is not as the schema wants it, or contradicts another.
@@ -34,8 +33,8 @@ def from_dict(found: Any, source: str) -> StudyResult:
     if not isinstance(found, dict) or found.get("schema") != StudyResult.schema:
         stated = show(found.get("schema")) if isinstance(found, dict) else show(found)
         raise UserError(
-            f"{source} is no study result of this version: found {stated}, expected {StudyResult.schema!r}; "
-            "predict the study again, into a new folder"
+            f"{source} is not a study result of this version: found {stated}, expected "
+            f"{StudyResult.schema!r}; predict the study again, into a new folder"
         )
     result = read_plain(StudyResult, {"note": None, **found}, source)
     if fault := _find_contradiction(result):
@@ -44,7 +43,7 @@ def from_dict(found: Any, source: str) -> StudyResult:
 
 
 def write_json(result: StudyResult, path: str | Path) -> None:
-    """Writes a result as JSON, whole or not at all, for its owner alone."""
+    """Writes a result as JSON, completely or not at all, readable by the owner only."""
     text = json.dumps(to_plain(result), indent=1, allow_nan=False) + "\n"
     with for_owner_alone(), replacing(Path(path)) as partial:
         partial.write_text(text, encoding="utf-8")
@@ -54,7 +53,7 @@ def read_json(path: str | Path) -> StudyResult:
     """Reads a result that ``write_json`` wrote.
 
     Raises:
-        UserError: If it cannot be read, or is no result of this version.
+        UserError: If it cannot be read, or is not a result of this version.
     """
     path = Path(path)
     try:
@@ -63,7 +62,7 @@ def read_json(path: str | Path) -> StudyResult:
     except OSError as error:
         raise UserError(f"the study result {path} cannot be read: {error.strerror or error}") from error
     if len(text) > _LARGEST:
-        raise UserError(f"{path} is no study result: it is larger than {_LARGEST} bytes")
+        raise UserError(f"{path} is not a study result: it is larger than {_LARGEST} bytes")
     return from_dict(parse_fields(text, str(path)), str(path))
 
 
@@ -133,20 +132,20 @@ def _find_contradiction(result: StudyResult) -> str:
         if result.refusal is None:
             return "it has neither outcome nor refusal"
         said = (result.labels, result.slices, result.key_slices, result.reasons, result.notes, read)
-        return "it was refused, and yet something is said of what was read" if any(said) else ""
+        return "it was refused, but has results" if any(said) else ""
     if result.refusal is not None:
         return "it has an outcome and a refusal"
     if not result.labels or not result.slices or len(read) != 1:
-        return "it has an outcome without labels, slices or one series that was read"
+        return "it has an outcome, but no labels, no slices or no series that was read"
     if missing := set(LABELS) - result.labels.keys():
         return f"labels lacks {min(missing)}"
     if result.outcome is not (due := decide_outcome(result.labels["any"], result.reasons)):
-        return f"outcome is {result.outcome}; its labels and reasons make it {due}"
+        return f"outcome is {result.outcome}, but its labels and reasons give {due}"
     keys = result.key_slices
     if len(set(keys)) < len(keys) or any(key >= len(result.slices) for key in keys):
-        return "key_slices holds a slice twice, or one that is not there"
+        return "key_slices holds a slice twice, or one that does not exist"
     if keys and result.outcome is not Outcome.POSITIVE:
         return f"it is {result.outcome} and has key slices"
     decided = decide_labels(result.labels, result.outcome, result.reasons)
     wrong = [name for name in LABELS if decided[name] != result.labels[name]]
-    return f"labels.{wrong[0]}: positive is not what prob, threshold and outcome make it" if wrong else ""
+    return f"labels.{wrong[0]}: positive contradicts prob, threshold and outcome" if wrong else ""

@@ -1,4 +1,4 @@
-"""Why no DICOM object is written of a study."""
+"""Why no DICOM object is written for a study."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from ich.schema.codes import OutputRefusal
 
 
 class OutputRefused(UserError):  # noqa: N818 - as a result it is no error: the other outputs go on
-    """A DICOM object that is not written, as its source lacks what it must carry.
+    """Raised if a DICOM object is not written, because its source lacks required attributes.
 
     Neither the message nor the detail names a patient, a file or a value of the source.
 
     Attributes:
-        code: What is the matter.
-        detail: Which attribute, and what was expected.
+        code: The reason.
+        detail: The attribute, and what was expected.
     """
 
     def __init__(self, code: OutputRefusal, detail: str) -> None:

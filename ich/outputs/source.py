@@ -1,4 +1,4 @@
-"""The slices that a DICOM object is derived from: what it takes over of them, and what it must find there."""
+"""The source slices of a DICOM object: the values that it copies, and the values that it requires."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from ich.schema.codes import OutputRefusal, Reason
 from ich.schema.results import Algorithm, StudyResult
 
 MANUFACTURER = "ich"
-"""Of the objects; what else they say of the device is the algorithm's."""
+"""Manufacturer of the objects; the algorithm gives their other device attributes."""
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 
 SHARED = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "SeriesInstanceUID")
-"""In these the slices of a series agree, or it is not known whose they are."""
+"""Slices of a series must agree in these attributes; otherwise their owner is unknown."""
 
 REQUIRED = (
     "PatientID",
@@ -43,7 +43,7 @@ REQUIRED = (
     "AccessionNumber",
     "ReferringPhysicianName",
 )
-"""Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): there, if only empty."""
+"""Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): present, but may be empty."""
 
 _READERS: Mapping[str, Callable[[Any], object]] = {
     "PatientBirthDate": DA,
@@ -52,7 +52,7 @@ _READERS: Mapping[str, Callable[[Any], object]] = {
     "PatientSex": PatientSexValues,
     "SpecificCharacterSet": SpecificCharacterSetValues,
 }
-"""What makes a value of an attribute, and raises on others."""
+"""Converts the value of an attribute, and raises on invalid ones."""
 
 _SIGNS = str.maketrans(
     {
@@ -70,7 +70,7 @@ _NAMESPACE = uuid.UUID("5a4ad3f3-9f35-4c63-9d1b-6a1cb0c3e0d4")  # drawn once, fo
 
 
 def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset]:
-    """Reads the headers of the slices that a result was made of.
+    """Reads the headers of the slices behind a result.
 
     Args:
         result: The study's result.
@@ -80,13 +80,15 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
         Data sets without pixels, in the order of ``result.slices``.
 
     Raises:
-        OutputRefused: If the study has no result, or the slices lack what is taken over from them, or do not
-            agree on whose they are.
+        OutputRefused: If the study has no result, or the slices lack values to copy, or do not agree on their
+            patient, study or series.
     """
     if result.outcome is None or not result.slices:
         raise OutputRefused(OutputRefusal.NO_RESULT, "the study could not be read")
     if any(reason.code == Reason.MIXED_PATIENTS for reason in result.reasons):
-        raise OutputRefused(OutputRefusal.CONFLICTING_SOURCES, "slices of the study are of several patients")
+        raise OutputRefused(
+            OutputRefusal.CONFLICTING_SOURCES, "slices of the study belong to several patients"
+        )
     paths = [files[piece.SOPInstanceUID] for piece in result.slices]
     with building():
         by_path = {path: _read(path) for path in dict.fromkeys(paths)}  # of several frames once
@@ -100,14 +102,14 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
 
 
 def derive_uid(result: StudyResult, *names: str) -> str:
-    """Makes the UID of what is written of a result: the same for the same result, another for another.
+    """Makes the UID of an output: the same for the same result, and another for another result.
 
-    So a second run overwrites what the first wrote; and an archive that keeps what it has does not keep the
-    report of a study that was not complete yet.
+    A second run therefore overwrites the first one. An archive that never replaces objects still accepts the
+    report of a study that has become complete.
 
     Args:
         result: The study's result.
-        names: What the UID is for.
+        names: Names of the object that gets the UID.
 
     Returns:
         A UUID by name (RFC 9562, version 5) as a UID under the root 2.25 (PS3.5 B.2).
@@ -124,14 +126,14 @@ def derive_uid(result: StudyResult, *names: str) -> str:
 
 
 def derive_device_uid(algorithm: Algorithm) -> str:
-    """Makes the UID of the observer: the same for all studies that the same models read in the same way."""
+    """Makes the UID of the observer: the same for all studies read by the same models and settings."""
     return _hash(asdict(algorithm))
 
 
 def describe_device(algorithm: Algorithm) -> dict[str, Any]:
-    """What the equipment modules say of an algorithm (PS3.3 C.7.5.1, C.7.5.2), as highdicom's arguments.
+    """Describes an algorithm for the equipment modules (PS3.3 C.7.5.1, C.7.5.2), as highdicom's arguments.
 
-    The serial number is the first digits of the SHA-256 of each model's file, at most 64 characters.
+    The serial number consists of the first digits of the SHA-256 of each model's file, at most 64 characters.
     """
     return {
         "manufacturer": MANUFACTURER,
@@ -142,17 +144,17 @@ def describe_device(algorithm: Algorithm) -> dict[str, Any]:
 
 
 def to_ascii(text: str) -> str:
-    """Returns a text in the one repertoire that every SpecificCharacterSet of a source has."""
+    """Converts a text to ASCII, which every SpecificCharacterSet of a source contains."""
     parts = unicodedata.normalize("NFKD", text.translate(_SIGNS))
     return "".join(c for c in parts if not unicodedata.combining(c)).encode("ascii", "replace").decode()
 
 
 @contextmanager
 def building() -> Iterator[None]:
-    """Takes the values of a source as they are; what cannot be written becomes a refusal.
+    """Copies the values of a source; a value that cannot be written becomes a refusal.
 
     Raises:
-        OutputRefused: In place of whatever pydicom and highdicom raise on values that they cannot take.
+        OutputRefused: Instead of the errors of pydicom and highdicom for values that they cannot take.
     """
     with warnings.catch_warnings(), pydicom.config.disable_value_validation():
         warnings.simplefilter("ignore")  # of the source's values, which the user cannot mend
@@ -164,7 +166,7 @@ def building() -> Iterator[None]:
             # Their messages quote the value, which may be a name.
             raise OutputRefused(
                 OutputRefusal.INVALID_VALUE,
-                f"a value of the source cannot be taken over ({type(error).__name__})",
+                f"a value of the source cannot be copied ({type(error).__name__})",
             ) from error
 
 
@@ -174,14 +176,14 @@ def _read(path: Path) -> Dataset:
     except Exception as error:  # pydicom raises whatever it comes upon
         raise OutputRefused(
             OutputRefusal.UNREADABLE_SOURCE,
-            f"a file of the series cannot be read any more ({type(error).__name__})",
+            f"a file of the series can no longer be read ({type(error).__name__})",
         ) from error
 
 
 def _name_charset(source: Dataset) -> None:
-    """Gives the default repertoire its name where it is the first of several (PS3.3 C.12.1.1.2).
+    """Names the default repertoire if it is the first of several (PS3.3 C.12.1.1.2).
 
-    It may be empty there, which highdicom does not know.
+    It may be empty there, but highdicom does not know this.
     """
     charsets = source.get("SpecificCharacterSet")
     if isinstance(charsets, MultiValue) and not charsets[0]:
@@ -194,7 +196,7 @@ def _check(source: Dataset) -> None:
         if not uid:
             raise OutputRefused(OutputRefusal.MISSING_ATTRIBUTE, f"{keyword} is missing in a slice")
         if not UID(uid).is_valid:
-            raise OutputRefused(OutputRefusal.INVALID_UID, f"{keyword} of a slice is no valid UID")
+            raise OutputRefused(OutputRefusal.INVALID_UID, f"{keyword} of a slice is not a valid UID")
     for keyword in REQUIRED:
         if keyword not in source:
             raise OutputRefused(OutputRefusal.MISSING_ATTRIBUTE, f"{keyword} is missing in a slice")

@@ -1,4 +1,4 @@
-"""A study's result as DICOM: a Comprehensive 3D SR after TID 1500, Measurement Report (PS3.16)."""
+"""A study's result as a DICOM Comprehensive 3D SR, by TID 1500, Measurement Report (PS3.16)."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
 from ich.tables import split_name
 
 SERIES_NUMBER = 9100
-"""High, so that it is unlikely to be a scanner's."""
+"""High, so that a scanner is unlikely to use it."""
 
 SCHEME = "99ICH"
-"""Of codes for what no standard has a code for; PS3.16 8.2 has private schemes begin with 99."""
+"""Scheme of codes that no standard defines; by PS3.16 8.2 private schemes begin with 99."""
 
 FINDINGS: Mapping[str, CodedConcept] = {
     "epidural": CodedConcept("82999001", "SCT", "Epidural intracranial hemorrhage"),
@@ -55,10 +55,10 @@ FINDINGS: Mapping[str, CodedConcept] = {
     "subdural": CodedConcept("35486000", "SCT", "Subdural intracranial hemorrhage"),
     "any": CodedConcept("1386000", "SCT", "Intracranial hemorrhage"),
 }
-"""Of each label, by SNOMED CT."""
+"""SNOMED CT code of each label."""
 
 SITES: Mapping[str, CodedConcept] = {"intraventricular": CodedConcept("35764002", "SCT", "Brain ventricle")}
-"""Where a finding lies that has no code of its own in DICOM's own dictionaries."""
+"""Site of a finding that has no code of its own in DICOM's dictionaries."""
 
 PRESENCE = CodedConcept("705057003", "SCT", "Presence")
 PRESENT = CodedConcept("52101004", "SCT", "Present")
@@ -78,20 +78,20 @@ PROCEDURE = CodedConcept("24725-4", "LN", "Head CT")
 
 
 def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
-    """Writes what is said of a study as a structured report in a new series of the study.
+    """Writes a study's result as a structured report in a new series of the study.
 
-    It holds a measurement group for each label, the finding by SNOMED CT with its presence, probability and
-    operating point; the first is ``any``, with the outcome, its reasons, and the distance from the training
-    data. The groups of what is called present refer to the key slices. The document is complete, preliminary
-    and unverified. UIDs follow from the result, so that a second run overwrites.
+    It holds a measurement group for each label: the finding by SNOMED CT, with presence, probability and
+    operating point. The first group is ``any``, with the outcome, its reasons, and the distance from the
+    training data. Groups of labels that are called present refer to the key slices. The document is complete,
+    preliminary and unverified. UIDs follow from the result, so a second run overwrites.
 
     Args:
         result: The study's result.
         files: By SOPInstanceUID, at least those of ``result.slices``.
-        out: The file; for its owner alone.
+        out: The file; readable by the owner only.
 
     Raises:
-        OutputRefused: If the study has no result, or its slices lack what the document must carry.
+        OutputRefused: If the study has no result, or its slices lack required attributes.
         OSError: If it cannot be written.
     """
     sources = read_sources(result, files)
@@ -138,7 +138,7 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
 
 
 def _make_context(algorithm: Algorithm) -> ObservationContext:
-    """Says that a device has observed, and no person."""
+    """States that a device made the observations, not a person."""
     device = describe_device(algorithm)
     return ObservationContext(
         observer_device_context=ObserverContext(
@@ -189,13 +189,13 @@ def _make_group(
 
 
 def _name_frame(name: str) -> list[int] | None:
-    """The frame that a reference is to, of an image of several (PS3.3 C.18.4)."""
+    """Names the frame in a reference to a multi-frame image (PS3.3 C.18.4)."""
     _, frame = split_name(name)
     return [frame] if frame else None
 
 
 def _identify(algorithm: Algorithm) -> AlgorithmIdentification:
-    """Identifies what made the measurements (TID 4019)."""
+    """Identifies the algorithm that made the measurements (TID 4019)."""
     parameters = (
         *(f"weights SHA-256 {weights}" for weights in algorithm.weights),
         f"test-time augmentation: {', '.join(algorithm.tta) or 'none'}",
@@ -212,7 +212,7 @@ def _identify(algorithm: Algorithm) -> AlgorithmIdentification:
 
 
 def _state_presence(result: StudyResult, label: str) -> list[QualitativeEvaluation]:
-    """States what is decided of a label; of a subtype that nothing is said of, no presence is stated."""
+    """States the decision on a label; an undecided subtype gets no statement of presence."""
     decided = result.labels[label].positive
     if decided is None and label != "any":
         return []

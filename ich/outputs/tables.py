@@ -1,6 +1,6 @@
-"""Study results as three tables: a row a study, a row a slice of the series that were read, a row a series.
+"""Study results as three tables: one row per study, per slice of the series that were read, and per series.
 
-They name patients and instances. ``number`` joins them, to each other and to a study's other outputs.
+They name patients and instances. ``number`` links them to each other and to a study's other outputs.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ SERIES_DTYPES = {
 
 
 def write_tables(results: Sequence[StudyResult], folder: str | Path, weights: str = "") -> None:
-    """Writes ``studies.csv``, ``slices.csv`` and ``series.csv``, each whole or not at all, for their owner.
+    """Writes ``studies.csv``, ``slices.csv`` and ``series.csv``, each completely or not at all.
 
-    ``slices.csv`` is a predictions table, so that ``ich evaluate`` takes it.
+    Only their owner can read them. ``slices.csv`` is a predictions table for ``ich evaluate``.
 
     Args:
         results: Results by one model, or by one ensemble.
-        folder: Where they go.
-        weights: SHA-256 of the model's weights; empty where there is no one model, or it is not known.
+        folder: Folder for the tables.
+        weights: SHA-256 of the model's weights; empty for several models, or if unknown.
     """
     folder = Path(folder)
     with for_owner_alone():
@@ -84,12 +84,12 @@ def write_tables(results: Sequence[StudyResult], folder: str | Path, weights: st
 
 
 def tabulate_studies(results: Sequence[StudyResult]) -> pd.DataFrame:
-    """Returns a row a study: ``STUDY_DTYPES``."""
+    """Returns one row per study: ``STUDY_DTYPES``."""
     return _make_table([_list_study(result) for result in results], STUDY_DTYPES)
 
 
 def tabulate_slices(results: Sequence[StudyResult], weights: str = "") -> pd.DataFrame:
-    """Returns a row a slice of the series that were read: ``SLICE_DTYPES``; ``weights`` of the model."""
+    """Returns one row per slice of the series that were read: ``SLICE_DTYPES``, with the ``weights``."""
     rows = [
         _list_slice(result, place, each) | {WEIGHTS_COLUMN: weights}
         for result in results
@@ -99,7 +99,7 @@ def tabulate_slices(results: Sequence[StudyResult], weights: str = "") -> pd.Dat
 
 
 def tabulate_series(results: Sequence[StudyResult]) -> pd.DataFrame:
-    """Returns a row a series: ``SERIES_DTYPES``."""
+    """Returns one row per series: ``SERIES_DTYPES``."""
     rows = [
         {
             "number": result.number,

@@ -1,4 +1,4 @@
-"""Values of a source that break the rules of their kind (PS3.5 6.2): mended by a rule, or refused."""
+"""Values of a source that break the rules of their VR (PS3.5 6.2): corrected by a rule, or refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ich.outputs.refusal import OutputRefused
 from ich.schema.codes import OutputRefusal
 
 WHOSE = ("PatientID", "PatientName")
-"""Without these as they are, nobody knows whose an object is."""
+"""Attributes that identify the owner of an object, so they must be valid."""
 
 _CHECKED = (
     *("PatientBirthDate", "StudyDate", "StudyTime", "PatientSex", "SpecificCharacterSet"),
@@ -29,17 +29,17 @@ _PATIENT = 0x0010  # group of attributes, whose numbers are taken over; all othe
 
 
 def mend_values(source: Dataset) -> None:
-    """Mends what breaks its value representation, so that it is not copied.
+    """Corrects values that break their value representation, so that they are not copied.
 
-    A date or time in the form of ACR-NEMA (``2020.01.15``, ``12:30:15``), which PS3.5 6.2 asks to read, gets
-    today's form. AccessionNumber, StudyID and ReferringPhysicianName become empty, as they may be. Any other
-    attribute is left out. What is required and may not be empty is left to be refused by its own check.
+    PS3.5 6.2 asks readers to accept dates and times in the form of ACR-NEMA (``2020.01.15``, ``12:30:15``).
+    They get today's form. AccessionNumber, StudyID and ReferringPhysicianName may be empty and become empty.
+    Any other attribute is left out. If it is required, its own check refuses it.
 
     Args:
         source: Header of a slice; it is changed.
 
     Raises:
-        OutputRefused: If it is PatientID or PatientName that breaks its rule.
+        OutputRefused: If PatientID or PatientName breaks its rule.
     """
     for element in list(source):
         if element.tag.is_private or _is_sound(element):

@@ -1,7 +1,7 @@
-"""A study's result as a page to read: what was found, how sure, where, and what speaks against it.
+"""A study's result as a page: what was found, where, how sure the model is, and reasons for caution.
 
-The page names no patient, no instance, no file and no folder: a study, its series and its slices are
-numbers, the same as in the tables beside it. It shows the patient's head, so it is for its owner alone.
+The page names no patient, instance, file or folder. A study, its series and its slices have the same numbers
+as in the tables beside it. Because the page shows the patient's head, only its owner can read it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,16 @@ from ich.schema.codes import Note, Reason, SetAside, describe_code
 from ich.schema.results import Outcome, SeriesResult, StudyResult
 
 _HEAT = (
-    "On the right is a heat map of the evidence for any hemorrhage, with lines at a quarter (dotted), half "
-    "(dashed) and three quarters (solid) of its peak, which the cross marks; without one, the subdural "
-    "window. A map shows where in a slice the evidence lies, and not how much of it."
+    "On the right is a heat map of the evidence for any hemorrhage. Lines mark a quarter (dotted), half "
+    "(dashed) and three quarters (solid) of its peak, and the cross marks the peak. Without a heat map, "
+    "the right side shows the subdural window. A map shows where in a slice the evidence lies, not how "
+    "much there is."
 )
 _DECIDED = {True: "present", False: "absent", None: "not decided"}
 
 
 def write_study_page(result: StudyResult, views: Sequence[SliceView], path: str | Path) -> None:
-    """Writes a study's page, whole or not at all.
+    """Writes a study's page, completely or not at all.
 
     Args:
         result: The study's result.
@@ -51,7 +52,7 @@ def write_study_page(result: StudyResult, views: Sequence[SliceView], path: str 
 
 
 def make_document(result: StudyResult, views: Sequence[SliceView]) -> Document:
-    """Puts a study's page together; see ``write_study_page``."""
+    """Makes a study's page; see ``write_study_page``."""
     sections = [Section("Result", list(_say_result(result)))]
     if result.outcome is not None:
         positive = result.outcome is Outcome.POSITIVE
@@ -63,7 +64,7 @@ def make_document(result: StudyResult, views: Sequence[SliceView]) -> Document:
         ]
     sections += [
         Section("Series", [_tabulate_series(result)]),
-        Section("Algorithm and its limits", [_tabulate_algorithm(result), Listing(list_limits(result))]),
+        Section("Algorithm and limits", [_tabulate_algorithm(result), Listing(list_limits(result))]),
     ]
     outcome = "NOT READ" if result.outcome is None else str(result.outcome)
     return Document(f"Study {result.number}: {outcome}", describe_glance(result), sections)
@@ -77,13 +78,13 @@ def _say_result(result: StudyResult) -> Iterator[Block]:
         yield Text(describe_called(result))
     if result.reasons:
         against = result.outcome is Outcome.POSITIVE
-        yield Text("What speaks against taking this at its word:" if against else "Why:")
+        yield Text("Reasons for caution:" if against else "Why:")
         yield Listing([describe_code(Reason, reason.code, reason.detail) for reason in result.reasons])
     else:
-        yield Text("What was checked, and does not speak against it:")
+        yield Text("These checks passed:")
         yield Listing(list_grounds(result))
     if result.notes:
-        yield Text("Worth knowing, and no reason against a negative result:")
+        yield Text("Notes, which do not count against a negative result:")
         yield Listing([describe_code(Note, note.code, note.detail) for note in result.notes])
     if left_out := list_left_out(result):
         yield Text("These slices do not count for the study:")
@@ -97,10 +98,10 @@ def _tabulate_labels(result: StudyResult) -> Table:
         rows.append([name, *show_label(label), _DECIDED[label.positive]])
     decided = result.labels["any"].threshold is not None
     caption = (
-        f"Of the study: pooled over its slices by {result.algorithm.pooling}"
-        + (", calibrated where there is an operating point" if decided else ", not calibrated")
-        + ". The operating point is the least probability with which a label is called present. Subtypes "
-        "count in a POSITIVE study only."
+        f"Probabilities of the study, pooled over its slices by {result.algorithm.pooling}"
+        + (", calibrated if there is an operating point" if decided else ", not calibrated")
+        + ". The operating point is the lowest probability at which a label is called present. Subtypes "
+        "are decided only in a POSITIVE study."
     )
     return Table(["label", "probability", "operating point", "decision"], rows, caption)
 
@@ -110,14 +111,19 @@ def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Bl
     by_number = {view.number: view for view in views}
     shown = [by_number[number] for number in chosen if number in by_number]
     if result.outcome is not Outcome.POSITIVE:
-        yield Text("These are not findings: a reader looks here first to tell whether something was missed.")
+        yield Text(
+            "The study was not called positive. Look at these slices first, to check whether "
+            "something was missed."
+        )
     if shown:
-        yield Text(f"Slices are cut to the head, in the brain window. {_say_sides(shown)} {_HEAT}")
+        yield Text(
+            f"Slices are cropped to the head and shown in the brain window. {_say_sides(shown)} {_HEAT}"
+        )
     frame = find_frame(shown)
     for view in shown:
         yield _picture_view(result, view, frame)
     if lost := [number for number in chosen if number not in by_number]:
-        yield Missing(_name_slices(lost), "What was read before could not be read once more.")
+        yield Missing(_name_slices(lost), "The file could not be read again.")
     without: dict[str, list[int]] = {}
     for view in shown:
         if isinstance(view.heat, str):
@@ -127,13 +133,13 @@ def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Bl
 
 
 def _say_sides(shown: Sequence[SliceView]) -> str:
-    """How slices are turned, and where the patient's left is."""
+    """Says from where slices are viewed, and where the patient's left is."""
     if all(view.knows_sides for view in shown):
-        return "They are seen from the feet: the patient's left (L) is on the right of a picture."
+        return "They are viewed from the feet, so the patient's left (L) is on the right of a picture."
     return (
-        "Those with R and L are seen from the feet: the patient's left (L) is on the right of a picture. "
-        "Which side is left in the others is not known: their files do not tell, or the pixels contradict "
-        "them."
+        "Those with R and L are viewed from the feet, so the patient's left (L) is on the right of a "
+        "picture. In the others the left side is unknown, because their files do not give it or the pixels "
+        "contradict them."
     )
 
 
@@ -147,11 +153,11 @@ def _picture_view(result: StudyResult, view: SliceView, frame: Frame) -> Picture
     named = ["any", *(result.subtypes or ())]
     place = "" if found.position is None else f", at {found.position:.1f} mm"
     said = ", ".join(f"{name} {show_prob(probs[name])}" for name in named)
-    kind = "calibrated" if found.calibrated else "as the network gave it"
+    kind = "calibrated" if found.calibrated else "not calibrated"
     name = result.name_slice(view.number).capitalize().replace("instancenumber", "InstanceNumber")
     caption = (
-        f"{name}{place}. Of this slice alone, {kind}: {said}. The study's probabilities and operating points "
-        "are on another scale."
+        f"{name}{place}. Probability of this slice alone, {kind}: {said}. Do not compare it with the "
+        "study's probabilities and operating points, which are on another scale."
     )
     beside = "in the subdural window" if isinstance(view.heat, str) else "under a heat map"
     alt = f"Slice {view.number + 1} of the study in the brain window, and {beside}"
@@ -162,14 +168,14 @@ def _picture_timeline(result: StudyResult) -> Picture:
     calibrated = all(each.calibrated is not None for each in result.slices)
     values = [(each.calibrated if calibrated else None) or each.probs for each in result.slices]
     highest = max(range(len(values)), key=lambda number: values[number]["any"])
-    kind = "calibrated" if calibrated else "as the network gave it"
+    kind = "calibrated" if calibrated else "not calibrated"
     called = ", ".join(("any", *result.subtypes))
     caption = (
-        f"Probability of each slice, {kind}, for {called}; slices are counted from "
-        "1 in order of position, and a triangle marks a slice that is shown above. The study's probability "
-        "and operating point are on another scale, and are not drawn."
+        f"Probability of each slice, {kind}, for {called}. Slices are counted from 1 in order of position. "
+        "A triangle marks a slice that is shown above. The study's probability and operating point are on "
+        "another scale, so they are not drawn."
     )
-    alt = f"Probability along the slices, highest for any hemorrhage at slice {highest + 1}"
+    alt = f"Probability along the slices; the highest for any hemorrhage is at slice {highest + 1}"
     return Picture("timeline", encode_png(draw_timeline(result)), caption, alt)
 
 
@@ -183,7 +189,7 @@ def _tabulate_series(result: StudyResult) -> Table:
         ]
         for number, series in enumerate(result.series, start=1)
     ]
-    return Table(["series", "modality", "files", "what became of it"], rows, "All series of the study.")
+    return Table(["series", "modality", "files", "how it was used"], rows, "All series of the study.")
 
 
 def _say_fate(series: SeriesResult) -> str:
@@ -198,10 +204,13 @@ def _tabulate_algorithm(result: StudyResult) -> Table:
         ["version of ich", algorithm.version],
         ["SHA-256 of the weights", ", ".join(digest[:16] for digest in algorithm.weights)],
         ["test-time augmentation", ", ".join(algorithm.tta) or "none"],
-        ["from slices to a study", algorithm.pooling],
-        ["rule of the operating point", algorithm.rule or "no operating point"],
+        ["pooling of slices", algorithm.pooling],
+        ["rule for the operating point", algorithm.rule or "no operating point"],
     ]
     if result.distance is not None and result.distance_limit is not None:
-        likeness = f"{result.distance:.2f}; unlike above {result.distance_limit:.2f}; 1 is typical"
+        likeness = (
+            f"{result.distance:.2f} (1 is typical; above {result.distance_limit:.2f} the study is "
+            "out of distribution)"
+        )
         rows.append(["distance from the training data", likeness])
-    return Table(["of the algorithm", "value"], rows, "The first 16 digits of each SHA-256.")
+    return Table(["algorithm", "value"], rows, "First 16 digits of each SHA-256.")

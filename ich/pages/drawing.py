@@ -1,4 +1,4 @@
-"""The pictures of a study's page, to be read on a phone and without color."""
+"""The pictures of a study's page, readable on a phone and without color."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class Frame(NamedTuple):
 
 
 def find_frame(views: Sequence[SliceView]) -> Frame:
-    """Finds what all slices of a study are cut to, so that they are as large as can be and of one scale.
+    """Finds a common crop for all slices of a study, so that they are large and have one scale.
 
-    It holds the largest body in each and a margin; where slices have several shapes, or nothing is in one,
-    it is the whole.
+    It contains the largest body in each slice and a margin. If slices have several shapes, or one is empty,
+    it is the whole slice.
     """
     bodies = [_find_body(view.hu) for view in views]
     if len({view.hu.shape for view in views}) != 1 or None in bodies:
@@ -62,7 +62,7 @@ def find_frame(views: Sequence[SliceView]) -> Frame:
 
 
 def _find_body(hu: NDArray[np.int16]) -> tuple[slice, slice] | None:
-    """Bounds of the largest connected area that is denser than foam; None where there is none."""
+    """Finds the bounds of the largest connected area that is denser than foam; None if there is none."""
     labels, count = ndimage.label(hu > BODY)
     if not count:
         return None
@@ -72,10 +72,9 @@ def _find_body(hu: NDArray[np.int16]) -> tuple[slice, slice] | None:
 
 
 def draw_view(view: SliceView, frame: Frame) -> Figure:
-    """Draws a slice in the brain window, and beside it the same under its heat map.
+    """Draws a slice in the brain window, and beside it the same slice under its heat map.
 
-    Without a heat map the subdural window takes its place. The patient's sides are marked where they are
-    known.
+    Without a heat map, the subdural window replaces it. The patient's sides are marked if they are known.
     """
     hu = view.hu[frame]
     aspect = view.spacing[0] / view.spacing[1]
@@ -97,10 +96,10 @@ def draw_view(view: SliceView, frame: Frame) -> Figure:
 
 
 def draw_timeline(result: StudyResult) -> Figure:
-    """Draws the probability of ``any``, and of the subtypes that are called, from slice to slice.
+    """Draws the probability of ``any``, and of the subtypes called present, from slice to slice.
 
-    Triangles mark the slices that ``choose_slices`` names.
-    Calibrated where all slices are; along the slice normal where all positions are known.
+    Triangles mark the slices that ``choose_slices`` names. Probabilities are calibrated if those of all
+    slices are. The axis is the slice normal if all positions are known.
     """
     calibrated = all(each.calibrated is not None for each in result.slices)
     probs = pd.DataFrame([(each.calibrated if calibrated else None) or each.probs for each in result.slices])
@@ -127,7 +126,7 @@ def draw_timeline(result: StudyResult) -> Figure:
 
 
 def _mark_slices(axes: Axes, places: NDArray[np.float64], numbers: Sequence[int]) -> None:
-    """Marks slices above the axes, with their numbers; those too close to the one before stand higher."""
+    """Marks slices above the axes with their numbers; a mark too close to another is placed higher."""
     before, raised = -np.inf, False
     for first, last in _find_runs(numbers):
         marked = places[first : last + 1]
@@ -139,7 +138,7 @@ def _mark_slices(axes: Axes, places: NDArray[np.float64], numbers: Sequence[int]
 
 
 def _find_runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """First and last of each run of numbers that follow one another."""
+    """Finds the first and last of each run of consecutive numbers."""
     runs: list[tuple[int, int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][1] + 1:

@@ -1,4 +1,4 @@
-"""The slices that a study's page shows: which they are, their pixels and their heat maps."""
+"""The slices that a study's page shows: the choice, their pixels and their heat maps."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:  # a type alone, and torch takes seconds that a page without h
 
 LABEL = "any"
 COUNT = 3
-"""Slices that are shown of a study without key slices."""
+"""Number of slices shown for a study without key slices."""
 
-NO_MODEL = "An exported model (ONNX) has no gradients to make them of; a checkpoint or bundle has."
+NO_MODEL = "An exported model (ONNX) has no gradients for heat maps; a checkpoint or bundle has."
 
 
 @dataclass(frozen=True)
 class SliceView:
-    """A slice to look at.
+    """A slice to show.
 
     Attributes:
-        number: In the result's ``slices``.
+        number: Place in the result's ``slices``.
         hu: (Rows, Columns) HU.
-        spacing: mm between rows, between columns; 1, 1 where not known.
-        heat: (Rows, Columns) in [0, 1], of the evidence for ``any``; or why there is none.
-        knows_sides: It lies in LPS, and nothing in its pixels contradicts that.
+        spacing: Distance between rows and between columns, mm; 1, 1 if unknown.
+        heat: (Rows, Columns) in [0, 1], evidence for ``any``; or why there is no map.
+        knows_sides: Whether the slice lies in LPS, without contradiction in its pixels.
     """
 
     number: int
@@ -48,8 +48,8 @@ class SliceView:
 def choose_slices(result: StudyResult) -> tuple[int, ...]:
     """Chooses the slices to show: the key slices, or the ``COUNT`` with the highest probability of ``any``.
 
-    A study without key slices is one that is not POSITIVE. What is shown of it is where a reader would
-    look first for what was missed.
+    A study without key slices is not POSITIVE. It shows the slices where a reader would look first for a
+    missed hemorrhage.
     """
     if result.key_slices:
         return result.key_slices
@@ -60,16 +60,17 @@ def choose_slices(result: StudyResult) -> tuple[int, ...]:
 def make_views(
     result: StudyResult, root: Path, slices: pd.DataFrame, net: SliceNet | None
 ) -> list[SliceView]:
-    """Reads the slices that ``choose_slices`` names, and computes where a model finds its evidence in them.
+    """Reads the slices that ``choose_slices`` names, and computes their heat maps.
 
     Args:
         result: The study's result.
         root: Folder that the paths of ``slices`` are relative to.
-        slices: Rows of an index: the series that was read, a row a slice.
-        net: In evaluation mode; None for an exported one.
+        slices: Rows of an index for the series that was read, one per slice.
+        net: The model, in evaluation mode; None for an exported one.
 
     Returns:
-        A view a slice, in the order of ``choose_slices``; without those whose files can no longer be read.
+        One view per slice, in the order of ``choose_slices``, without slices whose files can no longer be
+        read.
     """
     by_uid = slices.set_index("SOPInstanceUID", drop=False)
     table = by_uid.loc[[each.SOPInstanceUID for each in result.slices]].reset_index(drop=True)
@@ -96,7 +97,7 @@ def make_views(
 def _explain(
     net: SliceNet, root: Path, table: pd.DataFrame, numbers: Sequence[int]
 ) -> dict[int, NDArray[np.float32]] | str:
-    """Explains slices beside the neighbors that prediction saw: those that count, in one stack."""
+    """Explains slices with the same neighbors as in prediction: those that count, in one stack."""
     # It imports torch, which takes seconds.
     from ich.heatmaps import explain_slices
 

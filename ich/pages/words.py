@@ -1,4 +1,4 @@
-"""What the page of a study says in sentences."""
+"""The sentences on the page of a study."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from ich.schema.results import LabelResult, Outcome, StudyResult
 _GLANCE: Mapping[Outcome | None, str] = {
     Outcome.POSITIVE: "Signs of intracranial hemorrhage",
     Outcome.NEGATIVE: "No sign of intracranial hemorrhage found",
-    Outcome.INDETERMINATE: "Neither positive nor negative can be said",
+    Outcome.INDETERMINATE: "Neither positive nor negative can be concluded",
     None: "No result: the study could not be read",
 }
 
 
 def describe_glance(result: StudyResult) -> str:
-    """The outcome in a line, with the subtypes that are called and those that the model cannot call."""
+    """States the outcome in one line, with subtypes called present and those that the model cannot decide."""
     glance = ": ".join(filter(None, [_GLANCE[result.outcome], ", ".join(result.subtypes)]))
     if result.outcome is not Outcome.POSITIVE:
         return glance
@@ -26,25 +26,25 @@ def describe_glance(result: StudyResult) -> str:
 
 
 def describe_outcome(result: StudyResult) -> str:
-    """What the outcome means, with the figures that it rests on."""
+    """Explains the outcome, with its figures."""
     if result.refusal is not None:
         why = describe_code(SetAside, result.refusal.code, result.refusal.detail)
-        return f"The study was not read. {why}. Nothing is said of what it shows."
+        return f"The study was not read. {why}. The result says nothing about its content."
     label = result.labels["any"]
     prob, threshold = show_label(label)
     if label.reached is None:
-        return f"The probability of any hemorrhage is {prob}, with no operating point to judge it by."
+        return f"The probability of any hemorrhage is {prob}, but there is no operating point to decide with."
     where = "at or above" if label.reached else "below"
     fact = f"The probability of any hemorrhage is {prob}, {where} the operating point of {threshold}"
     if result.outcome is not Outcome.INDETERMINATE:
         return f"{fact}."
     if any(reason.code in NO_RESULT for reason in result.reasons):
-        return f"{fact}, but it is not to be trusted."
-    return f"{fact}, but that is not enough to call the study negative."
+        return f"{fact}, but the probability cannot be trusted."
+    return f"{fact}, but there are reasons not to call the study negative."
 
 
 def describe_called(result: StudyResult) -> str:
-    """Which subtypes are called in a POSITIVE study, and which the model cannot call."""
+    """Names the subtypes called present in a POSITIVE study, and those that the model cannot decide."""
     unknown = [name for name in SUBTYPES if result.labels[name].reached is None]
     called, undecided = (
         ", ".join(f"{name} ({show_prob(result.labels[name].prob)})" for name in names)
@@ -61,7 +61,7 @@ def describe_called(result: StudyResult) -> str:
 
 
 def list_left_out(result: StudyResult) -> list[str]:
-    """The slices that do not count for the study, counted from 1, and why."""
+    """Lists the slices that do not count for the study, counted from 1, with reasons."""
     return [
         f"Slice {number} of {len(result.slices)}: {each.left_out.detail} ({each.left_out.code})"
         for number, each in enumerate(result.slices, 1)
@@ -70,40 +70,39 @@ def list_left_out(result: StudyResult) -> list[str]:
 
 
 def list_grounds(result: StudyResult) -> list[str]:
-    """What was checked of a study that has no reasons."""
+    """Lists the checks that a study without reasons has passed."""
     grounds = [
-        "Every slice of the scan that was chosen was read. Neither positions nor numbers show one that is "
-        "missing between others.",
-        "The slices span the height of a head, and neither end shows a wide brain, so that both seem to be "
-        "there. Some 30 mm may be missing at the top without being noticed, and more at the base.",
+        "All slices of the chosen scan were read. Positions and numbers show no missing slice in between.",
+        "The slices span the height of a head. Neither end shows a wide brain, so both ends seem to be "
+        "complete. About 30 mm may be missing at the top without being noticed, and more at the base.",
         "The Hounsfield units are plausible.",
     ]
     if result.distance is not None and result.distance_limit is not None:
         grounds.append(
-            f"The study is like what the model was trained on: its distance is {result.distance:.2f}, and up "
-            f"to {result.distance_limit:.2f} counts as like."
+            f"The study resembles the training data: its distance is {result.distance:.2f}, and the limit "
+            f"is {result.distance_limit:.2f}."
         )
     return grounds
 
 
 def list_limits(result: StudyResult) -> list[str]:
-    """What is to be kept in mind whatever the page says."""
+    """Lists the limits that apply to every page."""
     limits = [
-        f"{DISCLAIMER}. It is no diagnosis, and does not take the place of a radiologist who reads the study."
+        f"{DISCLAIMER}. This is not a diagnosis, and does not replace a radiologist who reads the study."
     ]
     if result.outcome is not None:
         limits += [
-            "A negative does not rule out a hemorrhage: at any operating point some are missed, small ones "
-            "first. A positive may be a false alarm.",
-            "A probability is calibrated, and an operating point chosen, on the validation part of the data "
-            "that the model was trained with. Elsewhere both may be off.",
-            "Only the series marked as read was looked at, and in it only for intracranial hemorrhage.",
+            "A negative result does not rule out a hemorrhage. At any operating point some are missed, "
+            "small ones first. A positive result may be a false positive.",
+            "Probabilities were calibrated, and operating points chosen, on the validation set of the "
+            "training data. Elsewhere both may be wrong.",
+            "Only the series marked as read was examined, and only for intracranial hemorrhage.",
         ]
     return limits
 
 
 def show_prob(prob: float, digits: int = 2) -> str:
-    """A probability as it stands on the page: never 0 or 1 where it is not."""
+    """Formats a probability for the page; a rounded one is never shown as 0 or 1."""
     least = 10.0**-digits
     if 0 < prob < least / 2:
         return f"<{least:.{digits}f}"
@@ -113,7 +112,7 @@ def show_prob(prob: float, digits: int = 2) -> str:
 
 
 def show_label(label: LabelResult) -> tuple[str, str]:
-    """Probability and operating point, with as many digits as tell them apart."""
+    """Formats probability and operating point, with enough digits to show their difference."""
     if label.threshold is None:
         return show_prob(label.prob), "none"
     digits = 2

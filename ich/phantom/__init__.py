@@ -22,7 +22,7 @@ from ich.phantom.study import Study, draw_study
 from ich.schema import LABELS, SUBTYPES
 
 VERSION = 2
-"""Of the drawing: the same parameters give the same bytes within a version."""
+"""Version of the drawing: within a version the same parameters give the same bytes."""
 
 SLICES = "stage_2_train"
 CSV = "stage_2_train.csv"

@@ -44,10 +44,10 @@ from ich.phantom.study import Plan, Study, draw_plan, plan_study
 from ich.schema import LABELS, SUBTYPES
 
 TRUTH = "archive.json"
-"""File in the folder that says what is in it."""
+"""File that describes the content of the folder."""
 
 VERSION = 2
-"""Of the archive: the same parameters give the same bytes within a version."""
+"""Version of the archive: within a version the same parameters give the same bytes."""
 
 
 CHANCES = Chances(rescan=0.0)
@@ -99,7 +99,7 @@ KINDS: Mapping[str, Kind] = {
 """Kinds of studies, in the order in which patients have them."""
 
 HARMLESS = ("", "identical_copies")
-"""What may be done to a study without any loss."""
+"""Changes to a study that lose nothing."""
 
 SET_ASIDE: Mapping[str, tuple[str, ...]] = {
     "scout": ("localizer",),
@@ -114,7 +114,7 @@ SET_ASIDE: Mapping[str, tuple[str, ...]] = {
     "thin": ("another_read",),
     "repeat": ("another_read", "too_few_slices"),
 }
-"""Codes by which a series may be set aside; those of ``ich.series`` that are true of it."""
+"""Codes of ``ich.series`` that are true for a series that may be set aside."""
 
 
 def write_archive(out: str | Path, *, patients: int = 200, seed: int = 0, size: int = 256) -> None:

@@ -1,4 +1,4 @@
-"""CT of other parts of the body: drawn simply, for a program that has to see that it is no head.
+"""CT of other parts of the body: drawn simply, for a program that must recognize that it is not a head.
 
 Sizes and HU after the usual reference ranges: a trunk of 300 to 380 mm, lung -880 to -750, fat -110, muscle
 50, liver 60, bone 300 to 1,200.
@@ -19,7 +19,7 @@ Part = Literal["chest", "abdomen"]
 
 AXIAL = np.array([1.0, 0, 0, 0, 1, 0])
 SLICES, STEP = 24, 10.0
-"""Of a body, and mm from one to the next."""
+"""Number of slices of a body, and mm from one to the next."""
 
 
 def draw_body(rng: np.random.Generator, part: Part, size: int) -> Study:

@@ -73,7 +73,7 @@ _KINDS = (
     (16, True, -1000, False, True),
     (12, False, 0, True, False),
 )
-"""BitsStored, whether signed, RescaleIntercept, whether wrapped, whether padded."""
+"""BitsStored, signed, RescaleIntercept, wrapped, padded."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ MANIFEST = "phantom.json"
 """File in the folder that holds the parameters; written last."""
 
 POOL_FROM = 8
-"""Patients from which on several processes are worth their start."""
+"""Number of patients from which several processes are faster than one."""
 
 _Result = TypeVar("_Result")
 
@@ -33,7 +33,7 @@ _Result = TypeVar("_Result")
 def check_numbers(patients: int, seed: int, size: int) -> None:
     """Raises ``UserError`` for a number that no phantom has."""
     if patients < 1:
-        raise UserError(f"patients={patients}: a phantom has at least 1")
+        raise UserError(f"patients={patients}: expected 1 or more")
     if seed < 0:
         raise UserError(f"seed={seed}: expected 0 or more")
     if not 64 <= size <= 1024:
@@ -71,11 +71,11 @@ def _holds(out: Path, parameters: dict[str, Any]) -> bool:
     try:
         found = json.loads((out / MANIFEST).read_text())
     except (OSError, ValueError):
-        raise UserError(f"{out} is not empty and holds no phantom: name another folder") from None
+        raise UserError(f"{out} is not empty and does not hold a phantom: name another folder") from None
     if found != parameters:
         raise UserError(
-            f"{out} holds a phantom with other parameters, {found}; asked for {parameters}: "
-            "remove it or name another folder"
+            f"{out} holds a phantom with the parameters {found}, not {parameters}: remove it or name "
+            "another folder"
         )
     return True
 

@@ -88,7 +88,7 @@ IMAGE_TYPES = {
     "coronal": ["DERIVED", "SECONDARY", "REFORMATTED"],
     "mr": ["ORIGINAL", "PRIMARY", "M", "SE"],
 }
-"""Of series that are not axial slices as they were scanned."""
+"""Descriptions of series that are not original axial slices."""
 
 MR_VALUES: Mapping[str, Any] = {
     "Modality": "MR",

@@ -271,7 +271,7 @@ def _cut(block: Block, window: Block) -> Block:
 
 
 def find_block(cover: Array) -> Block:
-    """Returns the rows and columns outside of which nothing is covered."""
+    """Returns the rows and columns that contain everything covered."""
     down, across = (np.flatnonzero(cover.any(axis=axis)) for axis in (1, 0))
     if not down.size:
         return NOWHERE

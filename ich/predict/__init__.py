@@ -1,7 +1,8 @@
-"""Models and studies to results: on arrays of HU, on files, on whole studies.
+"""Applies models to arrays of HU, files and whole studies.
 
-``reading`` chooses and reads a series, with ``stacks`` for its pixels; ``judging`` makes a result of what
-networks say; ``run`` takes many studies to a ``folder`` of results and goes on after an interruption.
+``reading`` chooses and reads a series, with ``stacks`` for its pixels. ``judging`` turns the outputs of
+networks into a result. ``run`` reads many studies into a ``folder`` of results, and continues after an
+interruption.
 """
 
 from __future__ import annotations
@@ -57,21 +58,21 @@ _AHEAD = 2  # studies that are read while one is in the network
 class Predictor:
     """Reads studies with one model or several.
 
-    Several are an ensemble: see ``judging.judge_labels``. Reading goes on beside the networks, some studies
-    ahead. The same study gives the same result, bit for bit, whatever its files are called.
+    Several models form an ensemble; see ``judging.judge_labels``. Studies are read ahead while the networks
+    work. The same study gives the same result, bit for bit, whatever the names of its files.
 
     Args:
         networks: The members.
-        tta: Test-time augmentations, of ``ich.networks.views.TTA``.
-        decisions: Calibration and operating points by level, in the place of those that the models carry;
-            of an ensemble they are of the mean of its probabilities.
+        tta: Test-time augmentations from ``ich.networks.views.TTA``.
+        decisions: Calibration and operating points by level, which replace those of the models. For an
+            ensemble they apply to the mean of its probabilities.
 
     Attributes:
-        networks: The members, as they were given.
-        algorithm: What they are, as results say it.
+        networks: The members, as given.
+        algorithm: Description of the models in results.
 
     Raises:
-        UserError: If there is no network, or an augmentation is not known.
+        UserError: If there is no network, or an augmentation is unknown.
     """
 
     def __init__(
@@ -82,7 +83,7 @@ class Predictor:
         decisions: Mapping[str, Decision] | None = None,
     ) -> None:
         if not networks:
-            raise UserError("no model to predict with: name a checkpoint, a bundle or an ONNX file")
+            raise UserError("there is no model: give a checkpoint, a bundle or an ONNX file")
         self.networks = list(networks)
         self._views = [augmented(network, tta) for network in networks]
         given = (
@@ -114,13 +115,13 @@ class Predictor:
         """Loads models from checkpoints, bundles, folders of runs or ONNX files; see ``load_network``.
 
         Raises:
-            UserError: If a file is missing, damaged or of something else.
+            UserError: If a file is missing, damaged or not a model.
         """
         networks = [load_network(path, threads=threads, gpus=gpus) for path in paths]
         return cls(networks, tta=tta, decisions=decisions)
 
     def describe(self) -> dict[str, Any]:
-        """Returns plain values of all that a result follows from, beside the study."""
+        """Returns all settings that determine a result, as plain values."""
         levels = [{level: to_plain(each) for level, each in levels.items()} for levels in self._decisions]
         text = json.dumps(levels, sort_keys=True).encode()
         algorithm = {
@@ -131,28 +132,28 @@ class Predictor:
 
     @property
     def weights(self) -> str:
-        """SHA-256 of the weights for predictions tables; empty of several models and of ONNX files."""
+        """SHA-256 of the weights for predictions tables; empty for several models and for ONNX files."""
         return hash_weights(self.explainable) if len(self.networks) == 1 and self.explainable else ""
 
     @property
     def explainable(self) -> SliceNet | None:
-        """The first member that heat maps can be made of; None where all are exported."""
+        """The first member that allows heat maps; None if all are exported."""
         return next((each.net for each in self.networks if isinstance(each, TorchNetwork)), None)
 
     def predict_hu(self, slices: Sequence[ArrayLike], window: NDArray[np.float32] | None = None) -> Scores:
-        """Predicts slices of a series that are in memory.
+        """Predicts slices of a series in memory.
 
         Args:
-            slices: N of (Rows, Columns) HU, int16 or rounded to it, from the feet to the head and each in
-                LPS: rows run to the patient's left, columns to the back, as ``ich.dicom.read_hu`` gives them.
-                Nothing in an array tells whether that is so.
-            window: (N, 2) center and width of the headers in HU, where a model takes them.
+            slices: N slices of (Rows, Columns) HU, int16 or rounded to it, from the feet to the head. Each
+                must be in LPS: rows run to the patient's left, columns to the back, as ``ich.dicom.read_hu``
+                gives them. An array cannot show whether this is so.
+            window: (N, 2) center and width of the headers in HU, if a model needs them.
 
         Returns:
-            (M, N, 6) probabilities of the M models as they give them, and distances from their training data.
+            (M, N, 6) probabilities of the M models, not calibrated, and distances from their training data.
 
         Raises:
-            UserError: If there is no slice, or a window is needed and missing.
+            UserError: If there is no slice, or a window is needed but missing.
         """
         pixels = [_to_pixels(hu) for hu in slices]
         resized = {size: stack_hu([resize_hu(hu, size) for hu in pixels], size) for size in self._sizes}
@@ -162,8 +163,8 @@ class Predictor:
         """Reads all studies in files, folders, zip archives or a DICOMDIR, and yields their results.
 
         Args:
-            *inputs: Where the studies are.
-            progress: Show a bar on a terminal while headers are read.
+            *inputs: Files, folders, archives or a DICOMDIR with the studies.
+            progress: Whether to show a bar on a terminal while headers are read.
 
         Raises:
             UserError: If an input does not exist.
@@ -177,12 +178,12 @@ class Predictor:
         return next(self.predict_studies([study]))
 
     def predict_studies(self, studies: Iterable[StudyFiles]) -> Iterator[StudyResult]:
-        """Reads studies, some ahead, and yields their results in order; they are numbered from 1."""
+        """Reads studies, some ahead, and yields their results in order, numbered from 1."""
         for number, reading in enumerate(self.read_ahead(studies), 1):
             yield self.judge(reading, number)
 
     def read_ahead(self, studies: Iterable[StudyFiles]) -> Iterator[Reading]:
-        """Reads studies in threads, and yields what was read in order."""
+        """Reads studies in threads, and yields them in order."""
         with ExitStack() as stack:
             slices = stack.enter_context(ThreadPoolExecutor(_READERS, "slices"))
             whole = stack.enter_context(ThreadPoolExecutor(_AHEAD, "studies"))
@@ -237,9 +238,9 @@ class Predictor:
         left_out: Collection[int] = (),
     ) -> Scores:
         if not len(next(iter(hu.values()))):
-            raise UserError("no slice to predict")
+            raise UserError("there is no slice to predict")
         if self._takes_window and (window is None or not has_windows(window)):
-            raise UserError("the model takes the window of the header: give (N, 2) centers and widths in HU")
+            raise UserError("the model needs the window of the header: give (N, 2) centers and widths in HU")
         probs, distances, limits = [], [], []
         for network in self._views:
             output = network.run(add_neighbors(hu[network.input.size], network.input, left_out), window)
@@ -261,6 +262,6 @@ def _to_pixels(hu: ArrayLike) -> Pixels:
     if array.dtype == np.int16:
         return np.ascontiguousarray(array)
     if not np.isfinite(array).all():
-        raise UserError("a slice of HU holds values that are no numbers")
+        raise UserError("a slice of HU holds values that are not numbers")
     pixels: Pixels = np.clip(np.rint(array), AIR_HU, MOST_HU).astype(np.int16)
     return pixels

@@ -1,4 +1,4 @@
-"""A folder of results: what was done of many studies, so that none is done twice."""
+"""A folder of results for many studies, so that none is read twice."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ from ich.schema.results import StudyResult
 from ich.studies import StudyFiles
 
 RESULTS = "results"
-"""Folder of a JSON file a study, by its number."""
+"""Folder with one JSON file per study, named by its number."""
 
 PAGES, OBJECTS = "pages", "dicom"
-"""Folders of what is written on request: of a study ``pages/0001.html`` and ``dicom/0001/``."""
+"""Folders of outputs on request: ``pages/0001.html`` and ``dicom/0001/`` for a study."""
 
 SCRATCH = ".unpacked-"
-"""Begins the name of the folder that archives are unpacked to."""
+"""Prefix of the folder that archives are unpacked to."""
 
 DONE = "done.jsonl"
-"""File of a line a study that is done: its number, UID and fingerprint, and what was written of it."""
+"""File with one line per finished study: its number, UID, fingerprint and outputs."""
 
 
 class ResultFolder:
-    """Where the results of studies lie; a context, in which no other process can write there.
+    """The results of studies, as a context in which no other process can write to the folder.
 
-    A study is done when its line stands in ``DONE``, which is written last. It is known again by its UID and
-    by its content, not by where its files lie; with other content it is done again, under its number.
+    A study is finished when its line is in ``DONE``, which is written last. It is recognized by its UID and
+    its content, not by the place of its files. With other content it is read again, under the same number.
 
     Args:
-        path: New, or a folder that an earlier call began.
-        settings: What the results follow from, beside the studies: plain values.
+        path: A new folder, or the folder of an earlier call.
+        settings: Settings that determine the results, as plain values.
 
     Raises:
-        UserError: If there is something else in the folder, results that were made otherwise, another process
-            writes there, or it cannot be written to.
+        UserError: If the folder holds other files or results of other settings, if another process writes
+            there, or if it cannot be written to.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
@@ -69,17 +69,17 @@ class ResultFolder:
         self._file.close()
 
     def has(self, study: StudyFiles, outputs: Collection[str]) -> bool:
-        """Whether a study is done, with these outputs."""
+        """Whether a study is finished, with these outputs."""
         line = self._done.get(study.StudyInstanceUID)
         return (
             line is not None and line["files"] == study.fingerprint and set(outputs) <= set(line["outputs"])
         )
 
     def begin(self, study: StudyFiles) -> int:
-        """The number of a study: the one that it had, or the next.
+        """Returns the number of a study: its earlier one, or the next.
 
-        What was written under it is removed, unless it is of the same content: it may be of a study that was
-        not finished, or of this one when it had other files.
+        Older outputs under this number are removed, unless the content is the same. They may belong to an
+        unfinished study, or to this study with other files.
         """
         line = self._done.get(study.StudyInstanceUID)
         if line is None:
@@ -93,12 +93,12 @@ class ResultFolder:
         return number
 
     def add(self, result: StudyResult, fingerprint: str, outputs: Mapping[str, str]) -> None:
-        """Keeps a result, and that its study is done.
+        """Saves a result, and marks its study as finished.
 
         Args:
             result: The study's result.
             fingerprint: Fingerprint of the study's files.
-            outputs: What was written of it beside: ``written``, or why not, by kind of output.
+            outputs: State of each kind of output: ``written``, or why not.
         """
         write_json(result, self.locate(result.number))
         before = self._done.get(result.StudyInstanceUID, {"outputs": {}})
@@ -114,19 +114,19 @@ class ResultFolder:
         self._done[result.StudyInstanceUID] = line
 
     def locate(self, number: int) -> Path:
-        """The JSON file of a study."""
+        """Returns the JSON file of a study."""
         return self.path / RESULTS / f"{number:04d}.json"
 
     def locate_page(self, number: int) -> Path:
-        """The page of a study."""
+        """Returns the page of a study."""
         return self.path / PAGES / f"{number:04d}.html"
 
     def locate_objects(self, number: int) -> Path:
-        """The folder of a study's DICOM objects."""
+        """Returns the folder of a study's DICOM objects."""
         return self.path / OBJECTS / f"{number:04d}"
 
     def read(self) -> Iterator[tuple[StudyResult, dict[str, str]]]:
-        """Yields every result, in the order of numbers, with what was written of it."""
+        """Yields all results in the order of their numbers, with their outputs."""
         for line in sorted(self._done.values(), key=lambda line: int(line["number"])):
             yield read_json(self.locate(line["number"])), line["outputs"]
 
@@ -144,5 +144,5 @@ class ResultFolder:
                     yield {name: line[name] for name in ("number", "study", "files", "outputs")}
             except (ValueError, LookupError, TypeError) as error:
                 raise UserError(
-                    f"{self.path / DONE}: line {number} is damaged; remove it, and its study is done again"
+                    f"{self.path / DONE}: line {number} is damaged; remove it, and its study is read again"
                 ) from error

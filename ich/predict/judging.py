@@ -1,4 +1,4 @@
-"""From the probabilities of slices to what is said of their study: pure, without a network or a file."""
+"""From the probabilities of slices to the result of their study, without a network or a file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Rules:
-    """How probabilities are read, by level: what a model's card says, or a calibration file.
+    """Calibration and operating points by level, from the model metadata or a calibration file.
 
     Attributes:
         slice: Rule for slices; None leaves them uncalibrated.
@@ -32,24 +32,25 @@ class Rules:
 
     @property
     def pooling(self) -> str:
-        """How slices become a study."""
+        """Method that pools slices to a study."""
         return DEFAULT_POOLING if self.study is None else self.study.pooling
 
     @property
     def rule(self) -> str:
-        """What the operating point of ``any`` was chosen by; empty without one."""
+        """Rule that chose the operating point of ``any``; empty without one."""
         point = None if self.study is None else self.study.find_point("any")
         return "" if point is None else point.rule
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What networks say of the slices of a series, in order.
+    """Outputs of networks for the slices of a series, in order.
 
     Attributes:
-        probs: (M, N, 6) probabilities of M members, as they give them.
-        distance: (M,) of the study from each member's training data; NaN where a member has no reference.
-        limit: (M,) above which it is unlike them; NaN likewise.
+        probs: (M, N, 6) probabilities of M members, not calibrated.
+        distance: (M,) distance of the study from each member's training data; NaN if a member has no
+            reference.
+        limit: (M,) distance above which the study is out of distribution; NaN likewise.
     """
 
     probs: Floats
@@ -58,19 +59,19 @@ class Scores:
 
 
 def list_counted(slices: int, left_out: Collection[int]) -> list[int]:
-    """The places of the slices that count for a study; all, where all are left out."""
+    """Lists the places of the slices that count for a study; all of them if all are left out."""
     return [place for place in range(slices) if place not in left_out] or list(range(slices))
 
 
 def judge_labels(
     scores: Scores, rules: Sequence[Rules], left_out: Collection[int] = ()
 ) -> dict[str, LabelResult]:
-    """Pools and calibrates each member, and averages what comes of it, probabilities and thresholds alike.
+    """Pools and calibrates each member, and averages probabilities and thresholds.
 
     Nothing is decided yet: see ``decide_labels``.
 
-    So a label is present where the members are above their own thresholds on average: a soft vote. A label
-    of which a member has no operating point has none.
+    A label is therefore present if the members are above their own thresholds on average: a soft vote. A
+    label has no operating point if one member has none for it.
 
     Args:
         scores: Scores of the ensemble's members.
@@ -94,12 +95,12 @@ def judge_labels(
 def judge_slices(
     scores: Scores, rules: Sequence[Rules], slices: pd.DataFrame, left_out: Mapping[int, Remark]
 ) -> tuple[SliceResult, ...]:
-    """Says what is said of each slice; calibrated where every member can calibrate slices.
+    """Makes the result of each slice; calibrated if every member can calibrate slices.
 
     Args:
         scores: Scores of the ensemble's members.
-        rules: As for ``judge_labels``.
-        slices: A row a slice, in order: SOPInstanceUID, InstanceNumber and position.
+        rules: As in ``judge_labels``.
+        slices: One row per slice, in order: SOPInstanceUID, InstanceNumber and position.
         left_out: Why slices do not count, by their place.
     """
     calibrated = None
@@ -132,22 +133,24 @@ def judge_slices(
 
 
 def judge_model(scores: Scores, labels: dict[str, LabelResult]) -> list[Remark]:
-    """What on the model's side speaks against a result."""
+    """Finds reasons of the model against a result."""
     remarks = []
     if labels["any"].threshold is None:
-        remarks.append(Remark(Reason.NO_DECISION, "no calibration and operating point for a study"))
+        remarks.append(Remark(Reason.NO_DECISION, "no calibration or operating point for a study"))
     if np.isnan(scores.distance).any():
-        remarks.append(Remark(Reason.NO_REFERENCE, "nothing to compare the study with"))
+        remarks.append(Remark(Reason.NO_REFERENCE, "no reference to compare the study with"))
     distance, limit = find_distance(scores)
     if distance > limit:
         remarks.append(
-            Remark(Reason.UNLIKE_TRAINING, f"at {distance:.2f} from the training data; {limit:.2f} is usual")
+            Remark(
+                Reason.UNLIKE_TRAINING, f"distance {distance:.2f} from the training data, limit {limit:.2f}"
+            )
         )
     return remarks
 
 
 def find_distance(scores: Scores) -> tuple[float, float]:
-    """Distance and limit of the member to which the study is the least alike; NaN where none can tell."""
+    """Finds distance and limit of the member that the study resembles least; NaN without a reference."""
     share = scores.distance / scores.limit
     if np.isnan(share).all():
         return float("nan"), float("nan")
@@ -158,7 +161,7 @@ def find_distance(scores: Scores) -> tuple[float, float]:
 def choose_key_slices(
     slices: Sequence[SliceResult], outcome: Outcome, labels: dict[str, LabelResult]
 ) -> tuple[int, ...]:
-    """Chooses the slices to look at first: the likeliest for ``any``, then for each called subtype."""
+    """Chooses the slices to look at first: the most probable for ``any``, then for each called subtype."""
     if outcome is not Outcome.POSITIVE:
         return ()
     left_out = [place for place, each in enumerate(slices) if each.left_out is not None]
@@ -174,7 +177,7 @@ def _name(probs: Floats) -> dict[str, float]:
 
 
 def _pair(probs: Floats, rules: Sequence[Rules]) -> list[tuple[Floats, Rules]]:
-    """Each member's probabilities with its rules, or the mean of all with the one rule for all."""
+    """Pairs each member's probabilities with its rules, or the mean of all with the common rules."""
     if len(rules) == 1:
         return [(probs.mean(axis=0), rules[0])]
     return list(zip(probs, rules, strict=True))

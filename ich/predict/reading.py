@@ -1,4 +1,4 @@
-"""A study before any network has seen it: which series is read, its slices, what speaks against a result."""
+"""Reads a study before any network sees it: the series, its slices, and reasons against a result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ich.studies import StudyFiles
 from ich.tables import say
 
 CHECK_SIZE = 128
-"""Pixels a side of the slices that are looked at for a head and for plausible HU."""
+"""Side in pixels of the slices that are checked for a head and for plausible HU."""
 
 
 _MAY_BE_HEAD = (SetAside.ALL_REFUSED, SetAside.ANOTHER_READ)
@@ -34,15 +34,15 @@ _BONE = Remark(Reason.ONLY_BONE_KERNEL, "the series that was read has a bone ker
 
 @dataclass(frozen=True)
 class Reading:
-    """What was read of a study.
+    """A study after reading.
 
     Attributes:
-        study: Its files.
-        stack: The slices of the series that was chosen; None where there is none.
-        series: What became of each series.
-        refusal: Why the study cannot be read; None where it was.
-        reasons: What speaks against ``NEGATIVE``, as far as files, geometry and pixels tell.
-        notes: What is worth knowing of these, and bars nothing.
+        study: Files of the study.
+        stack: Slices of the chosen series; None if there is none.
+        series: How each series was used.
+        refusal: Why the study cannot be read; None if it was read.
+        reasons: Reasons against ``NEGATIVE``, from files, geometry and pixels.
+        notes: Notes on these, which prevent no outcome.
         left_out: Why slices of the stack do not count, by their place.
     """
 
@@ -60,14 +60,14 @@ def read_study(
 ) -> Reading:
     """Chooses the series of a study and reads it.
 
-    The candidates are tried in their order until one shows a head; where none does, a head that is not on the
-    scale of Hounsfield units is read, as whoever asks is to know that there is one.
+    The candidates are tried in order until one shows a head. If none does, a head that is not on the scale of
+    Hounsfield units is read, so that the user learns of it.
 
     Args:
-        study: Its files.
-        sizes: That networks take, pixels a side.
+        study: Files of the study.
+        sizes: Sides of the images that networks take, pixels.
         pool: Threads that read.
-        takes_window: A network takes the window of the header.
+        takes_window: Whether a network takes the window of the header.
     """
     files = study.files
     ranking = rank_series(files)
@@ -91,7 +91,7 @@ def read_study(
 
 
 def _find_slices(files: pd.DataFrame, ranking: Ranking, uid: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """All files of a series, and those of them that are read."""
+    """Finds all files of a series, and those that are read."""
     whole = files[files["SeriesInstanceUID"] == uid]
     return whole, whole[(whole["code"] == "") & whole["SOPInstanceUID"].isin(ranking.slices[uid])]
 
@@ -105,7 +105,7 @@ def _judge(
     stack: Stack,
     looks: Looks,
 ) -> Reading:
-    """Says what is to be said of the series that is read."""
+    """Collects reasons and notes for the series that is read."""
     files = study.files
     others = Remark(SetAside.ANOTHER_READ, "another series of the study suits better")
     set_aside = dict.fromkeys(ranking.candidates, others) | dict(set_aside)
@@ -139,7 +139,7 @@ def _shows_head_off_scale(stack: Stack) -> bool:
 
 
 def _find_turn(hu: NDArray[np.int16], verdict: Verdict) -> list[Remark]:
-    """What slices that are on the scale say of how the head lies."""
+    """Checks the orientation of the head in slices that are on the scale."""
     if Reason.IMPLAUSIBLE_HU in {remark.code for remark in verdict.remarks}:
         return []
     return check_turn(np.delete(hu, list(verdict.left_out), axis=0))
@@ -150,25 +150,27 @@ def _find_problem(stack: Stack, looks: Looks, takes_window: bool) -> Remark | No
         codes = ", ".join(sorted({str(error.code) for error in stack.unread}))
         return Remark(SetAside.ALL_REFUSED, f"the pixels of {say(len(stack.unread), 'slice')}: {codes}")
     if takes_window and not has_windows(stack.window):
-        return Remark(SetAside.NO_WINDOW, "the model takes the window of the header, which slices lack")
+        return Remark(
+            SetAside.NO_WINDOW, "the model needs the window of the header, which is missing in slices"
+        )
     if np.isnan(_find_spacing(stack.slices)):
-        return Remark(SetAside.NO_HEAD, "no PixelSpacing, so that a head cannot be told by its size")
+        return Remark(SetAside.NO_HEAD, "no PixelSpacing, so a head cannot be recognized by its size")
     return find_head(looks)
 
 
 def _find_spacing(slices: pd.DataFrame) -> float:
-    """Returns mm between pixels at ``CHECK_SIZE``; NaN where no slice gives it."""
+    """Returns mm between pixels at ``CHECK_SIZE``; NaN if no slice gives it."""
     sides = [slices["Rows"] * slices["row_spacing"], slices["Columns"] * slices["column_spacing"]]
     return float(pd.concat(sides, axis=1).max(axis=1).median()) / CHECK_SIZE
 
 
 def _list_lost(study: StudyFiles, whole: pd.DataFrame, stack: Stack, pool: Executor) -> list[str]:
-    """Codes of the images that are set aside and may be slices of the head: no pixels say otherwise.
+    """Lists the codes of images that are set aside although they may be slices of the head.
 
     Args:
-        study: Which holds them.
+        study: The study that holds them.
         whole: The files of the series that is read.
-        stack: Its slices. An image with the pixels of one of them is as good as read.
+        stack: Its slices. An image with the same pixels as one of them counts as read.
         pool: Threads that read.
     """
     images = read_stack(study.root, list_displaced(whole), [CHECK_SIZE], pool)
@@ -210,7 +212,7 @@ def _list_series(files: pd.DataFrame, set_aside: dict[str, Remark]) -> tuple[Ser
 
 
 def _find_refusal(set_aside: dict[str, Remark]) -> Remark:
-    """The code of the series that came nearest to being read, and how many there are of each."""
+    """Finds the code of the series that was closest to being read, and counts each code."""
     counts = Counter(SetAside(remark.code) for remark in set_aside.values())
     if not counts:
         return Remark(SetAside.NOT_CT, "no file says which series it belongs to")

@@ -1,4 +1,4 @@
-"""Inputs to a folder of results: studies are found, read, judged, written, and not done twice."""
+"""Reads inputs into a folder of results: finds, reads, decides and writes studies, none of them twice."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ REFUSED, REFUSED_OUTPUTS = "refused.csv", "refused_outputs.csv"
 
 @dataclass(frozen=True)
 class Summary:
-    """What was done.
+    """Summary of a call.
 
     Attributes:
-        done: Studies in the inputs that were read now.
-        skipped: Studies in the inputs that were done before.
+        done: Number of studies in the inputs that were read now.
+        skipped: Number of studies in the inputs that were finished before.
         refused: Files that belong to no study: ``path``, ``code``, ``detail``.
-        results: Every result in the folder.
+        results: All results in the folder.
         refused_outputs: Outputs that could not be written: ``number``, ``output``, ``code``, ``detail``.
     """
 
@@ -57,21 +57,21 @@ def predict_folder(
     outputs: Collection[str] = (),
     progress: bool = True,
 ) -> Summary:
-    """Reads all studies of some inputs, and writes what comes of it, for its owner alone.
+    """Reads all studies of some inputs, and writes the results, readable by the owner only.
 
-    ``out`` then holds ``results/0001.json`` and so on, a file a study; ``studies.csv``, ``series.csv`` and
-    ``slices.csv``; ``refused.csv``, the files that belong to no study; on request ``pages/0001.html`` and
-    ``dicom/0001/``. A study that ``out`` has already is not read again.
+    ``out`` then holds ``results/0001.json`` and so on, one file per study. It also holds ``studies.csv``,
+    ``series.csv`` and ``slices.csv``, and ``refused.csv`` with the files that belong to no study. On request
+    it has ``pages/0001.html`` and ``dicom/0001/``. A study that is already in ``out`` is not read again.
 
     Args:
         predictor: The predictor that holds the models.
-        inputs: Files, folders, archives, a DICOMDIR: see ``find_studies``.
-        out: New, or a folder that an earlier call began with the same models and settings.
+        inputs: Files, folders, archives or a DICOMDIR; see ``find_studies``.
+        out: A new folder, or the folder of an earlier call with the same models and settings.
         outputs: Some of ``ich.outputs.OUTPUTS``.
         progress: Show a bar on a terminal.
 
     Raises:
-        UserError: If an input does not exist, or ``out`` cannot be used, or lies in an input.
+        UserError: If an input does not exist, ``out`` cannot be used, or ``out`` lies in an input.
     """
     _require_apart(inputs, out)
     with for_owner_alone(), ResultFolder(out, predictor.describe()) as folder:
@@ -88,10 +88,10 @@ def predict_folder(
 
 
 def _require_apart(inputs: Sequence[Path], out: Path) -> None:
-    """What is written of a study would be taken for files of it the next time."""
+    """Refuses a folder inside an input, because the next call would read its outputs as inputs."""
     for path in inputs:
         if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
-            raise UserError(f"--out {out} lies in {path}, which is read: name a folder elsewhere")
+            raise UserError(f"--out {out} lies inside the input {path}: name a folder elsewhere")
 
 
 @contextmanager
@@ -100,8 +100,8 @@ def _writing(out: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(
-            f"--out {out} cannot be written to: {error.strerror or error}; make room, and call again: "
-            "what is done is kept"
+            f"cannot write to --out {out}: {error.strerror or error}; make room and run the command again; "
+            "finished studies are kept"
         ) from error
 
 
@@ -129,7 +129,7 @@ def _write(
     folder: ResultFolder,
     outputs: Collection[str],
 ) -> dict[str, str]:
-    """Writes what is asked for of a study; returns by output ``WRITTEN``, or the code and why it was not."""
+    """Writes the requested outputs of a study; returns ``WRITTEN``, or a code and reason, by output."""
     rows = study.files[study.files["SeriesInstanceUID"] == (result.read_series or "")]
     rows = rows[rows["code"] == ""]
     paths = [Path(find_on_disk(str(study.root / path))) for path in rows["path"]]

@@ -1,4 +1,4 @@
-"""The slices of a series as they are read: HU, in order of position, in the sizes that they are needed in."""
+"""Reads the slices of a series: HU, in order of position, in all needed sizes."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ich.schema.codes import Refusal
 from ich.tables import STAMP
 
 ORDER = ("position", "InstanceNumber", "SOPInstanceUID")
-"""Columns by which the slices of a series are ordered, whatever their files are called."""
+"""Columns that order the slices of a series; file names do not matter."""
 
 Pixels = NDArray[np.int16]
 
 
 @dataclass(frozen=True)
 class Stack:
-    """The slices of a series that could be read, in order.
+    """Slices of a series that could be read, in order.
 
     Attributes:
-        hu: By size S, (N, S, S) HU, squared with air.
-        window: (N, 2) center and width in HU of the headers; NaN where they have none.
-        slices: Their rows of the table of files.
-        unread: Why the others could not be.
+        hu: (N, S, S) HU by size S, padded to squares with air.
+        window: (N, 2) center and width of the headers in HU; NaN where missing.
+        slices: Their rows in the table of files.
+        unread: Why the others could not be read.
     """
 
     hu: Mapping[int, Pixels]
@@ -47,7 +47,7 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
     Args:
         root: Folder of the files.
         slices: Slices of the series, one row each: columns of the index.
-        sizes: To resize them to.
+        sizes: Sizes to resize them to.
         pool: Threads that read.
     """
     slices = slices.sort_values(list(ORDER), kind="stable", na_position="first", ignore_index=True)
@@ -78,10 +78,10 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
 
 
 def stack_hu(slices: Sequence[Pixels], size: int) -> Pixels:
-    """N of (S, S) -> (N, S, S), of none as well."""
+    """Stacks N slices (S, S) to (N, S, S), also for N = 0."""
     return np.stack(slices) if slices else np.empty((0, size, size), np.int16)
 
 
 def has_windows(window: NDArray[np.float32]) -> bool:
-    """Whether every slice has a window that can be applied: (N, 2) finite, of a width above 0."""
+    """Whether every slice has a usable window: (N, 2) finite, with a width above 0."""
     return bool(np.isfinite(window).all() and (window[:, 1] > 0).all())

@@ -1,4 +1,4 @@
-"""What people look at: figures, and documents of text, tables and figures.
+"""Toolkit for figures, and for documents of text, tables and figures.
 
 figures     colors; a figure as PNG
 curves      the curves of a run

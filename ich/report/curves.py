@@ -13,9 +13,9 @@ from ich.report.figures import OKABE_ITO, write_png
 from ich.schema import LABELS, MONITOR, UserError
 
 LOSSES = {
-    "train_loss": "train loss",
-    "val_loss": "val loss",
-    MONITOR: "val weighted log loss",
+    "train_loss": "training loss",
+    "val_loss": "validation loss",
+    MONITOR: "validation weighted log loss",
 }
 MONITORED = (MONITOR, "val_loss")
 
@@ -24,12 +24,12 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
     """Draws the losses, the AUROC of each label and the learning rate of a run.
 
     Args:
-        metrics: What Lightning's CSVLogger writes: ``epoch``, ``step`` and a column a metric, with the
-            figures of one epoch spread over several rows and NaN elsewhere. Columns may lack.
+        metrics: Metrics from Lightning's CSVLogger: ``epoch``, ``step`` and one column per metric. The
+            figures of one epoch spread over several rows, with NaN elsewhere. Columns may be missing.
 
     Returns:
-        Three panels. The epoch with the lowest ``val_weighted_log_loss`` (``val_loss`` where that lacks) is
-        marked in the first two.
+        Three panels. The first two mark the epoch with the lowest ``val_weighted_log_loss``, or else
+        ``val_loss``.
     """
     figure = Figure(figsize=(11, 4), layout="constrained")
     losses, areas, rate = figure.subplots(1, 3, width_ratios=(1.15, 1.15, 0.7))
@@ -38,7 +38,7 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
 
     _draw_lines(losses, epochs, LOSSES, "loss")
     names = {f"val_auroc_{label}": label for label in LABELS} | {"val_auroc_mean": "mean"}
-    _draw_lines(areas, epochs, names, "AUROC (val)")
+    _draw_lines(areas, epochs, names, "AUROC (validation)")
     for axes in (losses, areas):
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -57,13 +57,13 @@ def write_curves(metrics: pd.DataFrame | str | Path, path: str | Path) -> None:
         path: The picture.
 
     Raises:
-        UserError: If ``metrics`` is a file that cannot be read as such a table.
+        UserError: If ``metrics`` is a file that is not such a table.
     """
     if not isinstance(metrics, pd.DataFrame):
         try:
             metrics = pd.read_csv(metrics)
         except (OSError, ValueError) as error:
-            raise UserError(f"no metrics can be read from {metrics}: {error}") from error
+            raise UserError(f"metrics cannot be read from {metrics}: {error}") from error
     write_png(draw_curves(metrics), path, dpi=160)
 
 
@@ -84,9 +84,9 @@ def _draw_lines(axes: Axes, epochs: pd.DataFrame, names: dict[str, str], quantit
             values,
             color="black" if name == "mean" else color,
             label=name,
-            linewidth=2.4 if name in ("any", "val loss") else 1.4,
+            linewidth=2.4 if name in ("any", "validation loss") else 1.4,
             # The weighted log loss may be the loss itself: dashes let the line below it be seen.
-            linestyle="--" if name in ("mean", "val weighted log loss") else "-",
+            linestyle="--" if name in ("mean", "validation weighted log loss") else "-",
             marker="o",
             markersize=3 if len(values) <= 30 else 0,
         )

@@ -1,7 +1,7 @@
-"""A document: sections of text, tables and pictures, apart from what it is written as.
+"""A document of text, tables and pictures in sections, independent of its format.
 
-One document becomes a page to open in a browser, a report for print or a deck of slides, so that all of
-them say the same.
+One document becomes a page for a browser, a report for print or a deck of slides, so all have the same
+content.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ich.schema import DISCLAIMER
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph of plain text; ``strong`` where it must not be overlooked."""
+    """A paragraph of plain text; ``strong`` if it must not be overlooked."""
 
     text: str
     strong: bool = False
@@ -23,7 +23,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Listing:
-    """Items one below the other."""
+    """A list of items."""
 
     items: Sequence[str]
 
@@ -38,7 +38,7 @@ class Table:
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.header) for row in self.rows):
-            raise ValueError(f"a row of the table {self.caption!r} has not {len(self.header)} cells")
+            raise ValueError(f"a row of the table {self.caption!r} does not have {len(self.header)} cells")
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Picture:
     """A picture.
 
     Attributes:
-        name: Stem of its file where it is written to one.
+        name: Stem of its file name, if it is written to a file.
         png: The picture, PNG.
-        caption: Below it.
-        alt: What is to be seen, for those who do not see it.
+        caption: Text below the picture.
+        alt: Description for readers who cannot see the picture.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Missing:
-    """What cannot be shown, and why: ``not available``."""
+    """An item that is not available, and the reason."""
 
     what: str
     why: str
@@ -71,7 +71,7 @@ Block: TypeAlias = Text | Listing | Table | Picture | Missing
 
 @dataclass(frozen=True)
 class Section:
-    """A titled part of a document."""
+    """A section of a document, with a title."""
 
     title: str
     blocks: Sequence[Block]
@@ -79,7 +79,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """What is to be written; ``note`` stands at its head and on every printed page and slide."""
+    """A document; its ``note`` appears at the top and on every printed page and slide."""
 
     title: str
     subtitle: str

@@ -1,6 +1,6 @@
-"""What all figures share: colors, and how they become PNG.
+"""Shared code of all figures: colors and PNG.
 
-Figures are made without pyplot, so that nothing is global and no display is needed.
+Figures do not use pyplot, so there is no global state, and no display is needed.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from ich.files import replacing
 from ich.schema import WINDOWS
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
-"""Colors told apart with any color vision. Source: Okabe and Ito, Color Universal Design, 2008."""
+"""Colors for people with any color vision. Source: Okabe and Ito, Color Universal Design, 2008."""
 
 _COMPRESSION = 3  # of 9: the next is twice as slow, and a file is 3 % smaller
 
 
 def hide_axis(axes: Axes) -> None:
-    """Leaves nothing of axes but what is drawn in them; ticks that are merely unseen cost their layout."""
+    """Hides everything of axes except their content; invisible ticks would still cost layout time."""
     axes.set_axis_off()
     axes.set(xticks=(), yticks=())
 
 
 def draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, aspect: float = 1.0) -> None:
-    """Draws a slice of HU through one of ``WINDOWS``, and nothing around it.
+    """Draws a slice of HU through one of ``WINDOWS``, without axes.
 
     Args:
-        axes: To draw in.
+        axes: Axes to draw in.
         hu: (Rows, Columns) HU.
         window: One of ``WINDOWS``.
-        aspect: Height of a pixel over its width.
+        aspect: Height of a pixel divided by its width.
     """
     hide_axis(axes)
     center, width = WINDOWS[window]
@@ -60,6 +60,6 @@ def encode_png(figure: Figure, dpi: int = 150) -> bytes:
 
 
 def write_png(figure: Figure, path: str | Path, dpi: int = 150) -> None:
-    """Writes a figure as a PNG file, whole or not at all."""
+    """Writes a figure as a PNG file, completely or not at all."""
     with replacing(Path(path)) as partial:
         partial.write_bytes(encode_png(figure, dpi))

@@ -1,7 +1,8 @@
-"""Text and tables fitted into a width, for pages and slides.
+"""Fits text and tables into a width, for pages and slides.
 
-Widths are those of DejaVu Sans, which matplotlib carries and which has the signs that figures need, such as
-the minus sign and "≥". It is wider than the usual fonts of slides, so that what fits in it fits in those too.
+Widths are those of DejaVu Sans. matplotlib contains this font, and it has the signs that figures need, such
+as the minus sign and "≥". It is wider than the usual fonts of slides, so text that fits in it also fits in
+those.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ def _measure(text: str, bold: bool) -> float:
 
 
 def measure(text: str, size: float, *, bold: bool = False) -> float:
-    """Width of a line of text, in the unit of ``size``."""
+    """Measures the width of a line of text, in the unit of ``size``."""
     return _measure(text, bold) * size / _MEASURED
 
 
 def wrap(text: str, width: float, size: float, *, bold: bool = False) -> list[str]:
-    """Breaks a text into lines between its words, and within words that are wider than a line."""
+    """Breaks a text into lines between words, and within words that are wider than a line."""
     lines: list[list[str]] = [[]]
     used, space = 0.0, measure(" ", size, bold=bold)
     for word in text.split():
@@ -72,15 +73,15 @@ def fit_columns(
     """Chooses the size of a table's text and the widths of its columns.
 
     Args:
-        header: Set in bold, as the first column is.
-        rows: Cells.
-        width: What the table may take.
+        header: Header cells, in bold like the first column.
+        rows: Cells of the rows.
+        width: Maximum width of the table.
         sizes: Font sizes, the largest first; uses the first that breaks no word, or the last.
-        padding: Beside the text of a cell, both sides together; in the unit of ``width`` and ``sizes``.
+        padding: Space beside the text of a cell, both sides together, in the unit of ``width`` and ``sizes``.
 
     Returns:
-        The size, and the width of each column: as wide as its longest text if there is room, else no narrower
-        than its longest word, or than an equal share.
+        The size, and the width of each column. A column is as wide as its longest text if there is room.
+        Otherwise it is at least as wide as its longest word or an equal share.
     """
     columns = list(zip(header, *rows, strict=True))
     for size in sizes:

@@ -1,4 +1,4 @@
-"""A heat map laid over a picture of its slice, so that it reads without color."""
+"""Draws a heat map over a picture of its slice, readable without color."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from matplotlib.image import AxesImage
 from numpy.typing import NDArray
 
 CONTOURS = {0.25: ":", 0.5: "--", 0.75: "-"}
-"""Shares of the peak and the lines that are drawn there."""
+"""Shares of the peak, and the style of the line drawn there."""
 
 
 def lay_heat(axes: Axes, heat: NDArray[np.float32], *, aspect: float = 1.0, width: float = 1.1) -> AxesImage:
-    """Lays a heat map over what is drawn, with lines at ``CONTOURS`` and a cross at its peak.
+    """Draws a heat map over a picture, with lines at ``CONTOURS`` and a cross at its peak.
 
     Args:
         axes: Axes that show the picture, with the rows and columns of the map.
-        heat: (Rows, Columns) in [0, 1]; where it is 0 the picture stays as it is.
-        aspect: Height of a pixel over its width.
+        heat: (Rows, Columns) in [0, 1]; where it is 0, the picture does not change.
+        aspect: Height of a pixel divided by its width.
         width: Width of the lines, points.
 
     Returns:
-        The map as it was laid, for a color bar.
+        The drawn map, for a color bar.
     """
     alpha = 0.65 * np.sqrt(np.clip(heat, 0, 1))
     laid = axes.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=alpha, aspect=aspect)

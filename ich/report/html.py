@@ -1,4 +1,4 @@
-"""A document as one HTML page that holds its pictures, opens from a mail and needs no network."""
+"""Writes a document as one HTML page that contains its pictures and needs no network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ich.report.document import Document, Listing, Missing, Picture, Table, Text
 
 
 def render_html(document: Document) -> str:
-    """Returns a document as a page; whatever text is in it is text, never markup."""
+    """Returns a document as a page; its texts are never read as markup."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ich.report", "."),
         autoescape=True,
@@ -29,6 +29,6 @@ def render_html(document: Document) -> str:
 
 
 def write_html(document: Document, path: str | Path) -> None:
-    """Writes a document as a page, whole or not at all."""
+    """Writes a document as a page, completely or not at all."""
     with replacing(Path(path)) as partial:
         partial.write_text(render_html(document), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A document as Markdown: for model cards and checklists that live beside code."""
+"""Writes a document as Markdown, for model cards and checklists beside code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 
 
 def render_markdown(document: Document) -> str:
-    """Returns a document as Markdown; whatever text is in it is text, never markup. Pictures are captions."""
+    """Returns a document as Markdown; its texts are never read as markup. Pictures become captions."""
     lines = [f"# {_escape(document.title)}", _escape(document.subtitle), f"**{_escape(document.note)}**"]
     for section in document.sections:
         lines.append(f"## {_escape(section.title)}")
@@ -23,7 +23,7 @@ def render_markdown(document: Document) -> str:
 
 
 def write_markdown(document: Document, path: str | Path) -> None:
-    """Writes a document as Markdown, whole or not at all."""
+    """Writes a document as Markdown, completely or not at all."""
     with replacing(Path(path)) as partial:
         partial.write_text(render_markdown(document), encoding="utf-8")
 

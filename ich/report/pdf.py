@@ -1,4 +1,4 @@
-"""A document as PDF, for print: A4, numbered pages, the note at the foot of each."""
+"""Writes a document as PDF for print: A4, with numbered pages and the note at the bottom of each."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ _MISSING = _style(9.5, textColor=_SOFT, leftIndent=8)
 
 
 def write_pdf(document: Document, path: str | Path) -> None:
-    """Writes a document as PDF, whole or not at all; the same document gives the same bytes.
+    """Writes a document as PDF, completely or not at all; the same document gives the same bytes.
 
     Raises:
         UserError: On import of this module, if the extra ``print`` is not installed.
@@ -104,7 +104,7 @@ def write_pdf(document: Document, path: str | Path) -> None:
 
 
 class _Pages(Canvas):  # type: ignore[misc]  # reportlab has no types
-    """Keeps the pages until their number is known, and then writes the foot of each."""
+    """Keeps the pages until their number is known, and then writes their footers."""
 
     def __init__(self, note: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -128,7 +128,7 @@ class _Pages(Canvas):  # type: ignore[misc]  # reportlab has no types
 
 
 class _Heading(Paragraph):  # type: ignore[misc]
-    """A section's title, which is also in the outline that viewers show."""
+    """A section's title, which viewers also show in the outline."""
 
     def __init__(self, title: str) -> None:
         super().__init__(escape(title), _HEADING)

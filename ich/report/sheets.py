@@ -23,20 +23,20 @@ def draw_contact_sheet(
     """Draws slices in rows, each with its title, white on black.
 
     Args:
-        slices: N of (Rows, Columns) HU, each of its own size.
-        windows: N of ``ich.schema.WINDOWS``, to look at the slices through.
+        slices: N slices of (Rows, Columns) HU, each of its own size.
+        windows: N windows from ``ich.schema.WINDOWS``, one per slice.
         titles: N titles.
-        columns: Slices in a row.
+        columns: Number of slices in a row.
 
     Raises:
-        ValueError: If there are no slices, or not one window and title a slice.
+        ValueError: If there are no slices, or not one window and title per slice.
     """
     if not len(slices) or any(hu.ndim != 2 for hu in slices):
         raise ValueError(f"slices {[hu.shape for hu in slices]}: expected (Rows, Columns) each")
     if not len(slices) == len(windows) == len(titles) or columns < 1:
         raise ValueError(
             f"{len(slices)} slices, {len(windows)} windows, {len(titles)} titles, {columns} columns: "
-            "expected a window and a title a slice"
+            "expected one window and one title per slice"
         )
     rows = math.ceil(len(slices) / columns)
     image = SIDE * max(hu.shape[0] / hu.shape[1] for hu in slices)  # inches

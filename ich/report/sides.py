@@ -1,4 +1,4 @@
-"""The letters that tell the patient's right from the left in a picture of a slice."""
+"""The letters for the patient's right and left in a picture of a slice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ich.schema import SIDES
 
 
 def mark_sides(axes: Axes, size: float = 9.0) -> None:
-    """Marks the sides of a slice that is drawn in LPS, in the upper corners, which a head leaves free.
+    """Marks the sides of a slice in LPS, in the upper corners, where there is no head.
 
     Args:
         axes: Axes that show the picture.

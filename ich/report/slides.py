@@ -1,4 +1,4 @@
-"""A document as slides, 16:9: a slide a picture or table, the note at the foot of each."""
+"""Writes a document as slides, 16:9: one per picture or table, with the note at the bottom of each."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ _BLANK = 6  # the empty layout of python-pptx's own template
 
 
 def write_slides(document: Document, path: str | Path) -> None:
-    """Writes a document as a PowerPoint file, whole or not at all.
+    """Writes a document as a PowerPoint file, completely or not at all.
 
-    What is too long for one slide goes on on the next.
+    Content that is too long for one slide continues on the next.
 
     Raises:
         UserError: On import of this module, if the extra ``print`` is not installed.
@@ -59,7 +59,7 @@ def write_slides(document: Document, path: str | Path) -> None:
 
 
 def _group(section: Section) -> Iterator[Picture | Table | list[tuple[str, bool]]]:
-    """Yields pictures and tables one by one, and what is between them as paragraphs, each strong or not."""
+    """Yields pictures and tables one by one, and the text between them as paragraphs, each strong or not."""
     paragraphs: list[tuple[str, bool]] = []
     for block in section.blocks:
         if isinstance(block, Text):
@@ -78,7 +78,7 @@ def _group(section: Section) -> Iterator[Picture | Table | list[tuple[str, bool]
 
 
 class _Deck:
-    """Slides, added one after the other; all lengths are points."""
+    """Slides, added in order; all lengths are points."""
 
     def __init__(self, note: str) -> None:
         self.presentation = Presentation()
@@ -106,7 +106,7 @@ class _Deck:
         self._write(self._add(title), page, _BODY, _BODY_SIZE)
 
     def add_picture(self, title: str, picture: Picture) -> None:
-        """Adds a picture, as large as the slide allows, over its caption or, if it is not wide, beside it."""
+        """Adds a picture as large as possible, above its caption, or beside it if it is not wide."""
         slide = self._add(title)
         shape = slide.shapes.add_picture(io.BytesIO(picture.png), 0, 0)
         shape.name = picture.name
@@ -220,7 +220,7 @@ def _height(text: str, size: float, width: float = _INNER, *, bold: bool = False
 def _break_rows(
     rows: Sequence[Sequence[str]], widths: Sequence[float], size: float, room: float
 ) -> Iterator[Sequence[str]]:
-    """Yields rows, those that are taller than a slide in parts."""
+    """Yields rows; splits rows that are taller than a slide."""
     most = int((room - 2 * _CELL_MARGIN) / (size * _LEADING))
     for row in rows:
         cells = [
@@ -240,7 +240,7 @@ def _row_height(cells: Sequence[str], widths: Sequence[float], size: float, *, b
 
 
 def _fit_text(text: str, sizes: Sequence[float], width: float, room: float) -> tuple[float, float]:
-    """Returns the first size in which a text fits into a height, or the last, and the height it takes."""
+    """Returns the first size in which a text fits into a height, or the last one, and the needed height."""
     for size in sizes:
         if (height := _height(text, size, width, bold=True)) <= room:
             return size, height
@@ -248,7 +248,7 @@ def _fit_text(text: str, sizes: Sequence[float], width: float, room: float) -> t
 
 
 def _break_up(paragraphs: Sequence[tuple[str, bool]]) -> Iterator[tuple[str, bool]]:
-    """Yields paragraphs, those that are longer than a slide in parts."""
+    """Yields paragraphs; splits paragraphs that are longer than a slide."""
     most = int(_BODY_HEIGHT / (_BODY_SIZE * _LEADING)) - 1
     for text, strong in paragraphs:
         lines = wrap(text, _INNER, _BODY_SIZE, bold=strong)

@@ -1,4 +1,4 @@
-"""The words that every other module shares: labels, the input, a batch, the errors."""
+"""Names that all other modules share: labels, the input, a batch, and the errors."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ WINDOWS: Mapping[str, tuple[float, float]] = {
 """Named windows: center and width in HU."""
 
 DISCLAIMER: Final = "Research use only; not a medical device"
-"""Stands wherever results stand."""
+"""Shown beside all results."""
 
 SIDES = ("R", "L")
 """Letters at the left and the right edge of a picture: radiologists look at a slice from the feet."""
 
 MONITOR = "val_weighted_log_loss"
-"""The logged metric that chooses the best epoch; lower is better."""
+"""The logged metric that selects the best epoch; lower is better."""
 
 AIR_HU = -1024
-"""HU of what is not in the image: the lowest value of the CT scale."""
+"""HU outside the image: the lowest value of the CT scale."""
 
 NORMALIZATIONS = ("unit", "symmetric", "imagenet", "max_abs")
-"""``unit`` is [0, 1], ``symmetric`` [-1, 1], ``imagenet`` the mean and deviation of ImageNet's gray
-values, ``max_abs`` HU over the largest magnitude in the slice (and then no windows)."""
+"""``unit`` is [0, 1] and ``symmetric`` [-1, 1]. ``imagenet`` uses the mean and deviation of ImageNet's gray
+values. ``max_abs`` divides HU by the largest magnitude in the slice, and takes no windows."""
 
 
 RENAMED = {"neighbours": "neighbors", "normalisation": "normalization"}
-"""Fields of ``InputSpec`` under the names that they had until version 0.1, and have in files of then."""
+"""Old names of fields of ``InputSpec``, as in version 0.1 and its files."""
 
 
 class UserError(Exception):
-    """Something that the user can mend: shown as one message, without a traceback, exit code 2.
+    """An error that the user can fix. It is shown as one message, without a traceback, and gives exit code 2.
 
-    The terminal shows the message. A file of a run keeps ``kept``: where a message names a patient, or a file
-    or folder of the data set, it is to be given without them.
+    The terminal shows the message. A run's files keep ``kept``. Give ``kept`` without names if the message
+    names a patient, or a file or folder of the data set.
 
     Args:
         *args: The message.
-        kept: What a log file may keep of it; by default all of it.
+        kept: What a log file may keep of the message; by default all of it.
     """
 
     def __init__(self, *args: str, kept: str | None = None) -> None:
@@ -76,9 +76,9 @@ class ReadError(UserError):
     """A file that was refused.
 
     Attributes:
-        code: Stable and short, one of ``ich.dicom.Refusal``.
+        code: Short and stable, one of ``ich.dicom.Refusal``.
         path: The file.
-        detail: What was found, with the value, and what was expected; it may quote the file.
+        detail: What was found, with its value, and what was expected; may quote the file.
         row: The slice's row in the data module's table, where known.
     """
 
@@ -95,25 +95,25 @@ class ReadError(UserError):
 
     @property
     def kept(self) -> str:
-        """The row and the code: the path names folders, and the detail may quote the header."""
+        """The row and the code, because the path names folders and the detail may quote the header."""
         return f"{'a slice' if self.row is None else f'row {self.row}'}: {self.code}"
 
 
 @dataclass(frozen=True)
 class InputSpec:
-    """What a network sees of a slice; it travels in the checkpoint.
+    """What a network sees of a slice. It is stored in the checkpoint.
 
     Attributes:
         size: Height and width of the image in pixels.
-        neighbors: Slices taken on either side of the slice, in order of position.
-        windows: Each a name from ``WINDOWS``, a pair ``(center, width)`` in HU, or ``"dicom"`` for the
-            window in the slice's own header. Every slice gives a channel a window. Empty with
+        neighbors: Number of slices taken on either side of the slice, in order of position.
+        windows: Each a name from ``WINDOWS``, a pair ``(center, width)`` in HU, or ``"dicom"`` for the window
+            in the slice's own header. Every slice gives one channel per window. Empty with
             ``normalization="max_abs"``, and only then.
         normalization: One of ``NORMALIZATIONS``.
-        learnable: Centers and widths are parameters of the model, which then takes HU.
+        learnable: Whether centers and widths are parameters of the model, which then takes HU.
 
     Raises:
-        UserError: If a value is not one of these.
+        UserError: If a value is not allowed.
     """
 
     size: int = 256
@@ -144,20 +144,20 @@ class InputSpec:
                 )
         if (self.normalization == "max_abs") != (not windows):
             raise UserError(
-                f"input.windows={list(windows)} with input.normalization={self.normalization}: "
-                "max_abs goes with no windows, every other normalization with at least one"
+                f"input.windows={list(windows)} with input.normalization={self.normalization}: max_abs "
+                "takes no windows, and every other normalization needs at least one"
             )
         if self.learnable and (not windows or "dicom" in windows):
-            raise UserError("input.learnable=true needs windows that are named or [center, width]")
+            raise UserError("input.learnable=true needs named windows or [center, width]")
 
     @property
     def depth(self) -> int:
-        """Slices in one input: the slice itself and its neighbors."""
+        """Number of slices in one input: the slice itself and its neighbors."""
         return 2 * self.neighbors + 1
 
     @property
     def in_chans(self) -> int:
-        """Channels that the backbone takes."""
+        """Number of channels that the backbone takes."""
         return self.depth * max(1, len(self.windows))
 
     @classmethod
@@ -181,24 +181,24 @@ def _pair(window: Any) -> tuple[float, float]:
 
 
 def check_seed(name: str, seed: Any) -> None:
-    """Refuses a seed that not every generator of random numbers takes: NumPy's old one has 32 bits.
+    """Refuses a seed that some random generator cannot take; NumPy's old one has 32 bits.
 
     Args:
         name: The setting's name, for the message.
         seed: Its value.
 
     Raises:
-        UserError: If it is no whole number from 0 to 4294967295.
+        UserError: If it is not a whole number from 0 to 4294967295.
     """
     if not (isinstance(seed, int) and 0 <= seed <= 2**32 - 1):
         raise UserError(f"{name}={seed}: expected a whole number from 0 to {2**32 - 1}")
 
 
 def check_threads(threads: Any) -> None:
-    """Refuses a number of threads that nothing can compute with; None leaves the number open.
+    """Refuses an impossible number of threads; None leaves the number open.
 
     Raises:
-        UserError: If it is no whole number from 1.
+        UserError: If it is not a whole number, 1 or more.
     """
     if threads is not None and not (isinstance(threads, int) and threads >= 1):
         raise UserError(f"threads={threads}: expected 1 or more")
@@ -207,8 +207,8 @@ def check_threads(threads: Any) -> None:
 class Batch(TypedDict):
     """What ``HeadCTDataModule`` gives a LightningModule, after the transfer to the device.
 
-    ``image`` stands there after the transfer (``hu`` with learnable windows); before it a batch
-    travels as ``hu``, which is a third of the size.
+    After the transfer a batch has ``image`` (``hu`` with learnable windows). Before it, a batch travels as
+    ``hu``, which is a third of the size.
     """
 
     image: NotRequired[Tensor]  # (N, C, S, S) float32, windowed and normalized

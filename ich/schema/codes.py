@@ -1,4 +1,4 @@
-"""All codes that the library gives, each with the sentence that explains it.
+"""All codes of the library, each with the sentence that explains it.
 
 Files and messages hold the codes, which stay the same between versions. Pages show the sentences. They
 have no full stop, as what was found may follow. ``docs/codes.md`` is what ``make_page`` returns.
@@ -59,11 +59,14 @@ class Reason(Code):
     # The pixels.
     NO_VERTEX = "no_vertex", "The top of the head is missing: the uppermost slice still shows a wide brain"
     NO_BASE = "no_base", "The base of the head is missing: the lowest slice already shows a wide brain"
-    TURNED = "turned", "The head seems to be turned or upside down, against what the file says"
-    IMPLAUSIBLE_SLICE = "implausible_slice", "Some slices are left out, as their pixels are no plausible HU"
-    IMPLAUSIBLE_HU = "implausible_hu", "The pixels of too many slices are no plausible HU"
+    TURNED = "turned", "The head seems to be turned or upside down, unlike the geometry in the file"
+    IMPLAUSIBLE_SLICE = (
+        "implausible_slice",
+        ("Some slices are left out, because their pixels are not plausible HU"),
+    )
+    IMPLAUSIBLE_HU = "implausible_hu", "The pixels of too many slices are not plausible HU"
     # The model.
-    UNLIKE_TRAINING = "unlike_training", "The study is unlike the data that the model was trained on"
+    UNLIKE_TRAINING = "unlike_training", "The study is out of distribution: it is unlike the training data"
     NO_DECISION = "no_decision", "The model has no calibration or no operating point for a study"
     NO_REFERENCE = "no_reference", "The model has no reference to compare the study with"
 
@@ -73,7 +76,7 @@ NO_RESULT = frozenset({Reason.IMPLAUSIBLE_HU, Reason.NO_DECISION})
 
 
 class Note(Code):
-    """What is worth knowing and bars no outcome: `notes` of a study result."""
+    """What is worth knowing but prevents no outcome: `notes` of a study result."""
 
     DUPLICATE_POSITION = "duplicate_position", "Several slices lie at the same position, and all are read"
     REPEATED_SLICE = "repeated_slice", "A slice is stored twice and read once"
@@ -89,7 +92,7 @@ class SetAside(Code):
 
     NOT_CT = "not_ct", "The series is not CT"
     LOCALIZER = "localizer", "The series is a scout"
-    DOSE_REPORT = "dose_report", "The series is a report of the radiation dose"
+    DOSE_REPORT = "dose_report", "The series is a radiation dose report"
     SECONDARY_CAPTURE = "secondary_capture", "The series is a screen capture, not a reconstruction"
     MULTI_FRAME = "multi_frame", "Its files hold several frames that cannot be read as slices"
     ALL_REFUSED = "all_refused", "No file of the series is a slice that can be read"
@@ -118,7 +121,7 @@ class Refusal(Code):
     NOT_CT = "not_ct", "The file is not a CT image"
     COLOR = "color", "The image is in color"
     MULTI_FRAME = "multi_frame", "The file holds several frames that cannot be read as slices"
-    PIXEL_FORMAT = "pixel_format", "The pixels are stored as in no CT slice"
+    PIXEL_FORMAT = "pixel_format", "The pixel format does not occur in CT slices"
     NO_RESCALE = "no_rescale", "The file has no rescale slope and intercept that lead to HU"
     NO_UID = "no_uid", "The file lacks the UID of its instance, series or study"
     CONSTANT = "constant", "The compressed pixels all decode to one value, as when a codec fails silently"
@@ -138,7 +141,7 @@ class InputRefusal(Code):
     ARCHIVE_TOO_LARGE = "archive_too_large", "The archive would unpack to more than there is room for"
     ENCRYPTED = "encrypted", "The archive member needs a password"
     NESTED_ARCHIVE = "nested_archive", "The archive member is an archive itself"
-    LINK = "link", "The archive member stands for a file elsewhere"
+    LINK = "link", "The archive member is a link to a file elsewhere"
     BAD_MEMBER = "bad_member", "The archive member cannot be unpacked whole"
     MEMBER_TOO_LARGE = "member_too_large", "The archive member is larger than any slice"
     UNSUPPORTED_COMPRESSION = "unsupported_compression", "The archive member is neither stored nor deflated"
@@ -168,7 +171,7 @@ class Odd(Code):
 
 
 class Finding(Code):
-    """What is not plausible in a data set: codes of `findings.csv`, beside those of unreadable files."""
+    """Data-quality problems: codes of `findings.csv`, beside those of unreadable files."""
 
     CONSTANT = "constant", "All pixels of the slice have one value"
     LITTLE_AIR = "little_air", "There is hardly any air around the head, as with a wrong intercept"
@@ -180,7 +183,7 @@ class Finding(Code):
     NO_POSITION = "no_position", "Some slices have no position, so their order is unknown"
     DUPLICATE_POSITION = "duplicate_position", "Several slices lie at the same position"
     GAP = "gap", "There is a gap between slices"
-    NOT_MONOTONE = "not_monotone", "The positions go to and fro in the order of InstanceNumber"
+    NOT_MONOTONE = "not_monotone", "The positions jump back and forth in the order of InstanceNumber"
     MIXED_ORIENTATION = "mixed_orientation", "The slices have several tilts"
     MIXED_SPACING = "mixed_spacing", "The slices have several pixel sizes"
     MIXED_SHAPE = "mixed_shape", "The slices have several image sizes"

@@ -1,4 +1,4 @@
-"""Plain values out of a file that somebody else may have made: read strictly, checked field by field."""
+"""Plain values from a file of unknown origin: read strictly, and checked field by field."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ Check = Callable[[Any], bool]
 
 
 def check_fields(found: Any, checks: Mapping[str, tuple[Check, str]], source: str) -> None:
-    """Checks that a mapping has just these fields, each as its check wants it.
+    """Checks that a mapping has exactly these fields, and that each passes its check.
 
     Raises:
-        UserError: Naming the first field that is not.
+        UserError: Naming the first field that fails.
     """
     if not isinstance(found, dict):
         raise UserError(f"{source} is {show(found)}; expected fields")
     missing, unknown = checks.keys() - found.keys(), found.keys() - checks.keys()
     if missing or unknown:
         wrong = f"lacks {min(missing)}" if missing else f"has the unknown field {show(min(unknown, key=str))}"
-        raise UserError(f"{source} {wrong}; it is damaged, or of another version of ich")
+        raise UserError(f"{source} {wrong}; it is damaged, or another version of ich wrote it")
     for name, (check, expected) in checks.items():
         if not check(found[name]):
             raise UserError(f"{source}: {name} is {show(found[name])}; expected {expected}")
 
 
 def parse_fields(text: bytes, source: str) -> dict[str, Any]:
-    """Reads JSON that holds fields: no field twice, no number that JSON does not know.
+    """Reads a JSON object: no field twice, and only valid JSON numbers.
 
     Raises:
         UserError: If it is something else.
@@ -38,14 +38,14 @@ def parse_fields(text: bytes, source: str) -> dict[str, Any]:
     try:
         found = json.loads(text, object_pairs_hook=_make_fields, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} is no JSON that can be read: {error}") from error
+        raise UserError(f"{source} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{source} holds no fields")
+        raise UserError(f"{source} is not a JSON object")
     return found
 
 
 def show(value: Any) -> str:
-    """A value from a file as it may stand in a message: on one line, and not at length."""
+    """Shortens a value from a file for a message, on one line."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -73,9 +73,9 @@ def is_share(value: Any) -> bool:
 def _make_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a field stands there twice")
+        raise ValueError("a field appears twice")
     return fields
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a valid JSON number")

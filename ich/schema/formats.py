@@ -1,4 +1,4 @@
-"""File formats: typed objects out of plain values that somebody else may have written, and back.
+"""File formats: typed objects from plain values of unknown origin, and back.
 
 A format is a frozen dataclass whose fields say by their types what they may hold. From it come the checks,
 the plain values that are written, and the published JSON schema, all by pydantic, which is imported only
@@ -29,12 +29,12 @@ STRICT: ConfigDict = {
     "allow_inf_nan": False,
     "use_attribute_docstrings": True,
 }
-"""The ``__pydantic_config__`` of each format: nothing is converted, ignored or infinite."""
+"""The ``__pydantic_config__`` of each format: converts nothing, ignores nothing and refuses infinity."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """Stands in an ``Annotated``: what a message says of a value that is not of the type before it.
+    """Goes into an ``Annotated``: what a message says about a value of another type.
 
     Attributes:
         text: What was expected, such as "a number from 0 to 1".
@@ -64,11 +64,11 @@ class Expected:
 
 @dataclass(frozen=True)
 class ChosenBy:
-    """Stands in an ``Annotated`` after a union of dataclasses: which of them a value is read as.
+    """Goes into an ``Annotated`` after a union of dataclasses: selects the class that a value is read as.
 
     Attributes:
         choose: Takes the value's fields and returns the name of the class.
-        text: What was expected, where there is no such class.
+        text: What was expected, if there is no such class.
     """
 
     choose: Callable[[dict[str, Any]], Any]
@@ -166,7 +166,7 @@ def read_plain(kind: type[T], found: Any, source: str) -> T:
     try:
         text = json.dumps(found)
     except (TypeError, ValueError, RecursionError) as error:
-        raise UserError(f"{source} holds what is no plain value: {error}") from error
+        raise UserError(f"{source} holds a value of a type that files cannot hold: {error}") from error
     try:
         read: T = adapt(cast("Any", kind)).validate_json(text)
     except UserError as error:  # of a part that checks itself
@@ -178,7 +178,7 @@ def read_plain(kind: type[T], found: Any, source: str) -> T:
 
 
 def parse_fields(text: bytes, source: str) -> dict[str, Any]:
-    """Reads JSON that holds fields: no field twice, no number that JSON does not know.
+    """Reads a JSON object: no field twice, and only valid JSON numbers.
 
     Raises:
         UserError: If it is something else.
@@ -186,9 +186,9 @@ def parse_fields(text: bytes, source: str) -> dict[str, Any]:
     try:
         found = json.loads(text, object_pairs_hook=_make_fields, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{source} is no JSON that can be read: {error}") from error
+        raise UserError(f"{source} is not valid JSON: {error}") from error
     if not isinstance(found, dict):
-        raise UserError(f"{source} holds no fields")
+        raise UserError(f"{source} is not a JSON object")
     return found
 
 
@@ -205,12 +205,12 @@ def check_keys(found: Collection[str], names: Collection[str], place: str) -> No
 
 
 def show(value: Any) -> str:
-    """A value from a file as it may stand in a message: on one line, and not at length."""
+    """Shortens a value from a file for a message, on one line."""
     text = ascii(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-_DAMAGED = "it is damaged, or of another version of ich"
+_DAMAGED = "it is damaged, or another version of ich wrote it"
 
 _OTHER_FIELDS = {
     "missing": "lacks",
@@ -268,9 +268,9 @@ def _explain(error: ErrorDetails, found: Any, source: str) -> str:
 def _make_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("a field stands there twice")
+        raise ValueError("a field appears twice")
     return fields
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a valid JSON number")

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from ich.schema import LABEL_WEIGHTS, LABELS, UserError
 
 MOST = 64
-"""Labels of a set, at most."""
+"""Maximum number of labels."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _TAKEN = ("id", "label", "mean", "part", "slices")
-"""Names that mean something else in a label file, a table or a metric."""
+"""Names with another meaning in a label file, a table or a metric."""
 
 
 def _to_tuple(key: str, values: object) -> tuple[object, ...]:
@@ -37,10 +37,10 @@ class LabelSet:
         names: The labels, in the order of a network's outputs.
         weights: The weight of each label in the loss and in the weighted log loss.
         decides: The label behind the outcome of a study; None gives no outcome.
-        union: The label that is 1 where, and only where, another label is; None without such a label.
+        union: The label that is 1 exactly if another label is 1; None without such a label.
 
     Raises:
-        UserError: If a name or a weight cannot be used, or ``decides`` or ``union`` is no label.
+        UserError: If a name or a weight cannot be used, or ``decides`` or ``union`` is not a label.
     """
 
     names: tuple[str, ...]
@@ -55,7 +55,7 @@ class LabelSet:
             if not (isinstance(name, str) and _NAME.fullmatch(name)) or name in _TAKEN:
                 raise UserError(
                     f"labels.names holds {name!r}: expected a lowercase letter, then up to 39 of a-z, 0-9, "
-                    f"_ and -, and none of {', '.join(_TAKEN)}; a label file may have it in any case"
+                    f"_ and -, and none of {', '.join(_TAKEN)}; a label file may use any case"
                 )
         if len(set(self.names)) < len(self.names):
             raise UserError(f"labels.names={list(self.names)} holds a name twice")
@@ -73,7 +73,7 @@ class LabelSet:
 
     @property
     def subtypes(self) -> tuple[str, ...]:
-        """The labels beside the one that decides."""
+        """The labels other than the one that decides."""
         return tuple(name for name in self.names if name != self.decides)
 
     @property
@@ -83,12 +83,12 @@ class LabelSet:
 
     @property
     def headline(self) -> str:
-        """The label that stands for all where there is room for one."""
+        """The label to show if there is room for one only."""
         return self.decides or self.names[0]
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """The labels in the order in which a reader looks for them: the one that decides first."""
+        """The labels in reading order: the one that decides comes first."""
         return tuple(dict.fromkeys((self.headline, *self.names)))
 
     def index(self, name: str) -> int:
@@ -105,7 +105,7 @@ def require_rsna(names: Sequence[str], what: str) -> None:
 
     Args:
         names: The labels that are there.
-        what: Needs the six, as the subject of the message.
+        what: What needs the six labels, as the subject of the message.
 
     Raises:
         UserError: Naming both.

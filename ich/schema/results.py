@@ -1,4 +1,4 @@
-"""What prediction says of a study: plain values, that no model, file or screen is needed for.
+"""The result of a prediction for a study: plain values that need no model, file or screen.
 
 The types and docstrings of the fields are those of a result's JSON too: see ``ich.outputs.records``.
 """
@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 KEY_SLICES = 3
-"""How many key slices a positive study has for ``any``; each subtype that is called adds its own.
+"""Number of key slices of a positive study for ``any``; each subtype called present adds its own.
 
-``ich explain`` takes as many of each study for each label that is asked for.
+``ich explain`` takes the same number from each study for each label.
 """
 
 
 class Outcome(StrEnum):
-    """What is said of a study that was read."""
+    """Outcome of a study that was read."""
 
     POSITIVE = "POSITIVE"  # ``any``, pooled over the slices that are believable, reaches its operating point
     NEGATIVE = "NEGATIVE"  # below it, and nothing speaks against believing that
@@ -49,13 +49,13 @@ class Remark:
     """A code and what was found."""
 
     code: str
-    """It stays the same between versions."""
+    """Stable between versions."""
     detail: str
-    """What was found, with its value, in a sentence; it names no patient and no file."""
+    """What was found, with its value, in a sentence. It names no patient and no file."""
 
 
 class _Coded:
-    """Stands in an ``Annotated`` after a remark: the kinds of its code."""
+    """Goes into an ``Annotated`` after a remark: the allowed kinds of its code."""
 
     def __init__(self, *kinds: type[Code]) -> None:
         self.codes = {str(code): code for kind in kinds for code in kind}
@@ -81,21 +81,21 @@ class _Coded:
 
 @dataclass(frozen=True)
 class LabelResult:
-    """What is said of a label of the study. Subtypes are decided in a POSITIVE study only."""
+    """Result for one label of the study. Subtypes are decided only in a POSITIVE study."""
 
     prob: Share
-    """Probability that the study holds it: pooled over the slices that are not left out and calibrated;
-    without a calibration in the model, pooled as the network gave it."""
+    """Probability of the label for the study, pooled over the slices that are not left out, and calibrated.
+    Without a calibration in the model it is not calibrated."""
     threshold: Share | None
     """The operating point, on prob; null without one."""
     positive: bool | None
-    """What is decided: true for present, false for absent, null where nothing is said. For any it is the
-    outcome. A subtype is decided in a POSITIVE study only: it is present where prob is at or above
-    threshold, and absent where it is below and there are no reasons."""
+    """The decision: true for present, false for absent, null for undecided. For any it follows from the
+    outcome. A subtype is decided only in a POSITIVE study. It is present if prob is at or above threshold,
+    and absent if prob is below it and there are no reasons."""
 
     @property
     def reached(self) -> bool | None:
-        """Whether the operating point is reached; None without one. See ``decide_labels``."""
+        """Whether the probability reaches the operating point; None without one. See ``decide_labels``."""
         return None if self.threshold is None else self.prob >= self.threshold
 
 
@@ -104,41 +104,41 @@ Probs = Annotated[Mapping[str, Share], ByLabel(LABELS)]
 
 @dataclass(frozen=True)
 class SliceResult:
-    """What is said of a slice."""
+    """Result for one slice."""
 
     SOPInstanceUID: str
     """(0008,0018), as stored."""
     InstanceNumber: int | None
-    """(0020,0013), as stored; null where not given."""
+    """(0020,0013), as stored; null if missing."""
     position: Number | None
-    """ImagePositionPatient (0020,0032) along the slice normal, from the feet to the head, in mm; null
-    where not known."""
+    """ImagePositionPatient (0020,0032) along the slice normal, from the feet to the head, in mm; null if
+    unknown."""
     probs: Probs
-    """Probabilities as the network gave them, not calibrated."""
+    """Probabilities of the network, not calibrated."""
     calibrated: Probs | None
-    """The same by the calibration of slices; null without one in the model."""
+    """The same after calibration of slices; null if the model has no such calibration."""
     left_out: Annotated[Remark, _Coded(Reason, Note)] | None
     """Why the slice does not count for the study: implausible_slice, implausible_hu or the note
-    repeated_slice. Null where it counts."""
+    repeated_slice. Null if it counts."""
 
 
 @dataclass(frozen=True)
 class SeriesResult:
-    """What became of a series."""
+    """How one series was used."""
 
     SeriesInstanceUID: str
     """(0020,000E), as stored."""
     Modality: str
-    """(0008,0060), as stored; empty where not known."""
+    """(0008,0060), as stored; empty if unknown."""
     files: Count
     """Number of files, including those that were refused."""
     set_aside: Remark | None
-    """Why it was not read; null for the series that the result is of."""
+    """Why it was not read; null for the series that was read."""
 
 
 @dataclass(frozen=True)
 class Algorithm:
-    """What read the study, for a reader who wants to know or repeat it."""
+    """The algorithm that read the study, described so that it can be repeated."""
 
     name: str
     """The backbone; those of an ensemble are joined by +."""
@@ -147,20 +147,20 @@ class Algorithm:
     weights: tuple[Digest, ...]
     """SHA-256 of each model's file, in hexadecimal."""
     tta: tuple[str, ...]
-    """Test-time augmentations, by name."""
+    """Names of the test-time augmentations."""
     pooling: str
-    """How probabilities of slices became one of the study; joined by + where members of an ensemble
-    differ."""
+    """Method that pools probabilities of slices to one of the study; several, joined by +, if members of an
+    ensemble differ."""
     rule: str
-    """What the operating point of any was chosen by, such as a sensitivity; empty without one."""
+    """Rule that chose the operating point of any, such as a sensitivity; empty without one."""
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What ich says of a study of head CT. Research use only; not a medical device.
+    """Result of ich for a study of head CT. Research use only; not a medical device.
 
-    The file names the patient and the instances. In a field that is null the value is not known or does not
-    apply. A study that could not be read at all has a refusal, and neither outcome nor labels nor slices.
+    The file names the patient and the instances. A field is null if its value is unknown or does not apply. A
+    study that could not be read at all has a refusal, and no outcome, labels or slices.
     """
 
     __pydantic_config__ = STRICT
@@ -168,44 +168,44 @@ class StudyResult:
     schema: Literal["ich study result 2"] = field(default="ich study result 2", kw_only=True)
     """Name and version of this schema. The version grows with any change of the fields and their meaning."""
     note: Literal["Research use only; not a medical device"] = field(default=DISCLAIMER, kw_only=True)
-    """Stands wherever results stand."""
+    """Shown beside all results."""
     number: Ordinal
     """Number of the study among those that were read together; it names the study's other outputs."""
     StudyInstanceUID: str
     """(0020,000D), as stored."""
     PatientID: str
-    """(0010,0020), as stored; empty where not given."""
+    """(0010,0020), as stored; empty if missing."""
     outcome: Outcome | None
-    """POSITIVE: any, pooled over the slices that are not left out, is at or above its operating point;
-    reasons may be shown, and only implausible_hu and no_decision bar it. NEGATIVE: it is below, and there
-    are no reasons. INDETERMINATE: neither can be said. Null: the study could not be read, see refusal."""
+    """POSITIVE: any, pooled over the slices that are not left out, is at or above its operating point; there
+    may be reasons too, and only implausible_hu and no_decision prevent it. NEGATIVE: it is below, and there
+    are no reasons. INDETERMINATE: all other studies. Null: the study could not be read, see refusal."""
     refusal: Remark | None
-    """Why the study could not be read; null where it was."""
+    """Why the study could not be read; null if it was read."""
     reasons: tuple[Annotated[Remark, _Coded(Reason)], ...]
     """Reasons against NEGATIVE; a POSITIVE study may have some too."""
     notes: tuple[Annotated[Remark, _Coded(Note)], ...]
-    """What is worth knowing of the study and bars nothing."""
+    """Notes on the study, which prevent no outcome."""
     labels: Annotated[Mapping[str, LabelResult], ByLabel(LABELS, required=False)]
-    """What is said of the study, by label; empty where it could not be read."""
+    """Result for each label; empty if the study could not be read."""
     slices: tuple[SliceResult, ...]
-    """The series that was read, in order of position; empty where the study could not be read."""
+    """Slices of the series that was read, in order of position; empty if the study could not be read."""
     key_slices: tuple[Annotated[Ordinal, FromOne()], ...]
-    """Numbers of slices, counted from 1 from below as on pages and key images, the most telling first;
-    empty unless POSITIVE."""
+    """Numbers of slices, counted from 1 from below as on pages and key images, the most probable first; empty
+    unless POSITIVE."""
     distance: NotNegative | None
     """Distance of the study from the model's training data in its feature space, without a unit: 1 is
     typical. Null without a reference in the model."""
     distance_limit: NotNegative | None
-    """The distance above which a study is unlike the training data (reason unlike_training). Null without
-    a reference."""
+    """The distance above which a study is out of distribution (reason unlike_training). Null without a
+    reference."""
     series: tuple[SeriesResult, ...]
     """All series of the study."""
     algorithm: Algorithm
-    """What read the study."""
+    """The algorithm that read the study."""
 
     @property
     def knows_sides(self) -> bool:
-        """Whether the patient's left can be told from the right where files say so: no pixels contradict."""
+        """Whether the patient's left is known where files give it, because no pixels contradict the files."""
         return all(reason.code != Reason.TURNED for reason in self.reasons)
 
     @property
@@ -215,14 +215,14 @@ class StudyResult:
 
     @property
     def subtypes(self) -> tuple[str, ...]:
-        """The subtypes that are called present; only a POSITIVE study has some."""
+        """The subtypes called present; only a POSITIVE study has any."""
         return tuple(label for label in SUBTYPES if self.labels and self.labels[label].positive)
 
     def name_slice(self, place: int) -> str:
-        """Names a slice for a reader, the same everywhere: counted from 1, from below where that is known.
+        """Names a slice for a reader in the same way everywhere: counted from 1, from below if that is known.
 
         Args:
-            place: In ``slices``, from 0.
+            place: Place in ``slices``, from 0.
         """
         each = self.slices[place]
         below = "" if each.position is None else " from below"
@@ -231,11 +231,11 @@ class StudyResult:
 
 
 def decide_outcome(label: LabelResult, reasons: tuple[Remark, ...]) -> Outcome:
-    """Decides on a study that was read.
+    """Decides the outcome of a study that was read.
 
     Args:
-        label: What is said of ``any``.
-        reasons: What speaks against ``NEGATIVE``.
+        label: Result for ``any``.
+        reasons: Reasons against ``NEGATIVE``.
     """
     if label.reached is None or any(reason.code in NO_RESULT for reason in reasons):
         return Outcome.INDETERMINATE
@@ -247,13 +247,13 @@ def decide_outcome(label: LabelResult, reasons: tuple[Remark, ...]) -> Outcome:
 def decide_labels(
     labels: Mapping[str, LabelResult], outcome: Outcome, reasons: tuple[Remark, ...]
 ) -> dict[str, LabelResult]:
-    """Decides on each label of a study that was read: the one home of that, for every output.
+    """Decides each label of a study that was read. All outputs use these decisions.
 
-    ``any`` is what the outcome says. Subtypes are decided in a POSITIVE study only, each by its own operating
-    point. Absent is said only where there are no reasons against it.
+    The outcome decides ``any``. Subtypes are decided only in a POSITIVE study, each by its own operating
+    point. A label is called absent only if there are no reasons against it.
 
     Returns:
-        The same labels, each with ``positive`` as it follows from the rest.
+        The same labels, each with the ``positive`` that follows.
     """
 
     def decide(name: str, label: LabelResult) -> bool | None:

@@ -1,19 +1,19 @@
-"""Which series of a study is read, and why the others are not.
+"""Chooses the series of a study to read, and says why the others are not read.
 
-Here by the header, which may be next to silent, as that of the RSNA set is, or wrong: ``pixels`` looks
-whether a head is in the image, ``geometry`` what speaks against the order of the slices. ``words`` knows what
-descriptions say.
+This module decides by the header, which may be almost empty, as in the RSNA set, or wrong. ``pixels``
+therefore checks whether a head is in the image, and ``geometry`` checks the order of the slices. ``words``
+interprets descriptions.
 
-What is read is a head without contrast medium in axial slices, tilted or not. Some choices:
+The series must show a head without contrast medium in axial slices, tilted or not. Some rules:
 
-- What does not show the whole brain (face, orbits, sinuses, temporal bone, neck) is another part of the
-  body, and so is a series whose own description names the head and another part.
-- The first text that names a part decides: of the series, of the protocol, BodyPartExamined, of the study.
-  The last three do not count where they name the head and another part, or the whole body, of which a series
-  may show the head.
-- A bone kernel or an axial reformat is read where the study holds nothing better that spans a head.
-- Contrast is what the description of the series says, else what ContrastBolusAgent says; the study's text
-  does not count, as a study with contrast often begins without.
+- A series that does not show the whole brain (face, orbits, sinuses, temporal bone, neck) shows another
+  part of the body. So does a series whose own description names the head and another part.
+- The first text that names a part decides. The order is: description of the series, protocol,
+  BodyPartExamined, description of the study. The last three do not count if they name the head and another
+  part, or the whole body, because one of its series may show the head.
+- A bone kernel or an axial reformat is read if the study holds nothing better that spans a head.
+- The description of the series decides on contrast, or else ContrastBolusAgent. The description of the study
+  does not count, because a study with contrast often begins without.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Ranking(NamedTuple):
     """The series of a study, by SeriesInstanceUID.
 
     Attributes:
-        candidates: To be tried in order, the best first.
-        set_aside: Why each of the others is not read; with codes of ``SetAside``.
-        sharp: The candidates with a bone kernel, of which noise hides what is faint.
-        slices: SOPInstanceUIDs of each candidate that are read: one stack, without the images that are no
-            slices (``ich.stacks``). Of several stacks it is the one that would be read if each were a series.
+        candidates: Candidates to try in order, the best first.
+        set_aside: Why each of the others is not read, with codes of ``SetAside``.
+        sharp: The candidates with a bone kernel, whose noise hides faint findings.
+        slices: SOPInstanceUIDs to read in each candidate: one stack, without images that are not slices
+            (``ich.stacks``). Of several stacks, it is the one that would be read if each were a series.
     """
 
     candidates: list[str]
@@ -80,7 +80,7 @@ class Ranking(NamedTuple):
 
 
 class _Series(NamedTuple):
-    """What a series' files say of it: each text as most of them have it."""
+    """The description of a series by its files: each text as most of them have it."""
 
     uid: str
     texts: Mapping[str, str]
@@ -107,7 +107,7 @@ class _Candidate(NamedTuple):
 
     @property
     def order(self) -> tuple[object, ...]:
-        """The less, the better; rounded, so that what is measured alike counts alike."""
+        """Sort key, lower is better; rounded, so that equal measures count equally."""
         off = abs(self.step - USUAL_STEP)
         return (
             not self.spans_head,
@@ -122,22 +122,21 @@ class _Candidate(NamedTuple):
 
 
 _WORSE: tuple[tuple[SetAside, Callable[[_Candidate], bool], str], ...] = (
-    (SetAside.DERIVED, lambda c: c.is_reformatted, "reformatted, and the study holds an original series"),
-    (SetAside.BONE_KERNEL, lambda c: bool(c.is_sharp), "a bone kernel, and the study holds another"),
+    (SetAside.DERIVED, lambda c: c.is_reformatted, "reformatted, while the study holds an original series"),
+    (SetAside.BONE_KERNEL, lambda c: bool(c.is_sharp), "a bone kernel, while the study holds another kernel"),
 )
-"""What is set aside where the study holds something better that spans a head."""
+"""Series that are set aside if the study holds a better one that spans a head."""
 
 
 def rank_series(files: pd.DataFrame) -> Ranking:
-    """Ranks the series of a study by what their headers say.
+    """Ranks the series of a study by their headers.
 
-    The result does not depend on the order of the rows, nor on the names of files.
+    The result does not depend on the order of the rows or the names of files.
 
     Args:
-        files: A row a DICOM file of one study: the columns of ``ich.dicom.attributes.Attributes`` and of
-            ``ich.tables.HEADER_DTYPES`` (the latter NaN or empty where the file was refused), and ``code``,
-            that of its refusal, empty where it is a CT slice that can be read. Files that do not name their
-            series belong to none.
+        files: One row per DICOM file of one study: the columns of ``ich.dicom.attributes.Attributes`` and of
+            ``ich.tables.HEADER_DTYPES`` (the latter NaN or empty for a refused file). ``code`` is that of its
+            refusal, and empty for a readable CT slice. Files that do not name their series belong to none.
     """
     set_aside: dict[str, Remark] = {}
     candidates: list[_Candidate] = []
@@ -186,7 +185,7 @@ def _find_usual(column: pd.Series[str]) -> str:
 
 
 def _find_obstacle(series: _Series, rows: pd.DataFrame) -> tuple[SetAside, str] | None:
-    """Why a series is not read whatever else the study holds; None for a candidate."""
+    """Says why a series is never read, whatever else the study holds; None for a candidate."""
     return _find_other_object(series, rows) or _find_other_image(series) or _find_other_content(series)
 
 
@@ -195,18 +194,18 @@ def _find_other_object(series: _Series, rows: pd.DataFrame) -> tuple[SetAside, s
     is_secondary = sop_class.startswith(_SECONDARY) and sop_class[len(_SECONDARY) :][:1] in ("", ".")
     is_readable = len(series.slices) > 0
     if sop_class == _DOSE_REPORT or (not is_readable and DOSE.find(series.description)):
-        return SetAside.DOSE_REPORT, "a report of the radiation dose"
+        return SetAside.DOSE_REPORT, "a radiation dose report"
     if modality not in ("CT", ""):
         return SetAside.NOT_CT, f"Modality is {modality[:16]!r}"
     if is_secondary:
         return SetAside.SECONDARY_CAPTURE, "SOPClassUID is Secondary Capture"
     if not is_readable and (sop_class in _ENHANCED or (rows["code"] == Refusal.MULTI_FRAME).any()):
-        return SetAside.MULTI_FRAME, "several frames a file, or Enhanced CT"
+        return SetAside.MULTI_FRAME, "several frames per file, or Enhanced CT"
     if not is_readable and (rows["code"] == Refusal.NOT_CT).all():
-        return SetAside.NOT_CT, "no file of it is a CT image"
+        return SetAside.NOT_CT, "none of its files is a CT image"
     if not is_readable:
         codes = ", ".join(sorted(set(rows["code"])))
-        return SetAside.ALL_REFUSED, f"no file of {series.files} can be read: {codes}"
+        return SetAside.ALL_REFUSED, f"none of {series.files} files can be read: {codes}"
     return None
 
 
@@ -220,17 +219,17 @@ def _find_other_image(series: _Series) -> tuple[SetAside, str] | None:
     if found := _find_other_plane(planes):
         return SetAside.NOT_AXIAL, found
     if not planes and (word := NOT_AXIAL.find(series.description)):
-        return SetAside.NOT_AXIAL, f"SeriesDescription names {word!r}, and the slices no orientation"
+        return SetAside.NOT_AXIAL, f"SeriesDescription names {word!r}, and the slices have no orientation"
     return None
 
 
 def _find_other_plane(planes: Sequence[Plane]) -> str:
-    """What tells that slices are not axial; empty where they are, or no orientation is known."""
+    """Says why slices are not axial; empty if they are, or if no orientation is known."""
     if not planes:
         return ""
     tilt = math.degrees(math.acos(min(1.0, np.median([abs(plane.normal[2]) for plane in planes]))))
     if tilt > MOST_TILT:
-        return f"slices lie {tilt:.0f} degrees off the axial plane"
+        return f"slices are tilted {tilt:.0f} degrees from the axial plane"
     turn = np.median([plane.turn for plane in planes])
     return (
         f"an oblique reformat, turned {turn:.0f} degrees from the patient's left" if turn > MOST_TURN else ""
@@ -243,12 +242,14 @@ def _find_other_content(series: _Series) -> tuple[SetAside, str] | None:
     if found := _find_contrast(series):
         return SetAside.CONTRAST, found
     if series.files < LEAST_SLICES:
-        return SetAside.TOO_FEW_SLICES, f"{say(series.files, 'file')}, at least {LEAST_SLICES} make a series"
+        return SetAside.TOO_FEW_SLICES, (
+            f"{say(series.files, 'file')}, but a series needs at least {LEAST_SLICES}"
+        )
     return None
 
 
 def _find_other_part(series: _Series) -> str:
-    """What names another part of the body; empty where the head is named first, or nothing."""
+    """Finds a text that names another part of the body; empty if the head comes first, or nothing."""
     for name in ("SeriesDescription", "ProtocolName", "BodyPartExamined", "StudyDescription"):
         text = series.texts[name]
         other, head = OTHER_PART.find(text), HEAD.find(text)
@@ -262,15 +263,15 @@ def _find_other_part(series: _Series) -> str:
 
 
 def _find_contrast(series: _Series) -> str:
-    """What says that contrast medium was given; empty where nothing does."""
+    """Finds a sign that contrast medium was given; empty if there is none."""
     said = tell_contrast(series.description)
     if said is not None:
         return f"SeriesDescription names {CONTRAST.find(series.description)!r}" if said else ""
     agent = plain(series.texts["ContrastBolusAgent"])
     if agent not in _NO_AGENT and tell_contrast(agent) is not False:
-        return "ContrastBolusAgent is given"
+        return "ContrastBolusAgent has a value"
     if not agent and series.texts["ContrastBolusAgentSequence"]:
-        return "ContrastBolusAgentSequence is given"
+        return "ContrastBolusAgentSequence has a value"
     return ""
 
 

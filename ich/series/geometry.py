@@ -1,4 +1,4 @@
-"""What speaks against believing that the slices of a series show a whole head in their order."""
+"""Checks whether the slices of a series show a whole head in order."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ Array = NDArray[np.float64]
 
 
 def find_planes(orientations: pd.Series[str]) -> list[Plane]:
-    """How slices lie in the patient, by ImageOrientationPatient as ``ich.dicom.attributes`` has it."""
+    """Finds the planes of slices, from ImageOrientationPatient as in ``ich.dicom.attributes``."""
     return [find_plane(_parse(text)) for text in orientations]
 
 
 def find_directions(orientations: pd.Series[str]) -> Array:
-    """Directions of a row and of a column once slices are brought to LPS, NaN where they are not given.
+    """Finds the directions of a row and a column after slices are brought to LPS, NaN where missing.
 
     Returns:
         (N, 2, 3).
@@ -52,32 +52,32 @@ def _parse(text: str) -> list[float]:
 
 
 def _list_steps(positions: Array) -> Array:
-    """Mm from slice to slice in order of position; none between two at one position."""
+    """Lists mm from slice to slice in order of position; no step between two at one position."""
     steps = np.diff(np.sort(positions[np.isfinite(positions)]))
     return np.asarray(steps[steps >= SAME_POSITION])
 
 
 def measure_step(positions: Array) -> float:
-    """The usual mm from slice to slice; NaN where fewer than two positions are known."""
+    """Measures the usual step from slice to slice, mm; NaN if fewer than two positions are known."""
     steps = _list_steps(positions)
     return float(np.median(steps)) if len(steps) else np.nan
 
 
 def measure_coverage(positions: Array) -> float:
-    """Mm along the slice normal that slices span, each as thick as their usual step; 0 where not known."""
+    """Measures the span of slices along their normal, mm, each as thick as the usual step; 0 if unknown."""
     steps = _list_steps(positions)
     return float(steps.sum() + np.median(steps)) if len(steps) else 0.0
 
 
 def check_geometry(slices: pd.DataFrame) -> list[Remark]:
-    """Finds what speaks against the geometry of a series: ``ich.findings`` and, for a result, more.
+    """Finds problems in the geometry of a series: those of ``ich.findings``, and more for a result.
 
     Args:
-        slices: The slices of one series that can be read: the columns of ``ich.tables.HEADER_DTYPES``, and
-            ImageOrientationPatient and SliceThickness as ``ich.dicom.attributes`` has them.
+        slices: The readable slices of one series: the columns of ``ich.tables.HEADER_DTYPES``, and
+            ImageOrientationPatient and SliceThickness as in ``ich.dicom.attributes``.
 
     Returns:
-        With codes of ``Reason`` and ``Note``, each at most once.
+        Remarks with codes of ``Reason`` and ``Note``, each at most once.
     """
     findings = check_series(slices.assign(stack=0))
     found: dict[Reason | Note, str] = {
@@ -105,15 +105,15 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
     thickness = pd.to_numeric(slices["SliceThickness"], errors="coerce").median()  # mm
     if len(steps) and thickness > 0 and (step := float(np.median(steps))) > APART * thickness:
         # As where every other slice is missing, which steps and numbers by themselves do not show.
-        yield Reason.GAP, f"slices of {thickness:g} mm lie {step:g} mm apart"
+        yield Reason.GAP, f"slices are {thickness:g} mm thick but {step:g} mm apart"
     if len(steps) and steps.max() > UNEVEN * steps.min():
         yield Note.UNEVEN_STEPS, f"steps from {steps.min():g} to {steps.max():g} mm"
     if not _is_in_sweeps(numbers, positions):
-        yield Reason.NOT_MONOTONE, "positions go to and fro in the order of InstanceNumber"
+        yield Reason.NOT_MONOTONE, "positions jump back and forth in the order of InstanceNumber"
     if (coverage := measure_coverage(positions)) < LEAST_COVERAGE:
-        yield Reason.SHORT_COVERAGE, f"{coverage:.0f} mm, a head takes {LEAST_COVERAGE:g} mm or more"
+        yield Reason.SHORT_COVERAGE, f"{coverage:.0f} mm, but a head needs {LEAST_COVERAGE:g} mm or more"
     if slices[["row_spacing", "column_spacing"]].isna().any(axis=None):
-        yield Reason.NO_SPACING, "PixelSpacing is not given"
+        yield Reason.NO_SPACING, "PixelSpacing is missing"
     directions = find_directions(slices["ImageOrientationPatient"])
     known = directions[np.isfinite(directions).all(axis=(1, 2))]
     if len(known) and (off := np.linalg.norm(known - np.median(known, axis=0), axis=2).max()) > _TURN:
@@ -121,10 +121,10 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
 
 
 def _count_gaps(steps: Array) -> int:
-    """How many steps are larger than what is usual around them.
+    """Counts the steps that are larger than the usual steps around them.
 
-    Usual is the step with which half of the way around is gone, so that thin steps in between, as a second
-    scan makes them, do not turn those that are left into gaps; a large gap counts for little of the way.
+    The usual step covers half of the distance around it. Thin steps in between, as from a second scan,
+    therefore do not turn other steps into gaps. A large gap counts for little of the distance.
     """
     return sum(
         bool(steps[place] > LARGE * _find_usual(steps[max(place - AROUND, 0) : place + AROUND + 1]))
@@ -139,10 +139,10 @@ def _find_usual(steps: Array) -> float:
 
 
 def _count_missing_numbers(numbers: Array, positions: Array) -> int:
-    """How many InstanceNumbers are passed over where the positions go on, or are not known.
+    """Counts missing InstanceNumbers where positions continue, or are unknown.
 
-    Numbers of a series may go up by two, as where two series were made of one scan. Those of a second scan
-    may begin anywhere.
+    Numbers of a series may rise by two, for example if one scan gave two series. Those of a second scan may
+    begin anywhere.
     """
     if not np.isfinite(numbers).all() or len(numbers) < 2:
         return 0
@@ -154,10 +154,10 @@ def _count_missing_numbers(numbers: Array, positions: Array) -> int:
 
 
 def _is_in_sweeps(numbers: Array, positions: Array) -> bool:
-    """Whether slices in the order of InstanceNumber go one way, or scan parts of the head once more.
+    """Whether slices in the order of InstanceNumber go in one direction, or scan parts of the head again.
 
-    A second scan goes through neighboring places in the direction of the first. Slices whose positions were
-    mixed up jump over others.
+    A second scan visits neighboring places in the direction of the first. Slices with mixed-up positions jump
+    over others.
     """
     known = np.isfinite(numbers) & np.isfinite(positions)
     way = positions[known][np.argsort(numbers[known], kind="stable")]

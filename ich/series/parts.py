@@ -1,4 +1,4 @@
-"""What a series holds beside the slices that are read: scouts, pages, another scan of the same head."""
+"""The images of a series beside the slices that are read: scouts, pages, another scan of the same head."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from ich.schema.results import Remark
 from ich.stacks import KEYS, NO_STACK, TIMES, describe_odd, find_odd, find_stacks
 
 _CT_OBJECTS = ("", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-"""SOP classes of files that may be slices: CT, Enhanced CT, Legacy Converted Enhanced CT, or not known."""
+"""SOP classes of files that may be slices: CT, Enhanced CT, Legacy Converted Enhanced CT, or unknown."""
 
 
 def find_others(files: pd.DataFrame) -> NDArray[np.bool_]:
-    """Which refused files stand beside slices of their series and are none themselves.
+    """Finds refused files that lie beside slices of their series and are not slices.
 
-    These are colored pages, and objects that are no CT image by their Modality or SOPClassUID.
+    These are color pages, and objects that are not CT images by their Modality or SOPClassUID.
 
     Args:
-        files: Columns as ``ich.series.rank_series`` takes them.
+        files: Columns as in ``ich.series.rank_series``.
 
     Returns:
-        (files,); false for all of a series of which no file can be read.
+        (files,); false for all files of a series without a readable file.
     """
     is_readable = files["code"] == ""
     has_slices = is_readable.groupby(files["SeriesInstanceUID"]).transform("any")
@@ -34,7 +34,7 @@ def find_others(files: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def list_stacks(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """Lists the stacks of a series, the largest first, each with the damaged files that may be of it.
+    """Lists the stacks of a series, the largest first, each with damaged files that may belong to it.
 
     Args:
         rows: The files of one series.
@@ -48,11 +48,11 @@ def list_stacks(rows: pd.DataFrame) -> list[pd.DataFrame]:
 
 
 def describe_parts(rows: pd.DataFrame, read: pd.DataFrame) -> Iterator[Remark]:
-    """Says what of a series is not read: the images that are no slices, and other stacks.
+    """Describes the images of a series that are not read: those that are not slices, and other stacks.
 
     Args:
         rows: The files of the series.
-        read: The slices of it that are read.
+        read: Its slices that are read.
     """
     slices = rows[rows["code"] == ""]
     odd = [*find_odd(slices), *np.where(find_others(rows), "no_ct_image", "")]
@@ -63,19 +63,19 @@ def describe_parts(rows: pd.DataFrame, read: pd.DataFrame) -> Iterator[Remark]:
         others = slices[(stacks != NO_STACK) & ~slices.index.isin(read.index)]
         yield Remark(
             Note.SEVERAL_STACKS,
-            f"{count} scans or reconstructions at the same places, told apart by {_tell(read, others)}, "
-            f"with {len(read)} slices is read, and {len(others)} slices are not",
+            f"{count} scans or reconstructions at the same places, distinguished by {_tell(read, others)}, "
+            f"with {len(read)} slices, is read; {len(others)} other slices are not",
         )
 
 
 def list_displaced(rows: pd.DataFrame) -> pd.DataFrame:
-    """Lists the images that are set aside for their geometry alone: slices of the head may have lost theirs.
+    """Lists images that are set aside only for their geometry; they may be slices of the head.
 
     Args:
         rows: The files of one series.
 
     Returns:
-        Their rows, with the code of an ``Odd`` in a column ``odd``.
+        Their rows, with a code of ``Odd`` in the column ``odd``.
     """
     slices = rows[rows["code"] == ""]
     slices = slices.assign(odd=find_odd(slices))
@@ -83,7 +83,7 @@ def list_displaced(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _tell(read: pd.DataFrame, others: pd.DataFrame) -> str:
-    """What tells the stack that is read from the others."""
+    """Names the difference between the stack that is read and the others."""
     for key in KEYS:
         values = set(read[key])
         if not values & set(others[key]):
@@ -93,14 +93,14 @@ def _tell(read: pd.DataFrame, others: pd.DataFrame) -> str:
 
 
 def close_numbers(read: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """Counts slices on over the images of their series that are not read, so that these leave no gap.
+    """Renumbers slices, so that images of their series that are not read leave no gap.
 
     Args:
         read: The slices of a series that are read.
         rows: The files of the series.
 
     Returns:
-        ``read`` with InstanceNumber less the number of such images before each slice.
+        ``read`` with InstanceNumber reduced by the number of such images before each slice.
     """
     numbers = read["InstanceNumber"].to_numpy(np.float64)
     is_set_aside = (rows["code"] == "") | find_others(rows)

@@ -1,9 +1,8 @@
-"""What the slices of a series show: measures, from which ``plausible`` judges.
+"""Measures of the pixels of a series, for the checks in ``plausible``.
 
-They look for brain: soft tissue with bone in at least three of the four directions along rows and columns, so
-that sutures, fontanelles and a skull that was opened on one side do no harm. What is brain by its place and
-size shows by its values whether the scale is right; air, bone, and how slices differ from those beside them
-show the rest.
+They look for brain: soft tissue with bone in at least three of the four directions along rows and columns.
+Sutures, fontanelles and a skull that is open on one side therefore do no harm. The values of the brain show
+whether the scale is right. Air, bone and differences between neighboring slices show the rest.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ Mask = NDArray[np.uint8]  # 0 or 1
 
 
 class Look(NamedTuple):
-    """What a slice shows; areas in cm²."""
+    """Measures of a slice; areas in cm²."""
 
     is_constant: bool
     air: float  # share of the slice
@@ -68,7 +67,7 @@ class Look(NamedTuple):
 
 
 class Change(NamedTuple):
-    """How two slices side by side differ: the middle of it in HU, NaN where there is too little tissue.
+    """Median difference of two neighboring slices in HU, NaN if there is too little tissue.
 
     Attributes:
         step: Median change where both show tissue, from the lower to the upper slice.
@@ -82,13 +81,13 @@ class Change(NamedTuple):
 
 
 class Looks(NamedTuple):
-    """What the slices of a series show: from ``look_at``.
+    """Measures of the slices of a series, from ``look_at``.
 
     Attributes:
         slices: One entry per slice.
         changes: One entry per pair of neighbors, one less than slices.
-        off: HU of the tissue of each from the mean of those on its either side, where both have tissue; the
-            middle of it, NaN where there is too little or a slice has but one neighbor.
+        off: Median difference in HU between the tissue of each slice and the mean of its two neighbors, where
+            both have tissue. NaN if there is too little, or if a slice has only one neighbor.
         same_as: For each slice, the first slice with exactly the same pixels, or None.
         positions: Position of each slice, mm along the slice normal; NaN where unknown.
     """
@@ -106,13 +105,13 @@ def look_at(
     positions: NDArray[np.float64] | None = None,
     transposed: NDArray[np.bool_] | None = None,
 ) -> Looks:
-    """Looks at the slices of a series.
+    """Measures the slices of a series.
 
     Args:
         hu: (N, S, S) HU in order of position, S about 128.
-        spacing_mm: Between the pixels of these.
-        positions: (N,) mm along the slice normal, NaN for one that is not known; None where none is.
-        transposed: (N,) slices whose columns are the rows of their files; None where none is.
+        spacing_mm: Distance between these pixels, mm.
+        positions: (N,) mm along the slice normal, NaN if unknown; None if all are unknown.
+        transposed: (N,) whether a slice's columns are the rows of its file; None if this is false for all.
     """
     middle = range(1, len(hu) - 1)
     turned = np.zeros(len(hu), bool) if transposed is None else transposed
@@ -130,13 +129,14 @@ def look_at(
 
 
 def bring_to_scale(hu: Stack) -> Stack | None:
-    """Puts slices that are not on the scale where a head would be: air around it, brain in the middle.
+    """Rescales slices that are not on the scale as if they showed a head: air around it, brain in the middle.
 
     Args:
-        hu: As for ``look_at``.
+        hu: As in ``look_at``.
 
     Returns:
-        The same shape, to look at for a head; None where the air around is on the scale, or is all there is.
+        The same shape, to search for a head; None if the surrounding air is on the scale, or if there is only
+        air.
     """
     around = (hu[:, 0], hu[:, -1], hu[:, :, 0], hu[:, :, -1])
     air = float(np.median(np.concatenate([edge.ravel() for edge in around])))
@@ -150,7 +150,7 @@ def bring_to_scale(hu: Stack) -> Stack | None:
 
 
 def _find_copies(hu: Stack) -> list[int | None]:
-    """Even of the same place no two scans have the same noise; air that was cut off at one value has none."""
+    """Finds copies, as two scans never have the same noise; air that is clipped to one value has none."""
     first: dict[bytes, int] = {}
     places = [
         number if each.min() == each.max() else first.setdefault(each.tobytes(), number)
@@ -185,7 +185,7 @@ def _find_middle(values: NDArray[np.int32], where: NDArray[np.bool_]) -> float:
 
 
 def _look(hu: Slice, pixel: float, is_transposed: bool) -> Look:
-    """Looks at a slice; ``pixel`` in cm²."""
+    """Measures a slice; ``pixel`` in cm²."""
     outside, bone = hu < BODY, hu >= BONE[0]
     no_body, bones = int(np.count_nonzero(outside)), int(np.count_nonzero(bone))
     air = int(np.count_nonzero(hu <= AIR_AROUND[1]))
@@ -220,11 +220,11 @@ def _look(hu: Slice, pixel: float, is_transposed: bool) -> Look:
 
 
 def _has_hole(hu: Slice, bone: NDArray[np.bool_]) -> bool:
-    """Whether rows of equal pixels lie where a head is: a block of the file that was lost.
+    """Whether rows of equal pixels lie within the head, as after the loss of a block of the file.
 
-    Pixels are stored row by row; a slice that was transposed is looked at as it is stored. Above and below a
-    head there are empty rows, too, but of air, and not beside a row with bone far apart or with much of the
-    head, as a head is round and has skin.
+    Pixels are stored row by row, so a transposed slice is examined as it is stored. Empty rows above and
+    below a head hold air. They are not next to a row with bone far apart or with much of the head, because a
+    head is round and has skin.
     """
     empty = hu.min(axis=1) == hu.max(axis=1)
     if not empty.any():
@@ -239,7 +239,7 @@ def _has_hole(hu: Slice, bone: NDArray[np.bool_]) -> bool:
 
 
 def _find_core(inside: NDArray[np.bool_]) -> Mask:
-    """The part of a mask that holds its deepest point, a pixel within its edge; (S, S), 0 or 1."""
+    """Finds the part of a mask that holds its deepest point, one pixel inside its edge; (S, S), 0 or 1."""
     core = np.asarray(cv2.erode(inside.view(np.uint8), _SQUARE), np.uint8)
     # The largest part by its depth, as labeling all of them takes several times as long.
     _, depth, _, deepest = cv2.minMaxLoc(cv2.distanceTransform(core, cv2.DIST_L1, 3))
@@ -254,7 +254,7 @@ def _dilate(mask: Mask) -> Mask:
 
 
 def _count_directions(bone: Mask) -> Mask:
-    """In how many of the four directions along rows and columns bone lies from each pixel."""
+    """Counts in how many of the four directions along rows and columns bone lies from each pixel."""
     places = np.arange(len(bone), dtype=np.int16)
     count = np.zeros_like(bone)
     for image, total in ((bone.view(bool), count), (np.ascontiguousarray(bone.T).view(bool), count.T)):

@@ -1,8 +1,8 @@
-"""Whether the measures of a series are those of a head on the scale of Hounsfield units, from base to vertex.
+"""Checks whether a series shows a head on the scale of Hounsfield units, from base to vertex.
 
-Pure functions of what ``pixels`` measures. Limits come from anatomy and from whole series of two public sets:
-30 of RSNA 2019 (Flanders et al., Radiology: AI 2020;2:3), below *R*, and the 50 of CT-ICH (Hssayeni,
-PhysioNet 2020), below *C*. Each lies outside of what both show, with a margin for heads that are in neither.
+All functions are pure and use the measures of ``pixels``. Limits come from anatomy and from whole series of
+two public sets: 30 of RSNA 2019 (Flanders et al., Radiology: AI 2020;2:3), below *R*, and the 50 of CT-ICH
+(Hssayeni, PhysioNet 2020), below *C*. Each limit lies outside of both sets, with a margin for other heads.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ is so in 22 of 30 of R and in 26 of 50 of C.
 
 
 class Verdict(NamedTuple):
-    """What the measures of a series say.
+    """Result of the checks of a series.
 
     Attributes:
-        remarks: With codes of ``Reason`` and ``Note``.
-        left_out: By their place the slices that do not count, and why.
+        remarks: Remarks with codes of ``Reason`` and ``Note``.
+        left_out: Slices that do not count, by their place, with reasons.
     """
 
     remarks: list[Remark]
@@ -78,34 +78,34 @@ class Verdict(NamedTuple):
 
 
 def find_head(looks: Looks) -> Remark | None:
-    """Looks for a head, from an infant's to a large adult's, whatever the header says.
+    """Looks for a head, from an infant's to a large adult's, without using the header.
 
     Returns:
-        None where there is one, else ``SetAside.NO_HEAD`` with what was found.
+        None if there is one, else ``SetAside.NO_HEAD`` with the observation.
     """
     count, least = _count_brains(looks.slices), _find_least(looks)
     if count >= least:
         return None
     return Remark(
         SetAside.NO_HEAD,
-        f"{count} of {len(looks.slices)} slices show brain in a skull; of a head {math.ceil(least)} do",
+        f"{count} of {len(looks.slices)} slices show brain in a skull, but a head needs {math.ceil(least)}",
     )
 
 
 def may_be_slice(look: Look) -> bool:
-    """Whether an image alone may be a slice of a head that shows some brain, however little.
+    """Whether a single image may be a slice of a head with some brain.
 
-    A scout has its air and tissue off the scale, as it adds up what lies along a ray; a page has no tissue.
+    In a scout, air and tissue are off the scale, because it sums along rays. A page has no tissue.
     """
     return look.inside > 0 and look.of_air >= LEAST_OF_AIR and look.neither <= MOST_NEITHER
 
 
 def check_pixels(looks: Looks) -> Verdict:
-    """Finds the slices that cannot be believed, and what is missing at the ends of the head.
+    """Finds slices that are not believable, and missing ends of the head.
 
-    A wrong slope or intercept, swapped bytes, noise, slices that are constant or empty, whose pixels were
-    lost in part or stand for another slice, are not like a head, or not like the slices on either side. They
-    are left out. Where too few are left to show a head, or all are off the scale, so is the series.
+    Some slices do not resemble a head or their neighbors: those with a wrong slope or intercept, swapped
+    bytes, noise, constant or empty pixels, lost pixels, or the pixels of another slice. They are left out. If
+    too few remain to show a head, or all are off the scale, the whole series is not believable.
     """
     repeated = _find_repeated(looks)
     odd = _find_odd(looks)
@@ -140,19 +140,19 @@ def _describe(found: Mapping[int, str], looks: Looks) -> str:
 
 
 def _check_scale(left: Sequence[Look], least: float) -> str:
-    """Whether the slices that are left are a head's and on the scale; what is wrong, or empty."""
+    """Checks whether the remaining slices show a head on the scale; says what is wrong, or is empty."""
     if (count := _count_brains(left)) < least:
-        which = "slice that can be believed shows" if count == 1 else "slices that can be believed show"
-        return f"{count} {which} brain; of a head {math.ceil(least)} do"
+        which = "believable slice shows" if count == 1 else "believable slices show"
+        return f"{count} {which} brain, but a head needs {math.ceil(least)}"
     middle = float(np.median([look.inside_hu for look in left if look.is_brain]))
     if not BRAIN_SCALE[0] <= middle <= BRAIN_SCALE[1]:
         low, high = BRAIN_SCALE
-        return f"brain has {middle:.0f} HU in the middle of its slices, and not {low:g} to {high:g}"
+        return f"brain has {middle:.0f} HU as the median of its slices; expected {low:g} to {high:g}"
     return ""
 
 
 def _check_ends(looks: Looks, odd: Collection[int]) -> Iterator[Remark]:
-    """Yields what is missing above and below, by how wide the brain still is in the outermost slices."""
+    """Yields missing ends above and below, from the width of the brain in the outermost slices."""
     left = [look for place, look in enumerate(looks.slices) if place not in odd]
     largest = max((look.inside for look in left if _shows_brain(look)), default=0.0)
     if not largest or np.isnan(looks.positions).any():
@@ -171,7 +171,7 @@ def _check_ends(looks: Looks, odd: Collection[int]) -> Iterator[Remark]:
 
 
 def _find_repeated(looks: Looks) -> dict[int, str]:
-    """The copies of slices that were stored twice, and that nothing is missing for."""
+    """Finds copies of slices that were stored twice, if no other slice is missing for them."""
     return {
         place: f"its pixels are those of slice {original + 1}"
         for place, original in enumerate(looks.same_as)
@@ -186,7 +186,7 @@ def _is_at_place_of_another(looks: Looks, place: int) -> bool:
 
 
 def _find_odd(looks: Looks) -> dict[int, str]:
-    """The slices that cannot be believed, and why."""
+    """Finds the slices that are not believable, with reasons."""
     odd = {place: detail for place, look in enumerate(looks.slices) if (detail := _check_alone(look))}
     for place, original in enumerate(looks.same_as):
         if original is not None and not _is_at_place_of_another(looks, place):
@@ -203,11 +203,10 @@ def _find_odd(looks: Looks) -> dict[int, str]:
 
 
 def _find_odd_runs(looks: Looks, odd: Collection[int]) -> dict[int, str]:
-    """The runs of slices that differ too much from those beside them.
+    """Finds runs of slices that differ too much from their neighbors.
 
-    Where two slices side by side differ, either may be wrong. Runs of slices that go together are taken for
-    wrong so that every difference is accounted for with as few slices as can be; those with brain on the
-    scale count twice.
+    If two neighboring slices differ, either may be wrong. Runs of consistent slices are declared wrong, so
+    that as few slices as possible explain every difference. Slices with brain on the scale count twice.
     """
     runs: list[list[int]] = []
     details: list[str] = []  # why a run differs from the one before; empty for the first after an odd slice
@@ -227,7 +226,7 @@ def _find_odd_runs(looks: Looks, odd: Collection[int]) -> dict[int, str]:
 
 
 def _choose_runs(weights: Sequence[int], differs: Sequence[bool]) -> list[int]:
-    """The lightest choice of runs with one of each two that differ: a vertex cover of a path.
+    """Chooses the lightest set of runs with one of each two that differ: a vertex cover of a path.
 
     Args:
         weights: Weights of the runs, in order.
@@ -242,19 +241,19 @@ def _choose_runs(weights: Sequence[int], differs: Sequence[bool]) -> list[int]:
 
 
 def _check_alone(look: Look) -> str:
-    """What is not plausible of a slice; empty for nothing."""
+    """Says what is not plausible in a slice; empty if nothing."""
     if look.is_constant and look.air < 1:  # above the head there is air alone, which some scanners cut off
         return "all pixels are the same"
     if look.air < LEAST_AIR:
         return f"{100 * look.air:.0f} % of the pixels are air"
     if look.of_air < LEAST_OF_AIR:
-        return f"{100 * look.of_air:.0f} % of what is no body has the HU of air"
+        return f"only {100 * look.of_air:.0f} % of the pixels outside the body have the HU of air"
     if look.neither > MOST_NEITHER:
         return f"{100 * look.neither:.0f} % of the pixels are neither air nor tissue"
     if look.has_hole:
-        return "rows of equal pixels lie within the head"
+        return "there are rows of equal pixels within the head"
     if look.hard * math.sqrt(look.body) > MOST_HARD:
-        return f"{100 * look.hard:.0f} % of the body are neither tissue nor bone"
+        return f"{100 * look.hard:.0f} % of the body is neither tissue nor bone"
     if look.bone > MOST_BONE:
         return f"{100 * look.bone:.0f} % of the pixels are bone"
     if look.is_brain and not _shows_brain(look):
@@ -265,23 +264,23 @@ def _check_alone(look: Look) -> str:
 
 
 def _check_bone(before: Look, look: Look, after: Look) -> str:
-    """What is not plausible of the bone of a slice between two others; empty for nothing."""
+    """Says what is not plausible in the bone of a slice between two others; empty if nothing."""
     usual = max(before.bone_hu, after.bone_hu)
     if look.bone < LEAST_BONE or not 0 < usual * MOST_RISE < look.bone_hu:
         return ""
-    return f"bone has {look.bone_hu:.0f} HU beside {usual:.0f}"
+    return f"bone has {look.bone_hu:.0f} HU, in other slices {usual:.0f}"
 
 
 def _check_off(off: float) -> str:
-    """What is not plausible of the tissue of a slice between two others; empty for nothing.
+    """Says what is not plausible in the tissue of a slice between two others; empty if nothing.
 
-    Anatomy changes to and fro from slice to slice, a scale changes one way.
+    Anatomy changes in both directions from slice to slice, but a scale changes in one direction.
     """
-    return f"tissue differs by {off:.0f} HU from its neighbors'" if abs(off) > MOST_OFF else ""
+    return f"tissue differs by {off:.0f} HU from the tissue of its neighbors" if abs(off) > MOST_OFF else ""
 
 
 def _check_pair(looks: Looks, place: int) -> str:
-    """What is not plausible of a slice and the next; empty for nothing."""
+    """Says what is not plausible in a slice and the next; empty if nothing."""
     lower, upper = looks.slices[place : place + 2]
     step = looks.positions[place + 1] - looks.positions[place]
     return _check_body(lower, upper, step) or _check_change(looks.changes[place])
@@ -292,17 +291,18 @@ def _check_body(lower: Look, upper: Look, step: float) -> str:
     step = USUAL_STEP if math.isnan(step) else max(step, LEAST_STEP)
     if small >= LEAST_SHARED * large or large - small <= MOST_SHRINKING * step:
         return ""
-    return f"a body of {large:.0f} cm² beside one of {small:.0f} cm²"
+    return f"a body of {large:.0f} cm² next to one of {small:.0f} cm²"
 
 
 def _check_change(change: Change) -> str:
-    """What is not plausible of the tissue of two slices side by side; empty for nothing.
+    """Says what is not plausible in the tissue of two neighboring slices; empty if nothing.
 
-    Tissue may turn into bone from slice to slice, at the base and below the vertex, and not into less.
+    Tissue may turn into bone from slice to slice, at the base and below the vertex, but not into lower
+    values.
     """
     for fall in (change.up, change.down):
         if fall < -MOST_FALL:
-            return f"tissue has {-fall:.0f} HU less in the slice beside it"
+            return f"tissue has {-fall:.0f} HU less in the next slice"
     if abs(change.step) > MOST_STEP:
-        return f"tissue differs by {change.step:.0f} HU from the slice beside it"
+        return f"tissue differs by {change.step:.0f} HU from the next slice"
     return ""

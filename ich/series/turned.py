@@ -1,9 +1,9 @@
-"""Whether a head lies in its slices as its geometry says, told from pixels alone.
+"""Checks from pixels alone whether a head lies in its slices as its geometry says.
 
-Files whose geometry is wrong or absent, as of rotated exports, show a head on its side, on its face, or from
-the vertex down. A head says itself where it lies: its two sides are alike, and it is longer than it is wide;
-nose, sinuses and mouth hold air in front and below; the table lies behind it. A mirrored head looks like any
-other, so that a swap of left and right cannot be told.
+Files with a wrong or missing geometry, such as rotated exports, show a head on its side, on its face, or from
+the vertex down. The head itself shows its position: its two sides are alike, and it is longer than it is
+wide. Nose, sinuses and mouth hold air in front and below, and the table lies behind it. A mirrored head looks
+like any other, so a swap of left and right cannot be detected.
 """
 
 from __future__ import annotations
@@ -33,15 +33,16 @@ Masks = NDArray[np.bool_]
 
 
 class Signs(NamedTuple):
-    """What a stack shows of how a head lies; lengths as shares of the head's radius.
+    """Signs of the position of a head in a stack; lengths as shares of the head's radius.
 
     Attributes:
-        air: (2,) to the right and down, from the head's middle to that of the air in it.
-        length: By how much it is longer down than across: from -1 to 1.
-        sides: By how much the left half is more like the right than the upper is like the lower.
-        table: (2,) as ``air``, to what lies beside the head.
+        air: (2,) vector to the right and down, from the middle of the head to the middle of the air in it.
+        length: How much the head is longer down than across, from -1 to 1.
+        sides: How much more the left half resembles the right than the upper half the lower.
+        table: (2,) as ``air``, to objects beside the head.
         height: Where the air lies in the stack, from -1 at the first slice to 1 at the last.
-        taper: How much larger the head is in the last two slices than in the first two, over its largest.
+        taper: How much larger the head is in the last two slices than in the first two, relative to its
+            largest size.
     """
 
     air: tuple[float, float]
@@ -53,7 +54,7 @@ class Signs(NamedTuple):
 
 
 def check_turn(hu: Stack) -> list[Remark]:
-    """Finds a head that lies otherwise than its geometry says.
+    """Finds a head that contradicts its geometry.
 
     Args:
         hu: (N, S, S) HU of a head in order of position, S about 128, brought to LPS: rows to the patient's
@@ -70,11 +71,11 @@ def check_turn(hu: Stack) -> list[Remark]:
     found = [f"{_TURNS[best]} in the plane"] if best else []
     if signs.height + signs.taper > 0:  # at most -0.4 in CT-ICH
         found.append("slices from the vertex down")
-    return [Remark(Reason.TURNED, f"the head seems to lie otherwise: {', '.join(found)}")] if found else []
+    return [Remark(Reason.TURNED, f"the head seems to lie differently: {', '.join(found)}")] if found else []
 
 
 def find_signs(hu: Stack) -> Signs:
-    """Measures how a head lies in a stack; the arguments as of ``check_turn``."""
+    """Measures how a head lies in a stack; arguments as in ``check_turn``."""
     grid = np.arange(hu.shape[1]) - (hu.shape[1] - 1) / 2
     heads = np.stack([_find_head(each) for each in hu])
     areas = heads.sum(axis=(1, 2))
@@ -106,7 +107,7 @@ def find_signs(hu: Stack) -> Signs:
 
 
 def _rate_ways(signs: Signs) -> list[float]:
-    """How well the signs fit a head whose face points up, right, down and left."""
+    """Rates how well the signs fit a head whose face points up, right, down and left."""
     axis = LENGTH * signs.length + SIDES * signs.sides
     down = signs.air[1] - TABLE * signs.table[1]
     right = signs.air[0] - TABLE * signs.table[0]
@@ -114,7 +115,7 @@ def _rate_ways(signs: Signs) -> list[float]:
 
 
 def _find_head(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
-    """The largest part of a slice with all that it holds, parted from what merely touches it; (S, S)."""
+    """Finds the largest part of a slice with its content, without objects that only touch it; (S, S)."""
     body = np.asarray(cv2.erode((hu > BODY).view(np.uint8), _SQUARE), np.uint8)
     outlines, _ = cv2.findContours(body, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     filled = np.zeros_like(body)
@@ -124,7 +125,7 @@ def _find_head(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
 
 
 def _point_to(masks: Masks, middles: NDArray[np.float64], grid: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean of the pixels of masks from the middles of their slices: to the right and down, in pixels."""
+    """Finds the mean offset of masks from the middles of their slices: to the right and down, in pixels."""
     counts = masks.sum(axis=(1, 2))
     total = max(1, int(counts.sum()))
     right = (masks.sum(axis=(0, 1)) * grid).sum() - (counts * middles[:, 0]).sum()
@@ -133,14 +134,14 @@ def _point_to(masks: Masks, middles: NDArray[np.float64], grid: NDArray[np.float
 
 
 def _compare_axes(head: NDArray[np.bool_], middle: NDArray[np.float64], grid: NDArray[np.float64]) -> float:
-    """By how much a head is longer down than across, from its second moments."""
+    """Measures how much a head is longer down than across, from its second moments."""
     across = float((head.sum(axis=0) * (grid - middle[0]) ** 2).sum())
     down = float((head.sum(axis=1) * (grid - middle[1]) ** 2).sum())
     return (down - across) / max(1.0, down + across)
 
 
 def _compare_sides(hu: NDArray[np.int16], head: NDArray[np.bool_], middle: NDArray[np.float64]) -> float:
-    """By how much left and right correlate more than up and down."""
+    """Measures how much more left and right correlate than up and down."""
     shown = np.where(head, np.clip(hu, *SHOWN), SHOWN[0]).astype(np.float32)
     move = np.array([[1, 0, -middle[0]], [0, 1, -middle[1]]], np.float32)
     centered = cv2.warpAffine(shown, move, shown.shape, borderValue=float(SHOWN[0]))

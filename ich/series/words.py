@@ -1,8 +1,8 @@
-"""What the words of a header say of a series: part of the body, kernel, contrast, kind of image.
+"""Interprets the words in a header: part of the body, kernel, contrast, kind of image.
 
-Descriptions are typed by hand in the language of the place: English, German, French, Spanish, Portuguese and
-Italian are known. A word counts as a whole, so that *cap* (chest, abdomen, pelvis) is not found in *capo*; an
-asterisk stands for any letters that follow, so that ``crani*`` is *cranial*, *cranio* and *craniano*.
+People type descriptions in their own language. English, German, French, Spanish, Portuguese and Italian are
+known. Only whole words count, so *cap* (chest, abdomen, pelvis) is not found in *capo*. An asterisk stands
+for any following letters, so ``crani*`` matches *cranial*, *cranio* and *craniano*.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _MANY = 4096  # texts that are kept: those of a series' files are mostly the sam
 
 @lru_cache(_MANY)
 def plain(text: str) -> str:
-    """Lower case without accents; a space for whatever is no letter, digit, plus or slash, and in HEAD5mm."""
+    """Returns lower case without accents; all but letters, digits, plus and slash becomes a space."""
     folded = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss"))
     bare = "".join(c for c in folded if not unicodedata.combining(c))
     spaced = re.sub(r"[^a-z0-9+/]+", " ", bare)
@@ -24,10 +24,10 @@ def plain(text: str) -> str:
 
 
 class Words:
-    """Words that say one thing.
+    """Words with one meaning.
 
     Args:
-        *words: Between commas; of several parts where they only count together.
+        *words: Words between commas; a word of several parts counts only as a whole.
     """
 
     def __init__(self, *words: str) -> None:
@@ -36,12 +36,12 @@ class Words:
         self._pattern = re.compile(rf"(?<![a-z0-9])(?:{either})(?![a-z0-9])")
 
     def find(self, text: str) -> str:
-        """The first of the words that stands in a text; empty where none does."""
+        """Finds the first of the words in a text; empty if there is none."""
         found = self._pattern.search(plain(text))
         return found[0] if found else ""
 
     def remove(self, text: str) -> str:
-        """The text without the words."""
+        """Removes the words from a text."""
         return self._pattern.sub(" ", plain(text))
 
 
@@ -93,13 +93,13 @@ CONTRAST = Words(
     "angio*, cta, ctv, ctp, perf*, venogra*, arterial*, arteri*, venous, venos*, veneu*, veineu*, portal*",
 )
 _CONVERTED = Words("enhanced conversion")
-"""What highdicom adds to a description when it makes one file of many: that speaks of the file."""
+"""Words that highdicom adds to a description when it joins many files into one; they describe the file."""
 
 _WITH = Words("with, w, avec, mit, con, com")
 
 
 def tell_contrast(text: str) -> bool | None:
-    """Whether a text says with or without contrast medium; None where it says neither, or both."""
+    """Whether a text says with or without contrast medium; None if it says neither or both."""
     text = _CONVERTED.remove(text)
     rest = WITHOUT.remove(text)
     if not WITHOUT.find(text):
@@ -118,16 +118,16 @@ _SMOOTH = frozenset(("STANDARD", "STND", "SOFT", "SMOOTH", "A", "B", "EA", "SA",
 
 
 def is_sharp(kernel: str, description: str) -> bool | None:
-    """Whether a series is for bone rather than for soft tissue.
+    """Whether a series has a bone kernel rather than a soft-tissue kernel.
 
-    By the vendors' names of kernels, as their protocols have them; by the words where the name is not known.
+    The vendors' names of kernels decide, or the words of the description if the name is unknown.
 
     Args:
-        kernel: ConvolutionKernel, of which the first value counts.
+        kernel: ConvolutionKernel; only its first value counts.
         description: SeriesDescription.
 
     Returns:
-        None where neither tells.
+        None if neither shows it.
     """
     name = kernel.partition("\\")[0].strip()
     if name.upper() in _SHARP | _SMOOTH:

@@ -1,7 +1,7 @@
-"""Files, folders, archives and media to studies: whose every file is, and what is not sound of that.
+"""Groups files, folders, archives and media into studies, and finds problems with their files.
 
-``listing`` names the files of every input, ``archives`` unpacks zip archives and ``media`` reads a DICOMDIR
-for it; ``reading`` makes out of each file what it is; ``grouping`` puts them together by study.
+``listing`` lists the files of all inputs. ``archives`` unpacks archives for it, and ``media`` reads a
+DICOMDIR. ``reading`` identifies each file, and ``grouping`` groups files by study.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from ich.studies.refusal import REFUSED_COLUMNS
 
 @dataclass(frozen=True, eq=False)
 class StudyFiles:
-    """The files of a study, from wherever they came.
+    """The files of a study, from any input.
 
     Attributes:
         StudyInstanceUID: UID of the study.
-        PatientID: As stored; of a study with several the one of most files.
+        PatientID: As stored; if a study has several, that of most files.
         root: The folder that holds all of the files.
-        files: A row a file, those included that are no slice or cannot be read: ``reading.FILE_DTYPES``.
-            Ordered by series and SOPInstanceUID. Of several copies there is one.
-        remarks: What is not sound of the files, by codes of ``ich.schema.results.Reason``: MISSING_FILE,
-            STRAY_FILE, CONFLICTING_COPIES, MIXED_PATIENTS.
-        fingerprint: SHA-256 of what identifies the files and of the remarks: the same for the same study,
-            wherever its files lie, however they are called and whenever they were written. It covers all of a
-            short file, and the first and some further blocks of a longer one.
+        files: One row per file, including files that are not slices or cannot be read:
+            ``reading.FILE_DTYPES``. Ordered by series and SOPInstanceUID. Only one of several copies is kept.
+        remarks: Problems with the files, by codes of ``Reason``: MISSING_FILE, STRAY_FILE,
+            CONFLICTING_COPIES, MIXED_PATIENTS.
+        fingerprint: SHA-256 of the identity of the files and of the remarks. It is the same for the same
+            study, whatever the place, names and dates of its files. It covers all of a short file, and the
+            first and some further blocks of a longer one.
     """
 
     StudyInstanceUID: str
@@ -46,13 +46,13 @@ class StudyFiles:
 
 
 class Found(NamedTuple):
-    """What was found in the inputs.
+    """Content of the inputs.
 
     Attributes:
-        studies: In order of StudyInstanceUID.
-        refused: What belongs to no study: ``path``, ``code`` (of ``ich.dicom.refusal.Refusal`` or
-            ``ich.studies.refusal.InputRefusal``) and ``detail``, ordered by path. A file within an archive is
-            named by the archive's path and its own in it.
+        studies: Studies in order of StudyInstanceUID.
+        refused: Files that belong to no study: ``path``, ``code`` (of ``Refusal`` or ``InputRefusal``) and
+            ``detail``, ordered by path. The name of a file within an archive is the archive's path and its
+            own.
     """
 
     studies: list[StudyFiles]
@@ -62,22 +62,22 @@ class Found(NamedTuple):
 def find_studies(inputs: Sequence[Path], *, scratch: Path, progress: bool = True) -> Found:
     """Finds the studies in files, folders of any depth, zip archives and media with a DICOMDIR.
 
-    Of a folder every file that may be DICOM is read, zip archives in it too. Of a DICOMDIR that is an input
-    itself, the files that it names are read; of one that lies in a folder or archive, all files are. What it
-    names and is not there is missing from its study.
+    In a folder, every file that may be DICOM is read, including archives. If a DICOMDIR is an input itself,
+    the files that it names are read. If it lies in a folder or archive, all files are read. Files that it
+    names but that do not exist are missing from their study.
 
-    A file that says no study, and may have been a slice before it was emptied, cut off or overwritten, is
-    held against the studies that have files in the very folder. The result is the same whatever the order and
-    the names of the files.
+    A file without a study may have been a slice before it was emptied, cut off or overwritten. It counts as a
+    problem of the studies with files in the same folder. The result does not depend on the order and the
+    names of the files.
 
     Args:
-        inputs: Files, folders, zip archives, files called DICOMDIR.
-        scratch: An existing folder to unpack archives in. What is unpacked has to stay for as long as the
-            studies are read; removing it is the caller's part.
-        progress: Show bars on a terminal if it takes longer than a moment.
+        inputs: Files, folders, archives, or files called DICOMDIR.
+        scratch: An existing folder to unpack archives in. Unpacked files must stay until the studies are
+            read. The caller removes them.
+        progress: Whether to show bars on a terminal if it takes longer than a moment.
 
     Raises:
-        UserError: If an input does not exist, or an archive cannot be unpacked for want of space.
+        UserError: If an input does not exist, or there is no space to unpack an archive.
     """
     listing = list_inputs(inputs, scratch, progress)
     files = read_files([file.path for file in listing.files], progress)

@@ -1,4 +1,4 @@
-"""Archives of every kind: unpacked, or refused as a whole."""
+"""Unpacks archives of every kind, or refuses them as a whole."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ich.studies.unpacking import DAMAGE, NoRoomError, TooLargeError, Unpacked, 
 from ich.studies.zips import unpack_zip
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
-_UNKNOWN = "is an archive of a kind that is not unpacked here (zip, tar, gz and bz2 are): unpack it first"
+_UNKNOWN = "is an archive of another kind than zip, tar, gz or bz2: unpack it first"
 
 
 def unpack(shown: str, scratch: Path, progress: bool) -> Unpacked:
-    """Unpacks what may be DICOM in an archive: zip, tar, or a single file; by gzip or bzip2.
+    """Unpacks files that may be DICOM from an archive: zip, tar, or a single file, also with gzip or bzip2.
 
-    Files get numbers for names, as do folders. Links are listed, and so is whatever else is not unpacked.
+    Files and folders get numbers as names. Links and all other members that are not unpacked are listed.
 
     Args:
         shown: The archive, as ``ich.files.escape_path`` shows it.

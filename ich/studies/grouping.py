@@ -1,4 +1,4 @@
-"""Files that were read, put together by study, with what is not sound of them."""
+"""Groups files by study, and finds their problems."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ _DETAILS: dict[Reason | Note, str] = {
 
 @dataclass
 class _Strays:
-    """Counts of files that may have been slices and do not say of which series."""
+    """Counts of files that may have been slices but do not name their series."""
 
     by_folder: Counter[str] = field(default_factory=Counter)
     by_study: Counter[str] = field(default_factory=Counter)
 
 
 def group_files(files: Files, listing: Listing) -> tuple[list[GroupedFiles], list[Refused]]:
-    """Puts files together by study.
+    """Groups files by study.
 
     Args:
-        files: What was read of ``listing.files``, in their order.
-        listing: Where they came from.
+        files: Content of ``listing.files``, in their order.
+        listing: Origin of the files.
 
     Returns:
-        The studies in order of StudyInstanceUID, and what belongs to none.
+        The studies in order of StudyInstanceUID, and files that belong to none.
     """
     listed = [listing.files[number] for number in files.numbers]
     table = files.table.assign(
@@ -81,20 +81,24 @@ def group_files(files: Files, listing: Listing) -> tuple[list[GroupedFiles], lis
     columns = (others[column].to_list() for column in ("path", "shown", "code", "detail"))
     refused = list(starmap(_refuse, zip(*columns, strict=True)))
     for uid in missing.keys() - set(whole["StudyInstanceUID"]):
-        detail = "a DICOMDIR names it, and no file of its study is there"
+        detail = "a DICOMDIR names it, but no file of its study exists"
         refused += [(path, InputRefusal.MISSING_FILE, detail) for path in missing[uid]]
     return studies, refused
 
 
 def _refuse(path: str, shown: str, code: str, detail: str) -> Refused:
-    """Why a file belongs to no study; an archive is called one, whatever its name."""
+    """Says why a file belongs to no study; an archive is reported as one, whatever its name."""
     if code == Refusal.NOT_DICOM and is_archive(read_head(path)):
-        return shown, str(Refusal.ARCHIVE), "is an archive by its first bytes: name it itself, or unpack it"
+        return (
+            shown,
+            str(Refusal.ARCHIVE),
+            ("is an archive, by its first bytes: name this file itself, or unpack it"),
+        )
     return shown, code, detail
 
 
 def _find_missing(listing: Listing, instances: set[str]) -> dict[str, list[str]]:
-    """Where images that a DICOMDIR names were to be, by study, without those that lie elsewhere."""
+    """Lists the expected places of images in a DICOMDIR, by study, without those found elsewhere."""
     return {
         study: paths
         for study, images in listing.missing.items()
@@ -103,7 +107,7 @@ def _find_missing(listing: Listing, instances: set[str]) -> dict[str, list[str]]
 
 
 def _count_strays(others: pd.DataFrame, listing: Listing) -> _Strays:
-    """Counts, of the files that belong to no series, those that may have been slices."""
+    """Counts the files that belong to no series but may have been slices."""
     strays = _Strays(Counter(listing.strays))
     columns = ("path", "name", "place", "code", "StudyInstanceUID")
     for path, name, place, code, study in zip(*(others[c].to_list() for c in columns), strict=True):
@@ -115,9 +119,10 @@ def _count_strays(others: pd.DataFrame, listing: Listing) -> _Strays:
 
 
 def _may_have_been_slice(path: str, name: str, code: str) -> bool:
-    """Whether a file that says no study may have been a slice.
+    """Whether a file without a study may have been a slice.
 
-    It was none if it is a device, or of another kind by its name, or a text that is not called a slice.
+    It was not a slice if it is a device, has the name of another kind of file, or is text without the name of
+    a slice.
     """
     if code == Refusal.NOT_FILE or not may_be_dicom(name):
         return False
@@ -125,11 +130,11 @@ def _may_have_been_slice(path: str, name: str, code: str) -> bool:
 
 
 def _drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
-    """Leaves one file of each SOPInstanceUID within a study.
+    """Keeps one file of each SOPInstanceUID within a study.
 
     Returns:
-        The files, and how many SOPInstanceUIDs of each study stand for several contents, even if the other
-        file is in another study. Of these a slice that can be read stays, the first by its hash.
+        The files, and for each study the number of SOPInstanceUIDs with several contents, even if the other
+        file is in another study. Of these, a readable slice is kept, the first by its hash.
     """
     is_copy = (table["SOPInstanceUID"] != "") & table["SOPInstanceUID"].duplicated(keep=False)
     copies = table[is_copy]

@@ -1,4 +1,4 @@
-"""The files of every input: what may be DICOM, what is refused, and what a DICOMDIR says of them."""
+"""Lists the files of all inputs: those that may be DICOM, refused files, and entries of a DICOMDIR."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ich.studies.unpacking import File
 
 
 class Missing(NamedTuple):
-    """An image that is not where a DICOMDIR says.
+    """An image that is missing at the place that a DICOMDIR gives.
 
     Attributes:
-        path: Where it was to be.
-        instance: SOPInstanceUID; empty where the DICOMDIR does not say.
+        path: Expected place.
+        instance: SOPInstanceUID; empty if the DICOMDIR does not give it.
     """
 
     path: str
@@ -36,14 +36,14 @@ class Missing(NamedTuple):
 
 @dataclass
 class Listing:
-    """What the inputs hold.
+    """Files of the inputs.
 
     Attributes:
-        files: Each once.
-        refused: What cannot be listed, unpacked or found.
-        strays: How many of these may have been slices, by folder.
-        named: StudyInstanceUID that a DICOMDIR gives a file, by path.
-        missing: Images that a DICOMDIR names and that are not where it says, by StudyInstanceUID.
+        files: Files, each once.
+        refused: Files that cannot be listed, unpacked or found.
+        strays: Number of these that may have been slices, by folder.
+        named: StudyInstanceUID of files in a DICOMDIR, by path.
+        missing: Images that a DICOMDIR names but that are missing at their place, by StudyInstanceUID.
     """
 
     files: list[File] = field(default_factory=list)
@@ -54,7 +54,7 @@ class Listing:
 
 
 def list_inputs(inputs: Sequence[Path], scratch: Path, progress: bool) -> Listing:
-    """Lists the files of every input, and unpacks archives.
+    """Lists the files of all inputs, and unpacks archives.
 
     Raises:
         UserError: If an input does not exist, or an archive cannot be unpacked for want of space.
@@ -62,9 +62,9 @@ def list_inputs(inputs: Sequence[Path], scratch: Path, progress: bool) -> Listin
     listing = Listing()
     for path in dict.fromkeys(Path(os.path.abspath(path)) for path in inputs):  # noqa: PTH100 - no links
         if not os.path.lexists(path):
-            raise UserError(f"{path} does not exist: name files, folders, archives or a DICOMDIR")
+            raise UserError(f"{path} does not exist: give files, folders, archives or a DICOMDIR")
         if (text := escape_path(path)) != str(path) and os.path.lexists(text):
-            raise UserError(f"{text} stands for two names, one of which is no UTF-8: rename one")
+            raise UserError(f"{text} stands for two names, and one of them is not UTF-8: rename one")
         if path.is_dir():
             _list_folder(path, listing, scratch, progress)
         elif fold_name(path.name) == DICOMDIR:
@@ -78,7 +78,7 @@ def list_inputs(inputs: Sequence[Path], scratch: Path, progress: bool) -> Listin
 
 
 def make_file(path: str) -> File:
-    """A file on the disk."""
+    """Makes the entry of a file on the disk."""
     folder, _, name = path.rpartition("/")
     return File(path, path, folder, name)
 
@@ -99,7 +99,7 @@ def _list_folder(folder: Path, listing: Listing, scratch: Path, progress: bool) 
 
 
 def _list_other(path: str, refusal: NameRefusal, listing: Listing, scratch: Path, progress: bool) -> None:
-    """Lists what is no DICOM by its name: what an archive holds, and anything else as refused."""
+    """Lists files that are not DICOM by their name: the content of archives, and all others as refused."""
     code, detail = refusal
     if code is Refusal.ARCHIVE:
         _list_archive(path, listing, scratch, progress)
@@ -136,7 +136,7 @@ def _list_medium(path: Path, listing: Listing, progress: bool) -> None:
 
 
 def _check_medium(dicomdir: File, files: Mapping[str, File], listing: Listing) -> list[File]:
-    """Finds the files that a DICOMDIR names among those of its folder; notes what is not there."""
+    """Finds the files that a DICOMDIR names among those of its folder; records missing ones."""
     try:
         entries = read_dicomdir(Path(find_on_disk(dicomdir.path)))
     except ReadError as error:

@@ -1,4 +1,4 @@
-"""The DICOMDIR of a medium (PS3.10 8, PS3.3 F): the files that it names, and whose they are."""
+"""The DICOMDIR of a medium (PS3.10 8, PS3.3 F): the files that it names, with their studies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ich.schema import ReadError
 from ich.schema.codes import InputRefusal
 
 DICOMDIR = "DICOMDIR"
-"""Name of the file, folded."""
+"""Name of the file, in lower case."""
 
 MAX_BYTES = 1 << 26  # of a DICOMDIR: some 100,000 images
 _IN_USE = 0xFFFF  # PS3.3 F.3.2.2; 0 is a record that was deleted
@@ -26,11 +26,11 @@ class Entry(NamedTuple):
     """A file that a DICOMDIR names.
 
     Attributes:
-        name: Below the DICOMDIR's folder, folded as by ``fold_name``.
-        study: StudyInstanceUID of the study above it; empty where it has none.
-        instance: SOPInstanceUID; empty where the record does not say.
-        is_image: Its record is of type IMAGE.
-        is_outside: The name leads out of the folder.
+        name: Name below the DICOMDIR's folder, folded by ``fold_name``.
+        study: StudyInstanceUID of the study above it; empty if there is none.
+        instance: SOPInstanceUID; empty if the record does not give it.
+        is_image: Whether its record has the type IMAGE.
+        is_outside: Whether the name leads out of the folder.
     """
 
     name: str
@@ -41,19 +41,19 @@ class Entry(NamedTuple):
 
 
 def fold_name(name: str) -> str:
-    """Folds a path so that it is the same on a medium and where it was copied to.
+    """Folds a path, so that it is the same on a medium and in a copy.
 
-    File IDs are upper case (PS3.10 8.5); systems show them in lower case, with a version as ``;1`` (ISO
-    9660), or with a dot at the end.
+    File IDs are upper case (PS3.10 8.5). Systems may show them in lower case, with a version such as ``;1``
+    (ISO 9660), or with a dot at the end.
     """
     return "/".join(re.sub(r"\.?(;\d+)?$", "", part).upper() for part in name.split("/"))
 
 
 def read_dicomdir(path: Path) -> list[Entry]:
-    """Reads which files a DICOMDIR names.
+    """Reads the names of files in a DICOMDIR.
 
     Raises:
-        ReadError: If it is none, or damaged, or larger than one of a medium.
+        ReadError: If it is not a DICOMDIR, is damaged, or is larger than any medium's.
     """
     try:
         with warnings.catch_warnings():
@@ -61,7 +61,7 @@ def read_dicomdir(path: Path) -> list[Entry]:
             return list(_walk(_read(path)))
     except Exception as error:  # pydicom raises whatever it comes upon
         detail = " ".join(str(error).split()) or type(error).__name__
-        remedy = "name its folder to have all files in it read"
+        remedy = "give its folder to read all files in it"
         raise ReadError(InputRefusal.BAD_DICOMDIR, path, f"{detail}; {remedy}") from error
 
 
@@ -70,12 +70,12 @@ def _read(path: Path) -> Dataset:
         raise ValueError(f"has {size} bytes, at most {MAX_BYTES} are read")
     ds = pydicom.dcmread(path)
     if ds.file_meta.MediaStorageSOPClassUID != MediaStorageDirectoryStorage:
-        raise ValueError("is no Media Storage Directory")
+        raise ValueError("is not a Media Storage Directory")
     return ds
 
 
 def _walk(ds: Dataset) -> Iterator[Entry]:
-    """Yields the entries of the records that are in use, from the first on (PS3.3 F.2.1)."""
+    """Yields the entries of the records in use, from the first one (PS3.3 F.2.1)."""
     records = {record.seq_item_tell: record for record in ds.DirectoryRecordSequence}
     left = [(int(ds.OffsetOfTheFirstDirectoryRecordOfTheRootDirectoryEntity), "", True)]
     while left:
@@ -84,7 +84,9 @@ def _walk(ds: Dataset) -> Iterator[Entry]:
             continue
         record = records.pop(offset, None)  # so that a circle ends
         if record is None:
-            raise ValueError(f"names a record at byte {offset}, where none begins or one that was met")
+            raise ValueError(
+                f"names a record at byte {offset}, where no record begins or one that was already read"
+            )
         left.append((int(record.OffsetOfTheNextDirectoryRecord), study, in_use))
         in_use = in_use and _is_in_use(record)
         if record.DirectoryRecordType == "STUDY":
@@ -94,7 +96,7 @@ def _walk(ds: Dataset) -> Iterator[Entry]:
             yield _make_entry(record, study)
     # A chain that was cut would leave out slices without a word.
     if lost := sum(map(_is_in_use, records.values())):
-        raise ValueError(f"holds {lost} records that no other leads to")
+        raise ValueError(f"holds {lost} records that no other record refers to")
 
 
 def _is_in_use(record: Dataset) -> bool:

@@ -1,4 +1,4 @@
-"""Every file of the inputs, read once: whose it is, whether it is a slice, and what identifies its bytes."""
+"""Reads every file of the inputs once: its study, whether it is a slice, and a hash of its content."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ _KINDS = {name: "str" for name in Attributes._fields if name not in HEADER_DTYPE
 
 FILE_DTYPES = HEADER_DTYPES | _KINDS | {"code": "str", "detail": "str"}
 """Columns of a table of files: those of the index, those of ``ich.dicom.attributes.Attributes``, and why a
-file is no slice that can be read: a code of ``ich.dicom.refusal`` and what was found, both empty for a slice.
-Where a file is none, numbers of the index are NaN, or 0 where they are integers; ``pixel_offset`` is -1."""
+file is not a readable slice: a code of ``Refusal`` and a detail, both empty for a slice. If a file is not a
+slice, numbers of the index are NaN, or 0 for integers; ``pixel_offset`` is -1."""
 
 _BLANKS = {"str": "", "float64": math.nan, "int32": 0, "int64": -1}
 _BLOCKS, _BLOCK = 4, 4096  # of a file, and bytes of one: what a disk reads at once
 
 
 class Files(NamedTuple):
-    """What was read.
+    """The files that were read.
 
     Attributes:
-        table: A row a file in the order of the paths, and a row a frame of a file of several:
-            ``FILE_DTYPES``, ``path`` as it was given.
+        table: One row per file in the order of the paths, and one per frame of a multi-frame file:
+            ``FILE_DTYPES``, with ``path`` as given.
         numbers: For each row, the place of its file among the paths.
-        digests: For each row's file, SHA-256 of its size and some of its blocks; empty where it cannot be
-            read.
+        digests: For each row's file, SHA-256 of its size and some of its blocks; empty if it cannot be read.
     """
 
     table: pd.DataFrame
@@ -47,10 +46,10 @@ class Files(NamedTuple):
 
 
 def read_files(paths: Sequence[str], progress: bool) -> Files:
-    """Reads the headers of files, whatever they are.
+    """Reads the headers of files of any kind.
 
     Args:
-        paths: Absolute, as ``ich.files.escape_path`` shows them.
+        paths: Absolute paths, as ``ich.files.escape_path`` shows them.
         progress: Show a bar on a terminal.
     """
     rows, numbers, digests = list[tuple[Any, ...]](), list[int](), list[str]()
@@ -69,7 +68,7 @@ def read_files(paths: Sequence[str], progress: bool) -> Files:
 
 
 def _read_file(path: str) -> tuple[list[tuple[Any, ...]], str]:
-    """A row of ``FILE_DTYPES`` for each slice of a file, one if it is none, and the digest of the file."""
+    """Returns a row of ``FILE_DTYPES`` per slice of a file, or one if it is not a slice, and its digest."""
     headers: list[Header] = []
     texts: list[dict[str, str]] = []
     attributes: Attributes | None = None
@@ -100,7 +99,7 @@ def _read_file(path: str) -> tuple[list[tuple[Any, ...]], str]:
 
 
 def _fill_header(known: dict[str, Any]) -> list[Any]:
-    """The columns of the index for a file that is no slice: what is known of it, and blanks."""
+    """Fills the index columns of a file that is not a slice: known values, and blanks."""
     values: list[Any] = []
     for name, dtype in HEADER_DTYPES.items():
         if name in STAMP:
@@ -118,7 +117,7 @@ def _parse_number(text: str) -> float:
 
 
 def _digest(path: str, size: int) -> str:
-    """Hashes the size, the first block and some that are spread over the rest, the last among them."""
+    """Hashes the size, the first block and some blocks spread over the rest, including the last."""
     digest = hashlib.sha256(size.to_bytes(8, "little"))
     with open(find_on_disk(path), "rb", buffering=0) as file:  # noqa: PTH123 - a Path costs as much as the read
         if size <= (_BLOCKS + 1) * _BLOCK:
@@ -131,7 +130,7 @@ def _digest(path: str, size: int) -> str:
 
 
 def hash_file(path: str) -> str:
-    """SHA-256 of a whole file; empty where it cannot be read any more."""
+    """Returns the SHA-256 of a whole file; empty if it can no longer be read."""
     try:
         with open(find_on_disk(path), "rb") as file:  # noqa: PTH123 - a text
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -140,7 +139,7 @@ def hash_file(path: str) -> str:
 
 
 def looks_like_text(path: str) -> bool:
-    """Tells whether a file begins with text in UTF-8, of which a slice holds 128 bytes at most."""
+    """Whether a file begins with text in UTF-8; a slice begins with at most 128 bytes of text."""
     try:
         with open(find_on_disk(path), "rb") as file:  # noqa: PTH123 - a text
             head = file.read(_BLOCK)

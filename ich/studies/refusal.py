@@ -1,4 +1,4 @@
-"""Why a part of an input is refused that no DICOM file could be made of."""
+"""Why a part of an input that is not a DICOM file is refused."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ Refused = tuple[str, str, str]
 
 
 LOST = frozenset([*InputRefusal, Refusal.ARCHIVE, Refusal.VOLUME, Refusal.UNREADABLE])
-"""Codes of what may hold whole studies that were not read."""
+"""Codes of files that may hold whole studies that were not read."""

@@ -1,4 +1,4 @@
-"""Tar archives, compressed or not, and single files that were compressed: read from end to end, once."""
+"""Tar archives, compressed or not, and single compressed files, read once from start to end."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | bz2.BZ2File]] = {
     b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
     b"BZh": bz2.BZ2File,
 }
-"""What undoes a compression, by the first bytes of the file."""
+"""Functions that undo a compression, by the first bytes of the file."""
 
 _SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2")  # of what is a tar archive even without the magic of POSIX
 _REST = 1 << 20  # bytes that are read at a time of what follows the last member
 
 
 class _Bounded:
-    """What a file unpacks to, up to a bound; it raises ``TooLargeError`` beyond it."""
+    """The unpacked content of a file up to a bound; raises ``TooLargeError`` beyond it."""
 
     def __init__(self, source: Source, bound: int, reason: str) -> None:
         self._source, self._left = source, bound
@@ -44,7 +44,7 @@ class _Bounded:
         self._head = b""
 
     def peek(self) -> bytes:
-        """The first bytes, which are read again afterwards."""
+        """Returns the first bytes; they are read again afterwards."""
         self._head = self._source.read(HEAD)
         return self._head
 
@@ -59,7 +59,7 @@ class _Bounded:
 
 @contextmanager
 def open_unpacked(path: Path, scratch: Path) -> Iterator[_Bounded]:
-    """Opens a file so that it reads as what it was before it was compressed."""
+    """Opens a file so that it reads as its uncompressed content."""
     with path.open("rb") as file:
         head = file.read(HEAD)
         file.seek(0)
@@ -74,7 +74,7 @@ def can_open(path: Path, head: bytes) -> bool:
 
 
 def is_tar(path: Path, head: bytes) -> bool:
-    """Whether what a file unpacks to is a tar archive, by its first bytes or by the file's name."""
+    """Whether the unpacked content of a file is a tar archive, by its first bytes or by the file's name."""
     name = Path(path.name.lower())
     return head[257:262] == b"ustar" or name.suffix in _SUFFIXES or name.stem.endswith(".tar")
 
@@ -83,14 +83,13 @@ def unpack_tar(source: _Bounded, unpacker: Unpacker, progress: bool) -> None:
     """Unpacks a tar archive.
 
     Args:
-        source: Its content.
-        unpacker: Gets its members.
+        source: Content of the archive.
+        unpacker: Receives the members.
         progress: Show a bar on a terminal.
 
     Raises:
-        TooLargeError: If it unpacks to more than it may.
-        tarfile.TarError: If it is damaged, or ends before its end; as others of ``DAMAGE``. What came before
-            is unpacked.
+        TooLargeError: If it unpacks to more than is allowed. tarfile.TarError: If it is damaged or cut off,
+            as others of ``DAMAGE``. Everything before the damage is unpacked.
     """
     blocks = [b""]  # the last header that was read: at the end of an archive one of zeros
 
@@ -115,24 +114,26 @@ def unpack_tar(source: _Bounded, unpacker: Unpacker, progress: bool) -> None:
                 done.add(member.name)
         # The module takes a damaged header for the end, and what follows for nothing.
         if len(blocks[0]) < tarfile.BLOCKSIZE or any(blocks[0]) or _has_more(archive):
-            raise tarfile.ReadError("is cut off or damaged: what follows its last file that was read is lost")
+            raise tarfile.ReadError(
+                "is cut off or damaged: everything after the last file that was read is lost"
+            )
 
 
 def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Source | RefusedMemberError:
     if member.issparse():
-        return RefusedMemberError(InputRefusal.BAD_MEMBER, "is sparse, and unpacks to more than it takes up")
+        return RefusedMemberError(InputRefusal.BAD_MEMBER, "is sparse, and its content is larger than it")
     try:
         require_size(member.size)
     except RefusedMemberError as refused:
         return refused
     source = archive.extractfile(member) if member.isreg() else None
     return source or RefusedMemberError(
-        InputRefusal.LINK, "is a link or a device, and no file", is_stray=False
+        InputRefusal.LINK, "is a link or a device, not a file", is_stray=False
     )
 
 
 def _has_more(archive: tarfile.TarFile) -> bool:
-    """Whether anything but zeros follows the end, such as a second archive; this reads checksums too."""
+    """Whether anything except zeros follows the end, such as a second archive; also reads checksums."""
     while piece := archive.fileobj.read(_REST):
         if any(piece):
             return True

@@ -1,6 +1,6 @@
-"""What archives of every kind have in common: bounds, what became of members, and how they are written.
+"""Shared code for archives of every kind: bounds, state of members, and writing.
 
-Files and folders that are unpacked get numbers for names: a name in an archive never becomes one on the disk.
+Unpacked files and folders get numbers as names. A name in an archive never becomes a name on the disk.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ DAMAGE = (
     *(zipfile.BadZipFile, TarError, zlib.error),
     *(EOFError, OSError, RuntimeError, ValueError),  # NotImplementedError among them
 )
-"""What is raised on a damaged archive."""
+"""Exceptions that a damaged archive raises."""
 
-LINK = "is a link or a device, and no file"
-"""What is said of a member that has no content of its own."""
+LINK = "is a link or a device, not a file"
+"""Detail for a member without content of its own."""
 
 _PIECE = 1 << 20  # bytes that are unpacked at a time
 
 
 class Source(Protocol):
-    """What is read from its beginning to its end."""
+    """A stream that is read from its beginning to its end."""
 
     def read(self, size: int, /) -> bytes:
         """Reads at most ``size`` bytes; none at the end."""
 
 
 class File(NamedTuple):
-    """A file to be read.
+    """A file to read.
 
     Attributes:
-        path: On the disk, absolute, as ``ich.files.escape_path`` shows it.
-        shown: What it is called where it is refused: of a member, its archive and its name in it.
-        folder: The folder where it lay, which tells what it lay beside.
-        name: Its own, without a suffix that says how it was compressed.
+        path: Absolute path on the disk, as ``ich.files.escape_path`` shows it.
+        shown: Name in lists of refused files; for a member, its archive and its name in it.
+        folder: Its original folder, which shows its neighbors.
+        name: Its own name, without a suffix for compression.
     """
 
     path: str
@@ -62,12 +62,12 @@ class File(NamedTuple):
 
 @dataclass
 class Unpacked:
-    """What an archive holds.
+    """Content of an archive.
 
     Attributes:
-        files: Each with its name in the archive, which several may share.
+        files: Files with their names in the archive, which several may share.
         refused: Members that were not unpacked.
-        strays: How many of these may have been slices, by the folder where they lay.
+        strays: Number of these that may have been slices, by their original folder.
     """
 
     files: list[tuple[str, File]] = field(default_factory=list)
@@ -79,8 +79,8 @@ class RefusedMemberError(Exception):
     """A member that is not unpacked.
 
     Attributes:
-        code: Why.
-        is_stray: It may have been a slice.
+        code: Code of the reason.
+        is_stray: Whether it may have been a slice.
     """
 
     def __init__(self, code: InputRefusal | Refusal, detail: str, *, is_stray: bool = True) -> None:
@@ -93,8 +93,8 @@ class Unpacker:
     """Unpacks members of one archive to numbered files.
 
     Args:
-        archive: What the archive is called in messages.
-        into: A folder of its own, that is there and empty.
+        archive: Name of the archive in messages.
+        into: An existing empty folder for this archive.
     """
 
     def __init__(self, archive: str, into: Path) -> None:
@@ -105,15 +105,15 @@ class Unpacker:
         self._count = 0
 
     def add(self, name: str, source: Source | RefusedMemberError) -> None:
-        """Unpacks a member, whole or not at all, if it may be DICOM.
+        """Unpacks a member, completely or not at all, if it may be DICOM.
 
         Args:
-            name: In the archive.
-            source: Its content, or why it has none.
+            name: Name in the archive.
+            source: Content of the member, or why it has none.
 
         Raises:
             NoRoomError: If it cannot be written.
-            TooLargeError: If that is more than the archive may unpack to.
+            TooLargeError: If the archive then unpacks to more than is allowed.
         """
         name = fold_name(name)
         shown = f"{self._archive}/{name}"
@@ -123,11 +123,11 @@ class Unpacker:
         self._count += 1
 
     def add_single(self, source: Source) -> None:
-        """Unpacks what is no archive, but a file that was compressed as a whole; it belongs where it lies.
+        """Unpacks a single compressed file; it belongs to the folder where it lies.
 
         Raises:
             NoRoomError: If it cannot be written.
-            TooLargeError: If that is more than it may unpack to.
+            TooLargeError: If it unpacks to more than is allowed.
         """
         folder, _, name = self._archive.rpartition("/")
         file = File(f"{self._into}/0/0", self._archive, folder, cut_suffix(name))
@@ -157,12 +157,12 @@ class Unpacker:
 
 
 def cut_suffix(name: str) -> str:
-    """A file's name without its suffix."""
+    """Returns a file's name without its suffix."""
     return name.rpartition(".")[0] or name
 
 
 def fold_name(name: str) -> str:
-    """The name of a member as it is shown: with slashes, and with nothing that a terminal acts upon."""
+    """Returns the name of a member for display: with slashes, and without control characters."""
     text = escape_path(name.replace("\\", "/"))  # as some programs of Windows write it
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
@@ -173,7 +173,7 @@ def _write_member(name: str, source: Source, path: Path) -> None:
     refusal: tuple[Refusal | InputRefusal, str] | None = judge_name(name, piece)
     if refusal is not None:
         if refusal[0] is Refusal.ARCHIVE:
-            refusal = InputRefusal.NESTED_ARCHIVE, "is an archive in an archive: unpack it first"
+            refusal = InputRefusal.NESTED_ARCHIVE, "is an archive inside an archive: unpack it first"
         raise RefusedMemberError(*refusal, is_stray=False)
     written = 0
     with path.open("xb") as file:
@@ -203,15 +203,15 @@ def _read_piece(source: Source, size: int) -> bytes:
 
 
 class TooLargeError(Exception):
-    """An archive that unpacks to more than it may."""
+    """An archive that unpacks to more than is allowed."""
 
 
 class NoRoomError(Exception):
-    """What is unpacked cannot be written."""
+    """Unpacked files cannot be written."""
 
 
 def find_bound(path: Path, scratch: Path) -> tuple[int, str]:
-    """How many bytes an archive may unpack to, and what is said of one that has more."""
+    """Finds how many bytes an archive may unpack to, and the message for one with more."""
     ratio, free = max(FREE_RATIO, MAX_RATIO * path.stat().st_size), shutil.disk_usage(scratch).free
     if ratio <= MOST_OF_DISK * free:
         return ratio, f"more than {MAX_RATIO} times its size"
@@ -219,5 +219,5 @@ def find_bound(path: Path, scratch: Path) -> tuple[int, str]:
 
 
 def tell(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Returns the text of an error in one line."""
     return " ".join(str(error).split()) or type(error).__name__

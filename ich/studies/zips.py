@@ -1,4 +1,4 @@
-"""Zip archives: which of their members are unpacked."""
+"""Unpacks zip archives."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def unpack_zip(path: Path, unpacker: Unpacker, scratch: Path, progress: bool) ->
 
     Args:
         path: The archive.
-        unpacker: Gets its members.
-        scratch: Folder whose disk has to have room.
+        unpacker: Receives the members.
+        scratch: Folder on a disk that must have enough space.
         progress: Show a bar on a terminal.
 
     Raises:
-        TooLargeError: If it would unpack to more than it may.
-        zipfile.BadZipFile: If it is damaged as a whole, as others of ``DAMAGE``.
+        TooLargeError: If it would unpack to more than is allowed. zipfile.BadZipFile: If it is damaged as a
+        whole, as others of ``DAMAGE``.
     """
     with zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not _is_folder(member)]
@@ -62,7 +62,7 @@ def _is_folder(member: zipfile.ZipInfo) -> bool:
 
 
 def _require_bounds(members: list[zipfile.ZipInfo], path: Path, scratch: Path) -> None:
-    """Refuses a bomb by what it says of itself."""
+    """Refuses a bomb by its own directory."""
     if len(members) > unpacking.MAX_MEMBERS:
         raise TooLargeError(f"has {len(members)} files, at most {unpacking.MAX_MEMBERS} are unpacked")
     total = sum(member.file_size for member in members)
@@ -76,7 +76,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         raise RefusedMemberError(InputRefusal.LINK, LINK, is_stray=False)
     if member.flag_bits & _ENCRYPTED:
-        raise RefusedMemberError(InputRefusal.ENCRYPTED, "takes a password: unpack it first")
+        raise RefusedMemberError(InputRefusal.ENCRYPTED, "needs a password: unpack it first")
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise RefusedMemberError(
             InputRefusal.UNSUPPORTED_COMPRESSION,

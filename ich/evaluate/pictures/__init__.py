@@ -1,8 +1,8 @@
 """Pictures of an evaluation.
 
-Here are those of one level, a panel for each label that is given: those without a curve (without a threshold)
-are to be left out, and said elsewhere. ``timelines`` draws the slices of studies one after the other,
-``intervals`` figures with their intervals, ``panels`` has what they share.
+This module draws the pictures of one level, with one panel per given label. Leave out labels without a curve
+or threshold, and mention them elsewhere. ``timelines`` draws the slices of studies in order, ``intervals``
+draws figures with their intervals, and ``panels`` holds shared code.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def draw_roc(curves: Mapping[str, Curves], figures: Mapping[str, LabelFigures]) 
 def draw_precision_recall(curves: Mapping[str, Curves], figures: Mapping[str, LabelFigures]) -> Figure:
     """Draws precision over recall, with band, operating point and, dotted, the prevalence.
 
-    The average precision stands as AP: in words it is wider than a panel.
+    The average precision is written as AP, because the words are wider than a panel.
     """
 
     def draw(axes: Axes, label: str) -> None:
@@ -59,7 +59,7 @@ def draw_precision_recall(curves: Mapping[str, Curves], figures: Mapping[str, La
 
 
 def draw_reliability(curves: Mapping[str, Curves], figures: Mapping[str, LabelFigures]) -> Figure:
-    """Draws what was found over what was predicted, before and after calibration."""
+    """Draws the observed over the predicted share, before and after calibration."""
 
     def draw(axes: Axes, label: str) -> None:
         _draw_diagonal(axes)
@@ -74,7 +74,7 @@ def draw_reliability(curves: Mapping[str, Curves], figures: Mapping[str, LabelFi
 
 
 def draw_histograms(curves: Mapping[str, Curves], figures: Mapping[str, LabelFigures]) -> Figure:
-    """Draws how the probabilities of positives and negatives are distributed, on a logarithmic axis."""
+    """Draws the distributions of the probabilities of positives and negatives, on a logarithmic axis."""
 
     def draw(axes: Axes, label: str) -> None:
         histogram, counts = curves[label].histogram, figures[label].counts
@@ -94,7 +94,7 @@ def draw_histograms(curves: Mapping[str, Curves], figures: Mapping[str, LabelFig
 
 
 def draw_confusion(figures: Mapping[str, LabelFigures]) -> Figure:
-    """Draws what is positive and negative against what is called so; gray is the share of the row."""
+    """Draws true against called classes; gray shows the share of the row."""
 
     def draw(axes: Axes, label: str) -> None:
         point = figures[label].operating_point

@@ -1,4 +1,4 @@
-"""Single slices through the windows, with where a model finds its evidence."""
+"""Single slices through the windows, with heat maps of a model's evidence."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _PLAIN = ("brain", "subdural", "bone")
 
 @dataclass(frozen=True)
 class Case:
-    """A slice to look at.
+    """A slice to show.
 
     Attributes:
-        title: Its row, and what was predicted and found; names no one.
-        hu: (H, W) Hounsfield units; None where it could not be read.
-        heat: (H, W) in [0, 1]; None without a model.
-        problem: Why it could not be read; empty where it was.
-        in_lps: It lies in LPS, so that its sides are marked.
+        title: The slice's row, prediction and target; names nobody.
+        hu: (H, W) Hounsfield units; None if the slice could not be read.
+        heat: (H, W) heat map in [0, 1]; None without a model.
+        problem: Why the slice could not be read; empty if it was read.
+        in_lps: Whether the slice lies in LPS, so that its sides are marked.
     """
 
     title: str
@@ -41,7 +41,7 @@ class Case:
 
 
 def draw_cases(cases: Sequence[Case]) -> Figure:
-    """Draws slices one below the other, each through three windows; heat takes the place of the last.
+    """Draws slices one below the other, each through three windows; a heat map replaces the last.
 
     Raises:
         ValueError: If there is no case.
@@ -76,7 +76,7 @@ def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, name: str) -> No
 
 
 def describe_target(names: Sequence[str], target: NDArray[np.float64]) -> str:
-    """Which labels a slice has, in words."""
+    """Returns the labels of a slice in words."""
     present = [name for name, value in zip(names, target, strict=True) if value == 1]
     unknown = any(math.isnan(value) for value in target)
     return ", ".join(present) or ("not known" if unknown else "no hemorrhage")

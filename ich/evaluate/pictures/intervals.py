@@ -15,10 +15,10 @@ _STYLES = (("o", BLUE), ("s", RED), ("^", GREEN), ("D", "black"))
 
 
 def draw_pooling(effect: Mapping[str, Mapping[str, Areas]]) -> Figure:
-    """Draws the AUROC of each label by study, for each way of pooling, with 95 % intervals.
+    """Draws the AUROC of each label by study, for each pooling method, with 95 % intervals.
 
     Args:
-        effect: By method and label; labels without an AUROC are to be left out.
+        effect: Estimates by method and label; leave out labels without an AUROC.
     """
     labels = list(next(iter(effect.values())))
     figure = Figure(figsize=(WIDTH, 0.72 * len(labels) + 1.2), layout="constrained")
@@ -44,9 +44,9 @@ def draw_forest(groups: Sequence[tuple[str, Estimate, str]], reference: float, q
     """Draws a figure of subgroups with 95 % intervals.
 
     Args:
-        groups: Name, estimate, and its numbers in words; NaN is written as not available.
-        reference: The same figure of all, drawn as a dashed line; NaN where it is not available.
-        quantity: Its name.
+        groups: Name, estimate and counts in words of each group; NaN is written as not available.
+        reference: The same figure for all units, drawn as a dashed line; NaN if not available.
+        quantity: Name of the figure.
     """
     figure = Figure(figsize=(WIDTH, 0.48 * len(groups) + 0.8), layout="constrained")
     axes = figure.subplots()

@@ -1,4 +1,4 @@
-"""Panels that a phone and a printed page hold: two in a row, a title each, signs that need no color."""
+"""Panels that fit a phone and a printed page: two in a row, each with a title, readable without color."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PANEL_HEIGHT = 2.05  # inches
 def draw_panels(
     names: Collection[str], draw: Callable[[Axes, str], None], xlabel: str, ylabel: str
 ) -> Figure:
-    """Draws a panel for each name, two in a row; the labels of the axes stand once a column and row.
+    """Draws a panel for each name, two in a row; axis labels appear once per column and row.
 
     Raises:
         ValueError: If there is no name.
@@ -58,19 +58,19 @@ def set_unit_axes(axes: Axes) -> None:
 
 
 def tidy(axes: Axes) -> None:
-    """Takes away what is not needed."""
+    """Removes what is not needed."""
     axes.tick_params(labelsize=SMALL)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_legend(axes: Axes, place: Literal["upper left", "upper right"]) -> None:
-    """Draws a small legend within a panel, if there is something in it."""
+    """Draws a small legend within a panel, if it is not empty."""
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc=place, fontsize=TINY, frameon=False, borderpad=0, labelspacing=0.2)
 
 
 def set_reach(axes: Axes, estimates: Sequence[Estimate], reference: float = math.nan) -> None:
-    """Lets an axis of figures within [0, 1] hold them and their intervals, without needless room."""
+    """Fits an axis of figures within [0, 1] to their intervals, without empty space."""
     ends = [reference, *(end for e in estimates for end in (e.value, e.low))]
     axes.set_xlim(min([0.5, *(end for end in ends if not math.isnan(end))]) - 0.03, 1.03)
 
@@ -78,7 +78,7 @@ def set_reach(axes: Axes, estimates: Sequence[Estimate], reference: float = math
 def draw_intervals(
     axes: Axes, estimates: Sequence[Estimate], rows: NDArray[np.float64], marker: str, color: str, name: str
 ) -> None:
-    """Draws estimates as points with horizontal intervals, those that are available."""
+    """Draws the available estimates as points with horizontal intervals."""
     known = np.array([not math.isnan(each.value) for each in estimates])
     if not known.any():
         return

@@ -28,7 +28,7 @@ class Timeline:
     """The slices of a study in their order.
 
     Attributes:
-        title: Names the rows that they are, and no one.
+        title: Title with the rows of the slices; names nobody.
         prob: (N,) probabilities.
         target: (N,) 0 or 1; NaN where unknown.
     """
@@ -41,13 +41,13 @@ class Timeline:
 def choose_timelines(
     predictions: pd.DataFrame, label: str, prob: NDArray[np.float64], count: int = 3
 ) -> list[Timeline]:
-    """Chooses studies with a label and without it: the highest, the middle and the lowest in probability.
+    """Chooses studies with and without a label: the highest, the middle and the lowest in probability.
 
     Args:
         predictions: A predictions table; the slices of a study are drawn in its order.
         label: One of ``LABELS``.
-        prob: (N,) its probabilities, raw or calibrated.
-        count: Studies of each kind, at most.
+        prob: (N,) probabilities of the label, raw or calibrated.
+        count: Maximum number of studies of each kind.
     """
     target = predictions[f"target_{label}"].to_numpy(np.float64)
     table = pd.DataFrame(
@@ -71,7 +71,7 @@ def draw_timelines(timelines: Sequence[Timeline], threshold: float) -> Figure:
     """Draws the probability of every slice of some studies.
 
     Args:
-        timelines: Studies, a panel each.
+        timelines: The studies, one panel each.
         threshold: The operating point, for the probabilities given; NaN if there is none.
     """
     by_title = {timeline.title: timeline for timeline in timelines}
