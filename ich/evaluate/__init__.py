@@ -20,8 +20,8 @@ also use the index. No model, GPU or disk is needed.
 
 This package also makes the documents that people read:
 
-    run            what is known of the run that made a table; the one that reads its folder
-    report_data    all that a report is made from
+    run            the run that made a table; reads its folder
+    report_data    the input of a report
     tables         figures as tables
     pictures       figures as pictures, from arrays
     plates         the pictures of a report, with captions

@@ -74,7 +74,7 @@ def _describe_disjointness(data: ReportData) -> str:
 
 def _describe_partition(data: ReportData) -> str:
     parts = ", ".join(
-        f"{part} {slices:,} slices of {patients:,} patients"
+        f"{SETS.get(part, part)} set {slices:,} slices of {patients:,} patients"
         for part, (slices, patients) in data.run.parts.items()
     )
     return "; ".join(filter(None, [data.run.settings.get("split", ""), parts]))

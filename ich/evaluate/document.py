@@ -26,7 +26,7 @@ from ich.evaluate.tables import (
 )
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
 from ich.schema import SUBTYPES
-from ich.tables import say
+from ich.tables import SETS, say
 
 TITLE = "Detecting intracranial hemorrhage in head CT: an evaluation"
 
@@ -100,7 +100,10 @@ def _describe_data(data: ReportData) -> Iterator[Block]:
             "The sets share patients, because slices were split without regard to patients.", strong=True
         )
     if data.run.parts:
-        rows = [[part, f"{slices:,}", f"{patients:,}"] for part, (slices, patients) in data.run.parts.items()]
+        rows = [
+            [SETS.get(part, part), f"{slices:,}", f"{patients:,}"]
+            for part, (slices, patients) in data.run.parts.items()
+        ]
         yield Table(
             ["set", "slices", "patients"],
             rows,

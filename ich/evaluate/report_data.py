@@ -14,7 +14,7 @@ from ich.evaluate.pooling import UNIT_COLUMNS
 from ich.evaluate.run import Run
 from ich.evaluate.subgroups import describe_slices
 from ich.report.document import Block, Missing
-from ich.tables import PLURALS, say
+from ich.tables import PLURALS, SETS, say
 
 NO_VALIDATION = "This needs the predictions for the validation set: --val."
 NO_INDEX = "This needs the index of the data: --root or --index."
