@@ -135,7 +135,7 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
 
     monkeypatch.setattr("ich.files._flush", fail)
     with pytest.raises(UserError, match="No space left on device"):
-        keep(path, {"decisions": {}})
+        keep(path, checkpoint, {"decisions": {}})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

@@ -207,7 +207,8 @@ def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: 
     seen = FeatureLog((data.table["part"] == "val").to_numpy())
     tables = predict_parts(model, data, 0, seen)
     fields, weights = describe_likeness(seen.features, tables["val"])
-    keep(tmp_path / "best.ckpt", {"likeness": fields}, weights)
+    best = tmp_path / "best.ckpt"
+    keep(best, read_checkpoint(best), {"likeness": fields}, weights)
     theirs, ours = (load_slice_net(path).likeness for path in (run / BEST, tmp_path / "best.ckpt"))
     torch.testing.assert_close(ours.limit, theirs.limit, rtol=1e-4, atol=0)
 
@@ -230,7 +231,7 @@ def test_card_says_why_there_is_none(run: Path, tmp_path: Path, column: str, val
     features, patient = draw(6, 0)
     slices = pd.DataFrame({"StudyInstanceUID": patient, "PatientID": patient}).assign(**{column: value})
     fields, weights = describe_likeness(features, slices)
-    keep(path, {"likeness": fields}, weights)
+    keep(path, read_checkpoint(path), {"likeness": fields}, weights)
     model = load_slice_net(path)
     assert reason in model.card["likeness"]["missing"]
     assert model.likeness is None

@@ -109,9 +109,31 @@ class SliceNet(nn.Module):
         if other != self.card["model"]["backbone"]:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
         try:
-            self.load_state_dict(without_likeness(state_dict))
+            self.load_state_dict(without_likeness(_without_loss(state_dict)))
         except RuntimeError as error:
             raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
+
+    def restore(self, card: Card, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+        """Becomes the network of a file, likeness included.
+
+        Args:
+            card: The file's metadata.
+            state_dict: Its tensors.
+            path: The file.
+
+        Raises:
+            UserError: If the tensors are not those of this network.
+        """
+        weights = _without_loss(state_dict)
+        features = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
+        self.card = card
+        self.likeness = Likeness.restore(weights, features, str(path))
+        try:
+            self.load_state_dict(weights)
+        except RuntimeError as error:
+            raise UserError(
+                f"{path} is damaged: its weights are not those of {card['model']['backbone']}"
+            ) from error
 
     def take_image(self, batch: Batch) -> Tensor:
         """Returns the images of a data module's batch; HU that it has left as they are get windowed."""
@@ -174,17 +196,13 @@ def load_slice_net(path: str | Path) -> SliceNet:
     Raises:
         UserError: If the file is missing, damaged or of something else.
     """
-    card, state_dict = _read_model(path)
+    return build_slice_net(*_read_model(path), path)
+
+
+def build_slice_net(card: Card, state_dict: Mapping[str, Tensor], path: str | Path) -> SliceNet:
+    """Builds the network of a file that was read; arguments and errors are those of ``SliceNet.restore``."""
     net = SliceNet(**card["model"])
-    net.card = card
-    features = int(net.backbone.head_hidden_size)  # type: ignore[arg-type]
-    net.likeness = Likeness.restore(state_dict, features, str(path))
-    try:
-        net.load_state_dict(state_dict)
-    except RuntimeError as error:
-        raise UserError(
-            f"{path} is damaged: its weights are not those of {card['model']['backbone']}"
-        ) from error
+    net.restore(card, state_dict, path)
     return net.eval()
 
 
@@ -212,8 +230,9 @@ def _read_model(path: str | Path) -> tuple[Card, Mapping[str, Tensor]]:
         bundle = read_bundle(path)
         return bundle.card, bundle.state_dict
     checkpoint = read_checkpoint(path)
-    weights = checkpoint["state_dict"]
-    # A loss may have tensors of its own, such as weights of classes; inference needs none.
-    return checkpoint["card"], {
-        name: value for name, value in weights.items() if not name.startswith("loss.")
-    }
+    return checkpoint["card"], checkpoint["state_dict"]
+
+
+def _without_loss(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A loss may have tensors of its own, such as weights of classes; inference needs none."""
+    return {name: value for name, value in state_dict.items() if not name.startswith("loss.")}

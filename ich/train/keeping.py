@@ -8,22 +8,32 @@ from typing import Any
 
 from torch import Tensor
 
-from ich.checkpoint import DurableIO, read_checkpoint
+from ich.checkpoint import DurableIO
 
 
-def keep(path: Path, fields: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None) -> None:
+def keep(
+    path: Path,
+    checkpoint: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+) -> dict[str, Any]:
     """Puts fields into the card of a checkpoint, and weights beside its own.
 
     Args:
         path: The checkpoint; it keeps its bytes where it has all of this already.
+        checkpoint: What it holds.
         fields: Fields of the metadata.
         weights: By name, such as the checkpoint does not have yet.
 
+    Returns:
+        What it holds now.
+
     Raises:
-        UserError: If the checkpoint cannot be read or written; then it stays as it was.
+        UserError: If the checkpoint cannot be written; then it stays as it was.
     """
-    checkpoint = read_checkpoint(path)
     card = dict(sorted((checkpoint["card"] | fields).items()))  # whatever came first, the same bytes
+    state_dict = checkpoint["state_dict"] | (weights or {})
+    whole = {**checkpoint, "card": card, "state_dict": state_dict}
     if card != checkpoint["card"] or weights:
-        state_dict = checkpoint["state_dict"] | (weights or {})
-        DurableIO().save_checkpoint(checkpoint | {"card": card, "state_dict": state_dict}, path)
+        DurableIO().save_checkpoint(whole, path)
+    return whole

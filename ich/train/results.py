@@ -15,7 +15,7 @@ from pytorch_lightning import LightningModule
 from rich.console import Console
 
 from ich.calibration import DECIDED_LEVELS, Decision
-from ich.checkpoint import find_checkpoint
+from ich.checkpoint import find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
 from ich.evaluate import DEFAULT_LEVELS, evaluate
 from ich.evaluate.decisions import fit_decisions
@@ -23,7 +23,8 @@ from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import pool
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
-from ich.models import SliceNet, hash_weights, load_slice_net
+from ich.models import SliceNet, hash_weights
+from ich.models.network import build_slice_net
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
 from ich.schema.formats import to_plain
@@ -66,8 +67,9 @@ def write_results(
     if metrics[MONITOR].isna().all():
         raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
-    checkpoint = find_checkpoint(run_dir, "best")
-    net = load_slice_net(checkpoint)
+    path = find_checkpoint(run_dir, "best")
+    checkpoint = read_checkpoint(path)
+    net = build_slice_net(checkpoint["card"], checkpoint["state_dict"], path)
     seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
     tables = predict_parts(net, datamodule, gpus, seen, limit)
     for part, table in tables.items():
@@ -87,7 +89,8 @@ def write_results(
             log.warning(
                 "the model will not tell studies unlike its training data: %s", fields["likeness"]["missing"]
             )
-    keep(checkpoint, fields, weights)
+    checkpoint = keep(path, checkpoint, fields, weights)
+    net.restore(checkpoint["card"], checkpoint["state_dict"], path)
     write_model_card(run_dir, predictions, evaluations, decisions)
     report = {
         "best_epoch": int(best["epoch"]),
