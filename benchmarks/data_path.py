@@ -59,9 +59,9 @@ from torch.utils.data import DataLoader
 from ich.augment import Augment
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, draw_order
-from ich.data.resize import resize_hu
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader, to_arrays
 from ich.dicom.orientation import orient
+from ich.image.resize import resize_hu
 from ich.index import build_index
 from ich.phantom import write_phantom
 from ich.schema import AIR_HU, LABELS, InputSpec

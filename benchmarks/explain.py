@@ -24,10 +24,10 @@ import torch
 from captum.attr import LayerActivation, LayerGradCam, LayerGradientXActivation, Occlusion
 
 from ich.checkpoint import find_checkpoint
-from ich.data.resize import resize_hu, restore_size
 from ich.dicom import read_hu
 from ich.explain import METHODS, explain, lay_out
 from ich.explain.grids import detour, find_grid, gradients, list_grids
+from ich.image.resize import resize_hu, restore_size
 from ich.index import index_paths
 from ich.models import load_slice_net
 from ich.phantom import write_phantom

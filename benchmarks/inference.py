@@ -32,9 +32,9 @@ from measure import (
 )
 
 from ich.bundle import write_bundle
-from ich.data.resize import resize_hu
 from ich.dicom import read_hu
 from ich.export import export_onnx
+from ich.image.resize import resize_hu
 from ich.index import index_paths
 from ich.models import SliceClassifier
 from ich.networks import load_network

@@ -15,8 +15,8 @@ import pandas as pd
 import torch
 from rich.progress import track
 
-from ich.data.resize import resize_hu
 from ich.dicom import read_hu
+from ich.image.resize import resize_hu
 from ich.index import build_index
 from ich.schema import WINDOWS
 from ich.window import apply_window

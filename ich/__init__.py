@@ -14,6 +14,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     calibration  1  calibrated probabilities; operating points; out-of-distribution detection
     phantom      1  synthetic head-CT studies as real DICOM
     tables       1  the index and the predictions table
+    image        1  slices of a series -> what a network sees: order, neighbors, size
     stacks       1  which images of a series are slices that lie one upon the other
     report       1  figures; documents as pages, for print, as slides
     card         2  model metadata in a file, validated

@@ -13,12 +13,12 @@ import timm
 import torch
 from numpy.typing import NDArray
 
-from ich.data.resize import resize_hu
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.files import replacing
+from ich.image import prepare_series
 from ich.index import index_paths
 from ich.models import SliceNet
-from ich.networks import BATCH, Network, TorchNetwork, add_neighbors, load_network
+from ich.networks import BATCH, Network, TorchNetwork, load_network
 from ich.networks.onnx import KEY, Description, OnnxNetwork, describe
 from ich.phantom import draw_patient
 from ich.schema import WINDOWS, InputSpec, UserError
@@ -167,9 +167,8 @@ def _draw_slices(spec: InputSpec) -> Iterator[Slices]:
     size = min(max(spec.size, 64), 1024)
     for patient in range(_PATIENTS):
         for study in draw_patient(0, patient, size):
-            hu = np.stack([resize_hu(each, spec.size) for each in study.hu])
-            window = np.tile(np.array(WINDOWS["brain"], np.float32), (len(hu), 1))
-            yield add_neighbors(hu, spec), window if "dicom" in spec.windows else None
+            window = np.tile(np.array(WINDOWS["brain"], np.float32), (len(study.hu), 1))
+            yield prepare_series(study.hu, spec), window if "dicom" in spec.windows else None
 
 
 def _read_slices(paths: Sequence[Path], spec: InputSpec) -> Iterator[Slices]:

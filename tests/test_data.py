@@ -17,7 +17,7 @@ from ich.augment import Augment
 from ich.data import HeadCTDataModule
 from ich.data.buffers import Buffers
 from ich.data.order import EpochSampler, balance_weights, draw_order
-from ich.data.resize import resize_hu
+from ich.image.resize import resize_hu
 from ich.schema import LABELS, InputSpec, ReadError, UserError
 
 SMALL = InputSpec(size=64)

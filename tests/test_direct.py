@@ -17,13 +17,13 @@ from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sequence import Sequence
 
-from ich.data.resize import keeps_shift, resize_hu
 from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import elements, read_header, read_hu, skimming
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.header import Header
 from ich.dicom.rescale import Rescale
 from ich.dicom.stream import Stream
+from ich.image.resize import keeps_shift, resize_hu
 from ich.index import build_index
 from ich.schema import LABELS
 

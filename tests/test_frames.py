@@ -18,6 +18,7 @@ from networks import DEEP, make_model
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
+from ich.bundle import write_bundle
 from ich.calibration import Decision, NotFitted, OperatingPoint
 from ich.data import HeadCTDataModule
 from ich.data.slices import SliceReader, to_arrays
@@ -32,7 +33,6 @@ from ich.schema import LABELS, InputSpec, ReadError
 from ich.schema.codes import Refusal
 from ich.schema.results import Outcome
 from ich.studies import find_studies
-from ich.trainer import build_trainer
 
 CHANGING = ["position", "tilt", "row_spacing", "column_spacing", "RescaleSlope", "RescaleIntercept"]
 
@@ -235,11 +235,10 @@ def test_the_cache_holds_frames_as_the_slices(twins: Twins, tmp_path: Path) -> N
 
 
 def test_frames_are_explained_as_the_slices(twins: Twins, tmp_path: Path) -> None:
-    trainer = build_trainer(gpus=0)
-    trainer.strategy.connect(make_model(DEEP))
-    trainer.save_checkpoint(tmp_path / "model.ckpt", weights_only=True)
+    model = make_model(DEEP)
+    write_bundle(model.card, model.state_dict(), tmp_path / "model.zip")
     for name, path in (("slices", twins.slices / "0"), ("frames", twins.frames / "0.dcm")):
-        command = ["explain", str(tmp_path / "model.ckpt"), str(path), "--out", str(tmp_path / name)]
+        command = ["explain", str(tmp_path / "model.zip"), str(path), "--out", str(tmp_path / name)]
         assert call(*command, "--limit", "4") == 0
     made = sorted(path.name for path in (tmp_path / "slices").iterdir() if path.suffix in (".npz", ".png"))
     assert len(made) == 8

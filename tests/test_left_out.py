@@ -10,7 +10,7 @@ import pytest
 from pydicom.uid import generate_uid
 from squares import bleed, count, edit, predict, set_pixels
 
-from ich.networks import add_neighbors
+from ich.image import prepare_series
 from ich.schema import InputSpec
 from ich.schema.codes import Note, Reason
 from ich.schema.results import Outcome
@@ -159,7 +159,7 @@ def test_slices_that_have_not_arrived_at_the_top_are_missed(study: Path) -> None
 def test_a_slice_that_is_left_out_is_nobodys_neighbor() -> None:
     spec = InputSpec(size=16, neighbors=2)
     hu = np.arange(6, dtype=np.int16)[:, None, None] * np.ones((1, 16, 16), np.int16)
-    found = add_neighbors(hu, spec, left_out=[2])[:, :, 0, 0]
+    found = prepare_series(hu, spec, left_out=[2])[:, :, 0, 0]
     assert found.tolist() == [
         [0, 0, 0, 1, 3],
         [0, 0, 1, 3, 4],
@@ -168,4 +168,4 @@ def test_a_slice_that_is_left_out_is_nobodys_neighbor() -> None:
         [1, 3, 4, 5, 5],
         [3, 4, 5, 5, 5],
     ]
-    assert (add_neighbors(hu, spec, left_out=range(6)) == add_neighbors(hu, spec)).all()
+    assert (prepare_series(hu, spec, left_out=range(6)) == prepare_series(hu, spec)).all()

@@ -18,11 +18,12 @@ from torch.utils.data import Dataset
 from ich.augment import Augment
 from ich.augment.transforms import UserTransform
 from ich.data.buffers import Buffers
-from ich.data.resize import keeps_shift, resize_hu
 from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
+from ich.image import find_neighbors
+from ich.image.resize import keeps_shift, resize_hu
 from ich.schema import AIR_HU, InputSpec, ReadError
 
 Item = tuple[int, int, int]
@@ -74,7 +75,7 @@ def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
         pixel_offset=table["pixel_offset"].to_numpy(np.int64),
         layout=_number(table, _LAYOUT),
         layouts=tuple(map(_to_layout, table[_LAYOUT].drop_duplicates().itertuples(index=False))),
-        stack=_number(table, ["StudyInstanceUID", "SeriesInstanceUID", "stack"]),
+        stack=_number_runs(table[["StudyInstanceUID", "SeriesInstanceUID", "stack"]]),
         target=table[list(names)].to_numpy(dtype=np.float32),
         window=table[["WindowCenter", "WindowWidth"]].to_numpy(dtype=np.float32),
     )
@@ -83,6 +84,12 @@ def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
 def _number(table: pd.DataFrame, columns: list[str]) -> NDArray[np.int32]:
     """Numbers the rows from 0: rows with the same values in these columns get the same number."""
     return table.groupby(columns, sort=False).ngroup().to_numpy().astype(np.int32)
+
+
+def _number_runs(table: pd.DataFrame) -> NDArray[np.int32]:
+    """Numbers the rows from 0: consecutive rows with the same values get the same number."""
+    changes = (table != table.shift()).any(axis=1).to_numpy()
+    return np.cumsum(changes, dtype=np.int32) - np.int32(1)
 
 
 def _to_layout(row: Any) -> Layout:
@@ -257,7 +264,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     def _read(self, out: NDArray[np.int16], row: int) -> None:
         """Reads a slice and its neighbors into ``out``, (D, S, S)."""
-        for slot, neighbor in zip(out, self._neighborhood(row), strict=True):
+        for slot, neighbor in zip(out, self._list_rows(row), strict=True):
             try:
                 self.reader.read(neighbor, slot)
             except ReadError as error:
@@ -265,13 +272,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
                 raise
             self.read += 1
 
-    def _neighborhood(self, row: int) -> list[int]:
-        """Returns the rows of a slice and its neighbors. At the end of a stack its last slice repeats."""
+    def _list_rows(self, row: int) -> list[int]:
+        """Rows of the slice and its neighbors, which are rows of the same stack."""
         stack = self.arrays.stack
-        rows = [row]
-        for _ in range(self.spec.neighbors):
-            first, last = rows[0], rows[-1]
-            before = first - 1 if first > 0 and stack[first - 1] == stack[row] else first
-            after = last + 1 if last + 1 < len(stack) and stack[last + 1] == stack[row] else last
-            rows = [before, *rows, after]
-        return rows
+        first, end = (int(np.searchsorted(stack, stack[row], side)) for side in ("left", "right"))
+        return find_neighbors(range(first, end), row, self.spec.neighbors)

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ich.data.resize import restore_size
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.explain import explain
 from ich.explain.grids import Grid, find_grid
+from ich.image.resize import restore_size
 from ich.models import SliceNet
 from ich.schema import ReadError
 from ich.window import window_batch

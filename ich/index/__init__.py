@@ -17,7 +17,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.files import escape_path
-from ich.index.cache import REFUSED_DTYPES, Index, Row, Unfinished, make_index, read_cache, write_cache
+from ich.index.cache import (
+    REFUSED_DTYPES,
+    Index,
+    Row,
+    Unfinished,
+    make_index,
+    order_index,
+    read_cache,
+    write_cache,
+)
 from ich.index.files import OWN_FOLDER, list_files, read_headers
 from ich.index.joining import find_places
 from ich.index.labels import (
@@ -34,11 +43,7 @@ from ich.index.pseudonyms import find_pseudonym_key, hide_patients
 from ich.schema import UserError
 from ich.schema.codes import Refusal
 from ich.schema.labels import RSNA_LABELS, LabelSet
-from ich.stacks import number_stacks
 from ich.tables import STAMP
-
-_SERIES = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
-_SLICES = ["position", "InstanceNumber", "path", "frame"]
 
 
 def build_index(
@@ -197,18 +202,9 @@ def _merge(*indexes: Index) -> Index:
     )
     refused = pd.concat([*refusals, duplicates[list(REFUSED_DTYPES)].drop_duplicates("path")])
     return Index(
-        _order(table.drop(seconds.index)),
+        order_index(table.drop(seconds.index)),
         refused.sort_values("path", ignore_index=True).astype(REFUSED_DTYPES),
     )
-
-
-def _order(table: pd.DataFrame) -> pd.DataFrame:
-    """Orders slices by series, stack and position, once their stacks are known."""
-    table = table.sort_values([*_SERIES, *_SLICES], ignore_index=True)
-    table["stack"] = number_stacks(table)
-    if not table["stack"].any():
-        return table
-    return table.sort_values([*_SERIES, "stack", *_SLICES], ignore_index=True)
 
 
 def list_labels(root: Path, labels: LabelSet = RSNA_LABELS) -> list[Path]:

@@ -14,13 +14,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from ich.image import sort_slices
 from ich.schema import UserError
 from ich.schema.codes import Refusal
+from ich.stacks import number_stacks
 from ich.tables import HEADER_DTYPES, INDEX_DTYPES, read_index, restore_texts, write_table
 
 REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
 
-_VERSION = 8  # raised when what a header yields changes
+_VERSION = 9  # raised when what a header yields changes, or the order of slices
+_OTHER_ORDER = 8  # the same with slices in another order
+_SERIES = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
 # What these say may change while the file does not: a codec is installed, a permission given.
 _PASSING = [Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX]
 _PREFIX = "unfinished-"  # of the folders of what was read before an index is whole
@@ -62,6 +66,13 @@ def _make_table(rows: list[Row], dtypes: dict[str, str]) -> pd.DataFrame:
     )
 
 
+def order_index(table: pd.DataFrame) -> pd.DataFrame:
+    """Finds the stack of each slice, and orders slices by patient, study, series, stack and position."""
+    table = sort_slices(table, _SERIES)
+    table["stack"] = number_stacks(table)
+    return sort_slices(table, [*_SERIES, "stack"]) if table["stack"].any() else table
+
+
 def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
     """Reads the index in a folder.
 
@@ -80,7 +91,8 @@ def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
         refused = restore_texts(
             pd.read_csv(folder / "refused.csv", dtype=REFUSED_DTYPES, keep_default_na=False)
         )
-        fits = table.attrs.pop("version", None) == _VERSION and list(refused) == list(REFUSED_DTYPES)
+        version = table.attrs.pop("version", None)
+        fits = version in (_VERSION, _OTHER_ORDER) and list(refused) == list(REFUSED_DTYPES)
         hidden = table.attrs.pop("pseudonyms", False)
     except (UserError, OSError, ValueError):
         fits = False
@@ -91,7 +103,10 @@ def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
         )
     if not fits or hidden != pseudonyms:
         return make_index([], [])
-    return Index(table[list(INDEX_DTYPES)], refused[~refused["code"].isin(_PASSING)])
+    table = table[list(INDEX_DTYPES)]
+    if version == _OTHER_ORDER:
+        table = order_index(table)
+    return Index(table, refused[~refused["code"].isin(_PASSING)])
 
 
 def make_folder(folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -157,28 +156,6 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
     if threads is not None:
         torch.set_num_threads(threads)
     return TorchNetwork(net, hash_file(path), gpus=gpus)
-
-
-def add_neighbors(
-    hu: NDArray[np.int16], spec: InputSpec, left_out: Collection[int] = ()
-) -> NDArray[np.int16]:
-    """(N, S, S) slices of a series in order -> (N, D, S, S), each with its neighbors.
-
-    At the end of the series its last slice repeats, as in training. A slice that is left out is nobody's
-    neighbor: the next one beyond it, which is not left out, takes its place.
-    """
-    kept = np.setdiff1d(np.arange(len(hu)), list(left_out))
-    if not len(kept):
-        kept = np.arange(len(hu))
-    below = np.searchsorted(kept, np.arange(len(hu)))  # (N,) of what is kept
-    above = np.searchsorted(kept, np.arange(len(hu)), side="right")
-    columns = [
-        np.arange(len(hu))
-        if step == 0
-        else kept[np.clip((below if step < 0 else above - 1) + step, 0, len(kept) - 1)]
-        for step in range(-spec.neighbors, spec.neighbors + 1)
-    ]
-    return np.asarray(hu[np.stack(columns, axis=1)])
 
 
 def check_slices(spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> None:

@@ -29,9 +29,10 @@ from numpy.typing import ArrayLike, NDArray
 from ich import __version__
 from ich.calibration import Decision, order_decisions, parse_decisions
 from ich.calibration.likeness import pool_distances
-from ich.data.resize import resize_hu
+from ich.image import prepare_series
+from ich.image.resize import resize_hu
 from ich.models import SliceNet, hash_weights
-from ich.networks import Network, TorchNetwork, add_neighbors, load_network
+from ich.networks import Network, TorchNetwork, load_network
 from ich.networks.views import augmented
 from ich.predict.judging import (
     Rules,
@@ -243,7 +244,7 @@ class Predictor:
             raise UserError("the model needs the window of the header: give (N, 2) centers and widths in HU")
         probs, distances, limits = [], [], []
         for network in self._views:
-            output = network.run(add_neighbors(hu[network.input.size], network.input, left_out), window)
+            output = network.run(prepare_series(hu[network.input.size], network.input, left_out), window)
             probs.append(output.probs.astype(np.float64))
             counted = list_counted(len(output.probs), left_out)
             distances.append(np.nan if output.distance is None else pool_distances(output.distance[counted]))

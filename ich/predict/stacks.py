@@ -11,15 +11,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.data.resize import resize_hu
 from ich.dicom import read_hu
 from ich.files import find_on_disk
+from ich.image import sort_slices
+from ich.image.resize import resize_hu
 from ich.schema import ReadError
 from ich.schema.codes import Refusal
 from ich.tables import STAMP
-
-ORDER = ("position", "InstanceNumber", "SOPInstanceUID")
-"""Columns that order the slices of a series; file names do not matter."""
 
 Pixels = NDArray[np.int16]
 
@@ -50,7 +48,7 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
         sizes: Sizes to resize them to.
         pool: Threads that read.
     """
-    slices = slices.sort_values(list(ORDER), kind="stable", na_position="first", ignore_index=True)
+    slices = sort_slices(slices)
 
     def read(path: str, size: int, changed: int, frame: int) -> tuple[Pixels, ...] | ReadError:
         try:
