@@ -100,13 +100,10 @@ def evaluate(
     check_predictions(predictions)
     labels = labels or find_label_set(predictions)
     check_labels(find_names(predictions), labels)
-    if unknown := [level for level in levels if level not in LEVELS]:
-        raise UserError(f"levels={', '.join(unknown)}: expected some of {', '.join(LEVELS)}")
-    if not all(0 < prevalence < 1 for prevalence in prevalences):
-        raise UserError(f"prevalences={list(prevalences)}: expected shares between 0 and 1")
-    constant = (
-        None if training_prevalences is None else check_prevalences(training_prevalences, len(labels.names))
-    )
+    _check_choices(levels, prevalences)
+    constant = None
+    if training_prevalences is not None:
+        constant = check_prevalences(training_prevalences, len(labels.names))
     chosen = dict(decisions or {})
     if validation is not None:
         check_validation(validation, predictions)
@@ -124,6 +121,13 @@ def evaluate(
         )
     effect = _measure_pooling(predictions, patients, counts) if "study" in levels else {}
     return Evaluation(len(predictions), len(patients), replicates, seed, figures, effect, labels, curves)
+
+
+def _check_choices(levels: Sequence[str], prevalences: Sequence[float]) -> None:
+    if unknown := [level for level in levels if level not in LEVELS]:
+        raise UserError(f"levels={', '.join(unknown)}: expected some of {', '.join(LEVELS)}")
+    if not all(0 < prevalence < 1 for prevalence in prevalences):
+        raise UserError(f"prevalences={list(prevalences)}: expected shares between 0 and 1")
 
 
 def _measure_pooling(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from ich.evaluate.figures import Estimate
+from ich.evaluate.figures import Estimate, Evaluation
 from ich.evaluate.pictures import (
     draw_confusion,
     draw_histograms,
@@ -42,68 +44,70 @@ def plan_pictures(data: ReportData) -> dict[str, Draw]:
     return plans | _plan_forests(data)
 
 
+class _Kind(NamedTuple):
+    """A kind of picture of a level, with the labels that it shows; of none, there is no picture."""
+
+    name: str
+    title: str
+    signs: str
+    shown: Mapping[str, object]
+    draw: Callable[[], Figure]
+
+
 def _plan_level(data: ReportData, level: str) -> dict[str, Draw]:
-    evaluation = data.evaluation
-    curves, figures = evaluation.curves[level], evaluation.levels[level].labels
-    basis = describe_basis(evaluation, level)
+    kinds = {f"{level}_{kind.name}": kind for kind in _list_kinds(data, level) if kind.shown}
+    return {name: partial(_make_picture, data.evaluation, level, name, kind) for name, kind in kinds.items()}
+
+
+def _make_picture(evaluation: Evaluation, level: str, name: str, kind: _Kind) -> Picture:
+    absent = [label for label in evaluation.levels[level].labels if label not in kind.shown]
+    left_out = f" Not available: {', '.join(absent)}." if absent else ""
+    caption = f"{kind.title} by {level}. {kind.signs}{left_out} {describe_basis(evaluation, level)}."
+    alt = f"{kind.title} by {level} for {', '.join(kind.shown)}. The numbers are in the tables."
+    return Picture(name, encode_png(kind.draw()), caption, alt)
+
+
+def _list_kinds(data: ReportData, level: str) -> list[_Kind]:
+    curves, figures = data.evaluation.curves[level], data.evaluation.levels[level].labels
     ranked = {label: each for label, each in curves.items() if each.roc is not None}
-    honest = {label: each for label, each in curves.items() if each.reliability is not None}
+    reliable = {label: each for label, each in curves.items() if each.reliability is not None}
     counted = {label: each for label, each in curves.items() if figures[label].counts.units}
     decided = {
         label: each for label, each in figures.items() if not math.isnan(each.operating_point.threshold)
     }
-
-    def plan(
-        name: str, draw: Callable[[], Figure], title: str, signs: str, shown: Mapping[str, object]
-    ) -> Draw:
-        absent = [label for label in figures if label not in shown]
-        left_out = f" Not available: {', '.join(absent)}." if absent else ""
-        return lambda: Picture(
-            f"{level}_{name}",
-            encode_png(draw()),
-            f"{title} by {level}. {signs}{left_out} {basis}.",
-            f"{title} by {level} for {', '.join(shown)}. The numbers are in the tables.",
-        )
-
-    plans: dict[str, Draw] = {}
-    if ranked:
-        signs = "Line: this data set. Band: 95 % interval. Diamond: operating point."
-        plans["roc"] = plan(
-            "roc", lambda: draw_roc(ranked, figures), "ROC curves", f"{signs} Dotted: chance.", ranked
-        )
-        plans["precision_recall"] = plan(
+    line = "Line: this data set. Band: 95 % interval. Diamond: operating point."
+    return [
+        _Kind("roc", "ROC curves", f"{line} Dotted: chance.", ranked, partial(draw_roc, ranked, figures)),
+        _Kind(
             "precision_recall",
-            lambda: draw_precision_recall(ranked, figures),
             "Precision and recall",
-            f"{signs} AP: average precision. Dotted: chance, which is the prevalence.",
+            f"{line} AP: average precision. Dotted: chance, which is the prevalence.",
             ranked,
-        )
-    if honest:
-        plans["reliability"] = plan(
+            partial(draw_precision_recall, ranked, figures),
+        ),
+        _Kind(
             "reliability",
-            lambda: draw_reliability(honest, figures),
             "Reliability",
             "Circles and solid lines: as predicted. Squares and dashed lines: calibrated. Bars: 95 % "
             "intervals. Dotted: ideal. error: expected calibration error, before and after calibration.",
-            honest,
-        )
-    if counted:
-        plans["histograms"] = plan(
+            reliable,
+            partial(draw_reliability, reliable, figures),
+        ),
+        _Kind(
             "histograms",
-            lambda: draw_histograms(counted, figures),
             "Probabilities",
             "Filled: negatives. Hatched: positives. The axis of counts is logarithmic.",
             counted,
-        )
-    if decided:
-        plans["confusion"] = plan(
+            partial(draw_histograms, counted, figures),
+        ),
+        _Kind(
             "confusion",
-            lambda: draw_confusion(decided),
             "Confusion at the operating point",
             f"Chosen on the validation part by {data.rule}; percent of the row; darker is more.",
             decided,
-        )
-    return {f"{level}_{name}": draw for name, draw in plans.items()}
+            partial(draw_confusion, decided),
+        ),
+    ]
 
 
 def _plan_timelines(data: ReportData) -> Draw | None:

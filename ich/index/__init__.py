@@ -85,10 +85,7 @@ def build_index(
     key = find_pseudonym_key(folder, make=pseudonyms)
     hidden = key is not None
     cached = read_cache(folder, pseudonyms=hidden)
-    kept, changed = _take_current(cached, files)
-    if len(kept.table) < len(cached.table):  # a file that went may have been the first of a pair
-        lasting = cached.refused["code"] != Refusal.DUPLICATE_UID
-        kept, changed = _take_current(cached._replace(refused=cached.refused[lasting]), files)
+    kept, changed = _take_kept(cached, files)
     unfinished = Unfinished(folder, pseudonyms=hidden)
     if changed.empty and not closed and all(len(k) == len(c) for k, c in zip(kept, cached, strict=True)):
         unfinished.remove()  # of a run that was interrupted while another came to the end
@@ -161,6 +158,14 @@ def locate_index(root: Path) -> Path:
         return beside
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "ich" / hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+
+
+def _take_kept(cached: Index, files: pd.DataFrame) -> tuple[Index, pd.DataFrame]:
+    kept, changed = _take_current(cached, files)
+    if len(kept.table) < len(cached.table):  # a file that went may have been the first of a pair
+        lasting = cached.refused["code"] != Refusal.DUPLICATE_UID
+        return _take_current(cached._replace(refused=cached.refused[lasting]), files)
+    return kept, changed
 
 
 def _take_current(index: Index, files: pd.DataFrame) -> tuple[Index, pd.DataFrame]:

@@ -76,31 +76,41 @@ def list_files(
 
 
 def _walk(root: Path, closed: list[Row], hidden: bool, kept_in: Path | None) -> Iterator[_File]:
-    folders, seen = deque([""]), set()
+    folders, seen = deque([""]), set[tuple[int, int]]()
     own = kept_in.resolve() if kept_in is not None else None
     while folders:
         folder = folders.popleft()
-        prefix = f"{folder}/" if folder else ""
         try:
-            status = (root / folder).stat()
-            if (status.st_dev, status.st_ino) in seen:  # reached through a link
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            with os.scandir(root / folder) as entries:
-                for entry in entries:
-                    name = entry.name
-                    if name == OWN_FOLDER or (own and own.name == name and own.samefile(entry)):
-                        continue
-                    if _is_ambiguous(root, prefix + name):
-                        detail = "another file has the name that this one is shown as: rename one"
-                        closed.append((escape_path(prefix + name), Refusal.UNREADABLE, detail, -1, -1))
-                    elif entry.is_dir() and (hidden or not name.startswith(".")):
-                        (folders.append if entry.is_symlink() else folders.appendleft)(prefix + name)
-                    else:
-                        yield (escape_path(prefix + name), *_stamp(entry))
+            for name, entry in _list_entries(root, folder, seen, own):
+                if _is_ambiguous(root, name):
+                    detail = "another file has the name that this one is shown as: rename one"
+                    closed.append(_close(name, detail))
+                elif entry.is_dir() and (hidden or not entry.name.startswith(".")):
+                    (folders.append if entry.is_symlink() else folders.appendleft)(name)
+                else:
+                    yield (escape_path(name), *_stamp(entry))
         except OSError as error:
-            detail = f"{type(error).__name__}: {error.strerror}"
-            closed.append((escape_path(folder or "."), Refusal.UNREADABLE, detail, -1, -1))
+            closed.append(_close(folder or ".", f"{type(error).__name__}: {error.strerror}"))
+
+
+def _list_entries(
+    root: Path, folder: str, seen: set[tuple[int, int]], own: Path | None
+) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yields what is in a folder, by its path below ``root``; nothing the second time, as through a link."""
+    status = (root / folder).stat()
+    if (status.st_dev, status.st_ino) in seen:
+        return
+    seen.add((status.st_dev, status.st_ino))
+    prefix = f"{folder}/" if folder else ""
+    with os.scandir(root / folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name != OWN_FOLDER and not (own and own.name == name and own.samefile(entry)):
+                yield prefix + name, entry
+
+
+def _close(name: str, detail: str) -> Row:
+    return escape_path(name), Refusal.UNREADABLE, detail, -1, -1
 
 
 def _is_ambiguous(root: Path, name: str) -> bool:

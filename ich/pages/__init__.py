@@ -124,6 +124,11 @@ def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Bl
         yield _picture_view(result, view, frame)
     if lost := [number for number in chosen if number not in by_number]:
         yield Missing(_name_slices(lost), "The file could not be read again.")
+    yield from _list_without_heat(shown)
+
+
+def _list_without_heat(shown: Sequence[SliceView]) -> Iterator[Missing]:
+    """Yields why slices have no heat map, once for each reason."""
     without: dict[str, list[int]] = {}
     for view in shown:
         if isinstance(view.heat, str):

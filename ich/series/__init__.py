@@ -125,7 +125,7 @@ _WORSE: tuple[tuple[SetAside, Callable[[_Candidate], bool], str], ...] = (
     (SetAside.DERIVED, lambda c: c.is_reformatted, "reformatted, while the study holds an original series"),
     (SetAside.BONE_KERNEL, lambda c: bool(c.is_sharp), "a bone kernel, while the study holds another kernel"),
 )
-"""Series that are set aside if the study holds a better one that spans a head."""
+"""Series that are set aside if the study holds a better one; see ``_find_worse``."""
 
 
 def rank_series(files: pd.DataFrame) -> Ranking:
@@ -142,21 +142,37 @@ def rank_series(files: pd.DataFrame) -> Ranking:
     candidates: list[_Candidate] = []
     slices: dict[str, frozenset[str]] = {}
     for uid, rows in files[files["SeriesInstanceUID"] != ""].groupby("SeriesInstanceUID", sort=True):
-        stacks = [(_gather(str(uid), stack), stack) for stack in list_stacks(rows)]
-        obstacles = [_find_obstacle(series, stack) for series, stack in stacks]
-        open_ones = [series for (series, _), found in zip(stacks, obstacles, strict=True) if found is None]
-        if open_ones:
-            best = min(open_ones, key=lambda series: _measure(series).order)
-            candidates.append(_measure(best))
-            slices[best.uid] = frozenset(best.slices["SOPInstanceUID"])
+        found = _choose_stack(str(uid), rows)
+        if isinstance(found, Remark):
+            set_aside[str(uid)] = found
         else:
-            set_aside[str(uid)] = Remark(*next(filter(None, obstacles)))
-    for code, is_worse, detail in _WORSE:
-        if any(c.spans_head and not is_worse(c) for c in candidates):
-            set_aside |= {c.uid: Remark(code, detail) for c in candidates if is_worse(c)}
-            candidates = [c for c in candidates if not is_worse(c)]
+            candidates.append(_measure(found))
+            slices[found.uid] = frozenset(found.slices["SOPInstanceUID"])
+    worse = _find_worse(candidates)
+    set_aside |= worse
+    candidates = [c for c in candidates if c.uid not in worse]
     sharp = frozenset(c.uid for c in candidates if c.is_sharp)
     return Ranking([c.uid for c in sorted(candidates, key=lambda c: c.order)], set_aside, sharp, slices)
+
+
+def _find_worse(candidates: Sequence[_Candidate]) -> dict[str, Remark]:
+    """Finds what is not read because the study holds something better that spans a head."""
+    worse: dict[str, Remark] = {}
+    for code, is_worse, detail in _WORSE:
+        left = [c for c in candidates if c.uid not in worse]
+        if any(c.spans_head and not is_worse(c) for c in left):
+            worse |= {c.uid: Remark(code, detail) for c in left if is_worse(c)}
+    return worse
+
+
+def _choose_stack(uid: str, rows: pd.DataFrame) -> _Series | Remark:
+    """Chooses the stack of a series that would be read if each were a series, or says why none is."""
+    stacks = [(_gather(uid, stack), stack) for stack in list_stacks(rows)]
+    obstacles = [_find_obstacle(series, stack) for series, stack in stacks]
+    open_ones = [series for (series, _), found in zip(stacks, obstacles, strict=True) if found is None]
+    if not open_ones:
+        return Remark(*next(filter(None, obstacles)))
+    return min(open_ones, key=lambda series: _measure(series).order)
 
 
 _TEXTS = (

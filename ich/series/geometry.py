@@ -98,14 +98,8 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
     positions = slices["position"].to_numpy(np.float64)
     numbers = slices["InstanceNumber"].to_numpy(np.float64)
     steps = _list_steps(positions)
-    if gaps := _count_gaps(steps):
-        yield Reason.GAP, f"{say(gaps, 'gap')} between slices"
-    if missing := _count_missing_numbers(numbers, positions):
-        yield Reason.GAP, f"{say(missing, 'gap')} in InstanceNumber"
     thickness = pd.to_numeric(slices["SliceThickness"], errors="coerce").median()  # mm
-    if len(steps) and thickness > 0 and (step := float(np.median(steps))) > APART * thickness:
-        # As where every other slice is missing, which steps and numbers by themselves do not show.
-        yield Reason.GAP, f"slices are {thickness:g} mm thick but {step:g} mm apart"
+    yield from _find_gaps(positions, numbers, steps, thickness)
     if len(steps) and steps.max() > UNEVEN * steps.min():
         yield Note.UNEVEN_STEPS, f"steps from {steps.min():g} to {steps.max():g} mm"
     if not _is_in_sweeps(numbers, positions):
@@ -114,10 +108,29 @@ def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
         yield Reason.SHORT_COVERAGE, f"{coverage:.0f} mm, but a head needs {LEAST_COVERAGE:g} mm or more"
     if slices[["row_spacing", "column_spacing"]].isna().any(axis=None):
         yield Reason.NO_SPACING, "PixelSpacing is missing"
-    directions = find_directions(slices["ImageOrientationPatient"])
-    known = directions[np.isfinite(directions).all(axis=(1, 2))]
-    if len(known) and (off := np.linalg.norm(known - np.median(known, axis=0), axis=2).max()) > _TURN:
+    if (off := _measure_turn(slices["ImageOrientationPatient"])) > _TURN:
         yield Reason.MIXED_ORIENTATION, f"directions differ by {np.degrees(off):.1f} degrees"
+
+
+def _find_gaps(
+    positions: Array, numbers: Array, steps: Array, thickness: float
+) -> Iterator[tuple[Reason | Note, str]]:
+    if gaps := _count_gaps(steps):
+        yield Reason.GAP, f"{say(gaps, 'gap')} between slices"
+    if missing := _count_missing_numbers(numbers, positions):
+        yield Reason.GAP, f"{say(missing, 'gap')} in InstanceNumber"
+    if len(steps) and thickness > 0 and (step := float(np.median(steps))) > APART * thickness:
+        # As where every other slice is missing, which steps and numbers by themselves do not show.
+        yield Reason.GAP, f"slices are {thickness:g} mm thick but {step:g} mm apart"
+
+
+def _measure_turn(orientations: pd.Series[str]) -> float:
+    """Measures how far, in radians, the directions of slices lie from what is usual among them; 0 of none."""
+    directions = find_directions(orientations)
+    known = directions[np.isfinite(directions).all(axis=(1, 2))]
+    if not len(known):
+        return 0.0
+    return float(np.linalg.norm(known - np.median(known, axis=0), axis=2).max())
 
 
 def _count_gaps(steps: Array) -> int:

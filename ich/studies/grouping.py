@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import starmap
 from pathlib import Path
@@ -78,12 +79,19 @@ def group_files(files: Files, listing: Listing) -> tuple[list[GroupedFiles], lis
         }
         remarks = tuple(Remark(code, _DETAILS[code].format(n)) for code, n in counts.items() if n)
         studies.append(_make_study(uid, rows, remarks))
+    lost = missing.keys() - set(whole["StudyInstanceUID"])
+    return studies, [*_list_refused(others), *_list_lost(missing, lost)]
+
+
+def _list_refused(others: pd.DataFrame) -> list[Refused]:
     columns = (others[column].to_list() for column in ("path", "shown", "code", "detail"))
-    refused = list(starmap(_refuse, zip(*columns, strict=True)))
-    for uid in missing.keys() - set(whole["StudyInstanceUID"]):
-        detail = "a DICOMDIR names it, but no file of its study exists"
-        refused += [(path, InputRefusal.MISSING_FILE, detail) for path in missing[uid]]
-    return studies, refused
+    return list(starmap(_refuse, zip(*columns, strict=True)))
+
+
+def _list_lost(missing: Mapping[str, list[str]], lost: Collection[str]) -> list[Refused]:
+    """Lists the files of studies that a DICOMDIR names and of which there is none."""
+    detail = "a DICOMDIR names it, but no file of its study exists"
+    return [(path, InputRefusal.MISSING_FILE, detail) for uid in lost for path in missing[uid]]
 
 
 def _refuse(path: str, shown: str, code: str, detail: str) -> Refused:
