@@ -59,7 +59,7 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
     """Writes a model as ONNX, if it gives what PyTorch gives.
 
     Inputs are ``hu``, (N, D, S, S) int16, for any N, and, where the model has the window ``"dicom"``,
-    ``window``, (N, 2) float32. Outputs are ``probs``, (N, 6) float32 in the order of ``LABELS``, not
+    ``window``, (N, 2) float32. Outputs are ``probs``, (N, L) float32, a column for each label, not
     calibrated, and, where the model has a likeness, ``distance``, (N,) float32. The metadata hold the model's
     card, the limit of the distance and versions, under ``ich`` as JSON.
 

@@ -94,7 +94,7 @@ def make_result(
         refusal=None,
         reasons=tuple(reasons),
         notes=tuple(notes),
-        labels=decide_labels(labels, outcome, tuple(reasons)),
+        labels=decide_labels(labels, "any", outcome, tuple(reasons)),
         slices=tuple(
             SliceResult(
                 SOPInstanceUID=row.SOPInstanceUID,

@@ -13,7 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from ich.calibration.sample import MIN_CASES, MIN_PATIENTS
 from ich.data import HeadCTDataModule
 from ich.phantom import sample_subtypes
-from ich.schema import SUBTYPES, UserError
+from ich.schema import LABEL_WEIGHTS, SUBTYPES, UserError
+from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.split import split_patients
 from ich.train.resume import resume_config
 from ich.train.settings import ADDED, OF_A_RUN
@@ -31,9 +32,12 @@ def compose_with(*overrides: str) -> DictConfig:
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_file_composes_and_binds_to_its_constructor(choice: str) -> None:
-    cfg = compose_with(choice.replace("/", "="))
+    own = ["labels.names=[bleed]", "labels.weights=[1]"] if choice == "labels/own" else []
+    cfg = compose_with(choice.replace("/", "="), *own)
     assert not OmegaConf.missing_keys(cfg)
-    nodes = [cfg[group] for group in ("input", "augment", "loss", "optim", "model", "trainer", "data")]
+    nodes = [
+        cfg[group] for group in ("labels", "input", "augment", "loss", "optim", "model", "trainer", "data")
+    ]
     for node in (*nodes, *cfg.logger.values(), *cfg.callbacks.values()):
         if not node:
             continue
@@ -49,6 +53,16 @@ def test_defaults_of_the_constructors_are_the_defaults_of_the_configuration() ->
         if name not in ("root", "input", "label_set", "augment", "seed"):
             assert cfg.data[name] == parameter.default, name
     assert cfg.model.pretrained is True
+
+
+def test_the_labels_of_the_rsna_are_the_default() -> None:
+    labels = OmegaConf.to_container(compose_with().labels)
+    assert isinstance(labels, dict)
+    assert LabelSet(**{name: value for name, value in labels.items() if name != "_target_"}) == RSNA_LABELS
+    assert compose_with().loss.label_weights == list(LABEL_WEIGHTS)
+    own = compose_with("labels=own", "labels.names=[a,b]", "labels.weights=[1,2]")
+    assert own.loss.label_weights == [1, 2]
+    assert own.labels.decides is None
 
 
 def test_what_a_run_needs_is_what_the_configuration_has() -> None:

@@ -18,6 +18,7 @@ from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
 from ich.models import hash_weights, load_slice_net
 from ich.schema import LABELS, UserError
+from ich.schema.labels import RSNA_LABELS
 from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, read_predictions
 from ich.train.keeping import keep
 from ich.train.results import evaluate_parts
@@ -147,7 +148,7 @@ def test_studies_that_contradict_their_patients_cost_their_figures_alone(
         part: read_predictions(run / f"predictions_{part}.csv").assign(StudyInstanceUID="1")
         for part in ("val", "test")
     }
-    evaluations, decisions = evaluate_parts(tables, (0.1,) * 6)
+    evaluations, decisions = evaluate_parts(tables, (0.1,) * 6, RSNA_LABELS)
     assert all(list(each.levels) == ["slice", "patient"] for each in evaluations.values())
     assert list(decisions) == ["slice"]
     assert all(f"no figures of the {part} part by study" in caplog.text for part in ("val", "test"))

@@ -100,8 +100,7 @@ BY_BOTH: dict[str, tuple[str, Change, str]] = {
     ),
     "list": ("positive", lambda r: r.update(outcome=[]), "outcome is \\[\\]"),
     "prob": ("positive", lambda r: r["labels"]["any"].update(prob=1.5), "labels.any.prob is 1.5"),
-    "label": ("positive", lambda r: r["labels"].pop("any"), "labels lacks any"),
-    "probs": ("positive", lambda r: r["slices"][2]["probs"].pop("any"), r"slices\[2\].probs lacks any"),
+    "label": ("positive", lambda r: r["labels"].update({"A B": None}), "labels has the unknown field 'A B'"),
     "position": ("positive", lambda r: r["slices"][0].update(position="5"), r"slices\[0\].position is '5'"),
     "keys": ("positive", lambda r: r.update(key_slices=[0]), r"key_slices\[0\] is 0"),
     "twice": ("positive", lambda r: r.update(key_slices=[1, 1]), "holds a slice twice"),
@@ -135,6 +134,8 @@ BY_BOTH: dict[str, tuple[str, Change, str]] = {
     "negative_keys": ("negative", lambda r: r.update(key_slices=[3]), "is NEGATIVE and has key slices"),
 }
 BY_READING: dict[str, tuple[str, Change, str]] = {
+    "no_label": ("positive", lambda r: r["labels"].pop("any"), "labels lacks any, which decides"),
+    "probs": ("positive", lambda r: r["slices"][2]["probs"].pop("any"), "other labels than the study"),
     "positive": (
         "positive",
         lambda r: r["labels"]["any"].update(positive=False),
@@ -157,6 +158,14 @@ BY_READING: dict[str, tuple[str, Change, str]] = {
         "labels.epidural: positive contradicts prob",
     ),
 }
+
+
+@pytest.mark.parametrize("name", ["positive", "refused"])
+def test_a_result_of_version_2_is_read(name: str, tmp_path: Path) -> None:
+    found = to_plain(RESULTS[name])
+    del found["decides"]
+    (tmp_path / "study.json").write_text(json.dumps(found | {"schema": "ich study result 2"}))
+    assert read_json(tmp_path / "study.json") == RESULTS[name]
 
 
 @pytest.mark.parametrize("name", [*BY_BOTH, *(f"{name} by reading alone" for name in BY_READING)])

@@ -10,7 +10,7 @@ import pytest
 from command import call
 from results import GAP, make_refused, make_result, make_slices
 
-from ich.outputs.tables import SERIES_DTYPES, SLICE_DTYPES, STUDY_DTYPES, write_tables
+from ich.outputs.tables import SERIES_DTYPES, list_slice_columns, list_study_columns, write_tables
 from ich.schema import LABELS, SUBTYPES
 from ich.schema.codes import Reason
 from ich.schema.results import Remark
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_a_row_a_study(folder: Path) -> None:
     table = pd.read_csv(folder / "studies.csv", keep_default_na=False, dtype=str)
-    assert list(table) == list(STUDY_DTYPES)
+    assert list(table) == list(list_study_columns())
     assert table["outcome"].tolist() == ["POSITIVE", "NEGATIVE", "INDETERMINATE", "INDETERMINATE", ""]
     assert table["refusal"].tolist() == ["", "", "", "", "no_series"]
     assert table["reasons"].tolist() == ["gap", "", "gap", "no_decision no_reference", ""]
@@ -50,7 +50,7 @@ def test_a_row_a_study(folder: Path) -> None:
 
 def test_a_row_a_slice_is_a_prediction(folder: Path) -> None:
     table = pd.read_csv(folder / "slices.csv")
-    assert list(table) == list(SLICE_DTYPES)
+    assert list(table) == list(list_slice_columns())
     assert table.groupby("number").size().to_dict() == dict.fromkeys((1, 2, 3, 4), 12)
     keys = table[table["key"] == 1]
     assert set(keys["number"]) == {1}
@@ -116,6 +116,6 @@ def test_no_cell_is_a_formula_and_no_other_reads_them(folder: Path) -> None:
 
 def test_tables_of_no_studies_have_their_columns(tmp_path: Path) -> None:
     write_tables([], tmp_path)
-    assert list(pd.read_csv(tmp_path / "studies.csv")) == list(STUDY_DTYPES)
+    assert list(pd.read_csv(tmp_path / "studies.csv")) == list(list_study_columns())
     write_tables([make_refused()], tmp_path)
     assert pd.read_csv(tmp_path / "slices.csv").empty

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ich.cli.codes import print_codes
 from ich.files import hash_file
-from ich.schema import LABELS, WINDOWS
+from ich.schema import WINDOWS
 from ich.schema.results import KEY_SLICES
 
 
@@ -28,10 +28,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--label",
         nargs="+",
-        default=["any"],
-        choices=LABELS,
         metavar="LABEL",
-        help="labels to explain (default: any)",
+        help="labels to explain (default: the one that decides, such as any)",
     )
     parser.add_argument(
         "--out",

@@ -7,6 +7,8 @@ fine enough. captum computes it. This package finds the grid in any backbone, co
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
 from torch import Tensor
@@ -19,17 +21,24 @@ METHODS = ("hirescam", "gradcam")
 
 
 def explain(
-    model: Classifier, x: Tensor, label: str, method: str = METHODS[0], *, grid: Grid | None = None
+    model: Classifier,
+    x: Tensor,
+    label: str,
+    method: str = METHODS[0],
+    *,
+    names: Sequence[str] = LABELS,
+    grid: Grid | None = None,
 ) -> Tensor:
     """Computes heat maps of the evidence for a label.
 
     Args:
         model: The model, in evaluation mode. Its gradients do not change.
         x: (N, C, S, S) input of the model.
-        label: One of ``LABELS``.
+        label: One of ``names``.
         method: ``hirescam``: each channel of a cell weighted by its own gradient (Draelos and Carin,
             arXiv:2011.08891); ``gradcam``: by the channel's mean gradient (Selvaraju et al., ICCV 2017). With
             a global average and a linear head, both equal the class activation map.
+        names: The labels of the model's outputs.
         grid: From ``find_grid``, to search for it only once for many batches.
 
     Returns:
@@ -40,14 +49,14 @@ def explain(
         UserError: If the label or method is unknown, or no grid is found in the backbone.
         ValueError: If the model is in training mode.
     """
-    if label not in LABELS:
-        raise UserError(f"label={label}: expected one of {', '.join(LABELS)}")
+    if label not in names:
+        raise UserError(f"label={label}: expected one of {', '.join(names)}")
     if method not in METHODS:
         raise UserError(f"method={method}: expected one of {', '.join(METHODS)}")
     grid = grid or find_grid(model, x)
     with gradients(model, x) as x, detour(grid) as passage:
         attribution = LayerGradCam if method == "gradcam" else LayerGradientXActivation
-        map_ = attribution(model, passage).attribute(x, LABELS.index(label))  # (N, 1 or C, h, w)
+        map_ = attribution(model, passage).attribute(x, names.index(label))  # (N, 1 or C, h, w)
     heat = lay_out(map_.detach().float().sum(dim=1, keepdim=True), grid.shift, x.shape[-1]).relu()
     peak = heat.amax(dim=(1, 2), keepdim=True)
     return heat / torch.where(peak > 0, peak, 1.0)

@@ -22,7 +22,7 @@ _NOISE = 4  # images that tell where a cell looks
 
 
 class Classifier(Protocol):
-    """A model that can be explained: logits for ``LABELS`` from a timm or another convolutional backbone."""
+    """A model that can be explained: logits for labels from a timm or another convolutional backbone."""
 
     backbone: nn.Module
     training: bool

@@ -28,7 +28,7 @@ class Heat(NamedTuple):
 
     Attributes:
         row: The slice's row in its table.
-        probs: (6,) float32 in the order of ``LABELS``.
+        probs: (L,) float32, one for each label of the network.
         heat: By label (Rows, Columns) float32 in LPS, as ``ich.explain.explain`` gives it.
     """
 
@@ -72,20 +72,20 @@ def explain_slices(
         root: Folder of the DICOM files.
         table: Their index, with the slices' neighbors in it.
         rows: Rows of the table.
-        labels: Some of ``LABELS``.
+        labels: Some of the network's labels.
         grid: The network's grid; found on the first slices if None.
 
     Raises:
         UserError: If the network cannot be explained.
     """
-    sizes = table[["Rows", "Columns"]].to_numpy()
+    sizes, names = table[["Rows", "Columns"]].to_numpy(), net.label_set.names
     for x, read, unread in _read_batches(net, root, table, rows):
         yield from unread
         if x is None:
             continue
         grid = grid or find_grid(net, x)
         probs = _compute_probs(net, x)
-        maps = {label: explain(net, x, label, grid=grid).cpu().numpy() for label in labels}
+        maps = {label: explain(net, x, label, names=names, grid=grid).cpu().numpy() for label in labels}
         for number, row in enumerate(read):
             heat = {label: restore_size(each[number], *sizes[row].tolist()) for label, each in maps.items()}
             yield Heat(row, probs[number], heat)

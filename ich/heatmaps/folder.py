@@ -22,9 +22,9 @@ from ich.models import SliceNet
 from ich.outputs.folders import refusing_unwritable, settle
 from ich.progress import make_bar
 from ich.report.figures import write_png
-from ich.schema import LABELS, ReadError, UserError
+from ich.schema import ReadError, UserError
 from ich.schema.results import KEY_SLICES
-from ich.tables import PROB_COLUMNS, STAMP, restore_texts, write_table
+from ich.tables import STAMP, find_names, name_columns, restore_texts, write_table
 
 Choice = int | Literal["key", "all"]
 """Which slices are explained: the likeliest so many, the key slices of each study, or all."""
@@ -57,7 +57,7 @@ def write_heatmaps(
     sha256: str,
     paths: Sequence[Path],
     out: Path,
-    labels: Sequence[str],
+    labels: Sequence[str] | None,
     window: str,
     choice: Choice = "key",
 ) -> Explained:
@@ -73,8 +73,8 @@ def write_heatmaps(
     - ``refused.csv``: the files that could not be read, and why;
     - ``0000_any.png``: the slice, its map for the label ``any``, its probability;
     - ``0000.npz``: under each label asked for the map, (Rows, Columns) float32, 0 where nothing speaks for
-      the label and 1 at the slice's peak; ``probs`` (6,) float32 in the order of ``LABELS``; ``spacing`` (2,)
-      mm between rows, between columns; ``orientation`` (6,) and ``position`` (3,) as in
+      the label and 1 at the slice's peak; ``probs`` (L,) float32, one for each label of the network;
+      ``spacing`` (2,) mm between rows, between columns; ``orientation`` (6,) and ``position`` (3,) as in
       ImageOrientationPatient and ImagePositionPatient. All of these are of the slice in LPS, as
       ``ich.dicom.read_hu`` gives it, whatever way it is stored. NaN where the file lacks them;
     - ``settings.json``: what all of this follows from. A later call with the same goes on where an earlier
@@ -85,16 +85,19 @@ def write_heatmaps(
         sha256: SHA-256 of the model's file.
         paths: DICOM files and folders of them.
         out: New or empty folder, or one that an earlier call began.
-        labels: Some of ``LABELS``.
+        labels: Some of the network's labels; None takes the one that decides.
         window: Window for the pictures: one of ``WINDOWS``.
         choice: ``key`` takes of each study the ``KEY_SLICES`` slices with the highest probability of each
             label asked for; a number takes so many of all slices, by the highest of these probabilities.
 
     Raises:
-        UserError: If nothing can be read, the folder holds something else, or the network cannot be
-            explained.
+        UserError: If a label is not known, nothing can be read, the folder holds something else, or the
+            network cannot be explained.
     """
-    labels = [label for label in LABELS if label in labels]
+    names = net.label_set.names
+    if unknown := set(labels or ()) - set(names):
+        raise UserError(f"label={min(unknown)}: the model predicts {', '.join(names)}")
+    labels = [label for label in names if label in (labels or (net.label_set.headline,))]
     root, (table, refused) = index_paths(paths)
     lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
     if "dicom" in net.input.windows and lacking:
@@ -137,7 +140,7 @@ def _fill(
             if isinstance(each, ReadError):  # its file has changed since it was listed
                 unread.append(each)
                 continue
-            _write_slice(each, root, table.iloc[each.row], out, window)
+            _write_slice(each, root, table.iloc[each.row], out, window, net.label_set.names)
             done.add(each.row)
     finally:
         _write_list(listed, out, done, waiting)
@@ -193,7 +196,7 @@ def _list_slices(
     listed = listed.reset_index(drop=True)
     listed["path"] = f"{escape_path(root)}/" + listed["path"]
     listed.insert(0, "number", rows)
-    listed[list(PROB_COLUMNS)] = np.stack(probs)
+    listed[name_columns("prob", net.label_set.names)] = np.stack(probs)
     return listed, refused
 
 
@@ -210,9 +213,9 @@ def _write_list(listed: pd.DataFrame, out: Path, done: set[int], waiting: Sequen
 
 def _read(path: Path) -> pd.DataFrame:
     """Reads a table that an earlier call wrote; only probabilities and the slice's number are no text."""
-    numbers = {"number": "int64", **dict.fromkeys(PROB_COLUMNS, "float64")}
     try:
         texts = pd.read_csv(path, dtype="str", keep_default_na=False)
+        numbers = {"number": "int64", **dict.fromkeys(name_columns("prob", find_names(texts)), "float64")}
         return restore_texts(texts.astype({name: numbers[name] for name in texts if name in numbers}))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}; remove it, and it is made again") from error
@@ -239,7 +242,7 @@ def _show(found: Iterator[_T], title: str, total: int) -> Iterator[_T]:
             bar.advance(task)
 
 
-def _write_slice(found: Heat, root: Path, row: Any, out: Path, window: str) -> None:
+def _write_slice(found: Heat, root: Path, row: Any, out: Path, window: str, names: Sequence[str]) -> None:
     path, number = root / row["path"], f"{found.row:04d}"
     hu, geometry = read_hu(path, row["frame"]), read_geometry(path, row["frame"])
     spacing = np.array([row["row_spacing"], row["column_spacing"]])
@@ -255,7 +258,7 @@ def _write_slice(found: Heat, root: Path, row: Any, out: Path, window: str) -> N
         )
     shown = (float(spacing[0]), float(spacing[1])) if np.isfinite(spacing).all() else (1.0, 1.0)
     for label, heat in found.heat.items():
-        title = f"slice {found.row}: {label}, probability {found.probs[LABELS.index(label)]:.3f}"
+        title = f"slice {found.row}: {label}, probability {found.probs[names.index(label)]:.3f}"
         in_lps = bool(row["orientation"] != UNKNOWN)
         figure = draw_heat(hu, heat, title, window=window, spacing=shown, in_lps=in_lps)
         write_png(figure, out / f"{number}_{label}.png", dpi=110)

@@ -17,6 +17,7 @@ from ich.metrics import build_metrics
 from ich.models.network import SliceNet, hash_weights, load_slice_net, without_likeness
 from ich.optim import OptimSpec, build_optimizer, build_schedule
 from ich.schema import Batch, InputSpec
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
 __all__ = ["SliceClassifier", "SliceNet", "hash_weights", "load_slice_net"]
 
@@ -29,6 +30,7 @@ class SliceClassifier(LightningModule):
     Args:
         backbone: Any model of timm.
         input: What the network sees of a slice.
+        label_set: What it predicts.
         pretrained: Start from the published weights of the backbone.
         weights_file: Weights of the backbone in a local file, in place of the hub; all of them, or none.
         weights_sha256: SHA-256 that ``weights_file`` has to have. A run writes it down.
@@ -39,7 +41,7 @@ class SliceClassifier(LightningModule):
         compile: Compile the backbone with ``torch.compile``.
         channels_last: Keep images and weights with the channels last, which convolutions run faster on.
         optim: Optimizer and schedule.
-        loss: (logits, target) -> scalar; by default ``WeightedBCE``.
+        loss: (logits, target) -> scalar; by default ``WeightedBCE`` with the weights of the labels.
 
     Raises:
         UserError: For an unknown backbone or link, weights out of reach, or an ``init_from`` that does not
@@ -51,6 +53,7 @@ class SliceClassifier(LightningModule):
         backbone: str = "regnetx_002",
         *,
         input: InputSpec | Mapping[str, Any],  # noqa: A002 - the configuration's word
+        label_set: LabelSet = RSNA_LABELS,
         pretrained: bool = True,
         weights_file: str | None = None,
         weights_sha256: str | None = None,
@@ -65,10 +68,11 @@ class SliceClassifier(LightningModule):
     ) -> None:
         super().__init__()
         self.optim = optim or OptimSpec()
-        self.loss = loss or WeightedBCE()
+        self.loss = loss or WeightedBCE(label_set.weights)
         self.net = SliceNet(
             backbone,
             input=input,
+            label_set=label_set,
             drop_rate=drop_rate,
             drop_path_rate=drop_path_rate,
             link=link,
@@ -86,8 +90,8 @@ class SliceClassifier(LightningModule):
         self.train_loss = MeanMetric(
             nan_strategy="disable"
         )  # of Lightning's own means a checkpoint keeps nothing
-        self.val_metrics = build_metrics("val_")
-        self.test_metrics = build_metrics("test_")
+        self.val_metrics = build_metrics("val_", label_set)
+        self.test_metrics = build_metrics("test_", label_set)
 
     @property
     def backbone(self) -> nn.Module:
@@ -105,13 +109,13 @@ class SliceClassifier(LightningModule):
         """Sets the head's bias so that an untrained model predicts the prevalences.
 
         Args:
-            prevalences: Share of positives of each of ``LABELS``.
+            prevalences: Share of positives of each label.
         """
         with torch.no_grad():
             self.net.get_parameter("head.1.bias").copy_(prevalence_logits(prevalences))
 
     def forward(self, image: Tensor) -> Tensor:
-        """Computes logits: (N, C, S, S) images -> (N, 6) in the order of ``LABELS``."""
+        """Computes logits: (N, C, S, S) images -> (N, L)."""
         logits: Tensor = self.net(image)
         return logits
 
@@ -131,12 +135,12 @@ class SliceClassifier(LightningModule):
         self._evaluate(batch, "test", self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Returns ``row`` (N,) and ``probs`` (N, 6)."""
+        """Returns ``row`` (N,) and ``probs`` (N, L)."""
         probs = self.net.to_probs(self(self.net.take_image(batch)))
         return {"row": batch["row"].cpu(), "probs": probs.cpu()}
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = self(self.net.take_image(batch))  # (N, 6)
+        logits = self(self.net.take_image(batch))  # (N, L)
         loss: Tensor = self.loss(logits, batch["target"])
         return logits, loss
 

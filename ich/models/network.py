@@ -15,7 +15,8 @@ from ich.calibration.likeness import Likeness, is_part
 from ich.card import Card, make_card
 from ich.checkpoint import read_checkpoint
 from ich.models.backbones import create_backbone
-from ich.schema import LABELS, Batch, InputSpec, UserError
+from ich.schema import Batch, InputSpec, UserError
+from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.window import Window
 
 LINKS = ("sigmoid", "softmax")
@@ -30,6 +31,7 @@ class SliceNet(nn.Module):
     Args:
         backbone: Any model of timm.
         input: What the network sees of a slice.
+        label_set: What it predicts.
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the backbone.
         link: ``sigmoid``: labels are independent; ``softmax``: they exclude each other.
@@ -51,6 +53,7 @@ class SliceNet(nn.Module):
         backbone: str,
         *,
         input: InputSpec | Mapping[str, Any],  # noqa: A002 - the configuration's word
+        label_set: LabelSet = RSNA_LABELS,
         drop_rate: float,
         drop_path_rate: float,
         link: str,
@@ -65,6 +68,7 @@ class SliceNet(nn.Module):
         if not 0 <= drop_rate < 1:
             raise UserError(f"model.drop_rate={drop_rate}: expected a number from 0 to below 1")
         self.input = input if isinstance(input, InputSpec) else InputSpec.from_dict(input)
+        self.label_set = label_set
         self.link = link
         self.card = make_card(
             {
@@ -86,7 +90,7 @@ class SliceNet(nn.Module):
             weights_sha256=weights_sha256,
             drop_path_rate=drop_path_rate,
         )
-        linear = nn.Linear(int(self.backbone.head_hidden_size), len(LABELS))  # type: ignore[arg-type]
+        linear = nn.Linear(int(self.backbone.head_hidden_size), len(label_set.names))  # type: ignore[arg-type]
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
@@ -149,12 +153,12 @@ class SliceNet(nn.Module):
         return features
 
     def forward(self, image: Tensor) -> Tensor:
-        """Computes logits: (N, C, S, S) images -> (N, 6) in the order of ``LABELS``."""
+        """Computes logits: (N, C, S, S) images -> (N, L)."""
         logits: Tensor = self.head(self.extract(image))
         return logits
 
     def to_probs(self, logits: Tensor) -> Tensor:
-        """(N, 6) logits -> (N, 6) probabilities, float32."""
+        """(N, L) logits -> (N, L) probabilities, float32."""
         logits = logits.float()
         return logits.sigmoid() if self.link == "sigmoid" else logits.softmax(dim=1)
 
@@ -165,7 +169,7 @@ class SliceNet(nn.Module):
             image: (N, C, S, S), as ``window`` gives it.
 
         Returns:
-            (N, 6) probabilities and, where there is a likeness, (N,) distances.
+            (N, L) probabilities and, where there is a likeness, (N,) distances.
         """
         features = self.extract(image)  # (N, F)
         probs = self.to_probs(self.head(features))

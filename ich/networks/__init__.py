@@ -18,6 +18,7 @@ from ich.checkpoint import CHECKPOINTS, find_checkpoint
 from ich.files import hash_file
 from ich.models import SliceNet, load_slice_net
 from ich.schema import InputSpec, UserError, check_threads
+from ich.schema.labels import LabelSet
 from ich.window import window_batch
 
 BATCH = 16
@@ -31,7 +32,7 @@ class Output(NamedTuple):
     """What a network says of slices.
 
     Attributes:
-        probs: (N, 6) float32 in the order of ``LABELS``, not calibrated.
+        probs: (N, L) float32, not calibrated.
         distance: (N,) float32 from the training data, by ``ich.calibration.likeness``; None where the model
             has nothing to compare with.
     """
@@ -48,12 +49,14 @@ class Network(Protocol):
     Attributes:
         card: What its file says of it.
         input: What it sees of a slice.
+        label_set: What it predicts.
         sha256: Of its file.
         limit: Distance above which a study is unlike the training data; None where it has no distances.
     """
 
     card: Card
     input: InputSpec
+    label_set: LabelSet
     sha256: str
     limit: float | None
 
@@ -90,6 +93,7 @@ class TorchNetwork:
         self.net = net.to(self.device)
         self.card = net.card
         self.input = net.input
+        self.label_set = net.label_set
         self.sha256 = sha256
         self.limit = None if net.likeness is None else float(net.likeness.limit)
 

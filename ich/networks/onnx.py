@@ -19,6 +19,7 @@ from ich.card import VERSIONS, Card, check_card
 from ich.networks import Output, check_slices, join, split
 from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError
 from ich.schema.fields import Check, check_fields, is_number, is_text, parse_fields
+from ich.schema.labels import RSNA_LABELS
 
 try:
     import onnx
@@ -91,6 +92,7 @@ class OnnxNetwork:
         self.card = description.card
         self.limit = description.limit
         self.input = InputSpec.from_dict(self.card["model"]["input"])
+        self.label_set = RSNA_LABELS
         self.sha256 = hashlib.sha256(content).hexdigest()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0

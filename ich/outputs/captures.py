@@ -25,6 +25,7 @@ from ich.outputs.refusal import OutputRefused
 from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
 from ich.schema import DISCLAIMER, SIDES, WINDOWS, ReadError
 from ich.schema.codes import OutputRefusal
+from ich.schema.labels import say_label
 from ich.schema.results import SliceResult, StudyResult
 from ich.tables import split_name
 from ich.window import apply_window
@@ -139,7 +140,7 @@ def _make_image(
     n = result.key_slices[rank - 1]
     told = (
         f"{MANUFACTURER} {result.algorithm.version}: {result.name_slice(n)}, "
-        f"hemorrhage in this slice {_find_prob(result.slices[n]):.0%}"
+        f"{_say_finding(result)} in this slice {_find_prob(result, result.slices[n]):.0%}"
     )
     pixels, times = draw_key_image(hu, (WARNING, DISCLAIMER, told), result.knows_sides)
     image = SCImage.from_ref_dataset(
@@ -198,5 +199,9 @@ def _describe(image: SCImage, source: Dataset, header: Header, times: int) -> No
             setattr(image, keyword, source[keyword].value)
 
 
-def _find_prob(piece: SliceResult) -> float:
-    return (piece.calibrated or piece.probs)["any"]
+def _say_finding(result: StudyResult) -> str:
+    return say_label(result.headline, result.labels).removeprefix("any ")
+
+
+def _find_prob(result: StudyResult, piece: SliceResult) -> float:
+    return (piece.calibrated or piece.probs)[result.headline]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ich.files import for_owner_alone, replacing
-from ich.schema import LABELS, UserError
+from ich.schema import UserError
 from ich.schema.formats import adapt, parse_fields, read_plain, show, to_plain
 from ich.schema.results import Outcome, StudyResult, decide_labels, decide_outcome
 
@@ -21,7 +21,8 @@ _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one milli
 def from_dict(found: Any, source: str) -> StudyResult:
     """Returns the result that ``to_plain`` made plain values of.
 
-    A reason in version 1 may now be a note, so such a file is refused by name.
+    In version 2 the label any decided, always. A reason in version 1 may now be a note, so such a file is
+    refused by name.
 
     Args:
         found: Content of a file.
@@ -30,6 +31,8 @@ def from_dict(found: Any, source: str) -> StudyResult:
     Raises:
         UserError: Naming the first field that is not as the schema wants it, or contradicts another.
     """
+    if isinstance(found, dict) and found.get("schema") == "ich study result 2":
+        found = {**found, "schema": StudyResult.schema, "decides": "any"}
     if not isinstance(found, dict) or found.get("schema") != StudyResult.schema:
         stated = show(found.get("schema")) if isinstance(found, dict) else show(found)
         raise UserError(
@@ -69,8 +72,8 @@ def read_json(path: str | Path) -> StudyResult:
 def make_schema() -> dict[str, Any]:
     """Returns the JSON schema of a result, which ``docs/study_result.schema.json`` holds.
 
-    A schema cannot say that the outcome follows from the label any and the reasons, and positive from prob,
-    threshold and outcome. ``read_json`` checks that too.
+    A schema cannot say that the outcome follows from the label that decides and the reasons, positive from
+    prob, threshold and outcome, and that slices have the study's labels. ``read_json`` checks that too.
     """
     schema = _tidy(adapt(StudyResult).json_schema())
     for part in (schema, *schema["$defs"].values()):
@@ -94,7 +97,7 @@ _READ = {
     "properties": {
         "outcome": {"enum": list(Outcome)},
         "refusal": {"type": "null"},
-        "labels": {"minProperties": len(LABELS)},
+        "labels": {"minProperties": 1},
         "slices": {"minItems": 1},
         "series": {
             "contains": {"properties": {"set_aside": {"type": "null"}}},
@@ -117,8 +120,13 @@ _REFUSED = {
 
 
 def _tidy(schema: Any) -> Any:
-    """Leaves out the titles that pydantic makes of the names of fields, and the line breaks of docstrings."""
+    """Leaves out the titles that pydantic makes of the names of fields, and the line breaks of docstrings.
+
+    Keys that are no names of labels are refused, as pydantic does.
+    """
     if isinstance(schema, dict):
+        if "patternProperties" in schema:
+            schema = {**schema, "additionalProperties": False}
         return {name: _tidy(each) for name, each in schema.items() if name != "title"}
     if isinstance(schema, list):
         return [_tidy(each) for each in schema]
@@ -137,15 +145,23 @@ def _find_contradiction(result: StudyResult) -> str:
         return "it has an outcome and a refusal"
     if not result.labels or not result.slices or len(read) != 1:
         return "it has an outcome, but no labels, no slices or no series that was read"
-    if missing := set(LABELS) - result.labels.keys():
-        return f"labels lacks {min(missing)}"
-    if result.outcome is not (due := decide_outcome(result.labels["any"], result.reasons)):
+    names = result.labels.keys()
+    if result.decides is not None and result.decides not in names:
+        return f"labels lacks {result.decides}, which decides"
+    if any(
+        each.keys() != names
+        for piece in result.slices
+        for each in (piece.probs, piece.calibrated or piece.probs)
+    ):
+        return "a slice has other labels than the study"
+    deciding = None if result.decides is None else result.labels[result.decides]
+    if result.outcome is not (due := decide_outcome(deciding, result.reasons)):
         return f"outcome is {result.outcome}, but its labels and reasons give {due}"
     keys = result.key_slices
     if len(set(keys)) < len(keys) or any(key >= len(result.slices) for key in keys):
         return "key_slices holds a slice twice, or one that does not exist"
     if keys and result.outcome is not Outcome.POSITIVE:
         return f"it is {result.outcome} and has key slices"
-    decided = decide_labels(result.labels, result.outcome, result.reasons)
-    wrong = [name for name in LABELS if decided[name] != result.labels[name]]
+    decided = decide_labels(result.labels, result.decides, result.outcome, result.reasons)
+    wrong = [name for name in names if decided[name] != result.labels[name]]
     return f"labels.{wrong[0]}: positive contradicts prob, threshold and outcome" if wrong else ""

@@ -36,7 +36,7 @@ from ich.outputs.source import (
     read_sources,
     to_ascii,
 )
-from ich.schema import DISCLAIMER, SUBTYPES
+from ich.schema import DISCLAIMER, LABELS
 from ich.schema.codes import Note, Reason, describe_code
 from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
 from ich.tables import split_name
@@ -55,7 +55,7 @@ FINDINGS: Mapping[str, CodedConcept] = {
     "subdural": CodedConcept("35486000", "SCT", "Subdural intracranial hemorrhage"),
     "any": CodedConcept("1386000", "SCT", "Intracranial hemorrhage"),
 }
-"""SNOMED CT code of each label."""
+"""SNOMED CT code of each label; others than these have none."""
 
 SITES: Mapping[str, CodedConcept] = {"intraventricular": CodedConcept("35764002", "SCT", "Brain ventricle")}
 """Site of a finding that has no code of its own in DICOM's dictionaries."""
@@ -81,9 +81,10 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
     """Writes a study's result as a structured report in a new series of the study.
 
     It holds a measurement group for each label: the finding by SNOMED CT, with presence, probability and
-    operating point. The first group is ``any``, with the outcome, its reasons, and the distance from the
-    training data. Groups of labels that are called present refer to the key slices. The document is complete,
-    preliminary and unverified. UIDs follow from the result, so a second run overwrites.
+    operating point. The first group is the label that decides, with the outcome, its reasons, and the
+    distance from the training data. A label without a code is left out, and a comment names it. Groups of
+    labels that are called present refer to the key slices. The document is complete, preliminary and
+    unverified. UIDs follow from the result, so a second run overwrites.
 
     Args:
         result: The study's result.
@@ -119,10 +120,11 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
 
 
 def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> MeasurementReport:
+    shown = [label for label in (result.headline, *result.others) if label in _list_coded(result)]
     report = MeasurementReport(
         observation_context=_make_context(result.algorithm),
         procedure_reported=PROCEDURE,
-        imaging_measurements=[_make_group(result, label, sources) for label in ("any", *SUBTYPES)],
+        imaging_measurements=[_make_group(result, label, sources) for label in dict.fromkeys(shown)] or None,
     )
     # TID 1500 is extensible, and has no place for words.
     report[0].ContentSequence.extend(
@@ -130,11 +132,18 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
         for text in (
             DISCLAIMER,
             f"Outcome: {result.outcome}",
+            *(f"Left out, as it has no code: {label}" for label in result.labels if label not in shown),
             *(f"{REASON.meaning}: {describe_code(Reason, r.code, r.detail)}" for r in result.reasons),
             *(f"Note: {describe_code(Note, note.code, note.detail)}" for note in result.notes),
         )
     )
     return report
+
+
+def _list_coded(result: StudyResult) -> list[str]:
+    """The labels with a code; ``any`` has the one of any hemorrhage, where all are kinds of it."""
+    only_rsna = result.labels.keys() <= set(LABELS)
+    return [label for label in result.labels if label in FINDINGS and (label != "any" or only_rsna)]
 
 
 def _make_context(algorithm: Algorithm) -> ObservationContext:
@@ -164,17 +173,17 @@ def _make_group(
         _measure(codes.DCM.ThresholdValue, said.threshold),
     ]
     evaluations = _state_presence(result, label)
-    if label == "any":
+    if label == result.decides:
         assert result.outcome is not None  # else there would be no sources
         evaluations.append(QualitativeEvaluation(OUTCOME, OUTCOMES[result.outcome]))
         evaluations += [QualitativeEvaluation(REASON, _make_code(reason)) for reason in result.reasons]
         measurements += [_measure(DISTANCE, result.distance), _measure(DISTANCE_LIMIT, result.distance_limit)]
-    present = label in ("any", *result.subtypes)
+    present = label in (result.decides, *result.subtypes)
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(derive_uid(result, "finding", label), label),
         finding_type=FINDINGS[label],
         finding_sites=[FindingSite(SITES[label])] if label in SITES else None,
-        algorithm_id=_identify(result.algorithm),
+        algorithm_id=_identify(result.algorithm, result.decides or "any"),
         measurements=[measurement for measurement in measurements if measurement is not None],
         qualitative_evaluations=evaluations,
         source_images=[
@@ -194,13 +203,13 @@ def _name_frame(name: str) -> list[int] | None:
     return [frame] if frame else None
 
 
-def _identify(algorithm: Algorithm) -> AlgorithmIdentification:
+def _identify(algorithm: Algorithm, decides: str) -> AlgorithmIdentification:
     """Identifies the algorithm that made the measurements (TID 4019)."""
     parameters = (
         *(f"weights SHA-256 {weights}" for weights in algorithm.weights),
         f"test-time augmentation: {', '.join(algorithm.tta) or 'none'}",
         f"pooling of slices: {algorithm.pooling}",
-        f"operating point of any: {algorithm.rule or 'none'}",
+        f"operating point of {decides}: {algorithm.rule or 'none'}",
     )
     return AlgorithmIdentification(
         name=f"{MANUFACTURER} {to_ascii(algorithm.name)}",
@@ -214,7 +223,7 @@ def _identify(algorithm: Algorithm) -> AlgorithmIdentification:
 def _state_presence(result: StudyResult, label: str) -> list[QualitativeEvaluation]:
     """States the decision on a label; an undecided subtype gets no statement of presence."""
     decided = result.labels[label].positive
-    if decided is None and label != "any":
+    if decided is None and label != result.decides:
         return []
     concept = {True: PRESENT, False: ABSENT, None: INDETERMINATE}[decided]
     return [QualitativeEvaluation(PRESENCE, concept)]

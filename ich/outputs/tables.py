@@ -12,45 +12,52 @@ from typing import Any
 import pandas as pd
 
 from ich.files import for_owner_alone
-from ich.schema import LABELS
+from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.schema.results import Remark, SliceResult, StudyResult
-from ich.tables import PROB_COLUMNS, UIDS, WEIGHTS_COLUMN, write_table
+from ich.tables import UIDS, WEIGHTS_COLUMN, name_columns, write_table
 
-POSITIVE_COLUMNS = tuple(f"positive_{label}" for label in LABELS)
-CALIBRATED_COLUMNS = tuple(f"calibrated_{label}" for label in LABELS)
 
-STUDY_DTYPES = {
-    "number": "int64",  # of the study, from 1
-    "StudyInstanceUID": "str",
-    "PatientID": "str",
-    "SeriesInstanceUID": "str",  # of the series that was read; empty where none was
-    "outcome": "str",  # POSITIVE, NEGATIVE or INDETERMINATE; empty where the study was refused
-    "refusal": "str",  # the code of why it was; empty where it was read
-    "reasons": "str",  # codes of what speaks against NEGATIVE, a space between
-    "notes": "str",  # codes of what is worth knowing and bars nothing
-    **dict.fromkeys(PROB_COLUMNS, "float64"),  # pooled over the slices, and calibrated where the model can
-    **dict.fromkeys(POSITIVE_COLUMNS, "Int8"),  # 1 called present, 0 absent; empty where nothing is said
-    "threshold_any": "float64",  # the operating point of any; empty without one
-    "key_slices": "str",  # by ``slice`` of slices.csv, the most telling first, a space between
-    "distance": "float64",  # from the training data, 1 is usual; empty without a reference
-    "distance_limit": "float64",  # above which a study is unlike them
-}
-"""Columns of ``studies.csv``."""
+def list_study_columns(labels: LabelSet = RSNA_LABELS) -> dict[str, str]:
+    """The columns of ``studies.csv`` and their types."""
+    point = () if labels.decides is None else (labels.decides,)
+    return {
+        "number": "int64",  # of the study, from 1
+        "StudyInstanceUID": "str",
+        "PatientID": "str",
+        "SeriesInstanceUID": "str",  # of the series that was read; empty where none was
+        "outcome": "str",  # POSITIVE, NEGATIVE or INDETERMINATE; empty where the study was refused
+        "refusal": "str",  # the code of why it was; empty where it was read
+        "reasons": "str",  # codes of what speaks against NEGATIVE, a space between
+        "notes": "str",  # codes of what is worth knowing and bars nothing
+        # Pooled over the slices, and calibrated where the model can.
+        **dict.fromkeys(name_columns("prob", labels.names), "float64"),
+        # 1 called present, 0 absent; empty where nothing is said.
+        **dict.fromkeys(name_columns("positive", labels.names), "Int8"),
+        # The operating point of the label that decides; empty without one.
+        **dict.fromkeys(name_columns("threshold", point), "float64"),
+        "key_slices": "str",  # by ``slice`` of slices.csv, the most telling first, a space between
+        "distance": "float64",  # from the training data, 1 is usual; empty without a reference
+        "distance_limit": "float64",  # above which a study is unlike them
+    }
 
-SLICE_DTYPES = {
-    "number": "int64",
-    "slice": "int64",  # counted from 1 in order of position, as pages and key images count
-    **dict.fromkeys(UIDS, "str"),
-    "part": "str",  # of a predictions table, which this is: empty, as the study belongs to no data set
-    "InstanceNumber": "Int64",  # as stored; empty where not given
-    "position": "float64",  # mm along the slice normal, from feet to head; empty where not known
-    **dict.fromkeys(PROB_COLUMNS, "float64"),  # as the network gave them
-    **dict.fromkeys(CALIBRATED_COLUMNS, "float64"),  # empty without a calibration of slices
-    "key": "int8",  # 1 where it is a key slice
-    "left_out": "str",  # the code of why it does not count for the study; empty where it counts
-    WEIGHTS_COLUMN: "str",  # of the model; empty of an ensemble and of an ONNX file
-}
-"""Columns of ``slices.csv``."""
+
+def list_slice_columns(labels: LabelSet = RSNA_LABELS) -> dict[str, str]:
+    """The columns of ``slices.csv`` and their types."""
+    return {
+        "number": "int64",
+        "slice": "int64",  # counted from 1 in order of position, as pages and key images count
+        **dict.fromkeys(UIDS, "str"),
+        "part": "str",  # of a predictions table, which this is: empty, as the study belongs to no data set
+        "InstanceNumber": "Int64",  # as stored; empty where not given
+        "position": "float64",  # mm along the slice normal, from feet to head; empty where not known
+        **dict.fromkeys(name_columns("prob", labels.names), "float64"),  # as the network gave them
+        # Empty without a calibration of slices.
+        **dict.fromkeys(name_columns("calibrated", labels.names), "float64"),
+        "key": "int8",  # 1 where it is a key slice
+        "left_out": "str",  # the code of why it does not count for the study; empty where it counts
+        WEIGHTS_COLUMN: "str",  # of the model; empty of an ensemble and of an ONNX file
+    }
+
 
 SERIES_DTYPES = {
     "number": "int64",
@@ -66,7 +73,9 @@ SERIES_DTYPES = {
 """Columns of ``series.csv``."""
 
 
-def write_tables(results: Sequence[StudyResult], folder: str | Path, weights: str = "") -> None:
+def write_tables(
+    results: Sequence[StudyResult], folder: str | Path, weights: str = "", labels: LabelSet = RSNA_LABELS
+) -> None:
     """Writes ``studies.csv``, ``slices.csv`` and ``series.csv``, each completely or not at all.
 
     Only their owner can read them. ``slices.csv`` is a predictions table for ``ich evaluate``.
@@ -75,27 +84,30 @@ def write_tables(results: Sequence[StudyResult], folder: str | Path, weights: st
         results: Results by one model, or by one ensemble.
         folder: Folder for the tables.
         weights: SHA-256 of the model's weights; empty for several models, or if unknown.
+        labels: What the model predicts.
     """
     folder = Path(folder)
     with for_owner_alone():
-        write_table(tabulate_studies(results), folder / "studies.csv")
-        write_table(tabulate_slices(results, weights), folder / "slices.csv")
+        write_table(tabulate_studies(results, labels), folder / "studies.csv")
+        write_table(tabulate_slices(results, weights, labels), folder / "slices.csv")
         write_table(tabulate_series(results), folder / "series.csv")
 
 
-def tabulate_studies(results: Sequence[StudyResult]) -> pd.DataFrame:
-    """Returns one row per study: ``STUDY_DTYPES``."""
-    return _make_table([_list_study(result) for result in results], STUDY_DTYPES)
+def tabulate_studies(results: Sequence[StudyResult], labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
+    """Returns one row per study: ``list_study_columns``."""
+    return _make_table([_list_study(result) for result in results], list_study_columns(labels))
 
 
-def tabulate_slices(results: Sequence[StudyResult], weights: str = "") -> pd.DataFrame:
-    """Returns one row per slice of the series that were read: ``SLICE_DTYPES``, with the ``weights``."""
+def tabulate_slices(
+    results: Sequence[StudyResult], weights: str = "", labels: LabelSet = RSNA_LABELS
+) -> pd.DataFrame:
+    """Returns one row per slice of the series that were read: ``list_slice_columns``, with ``weights``."""
     rows = [
         _list_slice(result, place, each) | {WEIGHTS_COLUMN: weights}
         for result in results
         for place, each in enumerate(result.slices)
     ]
-    return _make_table(rows, SLICE_DTYPES)
+    return _make_table(rows, list_slice_columns(labels))
 
 
 def tabulate_series(results: Sequence[StudyResult]) -> pd.DataFrame:
@@ -133,7 +145,11 @@ def _list_study(result: StudyResult) -> dict[str, Any]:
             f"positive_{label}": None if each.positive is None else int(each.positive)
             for label, each in result.labels.items()
         },
-        "threshold_any": result.labels["any"].threshold if result.labels else None,
+        **{
+            f"threshold_{label}": each.threshold
+            for label, each in result.labels.items()
+            if label == result.decides
+        },
         "key_slices": " ".join(str(place + 1) for place in result.key_slices),
         "distance": result.distance,
         "distance_limit": result.distance_limit,

@@ -25,12 +25,12 @@ from ich.pages.words import (
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
 from ich.report.figures import encode_png
 from ich.report.html import write_html
-from ich.schema import SUBTYPES
 from ich.schema.codes import Note, Reason, SetAside, describe_code
+from ich.schema.labels import say_label
 from ich.schema.results import Outcome, SeriesResult, StudyResult
 
 _HEAT = (
-    "On the right is a heat map of the evidence for any hemorrhage. Lines mark a quarter (dotted), half "
+    "On the right is a heat map of the evidence for {label}. Lines mark a quarter (dotted), half "
     "(dashed) and three quarters (solid) of its peak, and the cross marks the peak. Without a heat map, "
     "the right side shows the subdural window. A map shows where in a slice the evidence lies, not how "
     "much there is."
@@ -93,10 +93,10 @@ def _say_result(result: StudyResult) -> Iterator[Block]:
 
 def _tabulate_labels(result: StudyResult) -> Table:
     rows = []
-    for name in ("any", *SUBTYPES):
+    for name in dict.fromkeys((result.headline, *result.others)):
         label = result.labels[name]
         rows.append([name, *show_label(label), _DECIDED[label.positive]])
-    decided = result.labels["any"].threshold is not None
+    decided = result.labels[result.headline].threshold is not None
     caption = (
         f"Probabilities of the study, pooled over its slices by {result.algorithm.pooling}"
         + (", calibrated if there is an operating point" if decided else ", not calibrated")
@@ -117,7 +117,8 @@ def _show_slices(result: StudyResult, views: Sequence[SliceView]) -> Iterator[Bl
         )
     if shown:
         yield Text(
-            f"Slices are cropped to the head and shown in the brain window. {_say_sides(shown)} {_HEAT}"
+            f"Slices are cropped to the head and shown in the brain window. {_say_sides(shown)} "
+            + _HEAT.format(label=say_label(result.headline, result.labels))
         )
     frame = find_frame(shown)
     for view in shown:
@@ -155,7 +156,7 @@ def _name_slices(numbers: Sequence[int]) -> str:
 def _picture_view(result: StudyResult, view: SliceView, frame: Frame) -> Picture:
     found = result.slices[view.number]
     probs = found.calibrated or found.probs
-    named = ["any", *(result.subtypes or ())]
+    named = [result.headline, *result.subtypes]
     place = "" if found.position is None else f", at {found.position:.1f} mm"
     said = ", ".join(f"{name} {show_prob(probs[name])}" for name in named)
     kind = "calibrated" if found.calibrated else "not calibrated"
@@ -172,15 +173,16 @@ def _picture_view(result: StudyResult, view: SliceView, frame: Frame) -> Picture
 def _picture_timeline(result: StudyResult) -> Picture:
     calibrated = all(each.calibrated is not None for each in result.slices)
     values = [(each.calibrated if calibrated else None) or each.probs for each in result.slices]
-    highest = max(range(len(values)), key=lambda number: values[number]["any"])
+    highest = max(range(len(values)), key=lambda number: values[number][result.headline])
     kind = "calibrated" if calibrated else "not calibrated"
-    called = ", ".join(("any", *result.subtypes))
+    called = ", ".join((result.headline, *result.subtypes))
     caption = (
         f"Probability of each slice, {kind}, for {called}. Slices are counted from 1 in order of position. "
         "A triangle marks a slice that is shown above. The study's probability and operating point are on "
         "another scale, so they are not drawn."
     )
-    alt = f"Probability along the slices; the highest for any hemorrhage is at slice {highest + 1}"
+    label = say_label(result.headline, result.labels)
+    alt = f"Probability along the slices; the highest for {label} is at slice {highest + 1}"
     return Picture("timeline", encode_png(draw_timeline(result)), caption, alt)
 
 

@@ -17,7 +17,7 @@ from ich.pages.views import SliceView, choose_slices
 from ich.report.figures import OKABE_ITO, draw_slice
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
-from ich.schema import DISCLAIMER, SUBTYPES
+from ich.schema import DISCLAIMER
 from ich.schema.hu import BODY
 from ich.schema.results import StudyResult
 
@@ -25,14 +25,8 @@ WIDTH = 5.2  # inches: at a phone's width a point is about a pixel
 SMALL, TINY = 9.0, 8.0  # points
 _TALLEST = 6.0  # inches
 
-_LINES = dict(
-    zip(
-        SUBTYPES,
-        zip(OKABE_ITO, ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1))), "s^vDX", strict=False),
-        strict=True,
-    )
-)
-"""By subtype a color, a line and a marker; ``any`` is black, solid and round."""
+_LINES = list(zip(OKABE_ITO, ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1))), "s^vDX", strict=False))
+"""A color, a line and a marker for each label; the one that decides is black, solid and round."""
 
 
 class Frame(NamedTuple):
@@ -96,7 +90,7 @@ def draw_view(view: SliceView, frame: Frame) -> Figure:
 
 
 def draw_timeline(result: StudyResult) -> Figure:
-    """Draws the probability of ``any``, and of the subtypes called present, from slice to slice.
+    """Draws the probability of the headline label, and of others called present, from slice to slice.
 
     Triangles mark the slices that ``choose_slices`` names. Probabilities are calibrated if those of all
     slices are. The axis is the slice normal if all positions are known.
@@ -108,9 +102,10 @@ def draw_timeline(result: StudyResult) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.4), layout=ConstrainedLayoutEngine(h_pad=0.06))
     axes = figure.subplots()
     every = max(1, len(places) // 40)  # more markers would hide the kinds of line
-    axes.plot(places, probs["any"], "o-", color="black", markersize=4, markevery=every, label="any")
+    first = result.headline
+    axes.plot(places, probs[first], "o-", color="black", markersize=4, markevery=every, label=first)
     for name in result.subtypes:
-        color, line, marker = _LINES[name]
+        color, line, marker = _LINES[result.others.index(name) % len(_LINES)]
         values = probs[name]
         look: dict[str, Any] = {"color": color, "linestyle": line, "marker": marker}
         axes.plot(places, values, **look, markersize=4, markevery=every, label=name)

@@ -19,7 +19,6 @@ from ich.schema.results import StudyResult
 if TYPE_CHECKING:  # a type alone, and torch takes seconds that a page without heat maps is spared
     from ich.models import SliceNet
 
-LABEL = "any"
 COUNT = 3
 """Number of slices shown for a study without key slices."""
 
@@ -34,7 +33,7 @@ class SliceView:
         number: Place in the result's ``slices``.
         hu: (Rows, Columns) HU.
         spacing: Distance between rows and between columns, mm; 1, 1 if unknown.
-        heat: (Rows, Columns) in [0, 1], evidence for ``any``; or why there is no map.
+        heat: (Rows, Columns) in [0, 1], evidence for ``StudyResult.headline``; or why there is no map.
         knows_sides: Whether the slice lies in LPS, without contradiction in its pixels.
     """
 
@@ -46,14 +45,14 @@ class SliceView:
 
 
 def choose_slices(result: StudyResult) -> tuple[int, ...]:
-    """Chooses the slices to show: the key slices, or the ``COUNT`` with the highest probability of ``any``.
+    """Chooses the slices to show: the key slices, or the ``COUNT`` of the highest probability.
 
     A study without key slices is not POSITIVE. It shows the slices where a reader would look first for a
     missed hemorrhage.
     """
     if result.key_slices:
         return result.key_slices
-    prob = np.array([-1.0 if each.left_out else each.probs["any"] for each in result.slices])
+    prob = np.array([-1.0 if each.left_out else each.probs[result.headline] for each in result.slices])
     return tuple(np.argsort(-prob, kind="stable")[:COUNT].tolist())
 
 
@@ -78,7 +77,7 @@ def make_views(
     counted = [
         number for number, each in enumerate(result.slices) if each.left_out is None or number in chosen
     ]
-    heat = NO_MODEL if net is None else _explain(net, root, table.iloc[counted], chosen)
+    heat = NO_MODEL if net is None else _explain(net, root, table.iloc[counted], chosen, result.headline)
     views = []
     for number in chosen:
         row = table.iloc[number]
@@ -95,7 +94,7 @@ def make_views(
 
 
 def _explain(
-    net: SliceNet, root: Path, table: pd.DataFrame, numbers: Sequence[int]
+    net: SliceNet, root: Path, table: pd.DataFrame, numbers: Sequence[int], label: str
 ) -> dict[int, NDArray[np.float32]] | str:
     """Explains slices with the same neighbors as in prediction: those that count, in one stack."""
     # It imports torch, which takes seconds.
@@ -103,7 +102,7 @@ def _explain(
 
     try:
         rows = [table.index.tolist().index(number) for number in numbers]
-        found = list(explain_slices(net, root, table.assign(stack=0).reset_index(drop=True), rows, [LABEL]))
+        found = list(explain_slices(net, root, table.assign(stack=0).reset_index(drop=True), rows, [label]))
     except UserError as error:  # of the network, which has no grid of features
         return f"The network cannot be explained: {error.kept}"
-    return {int(table.index[each.row]): each.heat[LABEL] for each in found if not isinstance(each, ReadError)}
+    return {int(table.index[each.row]): each.heat[label] for each in found if not isinstance(each, ReadError)}

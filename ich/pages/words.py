@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ich.schema import DISCLAIMER, SUBTYPES
+from ich.schema import DISCLAIMER
 from ich.schema.codes import NO_RESULT, SetAside, describe_code
+from ich.schema.labels import say_label
 from ich.schema.results import LabelResult, Outcome, StudyResult
 
 _GLANCE: Mapping[Outcome | None, str] = {
-    Outcome.POSITIVE: "Signs of intracranial hemorrhage",
-    Outcome.NEGATIVE: "No sign of intracranial hemorrhage found",
+    Outcome.POSITIVE: "Signs of {finding}",
+    Outcome.NEGATIVE: "No sign of {finding} found",
     Outcome.INDETERMINATE: "Neither positive nor negative can be concluded",
     None: "No result: the study could not be read",
 }
@@ -18,11 +19,20 @@ _GLANCE: Mapping[Outcome | None, str] = {
 
 def describe_glance(result: StudyResult) -> str:
     """States the outcome in one line, with subtypes called present and those that the model cannot decide."""
-    glance = ": ".join(filter(None, [_GLANCE[result.outcome], ", ".join(result.subtypes)]))
+    said = _GLANCE[result.outcome].format(finding=_name_finding(result))
+    glance = ": ".join(filter(None, [said, ", ".join(result.subtypes)]))
     if result.outcome is not Outcome.POSITIVE:
         return glance
-    unknown = ", ".join(name for name in SUBTYPES if result.labels[name].threshold is None)
+    unknown = ", ".join(name for name in result.others if result.labels[name].threshold is None)
     return f"{glance}; not assessed: {unknown}" if unknown else glance
+
+
+def _name_finding(result: StudyResult) -> str:
+    """What the outcome is about, in a sentence."""
+    if not result.labels:
+        return "what the model looks for"
+    label = say_label(result.headline, result.labels)
+    return "intracranial hemorrhage" if label == "any hemorrhage" else label
 
 
 def describe_outcome(result: StudyResult) -> str:
@@ -30,12 +40,14 @@ def describe_outcome(result: StudyResult) -> str:
     if result.refusal is not None:
         why = describe_code(SetAside, result.refusal.code, result.refusal.detail)
         return f"The study was not read. {why}. The result says nothing about its content."
-    label = result.labels["any"]
+    if result.decides is None:
+        return "None of the model's labels decides, so neither positive nor negative can be concluded."
+    label, name = result.labels[result.decides], say_label(result.decides, result.labels)
     prob, threshold = show_label(label)
     if label.reached is None:
-        return f"The probability of any hemorrhage is {prob}, but there is no operating point to decide with."
+        return f"The probability of {name} is {prob}, but there is no operating point to decide with."
     where = "at or above" if label.reached else "below"
-    fact = f"The probability of any hemorrhage is {prob}, {where} the operating point of {threshold}"
+    fact = f"The probability of {name} is {prob}, {where} the operating point of {threshold}"
     if result.outcome is not Outcome.INDETERMINATE:
         return f"{fact}."
     if any(reason.code in NO_RESULT for reason in result.reasons):
@@ -45,7 +57,7 @@ def describe_outcome(result: StudyResult) -> str:
 
 def describe_called(result: StudyResult) -> str:
     """Names the subtypes called present in a POSITIVE study, and those that the model cannot decide."""
-    unknown = [name for name in SUBTYPES if result.labels[name].reached is None]
+    unknown = [name for name in result.others if result.labels[name].reached is None]
     called, undecided = (
         ", ".join(f"{name} ({show_prob(result.labels[name].prob)})" for name in names)
         for names in (result.subtypes, unknown)
@@ -53,7 +65,7 @@ def describe_called(result: StudyResult) -> str:
     texts = []
     if called:
         texts.append(f"Called present: {called}.")
-    elif len(unknown) < len(SUBTYPES):
+    elif len(unknown) < len(result.others):
         texts.append("No subtype reaches its operating point.")
     if undecided:
         texts.append(f"Not decided, as the model has no operating point: {undecided}.")
@@ -91,12 +103,16 @@ def list_limits(result: StudyResult) -> list[str]:
         f"{DISCLAIMER}. This is not a diagnosis, and does not replace a radiologist who reads the study."
     ]
     if result.outcome is not None:
+        finding = _name_finding(result)
+        is_hemorrhage = finding == "intracranial hemorrhage"
+        ruled_out = "a hemorrhage" if is_hemorrhage else finding
+        sought = finding if is_hemorrhage else ", ".join(result.labels)
         limits += [
-            "A negative result does not rule out a hemorrhage. At any operating point some are missed, "
+            f"A negative result does not rule out {ruled_out}. At any operating point some are missed, "
             "small ones first. A positive result may be a false positive.",
             "Probabilities were calibrated, and operating points chosen, on the validation set of the "
             "training data. Elsewhere both may be wrong.",
-            "Only the series marked as read was examined, and only for intracranial hemorrhage.",
+            f"Only the series marked as read was examined, and only for {sought}.",
         ]
     return limits
 

@@ -49,6 +49,7 @@ from ich.predict.stacks import Pixels, has_windows, stack_hu
 from ich.schema import AIR_HU, UserError
 from ich.schema.formats import to_plain
 from ich.schema.hu import MOST_HU
+from ich.schema.labels import LabelSet
 from ich.schema.results import Algorithm, StudyResult, decide_labels, decide_outcome
 from ich.studies import StudyFiles, find_studies
 
@@ -70,10 +71,11 @@ class Predictor:
 
     Attributes:
         networks: The members, as given.
+        label_set: What they predict.
         algorithm: Description of the models in results.
 
     Raises:
-        UserError: If there is no network, or an augmentation is unknown.
+        UserError: If there is no network, networks have different labels, or an augmentation is unknown.
     """
 
     def __init__(
@@ -87,12 +89,15 @@ class Predictor:
             raise UserError("there is no model: give a checkpoint, a bundle or an ONNX file")
         self.networks = list(networks)
         self._views = [augmented(network, tta) for network in networks]
+        self.label_set = _find_labels(networks)
         given = (
-            [order_decisions(decisions, networks[0].card["labels"], "decisions")]
+            [order_decisions(decisions, self.label_set.names, "decisions")]
             if decisions is not None
             else [_read_decisions(network) for network in networks]
         )
-        self._rules = [Rules(levels.get("slice"), levels.get("study")) for levels in given]
+        self._rules = [
+            Rules(levels.get("slice"), levels.get("study"), self.label_set.decides) for levels in given
+        ]
         self._sizes = sorted({network.input.size for network in networks})
         self._decisions = given
         self.algorithm = Algorithm(
@@ -151,7 +156,7 @@ class Predictor:
             window: (N, 2) center and width of the headers in HU, if a model needs them.
 
         Returns:
-            (M, N, 6) probabilities of the M models, not calibrated, and distances from their training data.
+            (M, N, L) probabilities of the M models, not calibrated, and distances from their training data.
 
         Raises:
             UserError: If there is no slice, or a window is needed but missing.
@@ -203,12 +208,13 @@ class Predictor:
         if stack is None:
             return StudyResult(
                 number, study.StudyInstanceUID, study.PatientID, None, reading.refusal, (), (),
-                {}, (), (), None, None, reading.series, self.algorithm,
+                {}, (), (), None, None, reading.series, self.algorithm, decides=self.label_set.decides,
             )  # fmt: skip
         scores = self._score(stack.hu, stack.window, reading.left_out)
         labels = judge_labels(scores, self._rules, reading.left_out)
-        reasons = (*reading.reasons, *judge_model(scores, labels))
-        outcome = decide_outcome(labels["any"], reasons)
+        decides = self.label_set.decides
+        reasons = (*reading.reasons, *judge_model(scores, labels, decides))
+        outcome = decide_outcome(None if decides is None else labels[decides], reasons)
         slices = judge_slices(scores, self._rules, stack.slices, reading.left_out)
         distance, limit = find_distance(scores)
         return StudyResult(
@@ -219,9 +225,10 @@ class Predictor:
             refusal=None,
             reasons=reasons,
             notes=reading.notes,
-            labels=decide_labels(labels, outcome, reasons),
+            decides=decides,
+            labels=decide_labels(labels, decides, outcome, reasons),
             slices=slices,
-            key_slices=choose_key_slices(slices, outcome, labels),
+            key_slices=choose_key_slices(slices, outcome, labels, decides),
             distance=None if np.isnan(distance) else distance,
             distance_limit=None if np.isnan(limit) else limit,
             series=reading.series,
@@ -249,7 +256,18 @@ class Predictor:
             counted = list_counted(len(output.probs), left_out)
             distances.append(np.nan if output.distance is None else pool_distances(output.distance[counted]))
             limits.append(np.nan if network.limit is None else network.limit)
-        return Scores(np.stack(probs), np.array(distances), np.array(limits))
+        return Scores(self.label_set.names, np.stack(probs), np.array(distances), np.array(limits))
+
+
+def _find_labels(networks: Sequence[Network]) -> LabelSet:
+    first = networks[0].label_set
+    for network in networks[1:]:
+        if (network.label_set.names, network.label_set.decides) != (first.names, first.decides):
+            raise UserError(
+                f"the models predict different labels, {', '.join(first.names)} and "
+                f"{', '.join(network.label_set.names)}, or other ones decide: predict with each on its own"
+            )
+    return first
 
 
 def _read_decisions(network: Network) -> dict[str, Decision]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from ich.calibration import Decision
 from ich.evaluate.pooling import DEFAULT_POOLING, pool_unit
-from ich.schema import LABELS, SUBTYPES
 from ich.schema.codes import Reason
 from ich.schema.results import KEY_SLICES, LabelResult, Outcome, Remark, SliceResult
 
@@ -25,10 +24,12 @@ class Rules:
     Attributes:
         slice: Rule for slices; None leaves them uncalibrated.
         study: Rule for studies; None gives no outcome.
+        decides: The label behind the outcome; None gives none.
     """
 
     slice: Decision | None
     study: Decision | None
+    decides: str | None = "any"
 
     @property
     def pooling(self) -> str:
@@ -37,8 +38,9 @@ class Rules:
 
     @property
     def rule(self) -> str:
-        """Rule that chose the operating point of ``any``; empty without one."""
-        point = None if self.study is None else self.study.find_point("any")
+        """Rule that chose the operating point of the label that decides; empty without one."""
+        known = self.study is not None and self.decides is not None
+        point = self.study.find_point(self.decides) if known else None  # type: ignore[union-attr, arg-type]
         return "" if point is None else point.rule
 
 
@@ -47,12 +49,14 @@ class Scores:
     """Outputs of networks for the slices of a series, in order.
 
     Attributes:
-        probs: (M, N, 6) probabilities of M members, not calibrated.
+        names: The labels.
+        probs: (M, N, L) probabilities of M members, not calibrated.
         distance: (M,) distance of the study from each member's training data; NaN if a member has no
             reference.
         limit: (M,) distance above which the study is out of distribution; NaN likewise.
     """
 
+    names: Sequence[str]
     probs: Floats
     distance: Floats
     limit: Floats
@@ -81,14 +85,14 @@ def judge_labels(
     found, thresholds = [], []
     counted = list_counted(scores.probs.shape[1], left_out)
     for probs, rule in _pair(scores.probs[:, counted], rules):
-        pooled = pool_unit(probs, rule.pooling)  # (6,)
+        pooled = pool_unit(probs, rule.pooling)  # (L,)
         found.append(pooled if rule.study is None else rule.study.calibrate(pooled[None])[0])
-        given = [None if rule.study is None else rule.study.find_point(label) for label in LABELS]
+        given = [None if rule.study is None else rule.study.find_point(label) for label in scores.names]
         thresholds.append([np.nan if point is None else point.threshold for point in given])
     prob, threshold = np.mean(found, axis=0), np.mean(thresholds, axis=0)
     return {
         label: LabelResult(float(p), None if np.isnan(t) else float(t), None)
-        for label, p, t in zip(LABELS, prob, threshold, strict=True)
+        for label, p, t in zip(scores.names, prob, threshold, strict=True)
     }
 
 
@@ -116,8 +120,10 @@ def judge_slices(
             SOPInstanceUID=uid,
             InstanceNumber=int(number) if np.isfinite(number) else None,
             position=float(position) if np.isfinite(position) else None,
-            probs=_name(probs),
-            calibrated=None if calibrated is None else _name(calibrated[row]),
+            probs=dict(zip(scores.names, probs.tolist(), strict=True)),
+            calibrated=None
+            if calibrated is None
+            else dict(zip(scores.names, calibrated[row].tolist(), strict=True)),
             left_out=left_out.get(row),
         )
         for row, (uid, number, position, probs) in enumerate(
@@ -132,10 +138,12 @@ def judge_slices(
     )
 
 
-def judge_model(scores: Scores, labels: dict[str, LabelResult]) -> list[Remark]:
+def judge_model(scores: Scores, labels: dict[str, LabelResult], decides: str | None) -> list[Remark]:
     """Finds reasons of the model against a result."""
     remarks = []
-    if labels["any"].threshold is None:
+    if decides is None:
+        remarks.append(Remark(Reason.NO_DECISION, "none of the model's labels decides"))
+    elif labels[decides].threshold is None:
         remarks.append(Remark(Reason.NO_DECISION, "no calibration or operating point for a study"))
     if np.isnan(scores.distance).any():
         remarks.append(Remark(Reason.NO_REFERENCE, "no reference to compare the study with"))
@@ -159,21 +167,17 @@ def find_distance(scores: Scores) -> tuple[float, float]:
 
 
 def choose_key_slices(
-    slices: Sequence[SliceResult], outcome: Outcome, labels: dict[str, LabelResult]
+    slices: Sequence[SliceResult], outcome: Outcome, labels: dict[str, LabelResult], decides: str | None
 ) -> tuple[int, ...]:
-    """Chooses the slices to look at first: the most probable for ``any``, then for each called subtype."""
-    if outcome is not Outcome.POSITIVE:
+    """Chooses the slices to look at first: the most probable for the label that decides, then for others."""
+    if outcome is not Outcome.POSITIVE or decides is None:
         return ()
     left_out = [place for place, each in enumerate(slices) if each.left_out is not None]
     counted = np.array(list_counted(len(slices), left_out))
-    probs = pd.DataFrame([slices[place].calibrated or slices[place].probs for place in counted])  # (M, 6)
-    chosen = counted[np.argsort(-probs["any"].to_numpy(), kind="stable")[:KEY_SLICES]].tolist()
-    chosen += [int(counted[probs[label].argmax()]) for label in SUBTYPES if labels[label].reached]
+    probs = pd.DataFrame([slices[place].calibrated or slices[place].probs for place in counted])  # (M, L)
+    chosen = counted[np.argsort(-probs[decides].to_numpy(), kind="stable")[:KEY_SLICES]].tolist()
+    chosen += [int(counted[probs[label].argmax()]) for label in labels if labels[label].reached]
     return tuple(dict.fromkeys(chosen))
-
-
-def _name(probs: Floats) -> dict[str, float]:
-    return dict(zip(LABELS, probs.tolist(), strict=True))
 
 
 def _pair(probs: Floats, rules: Sequence[Rules]) -> list[tuple[Floats, Rules]]:

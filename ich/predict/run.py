@@ -81,7 +81,7 @@ def predict_folder(
             _read(predictor, left, folder, outputs, progress)
         results, refused_outputs = _collect(folder)
         with _writing(out):
-            write_tables(results, out, predictor.weights)
+            write_tables(results, out, predictor.weights, predictor.label_set)
             write_table(found.refused, out / REFUSED)
             write_table(refused_outputs, out / REFUSED_OUTPUTS)
     return Summary(len(left), len(found.studies) - len(left), found.refused, results, refused_outputs)

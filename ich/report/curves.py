@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
 
 import pandas as pd
@@ -37,7 +38,10 @@ def draw_curves(metrics: pd.DataFrame) -> Figure:
     best = _find_best(epochs)
 
     _draw_lines(losses, epochs, LOSSES, "loss")
-    names = {f"val_auroc_{label}": label for label in LABELS} | {"val_auroc_mean": "mean"}
+    labels = [str(column).removeprefix("val_auroc_") for column in metrics if _is_auroc(str(column))]
+    known = [label for label in LABELS if label in labels]
+    ordered = [*known, *(label for label in labels if label not in LABELS), "mean"]
+    names = {f"val_auroc_{label}": label for label in ordered}
     _draw_lines(areas, epochs, names, "AUROC (validation)")
     for axes in (losses, areas):
         axes.set_xlabel("epoch")
@@ -67,6 +71,10 @@ def write_curves(metrics: pd.DataFrame | str | Path, path: str | Path) -> None:
     write_png(draw_curves(metrics), path, dpi=160)
 
 
+def _is_auroc(column: str) -> bool:
+    return column.startswith("val_auroc_") and column != "val_auroc_mean"
+
+
 def _find_best(epochs: pd.DataFrame) -> float | None:
     for name in MONITORED:
         if name in epochs and epochs[name].notna().any():
@@ -76,7 +84,7 @@ def _find_best(epochs: pd.DataFrame) -> float | None:
 
 def _draw_lines(axes: Axes, epochs: pd.DataFrame, names: dict[str, str], quantity: str) -> None:
     axes.set_ylabel(quantity)
-    for (column, name), color in zip(names.items(), OKABE_ITO, strict=False):
+    for (column, name), color in zip(names.items(), cycle(OKABE_ITO), strict=False):
         if column not in epochs or not (values := epochs[column].dropna()).size:
             continue
         axes.plot(

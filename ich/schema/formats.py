@@ -92,27 +92,6 @@ class ChosenBy:
 
 
 @dataclass(frozen=True)
-class ByLabel:
-    """Stands in an ``Annotated`` after a mapping: its keys are the labels.
-
-    Attributes:
-        labels: The keys, in the order in which they are written.
-        required: Whether all have to be there.
-    """
-
-    labels: tuple[str, ...]
-    required: bool = True
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """Reads a field for each label."""
-        from pydantic_core import core_schema
-
-        value = handler.generate_schema(get_args(source)[1])
-        one = core_schema.typed_dict_field(value, required=self.required)
-        return core_schema.typed_dict_schema(dict.fromkeys(self.labels, one), extra_behavior="forbid")
-
-
-@dataclass(frozen=True)
 class FromOne:
     """Stands in an ``Annotated`` after a number: a place that files count from 1, and the program from 0."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ich.schema import LABEL_WEIGHTS, LABELS, UserError
@@ -13,8 +13,13 @@ MOST = 64
 """Maximum number of labels."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
-_TAKEN = ("id", "label", "mean", "part", "slices")
-"""Names with another meaning in a label file, a table or a metric."""
+_TAKEN = ("allow_pickle", "file", "id", "label", "mean", "part", "probs", "slices", "spacing")
+"""Names with another meaning in a label file, a table, a metric or a file of heat maps."""
+
+
+def say_label(name: str, names: Iterable[str]) -> str:
+    """A label within a sentence: ``any`` of the RSNA's labels is any hemorrhage."""
+    return "any hemorrhage" if name == "any" and set(names) <= set(LABELS) else name
 
 
 def _to_tuple(key: str, values: object) -> tuple[object, ...]:

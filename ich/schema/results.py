@@ -10,13 +10,15 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from ich.schema import DISCLAIMER, LABELS, SUBTYPES
+from annotated_types import MinLen
+
+from ich.schema import DISCLAIMER
 from ich.schema.codes import NO_RESULT, Code, Note, Reason
 from ich.schema.formats import (
     STRICT,
-    ByLabel,
     Count,
     Digest,
+    Expected,
     FromOne,
     NotNegative,
     Number,
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from pydantic_core import CoreSchema
 
 KEY_SLICES = 3
-"""Number of key slices of a positive study for ``any``; each subtype called present adds its own.
+"""Number of key slices of a positive study for the label that decides; each other one called adds its own.
 
 ``ich explain`` takes the same number from each study for each label.
 """
@@ -39,7 +41,7 @@ KEY_SLICES = 3
 class Outcome(StrEnum):
     """Outcome of a study that was read."""
 
-    POSITIVE = "POSITIVE"  # ``any``, pooled over the slices that are believable, reaches its operating point
+    POSITIVE = "POSITIVE"  # the label that decides, over the believable slices, reaches its operating point
     NEGATIVE = "NEGATIVE"  # below it, and nothing speaks against believing that
     INDETERMINATE = "INDETERMINATE"  # neither can be said
 
@@ -81,7 +83,7 @@ class _Coded:
 
 @dataclass(frozen=True)
 class LabelResult:
-    """Result for one label of the study. Subtypes are decided only in a POSITIVE study."""
+    """Result for one label of the study. Those that do not decide are decided only in a POSITIVE study."""
 
     prob: Share
     """Probability of the label for the study, pooled over the slices that are not left out, and calibrated.
@@ -89,9 +91,9 @@ class LabelResult:
     threshold: Share | None
     """The operating point, on prob; null without one."""
     positive: bool | None
-    """The decision: true for present, false for absent, null for undecided. For any it follows from the
-    outcome. A subtype is decided only in a POSITIVE study. It is present if prob is at or above threshold,
-    and absent if prob is below it and there are no reasons."""
+    """The decision: true for present, false for absent, null for undecided. For the label that decides it
+    follows from the outcome. Another label is decided only in a POSITIVE study. It is present if prob is at
+    or above threshold, and absent if prob is below it and there are no reasons."""
 
     @property
     def reached(self) -> bool | None:
@@ -99,7 +101,9 @@ class LabelResult:
         return None if self.threshold is None else self.prob >= self.threshold
 
 
-Probs = Annotated[Mapping[str, Share], ByLabel(LABELS)]
+Label = Annotated[str, Expected("the name of a label", pattern=r"^[a-z][a-z0-9_-]{0,39}$")]
+
+Probs = Annotated[Mapping[Label, Share], MinLen(1)]
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,8 @@ class Algorithm:
     """Method that pools probabilities of slices to one of the study; several, joined by +, if members of an
     ensemble differ."""
     rule: str
-    """Rule that chose the operating point of any, such as a sensitivity; empty without one."""
+    """Rule that chose the operating point of the label that decides, such as a sensitivity; empty without
+    one."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ class StudyResult:
 
     __pydantic_config__ = STRICT
 
-    schema: Literal["ich study result 2"] = field(default="ich study result 2", kw_only=True)
+    schema: Literal["ich study result 3"] = field(default="ich study result 3", kw_only=True)
     """Name and version of this schema. The version grows with any change of the fields and their meaning."""
     note: Literal["Research use only; not a medical device"] = field(default=DISCLAIMER, kw_only=True)
     """Shown beside all results."""
@@ -176,16 +181,19 @@ class StudyResult:
     PatientID: str
     """(0010,0020), as stored; empty if missing."""
     outcome: Outcome | None
-    """POSITIVE: any, pooled over the slices that are not left out, is at or above its operating point; there
-    may be reasons too, and only implausible_hu and no_decision prevent it. NEGATIVE: it is below, and there
-    are no reasons. INDETERMINATE: all other studies. Null: the study could not be read, see refusal."""
+    """POSITIVE: the label that decides, pooled over the slices that are not left out, is at or above its
+    operating point; there may be reasons too, and only implausible_hu and no_decision prevent it. NEGATIVE:
+    it is below, and there are no reasons. INDETERMINATE: all other studies. Null: the study could not be
+    read, see refusal."""
     refusal: Remark | None
     """Why the study could not be read; null if it was read."""
     reasons: tuple[Annotated[Remark, _Coded(Reason)], ...]
     """Reasons against NEGATIVE; a POSITIVE study may have some too."""
     notes: tuple[Annotated[Remark, _Coded(Note)], ...]
     """Notes on the study, which prevent no outcome."""
-    labels: Annotated[Mapping[str, LabelResult], ByLabel(LABELS, required=False)]
+    decides: Label | None = field(default="any", kw_only=True)
+    """The label that the outcome follows from; null if no label of the model decides."""
+    labels: Mapping[Label, LabelResult]
     """Result for each label; empty if the study could not be read."""
     slices: tuple[SliceResult, ...]
     """Slices of the series that was read, in order of position; empty if the study could not be read."""
@@ -215,8 +223,18 @@ class StudyResult:
 
     @property
     def subtypes(self) -> tuple[str, ...]:
-        """The subtypes called present; only a POSITIVE study has any."""
-        return tuple(label for label in SUBTYPES if self.labels and self.labels[label].positive)
+        """The other labels called present; only a POSITIVE study has any."""
+        return tuple(label for label in self.others if self.labels[label].positive)
+
+    @property
+    def others(self) -> tuple[str, ...]:
+        """The labels beside the one that decides."""
+        return tuple(label for label in self.labels if label != self.decides)
+
+    @property
+    def headline(self) -> str:
+        """The label shown where there is room for one: the one that decides, or the first."""
+        return self.decides or next(iter(self.labels))
 
     def name_slice(self, place: int) -> str:
         """Names a slice for a reader in the same way everywhere: counted from 1, from below if that is known.
@@ -230,14 +248,14 @@ class StudyResult:
         return f"slice {place + 1} of {len(self.slices)}{below}{number}"
 
 
-def decide_outcome(label: LabelResult, reasons: tuple[Remark, ...]) -> Outcome:
+def decide_outcome(label: LabelResult | None, reasons: tuple[Remark, ...]) -> Outcome:
     """Decides the outcome of a study that was read.
 
     Args:
-        label: Result for ``any``.
+        label: Result for the label that decides; None without such a label.
         reasons: Reasons against ``NEGATIVE``.
     """
-    if label.reached is None or any(reason.code in NO_RESULT for reason in reasons):
+    if label is None or label.reached is None or any(reason.code in NO_RESULT for reason in reasons):
         return Outcome.INDETERMINATE
     if label.reached:
         return Outcome.POSITIVE
@@ -245,19 +263,19 @@ def decide_outcome(label: LabelResult, reasons: tuple[Remark, ...]) -> Outcome:
 
 
 def decide_labels(
-    labels: Mapping[str, LabelResult], outcome: Outcome, reasons: tuple[Remark, ...]
+    labels: Mapping[str, LabelResult], decides: str | None, outcome: Outcome, reasons: tuple[Remark, ...]
 ) -> dict[str, LabelResult]:
     """Decides each label of a study that was read. All outputs use these decisions.
 
-    The outcome decides ``any``. Subtypes are decided only in a POSITIVE study, each by its own operating
-    point. A label is called absent only if there are no reasons against it.
+    The outcome decides the label that it follows from. Other labels are decided only in a POSITIVE study,
+    each by its own operating point. A label is called absent only if there are no reasons against it.
 
     Returns:
         The same labels, each with the ``positive`` that follows.
     """
 
     def decide(name: str, label: LabelResult) -> bool | None:
-        if name == "any":
+        if name == decides:
             return {Outcome.POSITIVE: True, Outcome.NEGATIVE: False}.get(outcome)
         if outcome is not Outcome.POSITIVE or (label.reached is False and reasons):
             return None

@@ -32,7 +32,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.files import for_owner_alone, hash_file, replacing
 from ich.printing import printing
-from ich.schema import LABELS, UserError
+from ich.schema import UserError
 from ich.split import write_split
 from ich.tables import hash_slices
 from ich.train.command import reading_arguments
@@ -196,7 +196,7 @@ def _complete(run: Run, started: float) -> float:
     parts.model.net.card["trained_on"] = hash_slices(parts.datamodule.part("train"))
     parts.model.net.card["prevalences"] = {
         label: None if math.isnan(share) else share
-        for label, share in zip(LABELS, parts.datamodule.prevalences(), strict=True)
+        for label, share in zip(parts.datamodule.label_set.names, parts.datamodule.prevalences(), strict=True)
     }
     settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
     with _naming_sizes(cfg), _computing_with(cfg.threads):

@@ -36,16 +36,17 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     check_seed("seed", cfg.seed)
     check_threads(cfg.threads)
     accept_old_names(cfg)
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    # Those of the labels first: the search through all follows the loss to their weights, and ends there.
+    missing = sorted(OmegaConf.missing_keys(cfg.labels)) or sorted(OmegaConf.missing_keys(cfg))
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
     require_known_settings(cfg, list_settings())
     build = Builder(cfg)
     seed_everything(cfg.seed, workers=True, verbose=False)
-    spec = build("input")
+    spec, labels = build("input"), build("labels")
     trainer = _build_trainer(build, cfg, run_dir)
-    datamodule = build("data", input=spec, augment=build("augment"))
-    model = build("model", input=spec, loss=build("loss"), optim=build("optim"))
+    datamodule = build("data", input=spec, label_set=labels, augment=build("augment"))
+    model = build("model", input=spec, label_set=labels, loss=build("loss"), optim=build("optim"))
     build_optimizer(model.optim, model)  # refuses bad settings before anything is written
     datamodule.prepare_data()
     datamodule.setup()

@@ -28,6 +28,7 @@ from ich.models.network import build_slice_net
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
 from ich.schema.formats import to_plain
+from ich.schema.labels import LabelSet
 from ich.tables import make_predictions, read_predictions, write_table
 from ich.train.keeping import keep
 from ich.train.likeness import FeatureLog, describe_likeness
@@ -77,7 +78,7 @@ def write_results(
     # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
     # a threshold is one of them, to the last.
     predictions = {part: read_predictions(run_dir / f"predictions_{part}.csv") for part in tables}
-    evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences())
+    evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences(), datamodule.label_set)
     fields: dict[str, Any] = {
         "decisions": {level: to_plain(decision) for level, decision in decisions.items()},
         "training": summarize(datamodule, metrics, evaluations),
@@ -120,13 +121,14 @@ def write_results(
 
 
 def evaluate_parts(
-    tables: Mapping[str, pd.DataFrame], prevalences: tuple[float, ...]
+    tables: Mapping[str, pd.DataFrame], prevalences: tuple[float, ...], labels: LabelSet
 ) -> tuple[dict[str, Evaluation], dict[str, Decision]]:
     """Evaluates the predictions tables of a run, the test part at operating points of the validation part.
 
     Args:
         tables: The predictions table of each part, ``val`` among them.
-        prevalences: Prevalences in the training set, in the order of ``LABELS``.
+        prevalences: Prevalences in the training set, one for each label.
+        labels: The labels of the tables.
 
     Returns:
         An evaluation for each part, and the decisions of those levels that the validation part has.
@@ -137,6 +139,7 @@ def evaluate_parts(
     evaluations = {
         part: evaluate(
             table,
+            labels=labels,
             decisions=decisions if part == "test" else None,
             levels=levels[part],
             training_prevalences=prevalences,
@@ -189,7 +192,7 @@ def predict_parts(
     slices = datamodule.table.iloc[rows].reset_index(drop=True)
     weights = hash_weights(net)
     return {
-        part: make_predictions(slices[within], part, probs[within], weights)
+        part: make_predictions(slices[within], part, probs[within], weights, datamodule.label_set.names)
         for part in ("val", "test")
         if (within := slices["part"] == part).any()
     }

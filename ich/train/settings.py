@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 from ich import __version__
 from ich.data.parts import SPLITS
 from ich.schema import RENAMED, UserError
+from ich.schema.labels import RSNA_LABELS
 
 log = logging.getLogger("ich")
 
@@ -25,7 +27,11 @@ OF_A_RUN = (
 )
 """What stands at the top of a run's ``config.yaml``."""
 
-ADDED: dict[str, Any] = {"callbacks": {}, "trusted": []}
+ADDED: dict[str, Any] = {
+    "callbacks": {},
+    "trusted": [],
+    "labels": {"_target_": "ich.schema.labels.LabelSet", **asdict(RSNA_LABELS)},
+}
 """Settings that came later, with the values that an older run was trained with."""
 
 
@@ -36,7 +42,7 @@ def leave_out_places(settings: Any) -> Any:
     return {
         name: leave_out_places(value)
         for name, value in settings.items()
-        if name not in PLACES or value is None or value in SPLITS
+        if name not in PLACES or value is None or isinstance(value, dict) or value in SPLITS
     }
 
 

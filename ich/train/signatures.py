@@ -19,9 +19,11 @@ from ich.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
 from ich.models import SliceClassifier
 from ich.optim import OptimSpec
 from ich.schema import InputSpec
+from ich.schema.labels import LabelSet
 from ich.trainer import build_trainer
 
 TARGETS: tuple[Callable[..., Any], ...] = (
+    LabelSet,
     HeadCTDataModule,
     InputSpec,
     Augment,

@@ -17,7 +17,7 @@ from ich.evaluate.model_card import make_model_card
 from ich.evaluate.report_data import ReportData
 from ich.evaluate.run import read_run
 from ich.report.markdown import write_markdown
-from ich.schema import LABELS, MONITOR
+from ich.schema import MONITOR
 
 
 def summarize(
@@ -35,7 +35,7 @@ def summarize(
         "patients": int(train["PatientID"].nunique()),
         "studies": int(train["StudyInstanceUID"].nunique()),
         "slices": len(train),
-        "positives": {label: int((train[label] == 1).sum()) for label in LABELS},
+        "positives": {label: int((train[label] == 1).sum()) for label in datamodule.label_set.names},
         "epochs": len(metrics),
         "best_epoch": int(metrics["epoch"].iloc[int(metrics[MONITOR].argmin())]),
         "val_log_loss": _find_loss(evaluations, "val"),
