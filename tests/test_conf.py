@@ -16,6 +16,7 @@ from ich.phantom import sample_subtypes
 from ich.schema import LABEL_WEIGHTS, SUBTYPES, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.split import split_patients
+from ich.train.command import VERSION_BASE
 from ich.train.resume import resume_config
 from ich.train.settings import ADDED, OF_A_RUN
 from ich.train.signatures import register_signatures
@@ -26,7 +27,7 @@ CHOICES = sorted(str(path.relative_to(CONF).with_suffix("")) for path in CONF.gl
 
 def compose_with(*overrides: str) -> DictConfig:
     register_signatures()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
         return compose("config", overrides=["data.root=data", *overrides])
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_dir
 
+from ich.train.command import VERSION_BASE
 from ich.train.signatures import register_signatures
 
 REPOSITORY = Path(__file__).parent.parent
@@ -24,7 +25,7 @@ def test_commands_compose(command: str) -> None:
     # A sweep's values are Hydra's to expand; each on its own must be one that there is.
     words = [word.split(",")[0] for word in words]
     register_signatures()
-    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY / "conf"), **VERSION_BASE):
         compose("config", overrides=words)
 
 

@@ -35,7 +35,7 @@ from ich.printing import printing
 from ich.schema import UserError
 from ich.split import write_split
 from ich.tables import hash_slices
-from ich.train.command import reading_arguments
+from ich.train.command import VERSION_BASE, reading_arguments
 from ich.train.parts import Parts, build_parts
 from ich.train.results import write_results
 from ich.train.resume import find_newest, require_same_split, resume_config, without_start
@@ -294,7 +294,7 @@ def main() -> None:
     _failures.clear()
     conf = find_conf()
     with printing(), for_owner_alone(), handling_stops(exit_at_once), reading_arguments(conf), allowing():
-        hydra.main(version_base="1.3", config_path=str(conf), config_name="config")(run_job)()
+        hydra.main(**VERSION_BASE, config_path=str(conf), config_name="config")(run_job)()
     if _failures:
         log.error("%d jobs failed: %s", len(_failures), ", ".join(_failures))
         sys.exit(2)

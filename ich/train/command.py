@@ -13,6 +13,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+import hydra
 import timm
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
@@ -30,6 +31,9 @@ PATHS = (
     *("model.init_from", "model.weights_file", "run_dir", "ckpt_path"),
 )
 """Settings that may name a file or a folder; so may those of ``pretrain`` under the same names."""
+
+VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+"""Hydra 1.3 warns where it is not told whose defaults hold, and 1.4 where it is told."""
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _HELP, _MULTIRUN = ("-h", "--help"), ("-m", "--multirun")
@@ -175,7 +179,7 @@ def describe_settings(conf: Path, overrides: Sequence[str]) -> str:
 
 def _compose(conf: Path, overrides: Sequence[str], whole: bool = False) -> DictConfig:
     GlobalHydra.instance().clear()  # what a call that failed has left
-    with initialize_config_dir(str(conf.absolute()), version_base="1.3"):
+    with initialize_config_dir(str(conf.absolute()), **VERSION_BASE):
         return compose("config", list(overrides), return_hydra_config=whole)
 
 

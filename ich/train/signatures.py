@@ -7,7 +7,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import field, fields, make_dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
@@ -45,6 +45,7 @@ REPLACED = {"accelerator", "default_root_dir", "enable_checkpointing"}
 """Arguments of Lightning's Trainer that are no settings: ``gpus`` and ``run_dir`` say it."""
 
 
+@cache  # from version 1.4 on Hydra warns where a name is given twice
 def register_signatures() -> None:
     """Offers the signature of each target to Hydra as ``/signature/NAME``, with types and defaults."""
     for target in TARGETS:
