@@ -1,13 +1,12 @@
-"""Bundles: a model to hand on, in one file.
+"""Bundles: one file to share a model.
 
-A bundle is a ZIP archive that holds these members and nothing else, uncompressed: ``model.json``, which says
-what the model is, ``model.safetensors``, its weights, and, where there is one, ``model_card.md``, what a
-reader has to know of it. One file is handed on whole; any tool opens it; and as its members are stored as
-they are, none is larger than the file. Nothing is ever extracted to the disk, and no member is asked for by a
-name that the archive gives.
+A bundle is a ZIP archive with exactly these uncompressed members: ``model.json`` describes the model,
+``model.safetensors`` holds its weights, and ``model_card.md``, if present, tells a reader about it. It is one
+file, and any tool opens it. Because its members are uncompressed, none is larger than the file. Nothing is
+ever extracted to the disk, and no member is requested by a name from the archive.
 
-``model.json`` has the card of ``ich.card``, the versions that the bundle was written with, and the SHA-256 of
-the weights. Bundles of format 1, which had no model card, are read too.
+``model.json`` has the metadata of ``ich.card``, the versions that wrote the bundle, and the SHA-256 of the
+weights. Bundles of format 1, which had no model card, can be read too.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _MEMBERS = {
     "ich bundle 1": ([DESCRIPTION, WEIGHTS],),
     FORMAT: ([DESCRIPTION, WEIGHTS], [DESCRIPTION, WEIGHTS, MODEL_CARD]),
 }
-"""Formats that are read, and the members that each may have."""
+"""Readable formats, and the members that each may have."""
 
 _LARGEST_TEXT = 256 * 1024  # bytes; a description with isotonic curves of all their knots takes 110 thousand
 
@@ -57,7 +56,7 @@ _FIELDS = {
 
 
 class Bundle(NamedTuple):
-    """What a bundle holds; ``model_card`` is Markdown, and empty where there is none."""
+    """Content of a bundle; ``model_card`` is Markdown, and empty if there is none."""
 
     card: Card
     state_dict: dict[str, Tensor]
@@ -70,20 +69,19 @@ def write_bundle(
     """Writes a bundle; the same model gives the same bytes.
 
     Args:
-        card: Of the model.
-        state_dict: Its weights.
+        card: The model's metadata.
+        state_dict: The model's weights.
         path: A new file.
-        model_card: What a reader has to know of the model, as Markdown; empty where there is none.
+        model_card: Model card for readers, as Markdown; empty if there is none.
 
     Raises:
-        UserError: If there is something at ``path``, it cannot be written, or the model card is too long or
-            no plain text.
+        UserError: If ``path`` exists or cannot be written, or the model card is too long or not plain text.
     """
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists; name a new file, or remove it")
     if not _is_plain(model_card) or len(model_card.encode()) > _LARGEST_TEXT:
-        raise UserError(f"the model card is longer than {_LARGEST_TEXT} bytes, or no plain text")
+        raise UserError(f"the model card is longer than {_LARGEST_TEXT} bytes, or not plain text")
     # Copies: weights may share memory, or lie with their channels last, and the format knows neither.
     weights = safetensors.torch.save({k: v.detach().contiguous().clone() for k, v in state_dict.items()})
     description = {
@@ -106,7 +104,7 @@ def write_bundle(
 
 
 def is_bundle(path: str | Path) -> bool:
-    """Whether a file is an archive with a ``model.json``; a checkpoint is an archive too, and has none."""
+    """Whether a file is an archive with a ``model.json``; a checkpoint is an archive without one."""
     try:
         with zipfile.ZipFile(path) as archive:
             return DESCRIPTION in archive.namelist()
@@ -115,10 +113,10 @@ def is_bundle(path: str | Path) -> bool:
 
 
 def read_bundle(path: str | Path) -> Bundle:
-    """Reads a bundle, and believes nothing in it that it has not checked.
+    """Reads a bundle, and checks everything in it.
 
     Raises:
-        UserError: If it is damaged, no bundle of a version that is known, or holds anything else beside.
+        UserError: If it is damaged, has an unknown version, or holds anything else.
     """
     path = Path(path)
     try:
@@ -134,10 +132,10 @@ def read_bundle(path: str | Path) -> Bundle:
     card = check_card(description["card"], source)
     weights = members[WEIGHTS]
     if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
-        raise UserError(f"the bundle {path} is damaged: its weights are not those that it was written with")
+        raise UserError(f"the bundle {path} is damaged: its weights have changed since it was written")
     model_card = members.get(MODEL_CARD, b"").decode("utf-8", errors="replace")
     if not _is_plain(model_card):
-        raise UserError(f"{path}: {MODEL_CARD} is no plain text")
+        raise UserError(f"{path}: {MODEL_CARD} is not plain text")
     try:
         return Bundle(card, safetensors.torch.load(weights), model_card)
     except (SafetensorError, *_BAD_TENSORS) as error:
@@ -148,20 +146,20 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     members = archive.infolist()
     if sorted(member.filename for member in members) not in _MEMBERS[FORMAT]:
         raise UserError(
-            f"{path} is no bundle: it has {len(members)} members; expected {DESCRIPTION}, {WEIGHTS} and, at "
-            f"most, {MODEL_CARD}"
+            f"{path} is not a bundle: it has {len(members)} members; expected {DESCRIPTION}, {WEIGHTS} and, "
+            f"at most, {MODEL_CARD}"
         )
     for member in members:
         if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise UserError(f"{path} is no bundle: {member.filename} is compressed")
+            raise UserError(f"{path} is not a bundle: {member.filename} is compressed")
         if member.file_size > path.stat().st_size:
-            raise UserError(f"{path} is no bundle: {member.filename} claims to be larger than the file")
+            raise UserError(f"{path} is not a bundle: {member.filename} claims to be larger than the file")
         if member.filename != WEIGHTS and member.file_size > _LARGEST_TEXT:
-            raise UserError(f"{path} is no bundle: {member.filename} is larger than {_LARGEST_TEXT} bytes")
+            raise UserError(f"{path} is not a bundle: {member.filename} is larger than {_LARGEST_TEXT} bytes")
     return {member.filename: archive.read(member.filename) for member in members}
 
 
 def _is_plain(text: str) -> bool:
-    """Whether nothing in a text does more than stand there, to a terminal either."""
+    """Whether a text has no control characters, so that it is safe on a terminal."""
     controls = any(unicodedata.category(character)[0] == "C" for character in text.replace("\n", ""))
     return not controls and "\N{REPLACEMENT CHARACTER}" not in text

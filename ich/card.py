@@ -1,10 +1,10 @@
-"""The card of a model: what a checkpoint or a bundle says of it.
+"""Model metadata: the description of a model in a checkpoint or a bundle.
 
-A card comes out of a file that somebody else may have made. It is data: checked field by field, and nothing
-in it names a file, a class or an address.
+Metadata may come from a file of unknown origin. They are data: checked field by field, without names of
+files, classes or addresses.
 
-What a later version adds is a field that may be missing, so that older files are read; a file that has a
-field which is not known here is refused, as one of a later version or of somebody else's making.
+Later versions add fields that may be missing, so older files can be read. A file with an unknown field is
+refused, because it has a later version or another origin.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ VERSIONS: tuple[Check, str] = (
     ),
     "the versions of ich, torch and timm",
 )
-"""What a bundle or an exported network says of the libraries that it was written with."""
+"""Versions of the libraries that wrote a bundle or an exported network."""
 
 
 class Training(TypedDict):
-    """What a run was; names no patient and no folder.
+    """Summary of a training, without names of patients and folders.
 
-    ``positives`` counts the training part's slices with each of ``LABELS``. ``best_epoch`` is from 0.
-    The losses are the weighted log loss by slice; None where it is not a number, or the data have no test
-    part. ``phantom`` says whether the data are synthetic. No clock is in it: a run that was interrupted ends
-    in the same.
+    ``positives`` counts the training set's slices with each of ``LABELS``. ``best_epoch`` is from 0. The
+    losses are the weighted log loss by slice; None where it is not a number, or the data have no test set.
+    ``phantom`` says whether the data are synthetic. It has no times, so an interrupted run ends with the same
+    summary.
     """
 
     patients: int
@@ -51,13 +51,13 @@ class Training(TypedDict):
 
 
 class Card(TypedDict):
-    """What a file says of its model; plain values only.
+    """Metadata of a model; plain values only.
 
-    ``model`` holds the arguments that build it. The rest is missing where a trainer of the user's own has
-    trained it, or an older version: ``trained_on`` is the ``hash_slices`` of the training part,
-    ``prevalences`` the share of its known slices that have each of ``LABELS``, None where none is known,
-    and ``decisions`` has, by level, ``Decision.to_dict`` of what was fitted on the validation part. Before
-    the end of a run a checkpoint has no decisions yet.
+    ``model`` holds the arguments that build it. Other fields are missing if a user's own trainer or an older
+    version made the file: ``trained_on`` is the ``hash_slices`` of the training set, ``prevalences`` the
+    share of its known slices that have each of ``LABELS``, None where none is known, and ``decisions`` has,
+    by level, ``Decision.to_dict`` of what was fitted on the validation set. Before the end of a run a
+    checkpoint has no decisions yet.
     """
 
     format: str
@@ -72,26 +72,26 @@ class Card(TypedDict):
 
 
 def make_card(model: dict[str, Any]) -> Card:
-    """Returns the card of a model, with the arguments that build it."""
+    """Returns the metadata of a model, with the arguments that build it."""
     return {"format": FORMAT, "version": __version__, "labels": list(LABELS), "model": model}
 
 
 def check_card(card: Any, source: str) -> Card:
-    """Checks a card that a file holds: every field known, of its type and in its range.
+    """Checks metadata from a file: every field must be known, of its type and in its range.
 
     Args:
-        card: Whatever the file holds in its place.
-        source: Names the file in the message.
+        card: Content of the file.
+        source: Name of the file, for messages.
 
     Returns:
-        The card, with the names that its fields have today.
+        The metadata, with the current names of their fields.
 
     Raises:
-        UserError: If it is no card of this version.
+        UserError: If it is not the metadata of this version.
     """
     if not isinstance(card, dict) or card.get("format") != FORMAT:
         found = show(card.get("format")) if isinstance(card, dict) else "no card"
-        raise UserError(f"{source} is a checkpoint of something else: found {found}, expected {FORMAT!r}")
+        raise UserError(f"{source} is another kind of checkpoint: found {found}, expected {FORMAT!r}")
     absent = _OPTIONAL - card.keys()
     check_fields(card, {name: check for name, check in _CARD.items() if name not in absent}, source)
     if card["labels"] != list(LABELS):

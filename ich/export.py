@@ -1,4 +1,4 @@
-"""A trained model as ONNX: Hounsfield units in, windows inside, checked against PyTorch on the spot."""
+"""Exports a trained model as ONNX, with windows inside, and checks it against PyTorch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from ich.phantom import draw_patient
 from ich.schema import WINDOWS, InputSpec, UserError
 
 TOLERANCE = 1e-4
-"""Largest difference of a probability that is let pass."""
+"""Largest allowed difference in a probability."""
 
 RELATIVE_TOLERANCE = 1e-3
-"""Largest difference of a distance, as a fraction of it."""
+"""Largest allowed relative difference in a distance."""
 
 MAX_SLICES = 500
-"""Of those given to check on; of more, as many at even steps."""
+"""Maximum number of slices to check on; of more, as many at even steps."""
 
 LARGEST = 2_000_000_000  # bytes of weights; a protobuf holds 2 GiB
 
@@ -38,16 +38,16 @@ OPSET = 20  # of ONNX's operators; onnxruntime knows it since 1.17
 _PATIENTS = 4  # of the phantom: more than sixty slices
 
 Slices = tuple[NDArray[np.int16], NDArray[np.float32] | None]
-"""(N, D, S, S) HU and, where the input has the header's window, (N, 2) centers and widths."""
+"""(N, D, S, S) HU and, if the input has the header's window, (N, 2) centers and widths."""
 
 
 class Exported(NamedTuple):
-    """How far an ONNX file is from its model.
+    """Differences between an ONNX file and its model.
 
     Attributes:
-        slices: That both were run on.
-        difference: The largest of a probability.
-        distance: The largest of a distance, as a fraction of it; None where the model has none.
+        slices: Number of slices that both were run on.
+        difference: Largest difference in a probability.
+        distance: Largest relative difference in a distance; None if the model has no distances.
     """
 
     slices: int
@@ -56,7 +56,7 @@ class Exported(NamedTuple):
 
 
 def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Exported:
-    """Writes a model as ONNX, if it gives what PyTorch gives.
+    """Writes a model as ONNX, if it gives the same results as PyTorch.
 
     Inputs are ``hu``, (N, D, S, S) int16, for any N, and, where the model has the window ``"dicom"``,
     ``window``, (N, 2) float32. Outputs are ``probs``, (N, L) float32, a column for each label, not
@@ -64,9 +64,9 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
     card, the limit of the distance and versions, under ``ich`` as JSON.
 
     Args:
-        source: A run's folder, of which the best epoch is taken, a checkpoint or a bundle.
+        source: A run's folder (its best epoch is used), a checkpoint or a bundle.
         out: A new file.
-        paths: DICOM files and folders of them, to check it on; by default on slices of the phantom.
+        paths: DICOM files and folders to check it on; by default slices of the phantom.
 
     Raises:
         UserError: If the model or the slices cannot be read, the network cannot be exported, or the two
@@ -80,7 +80,7 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
         raise UserError(f"the folder {out.parent} does not exist")
     network = load_network(source, gpus=0)
     if not isinstance(network, TorchNetwork):
-        raise UserError(f"{source} is an ONNX file; give the checkpoint or bundle that it was made of")
+        raise UserError(f"{source} is an ONNX file; give the checkpoint or bundle that it was made from")
     slices = _read_slices(paths, network.input) if paths else _draw_slices(network.input)
     content = _convert(network.net, network.limit)
     try:
@@ -94,12 +94,13 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
 
 
 def _convert(net: SliceNet, limit: float | None) -> bytes:
-    """Returns the network as an ONNX file that names nothing of this machine."""
+    """Returns the network as an ONNX file without names from this machine."""
     backbone, spec = net.card["model"]["backbone"], net.input
     size = sum(tensor.nbytes for tensor in net.state_dict().values())
     if size > LARGEST:
         raise UserError(
-            f"{backbone} has {size / 1e9:.1f} GB of weights; one ONNX file holds {LARGEST / 1e9:.0f}"
+            f"{backbone} has {size / 1e9:.1f} GB of weights, but one ONNX file holds at most "
+            f"{LARGEST / 1e9:.0f}"
         )
     example = [torch.zeros(2, spec.depth, spec.size, spec.size, dtype=torch.int16)]
     if "dicom" in spec.windows:
@@ -147,7 +148,7 @@ def _compare(torch_: Network, onnx: Network, slices: Iterable[Slices]) -> Export
         if ours.distance is not None and theirs.distance is not None:
             distances.append(float((np.abs(ours.distance - theirs.distance) / ours.distance).max()))
     if not count:
-        raise UserError("none of the slices to check on can be read; give others")
+        raise UserError("none of the slices to check on can be read; give other slices")
     return Exported(count, max(probs), None if torch_.limit is None else max(distances))
 
 
@@ -159,7 +160,9 @@ def _judge(exported: Exported, out: Path) -> None:
         wrong = f"a distance by {distance:.1e} of it, more than {RELATIVE_TOLERANCE:.0e}"
     else:
         return
-    raise UserError(f"{out} is not written: over {slices} slices it differs from the model in {wrong}")
+    raise UserError(
+        f"{out} was not written, because over {slices} slices it differs from the model in {wrong}"
+    )
 
 
 def _draw_slices(spec: InputSpec) -> Iterator[Slices]:
@@ -172,7 +175,7 @@ def _draw_slices(spec: InputSpec) -> Iterator[Slices]:
 
 
 def _read_slices(paths: Sequence[Path], spec: InputSpec) -> Iterator[Slices]:
-    """Returns batches of the slices of files; those that cannot be read are left out."""
+    """Returns batches of the slices of files, without unreadable ones."""
     root, (table, _) = index_paths(paths)
     rows = np.arange(len(table))
     if "dicom" in spec.windows:

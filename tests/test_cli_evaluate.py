@@ -250,7 +250,7 @@ def test_submission_is_written(
     assert np.allclose(written["Label"], table[[f"prob_{label}" for label in LABELS]].to_numpy().ravel())
     sample = write_sample(judged, tmp_path)
     assert call("evaluate", str(judged), *sample, "--out", str(tmp_path / "blind")) == 0
-    assert "nothing to evaluate by" in capsys.readouterr().out
+    assert "nothing to evaluate" in capsys.readouterr().out
     assert [path.name for path in (tmp_path / "blind").iterdir()] == ["submission.csv"]
 
 
@@ -296,7 +296,7 @@ def test_bad_arguments_are_one_message(
         ([predictions, "--labels", labels], "no slice has a label"),
         ([predictions, "--index", str(tmp_path / "none.csv")], "is not an index"),
         ([predictions, "--by", "side"], "no such column"),
-        ([predictions, "--by", "PatientID"], "tells patients or files apart"),
+        ([predictions, "--by", "PatientID"], "identifies patients or files"),
         ([predictions, "--rule", "luck>=1"], "rule=luck"),
         ([predictions, "--replicates", "0"], "replicates=0"),
         ([predictions, "--ensemble"], "two or more"),

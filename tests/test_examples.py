@@ -288,6 +288,6 @@ def test_from_training_to_results(tmp_path: Path, capsys: pytest.CaptureFixture[
     with mock.patch.object(sys, "argv", [str(script), str(tmp_path / "out"), "12", "64", "1"]):
         runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
-    assert "test part" in printed
+    assert "test set" in printed
     assert len(re.findall(r"^\d+ INDETERMINATE .*no_decision.* any 0\.\d\d$", printed, re.MULTILINE)) >= 3
     assert (tmp_path / "out" / "run" / "metrics.json").is_file()

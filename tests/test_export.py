@@ -131,7 +131,7 @@ def test_what_differs_is_not_written(
     monkeypatch.setattr(ich.export, "_convert", lambda *_: file.SerializeToString())
     command = ("export", str(exported / "model.zip"), str(tmp_path / "model.onnx"), "--check", *checks)
     assert call(*command) == 2
-    assert f"is not written: over 20 slices it differs from the model {message}" in one_line(capsys)
+    assert f"was not written, because over 20 slices it differs from the model {message}" in one_line(capsys)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +147,9 @@ def test_what_cannot_be_exported(exported: Path, tmp_path: Path, monkeypatch, ca
     checks = ("--check", str(tmp_path))
     assert "no readable CT slice" in refuse(exported / "model.zip", tmp_path / "model.onnx", *checks)
     monkeypatch.setattr(ich.export, "LARGEST", 1000)
-    assert "GB of weights; one ONNX file holds" in refuse(exported / "model.zip", tmp_path / "model.onnx")
+    assert "GB of weights, but one ONNX file holds at most" in refuse(
+        exported / "model.zip", tmp_path / "model.onnx"
+    )
     monkeypatch.setattr(ich.export, "find_spec", lambda name: None)
     assert "pip install 'ich[onnx]'" in refuse(exported / "model.zip", tmp_path / "model.onnx")
 
@@ -231,16 +233,19 @@ def break_graph(model: onnx.ModelProto) -> None:
         (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 1'"),
         (change_description(lambda found: found.update(_target_="os.system")), "unknown field '_target_'"),
         (change_description(lambda found: found["card"].update(labels=["any"])), "has the labels"),
-        (change_description(lambda found: found["card"]["model"]["input"].update(size=32)), "its card says"),
+        (
+            change_description(lambda found: found["card"]["model"]["input"].update(size=32)),
+            "its metadata says",
+        ),
         (change_description(lambda found: found.update(limit="2.5")), "limit is '2.5'; expected a number"),
-        (change_description(lambda found: found.update(limit=None)), "its card says"),
+        (change_description(lambda found: found.update(limit=None)), "its metadata says"),
         (lambda model: model.ClearField("metadata_props"), "`ich export` did not write it"),
         (lambda model: setattr(model.metadata_props[0], "key", KEY * 2), "`ich export` did not write it"),
         (point_outside, "has weights in other files"),
-        (add_operator, "operators that are not of the ONNX standard"),
-        (nest, "graphs within its graph"),
-        (rename_output, "its card says"),
-        (break_graph, "is no network that onnxruntime can run"),
+        (add_operator, "operators outside the ONNX standard"),
+        (nest, "nested graphs"),
+        (rename_output, "its metadata says"),
+        (break_graph, "is not a network that onnxruntime can run"),
     ],
 )
 def test_prepared_files_are_refused(exported: Path, tmp_path: Path, change, message: str) -> None:

@@ -461,7 +461,10 @@ WIDE = ",".join(("SOPInstanceUID", *LABELS))
         ([WIDE, "s,0,0,0,0,0,0", "s,0,0,0,0,1,1"], "two labels for one subtype, .*: s;"),
         ([WIDE, "s,0,0,0,0,1,0"], "not the largest of the subtypes, .*: s;"),
         ([WIDE, "s,0,0,0,0,0,1"], "not the largest of the subtypes, .*: s;"),
-        (["ID,Label", "s_any,0", "s_subdual,1"], "'s_subdual': 'subdual' is no label; nearest is subdural"),
+        (
+            ["ID,Label", "s_any,0", "s_subdual,1"],
+            "'s_subdual': 'subdual' is not a label; nearest is subdural",
+        ),
         (["ID,Label", "s,0"], "the ID 's': "),
         (["ID,Label", "_any,0"], "labels without an? ID"),
         (["ID,Subdurall", "s,0"], "has the columns 'ID', 'Subdurall'; expected ID and Label, or"),

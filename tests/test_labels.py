@@ -63,7 +63,7 @@ def test_what_leaves_no_doubt_is_read(tmp_path: Path, content: bytes | str) -> N
         ("SOPInstanceUID,any, Any\ns,1,1\n", "2 columns for any: 'any', ' Any'; keep one"),
         ("SOPInstanceUID,any\n,1\n", "labels without a SOPInstanceUID"),
         (b"SOPInstanceUID,any\ns,1\0\n", "not text"),
-        ("ID,Label\ns_sub dural,1\n", "'sub dural' is no label; nearest is subdural"),
+        ("ID,Label\ns_sub dural,1\n", "'sub dural' is not a label; nearest is subdural"),
     ],
 )
 def test_what_leaves_doubt_is_one_message(tmp_path: Path, content: bytes | str, message: str) -> None:

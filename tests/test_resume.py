@@ -357,4 +357,4 @@ def test_memory_that_runs_out_names_the_sizes(
     assert call(monkeypatch, command(phantom, "run_dir=out")) == 2
     assert "out of memory with data.batch_size=48, input.size=32" in caplog.text
     assert call(monkeypatch, ["train.py", "ckpt_path=last"]) == 2
-    assert "ckpt_path=last: nothing to resume" in caplog.text
+    assert "ckpt_path=last: there is no run below" in caplog.text

@@ -80,11 +80,11 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(small: list[str], press: st
     assert done.returncode == 130
     assert "Traceback" not in done.stderr
     kept = Path("run/run.log").read_text()
-    assert "Ctrl-C again stops it at once" in kept
+    assert "press Ctrl-C again to stop at once" in kept
     assert "stopped by SIGINT" in kept
     assert re.search(r"ich train ckpt_path=\S*run$", kept, re.MULTILINE)
     assert Path("run/checkpoints/last.ckpt").exists() == saves
-    assert ("last.ckpt holds what was reached" if saves else "nothing is saved yet") in kept
+    assert ("last.ckpt holds what was reached" if saves else "nothing was saved yet") in kept
     assert call("train", "ckpt_path=run") == 0
     assert pd.read_csv("run/metrics.csv")["epoch"].tolist() == [0, 1]
 

@@ -399,7 +399,7 @@ def test_diverged_run_says_so(run, caplog) -> None:
         (["data.split=/nowhere.csv"], "/nowhere.csv"),
         (["data.fold=7"], "data.fold=7"),
         (["model.init_from=/nowhere.ckpt"], "/nowhere.ckpt"),
-        (["ckpt_path=nowhere"], "nothing to resume"),
+        (["ckpt_path=nowhere"], "holds no run to resume"),
         (["data.limit_slices=0"], "limit_slices"),
         (["data.root=???"], "data.root must be given"),
         (["data.num_workers=-1"], "data.num_workers=-1"),
@@ -452,7 +452,7 @@ def test_empty_folder_and_foreign_checkpoint(run, caplog, tmp_path: Path) -> Non
     assert "holds no" in caplog.text
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     assert run("run_dir=out", "model.init_from=other.ckpt") == 2
-    assert "checkpoint of something else" in caplog.text
+    assert "another kind of checkpoint" in caplog.text
     assert not Path("out").exists()
 
 
@@ -460,7 +460,7 @@ def test_second_run_in_the_same_folder_is_refused(run, finished: Path, caplog) -
     shutil.copytree(finished, "out")
     before = Path("out/metrics.json").read_bytes()
     assert run("run_dir=out") == 2
-    assert "holds a run already" in caplog.text
+    assert "already holds a run" in caplog.text
     assert Path("out/metrics.json").read_bytes() == before
     assert run("ckpt_path=out", "optim.lr=1", base=[]) == 2
     assert "take away optim.lr=1" in caplog.text

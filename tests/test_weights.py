@@ -105,8 +105,8 @@ def _widen(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     [
         (_rename, r"0 of its \d+ tensors fit; \d+ are not in the file \(conv1\.0\.weight, .*my\.own\.conv1"),
         (_cut, r"\d+ are not in the file \(layer4\.0"),
-        (_deepen, r"\d+ of the file are not of test_resnet \(layer4\.1"),
-        (_widen, r"1 have another shape there \(layer1\.0\.bn1\.weight \(7,\) for \("),
+        (_deepen, r"\d+ of the file do not belong to test_resnet \(layer4\.1"),
+        (_widen, r"1 have another shape in it \(layer1\.0\.bn1\.weight \(7,\) for \("),
         (lambda weights: {"fc.weight": weights["fc.weight"]}, "0 of its"),
         (lambda weights: {"epoch": 3, "args": {"lr": 0.1}}, "holds no tensors by name; found args, epoch"),
         (lambda weights: [1, 2], "cannot be read"),
@@ -161,7 +161,7 @@ def test_one_failed_look_for_the_hub_does_not_keep_later_jobs_offline(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(UserError, match="out of reach"):
+    with pytest.raises(UserError, match="are not available"):
         create_backbone("resnet18.a1_in1k", in_chans=3, img_size=64, pretrained=True)
     assert huggingface_hub.constants.HF_HUB_OFFLINE is False
 

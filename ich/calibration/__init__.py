@@ -1,10 +1,10 @@
-"""What turns a model's probabilities into honest ones, and those into decisions.
+"""Calibrates a model's probabilities, and turns them into decisions.
 
-All of it is fitted on the validation part, once, and carried to whatever comes after. Targets that are NaN
-are left out. Where there is too little to fit on, nothing is fitted and the reason is kept.
+Everything is fitted once on the validation set, and then applied unchanged. Targets that are NaN are left
+out. If there are too few data to fit, nothing is fitted and the reason is kept.
 
-A decision travels in the file of a model or in one of its own. Somebody else may have made that file, so the
-types of the fields say what it may hold.
+A decision is stored in the file of a model or in its own file. The origin of such a file is unknown, so the
+types of the fields define its content.
 """
 
 from __future__ import annotations
@@ -36,10 +36,11 @@ from ich.schema.formats import (
 )
 
 DECIDED_LEVELS = ("slice", "study")
-"""Levels that a model carries decisions for."""
+"""Levels for which a model has decisions."""
 
 CLIP = 1e-7
-"""Probabilities are clipped to [CLIP, 1 - CLIP] before their logit; float32 tells none apart nearer to 1."""
+"""Probabilities are clipped to [CLIP, 1 - CLIP] before their logit; float32 cannot distinguish values nearer
+to 1."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,10 @@ _Knots = Annotated[tuple[Share, ...], Len(1, MAX_KNOTS)]
 
 @dataclass(frozen=True)
 class Isotonic:
-    """Straight between ``probs``, where it has ``values``, and level beyond them.
+    """Linear between the points ``probs`` and ``values``, and constant beyond them.
 
     Zadrozny and Elkan, Transforming Classifier Scores into Accurate Multiclass Probability Estimates, KDD
-    2002. It ties what lies on one of its level stretches, so operating points on it are coarser.
+    2002. It ties probabilities on its constant stretches, so operating points on it are coarser.
     """
 
     method: Literal["isotonic"] = field(default="isotonic", kw_only=True)
@@ -109,15 +110,15 @@ class Isotonic:
 
 
 Calibrator = Temperature | Platt | Isotonic
-"""A rising map from probability to probability."""
+"""A rising function from probability to probability."""
 
 METHODS: dict[str, type[Calibrator]] = {"temperature": Temperature, "platt": Platt, "isotonic": Isotonic}
-"""How a probability can be calibrated."""
+"""Kinds of calibrators."""
 
 
 @dataclass(frozen=True)
 class NotFitted:
-    """Stands where there was too little to fit anything on.
+    """Replaces a fit if there were too few data.
 
     Attributes:
         missing: The reason.
@@ -132,13 +133,13 @@ def fit_calibrator(
     """Fits one label.
 
     Args:
-        target: (N,) 0 or 1; NaN where unknown, which leaves the row out.
+        target: (N,) 0 or 1; NaN where unknown, and then the row is left out.
         prob: (N,) probabilities.
         method: One of ``METHODS``.
-        patients: (N,) whose each row is; with them a class needs several patients.
+        patients: (N,) the patient of each row; with them a class needs several patients.
 
     Returns:
-        None where ``find_obstacle`` names one.
+        None if ``find_obstacle`` names an obstacle.
 
     Raises:
         UserError: If the method is unknown.
@@ -162,10 +163,10 @@ def fit_calibrator(
 def find_obstacle(
     target: ArrayLike, prob: ArrayLike, method: str, *, patients: ArrayLike | None = None
 ) -> str | None:
-    """Why a label cannot be calibrated, in words that name nobody; None where it can.
+    """Says why a label cannot be calibrated, without names; None if it can.
 
     Beside ``find_shortage``: classes that one half parts have no temperature of highest likelihood, and where
-    probabilities are no higher with the label than without, the best curve would fall.
+    probabilities are not higher with the label than without, the best curve would fall.
 
     Raises:
         UserError: If the method is unknown.
@@ -180,14 +181,14 @@ def find_obstacle(
     x = to_logits(probs)
     middle = known.mean() if method == "platt" else 0.5
     if (known - middle) @ x <= 0:  # the likelihood falls from slope 0 on, and it has one peak
-        return "the probabilities are no higher where the label is present"
+        return "probabilities are not higher with the label than without it"
     if method == "temperature" and x[known == 1].min() >= 0 >= x[known == 0].max():
-        return "the probabilities part the two classes without overlap: any steeper curve fits better"
+        return "the probabilities separate the two classes without overlap, so any steeper curve fits better"
     return None
 
 
 def _are_parted(x: Floats, known: Floats) -> bool:
-    """Whether the classes do not overlap, so that any steeper curve fits better."""
+    """Whether the classes do not overlap, so any steeper curve fits better."""
     return bool(x[known == 1].min() >= x[known == 0].max())
 
 
@@ -210,11 +211,11 @@ _Pooling = Annotated[str, Expected("the name of a pooling", pattern="^[a-z0-9_]{
 
 @dataclass(frozen=True)
 class Decision:
-    """How the probabilities of one level are calibrated and what counts as positive.
+    """Calibration and operating points of one level.
 
     Attributes:
-        pooling: How slices become a unit, by its name in ``ich.evaluate.pooling``; at level ``slice`` it
-            changes nothing.
+        pooling: Name of the pooling method in ``ich.evaluate.pooling``; at level ``slice`` it changes
+            nothing.
         calibration: The calibrator of the pooled probabilities, for each label in its order. A label that was
             not fitted keeps its probabilities.
         operating_points: For each label, on the calibrated probabilities.
@@ -238,7 +239,7 @@ class Decision:
         return calibrated
 
     def find_point(self, label: str) -> OperatingPoint | None:
-        """The operating point of a label; None where none was chosen."""
+        """Finds the operating point of a label; None if there is none."""
         point = self.operating_points[label]
         return None if isinstance(point, NotFitted) else point
 
@@ -256,15 +257,15 @@ def fit_decision(
     rule: str,
     names: Sequence[str] = LABELS,
 ) -> Decision:
-    """Fits the calibration of one level, and on what it gives chooses the operating points.
+    """Fits the calibration of one level, and chooses the operating points on calibrated probabilities.
 
     Args:
         target: (N, L) 0 or 1; NaN where unknown.
         probs: (N, L) pooled probabilities.
         patients: (N,) PatientID.
-        pooling: How they were pooled.
+        pooling: Method that pooled them.
         method: One of ``METHODS``.
-        rule: As ``choose_operating_point`` takes it.
+        rule: Rule as in ``choose_operating_point``.
         names: The L labels.
 
     Raises:
@@ -281,7 +282,7 @@ def fit_decision(
         )
         prob = raw[label] if calibrator is None else calibrator.apply(raw[label])
         points[label] = choose_operating_point(known, prob, rule, patients=patients) or NotFitted(
-            find_shortage(known, patients) or f"no threshold serves {rule}"
+            find_shortage(known, patients) or f"no threshold fulfills {rule}"
         )
     return Decision(pooling, calibration, points)
 

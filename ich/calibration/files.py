@@ -46,7 +46,7 @@ def write_calibration(decisions: Mapping[str, Decision], path: str | Path) -> No
         raise UserError(f"{path} exists; name a new file, or remove it")
     levels = {level: decisions[level] for level in DECIDED_LEVELS if level in decisions}
     if not levels:
-        raise UserError(f"{path}: there are no decisions for the levels {' and '.join(DECIDED_LEVELS)}")
+        raise UserError(f"{path}: it has no decisions for the levels {' and '.join(DECIDED_LEVELS)}")
     text = json.dumps(to_plain(CalibrationFile("ich calibration 1", DISCLAIMER, levels)), indent=2) + "\n"
     try:
         with replacing(path) as partial:
@@ -70,6 +70,6 @@ def read_calibration(path: str | Path) -> dict[str, Decision]:
     except OSError as error:
         raise UserError(f"the calibration {path} cannot be read: {error.strerror or error}") from error
     if len(text) > _LARGEST:
-        raise UserError(f"{path} is no calibration: it is larger than {_LARGEST} bytes")
+        raise UserError(f"{path} is not a calibration: it is larger than {_LARGEST} bytes")
     found = read_plain(CalibrationFile, parse_fields(text, str(path)), str(path))
     return dict(found.decisions)

@@ -10,7 +10,7 @@ from scipy.special import expit
 Floats = NDArray[np.float64]
 
 MAX_KNOTS = 64
-"""Points that an isotonic curve may have, so that a card stays short."""
+"""Maximum number of points of an isotonic curve, so that the model metadata stay short."""
 
 _STEPS, _HALVINGS, _TOLERANCE = 100, 30, 1e-12
 

@@ -27,22 +27,22 @@ from torch import Tensor, nn
 from ich.schema import UserError
 
 MAX_COMPONENTS = 16
-"""Directions that have a variance of their own: with more of them, fewer studies that were changed are told
-from whole ones, and with fewer, more whole ones are taken for changed."""
+"""Number of directions with their own variance. With more, fewer changed studies are detected. With fewer,
+more normal studies are taken for changed ones."""
 
 MIN_REFERENCE_PATIENTS = 5
-"""That a likeness is fitted on: the limit is an estimate of how studies of different patients vary."""
+"""Patients needed for a fit: the limit estimates how studies of different patients vary."""
 
 FOLDS = 10
-"""In which patients are held out to find the limit; with fewer patients each is a fold."""
+"""Number of folds of held-out patients to find the limit; with fewer patients each is a fold."""
 
 DEVIATIONS = 2.6
-"""Standard deviations of the log distance of held-out studies at which the limit lies: of a normal
-distribution 0.5 % are above it, and as the tail is longer, up to 2 % of whole studies may be."""
+"""The limit lies this many standard deviations above the mean log distance of held-out studies. In a normal
+distribution 0.5 % are above it. The tail is longer, so up to 2 % of normal studies may be."""
 
 _FLOOR = 0.1
-"""Of the spread that a feature has on average, the least that it is divided by: one that hardly varies on
-the validation part says little about how much it may."""
+"""Smallest spread of a feature, as a fraction of the average spread. A feature that hardly varies on the
+validation set says little about its variation elsewhere."""
 
 _KEY = "likeness."
 
@@ -122,7 +122,7 @@ class Likeness(nn.Module):
             or not 0 < count < features
             or not all(bool((found[name] > 0).all()) for name in positive)
         ):
-            raise UserError(f"{source} is damaged: its likeness is none of {features} features")
+            raise UserError(f"{source} is damaged: its reference does not have {features} features")
         return cls(**found)
 
     def forward(self, features: Tensor) -> Tensor:

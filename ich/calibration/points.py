@@ -18,7 +18,7 @@ _COST = r"(?P<cost>cost)\s*:\s*"
 _RULE = re.compile(rf"\s*(?:{_LIMIT}|{_COST})(?P<value>\d+(?:\.\d*)?|\.\d+)\s*", re.ASCII)
 
 _ROUNDING = 1e-9
-"""0.95 of 20 positives are 19, whatever their quotient is in binary."""
+"""Tolerance: 0.95 of 20 positives are 19, whatever the rounding of the quotient."""
 
 
 @dataclass(frozen=True)
@@ -41,21 +41,21 @@ class OperatingPoint:
 def choose_operating_point(
     target: ArrayLike, prob: ArrayLike, rule: str, *, patients: ArrayLike | None = None
 ) -> OperatingPoint | None:
-    """Chooses a threshold among the probabilities that there are.
+    """Chooses a threshold among the given probabilities.
 
     With P positives, N negatives, and TP(t) and FP(t) of each at or above the threshold t:
 
-    - ``sensitivity>=x``: of those with TP(t) / P >= x the t with the fewest false alarms; the lowest of
-      several, which misses the fewest;
-    - ``specificity>=x``: the lowest t with 1 - FP(t) / N >= x, which misses the fewest;
-    - ``cost:c``: the t with the least c * (P - TP(t)) + FP(t), where a miss costs c false alarms; the lowest
-      of several.
+    - ``sensitivity>=x``: the t with TP(t) / P >= x and the fewest false positives. Of several, it is the
+      lowest, which misses the fewest.
+    - ``specificity>=x``: the lowest t with 1 - FP(t) / N >= x, which misses the fewest.
+    - ``cost:c``: the t with the smallest c * (P - TP(t)) + FP(t), where a miss costs as much as c false
+      positives. Of several, it is the lowest.
 
     Args:
-        target: (N,) 0 or 1; NaN where unknown, which leaves the row out.
+        target: (N,) 0 or 1; NaN where unknown, and then the row is left out.
         prob: (N,) calibrated probabilities.
         rule: One of these.
-        patients: (N,) whose each row is; with them a class needs several patients.
+        patients: (N,) the patient of each row; with them a class needs several patients.
 
     Returns:
         None where ``find_shortage`` says why there is too little to choose on, no probability has the
@@ -103,8 +103,8 @@ def parse_rule(rule: str) -> tuple[str, float]:
         if value > 0 and (kind == "cost" or value <= 1):
             return kind, value
     raise UserError(
-        f"rule={rule}: expected sensitivity>=X or specificity>=X, X above 0 and at most 1, or cost:C with "
-        "C above 0, the false alarms that a miss costs; for instance sensitivity>=0.95"
+        f"rule={rule}: expected sensitivity>=X or specificity>=X, X above 0 and at most 1, or cost:C with C "
+        "above 0, the number of false positives that a miss costs; for instance sensitivity>=0.95"
     )
 
 

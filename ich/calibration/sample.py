@@ -10,11 +10,11 @@ from ich.calibration.fits import Floats
 from ich.schema import UserError
 
 MIN_CASES = 10
-"""Positives, and negatives, that a label needs before anything is fitted to it: ten for the one slope of a
-logistic curve. Source: Peduzzi et al., Journal of Clinical Epidemiology 1996;49:1373."""
+"""Positives, and negatives, that a label needs for a fit: ten for the single slope of a logistic curve.
+Source: Peduzzi et al., Journal of Clinical Epidemiology 1996;49:1373."""
 
 MIN_PATIENTS = 3
-"""Patients that the positives, and the negatives, have to come from: what fits one or two heads describes
+"""Patients that the positives, and the negatives, must come from. A fit to one or two heads describes only
 those. Slices of one patient are alike, so ten of them may be one case."""
 
 

@@ -15,17 +15,17 @@ from ich.evaluate.pooling import METHODS as POOLING
 from ich.schema import DISCLAIMER
 
 _EXAMPLE = """\
-example: the test part of a run, with subgroups, galleries and heat maps
+example: the test set of a run, with subgroups, galleries and heat maps
 
   ich evaluate runs/mine/predictions_test.csv --root data/ct_ich --checkpoint runs/mine
 
-It finds predictions_val.csv beside it, for calibration and operating points. Two models on the
-same slices, and the mean of both:
+The command uses predictions_val.csv beside it for calibration and operating points. Two models on
+the same slices, and their mean:
 
   ich evaluate runs/a/predictions_test.csv runs/b/predictions_test.csv --ensemble --out both
 
-Anyone's table will do: a CSV with SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID,
-part, six columns prob_epidural ... prob_any and, where known, target_epidural ... target_any.
+Tables of any origin work: a CSV with SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID,
+part, six columns prob_epidural ... prob_any and, if known, target_epidural ... target_any.
 """
 
 
@@ -34,9 +34,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "evaluate",
         help="evaluate predictions: a report, figures as JSON, a model card, the CLAIM checklist",
-        description="Writes the evaluation that a reviewer would ask for. The predictions are all it takes;\n"
-        "the index adds subgroups and galleries, the checkpoint heat maps, and what lacks its input\n"
-        "is marked as not available.",
+        description="Writes the evaluation that a reviewer would ask for. Predictions are enough. The "
+        "index adds subgroups\n"
+        "and galleries, and the checkpoint adds heat maps. Items without their input are "
+        "marked as not available.",
         epilog=f"{_EXAMPLE}\n{DISCLAIMER}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -52,58 +53,63 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         type=Path,
         nargs="+",
         metavar="PREDICTIONS",
-        help="CSV, or the folder of a run or of `ich predict`; several are compared",
+        help="CSV file, or the folder of a run or of `ich predict`; several are compared",
     )
-    inputs = parser.add_argument_group("what it is made from")
+    inputs = parser.add_argument_group("inputs")
     inputs.add_argument(
         "--val",
         type=Path,
         nargs="+",
         metavar="CSV",
-        help="predictions of the validation part (default: predictions_val.csv beside predictions_test.csv)",
+        help="predictions for the validation set (default: predictions_val.csv beside predictions_test.csv)",
     )
-    inputs.add_argument("--labels", type=Path, metavar="CSV", help="labels, in the place of the targets")
+    inputs.add_argument("--labels", type=Path, metavar="CSV", help="labels that replace the targets")
     inputs.add_argument("--root", type=Path, metavar="DIR", help="folder of the DICOM files")
-    inputs.add_argument("--index", type=Path, metavar="FILE", help="its index (default: that of --root)")
+    inputs.add_argument(
+        "--index", type=Path, metavar="FILE", help="index of the data (default: that of --root)"
+    )
     inputs.add_argument(
         "--checkpoint",
         type=Path,
         metavar="RUN",
-        help="a run's folder, a checkpoint or a bundle: for heat maps, and what it carries",
+        help="a run's folder, a checkpoint or a bundle, for heat maps, calibration and operating points",
     )
 
 
 def _add_choices(parser: argparse.ArgumentParser) -> None:
     defaults = {name: each.default for name, each in inspect.signature(evaluate).parameters.items()}
-    choices = parser.add_argument_group("how it is made")
+    choices = parser.add_argument_group("settings")
     choices.add_argument(
         "--by",
         nargs="+",
         metavar="COLUMN",
-        help="subgroups (default, with an index: encoding slice_spacing tilt)",
+        help="columns for subgroups (default with an index: encoding slice_spacing tilt)",
     )
     choices.add_argument(
         "--pooling",
         choices=POOLING,
         default=defaults["pooling"],
-        help="how slices become studies and patients (default: %(default)s)",
+        help="method that pools slices to studies and patients (default: %(default)s)",
     )
     choices.add_argument(
         "--rule",
         default=defaults["rule"],
         metavar="RULE",
-        help="of the operating points: sensitivity>=X, specificity>=X, or cost:C (default: %(default)s)",
+        help="rule for operating points: sensitivity>=X, specificity>=X, or cost:C (default: %(default)s)",
     )
     choices.add_argument(
         "--calibration",
         choices=METHODS,
         default=defaults["calibration"],
-        help="how probabilities are calibrated (default: %(default)s)",
+        help="calibration method (default: %(default)s)",
     )
     choices.add_argument(
         "--ensemble", action="store_true", help="evaluate the mean of several PREDICTIONS, not the first"
     )
-    for name, meaning in {"replicates": "bootstrap samples", "seed": "of the bootstrap"}.items():
+    for name, meaning in {
+        "replicates": "number of bootstrap samples",
+        "seed": "random seed for the bootstrap",
+    }.items():
         choices.add_argument(
             f"--{name}",
             type=int,
@@ -114,28 +120,28 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    outputs = parser.add_argument_group("what is written")
+    outputs = parser.add_argument_group("outputs")
     outputs.add_argument(
         "--out", type=Path, metavar="DIR", help="folder (default: evaluation, beside the first PREDICTIONS)"
     )
-    outputs.add_argument("--pdf", action="store_true", help="the report for print too")
-    outputs.add_argument("--slides", action="store_true", help="a short deck too, as a PowerPoint file")
+    outputs.add_argument("--pdf", action="store_true", help="also write the report for print")
+    outputs.add_argument("--slides", action="store_true", help="also write a short deck as a PowerPoint file")
     outputs.add_argument(
         "--submission",
         type=Path,
         metavar="SAMPLE",
-        help="submission.csv too, in the form of this sample submission of the RSNA 2019 challenge",
+        help="also write submission.csv, in the form of this sample submission of the RSNA 2019 challenge",
     )
     outputs.add_argument(
         "--write-calibration",
         type=Path,
         metavar="FILE",
-        help="calibration and operating points as JSON, for ich bundle --calibration",
+        help="also write calibration and operating points as JSON, for ich bundle --calibration",
     )
 
 
 def _run(args: argparse.Namespace) -> None:
-    # It imports matplotlib and more, which the other commands are spared.
+    # It imports matplotlib and more, so other commands do not.
     from ich.evaluate.terminal import render_evaluation
     from ich.evaluation_report import write_evaluation
 
@@ -145,4 +151,4 @@ def _run(args: argparse.Namespace) -> None:
     written = write_evaluation(**arguments, tell=tell)
     if written.data is not None:
         console.print(render_evaluation(written.data.evaluation, written.data.parts))
-        tell(f"everything is in {written.folder}")
+        tell(f"wrote everything to {written.folder}")

@@ -45,8 +45,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         action="store_const",
         const="all",
         default="key",
-        help=f"explain every slice (default: the {KEY_SLICES} of each study with the highest probability of "
-        "each label)",
+        help=f"explain every slice (default: the {KEY_SLICES} slices of each study with the highest "
+        "probability of each label)",
     )
     chosen.add_argument(
         "--limit",

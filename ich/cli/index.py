@@ -30,7 +30,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--index-dir", type=Path, metavar="DIR", help="where to keep the index (default: ROOT/.ich)"
     )
     parser.add_argument(
-        "--workers", type=int, metavar="N", help="number of processes that read (default: as many as help)"
+        "--workers", type=int, metavar="N", help="number of processes that read (default: automatic)"
     )
     parser.add_argument(
         "--check", action="store_true", help="also read all pixels, and list data-quality problems"

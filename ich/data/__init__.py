@@ -36,42 +36,42 @@ class HeadCTDataModule(LightningDataModule):
     """Streams DICOM slices as batches for any LightningModule.
 
     A batch is a ``Batch``: ``image`` (N, C, S, S) float32, windowed and normalized on the device; ``target``
-    (N, L) float32, a column for each label, with NaN where unknown; ``row`` (N,) int64, the slice's row in
-    ``table``. With ``input.learnable`` there is ``hu`` (N, D, S, S) int16 in place of ``image``.
+    (N, L) float32, one column per label, NaN where unknown; ``row`` (N,) int64, the slice's row in ``table``.
+    With ``input.learnable``, ``hu`` (N, D, S, S) int16 replaces ``image``.
 
     Args:
-        root: Folder that holds the DICOM files, in any layout.
-        input: What the network sees.
+        root: Folder of the DICOM files, in any layout.
+        input: Input of the network.
         labels: CSV file, long (RSNA) or wide; by default the one in ``root``.
-        label_set: Which labels it holds.
-        index_dir: Where the index is kept; by default in ``root``, or in the user's cache where ``root``
-            cannot be written to.
-        pseudonyms: Keep a keyed hash of PatientID in the index, and so everywhere else. An index that has
+        label_set: Labels in this file.
+        index_dir: Folder of the index; by default in ``root``, or in the user's cache if ``root`` cannot be
+            written to.
+        pseudonyms: Keep a keyed hash of PatientID in the index, and so everywhere else. An index with
             pseudonyms keeps them.
-        cache: Folder of the resized slices, which are written there first unless they are: for disks that
-            are slow to open many files.
-        phantom: Arguments of ``write_phantom``, which writes to ``root`` first unless it is there.
+        cache: Folder for resized slices, which are written there first. Use it for disks that open files
+            slowly.
+        phantom: Arguments of ``write_phantom``, which first writes to ``root`` unless the phantom exists.
         augment: Changes training slices: an ``Augment``, or any transform of albumentations.
-        split: ``patient``, ``slice`` (which leaks, and is there to reproduce work that did so), or a CSV
-            file with ``part`` and ``PatientID`` or ``SOPInstanceUID``.
-        group: ``PatientID``, or ``StudyInstanceUID`` where PatientIDs are missing or the same for all. It
-            stands in the place of PatientID in the table, the split and the predictions, so that intervals
-            are over it, too. Studies of one patient may then stand in several parts.
-        val_fraction: Share of the slices that is held out to choose the epoch.
-        test_fraction: Share that is held out for the final figures; not used with ``fold``.
-        fold: Hold out this fold, counted from 0, as the test part.
+        split: ``patient``, ``slice`` (which leaks, and only reproduces work that did so), or a CSV file with
+            ``part`` and ``PatientID`` or ``SOPInstanceUID``.
+        group: ``PatientID``, or ``StudyInstanceUID`` if PatientIDs are missing or the same for all. It
+            replaces PatientID in the table, the split and the predictions, so intervals are over it too.
+            Studies of one patient may then be in several sets.
+        val_fraction: Share of the slices in the validation set, which chooses the epoch.
+        test_fraction: Share of the slices in the test set; not used with ``fold``.
+        fold: Use this fold, counted from 0, as the test set.
         folds: Number of folds.
-        check_pixels: Find slices that are the same under different patients, which takes some reads of each
-            file the first time. Such patients go to one part; a split file that parts them is refused.
+        check_pixels: Find slices that are the same under different patients, which needs some reads of each
+            file the first time. Such patients go to one set; a split file that separates them is refused.
         limit_slices: Use a sample of whole patients of about this many slices.
-        batch_size: Slices a batch and process.
-        num_workers: Threads that read; by default one a core, at most 8.
+        batch_size: Number of slices per batch and process.
+        num_workers: Number of threads that read; by default one per core, at most 8.
         sampling: ``natural``, or ``balanced`` to favor slices with rare subtypes.
-        tolerate: Unreadable slices that are left out and counted before the run stops.
+        tolerate: Number of unreadable slices to leave out and count before the run stops.
         seed: Random seed for the split, the sample, the sampling order and the augmentation.
 
     Raises:
-        UserError: From ``setup``, for whatever the user has to mend in the data.
+        UserError: From ``setup``, for anything that the user must fix in the data.
     """
 
     def __init__(
@@ -139,9 +139,9 @@ class HeadCTDataModule(LightningDataModule):
 
     @property
     def table(self) -> pd.DataFrame:
-        """The index with the label columns and ``part``: one row a slice. Made by ``setup``.
+        """The index with the label columns and ``part``, one row per slice. Made by ``setup``.
 
-        A slice without any label is in no part (``unlabeled``); it is there as a neighbor.
+        A slice without any label is in no set (``unlabeled``), and serves only as a neighbor.
         """
         if self._table is None:
             raise RuntimeError("call HeadCTDataModule.setup() first")
@@ -149,7 +149,7 @@ class HeadCTDataModule(LightningDataModule):
 
     @property
     def labeled(self) -> pd.DataFrame:
-        """The table's rows that are in a part."""
+        """The rows of the table that are in a set."""
         return self.table[self.table["part"] != "unlabeled"]
 
     def part(self, name: str) -> pd.DataFrame:
@@ -157,10 +157,10 @@ class HeadCTDataModule(LightningDataModule):
         return self.table[self.table["part"] == name]
 
     def prevalences(self) -> tuple[float, ...]:
-        """Returns the share of positives among known targets of the training part, a label each.
+        """Returns the share of positives among known targets of the training set, one per label.
 
-        At least ``MIN_PREVALENCE``, so that a label without positives there is not ruled out; NaN where
-        nothing is known.
+        It is at least ``MIN_PREVALENCE``, so that a label without positives is not ruled out; NaN if nothing
+        is known.
         """
         shares = (
             self.part("train")[list(self.label_set.names)].mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)
@@ -183,7 +183,7 @@ class HeadCTDataModule(LightningDataModule):
         """Joins the index to the labels and splits it.
 
         Args:
-            stage: Lightning's; every stage needs the same table.
+            stage: Lightning's stage; every stage needs the same table.
         """
         self._interrupted = (0, 0)
         index, self._index = self._index, None  # not kept: it is as large as the table
@@ -204,7 +204,7 @@ class HeadCTDataModule(LightningDataModule):
             )
 
     def train_dataloader(self) -> SliceLoader:
-        """Returns batches of the training part, in an order of their own each epoch."""
+        """Returns batches of the training set, in a new order in each epoch."""
         rows = self._rows("train")
         weights = balance_weights(self._arrays.target[rows]) if self.sampling == "balanced" else None
         seed = self.seed
@@ -217,15 +217,15 @@ class HeadCTDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> SliceLoader:
-        """Returns batches of the validation part, in the order of the table."""
+        """Returns batches of the validation set, in the order of the table."""
         return self._load(self._rows("val"))
 
     def test_dataloader(self) -> SliceLoader:
-        """Returns batches of the test part, in the order of the table."""
+        """Returns batches of the test set, in the order of the table."""
         return self._load(self._rows("test"))
 
     def predict_dataloader(self) -> SliceLoader:
-        """Returns batches of the validation and the test part, in the order of the table."""
+        """Returns batches of the validation and the test set, in the order of the table."""
         return self._load(
             np.sort(np.concatenate([self._limit(self._rows(part)) for part in ("val", "test")]))
         )
@@ -242,12 +242,12 @@ class HeadCTDataModule(LightningDataModule):
         return self.trainer.current_epoch if self.trainer is not None else 0
 
     def _batches_done(self) -> int:
-        """Batches of the current epoch that a resumed run does not read again."""
+        """Number of batches of the current epoch that a resumed run does not read again."""
         epoch, batches = self._interrupted
         return batches if self._current_epoch() == epoch else 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the training part stands, and what was counted; goes into a checkpoint."""
+        """Returns the position in the training set, and the counts, for a checkpoint."""
         counts = {"read": self.read, "decoded": self.decoded}
         if self.trainer is None:
             return counts
@@ -257,7 +257,7 @@ class HeadCTDataModule(LightningDataModule):
         return counts | {"epoch": self.trainer.current_epoch, "batches": batches}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on there."""
+        """Continues at this position."""
         self.read, self.decoded = state_dict["read"], state_dict["decoded"]
         self._interrupted = (state_dict["epoch"], state_dict["batches"])
 
@@ -310,7 +310,7 @@ class HeadCTDataModule(LightningDataModule):
         return batch
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
-        """Augments the batch where it is, if asked; windows it there, unless the model does it."""
+        """Augments the batch on its device if requested, and windows it unless the model does."""
         if changes := batch.pop("changes", None):
             batch["hu"] = apply_changes_to_batch(batch["hu"], changes)
         if not self.input.learnable and "hu" in batch:

@@ -53,7 +53,7 @@ class Manifest(NamedTuple):
 def build_cache(
     folder: Path, root: Path, table: pd.DataFrame, arrays: SliceArrays, size: int, workers: int
 ) -> None:
-    """Writes the resized slices of a data set, unless they are there. If it was stopped, it goes on there.
+    """Writes the resized slices of a data set, unless they exist. It continues where it was stopped.
 
     Only its owner can read the folder, because it holds images of patients. It names neither patients nor
     files: a slice is a row, and its file is a keyed hash of the path. While another run writes, this waits.

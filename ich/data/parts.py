@@ -1,4 +1,4 @@
-"""Which part each slice of a table is in, and what is wrong or lacking about the parts."""
+"""Splits a table into training, validation and test set, and checks the sets."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ _FEWEST = 5  # studies of which that is said
 
 
 def group_slices(table: pd.DataFrame, group: str) -> pd.DataFrame:
-    """Puts what slices are grouped by in the place of PatientID, and warns of what that leaves unseen.
+    """Replaces PatientID by the group of the slices, and warns of leaks.
 
-    So the split, the sample, the predictions and all intervals go by the group, as they go by patient.
+    The split, the sample, the predictions and all intervals then use the group like a patient.
 
     Args:
         table: Index.
@@ -59,10 +59,10 @@ def group_slices(table: pd.DataFrame, group: str) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class SplitSpec:
-    """How a table is split; the fields are arguments of ``HeadCTDataModule``.
+    """The split of a table; the fields are arguments of ``HeadCTDataModule``.
 
     Raises:
-        UserError: If a fold is asked for of a split that a file gives, or the seed is out of range.
+        UserError: If a fold is requested although a file gives the split, or if the seed is out of range.
     """
 
     split: str
@@ -82,7 +82,7 @@ class SplitSpec:
 
     @property
     def leaks(self) -> bool:
-        """Whether slices of one patient stand in several parts."""
+        """Whether slices of one patient are in several sets."""
         return self.split == "slice"
 
     def divide(
@@ -99,7 +99,7 @@ class SplitSpec:
             The part of each row.
 
         Raises:
-            UserError: If parts share patients, studies or identical pixels, or the file is no split.
+            UserError: If sets share patients, studies or identical pixels, or the file is not a split.
         """
         parts = self._divide(labeled, names, twins)
         if not self.leaks:
@@ -125,10 +125,10 @@ class SplitSpec:
         )
 
     def check(self, parts: pd.Series[str], labeled: pd.DataFrame, names: Sequence[str]) -> None:
-        """Refuses parts that cannot be trained on, and warns of what their figures will lack.
+        """Refuses sets that do not allow training, and warns of figures that will be missing.
 
         Raises:
-            UserError: If the training or the validation part is empty.
+            UserError: If the training or the validation set is empty.
         """
         if empty := [part for part in ("train", "val") if not (parts == part).any()]:
             raise UserError(

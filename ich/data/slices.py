@@ -66,7 +66,7 @@ class SliceArrays(NamedTuple):
 
 
 def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
-    """Takes from the index what reading needs, with the columns of the labels that are asked for."""
+    """Takes the columns for reading from the index, with the requested label columns."""
     return SliceArrays(
         path=np.array(table["path"].str.encode("utf-8").to_list(), dtype=bytes),
         frame=table["frame"].to_numpy(np.int32),

@@ -1,4 +1,4 @@
-"""From a folder of DICOM files and a label file to one table: a row a slice, with its labels and its part."""
+"""From a folder of DICOM files and a label file to one table, with labels and part of each slice."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Source:
-    """Where slices and labels lie and how they are split; the fields are arguments of ``HeadCTDataModule``.
+    """Places of slices and labels, and their split; the fields are arguments of ``HeadCTDataModule``.
 
     Raises:
         UserError: If there is no such group.
@@ -49,7 +49,7 @@ class Source:
         """Writes the phantom, if one is asked for.
 
         Raises:
-            UserError: If it takes no such arguments.
+            UserError: If it has no such arguments.
         """
         if self.phantom is None:
             return
@@ -59,7 +59,7 @@ class Source:
             raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
 
     def read_index(self) -> pd.DataFrame:
-        """Brings the index of the folder up to date and returns it, a row a slice."""
+        """Updates the index of the folder and returns it, one row per slice."""
         index = build_index(self.root, index_dir=self.index_dir, pseudonyms=self.pseudonyms)
         if len(index.unread):
             codes = index.unread["code"].value_counts()
@@ -70,13 +70,13 @@ class Source:
         """Joins the index to the labels and splits it.
 
         Args:
-            index: As ``read_index`` returns it.
+            index: From ``read_index``.
 
         Returns:
             The index with the label columns and ``part``, which is ``unlabeled`` for slices without a label.
 
         Raises:
-            UserError: If labels and slices do not fit together, or cannot be split as asked.
+            UserError: If labels and slices do not belong together, or cannot be split as requested.
         """
         names = self.label_set.names
         file = Path(self.labels) if self.labels else find_labels(self.root, self.label_set)

@@ -196,7 +196,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ),
         (
             "Evaluation on internal data",
-            lambda data: f"part {data.parts}: {describe_size(data.predictions)}" if data.run.parts else "",
+            lambda data: f"{data.parts}: {describe_size(data.predictions)}" if data.run.parts else "",
         ),
         ("Testing on external data", None),
         ("Clinical trial registration", None),
@@ -215,7 +215,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ),
         (
             "Estimates of diagnostic performance and their precision",
-            lambda data: f"report.html, at operating points chosen by {data.rule}" if data.rule else "",
+            lambda data: f"report.html, at operating points with {data.rule}" if data.rule else "",
         ),
         ("Failure analysis of incorrect results", _describe_failures),
     ),

@@ -92,7 +92,7 @@ def _describe_problem() -> Iterator[Block]:
 
 
 def _describe_data(data: ReportData) -> Iterator[Block]:
-    yield Text(f"Evaluated are the predictions of the part {data.parts}: {describe_size(data.predictions)}.")
+    yield Text(f"We evaluate the predictions for {data.parts}: {describe_size(data.predictions)}.")
     if data.run.phantom:
         yield Text("The data are synthetic head CT with synthetic hemorrhages.", strong=True)
     if data.run.leaky:
@@ -271,11 +271,11 @@ def _describe_comparison(data: ReportData) -> Iterator[Block]:
         return
     if len(data.models) > 1:
         yield Text(
-            f"All other sections are of the mean of the probabilities of {', '.join(data.models)}.",
+            f"All other sections describe the mean of the probabilities of {', '.join(data.models)}.",
             strong=True,
         )
     else:
-        yield Text(f"All other sections are of {next(iter(data.comparison.models))}.", strong=True)
+        yield Text(f"All other sections describe {next(iter(data.comparison.models))}.", strong=True)
     yield make_models(data.comparison)
     yield from make_pairs(data.comparison)
 

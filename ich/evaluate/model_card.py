@@ -47,7 +47,7 @@ def _describe_model(data: ReportData) -> Iterator[Block]:
         f"{__version__}."
     )
     if len(data.models) > 1:
-        yield Text(f"Evaluated is the mean of the probabilities of {len(data.models)} models.")
+        yield Text(f"The evaluation uses the mean of the probabilities of {len(data.models)} models.")
     if data.run.settings:
         rows = [[name, value] for name, value in data.run.settings.items()]
         yield Table(["setting", "value"], rows, "How it was trained")
@@ -80,23 +80,24 @@ def _describe_factors(data: ReportData) -> Iterator[Block]:
 
 
 def _describe_metrics(data: ReportData) -> Iterator[Block]:
-    rule = f"chosen on the validation part by {data.rule}" if data.rule else "not available"
+    rule = f"chosen on the validation set with {data.rule}" if data.rule else "not available"
     yield Listing(
         [
             "Discrimination: AUROC and average precision, by slice, by study and by patient.",
             f"Operating points: {rule}.",
-            "Probabilities at their word: Brier score, calibration slope and intercept, expected "
-            f"calibration error; calibration: {data.method or 'not available'}.",
+            "Calibration: Brier score, calibration slope and intercept, and expected calibration error. "
+            f"Calibration method: {data.method or 'not available'}.",
             "The weighted log loss of the RSNA 2019 challenge.",
-            f"Intervals: 95 %, bootstrap over patients, {data.evaluation.replicates:,} samples. With fewer "
-            f"than {FEW} patients behind a label's positives or negatives a figure has no interval.",
+            f"Intervals: 95 %, from a bootstrap over patients with {data.evaluation.replicates:,} samples. "
+            f"A figure has no interval if a label's positives or negatives come from fewer than {FEW} "
+            "patients.",
         ]
     )
 
 
 def _describe_evaluation_data(data: ReportData) -> Iterator[Block]:
     synthetic = " The data are synthetic." if data.run.phantom else ""
-    yield Text(f"The part {data.parts}: {describe_size(data.predictions)}.{synthetic}")
+    yield Text(f"We evaluate {data.parts}: {describe_size(data.predictions)}.{synthetic}")
     yield make_counts(data.evaluation)
     yield Missing("Where the data come from and why they were chosen", _PEOPLE)
 

@@ -108,7 +108,7 @@ def describe_subject(data: ReportData) -> str:
     backbone = data.run.settings.get("backbone")
     averaged = f"the mean of {len(data.models)} models, " if len(data.models) > 1 else ""
     model = f"{backbone}, " if backbone and not averaged else averaged
-    return f"{model}part: {data.parts}, {describe_size(data.predictions)}"
+    return f"{model}{data.parts}: {describe_size(data.predictions)}"
 
 
 def count_encodings(predictions: pd.DataFrame, index: pd.DataFrame) -> dict[str, tuple[int, int]]:

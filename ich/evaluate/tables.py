@@ -53,9 +53,9 @@ def make_counts(evaluation: Evaluation) -> Table:
         rows.append([label, *cells, "few" if few else ""])
     header = ["label", *(f"positive {PLURALS[level]}" for level in evaluation.levels), "note"]
     caption = (
-        "Positives among the units of which a label is known, and in brackets the patients that they come "
-        f"from; {say(evaluation.patients, 'patient')} in all. few: fewer than {FEW} patients, too few for "
-        "an interval"
+        "Positives among the units with a known label, and in brackets the number of patients that they "
+        f"come from; {say(evaluation.patients, 'patient')} in all. few: fewer than {FEW} patients, too few "
+        "for an interval"
     )
     return Table(header, rows, caption)
 
@@ -90,9 +90,9 @@ def make_losses(evaluation: Evaluation) -> Table:
         for level, figures in evaluation.levels.items()
     ]
     caption = (
-        "Weighted log loss of the RSNA 2019 challenge, lower is better; constant is a predictor that "
-        f"always says the prevalences. {say(evaluation.patients, 'patient')}, in brackets the 95 % "
-        f"interval (bootstrap over patients, {evaluation.replicates:,} samples)"
+        "Weighted log loss of the RSNA 2019 challenge; lower is better. constant: a predictor that always "
+        f"predicts the prevalences. {say(evaluation.patients, 'patient')}. In brackets: 95 % interval "
+        f"(bootstrap over patients, {evaluation.replicates:,} samples)"
     )
     return Table(["level", "as predicted", "calibrated", "constant"], rows, caption)
 

@@ -1,6 +1,6 @@
-"""The evaluation that a reviewer would ask for, in a folder: what ``ich evaluate`` writes.
+"""The evaluation that a reviewer would ask for, written to a folder by ``ich evaluate``.
 
-``inputs`` reads what it is made from, ``figures`` computes, ``outputs`` writes.
+``inputs`` reads, ``figures`` computes, and ``outputs`` writes.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:  # a type alone, and torch takes seconds
 
 
 class Written(NamedTuple):
-    """What an evaluation left.
+    """Result of an evaluation.
 
     Attributes:
-        folder: Where it is.
-        data: What the report is made from; None if no target is known and only a submission was written.
+        folder: Folder of the outputs.
+        data: Data of the report; None if no target is known and only a submission was written.
     """
 
     folder: Path
@@ -74,7 +74,7 @@ def write_evaluation(
 ) -> Written:
     """Evaluates predictions and writes a report, figures as JSON, a model card and the CLAIM checklist.
 
-    The predictions are enough. Other inputs add to the report, which says what it lacks.
+    The predictions are enough. Other inputs add to the report, which marks missing items as not available.
 
     Args:
         predictions: A predictions table, or the folder of a run or of ``ich predict``. Several are compared.
@@ -82,25 +82,25 @@ def write_evaluation(
             first table.
         val: A table of the validation set for each that is evaluated; by default ``predictions_val.csv``
             beside ``predictions_test.csv``.
-        labels: A label CSV, which takes the place of the targets.
+        labels: A label CSV, which replaces the targets.
         root: The folder of the DICOM files, for galleries.
         index: Its index, for subgroups; by default that of ``root``.
-        checkpoint: A run's folder, a checkpoint or a bundle: for heat maps and for the decisions it has.
+        checkpoint: A run's folder, a checkpoint or a bundle, for heat maps and decisions.
         by: Columns to group by; by default, with an index, encoding, slice spacing and tilt.
         ensemble: Evaluate the mean of several tables, not the first.
-        pooling: How slices become studies and patients, one of ``ich.evaluate.pooling.METHODS``.
-        rule: How operating points are chosen; see ``ich.calibration.points.choose_operating_point``.
-        calibration: How probabilities are calibrated, one of ``ich.calibration.METHODS``.
-        replicates: Bootstrap samples.
+        pooling: Method that pools slices to studies and patients, one of ``ich.evaluate.pooling.METHODS``.
+        rule: Rule for operating points; see ``ich.calibration.points.choose_operating_point``.
+        calibration: Calibration method, one of ``ich.calibration.METHODS``.
+        replicates: Number of bootstrap samples.
         seed: Random seed for the bootstrap.
         pdf: Write ``report.pdf`` too.
         slides: Write ``slides.pptx`` too.
         submission: A sample submission of the RSNA 2019 challenge; writes ``submission.csv`` like it.
         write_calibration: JSON file to write calibration and operating points to.
-        tell: Called with a line on what was found or written, as it comes up.
+        tell: Called with one line for each item that was found or written.
 
     Raises:
-        UserError: If an input is missing, or is not what it should be.
+        UserError: If an input is missing or not valid.
     """
     given = [predictions] if isinstance(predictions, str | Path) else predictions
     _check(len(given), ensemble=ensemble, pdf=pdf, slides=slides)
@@ -116,14 +116,14 @@ def write_evaluation(
     if submission is not None:
         tell(_submit(inputs, submission, folder, model))
         if inputs.predictions[list(TARGET_COLUMNS)].isna().to_numpy().all():
-            tell("no target is known: there is nothing to evaluate by")
+            tell("no target is known, so there is nothing to evaluate")
             return Written(folder, None)
     choices = Choices(list_levels(inputs.predictions), pooling, rule, calibration, replicates, seed)
     decisions = find_decisions(inputs, choices, model, f"{checkpoint}: decisions")
     with for_owner_alone():
         if write_calibration is not None:
             write_decisions(decisions, write_calibration)
-            tell(f"calibration in {write_calibration}")
+            tell(f"wrote the calibration to {write_calibration}")
         with Steps() as steps:
             data, slices = compute_figures(inputs, choices, decisions, model, steps)
             data = replace(data, checked=checked)
@@ -136,13 +136,13 @@ def _to_path(given: str | Path | None) -> Path | None:
 
 
 def _check(tables: int, *, ensemble: bool, pdf: bool, slides: bool) -> None:
-    """Says what is missing before the work, not after it."""
+    """Reports missing inputs before the work, not after it."""
     if pdf:
         importlib.import_module("ich.report.pdf")
     if slides:
         importlib.import_module("ich.report.slides")
     if ensemble and tables < 2:
-        raise UserError("--ensemble takes the mean of several PREDICTIONS: name two or more")
+        raise UserError("--ensemble averages several PREDICTIONS: give two or more")
 
 
 def _load_model(checkpoint: str | Path | None) -> SliceNet | None:
@@ -156,7 +156,7 @@ def _load_model(checkpoint: str | Path | None) -> SliceNet | None:
 
 
 def _is_checked(inputs: Inputs, model: SliceNet, name: str) -> bool:
-    """Whether the predictions name the checkpoint's weights; False where they name none.
+    """Whether the predictions name the checkpoint's weights; False if they name none.
 
     Raises:
         UserError: If they name others.
@@ -168,9 +168,9 @@ def _is_checked(inputs: Inputs, model: SliceNet, name: str) -> bool:
 
 
 def _submit(inputs: Inputs, sample: str | Path, out: Path, model: SliceNet | None) -> str:
-    """Writes the challenge's CSV, and says what is in it."""
+    """Writes the challenge's CSV, and reports its content."""
     with for_owner_alone():
         make_folder(out)
         path = out / "submission.csv"
         filled = write_submission(inputs.predictions, sample, path, find_prevalences(model))
-    return f"submission in {path}, {filled} slices without a prediction filled with the prevalence"
+    return f"wrote the submission to {path}; {filled} slices without a prediction got the prevalence"

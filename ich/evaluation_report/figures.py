@@ -28,7 +28,7 @@ if TYPE_CHECKING:  # a type alone, and torch takes seconds
 
 @dataclass(frozen=True)
 class Choices:
-    """How figures are computed: arguments of ``ich.evaluate.evaluate``."""
+    """Settings of the figures: arguments of ``ich.evaluate.evaluate``."""
 
     levels: Sequence[str]
     pooling: str
@@ -39,20 +39,20 @@ class Choices:
 
     @property
     def sampling(self) -> dict[str, Any]:
-        """How patients are drawn, alike for all figures."""
+        """Arguments for drawing patients, the same for all figures."""
         return {"replicates": self.replicates, "seed": self.seed}
 
 
 def find_decisions(
     inputs: Inputs, choices: Choices, model: SliceNet | None, source: str
 ) -> dict[str, Decision]:
-    """Fits calibration and operating points, or takes those that the model carries.
+    """Fits calibration and operating points, or takes those of the model.
 
     Args:
-        inputs: Their validation set is what is fitted on.
+        inputs: Inputs with the validation set.
         choices: How.
-        model: May carry some; None without a checkpoint.
-        source: Names them in a message.
+        model: Model that may have decisions; None without a checkpoint.
+        source: Name of their source, for messages.
     """
     check_predictions(inputs.predictions)
     if (validation := inputs.validation) is not None:
@@ -78,7 +78,7 @@ def compute_figures(
     model: SliceNet | None,
     steps: Steps,
 ) -> tuple[ReportData, pd.DataFrame | None]:
-    """Computes all figures; returns what a report is made from, and the slices of its galleries."""
+    """Computes all figures; returns the data of a report, and the slices of its galleries."""
     predictions, decision = inputs.predictions, decisions.get("slice")
     steps.begin("figures and intervals")
     evaluation = evaluate(
@@ -134,7 +134,7 @@ def _make_galleries(
 
 
 def find_prevalences(model: SliceNet | None) -> list[float] | None:
-    """Finds those of the training set, which the checkpoint carries; None where one is not known."""
+    """Finds the prevalences of the training set in the checkpoint; None if one is unknown."""
     carried = {} if model is None else model.card.get("prevalences", {})
     known = [value for label in LABELS if (value := carried.get(label)) is not None]
     return known if len(known) == len(LABELS) else None

@@ -1,4 +1,4 @@
-"""What an evaluation is made from: tables, labels, index and checkpoint."""
+"""The inputs of an evaluation: tables, labels, index and checkpoint."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ PREDICTED = "slices.csv"
 """Name of the table that ``ich predict`` writes."""
 
 _NAMING = {*UIDS, "path", "file_size", "mtime_ns", "pixel_offset"}
-"""Columns that name patients, slices or files, or tell them apart: they are no subgroups."""
+"""Columns that name or identify patients, slices or files, so they cannot form subgroups."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Where an evaluation is made from.
+    """Sources of an evaluation.
 
     Attributes:
         predictions: Predictions tables.
-        val: Those of their validation sets, if they are named.
+        val: Predictions tables of their validation sets, if given.
         labels: A label CSV, or None.
         root: The folder of the DICOM files, or None.
-        index: Its index, if it is named.
-        by: Columns to group by; None for those that an index gives.
-        ensemble: Several tables are averaged, not compared only.
+        index: Its index, if given.
+        by: Columns to group by; None for the default columns of the index.
+        ensemble: Whether to average several tables, not only compare them.
     """
 
     predictions: Sequence[Path]
@@ -55,24 +55,24 @@ class Sources:
 
     @property
     def evaluated(self) -> Sequence[Path]:
-        """The tables that are evaluated: all where they are averaged, else the first."""
+        """The evaluated tables: all if they are averaged, else the first."""
         return self.predictions if self.ensemble else self.predictions[:1]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What was read.
+    """The inputs after reading.
 
     Attributes:
         tables: Predictions tables by the name of their model.
-        predictions: The one to be evaluated, or their mean.
-        validation: Of the same model or models; None where it is not to be had.
-        run: What is known of the run.
-        averaged: Names of the models that ``predictions`` is the mean of.
+        predictions: The table to evaluate, or the mean of several.
+        validation: Predictions of the same model or models on the validation set, or None.
+        run: The run behind the table.
+        averaged: Names of the averaged models.
         root: The folder of the DICOM files, or None.
         index: Its index, or None.
-        by: What slices are grouped by.
-        notes: What the user is to be told.
+        by: Groups of the slices.
+        notes: Notes for the user.
     """
 
     tables: Mapping[str, pd.DataFrame]
@@ -87,14 +87,14 @@ class Inputs:
 
 
 def read_inputs(sources: Sources, *, needs_targets: bool) -> Inputs:
-    """Reads what an evaluation is made from.
+    """Reads the inputs of an evaluation.
 
     Args:
         sources: Where it is.
-        needs_targets: A table without any target is refused.
+        needs_targets: Whether a table without any target is refused.
 
     Raises:
-        UserError: If something is missing, or is not what it should be.
+        UserError: If an input is missing or not valid.
     """
     paths = sources.predictions
     runs = [_find_run(path) for path in paths]
@@ -126,7 +126,7 @@ def read_inputs(sources: Sources, *, needs_targets: bool) -> Inputs:
 
 
 def find_table(path: Path, *names: str) -> Path:
-    """Returns a table's path: ``path``, or in the folder that it is, the first of ``names`` that is there.
+    """Returns a table's path: ``path`` itself, or in a folder the first existing file of ``names``.
 
     Raises:
         UserError: If there is none.
@@ -136,19 +136,18 @@ def find_table(path: Path, *names: str) -> Path:
     found = next((path / name for name in names if (path / name).is_file()), None)
     if found is None:
         raise UserError(
-            f"{path} holds no {' and no '.join(names)}: name a predictions table, or the folder of a run "
-            "that has come to its end"
+            f"{path} holds no {' and no '.join(names)}: give a predictions table, or a finished run"
         )
     return found
 
 
 def _find_run(predictions: Path) -> Run:
-    """What is known of the run in whose folder a table lies; nothing of any other table."""
+    """Reads the run in whose folder a table lies; empty for any other table."""
     return read_run(predictions.parent) if predictions.name in (TEST, VALIDATION) else Run()
 
 
 def _join_runs(runs: Sequence[Run]) -> Run:
-    """What is known of several runs together: settings that they share."""
+    """Joins several runs: keeps the settings that they share."""
     shared = dict(set.intersection(*(set(run.settings.items()) for run in runs)))
     settings = {name: value for name, value in runs[0].settings.items() if name in shared}
     parts = runs[0].parts if all(run.parts == runs[0].parts for run in runs) else {}
@@ -156,9 +155,9 @@ def _join_runs(runs: Sequence[Run]) -> Run:
 
 
 def _name_models(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:
-    """Names models by letters and their backbones: names of files and folders may name patients."""
+    """Names models by letters and their backbones, because names of files and folders may name patients."""
     if len(paths) > len(ascii_uppercase):
-        raise UserError(f"{len(paths)} predictions tables: at most {len(ascii_uppercase)} are compared")
+        raise UserError(f"{len(paths)} predictions tables: at most {len(ascii_uppercase)} can be compared")
     backbones = (run.settings.get("backbone") for run in runs)
     return [
         f"{letter} ({backbone})" if backbone else letter
@@ -169,12 +168,12 @@ def _name_models(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:
 def _read_validation(
     sources: Sources, predictions: Mapping[str, pd.DataFrame], labels: pd.DataFrame | None
 ) -> tuple[pd.DataFrame | None, list[str]]:
-    """Reads the table of the validation part, or the mean of several, and says where it was found."""
+    """Reads the table of the validation set, or the mean of several, and says where it was found."""
     wanted = sources.evaluated
     paths = sources.val or [beside for path in wanted if (beside := _find_beside(path))]
     if sources.val and len(paths) != len(wanted):
         raise UserError(
-            f"--val names {len(paths)} tables for {len(wanted)} predictions tables to be evaluated"
+            f"--val names {len(paths)} tables for {len(wanted)} predictions tables: give one for each"
         )
     if len(paths) != len(wanted):
         return None, []
@@ -207,20 +206,20 @@ def _require_targets(table: pd.DataFrame, path: Path) -> None:
         raise UserError(f"{path} is empty: there is nothing to evaluate")
     if table[list(TARGET_COLUMNS)].isna().to_numpy().all():
         raise UserError(
-            f"{path} has no targets: give the labels of its slices with --labels CSV (ID,Label as the "
-            "RSNA's, or SOPInstanceUID and a column a label)"
+            f"{path} has no targets: give the labels of its slices with --labels CSV (ID,Label like the "
+            "RSNA's, or SOPInstanceUID and one column per label)"
         )
 
 
 def list_levels(table: pd.DataFrame) -> list[str]:
-    """Lists the levels whose units the slices name; series only where they are not the studies."""
+    """Lists the levels whose units the slices name; series only if they differ from studies."""
     named = [level for level in LEVELS if (table[UNIT_COLUMNS[level]] != "").all()]
     same = table["SeriesInstanceUID"].nunique() == table["StudyInstanceUID"].nunique()
     return [level for level in named if level != "series" or (not same or "study" not in named)]
 
 
 def _find_index(root: Path | None, index: Path | None) -> pd.DataFrame | None:
-    """Reads the index of the data, if it is to be had; that of ``root`` is brought up to date."""
+    """Reads the index of the data, if there is one; updates that of ``root``."""
     if index is not None:
         return read_index(index / "index.parquet" if index.is_dir() else index)
     return None if root is None else build_index(root).table
@@ -229,16 +228,16 @@ def _find_index(root: Path | None, index: Path | None) -> pd.DataFrame | None:
 def collect_groups(
     predictions: pd.DataFrame, index: pd.DataFrame | None, labels: Path | None, by: Sequence[str] | None
 ) -> list[pd.Series]:
-    """Collects what slices are grouped by, a value a slice.
+    """Collects the groups of slices, one value per slice.
 
     Args:
         predictions: A predictions table.
-        index: Of the data; it gives encoding, slice spacing and tilt, which are taken unless told otherwise.
+        index: The data set's index. It gives encoding, slice spacing and tilt, the default columns.
         labels: A label CSV, which may have other columns.
         by: Names of columns; of ``describe_slices``, the index, the label CSV or the predictions.
 
     Raises:
-        UserError: If a column is not there, or names patients or files.
+        UserError: If a column does not exist, or names patients or files.
     """
     described = (
         pd.DataFrame(index=predictions.index) if index is None else describe_slices(predictions, index)
@@ -266,7 +265,8 @@ def _align(table: pd.DataFrame, uids: pd.Series, predictions: pd.DataFrame) -> p
 def _find_column(column: str, sources: Sequence[pd.DataFrame]) -> pd.Series:
     if column in _NAMING:
         raise UserError(
-            f"--by {column}: it tells patients or files apart, and a report names neither; name another"
+            f"--by {column}: this column identifies patients or files, and a report names neither; give "
+            "another"
         )
     for source in sources:
         if column in source:

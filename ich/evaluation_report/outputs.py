@@ -1,4 +1,4 @@
-"""What an evaluation leaves: a report, figures, a model card, a checklist, pictures."""
+"""The outputs of an evaluation: report, figures, model card, checklist and pictures."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ from ich.schema import UserError
 from ich.tables import write_table
 
 GALLERIES = "galleries.csv"
-"""Names the slices of the galleries and their patients, as nothing else here does."""
+"""File that names the slices of the galleries and their patients; no other output does."""
 
 
 class Steps:
-    """A bar on a terminal that tells what is being done."""
+    """A progress bar on a terminal that shows the current step."""
 
     def __init__(self) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
@@ -46,12 +46,12 @@ class Steps:
         self._bar.stop()
 
     def begin(self, what: str, number: int = 0, total: int | None = None) -> None:
-        """Says what comes next; where there are several of a kind, which of them."""
+        """Shows the next step, with its number if there are several of a kind."""
         self._bar.update(self._task, description=what, completed=number, total=total)
 
 
 def make_folder(out: Path) -> None:
-    """Makes the folder of an evaluation, unless it is there.
+    """Makes the folder of an evaluation, unless it exists.
 
     Raises:
         UserError: If it cannot be made.
@@ -68,12 +68,12 @@ def write_outputs(
     """Writes all files of an evaluation to a folder.
 
     Args:
-        data: What it is of.
-        slices: Of the galleries, or None.
+        data: The data of the report.
+        slices: The slices in the galleries, or None.
         out: The folder; files of the same names are replaced.
-        steps: Told what is being done.
-        pdf: Write the report for print too.
-        slides: Write a deck too.
+        steps: Shows the current step.
+        pdf: Also write the report for print.
+        slides: Also write a deck.
 
     Raises:
         UserError: If the folder cannot be made.

@@ -24,12 +24,12 @@ _BATCH = 16  # slices that the network sees at a time
 
 
 class Heat(NamedTuple):
-    """A slice's maps.
+    """The heat maps of a slice.
 
     Attributes:
         row: The slice's row in its table.
         probs: (L,) float32, one for each label of the network.
-        heat: By label (Rows, Columns) float32 in LPS, as ``ich.explain.explain`` gives it.
+        heat: (Rows, Columns) float32 in LPS by label, from ``ich.explain.explain``.
     """
 
     row: int
@@ -38,10 +38,10 @@ class Heat(NamedTuple):
 
 
 def find_first_grid(net: SliceNet, root: Path, table: pd.DataFrame) -> Grid | None:
-    """Finds the grid on the table's first slices, so that it is the same for a call that goes on.
+    """Finds the grid on the table's first slices, so that it is the same in a later call.
 
     Raises:
-        UserError: If the network cannot be explained; nothing was listed for nothing then.
+        UserError: If the network cannot be explained; this is found before the slices are listed.
     """
     batches = _read_batches(net, root, table, range(len(table)))
     return next((find_grid(net, batch.x) for batch in batches if batch.x is not None), None)
@@ -92,7 +92,7 @@ def explain_slices(
 
 
 class _Batch(NamedTuple):
-    """Slices as the network takes them."""
+    """Slices in the form that the network needs."""
 
     x: Tensor | None  # (N, C, S, S); None where none can be read
     rows: list[int]  # (N,) of the table
@@ -100,7 +100,7 @@ class _Batch(NamedTuple):
 
 
 def _read_batches(net: SliceNet, root: Path, table: pd.DataFrame, rows: Sequence[int]) -> Iterator[_Batch]:
-    """Yields slices with their neighbors, windowed, on a GPU if there is one, as the network then is."""
+    """Yields slices with their neighbors, windowed, on the network's device."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device)
     arrays = to_arrays(table)

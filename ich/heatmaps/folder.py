@@ -27,7 +27,7 @@ from ich.schema.results import KEY_SLICES
 from ich.tables import STAMP, find_names, name_columns, restore_texts, write_table
 
 Choice = int | Literal["key", "all"]
-"""Which slices are explained: the likeliest so many, the key slices of each study, or all."""
+"""Slices to explain: a number of the most probable ones, the key slices of each study, or all."""
 
 LIST, REFUSED = "slices.csv", "refused.csv"
 
@@ -37,13 +37,13 @@ _T = TypeVar("_T")
 
 
 class Explained(NamedTuple):
-    """What was written.
+    """Counts of a call.
 
     Attributes:
-        slices: How many are listed.
-        explained: How many of them have their pictures, those of earlier calls included.
-        now: How many of these this call made.
-        refused: A row a file that could not be read: ``path``, ``code`` and ``detail``.
+        slices: Number of listed slices.
+        explained: Number of them with pictures, including earlier calls.
+        now: Number of pictures of this call.
+        refused: One row per unreadable file: ``path``, ``code`` and ``detail``.
     """
 
     slices: int
@@ -61,34 +61,33 @@ def write_heatmaps(
     window: str,
     choice: Choice = "key",
 ) -> Explained:
-    """Lists slices with their probabilities, then explains some; all files are for their owner alone.
+    """Lists slices with their probabilities, then explains some. Only the owner can read the files.
 
-    A slice is prepared as in training and prediction. Its neighbors are those of its series among all that
-    is given; at an end, and so for a slice on its own, the slice itself repeats.
+    A slice is prepared as in training and prediction. Its neighbors come from its series among all given
+    slices. At an end, and so for a single slice, the slice itself repeats.
 
-    ``out`` then holds, with the slice's number in place of 0000,
+    ``out`` then holds these files, with the slice's number instead of 0000:
 
     - ``slices.csv``, before any picture: which slice and file each number is, its probabilities, and in the
-      column ``explained`` ``yes``, ``no``, or ``to do`` where this call has still to write it;
-    - ``refused.csv``: the files that could not be read, and why;
-    - ``0000_any.png``: the slice, its map for the label ``any``, its probability;
-    - ``0000.npz``: under each label asked for the map, (Rows, Columns) float32, 0 where nothing speaks for
-      the label and 1 at the slice's peak; ``probs`` (L,) float32, one for each label of the network;
-      ``spacing`` (2,) mm between rows, between columns; ``orientation`` (6,) and ``position`` (3,) as in
-      ImageOrientationPatient and ImagePositionPatient. All of these are of the slice in LPS, as
-      ``ich.dicom.read_hu`` gives it, whatever way it is stored. NaN where the file lacks them;
-    - ``settings.json``: what all of this follows from. A later call with the same goes on where an earlier
-      one stopped, or adds the slices that another ``choice`` asks for.
+      column ``explained`` ``yes``, ``no``, or ``to do`` where this call has still to write it; -
+      ``refused.csv``: the files that could not be read, and why; - ``0000_any.png``: the slice, its map for
+      the label ``any``, its probability; - ``0000.npz``: under each label asked for the map, (Rows, Columns)
+      float32, 0 where nothing speaks for the label and 1 at the slice's peak; ``probs`` (L,) float32, one for
+      each label of the network; ``spacing`` (2,) mm between rows, between columns; ``orientation`` (6,) and
+      ``position`` (3,) as in ImageOrientationPatient and ImagePositionPatient. All of these are of the slice
+      in LPS, as ``ich.dicom.read_hu`` gives it, whatever way it is stored. NaN where the file lacks them; -
+      ``settings.json``: what all of this follows from. A later call with the same settings continues where an
+      earlier one stopped, or adds the slices that another ``choice`` asks for.
 
     Args:
         net: In evaluation mode.
         sha256: SHA-256 of the model's file.
-        paths: DICOM files and folders of them.
-        out: New or empty folder, or one that an earlier call began.
+        paths: DICOM files and folders.
+        out: New or empty folder, or the folder of an earlier call.
         labels: Some of the network's labels; None takes the one that decides.
         window: Window for the pictures: one of ``WINDOWS``.
-        choice: ``key`` takes of each study the ``KEY_SLICES`` slices with the highest probability of each
-            label asked for; a number takes so many of all slices, by the highest of these probabilities.
+        choice: ``key`` takes from each study the ``KEY_SLICES`` slices with the highest probability of each
+            label. A number takes this many of all slices, by the highest of these probabilities.
 
     Raises:
         UserError: If a label is not known, nothing can be read, the folder holds something else, or the
@@ -101,7 +100,9 @@ def write_heatmaps(
     root, (table, refused) = index_paths(paths)
     lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
     if "dicom" in net.input.windows and lacking:
-        raise UserError(f"the model wants the window of the header, which {lacking} of the slices lack")
+        raise UserError(
+            f"the model needs the window of the header, which is missing in {lacking} of the slices"
+        )
     refused = refused[_REFUSED_COLUMNS].assign(path=f"{escape_path(root)}/" + refused["path"])
     settings = {"files": _hash_files(root, table), "labels": labels, "model": sha256, "window": window}
     with for_owner_alone():
@@ -122,7 +123,7 @@ def _fill(
     window: str,
     choice: Choice,
 ) -> Explained:
-    """Writes what an earlier call did not write."""
+    """Writes the files that an earlier call did not write."""
     grid = find_first_grid(net, root, table)
     if (out / LIST).exists():
         listed, refused = _read(out / LIST), _read(out / REFUSED)
@@ -153,16 +154,16 @@ def _fill(
 def choose_slices(
     listed: pd.DataFrame, studies: NDArray[Any], labels: Sequence[str], choice: Choice
 ) -> list[int]:
-    """Chooses the slices to explain; the likeliest of all come first.
+    """Chooses the slices to explain, the most probable first.
 
     Args:
-        listed: A row a slice: ``number`` and the probabilities.
+        listed: One row per slice: ``number`` and the probabilities.
         studies: (rows,) the slice's study.
         labels: The probabilities that count.
         choice: See ``write_heatmaps``.
 
     Returns:
-        Numbers of slices.
+        Numbers of the slices.
     """
     probs = listed[[f"prob_{label}" for label in labels]]
     order = np.argsort(-probs.max(axis=1).to_numpy(), kind="stable")
@@ -212,13 +213,13 @@ def _write_list(listed: pd.DataFrame, out: Path, done: set[int], waiting: Sequen
 
 
 def _read(path: Path) -> pd.DataFrame:
-    """Reads a table that an earlier call wrote; only probabilities and the slice's number are no text."""
+    """Reads a table of an earlier call; only probabilities and the slice's number are not text."""
     try:
         texts = pd.read_csv(path, dtype="str", keep_default_na=False)
         numbers = {"number": "int64", **dict.fromkeys(name_columns("prob", find_names(texts)), "float64")}
         return restore_texts(texts.astype({name: numbers[name] for name in texts if name in numbers}))
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {error}; remove it, and it is made again") from error
+        raise UserError(f"{path} cannot be read: {error}; remove it and run the command again") from error
 
 
 def _is_done(out: Path, number: int, labels: Sequence[str]) -> bool:
@@ -227,13 +228,13 @@ def _is_done(out: Path, number: int, labels: Sequence[str]) -> bool:
 
 
 def _hash_files(root: Path, table: pd.DataFrame) -> str:
-    """SHA-256 of which slices lie in which files, and of what tells whether a file has changed."""
+    """Returns the SHA-256 of the slices, their files, and the sizes and times of these."""
     rows = table[["SOPInstanceUID", *STAMP]].itertuples(index=False, name=None)
     return hashlib.sha256(repr((escape_path(root), list(rows))).encode()).hexdigest()
 
 
 def _show(found: Iterator[_T], title: str, total: int) -> Iterator[_T]:
-    """Yields the same, with a bar."""
+    """Yields the same, with a progress bar."""
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with make_bar(columns, shown=True) as bar:
         task = bar.add_task(title, total=total)

@@ -60,7 +60,7 @@ def prepare_series(
     Args:
         slices: N of (Rows, Columns) HU, at least one, from the feet to the head.
         spec: The network's input.
-        left_out: Numbers of slices that are no neighbors; the next slice takes their place. They are
+        left_out: Numbers of slices that are never neighbors; the next slice replaces them. They are
             prepared all the same. If all slices are left out, none is.
 
     Returns:

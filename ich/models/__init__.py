@@ -28,24 +28,24 @@ class SliceClassifier(LightningModule):
     Its checkpoints name the network's tensors as the network does, such as ``backbone.conv1.weight``.
 
     Args:
-        backbone: Any model of timm.
-        input: What the network sees of a slice.
+        backbone: Name of any timm model.
+        input: Input of the network.
         label_set: What it predicts.
         pretrained: Start from the published weights of the backbone.
-        weights_file: Weights of the backbone in a local file, in place of the hub; all of them, or none.
-        weights_sha256: SHA-256 that ``weights_file`` has to have. A run writes it down.
+        weights_file: Local file with all weights of the backbone, used instead of the hub.
+        weights_sha256: SHA-256 that ``weights_file`` must have. A run records it.
         init_from: A checkpoint or bundle of this library whose weights to start from (fine-tuning).
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the backbone.
         link: ``sigmoid``: labels are independent; ``softmax``: they exclude each other.
         compile: Compile the backbone with ``torch.compile``.
-        channels_last: Keep images and weights with the channels last, which convolutions run faster on.
+        channels_last: Keep the channels of images and weights last, which makes convolutions faster.
         optim: Optimizer and schedule.
         loss: (logits, target) -> scalar; by default ``WeightedBCE`` with the weights of the labels.
 
     Raises:
-        UserError: For an unknown backbone or link, weights out of reach, or an ``init_from`` that does not
-            fit.
+        UserError: For an unknown backbone or link, weights that are not available, or an ``init_from`` that
+            does not fit.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class SliceClassifier(LightningModule):
         return self.net.backbone
 
     def setup(self, stage: str) -> None:
-        """Drops what was fitted to other weights than those that a training is about to give."""
+        """Drops everything that was fitted to the old weights."""
         if stage == "fit":
             self.net.likeness = None
             self.net.card.pop("likeness", None)
@@ -127,11 +127,11 @@ class SliceClassifier(LightningModule):
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Updates the metrics of the validation part."""
+        """Updates the metrics of the validation set."""
         self._evaluate(batch, "val", self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Updates the metrics of the test part."""
+        """Updates the metrics of the test set."""
         self._evaluate(batch, "test", self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
@@ -150,30 +150,30 @@ class SliceClassifier(LightningModule):
         metrics.update(self.net.to_probs(logits), batch["target"])
 
     def on_train_epoch_start(self) -> None:
-        """Begins the mean loss anew."""
+        """Resets the mean loss."""
         self.train_loss.reset()
         self._freeze()
 
     def on_train_start(self) -> None:
-        """Freezes the backbone where a run goes on within an epoch, whose start it does not see."""
+        """Freezes the backbone if a run resumes within an epoch."""
         self._freeze()
 
     def _freeze(self) -> None:
-        """Keeps the statistics of a frozen backbone as they are; its learning rate is 0 meanwhile."""
+        """Keeps the statistics of a frozen backbone; its learning rate is 0."""
         self.backbone.train(self.current_epoch >= self.optim.freeze_epochs)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the metrics of the validation part."""
+        """Logs the metrics of the validation set."""
         self.log_dict(self.val_metrics.compute())
         self.val_metrics.reset()
 
     def on_test_epoch_end(self) -> None:
-        """Logs the metrics of the test part."""
+        """Logs the metrics of the test set."""
         self.log_dict(self.test_metrics.compute())
         self.test_metrics.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        """Builds what ``optim`` says, over all the steps of the run."""
+        """Builds optimizer and schedule over all steps of the run."""
         optimizer = build_optimizer(self.optim, self)
         total = int(self.trainer.estimated_stepping_batches)
         steps_per_epoch = max(1, total // max(1, self.trainer.max_epochs or 1))
@@ -181,13 +181,13 @@ class SliceClassifier(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the card, from which ``load_slice_net`` builds the network again, and the losses so far."""
+        """Adds the losses so far, and the metadata from which ``load_slice_net`` builds the network."""
         checkpoint["card"] = dict(self.net.card)
         so_far = [self.train_loss.mean_value.cpu().clone(), self.train_loss.weight.cpu().clone()]
         checkpoint["train_loss"] = gather_states(so_far)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes the loss of the epoch so far back, and no likeness: it is of a model that is done."""
+        """Restores the loss of the epoch, but no reference, which belongs to a finished model."""
         self.net.likeness = None
         checkpoint["state_dict"] = without_likeness(checkpoint["state_dict"])
         if self.global_rank < len(every := checkpoint["train_loss"]):

@@ -1,4 +1,4 @@
-"""Backbones: any model of timm, and the network that this project grew from."""
+"""Backbones: any timm model, and the network that this project grew from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BUILD_ERRORS = (RuntimeError, AssertionError, TypeError, ValueError, KeyError, 
 
 
 class BaselineCNN(nn.Module):
-    """The network that this project grew from; kept to measure against.
+    """The network that this project grew from, kept for comparison.
 
     Two convolutions of 16 and 32 filters with kernels 7 and 5, each with max-pooling, then dropout and 16
     dense units.
@@ -58,7 +58,7 @@ class BaselineCNN(nn.Module):
 
 @register_model
 def baseline_cnn(pretrained: bool = False, in_chans: int = 1, img_size: int = 128, **_: Any) -> BaselineCNN:
-    """``BaselineCNN`` through timm's door, which passes more than it takes; it has no published weights."""
+    """Builds ``BaselineCNN`` for timm, which passes extra arguments; there are no published weights."""
     if pretrained:
         raise UserError("model.backbone=baseline_cnn has no pretrained weights; set model.pretrained=false")
     return BaselineCNN(in_chans, img_size)
@@ -77,26 +77,26 @@ def create_backbone(
     """Creates a timm backbone that gives pooled features.
 
     Args:
-        name: Any model of timm, with or without the tag of its weights.
+        name: Name of any timm model, with or without the tag of its weights.
         in_chans: Channels of the image.
         img_size: Height and width, for backbones that are built for one size.
         pretrained: Load the published weights.
-        weights_file: Load the weights from this file in place of the hub: all tensors of the backbone.
-        weights_sha256: What the SHA-256 of that file has to be, if it matters.
+        weights_file: Load the weights from this file instead of the hub: all tensors of the backbone.
+        weights_sha256: SHA-256 that this file must have, if given.
         drop_path_rate: Stochastic depth.
 
     Returns:
         (N, in_chans, S, S) -> (N, F), with F in its ``head_hidden_size``.
 
     Raises:
-        UserError: If the name is unknown, the weights are out of reach or of something else, or the backbone
-            takes no image of this size.
+        UserError: If the name is unknown, the weights are not available or do not fit, or the backbone cannot
+            take images of this size.
     """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
         raise UserError(
-            f"model.backbone={name} is no model of timm; nearest: {', '.join(nearest) or 'none'}. "
-            "timm.list_models() names all"
+            f"model.backbone={name} is not a timm model; nearest: {', '.join(nearest) or 'none'}. "
+            "timm.list_models() lists all"
         )
     kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans}
     try:
@@ -104,7 +104,7 @@ def create_backbone(
     except RuntimeError as error:
         known = timm.list_models(f"{name.partition('.')[0]}.*", pretrained=True)
         raise UserError(
-            f"model.backbone={name}: no weights of that name are published; there are {', '.join(known)}"
+            f"model.backbone={name}: no weights of that name are published; available are {', '.join(known)}"
         ) from error
     if name == "baseline_cnn" or (config is not None and config.fixed_input_size):
         kwargs["img_size"] = img_size
@@ -122,8 +122,9 @@ def create_backbone(
             backbone.eval()(torch.zeros(1, in_chans, img_size, img_size))
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         raise UserError(
-            f"the weights of model.backbone={name} are out of reach: no answer from the model hub and none "
-            "cached. Give model.weights_file=FILE, or start from random weights with model.pretrained=false"
+            f"the weights of model.backbone={name} are not available: the model hub does not answer and no "
+            "copy is cached. Give model.weights_file=FILE, or start from random weights with "
+            "model.pretrained=false"
         ) from error
     except _BUILD_ERRORS as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -144,18 +145,18 @@ def _check_file(path: str, sha256: str | None) -> None:
 def _load_file(built: nn.Module, name: str, weights_file: str, kwargs: Mapping[str, Any]) -> nn.Module:
     """Builds a backbone with the weights of a file: all of them, or none.
 
-    timm matches names of its older versions and of the original authors, and makes the first convolution
-    over for other numbers of channels. It is told that the weights have no classifier, so that it insists on
-    all that is left.
+    timm maps names of its older versions and of the original authors, and adapts the first convolution to
+    other numbers of channels. It is told that the weights have no classifier, so it requires all other
+    tensors.
 
     Args:
         built: The same backbone with random weights.
-        name: Of the backbone.
-        weights_file: Of its weights.
-        kwargs: That it is built with.
+        name: The backbone's name.
+        weights_file: File with its weights.
+        kwargs: Arguments for building it.
 
     Raises:
-        UserError: If the file does not hold just these weights.
+        UserError: If the file does not hold exactly these weights.
     """
     config: Mapping[str, Any] = getattr(built, "pretrained_cfg", {})
     heads = config.get("classifier") or ()
@@ -191,9 +192,9 @@ def _remake_stem(weight: Tensor, channels: int) -> Tensor:
 
 @contextmanager
 def _offline_without_hub() -> Iterator[None]:
-    """Asks the hub once, briefly: its own retries take most of a minute to give up.
+    """Asks the hub once, briefly, because its own retries take almost a minute.
 
-    The next model asks again, as a look that failed says nothing of the hub an hour later.
+    The next model asks again, because the hub may answer later.
     """
     constants = huggingface_hub.constants
     before = constants.HF_HUB_OFFLINE

@@ -29,23 +29,23 @@ class SliceNet(nn.Module):
     ``classify`` take the image; ``classify_hu`` does everything at once.
 
     Args:
-        backbone: Any model of timm.
-        input: What the network sees of a slice.
+        backbone: Name of any timm model.
+        input: Input of the network.
         label_set: What it predicts.
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the backbone.
         link: ``sigmoid``: labels are independent; ``softmax``: they exclude each other.
-        channels_last: Keep images and weights with the channels last, which convolutions run faster on.
+        channels_last: Keep the channels of images and weights last, which makes convolutions faster.
         pretrained: Start from the published weights of the backbone.
-        weights_file: Weights of the backbone in a local file, in place of the hub; all of them, or none.
+        weights_file: Local file with all weights of the backbone, used instead of the hub.
         weights_sha256: SHA-256 that ``weights_file`` must have.
 
     Attributes:
-        card: What a file says of the network.
-        likeness: Distance from the training data; None where none was fitted.
+        card: Metadata of the network for its files.
+        likeness: Reference for the distance from the training data; None if none was fitted.
 
     Raises:
-        UserError: For an unknown backbone or link, or weights out of reach.
+        UserError: For an unknown backbone or link, or weights that are not available.
     """
 
     def __init__(
@@ -103,10 +103,10 @@ class SliceNet(nn.Module):
         self.backbone.to(memory_format=memory_format)
 
     def load_weights(self, path: str | Path) -> None:
-        """Takes the weights of a checkpoint or bundle of this library; its likeness is left out.
+        """Loads the weights of a checkpoint or bundle of this library, without its reference.
 
         Raises:
-            UserError: If the file is something else, or holds a model with other parts or another input.
+            UserError: If it is another kind of file, or holds a model with other parts or another input.
         """
         card, state_dict = _read_model(path)
         other = card["model"]["backbone"]
@@ -140,7 +140,7 @@ class SliceNet(nn.Module):
             ) from error
 
     def take_image(self, batch: Batch) -> Tensor:
-        """Returns the images of a data module's batch; HU that it has left as they are get windowed."""
+        """Returns the images of a data module's batch, and windows HU."""
         if "image" in batch:
             return batch["image"]
         image: Tensor = self.window(batch["hu"], batch.get("window"))
@@ -166,7 +166,7 @@ class SliceNet(nn.Module):
         """Classifies images.
 
         Args:
-            image: (N, C, S, S), as ``window`` gives it.
+            image: (N, C, S, S), from ``window``.
 
         Returns:
             (N, L) probabilities and, where there is a likeness, (N,) distances.
@@ -180,7 +180,7 @@ class SliceNet(nn.Module):
 
         Args:
             hu: (N, D, S, S) HU of slices with their neighbors.
-            header: (N, 2) center and width in HU of each slice's header, where the input needs them.
+            header: (N, 2) center and width in HU of each slice's header, if the input needs them.
 
         Returns:
             As ``classify``.
@@ -189,7 +189,7 @@ class SliceNet(nn.Module):
 
 
 def load_slice_net(path: str | Path) -> SliceNet:
-    """Loads a trained network; the file is all it takes.
+    """Loads a trained network from its file alone.
 
     Args:
         path: A checkpoint that a run wrote, or a bundle.
@@ -198,7 +198,7 @@ def load_slice_net(path: str | Path) -> SliceNet:
         The network in evaluation mode on the CPU.
 
     Raises:
-        UserError: If the file is missing, damaged or of something else.
+        UserError: If the file is missing, damaged or not a model.
     """
     return build_slice_net(*_read_model(path), path)
 
@@ -211,10 +211,10 @@ def build_slice_net(card: Card, state_dict: Mapping[str, Tensor], path: str | Pa
 
 
 def hash_weights(net: SliceNet) -> str:
-    """SHA-256 of a network's tensors: by name, their name, type, shape and values.
+    """Returns the SHA-256 of a network's tensors: name, type, shape and values, sorted by name.
 
-    A checkpoint, a bundle and a run's folder of the same model have the same. Its likeness does not count: it
-    is fitted after the predictions were made, and changes none of them.
+    It is the same for a checkpoint, a bundle and a run's folder of one model. The reference does not count,
+    because it is fitted after the predictions and does not change them.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(without_likeness(net.state_dict()).items()):
@@ -224,12 +224,12 @@ def hash_weights(net: SliceNet) -> str:
 
 
 def without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Returns the weights of a model without those of its likeness."""
+    """Returns the weights of a model without those of its reference."""
     return {name: value for name, value in state_dict.items() if not is_part(name)}
 
 
 def _read_model(path: str | Path) -> tuple[Card, Mapping[str, Tensor]]:
-    """Reads the card and the tensors of a network."""
+    """Reads the metadata and the tensors of a network."""
     if is_bundle(path):
         bundle = read_bundle(path)
         return bundle.card, bundle.state_dict

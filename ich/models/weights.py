@@ -1,7 +1,7 @@
-"""Weights of a backbone in a local file: which tensors are the backbone's, and whether all are there.
+"""Weights of a backbone in a local file: selects its tensors, and checks that all exist.
 
-Training code wraps a backbone before it saves it, so that its names begin with ``module.`` or ``encoder_q.``.
-timm loads a file of which nothing fits without a word, and training then starts from random weights.
+Training code wraps a backbone before it saves it, so names begin with ``module.`` or ``encoder_q.``. If
+nothing in a file fits, timm loads it without an error, and training starts from random weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIXES = (
     *("encoder_q.", "base_encoder.", "momentum_encoder."),  # MoCo 1 and 2, MoCo 3
     *("teacher.", "student.", "online_network.", "target_network."),  # DINO, BYOL
 )
-"""What training code puts before the names of a backbone's tensors, one or several of them."""
+"""Prefixes that training code puts before the names of a backbone's tensors, one or several."""
 
 _DEPTH = 4  # prefixes before one name, at most
 _NAMED = 3  # names of a kind in a message
@@ -34,7 +34,7 @@ _READ_ERRORS = (
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of a file: safetensors, or PyTorch's format without running code of the file.
+    """Reads the tensors of a file: safetensors, or PyTorch's format without running its code.
 
     Raises:
         UserError: If it is neither, or holds no tensors by name.
@@ -43,9 +43,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         found = load_state_dict(str(path), weights_only=True)
     except _READ_ERRORS as error:
         raise UserError(
-            f"model.weights_file={path} cannot be read, or not safely ({type(error).__name__}): expected a "
-            "safetensors file, or tensors by name that torch.save wrote. A bundle of ich goes into "
-            "model.init_from"
+            f"model.weights_file={path} cannot be read safely ({type(error).__name__}): expected a "
+            "safetensors file, or tensors by name from torch.save. Use model.init_from for a bundle of ich"
         ) from error
     weights = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
     if not weights:
@@ -57,14 +56,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 def select_backbone(
     weights: Mapping[str, Tensor], backbone: nn.Module, heads: Iterable[str]
 ) -> dict[str, Tensor]:
-    """Selects the tensors of a backbone, without the prefixes that training code gave them.
+    """Selects the tensors of a backbone, without the prefixes of training code.
 
-    Heads are left out and, where the backbone is whole, what lies beside it: projections, queues. What a
-    deeper network of the family has more stays, as it lies within the modules of the backbone.
+    Heads are left out. If the backbone is complete, other parts such as projections and queues are left out
+    too. Additional tensors of a deeper network of the family stay, because they lie within the modules of the
+    backbone.
 
     Args:
-        weights: Of a file.
-        backbone: As timm builds it; the selection is the one that shares the most names with it.
+        weights: Weights from a file.
+        backbone: The backbone built by timm; the selection shares the most names with it.
         heads: Names of the classifiers that published weights have.
     """
     expected = backbone.state_dict().keys()
@@ -84,10 +84,10 @@ def describe_misfit(
 
     Args:
         path: The file.
-        name: Of the backbone.
-        weights: What was selected of the file.
-        backbone: As timm builds it.
-        stem: Name of the tensor that is made over for the channels, so that its shape may differ.
+        name: The backbone's name.
+        weights: Tensors selected from the file.
+        backbone: The backbone built by timm.
+        stem: Name of the tensor that is adapted to the channels, so its shape may differ.
     """
     expected = backbone.state_dict()
     missing = [each for each in expected if each not in weights]
@@ -99,20 +99,20 @@ def describe_misfit(
     ]
     kinds = {
         "are not in the file": missing,
-        "have another shape there": shaped,
-        f"of the file are not of {name}": foreign,
+        "have another shape in it": shaped,
+        f"of the file do not belong to {name}": foreign,
     }
     listed = "; ".join(f"{len(names)} {kind} ({_show(names)})" for kind, names in kinds.items() if names)
     fitting = len(expected) - len(missing) - len(shaped)
     return (
         f"model.weights_file={path} does not hold the weights of model.backbone={name}: {fitting} of its "
-        f"{len(expected)} tensors fit; {listed}. Name the backbone that the file is of, or start from random "
+        f"{len(expected)} tensors fit; {listed}. Name the backbone of the file, or start from random "
         "weights with model.pretrained=false and without model.weights_file"
     )
 
 
 def _strip(weights: Mapping[str, Tensor]) -> Iterator[dict[str, str]]:
-    """Yields selections of the names of a file, those of fewer prefixes first: short name to full name."""
+    """Yields selections of the names of a file, from short to full name; fewer prefixes first."""
     selections = [{name: name for name in weights}]
     for _ in range(_DEPTH):
         yield from selections

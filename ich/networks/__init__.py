@@ -1,4 +1,4 @@
-"""Trained networks as prediction uses them: Hounsfield units in, probabilities out, whatever runs them."""
+"""Trained networks for prediction, from Hounsfield units to probabilities, by PyTorch or onnxruntime."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from ich.schema.labels import LabelSet
 from ich.window import window_batch
 
 BATCH = 16
-"""Slices that a network is given at a time, however many it is asked for."""
+"""Number of slices that a network gets at a time."""
 
 IR_VERSION = b"\x08"
 """First byte of an ONNX file: the tag of ``ModelProto.ir_version``, the first field of all."""
 
 
 class Output(NamedTuple):
-    """What a network says of slices.
+    """Output of a network for slices.
 
     Attributes:
         probs: (N, L) float32, not calibrated.
-        distance: (N,) float32 from the training data, by ``ich.calibration.likeness``; None where the model
-            has nothing to compare with.
+        distance: (N,) float32 distance from the training data, by ``ich.calibration.likeness``; None without
+            a reference.
     """
 
     probs: NDArray[np.float32]
@@ -44,14 +44,14 @@ class Output(NamedTuple):
 class Network(Protocol):
     """A trained network, for one thread at a time.
 
-    The same slices give the same output twice, to the bit, and in any number at a time to 1e-5.
+    The same slices give the same output, to the bit. For other batch sizes it agrees to 1e-5.
 
     Attributes:
-        card: What its file says of it.
-        input: What it sees of a slice.
+        card: Metadata from its file.
+        input: Input of the network.
         label_set: What it predicts.
         sha256: Of its file.
-        limit: Distance above which a study is unlike the training data; None where it has no distances.
+        limit: Distance above which a study is out of distribution; None without distances.
     """
 
     card: Card
@@ -65,11 +65,11 @@ class Network(Protocol):
 
         Args:
             hu: (N, D, S, S) HU of slices with their neighbors, N at least 1.
-            window: (N, 2) center and width in HU from the header of each slice; needed where ``input`` has
-                the window ``"dicom"``, unused otherwise.
+            window: (N, 2) center and width in HU from the header of each slice; needed if ``input`` has the
+                window ``"dicom"``, otherwise unused.
 
         Raises:
-            ValueError: If the shapes are others.
+            ValueError: If the shapes are wrong.
         """
 
 
@@ -77,8 +77,8 @@ class TorchNetwork:
     """A network that PyTorch runs, on the CPU or on a GPU.
 
     Args:
-        net: In evaluation mode; it is moved to the device.
-        sha256: Of its file.
+        net: The network, in evaluation mode; it is moved to the device.
+        sha256: SHA-256 of its file.
         gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU.
 
     Attributes:
@@ -98,7 +98,7 @@ class TorchNetwork:
         self.limit = None if net.likeness is None else float(net.likeness.limit)
 
     def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
-        """Runs the network, as ``Network`` says."""
+        """Runs the network; see ``Network``."""
         check_slices(self.input, hu, window)
         with torch.inference_mode(), _exactly(self.device):
             parts = [self._run(*batch) for batch in split(self.input, hu, window)]
@@ -112,9 +112,9 @@ class TorchNetwork:
 
 
 def is_network(path: str | Path) -> bool:
-    """Whether a path looks like a trained network rather than like data: by its content, not by its name.
+    """Whether a path looks like a trained network, by its content and not by its name.
 
-    A file that looks like one may still be damaged, or one of something else, which ``load_network`` says.
+    Such a file may still be damaged or of another kind, which ``load_network`` reports.
     """
     path = Path(path)
     if path.is_dir():
@@ -134,16 +134,16 @@ def _is_onnx(path: Path) -> bool:
 
 
 def load_network(path: str | Path, *, threads: int | None = None, gpus: int | None = None) -> Network:
-    """Loads a trained network; its content says what it is, not its name.
+    """Loads a trained network, recognized by its content and not by its name.
 
     Args:
-        path: A run's folder, of which the best epoch is taken, a checkpoint, a bundle, or an ONNX file.
-        threads: Of the CPU to run on; None leaves that to PyTorch or onnxruntime. PyTorch's hold for all
+        path: A run's folder (its best epoch is used), a checkpoint, a bundle, or an ONNX file.
+        threads: Number of CPU threads; None leaves it to PyTorch or onnxruntime. PyTorch's hold for all
             networks of the process.
         gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU. ONNX files run on the CPU.
 
     Raises:
-        UserError: If the file is missing, damaged or of something else, or there is no such GPU or number of
+        UserError: If the file is missing, damaged or not a model, or there is no such GPU or number of
             threads.
     """
     check_threads(threads)
@@ -153,7 +153,7 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
 
         if gpus:
             raise UserError(
-                f"gpus={gpus}: {path} is an ONNX file, which runs on the CPU; leave gpus out, or 0"
+                f"gpus={gpus}: {path} is an ONNX file, which runs on the CPU; leave out gpus, or use 0"
             )
         return OnnxNetwork(path, threads=threads)
     net = load_slice_net(path)
@@ -163,10 +163,10 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
 
 
 def check_slices(spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> None:
-    """Checks that slices are such as a network takes.
+    """Checks that slices fit a network.
 
     Raises:
-        ValueError: Naming what is not.
+        ValueError: Naming what does not fit.
     """
     shape = (len(hu), spec.depth, spec.size, spec.size)
     if hu.dtype != np.int16 or hu.shape != shape or not len(hu):
@@ -182,7 +182,7 @@ def check_slices(spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.floa
 def split(
     spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.float32] | None
 ) -> list[tuple[NDArray[np.int16], NDArray[np.float32] | None]]:
-    """Splits slices into batches of at most ``BATCH``, with their header's windows where they are used."""
+    """Splits slices into batches of at most ``BATCH``, with their header's windows if used."""
     parts = [slice(start, start + BATCH) for start in range(0, len(hu), BATCH)]
     if window is None or "dicom" not in spec.windows:
         return [(hu[part], None) for part in parts]
@@ -190,14 +190,14 @@ def split(
 
 
 def join(parts: list[list[NDArray[np.float32]]]) -> Output:
-    """Joins what a network gave for batches: of each the probabilities and perhaps the distances.
+    """Joins the outputs of a network for batches: probabilities, and distances if there are any.
 
     Raises:
-        UserError: If there is something else among them: what is no number is below every threshold.
+        UserError: If an output is not a number, because it would be below every threshold.
     """
     probs, *distance = (np.concatenate(column) for column in zip(*parts, strict=True))
     if not ((probs >= 0) & (probs <= 1)).all() or not np.isfinite(distance).all():
-        raise UserError("the network gives something else than probabilities and distances; it is damaged")
+        raise UserError("the outputs of the network are not probabilities and distances; it is damaged")
     return Output(probs, distance[0] if distance else None)
 
 
@@ -205,14 +205,14 @@ def _choose_device(gpus: int | None) -> torch.device:
     there = torch.cuda.device_count()
     if gpus is not None and not 0 <= gpus <= min(there, 1):
         raise UserError(
-            f"gpus={gpus}: this machine has {there} GPUs, of which a network uses one; leave it out to use "
-            "what is there, 0 is the CPU"
+            f"gpus={gpus}: this machine has {there} GPUs, and a network uses one; leave it out to use a GPU "
+            "if there is one, or use 0 for the CPU"
         )
     return torch.device("cuda" if (there if gpus is None else gpus) else "cpu")
 
 
 def _exactly(device: torch.device) -> AbstractContextManager[None]:
-    """On a GPU convolutions in full precision, by an algorithm that does not vary between calls."""
+    """Makes convolutions on a GPU exact: full precision, and the same algorithm in each call."""
     if device.type == "cpu":
         return nullcontext()
     return cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

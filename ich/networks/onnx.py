@@ -1,7 +1,7 @@
-"""ONNX files: networks that onnxruntime runs on the CPU, without PyTorch's part in it.
+"""ONNX files: networks that onnxruntime runs on the CPU, without PyTorch.
 
-An exported network is data as a bundle is: what the file says of itself is checked to the letter, its graph
-may hold nothing but the standard's operators, and no other file is read.
+An exported network is data, like a bundle. Its metadata is checked exactly, its graph may hold only the
+standard's operators, and no other file is read.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ except ImportError as error:
 FORMAT = "ich network 1"
 
 KEY = "ich"
-"""Of the file's metadata, under which the description stands as JSON."""
+"""Key in the file's metadata that holds the description as JSON."""
 
 _LARGEST_DESCRIPTION = 256 * 1024  # characters; see ich.bundle
 
@@ -52,7 +52,7 @@ _NESTED = {
 
 
 class Description(NamedTuple):
-    """What an ONNX file says of its network."""
+    """Description of the network in an ONNX file."""
 
     card: Card
     limit: float | None
@@ -62,8 +62,8 @@ def describe(description: Description, versions: dict[str, str]) -> str:
     """Returns the text that stands in a file's metadata.
 
     Args:
-        description: Of the network.
-        versions: Of torch and timm that it was exported with.
+        description: The network's description.
+        versions: Versions of torch and timm at the export.
     """
     fields = {
         "format": FORMAT,
@@ -80,10 +80,10 @@ class OnnxNetwork:
 
     Args:
         path: An ONNX file that ``ich.export`` wrote.
-        threads: To run on; None leaves that to onnxruntime.
+        threads: Number of CPU threads; None leaves it to onnxruntime.
 
     Raises:
-        UserError: If the file is damaged or of something else.
+        UserError: If the file is damaged or not such a network.
     """
 
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
@@ -101,10 +101,10 @@ class OnnxNetwork:
         try:
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # of its own kinds, which share no base
-            raise UserError(f"{path} is no network that onnxruntime can run: {error}") from error
+            raise UserError(f"{path} is not a network that onnxruntime can run: {error}") from error
 
     def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
-        """Runs the network, as ``ich.networks.Network`` says."""
+        """Runs the network; see ``ich.networks.Network``."""
         check_slices(self.input, hu, window)
         return join([self._run(*batch) for batch in split(self.input, hu, window)])
 
@@ -117,28 +117,28 @@ class OnnxNetwork:
 
 
 def _check(content: bytes, source: str) -> Description:
-    """Checks a file's graph from outside, and what it says of itself."""
+    """Checks a file's inputs, outputs and metadata."""
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
-        raise UserError(f"{source} is no ONNX file that can be read: {error}") from error
+        raise UserError(f"{source} is not a readable ONNX file: {error}") from error
     texts = [entry.value for entry in model.metadata_props if entry.key == KEY]
     if len(texts) != 1 or len(texts[0]) > _LARGEST_DESCRIPTION:
-        raise UserError(f"{source} is an ONNX file of something else: `ich export` did not write it")
+        raise UserError(f"{source} is another ONNX file: `ich export` did not write it")
     description = parse_fields(texts[0].encode(), source)
     check_fields(description, _FIELDS, source)
     card, limit = check_card(description["card"], source), description["limit"]
     if fault := _find_fault(model):
-        raise UserError(f"{source} has {fault}, which no network of `ich export` has")
+        raise UserError(f"{source} has {fault}, which does not occur in networks of `ich export`")
     found = {value.name: _to_shape(value) for value in (*model.graph.input, *model.graph.output)}
     expected = _expect_shapes(InputSpec.from_dict(card["model"]["input"]), limit is not None)
     if found != expected:
-        raise UserError(f"{source} takes and gives {found}; its card says {expected}")
+        raise UserError(f"{source} has the inputs and outputs {found}, but its metadata says {expected}")
     return Description(card, limit)
 
 
 def _expect_shapes(spec: InputSpec, has_distance: bool) -> dict[str, tuple[str | int, ...]]:
-    """By name of an input or output its type and shape; N stands for the number of slices."""
+    """Returns the expected type and shape of each input and output; N is the number of slices."""
     shapes: dict[str, tuple[str | int, ...]] = {"hu": ("INT16", "N", spec.depth, spec.size, spec.size)}
     if "dicom" in spec.windows:
         shapes["window"] = ("FLOAT", "N", 2)
@@ -155,11 +155,11 @@ def _to_shape(value: Any) -> tuple[str | int, ...]:
 
 
 def _find_fault(model: onnx.ModelProto) -> str | None:
-    """Says what a file holds beside operators of the standard, in one flat graph, and their weights."""
+    """Finds content other than standard operators in one flat graph and their weights."""
     domains = {node.domain for node in model.graph.node} - {"", "ai.onnx"}
     attributes = [attribute for node in model.graph.node for attribute in node.attribute]
     if domains or model.functions or {attribute.type for attribute in attributes} & _NESTED:
-        return "operators that are not of the ONNX standard, or graphs within its graph"
+        return "operators outside the ONNX standard, or nested graphs"
     tensors = [tensor for attribute in attributes for tensor in (attribute.t, *attribute.tensors)]
     tensors += model.graph.initializer
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in tensors):

@@ -1,4 +1,4 @@
-"""Test-time augmentation: a network asked several times, of the same slices seen otherwise."""
+"""Test-time augmentation: a network runs several times, on changed views of the same slices."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ich.networks import Network, Output
 from ich.schema import UserError
 
 TTA = ("flip", "scale")
-"""``flip``: slices also from left to right; ``scale``: also smaller and larger about their center."""
+"""``flip`` adds mirrored slices; ``scale`` adds smaller and larger ones, about their center."""
 
 SCALES = (0.9, 1.1)
 
@@ -24,8 +24,8 @@ def augmented(network: Network, tta: Sequence[str]) -> Network:
     With ``flip`` and ``scale`` the views are all pairs of both: six.
 
     Args:
-        network: To be asked; it may be of any kind, as views are made of HU.
-        tta: Some of ``TTA``; with none it is the network itself.
+        network: A network of any kind, because views are made of HU.
+        tta: Some of ``TTA``; none returns the network itself.
 
     Raises:
         UserError: For another name.
@@ -49,7 +49,7 @@ class _Augmented:
         self._matrices = [_make_matrix(*view, center) for view in views]
 
     def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
-        """Runs the network on each view; the distances are those of the slices as they are."""
+        """Runs the network on each view; distances are those of the unchanged slices."""
         probs, distance = self._network.run(hu, window)
         views = [
             probs,

@@ -1,7 +1,7 @@
 """Synthetic head CT as real DICOM files in the layout of the RSNA 2019 data, with labels and lesion masks.
 
-The phantom is what the library trains and is tested on without a data set. Every number in it follows from
-the seed; a patient is the same whatever the number of patients.
+The library trains and is tested on the phantom without a data set. Every number in it follows from the seed.
+A patient is the same for any number of patients.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def draw_patient(seed: int, patient: int, size: int = 256, chances: Chances | No
 
 
 def sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
-    """Draws the hemorrhages of a study: six in ten have some, and every subtype has its turn.
+    """Draws the hemorrhages of a study: six in ten studies have some, and all subtypes occur in turn.
 
     Rare subtypes are more frequent than in practice, so that a small data set has enough of each.
     """
@@ -76,26 +76,26 @@ def write_phantom(
     conformant: bool = False,
     chances: Mapping[str, float] | None = None,
 ) -> None:
-    """Writes a phantom data set, or leaves one with the same parameters as it is.
+    """Writes a phantom data set, unless one with the same parameters exists.
 
-    ``out`` then holds ``stage_2_train/<ID>.dcm``; ``stage_2_train.csv`` with the columns ``ID,Label`` and
-    six rows a slice, ``<ID>_any`` the last; ``phantom.json`` with the parameters; and with ``masks`` a
-    ``masks/<ID>.npz`` a slice, whose array ``mask`` (H, W) uint8 has bit i set where there is
-    ``SUBTYPES[i]``. The ID is the SOPInstanceUID. A slice is labeled with a subtype where its mask holds it.
+    ``out`` then holds ``stage_2_train/<ID>.dcm``; ``stage_2_train.csv`` with the columns ``ID,Label`` and six
+    rows per slice, ``<ID>_any`` last; and ``phantom.json`` with the parameters. With ``masks`` it also holds
+    ``masks/<ID>.npz`` for each slice. Its array ``mask``, (H, W) uint8, has bit i set in ``SUBTYPES[i]``. The
+    ID is the SOPInstanceUID. A slice has the label of a subtype if its mask holds it.
 
     Args:
-        out: Folder; made where it does not exist.
+        out: Folder; made if it does not exist.
         patients: Number of patients; one in four has more than one study. A study has about 28 slices.
-        seed: The same seed gives the same bytes, as far as NumPy rounds alike.
+        seed: Random seed; the same seed gives the same bytes, if NumPy rounds in the same way.
         size: Rows and columns.
         masks: Write lesion masks.
-        conformant: Write valid UIDs and every attribute of a conformant CT image, instead of a header as
-            sparse as those of the RSNA data.
-        chances: Probabilities by the names of ``Chances``, in place of those that are usual.
+        conformant: Write valid UIDs and all attributes of a conformant CT image, instead of a sparse header
+            like the RSNA's.
+        chances: Probabilities by the names of ``Chances``, which replace the defaults.
 
     Raises:
-        UserError: If a parameter is out of range, a name in ``chances`` is unknown, or ``out`` holds
-            something else or cannot be written to.
+        UserError: If a parameter is out of range, a name in ``chances`` is unknown, or ``out`` holds other
+            files or cannot be written to.
     """
     check_numbers(patients, seed, size)
     Chances.from_dict(chances)

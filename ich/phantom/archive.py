@@ -1,9 +1,9 @@
-"""A department's archive: studies of mixed series in folders, and the truth about them.
+"""The archive of a department: studies of mixed series in folders, and the truth about them.
 
-What a program meets that is handed studies instead of slices: scouts, bone kernels, thin and thick slices,
-a contrast phase, reformats, dose reports, photos of screens, chests and abdomens, MR, sparse headers,
-compressed files, damage. ``archive.json`` says of each study which series is to be read, and why the others
-are not.
+It contains what a program meets that reads studies instead of slices: scouts, bone kernels, thin and thick
+slices, a contrast phase, reformats, dose reports, photos of screens, chests and abdomens, MR, sparse headers,
+compressed files and damage. ``archive.json`` says for each study which series should be read, and why the
+others should not.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ SET_ASIDE: Mapping[str, tuple[str, ...]] = {
 
 
 def write_archive(out: str | Path, *, patients: int = 200, seed: int = 0, size: int = 256) -> None:
-    """Writes a department's archive, or leaves one with the same parameters as it is.
+    """Writes the archive of a department, unless one with the same parameters exists.
 
     ``out`` then holds ``P<number>/ST0001/SE<number>/IM<number>``, files in no order, and ``archive.json``:
     the parameters, and under ``studies`` of each study
@@ -131,13 +131,13 @@ def write_archive(out: str | Path, *, patients: int = 200, seed: int = 0, size: 
       the codes by which it may be set aside, empty for the one that is to be read.
 
     Args:
-        out: Folder; made where it does not exist.
+        out: Folder; made if it does not exist.
         patients: Number of patients, each with one study; from 22 on, every kind is there.
-        seed: The same seed gives the same bytes, as far as NumPy rounds alike and zlib packs alike.
+        seed: Random seed; the same seed gives the same bytes, if NumPy rounds and zlib packs in the same way.
         size: Rows and columns of axial slices.
 
     Raises:
-        UserError: If a parameter is out of range, or ``out`` holds something else or cannot be written to.
+        UserError: If a parameter is out of range, or ``out`` holds other files or cannot be written to.
     """
     check_numbers(patients, seed, size)
     parameters = {"archive": VERSION, "patients": patients, "seed": seed, "size": size}

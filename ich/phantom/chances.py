@@ -1,4 +1,4 @@
-"""How often the phantom's heads and scans have what real ones have now and then."""
+"""How often the phantom's heads and scans have rare features of real ones."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ class Chances:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any] | None) -> Self:
-        """Takes probabilities by name; what is not named keeps its default.
+        """Takes probabilities by name; others keep their defaults.
 
         Raises:
-            UserError: If a name is unknown or a value no probability.
+            UserError: If a name is unknown, or a value is not a probability.
         """
         names = [field.name for field in fields(cls)]
         for name, value in (found or {}).items():

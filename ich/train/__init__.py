@@ -1,4 +1,4 @@
-"""From a configuration to a run's folder: data, model, training, the tables and the figures at its end."""
+"""From a configuration to a run's folder: data, model, training, and the tables and figures at the end."""
 
 from __future__ import annotations
 
@@ -57,22 +57,22 @@ from ich.trainer.signals import exit_at_once, handling_stops, is_requeued
 log = logging.getLogger("ich")
 
 PRETRAIN = "pretrain"
-"""Folder of a run that holds the run which it starts from."""
+"""Folder in a run that holds its pretraining run."""
 
 OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-"""What PyTorch says on each of its devices where memory runs out."""
+"""Messages of PyTorch if memory runs out, on each of its devices."""
 
 NO_NEWS = (
     ".*does not have many workers",
     "This DataLoader will create .* worker processes",  # ours are threads
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
 )
-"""Warnings of Lightning that tell a user of this program nothing."""
+"""Warnings of Lightning that do not help users of this program."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to begin, or to go on from ``resumed``."""
+    """A run that is ready to start, or to resume from ``resumed``."""
 
     cfg: DictConfig
     folder: Path
@@ -81,18 +81,18 @@ class Run:
 
 
 def train(cfg: DictConfig, run_dir: Path) -> float:
-    """Trains, and leaves a run's folder.
+    """Trains, and writes a run's folder.
 
     Args:
-        cfg: The composed configuration; with ``ckpt_path`` the run there goes on. With ``pretrain`` another
-            run comes first, in a folder of the run, from whose best weights this one starts.
+        cfg: The composed configuration. ``ckpt_path`` resumes the run at this path. With ``pretrain``,
+            another run comes first, in a folder of the run, and this one starts from its best weights.
         run_dir: The run's folder.
 
     Returns:
         The monitored metric of the best epoch.
 
     Raises:
-        UserError: For whatever the user has to mend; what was not begun leaves nothing behind.
+        UserError: For anything that the user must fix; a run that was not started leaves no files.
     """
     started = time.monotonic()
     with keeping_log() as buffer, telling_stops(run_dir):
@@ -118,7 +118,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
 
 @contextmanager
 def _computing_with(threads: int | None) -> Iterator[None]:
-    """Leaves the number of threads to what trains next in this process: a job of a sweep, another run."""
+    """Restores the number of threads for the next training in this process, such as a job of a sweep."""
     before = torch.get_num_threads()
     if threads is not None:
         torch.set_num_threads(threads)
@@ -129,10 +129,10 @@ def _computing_with(threads: int | None) -> Iterator[None]:
 
 
 def prepare(cfg: DictConfig, run_dir: Path) -> Run:
-    """Builds a run and refuses what cannot begin; writes nothing.
+    """Builds a run, or refuses one that cannot start; writes nothing.
 
     Raises:
-        UserError: For whatever the user has to mend.
+        UserError: For anything that the user must fix.
     """
     resumed = None
     if cfg.ckpt_path and _has_begun(run_dir):
@@ -141,7 +141,7 @@ def prepare(cfg: DictConfig, run_dir: Path) -> Run:
         require_resumable(checkpoint, resumed)
         tell_of_end(cfg, run_dir, checkpoint)
     elif cfg.ckpt_path:
-        log.info("%s has no checkpoint yet: it starts again from its beginning", run_dir)
+        log.info("%s has no checkpoint yet, so it starts again from the beginning", run_dir)
     else:
         _require_new(cfg, run_dir)
     parts = build_parts(cfg if resumed is None else without_start(cfg), run_dir)
@@ -152,7 +152,7 @@ def prepare(cfg: DictConfig, run_dir: Path) -> Run:
 
 def _require_new(cfg: DictConfig, run_dir: Path) -> None:
     if not cfg.ckpt_path and (_has_begun(run_dir) or (run_dir / PRETRAIN).exists()):
-        raise UserError(f"{run_dir} holds a run already; go on with it by ckpt_path={run_dir}")
+        raise UserError(f"{run_dir} already holds a run; resume it with ckpt_path={run_dir}")
 
 
 def _has_begun(run_dir: Path) -> bool:
@@ -160,12 +160,13 @@ def _has_begun(run_dir: Path) -> bool:
 
 
 def _prepare_pretraining(cfg: DictConfig, run_dir: Path) -> Run | Path | None:
-    """What a run starts from: a run that is ready, the best checkpoint of one that is done, or nothing."""
+    """Finds the start of a run: a prepared run, the best checkpoint of a finished one, or nothing."""
     if not cfg.pretrain:
         return None
     if cfg.model.init_from is not None:
         raise UserError(
-            f"model.init_from={cfg.model.init_from} and pretrain: a run has one start; leave one out"
+            f"model.init_from={cfg.model.init_from} and pretrain: a run can have only one start; leave out "
+            "one of the two"
         )
     folder = run_dir / PRETRAIN
     if (folder / "metrics.json").is_file():
@@ -189,7 +190,7 @@ def _begin(run: Run) -> None:
 
 
 def _complete(run: Run, started: float) -> float:
-    """Trains what is left and writes what stands at the end."""
+    """Trains the remaining epochs, and writes the results."""
     cfg, parts = run.cfg, run.parts
     # Again: what came between, another run even, must not matter.
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -207,13 +208,13 @@ def _complete(run: Run, started: float) -> float:
             run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds, limit=limit
         )
     if limit is not None:
-        log.warning("debugging: a few batches of each part were used, so that the figures mean nothing")
+        log.warning("debugging: only a few batches of each set were used, so the figures mean nothing")
     return result
 
 
 @contextmanager
 def _naming_sizes(cfg: DictConfig) -> Iterator[None]:
-    """Says of memory that ran out what it was too little for."""
+    """Turns an out-of-memory error into a message with the relevant sizes."""
     try:
         yield
     except (RuntimeError, MemoryError, ProcessRaisedException) as error:
@@ -247,10 +248,10 @@ def _describe_run(run: Run) -> None:
 
 
 def run_job(cfg: DictConfig) -> float:
-    """Runs what Hydra composed.
+    """Runs a job that Hydra composed.
 
     Returns:
-        The monitored metric; NaN where a job of a multirun has failed.
+        The monitored metric; NaN if a job of a multirun has failed.
     """
     hydra_config = HydraConfig.get()
     made = Path(hydra_config.runtime.output_dir)
@@ -276,7 +277,7 @@ _failures: list[str] = []
 
 
 def find_conf() -> Path:
-    """The folder ``conf``: beside the package in a checkout, inside it when installed from a wheel."""
+    """Finds the folder ``conf``: beside the package in a checkout, or inside an installed package."""
     package = Path(__file__).parent.parent
     inside = package / "conf"
     return inside if inside.is_dir() else package.parent / "conf"

@@ -1,4 +1,4 @@
-"""The command line of a training: paths as they stand, help, and one message where something is not right."""
+"""The command line of a training: literal paths, help, and one message for each error."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PATHS = (
     *("data.root", "data.labels", "data.index_dir", "data.cache", "data.split"),
     *("model.init_from", "model.weights_file", "run_dir", "ckpt_path"),
 )
-"""Settings that may name a file or a folder; so may those of ``pretrain`` under the same names."""
+"""Settings that may name a file or a folder; ``pretrain`` has settings of the same names."""
 
 VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 """Hydra 1.3 warns where it is not told whose defaults hold, and 1.4 where it is told."""
@@ -47,15 +47,15 @@ _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
 @contextmanager
 def reading_arguments(conf: Path) -> Iterator[None]:
-    """Takes the program's arguments as they are meant, and says in one message what is wrong with them.
+    """Prepares the program's arguments for Hydra, and explains errors in one message.
 
-    Within it ``sys.argv`` is what Hydra takes. ``--help`` is answered here.
+    Inside this context, ``sys.argv`` is for Hydra. ``--help`` is answered here.
 
     Args:
         conf: The folder of the configuration.
 
     Raises:
-        SystemExit: With 2 for a wrong argument, with 0 after the help.
+        SystemExit: With 2 for a wrong argument, and with 0 after the help.
     """
     argv, full = list(sys.argv), os.environ.get(_FULL_ERROR)
     try:
@@ -80,13 +80,13 @@ def reading_arguments(conf: Path) -> Iterator[None]:
 
 
 def prepare_arguments(arguments: Sequence[str]) -> list[str]:
-    """Returns arguments that Hydra reads as they are meant.
+    """Returns arguments that Hydra reads as intended.
 
-    A value of ``PATHS`` is a path, whatever is in its name; in a multirun one with commas is several, unless
-    it exists. Several jobs of one ``run_dir`` lie in folders of it.
+    A value of ``PATHS`` is a literal path. In a multirun, a value with commas means several paths, unless it
+    exists. Several jobs of one ``run_dir`` get folders in it.
 
     Raises:
-        UserError: If an argument is no setting, or its value needs quotes.
+        UserError: If an argument is not a setting, or its value needs quotes.
     """
     several = not set(_MULTIRUN).isdisjoint(arguments)
     items = _join_flags(arguments)
@@ -94,7 +94,7 @@ def prepare_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def _join_flags(arguments: Sequence[str]) -> Iterator[str]:
-    """Yields arguments, a flag of Hydra together with its value."""
+    """Yields arguments, with the flags of Hydra joined to their values."""
     items = iter(arguments)
     for item in items:
         value = next(items, None) if item in _WITH_VALUE else None
@@ -102,7 +102,7 @@ def _join_flags(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _rename(item: str) -> str:
-    """Takes a setting or a file under the name that it had in the last version."""
+    """Renames a setting or a file from its name in the last version."""
     key, _, value = item.partition("=")
     group, _, name = key.rpartition(".")
     if group.lstrip("+").removeprefix("pretrain.") == "input" and name in RENAMED:
@@ -111,7 +111,7 @@ def _rename(item: str) -> str:
         renamed = f"input={RENAMED[value]}"
     else:
         return item
-    log.warning("%s is now %s; the next version no longer takes the old name", item, renamed)
+    log.warning("%s is now %s; the next version will not accept the old name", item, renamed)
     return renamed
 
 
@@ -122,7 +122,8 @@ def _prepare(item: str, several: bool) -> str:
         swept = several and "," in value and not Path(value).exists()
         if swept and plain == "run_dir":
             raise UserError(
-                f"{item}: a multirun has one folder, in which its jobs get 0, 1 and so on; name one"
+                f"{item}: a multirun has one folder, and its jobs get the subfolders 0, 1 and so on; give "
+                "one folder"
             )
         values = value.split(",") if swept else [value]
         item = f"{key}={','.join(map(quote, values))}"
@@ -137,7 +138,7 @@ def _is_path(value: str) -> bool:
 
 
 def quote(value: str) -> str:
-    """Quotes a text so that Hydra takes it as it stands."""
+    """Quotes a text so that Hydra reads it literally."""
     return "'" + _NOT_PLAIN.sub(lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value) + "'"
 
 
@@ -145,17 +146,20 @@ def _require_grammar(item: str) -> None:
     key, equals, value = item.partition("=")
     if not equals and not key.startswith("~"):
         meant = f"data.root={item}" if Path(item).exists() else f"{item}=VALUE"
-        raise UserError(f"{item} is no setting: expected KEY=VALUE, for instance {meant}; --help lists all")
+        raise UserError(
+            f"{item} is not a setting: expected KEY=VALUE, for instance {meant}; --help lists all"
+        )
     try:
         OverridesParser.create().parse_override(item)
     except HydraException as error:
         raise UserError(
-            f'{item} cannot be read: quote the value within quotes of the shell, as "{key}={quote(value)}"'
+            f"{item} cannot be read: put quotes around the value and around the whole argument, as in "
+            f'"{key}={quote(value)}"'
         ) from error
 
 
 def parse_overrides(items: Iterable[str]) -> DictConfig:
-    """Returns what overrides of the command line set."""
+    """Returns the settings of command-line overrides."""
     changed = OmegaConf.create()
     for item in items:
         override = OverridesParser.create().parse_override(item)
@@ -184,10 +188,10 @@ def _compose(conf: Path, overrides: Sequence[str], whole: bool = False) -> DictC
 
 
 def explain(error: Exception, conf: Path) -> str:
-    """Says what is wrong with the arguments, and what is the nearest that is right.
+    """Explains an error in the arguments, and suggests the nearest valid ones.
 
     Args:
-        error: What Hydra or OmegaConf raised on them.
+        error: The error from Hydra or OmegaConf.
         conf: The folder of the configuration.
     """
     text = str(error)
@@ -195,9 +199,9 @@ def explain(error: Exception, conf: Path) -> str:
         return _explain_file(*str(error.missing_cfg_file).rpartition("/")[::2], conf)
     if found := _AMBIGUOUS.search(text):
         key, _, value = found[1].partition("=")
-        return f"{found[1]}: for a list write '{key}=[{value}]'; for a run of each, add -m"
+        return f"{found[1]}: for a list write '{key}=[{value}]'; for one run per value, add -m"
     if found := _UNKNOWN.search(text):
-        return f"{found[1]} is no setting; {suggest(found[1], _list_settings(conf))}"
+        return f"{found[1]} is not a setting; {suggest(found[1], _list_settings(conf))}"
     if found := _WRONG.match(text):
         reason = str(error.__cause__ or text.partition("\n")[2]).strip().partition("\n")[0]
         return f"{found[1]}: {reason}"
@@ -210,12 +214,12 @@ def _explain_file(group: str, name: str, conf: Path) -> str:
     message = f"{group}={name}: there is no such file; there {'are' if known else 'is no group, but'} "
     message += ", ".join(known) if known else f"{group}.KEY=VALUE"
     if group == "model" and timm.is_model(name):
-        return f"{message}. Any model of timm is taken by its name: model.backbone={name}"
+        return f"{message}. For any timm model, use its name: model.backbone={name}"
     return f"{message}; nearest is {group}={near[0]}" if near else message
 
 
 def _list_settings(conf: Path) -> list[str]:
-    """Every setting there is, and every group."""
+    """Lists all settings and groups."""
     settings = OmegaConf.to_container(_compose(conf, []))
     return [*_flatten(settings), *(path.name for path in conf.iterdir() if path.is_dir())]
 
@@ -228,7 +232,7 @@ def _flatten(settings: Any, prefix: str = "") -> Iterator[str]:
 
 
 def suggest(key: str, known: Sequence[str]) -> str:
-    """Names the setting that comes nearest to one that is not there."""
+    """Names the setting that is nearest to an unknown one."""
     last = {name.rpartition(".")[2]: name for name in reversed(known)}
     own = key.rpartition(".")[2]
     near = [last[own]] if own in last else difflib.get_close_matches(key, known, n=1)
@@ -237,17 +241,17 @@ def suggest(key: str, known: Sequence[str]) -> str:
 
 
 def require_known_settings(cfg: DictConfig, schemas: Mapping[str, Set[str]]) -> None:
-    """Refuses settings that were added to a group and that what it builds does not take.
+    """Refuses settings of a group that its target does not accept.
 
     Args:
         cfg: The configuration.
         schemas: Names of settings by ``_target_``.
 
     Raises:
-        UserError: If there is one; with the nearest that is right.
+        UserError: If there is one, with the nearest valid setting.
     """
     for group, node in ((str(key), node) for key, node in cfg.items()):
         names = schemas.get(node.get("_target_")) if isinstance(node, DictConfig) else None
         for name in sorted(set(map(str, node)) - names) if names else ():
             near = suggest(f"{group}.{name}", sorted(f"{group}.{known}" for known in names or ()))
-            raise UserError(f"{group}.{name} is no setting; {near}")
+            raise UserError(f"{group}.{name} is not a setting; {near}")

@@ -1,4 +1,4 @@
-"""What comes out of a run's end into its best checkpoint, beside the weights that training gave."""
+"""Adds results of a run's end to its best checkpoint."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def keep(
     fields: Mapping[str, Any],
     weights: Mapping[str, Tensor] | None = None,
 ) -> dict[str, Any]:
-    """Puts fields into the card of a checkpoint, and weights beside its own.
+    """Adds fields to the metadata of a checkpoint, and weights beside its own.
 
     Args:
-        path: The checkpoint; it keeps its bytes where it has all of this already.
-        checkpoint: What it holds.
+        path: The checkpoint file; it does not change if it already has all of this.
+        checkpoint: Content of the file.
         fields: Fields of the metadata.
-        weights: By name, such as the checkpoint does not have yet.
+        weights: New weights by name.
 
     Returns:
-        What it holds now.
+        The new content.
 
     Raises:
-        UserError: If the checkpoint cannot be written; then it stays as it was.
+        UserError: If the checkpoint cannot be written; then it does not change.
     """
     card = dict(sorted((checkpoint["card"] | fields).items()))  # whatever came first, the same bytes
     state_dict = checkpoint["state_dict"] | (weights or {})

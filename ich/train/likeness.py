@@ -1,4 +1,4 @@
-"""The end of a run: what the training data look like to the model, fitted on its validation part."""
+"""The end of a run: the reference for out-of-distribution detection, fitted on the validation set."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ich.calibration.likeness import Likeness, fit_likeness
 
 
 class FeatureLog(Callback):
-    """Keeps what the head sees of some slices while they are predicted.
+    """Keeps the features of some slices during prediction.
 
     Args:
-        wanted: (rows,) bool, of the data module's table.
+        wanted: (rows,) bool, for the rows of the data module's table.
     """
 
     def __init__(self, wanted: NDArray[np.bool_]) -> None:
@@ -28,21 +28,21 @@ class FeatureLog(Callback):
 
     @property
     def features(self) -> NDArray[np.float32]:
-        """(N, F) of the wanted slices, in the order in which they were predicted."""
+        """(N, F) features of the wanted slices, in the order of prediction."""
         return torch.cat(self._kept).numpy()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begins to look."""
+        """Starts to collect."""
         self._hook = pl_module.get_submodule("net.head").register_forward_pre_hook(self._see)
 
     def on_predict_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
-        """Takes the wanted slices of a batch."""
+        """Collects the wanted slices of a batch."""
         self._kept.append(self._seen[self._wanted[outputs["row"]]].float())
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Looks no longer."""
+        """Stops collecting."""
         self._hook.remove()
 
     def _see(self, head: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -52,14 +52,14 @@ class FeatureLog(Callback):
 def describe_likeness(
     features: NDArray[np.float32], slices: pd.DataFrame
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Fits a likeness for a checkpoint, or says why there is none.
+    """Fits the reference for a checkpoint, or says why there is none.
 
     Args:
-        features: (N, F) of the slices of the validation part.
-        slices: (N rows) their UIDs.
+        features: (N, F) features of the slices of the validation set.
+        slices: (N rows) UIDs of these slices.
 
     Returns:
-        What its card says of it, ``missing`` where there is none, and its weights by name.
+        Its metadata, with ``missing`` if there is none, and its weights by name.
     """
     found = _fit(features, slices)
     if isinstance(found, str):

@@ -1,4 +1,4 @@
-"""From a configuration to what a run is made of."""
+"""Builds the parts of a run from a configuration."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ich.train.trust import Builder
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of."""
+    """The parts of a run."""
 
     trainer: Trainer
     datamodule: HeadCTDataModule
@@ -28,10 +28,10 @@ class Parts:
 
 
 def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
-    """Builds what the configuration says and reads the data's headers and labels; writes no run.
+    """Builds the parts of the configuration, and reads headers and labels; writes no run.
 
     Raises:
-        UserError: For whatever the user has to mend.
+        UserError: For anything that the user must fix.
     """
     check_seed("seed", cfg.seed)
     check_threads(cfg.threads)
@@ -60,5 +60,5 @@ def _build_trainer(build: Builder, cfg: DictConfig, run_dir: Path) -> Trainer:
     logger = [build(f"logger.{name}", offered={"save_dir": str(run_dir)}) for name in cfg.logger or ()]
     trainer: Trainer = build("trainer", run_dir=run_dir, callbacks=callbacks, logger=logger)
     if trainer.limit_val_batches == 0:
-        raise UserError("trainer.limit_val_batches=0: the best epoch is chosen on the validation part")
+        raise UserError("trainer.limit_val_batches=0: the validation set is needed to choose the best epoch")
     return trainer

@@ -1,4 +1,4 @@
-"""What stands at a run's end: the predictions tables, the figures, the curves."""
+"""The results of a run: predictions tables, figures and curves."""
 
 from __future__ import annotations
 
@@ -48,15 +48,15 @@ def write_results(
 ) -> float:
     """Writes predictions, ``metrics.json``, the model card and the curves of a run, and prints its table.
 
-    The best checkpoint is given what the model decides by, what the training data look like to it, and a
-    summary of the run.
+    The best checkpoint gets the decisions, the reference for out-of-distribution detection, and a summary of
+    the run.
 
     Args:
-        run_dir: The run's folder, with its best checkpoint.
-        datamodule: Set up.
+        run_dir: Folder of the run, with its best checkpoint.
+        datamodule: The data module, after ``setup``.
         gpus: As in ``build_trainer``.
-        seconds: What training took.
-        limit: Batches of each part to predict, or their share; None for all.
+        seconds: Duration of the training.
+        limit: Number or share of batches to predict in each set; None for all.
 
     Returns:
         The monitored metric of the best epoch.
@@ -66,7 +66,7 @@ def write_results(
     """
     metrics = pd.read_csv(run_dir / "metrics.csv")
     if metrics[MONITOR].isna().all():
-        raise UserError(f"{MONITOR} was never a number: the run diverged; try a lower optim.lr")
+        raise UserError(f"{MONITOR} was never a number, so the run diverged; try a lower optim.lr")
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
     path = find_checkpoint(run_dir, "best")
     checkpoint = read_checkpoint(path)
@@ -87,9 +87,7 @@ def write_results(
     if "likeness" not in net.card:
         fields["likeness"], weights = describe_likeness(seen.features, tables["val"])
         if "missing" in fields["likeness"]:
-            log.warning(
-                "the model will not tell studies unlike its training data: %s", fields["likeness"]["missing"]
-            )
+            log.warning("out-of-distribution detection: not available, %s", fields["likeness"]["missing"])
     checkpoint = keep(path, checkpoint, fields, weights)
     net.restore(checkpoint["card"], checkpoint["state_dict"], path)
     write_model_card(run_dir, predictions, evaluations, decisions)
@@ -107,7 +105,7 @@ def write_results(
         partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     write_curves(metrics, run_dir / "curves.png")
     last = list(evaluations)[-1]
-    title = f"{last} part" + (" - LEAKY: split by slice" if datamodule.source.split.leaks else "")
+    title = f"{SETS[last]} set" + (" - LEAKY: split by slice" if datamodule.source.split.leaks else "")
     rendered = render_evaluation(evaluations[last], title)
     Console().print(rendered)
     with (run_dir / "run.log").open("a", encoding="utf-8") as file:
@@ -116,14 +114,14 @@ def write_results(
     log.info("slices were read %d times, %s", datamodule.read, source)
     if datamodule.unread:
         log.warning("%d slices could not be read and were left out", len(datamodule.unread))
-    log.info("everything is in %s", run_dir)
+    log.info("wrote everything to %s", run_dir)
     return float(best[MONITOR])
 
 
 def evaluate_parts(
     tables: Mapping[str, pd.DataFrame], prevalences: tuple[float, ...], labels: LabelSet
 ) -> tuple[dict[str, Evaluation], dict[str, Decision]]:
-    """Evaluates the predictions tables of a run, the test part at operating points of the validation part.
+    """Evaluates the predictions tables of a run, the test set at operating points of the validation set.
 
     Args:
         tables: The predictions table of each part, ``val`` among them.
@@ -131,7 +129,7 @@ def evaluate_parts(
         labels: The labels of the tables.
 
     Returns:
-        An evaluation for each part, and the decisions of those levels that the validation part has.
+        An evaluation for each part, and the decisions for the levels of the validation set.
     """
     levels = {part: _list_levels(part, table) for part, table in tables.items()}
     decided = [level for level in DECIDED_LEVELS if level in levels["val"]]
@@ -150,13 +148,13 @@ def evaluate_parts(
 
 
 def _list_levels(part: str, table: pd.DataFrame) -> list[str]:
-    """The levels to evaluate: UIDs that contradict each other are no reason to lose the others' figures."""
+    """The levels to evaluate: UIDs that contradict each other must not prevent the others' figures."""
     levels = []
     for level in DEFAULT_LEVELS:
         try:
             pool(table, level)
         except UserError as error:
-            log.warning("no figures of the %s part by %s: %s", part, level, error)
+            log.warning("no figures for the %s set by %s: %s", SETS[part], level, error)
         else:
             levels.append(level)
     return levels
@@ -169,14 +167,14 @@ def predict_parts(
     seen: FeatureLog | None = None,
     limit: int | float | None = None,
 ) -> dict[str, pd.DataFrame]:
-    """Predicts the validation and the test part, on one device.
+    """Predicts the validation and the test set, on one device.
 
     Args:
         net: A trained network.
-        datamodule: Set up.
+        datamodule: The data module, after ``setup``.
         gpus: As in ``build_trainer``; more than one counts as one.
-        seen: Is given the features of the slices that it wants.
-        limit: Batches of each part, or their share; None for all.
+        seen: Collects the features of the slices that it wants.
+        limit: Number or share of batches in each set; None for all.
 
     Returns:
         A predictions table for each of ``val`` and ``test`` that has slices.
@@ -199,7 +197,7 @@ def predict_parts(
 
 
 class _Scoring(LightningModule):
-    """Lets Lightning run a network, with nothing of its training."""
+    """Lets Lightning run a network without any training code."""
 
     def __init__(self, net: SliceNet) -> None:
         super().__init__()

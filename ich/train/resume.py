@@ -1,4 +1,4 @@
-"""Which run goes on, and with what settings."""
+"""Finds the run to resume, and its settings."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from ich.train.settings import ADDED, require_settings
 
 
 def find_newest(runs: Path) -> Path:
-    """Finds the run below a folder that was begun, or gone on with, last.
+    """Finds the latest run below a folder, by its start or last resume.
 
     Raises:
         UserError: If there is none.
     """
     found = [*runs.glob("*/config.yaml"), *runs.glob("*_multirun/*/config.yaml")]
     if not found:
-        raise UserError(f"ckpt_path=last: nothing to resume; there is no run below {runs}")
+        raise UserError(f"ckpt_path=last: there is no run below {runs} to resume")
     return max(found, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 def resume_config(run_dir: Path, overrides: Sequence[str], trusted: Sequence[str] = ()) -> DictConfig:
-    """Reads the configuration of a run that is to go on.
+    """Reads the configuration of a run to resume.
 
     Args:
         run_dir: The run's folder.
-        overrides: What was given on the command line; of these, ``trainer.*``, ``data.root``,
-            ``data.cache`` and ``data.num_workers`` may differ from the run that goes on.
-        trusted: What the user's configuration trusts now. What the run's own file says of it does not
-            count: whoever hands on a run would else choose which code it runs.
+        overrides: Overrides of the command line. Only ``trainer.*``, ``data.root``, ``data.cache`` and
+            ``data.num_workers`` may differ from the run.
+        trusted: Prefixes that the user's configuration trusts now. The run's own file does not count, because
+            the author of a shared run could then choose which code it runs.
 
     Returns:
         The configuration.
 
     Raises:
-        UserError: If there is nothing to resume or another setting is to change.
+        UserError: If there is nothing to resume, or another setting would change.
     """
     if not (run_dir / "config.yaml").is_file():
         raise UserError(
-            f"ckpt_path={run_dir}: nothing to resume; expected a run's folder, with its config.yaml and "
+            f"ckpt_path={run_dir} holds no run to resume; expected a run's folder with config.yaml and "
             f"{CHECKPOINTS}/last.ckpt"
         )
     changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra.", "trusted="))]
@@ -56,8 +56,8 @@ def resume_config(run_dir: Path, overrides: Sequence[str], trusted: Sequence[str
     refused = [item for item in changes if not item.startswith(allowed)]
     if refused:
         raise UserError(
-            f"ckpt_path={run_dir} goes on with that run's own settings; take away {', '.join(refused)}, "
-            "or start a new run with model.init_from=CHECKPOINT"
+            f"ckpt_path={run_dir} resumes that run with its own settings; remove {', '.join(refused)}, or "
+            "start a new run with model.init_from=CHECKPOINT"
         )
     own = OmegaConf.load(run_dir / "config.yaml")
     settings = typing.cast("dict[str, Any]", OmegaConf.to_container(own))
@@ -68,13 +68,13 @@ def resume_config(run_dir: Path, overrides: Sequence[str], trusted: Sequence[str
 
 
 def without_start(cfg: DictConfig) -> DictConfig:
-    """What a run began from need not be there any more when it goes on."""
+    """Drops the start of a run, which is not needed any more when it resumes."""
     start = {"pretrained": False, "weights_file": None, "weights_sha256": None, "init_from": None}
     return typing.cast("DictConfig", OmegaConf.merge(cfg, {"model": start}))
 
 
 def require_same_split(datamodule: HeadCTDataModule, path: Path) -> None:
-    """Refuses to go on where the data gives other parts than the run began with."""
+    """Refuses to resume if the data give another split than at the start of the run."""
     split = restore_texts(pd.read_csv(path, dtype=str, keep_default_na=False))
     began = split.set_index("SOPInstanceUID")["part"]
     now = datamodule.labeled.set_index("SOPInstanceUID")["part"]
@@ -83,6 +83,6 @@ def require_same_split(datamodule: HeadCTDataModule, path: Path) -> None:
     )
     if changed:
         raise UserError(
-            f"{path} and the data disagree on {changed} slices: files or labels changed since the run began. "
-            "Start a new run with model.init_from=CHECKPOINT"
+            f"{path} and the data disagree on {changed} slices: files or labels have changed since the run "
+            "began. Start a new run with model.init_from=CHECKPOINT"
         )

@@ -1,4 +1,4 @@
-"""What is said of a run: its log; that it is not alone, was stopped, is done or of an older version."""
+"""Messages about a run: its log, and whether it is in use, stopped, finished or of an older version."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from ich.trainer.signals import STOPS, exit_code
 log = logging.getLogger(__name__)
 
 LOG = "run.log"
-"""Of what was printed; by it a run's folder is locked, as it is there from a run's beginning to its end."""
+"""File with the printed log. It also locks a run's folder, because it exists from the start of a run to its
+end."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextmanager
 def occupying(run_dir: Path) -> Iterator[None]:
-    """Keeps other processes out of a run's folder; the lock goes with this process, however it ends.
+    """Keeps other processes out of a run's folder; the lock ends with this process.
 
     Raises:
         UserError: If another process trains there.
@@ -42,12 +43,12 @@ def occupying(run_dir: Path) -> Iterator[None]:
         file = open_alone(run_dir / LOG)
     except BlockingIOError:
         raise UserError(
-            f"{run_dir} is in use by another training: wait for its end, or name another folder with run_dir="
+            f"another training uses {run_dir}: wait until it ends, or name another folder with run_dir="
         ) from None
     except OSError as error:
         if error.errno not in _NO_LOCKS:
             raise
-        log.warning("%s cannot be locked (%s): see that no other training writes there", run_dir, error)
+        log.warning("%s cannot be locked (%s): make sure that no other training writes there", run_dir, error)
         yield
         return
     with file:
@@ -56,7 +57,7 @@ def occupying(run_dir: Path) -> Iterator[None]:
 
 @contextmanager
 def keeping_log() -> Iterator[MemoryHandler]:
-    """Keeps what is logged until there is a run to write it to."""
+    """Keeps log messages until there is a run to write them to."""
     buffer = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL)
     program = logging.getLogger("ich")
     program.addHandler(buffer)
@@ -74,7 +75,7 @@ def keeping_log() -> Iterator[MemoryHandler]:
 
 
 def write_log(buffer: MemoryHandler, path: Path) -> None:
-    """Writes to a file what was kept of the log, and from now on all that is logged."""
+    """Writes the kept messages to a file, and from now on all new ones."""
     file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     buffer.setTarget(file)
@@ -84,7 +85,7 @@ def write_log(buffer: MemoryHandler, path: Path) -> None:
 
 @contextmanager
 def telling_stops(run_dir: Path) -> Iterator[None]:
-    """Says, where a signal ends a run, what was saved of it and which command goes on."""
+    """If a signal ends a run, says what was saved and which command resumes it."""
     try:
         yield
     except SystemExit as stop:
@@ -96,22 +97,22 @@ def telling_stops(run_dir: Path) -> Iterator[None]:
 
 def _describe_saved(run_dir: Path) -> str:
     if not (run_dir / "config.yaml").is_file():
-        return "nothing is written yet; start it again"
+        return "nothing was written yet; start the run again"
     program = "ich train" if sys.argv[0].endswith(" train") else "python train.py"
     command = f"{program} ckpt_path={shlex.quote(str(run_dir))}"
     saved = [path for path in run_dir.rglob(f"{CHECKPOINTS}/last.ckpt") if path.is_file()]
     if not saved:
-        return f"nothing is saved yet, so that it starts again from its beginning: {command}"
+        return f"nothing was saved yet, so this starts again from the beginning: {command}"
     last = max(saved, key=lambda path: path.stat().st_mtime)
     clock = time.strftime("%H:%M:%S", time.localtime(last.stat().st_mtime))
-    return f"{last} holds what was reached at {clock}; this goes on: {command}"
+    return f"{last} holds the state at {clock}; to resume: {command}"
 
 
 def require_resumable(checkpoint: dict[str, Any], path: Path) -> None:
-    """Refuses a checkpoint that an earlier version wrote without all that an exact resume takes.
+    """Refuses a checkpoint of an earlier version that lacks data for an exact resume.
 
     Raises:
-        UserError: Naming the version and the way to go on from its weights.
+        UserError: Naming the version and how to start from its weights.
     """
     losses = checkpoint.get("train_loss")
     whole = (
@@ -124,26 +125,26 @@ def require_resumable(checkpoint: dict[str, Any], path: Path) -> None:
     if not whole:
         raise UserError(
             f"{path} was written by an earlier ich (version {checkpoint['card']['version']}), in a format "
-            f"that this one ({__version__}) cannot resume exactly. Start a new run from its weights with "
-            f"model.init_from={path}"
+            f"that this version ({__version__}) cannot resume exactly. Start a new run from its weights "
+            f"with model.init_from={path}"
         )
 
 
 def tell_of_end(cfg: DictConfig, run_dir: Path, checkpoint: dict[str, Any]) -> None:
-    """Says of a run that is done, and is to go on, what comes of that.
+    """Says what happens if a finished run is resumed.
 
     Args:
-        cfg: Its configuration, with what is to change.
+        cfg: Its configuration, with the changes.
         run_dir: Its folder.
-        checkpoint: Its last one.
+        checkpoint: Its last checkpoint.
     """
     planned = int(OmegaConf.load(run_dir / "config.yaml").trainer.max_epochs)
     done = int(checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
     new = f"model.init_from={run_dir / CHECKPOINTS / 'best.ckpt'}"
     if done < planned and _has_lost_patience(cfg, checkpoint):
         log.warning(
-            "%s ran out of patience after %d epochs (trainer.patience=%d): nothing is trained, its results "
-            "are written once more. To train on, give a larger trainer.patience. To train on from its "
+            "%s ran out of patience after %d epochs (trainer.patience=%d): nothing is trained, and its "
+            "results are written again. To continue, give a larger trainer.patience. To continue from its "
             "weights, start a new run with %s",
             *(run_dir, done, cfg.trainer.patience, new),
         )
@@ -151,14 +152,14 @@ def tell_of_end(cfg: DictConfig, run_dir: Path, checkpoint: dict[str, Any]) -> N
         return
     elif cfg.trainer.max_epochs <= done:
         log.warning(
-            "%s is done after %d epochs: nothing is trained, its results are written once more. To train on "
-            "from its weights, start a new run with %s",
+            "%s is done after %d epochs: nothing is trained, and its results are written again. To "
+            "continue from its weights, start a new run with %s",
             *(run_dir, done, new),
         )
     elif cfg.optim.schedule != "constant":
         log.warning(
-            "%s has done its %d epochs: epochs %d to %d train at the learning rates that a schedule of %d "
-            "epochs has there, not from a new warm-up. For a schedule of its own, start a new run with %s",
+            "%s has done its %d epochs: epochs %d to %d use the learning rates of a schedule of %d epochs, "
+            "without a new warm-up. For a new schedule, start a new run with %s",
             *(run_dir, planned, done + 1, cfg.trainer.max_epochs, cfg.trainer.max_epochs, new),
         )
 

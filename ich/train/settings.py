@@ -1,4 +1,4 @@
-"""The settings of a run: what loggers may keep of them, and those that each run has."""
+"""The settings of a run: which ones loggers may keep, and which ones every run has."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from ich.schema.labels import RSNA_LABELS
 log = logging.getLogger("ich")
 
 PLACES = ("root", "labels", "index_dir", "cache", "split")
-"""Settings of the data that may name folders and files, and these patients. Of a run's files ``config.yaml``
-alone has them: they are the user's own words, and the run needs them to go on."""
+"""Settings of the data that may name folders and files, and so patients. Only ``config.yaml`` of a run holds
+them as the user wrote them, because the run needs them to resume."""
 
 OF_A_RUN = (
     *("run_dir", "seed", "threads", "ckpt_path"),
     *("input", "augment", "loss", "optim", "model", "trainer", "logger", "data", "pretrain"),
 )
-"""What stands at the top of a run's ``config.yaml``."""
+"""Top-level keys of a run's ``config.yaml``."""
 
 ADDED: dict[str, Any] = {
     "callbacks": {},
     "trusted": [],
     "labels": {"_target_": "ich.schema.labels.LabelSet", **asdict(RSNA_LABELS)},
 }
-"""Settings that came later, with the values that an older run was trained with."""
+"""Newer settings, with the values of older runs."""
 
 
 def leave_out_places(settings: Any) -> Any:
-    """Returns settings as a logger may keep them: without what names folders and files of the data."""
+    """Returns settings for loggers, without names of folders and files of the data."""
     if not isinstance(settings, dict):
         return settings
     return {
@@ -47,7 +47,7 @@ def leave_out_places(settings: Any) -> Any:
 
 
 def accept_old_names(cfg: DictConfig) -> None:
-    """Renames settings that stand under the names of the last version in somebody's file."""
+    """Renames settings of the last version in a user's file."""
     nodes = [cfg.input, *([cfg.pretrain.input] if cfg.pretrain and "input" in cfg.pretrain else [])]
     for node in nodes:
         for name in RENAMED.keys() & set(map(str, node)):
@@ -57,17 +57,17 @@ def accept_old_names(cfg: DictConfig) -> None:
 
 
 def require_settings(settings: Mapping[Any, Any], path: Path) -> None:
-    """Refuses settings of a run that another version wrote without all that this one reads.
+    """Refuses settings of a run from another version if some are missing.
 
     Args:
-        settings: As a file has them.
+        settings: Settings from a file.
         path: The file.
 
     Raises:
-        UserError: Naming what is not there.
+        UserError: Naming the missing ones.
     """
     if missing := [name for name in OF_A_RUN if name not in settings]:
         raise UserError(
             f"{path} lacks {', '.join(missing)}: another version of ich than this one ({__version__}) wrote "
-            "it, and its run cannot go on; start a new run"
+            "it, and its run cannot be resumed; start a new run"
         )

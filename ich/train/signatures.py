@@ -1,4 +1,4 @@
-"""The schema of the configuration: the signatures of what it may build."""
+"""The schema of the configuration: the signatures of its targets."""
 
 from __future__ import annotations
 
@@ -34,20 +34,21 @@ TARGETS: tuple[Callable[..., Any], ...] = (
     OptimSpec,
     build_trainer,
 )
-"""What the configuration may build. A signature is the schema, and the one home of each default."""
+"""Classes and functions of the configuration. A signature is the schema, and the only home of each
+default."""
 
 TARGET_PATHS = {target: f"{target.__module__}.{target.__qualname__}" for target in TARGETS}
 
 GIVEN = {"input", "label_set", "augment", "loss", "optim", "callbacks", "logger", "run_dir", "devices"}
-"""Arguments that are no settings: objects of their own group, and what ``train`` decides."""
+"""Arguments that are not settings: objects of other groups, and values that ``train`` decides."""
 
 REPLACED = {"accelerator", "default_root_dir", "enable_checkpointing"}
-"""Arguments of Lightning's Trainer that are no settings: ``gpus`` and ``run_dir`` say it."""
+"""Arguments of Lightning's Trainer that are not settings, because ``gpus`` and ``run_dir`` replace them."""
 
 
 @cache  # from version 1.4 on Hydra warns where a name is given twice
 def register_signatures() -> None:
-    """Offers the signature of each target to Hydra as ``/signature/NAME``, with types and defaults."""
+    """Registers the signature of each target with Hydra as ``/signature/NAME``, with types and defaults."""
     for target in TARGETS:
         ConfigStore.instance().store(group="signature", name=target.__name__, node=_to_node(target))
 
@@ -75,7 +76,7 @@ def _to_node(target: Callable[..., Any]) -> Any:
 
 
 def _to_config_type(hint: Any) -> Any:
-    """Types that the configuration can check; whatever else is left to the constructor."""
+    """Returns types that the configuration can check; the constructor checks all others."""
     simple = (int, float, str, bool)
     if hint in simple:
         return hint

@@ -1,4 +1,4 @@
-"""The end of a run: what its checkpoint and its model card say of it."""
+"""The end of a run: the summary in its checkpoint, and its model card."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from ich.schema import MONITOR
 def summarize(
     datamodule: HeadCTDataModule, metrics: pd.DataFrame, evaluations: Mapping[str, Evaluation]
 ) -> Training:
-    """Says what a run was, for its checkpoint.
+    """Summarizes a run for its checkpoint.
 
     Args:
         datamodule: Set up.
-        metrics: A row an epoch.
+        metrics: One row per epoch.
         evaluations: Evaluations of the sets.
     """
     train = datamodule.part("train")
@@ -57,7 +57,7 @@ def write_model_card(
     evaluations: Mapping[str, Evaluation],
     decisions: Mapping[str, Decision],
 ) -> None:
-    """Writes the model card of a run, on its test part; on its validation part where it has no other.
+    """Writes the model card of a run for its test set, or for its validation set without a test set.
 
     Args:
         run_dir: The run's folder.

@@ -1,4 +1,4 @@
-"""What a configuration may build: one list, for a run that begins and for one that goes on."""
+"""The list of names that a configuration may build, for new and for resumed runs."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ TRUSTED = (
     "pytorch_lightning.loggers.",
     "albumentations.",
 )
-"""Prefixes of what may be built. Each is here because a group takes what it holds, and none is wider.
+"""Prefixes of names that a configuration may build. Each is needed by a group, and none is wider than needed.
 
-``torch.`` as a whole holds ``torch.load`` and ``torch.hub``, which run code from a file or the network;
-``torchvision.`` and ``timm.`` hold functions that load files. Of all prefixes classes alone are built: what
-they do is to keep their arguments, while functions read and write files.
+``torch.`` as a whole holds functions that run code from a file or the network, and ``torchvision.`` and
+``timm.`` hold functions that load files. Only classes are built: they keep their
+arguments, while functions read and write files.
 """
 
 _ERRORS = (RuntimeError, ValueError, TypeError, ImportError)
@@ -38,13 +38,13 @@ _ENTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\.?")
 
 
 class Builder:
-    """Builds what the groups of a configuration describe, if it is on the list.
+    """Builds the objects of a configuration, if their names are on the list.
 
     Args:
         cfg: The configuration. Its ``trusted`` extends the list.
 
     Raises:
-        UserError: If ``trusted`` is no list of prefixes and names.
+        UserError: If ``trusted`` is not a list of prefixes and names.
     """
 
     def __init__(self, cfg: DictConfig) -> None:
@@ -55,16 +55,16 @@ class Builder:
         """Builds an object.
 
         Args:
-            key: Where it is described, as ``loss`` or ``callbacks.timer``.
-            offered: Further arguments, which it gets if it takes them and the configuration does not name
+            key: Key of its description, such as ``loss`` or ``callbacks.timer``.
+            offered: Further arguments, passed if the object accepts them and the configuration does not set
                 them.
-            **given: Objects to build it with.
+            **given: Objects passed to it.
 
         Returns:
-            The object, or None where the configuration has none.
+            The object, or None if the configuration has none.
 
         Raises:
-            UserError: If a ``_target_``, at any depth, is not on the list or does not take its arguments.
+            UserError: If a ``_target_``, at any depth, is not on the list, or does not accept its arguments.
         """
         node = OmegaConf.select(self._cfg, key)
         if not node:
@@ -85,7 +85,7 @@ class Builder:
 
 
 def allowing(trusted: Sequence[str] = ()) -> AbstractContextManager[Any]:
-    """Tells Hydra the same list: from version 1.4 it asks for one, and from 1.5 it builds nothing without."""
+    """Tells Hydra the same list: version 1.4 asks for a list, and version 1.5 builds nothing without one."""
     whitelist: Callable[..., Any] | None = getattr(hydra.utils, "execution_whitelist", None)
     if whitelist is None:
         return nullcontext()
@@ -99,7 +99,7 @@ def check_trusted(trusted: Any) -> tuple[str, ...]:
     """Returns what a user trusts.
 
     Raises:
-        UserError: If it is no list of prefixes and names.
+        UserError: If it is not a list of prefixes and names.
     """
     entries = [trusted] if isinstance(trusted, str) else list(trusted or ())
     for entry in entries:
@@ -135,7 +135,7 @@ def _require_trusted(target: Any, trusted: Sequence[str]) -> None:
             return
     package = own.partition(".")[0]
     raise UserError(
-        f"_target_={name}{f', which is {own},' if own != name else ''} is not on the list of what a "
+        f"_target_={name}{f', which is {own},' if own != name else ''} is not on the list of names that a "
         f"configuration may build. If you trust this code, add trusted=[{package}.] to the command line, or "
         f"trusted: [{package}.] to a configuration of your own"
     )
@@ -151,5 +151,5 @@ def _find(name: str) -> Any:
     except pydoc.ErrorDuringImport as error:
         raise UserError(f"_target_={name} cannot be imported: {error.value}") from error
     if found is None:
-        raise UserError(f"_target_={name} names nothing that is installed here")
+        raise UserError(f"_target_={name} is not installed here")
     return found

@@ -1,4 +1,4 @@
-"""Lightning's Trainer as this library runs it: devices, checkpoints, the log of metrics."""
+"""Lightning's Trainer for this library: devices, checkpoints and the log of metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ich.trainer.signals import STOPS, exit_at_once, exit_code, handling_stops
 
 SIXTEEN_BIT_WEIGHTS = ("16-true", "bf16-true")
 """Precisions of Lightning with weights of 16 bits. bfloat16 has 8 bits of precision: a step of less than
-1/512 of a weight leaves it as it was, and AdamW takes such steps at most of the rates of a schedule."""
+1/512 of a weight does not change it, and AdamW takes such steps at most learning rates of a schedule."""
 
 
 def build_trainer(
@@ -44,15 +44,15 @@ def build_trainer(
     """Builds Lightning's Trainer.
 
     Args:
-        run_dir: Folder for metrics and checkpoints; without one nothing is written.
-        gpus: None uses what is there, 0 the CPU, n that many GPUs.
-        devices: Processes, one a device, in place of as many as ``gpus`` says.
-        max_epochs: Epochs to train.
-        precision: Lightning's; by default bf16 on a GPU that has it, else 32 bit.
-        patience: Epochs without a better log loss after which the run stops; None trains to the end.
-        ema_decay: Keep an exponential moving average of the weights; it is what is validated and saved.
-        save_minutes: Minutes between saves within an epoch; at its end a run is saved anyway.
-        callbacks: Your callbacks, beside those that a run has.
+        run_dir: Folder for metrics and checkpoints; without it, nothing is written.
+        gpus: None uses the GPUs that are there, 0 the CPU, and n that many GPUs.
+        devices: Number of processes, one per device, instead of the number in ``gpus``.
+        max_epochs: Number of epochs.
+        precision: Lightning's precision; by default bf16 on a GPU that supports it, else 32 bit.
+        patience: Stop after this many epochs without a better log loss; None trains to the end.
+        ema_decay: Decay of an exponential moving average of the weights, which is validated and saved.
+        save_minutes: Minutes between saves within an epoch; a run is always saved at the end of an epoch.
+        callbacks: Your callbacks, beside those of a run.
         logger: Your loggers, beside ``metrics.csv``.
         **lightning: Any other argument of Lightning's Trainer.
 
@@ -60,8 +60,8 @@ def build_trainer(
         The trainer.
 
     Raises:
-        UserError: If there are fewer GPUs than asked for, the precision needs one or keeps weights in 16
-            bits, a number is out of range, or an argument cannot stand beside what a run needs.
+        UserError: If there are fewer GPUs than requested, the precision needs one or keeps weights in 16
+            bits, a number is out of range, or an argument conflicts with the needs of a run.
     """
     _require_range("max_epochs", max_epochs, "1 or more", max_epochs >= 1)
     decays = ema_decay is None or 0 < ema_decay < 1
@@ -76,7 +76,7 @@ def build_trainer(
         placement["strategy"] = lightning["strategy"]
     require_no_collision(run_dir, given, plugins, lightning, averages=ema_decay is not None)
     if lightning.get("overfit_batches") and placement["devices"] > 1:
-        raise UserError("trainer.overfit_batches takes one device; add trainer.gpus=1")
+        raise UserError("trainer.overfit_batches needs a single device; add trainer.gpus=1")
     watch = LossWatch()
     every: list[Callback] = [watch, *given]  # before the log of metrics: it has what they log
     if run_dir is not None:
@@ -123,7 +123,7 @@ def _choose_precision(precision: str | None, accelerator: str) -> str:
 
 
 def _add_bar(callbacks: list[Callback], wanted: bool | None) -> bool:
-    """Adds a bar where somebody looks and none is there; says whether there is one."""
+    """Adds a progress bar on a terminal if there is none; returns whether there is one."""
     if any(isinstance(callback, ProgressBar) for callback in callbacks):
         return wanted is not False
     if sys.stderr.isatty() and wanted is not False:
@@ -144,15 +144,15 @@ def fit(
 
     Args:
         trainer: From ``build_trainer``.
-        model: To be trained.
-        datamodule: Gives the batches.
-        settings: Of the run, plain values; they go to its loggers.
-        ckpt_path: Checkpoint to go on from.
+        model: Model to train.
+        datamodule: Provides the batches.
+        settings: The run's settings as plain values, for its loggers.
+        ckpt_path: Checkpoint to resume from.
 
     Raises:
-        UserError: As raised by the model or the data module, also where that was in a spawned process; and
-            for callbacks that Lightning refuses here.
-        SystemExit: Where a signal has stopped it; what was reached is saved.
+        UserError: As raised by the model or the data module, also in a spawned process, and for callbacks
+            that Lightning refuses.
+        SystemExit: If a signal has stopped it; the state is saved.
     """
     for logger in trainer.loggers:
         logger.log_hyperparams(dict(settings))
@@ -167,7 +167,7 @@ def fit(
         # All that comes out of a spawned process is the text of its traceback.
         if (raised := re.search(r"^ich\.schema\.(?:User|Read)Error: (.+)", error.msg, re.MULTILINE)) is None:
             raise
-        raise UserError(raised[1], kept="training stopped; the terminal says why") from error
+        raise UserError(raised[1], kept="training stopped; the terminal shows the reason") from error
     except (MisconfigurationException, ModuleNotFoundError) as error:
         raise UserError(
             f"a callback or logger does not fit: {error}"
@@ -179,7 +179,7 @@ def fit(
 
 
 def limit_of_debugging(trainer: Trainer) -> int | float | None:
-    """Batches of a part, or its share, that a run for debugging looks at; None for any other run."""
+    """Number or share of batches for a debugging run; None for any other run."""
     debugging = trainer.fast_dev_run or trainer.overfit_batches  # type: ignore[attr-defined]
     return trainer.limit_val_batches if debugging else None
 
@@ -187,19 +187,18 @@ def limit_of_debugging(trainer: Trainer) -> int | float | None:
 def place(gpus: int | None) -> dict[str, Any]:
     """Translates a number of GPUs into Lightning's ``accelerator``, ``devices`` and ``strategy``.
 
-    Several GPUs are driven by spawned processes: started as commands they would run the whole of a Hydra
-    multirun again.
+    Several GPUs use spawned processes. As commands they would start a whole Hydra multirun again.
 
     Raises:
-        UserError: If there are fewer GPUs than asked for.
+        UserError: If there are fewer GPUs than requested.
     """
     cuda = torch.cuda.device_count()
     there = cuda or int(torch.backends.mps.is_available())
     wanted = there if gpus is None else gpus
     if not 0 <= wanted <= there:
         raise UserError(
-            f"trainer.gpus={gpus}: this machine has {there} GPUs; leave it out to use what is there, "
-            "0 is the CPU"
+            f"trainer.gpus={gpus}: this machine has {there} GPUs; leave it out to use the GPUs that are "
+            "there, or use 0 for the CPU"
         )
     if wanted == 0:
         return {"accelerator": "cpu", "devices": 1, "strategy": "auto"}
@@ -208,16 +207,16 @@ def place(gpus: int | None) -> dict[str, Any]:
 
 
 class _Bar(RichProgressBar):
-    """Lightning's bar without the logger's version, which is the last letters of a folder's name here."""
+    """Lightning's progress bar without the logger's version, which is part of a folder's name here."""
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """What stands beside the bar."""
+        """Returns the metrics beside the bar."""
         metrics: dict[str, Any] = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
 
 
 def _forward(trainer: Trainer) -> Callable[[int], None]:
-    """What to do with a signal: pass it to the processes that train, or exit where this one does."""
+    """Handles a signal: passes it to the training processes, or exits."""
     launcher = trainer.strategy.launcher
     return exit_at_once if launcher is None else launcher.kill

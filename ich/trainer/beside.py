@@ -1,4 +1,4 @@
-"""What a user gives to the Trainer, beside what a run needs: what cannot stand there is refused by name."""
+"""Checks a user's own arguments for the Trainer; conflicts with the needs of a run are refused by name."""
 
 from __future__ import annotations
 
@@ -34,41 +34,43 @@ def require_no_collision(
     *,
     averages: bool,
 ) -> None:
-    """Refuses what cannot stand beside the parts of a run.
+    """Refuses arguments that conflict with a run.
 
     Args:
         run_dir: The run's folder, or None.
-        callbacks: The user's.
-        plugins: The user's.
-        lightning: The user's other arguments of Lightning's Trainer.
-        averages: Whether ``ema_decay`` averages the weights already.
+        callbacks: Those of the user.
+        plugins: Those of the user.
+        lightning: Other arguments of the user for Lightning's Trainer.
+        averages: Whether ``ema_decay`` already averages the weights.
 
     Raises:
-        UserError: Naming the argument and what to give in its place.
+        UserError: Naming the argument and its replacement.
     """
     if "accelerator" in lightning:
         raise UserError(
-            f"trainer.accelerator={lightning['accelerator']}: devices are chosen by gpus; 0 is the CPU, "
-            "n that many GPUs"
+            f"trainer.accelerator={lightning['accelerator']}: gpus chooses the devices; 0 is the CPU, n "
+            "that many GPUs"
         )
     if averages and any(isinstance(callback, WeightAveraging) for callback in callbacks):
-        raise UserError("trainer.ema_decay and a WeightAveraging callback average twice; leave one out")
+        raise UserError(
+            "trainer.ema_decay and a WeightAveraging callback average twice; leave out one of the two"
+        )
     if run_dir is None:
         return
     if "default_root_dir" in lightning:
         raise UserError(
             f"trainer.default_root_dir={lightning['default_root_dir']} beside run_dir={run_dir}: a run has "
-            "one folder; leave default_root_dir out"
+            "only one folder; leave out default_root_dir"
         )
     if lightning.get("enable_checkpointing") is False:
         raise UserError(
-            f"trainer.enable_checkpointing=false with run_dir={run_dir}: a run goes on and ends by its "
-            "checkpoints; leave one out"
+            f"trainer.enable_checkpointing=false with run_dir={run_dir}: a run needs its checkpoints to "
+            "resume and to end; leave out one of the two"
         )
     if has_checkpoint_io(plugins):
         raise UserError(
-            f"trainer.plugins has a CheckpointIO, and run_dir={run_dir} writes its checkpoints by its own; "
-            "leave one out"
+            f"trainer.plugins has a CheckpointIO, and run_dir={run_dir} writes its checkpoints with its "
+            "own; leave out one of the two"
         )
     for callback in callbacks:
         if isinstance(callback, ModelCheckpoint):
@@ -79,6 +81,6 @@ def _require_own_folder(callback: ModelCheckpoint, taken: Path) -> None:
     folder = callback.dirpath
     if folder is None or Path(folder).resolve() == taken.resolve():
         raise UserError(
-            f"{type(callback).__name__}(dirpath={folder}) beside the run's own best.ckpt and last.ckpt: give "
-            f"it a dirpath other than {taken}"
+            f"{type(callback).__name__}(dirpath={folder}) would write beside the run's own best.ckpt and "
+            f"last.ckpt: give it a dirpath other than {taken}"
         )

@@ -1,4 +1,4 @@
-"""What watches over a training: its metrics, the average of its weights, its patience, its loss."""
+"""Callbacks of a training: log of metrics, average of weights, patience, and check of the loss."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class MetricsLog(Callback):
-    """Writes the metrics of an epoch as a row of ``metrics.csv`` and a line of the log.
+    """Writes the metrics of an epoch to ``metrics.csv`` and to the log.
 
-    Lightning's own CSV logger deletes the file of a run that goes on; this one keeps its rows. A row is
+    Lightning's own CSV logger deletes the file of a resumed run, but this one keeps its rows. A row is
     written before the checkpoint of its epoch.
 
     Args:
@@ -35,7 +35,7 @@ class MetricsLog(Callback):
         self._before: dict[str, float] = {}  # metrics that stood when the run was interrupted
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Makes the folder, and drops rows that a resumed run is going to write again."""
+        """Makes the folder, and drops rows that a resumed run will write again."""
         if not trainer.is_global_zero:
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,7 +44,7 @@ class MetricsLog(Callback):
             self._write(table[table["epoch"].astype(int) < trainer.current_epoch])
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keeps the figures of a validation within an epoch for a checkpoint."""
+        """Keeps the metrics of a validation within an epoch for a checkpoint."""
         if not trainer.sanity_checking:
             self._before |= _values(trainer)
 
@@ -64,11 +64,11 @@ class MetricsLog(Callback):
         log.info("epoch %d of %s  %s", trainer.current_epoch + 1, trainer.max_epochs, figures)
 
     def state_dict(self) -> dict[str, Any]:
-        """Metrics of the last validation, which Lightning forgets."""
+        """Returns the metrics of the last validation, which Lightning does not keep."""
         return {"metrics": self._before}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them back."""
+        """Restores them."""
         self._before = dict(state_dict["metrics"])
 
     def _read(self) -> pd.DataFrame:
@@ -80,10 +80,10 @@ class MetricsLog(Callback):
 
 
 class MovingAverage(WeightAveraging):
-    """Lightning's exponential moving average of the weights, fit to be sent to spawned processes.
+    """Lightning's exponential moving average of the weights, in a form for spawned processes.
 
     Args:
-        decay: Share of the average that a step keeps.
+        decay: Share of the average that is kept in a step.
     """
 
     def __init__(self, decay: float) -> None:
@@ -91,28 +91,28 @@ class MovingAverage(WeightAveraging):
 
 
 class Patience(EarlyStopping):
-    """Lightning's early stopping on the log loss, which a resumed run remembers.
+    """Lightning's early stopping on the log loss, kept in a resumed run.
 
     Args:
-        patience: Validations without a better one after which the run stops.
+        patience: Number of validations without a better one before the run stops.
     """
 
     def __init__(self, patience: int) -> None:
         super().__init__(MONITOR, patience=patience, mode="min")
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the count back; the patience is the one that the resumed run is given."""
+        """Restores the count; the patience is that of the resumed run."""
         super().load_state_dict(state_dict | {"patience": self.patience})
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Stops a run that had run out of patience when it was interrupted."""
+        """Stops a run that had no patience left when it was interrupted."""
         trainer.should_stop |= self.wait_count >= self.patience
 
 
 class LossWatch(Callback):
     """Stops a run whose loss is not finite.
 
-    On a GPU a loss is looked at one step late, when it is there without waiting for it.
+    On a GPU, a loss is checked one step later, when it is available without waiting.
     """
 
     def __init__(self) -> None:
@@ -121,10 +121,10 @@ class LossWatch(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Takes the loss of the step, and looks at it or at the one before.
+        """Takes the loss of the step, and checks it or the previous one.
 
         Raises:
-            UserError: If it is not finite.
+            UserError: If the loss is not finite.
         """
         self.check()
         if not isinstance(outputs, Mapping):
@@ -140,10 +140,10 @@ class LossWatch(Callback):
             self.check()
 
     def check(self) -> None:
-        """Looks at the loss that was taken last, and waits for it if need be.
+        """Checks the last loss, and waits for it if necessary.
 
         Raises:
-            UserError: If it is not finite.
+            UserError: If the loss is not finite.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -153,8 +153,8 @@ class LossWatch(Callback):
         if not pending.finite:
             rows = [] if pending.rows is None else pending.rows.tolist()
             raise UserError(
-                f"the loss of batch {pending.batch} in epoch {pending.epoch}, both from 0, is not finite: "
-                f"the run diverged and is not saved. Its slices are rows {rows} of the table; look at "
+                f"the loss of batch {pending.batch} in epoch {pending.epoch}, both from 0, is not finite, "
+                f"so the run diverged and is not saved. Its slices are rows {rows} of the table. Look at "
                 "them, or try a lower optim.lr"
             )
 

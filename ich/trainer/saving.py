@@ -41,7 +41,7 @@ class Checkpoints(Checkpoint):
     back into the queue.
 
     Args:
-        folder: Of the checkpoints.
+        folder: Folder of the checkpoints.
         minutes: Between saves within an epoch.
         watch: Asked before anything is saved.
     """
@@ -104,7 +104,7 @@ class Checkpoints(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         if (score := trainer.callback_metrics.get(MONITOR)) is None:
-            raise UserError(f"the model logs no {MONITOR}, by which the best epoch is chosen")
+            raise UserError(f"the model does not log {MONITOR}, which chooses the best epoch")
         if float(score) < self.best:
             self.best = float(score)
             self._save(trainer, "best")
@@ -142,7 +142,7 @@ class Checkpoints(Checkpoint):
             exit_at_once(signum)
         if signum != self._signal:
             self._noted_at = now
-            hint = "; Ctrl-C again stops it at once" if signum == signal.SIGINT else ""
+            hint = "; press Ctrl-C again to stop at once" if signum == signal.SIGINT else ""
             log.warning("stopping as soon as the run can be saved%s", hint)
         self._signal = signum
 
@@ -155,7 +155,7 @@ class Checkpoints(Checkpoint):
         self.watch.check()
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
             raise UserError(
-                f"weights are not finite after step {trainer.global_step}: the run diverged and is not "
+                f"weights are not finite after step {trainer.global_step}, so the run diverged and is not "
                 "saved; try a lower optim.lr"
             )
         trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False, storage_options=previous)
