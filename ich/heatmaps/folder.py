@@ -68,16 +68,17 @@ def write_heatmaps(
 
     ``out`` then holds these files, with the slice's number instead of 0000:
 
-    - ``slices.csv``, before any picture: which slice and file each number is, its probabilities, and in the
-      column ``explained`` ``yes``, ``no``, or ``to do`` where this call has still to write it; -
-      ``refused.csv``: the files that could not be read, and why; - ``0000_any.png``: the slice, its map for
-      the label ``any``, its probability; - ``0000.npz``: under each label asked for the map, (Rows, Columns)
-      float32, 0 where nothing speaks for the label and 1 at the slice's peak; ``probs`` (L,) float32, one for
-      each label of the network; ``spacing`` (2,) mm between rows, between columns; ``orientation`` (6,) and
-      ``position`` (3,) as in ImageOrientationPatient and ImagePositionPatient. All of these are of the slice
-      in LPS, as ``ich.dicom.read_hu`` gives it, whatever way it is stored. NaN where the file lacks them; -
-      ``settings.json``: what all of this follows from. A later call with the same settings continues where an
-      earlier one stopped, or adds the slices that another ``choice`` asks for.
+    - ``slices.csv``, written before any picture: slice, file and probabilities of each number. The column
+      ``explained`` is ``yes``, ``no``, or ``to do`` for slices that this call has still to explain.
+    - ``refused.csv``: the files that could not be read, and why.
+    - ``0000_any.png``: the slice, its map for the label ``any``, and its probability.
+    - ``0000.npz``: the map under the name of each label, (Rows, Columns) float32, from 0 without evidence
+      to 1 at the slice's peak. ``probs`` is (L,) float32, one for each label of the network, and ``spacing``
+      (2,) mm between rows and between columns. ``orientation`` (6,) and ``position`` (3,) are as in
+      ImageOrientationPatient and ImagePositionPatient, or NaN if the file lacks them. All of these describe
+      the slice in LPS, as ``ich.dicom.read_hu`` gives it.
+    - ``settings.json``: the settings of the results. A later call with the same settings continues where an
+      earlier one stopped, or adds the slices of another ``choice``.
 
     Args:
         net: In evaluation mode.

@@ -50,7 +50,7 @@ class Network(Protocol):
         card: Metadata from its file.
         input: Input of the network.
         label_set: What it predicts.
-        sha256: Of its file.
+        sha256: SHA-256 of its file.
         limit: Distance above which a study is out of distribution; None without distances.
     """
 

@@ -122,7 +122,7 @@ _REFUSED = {
 def _tidy(schema: Any) -> Any:
     """Leaves out the titles that pydantic makes of the names of fields, and the line breaks of docstrings.
 
-    Keys that are no names of labels are refused, as pydantic does.
+    Keys that are not names of labels are refused, as pydantic does.
     """
     if isinstance(schema, dict):
         if "patternProperties" in schema:

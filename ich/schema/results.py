@@ -233,7 +233,7 @@ class StudyResult:
 
     @property
     def headline(self) -> str:
-        """The label shown where there is room for one: the one that decides, or the first."""
+        """The label to show if there is room for one: the one that decides, or else the first."""
         return self.decides or next(iter(self.labels))
 
     def name_slice(self, place: int) -> str:

@@ -29,7 +29,7 @@ from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
 from ich.schema.formats import to_plain
 from ich.schema.labels import LabelSet
-from ich.tables import make_predictions, read_predictions, write_table
+from ich.tables import SETS, make_predictions, read_predictions, write_table
 from ich.train.keeping import keep
 from ich.train.likeness import FeatureLog, describe_likeness
 from ich.train.summary import summarize, write_model_card
