@@ -30,6 +30,7 @@ from pytorch_lightning.loggers import CSVLogger
 
 from ich.checkpoint import DurableIO
 from ich.schema import UserError
+from ich.train.settings import OF_A_RUN
 from ich.train.trust import TRUSTED, Builder, allowing, check_trusted
 from ich.trainer import build_trainer
 
@@ -152,14 +153,18 @@ def test_callbacks_and_loggers_of_the_configuration_are_used(small: list[str], m
     assert list(Path("logged").rglob("hparams.yaml"))
 
 
+@pytest.mark.trains
 def test_a_callback_that_does_not_fit_is_one_message(
     small: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert call(*small, "run_dir=run", "callbacks=timer", "callbacks.timer.duration=soon") == 2
     assert call(*small, "run_dir=run", "callbacks=learning_rate_monitor") == 2
+    other = "callbacks.early_stopping.monitor=val_f1"
+    assert call(*small, "run_dir=other", "callbacks=early_stopping", other) == 2
     errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert errors[0].startswith("callbacks.timer cannot be built: pytorch_lightning.callbacks.Timer: ")
     assert errors[1].startswith("a callback or logger does not fit: Cannot use `LearningRateMonitor`")
+    assert errors[2].startswith("Early stopping conditioned on metric `val_f1` which is not available.")
 
 
 @pytest.mark.trains
@@ -187,6 +192,13 @@ def test_a_loss_of_ones_own_is_trusted_by_the_user_and_never_by_the_run(
     assert call("train", "--config-dir", "my", *on) == 0
     assert call("train", "ckpt_path=run", "trainer.max_epochs=3", "trusted=[mine.]") == 0
     assert pd.read_csv("run/metrics.csv")["epoch"].tolist() == [0, 1, 2]
+
+
+def test_a_run_cannot_carry_the_environment_away(small: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    config = dict.fromkeys(OF_A_RUN) | {"logger": {"x": {"tracking_uri": "http://x/${oc.env:HOME}"}}}
+    write("run/config.yaml", yaml.safe_dump(config))
+    assert call("train", "ckpt_path=run") == 2
+    assert "run/config.yaml holds ${...}, which no run writes" in caplog.text
 
 
 @pytest.mark.trains

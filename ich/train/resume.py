@@ -62,6 +62,8 @@ def resume_config(run_dir: Path, overrides: Sequence[str], trusted: Sequence[str
     own = OmegaConf.load(run_dir / "config.yaml")
     settings = typing.cast("dict[str, Any]", OmegaConf.to_container(own))
     require_settings(settings, run_dir / "config.yaml")
+    if "${" in str(settings):  # it could carry what the environment holds into a logger's address
+        raise UserError(f"{run_dir / 'config.yaml'} holds ${{...}}, which no run writes: put its value there")
     given = {"ckpt_path": str(run_dir), "trusted": list(trusted or ())}
     changed = OmegaConf.merge(ADDED, own, parse_overrides(changes), given)
     return typing.cast("DictConfig", changed)

@@ -78,8 +78,10 @@ class Builder:
             takes = inspect.signature(make).parameters.keys() - node.keys() if offered else ()
             return make(**given, **{name: value for name, value in (offered or {}).items() if name in takes})
         except (*_ERRORS, HydraException, MisconfigurationException) as error:
-            inside = isinstance(error, HydraException)  # then its first line names the part
-            place = str(error).partition("\n")[0] if inside else f"{node['_target_']}:"
+            # Hydra 1.3 names the part in its first line, and 1.4 in a note.
+            inside = isinstance(error, HydraException)
+            notes = getattr(error, "__notes__", [node["_target_"]])
+            place = str(error).partition("\n")[0] if inside else f"{', '.join(notes)}:"
             reason = " ".join(f"{place} {(inside and error.__cause__) or error}".split())
             raise UserError(f"{key} cannot be built: {reason}") from error
 

@@ -168,10 +168,12 @@ def fit(
         if (raised := re.search(r"^ich\.schema\.(?:User|Read)Error: (.+)", error.msg, re.MULTILINE)) is None:
             raise
         raise UserError(raised[1], kept="training stopped; the terminal shows the reason") from error
-    except (MisconfigurationException, ModuleNotFoundError) as error:
-        raise UserError(
-            f"a callback or logger does not fit: {error}"
-        ) from error  # a callback without a logger
+    except (MisconfigurationException, ModuleNotFoundError) as error:  # such as a callback without a logger
+        raise UserError(f"a callback or logger does not fit: {error}") from error
+    except RuntimeError as error:
+        if not str(error).startswith("Early stopping conditioned on metric"):
+            raise
+        raise UserError(str(error)) from error
     finally:
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
