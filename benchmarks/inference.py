@@ -76,7 +76,7 @@ def time_study(args: argparse.Namespace, root: Path, work: Path):
     """Seconds a slice of each variant, over rounds."""
     spec = InputSpec(size=args.size)
     model = SliceClassifier("resnet18", input=spec, pretrained=False).net
-    write_bundle(model.card, model.state_dict(), work / "model.zip")
+    write_bundle(model.metadata, model.state_dict(), work / "model.zip")
     export_onnx(work / "model.zip", work / "model.onnx")
     torch_, onnx = (
         load_network(work / name, threads=args.threads, gpus=0) for name in ("model.zip", "model.onnx")

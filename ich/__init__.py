@@ -2,7 +2,7 @@
 
 The modules read from top to bottom like the flow of the data. Each imports only from a lower floor.
 
-    schema       0  labels, InputSpec, Batch, the error types
+    schema       0  labels, InputSpec, Batch, the error types; file formats
     files        0  complete files that only their owner can read
     progress     0  work on many files, with a bar
     printing     0  printing of names that are not valid text, and to a closed output
@@ -17,7 +17,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     image        1  slices of a series -> what a network sees: order, neighbors, size
     stacks       1  which images of a series are slices that lie one upon the other
     report       1  figures; documents as pages, for print, as slides
-    card         2  model metadata in a file, validated
+    metadata     2  model metadata in a file, validated
     index        2  folder -> index; label CSV; join
     findings     2  data quality: what is not plausible in slices and series
     identical    2  slices of different patients with the same pixels

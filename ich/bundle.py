@@ -5,8 +5,8 @@ A bundle is a ZIP archive with exactly these uncompressed members: ``model.json`
 file, and any tool opens it. Because its members are uncompressed, none is larger than the file. Nothing is
 ever extracted to the disk, and no member is requested by a name from the archive.
 
-``model.json`` has the metadata of ``ich.card``, the versions that wrote the bundle, and the SHA-256 of the
-weights. Bundles of format 1, which had no model card, can be read too.
+``model.json`` is a ``Description``. Bundles of format 1, which had no model card, and of format 2, which had
+the metadata under other names, can be read too.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import json
 import unicodedata
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import safetensors.torch
 import timm
@@ -26,50 +27,51 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ich import __version__
-from ich.card import VERSIONS, Card, check_card
 from ich.files import replacing
+from ich.metadata import ModelMetadata, Versions, upgrade_file
 from ich.schema import DISCLAIMER, UserError
-from ich.schema.fields import check_fields, is_digest, is_text, parse_fields
+from ich.schema.formats import STRICT, Digest, Text, parse_fields, read_plain, show, to_plain
 
 DESCRIPTION, WEIGHTS, MODEL_CARD = "model.json", "model.safetensors", "model_card.md"
 
-FORMAT = "ich bundle 2"
+_FORMATS = ("ich bundle 1", "ich bundle 2", "ich bundle 3")
 
-_MEMBERS = {
-    "ich bundle 1": ([DESCRIPTION, WEIGHTS],),
-    FORMAT: ([DESCRIPTION, WEIGHTS], [DESCRIPTION, WEIGHTS, MODEL_CARD]),
-}
-"""Readable formats, and the members that each may have."""
+_MEMBERS = ([DESCRIPTION, WEIGHTS], [DESCRIPTION, WEIGHTS, MODEL_CARD])
 
 _LARGEST_TEXT = 256 * 1024  # bytes; a description with isotonic curves of all their knots takes 110 thousand
 
 _BAD_ARCHIVE = (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, LookupError)
 _BAD_TENSORS = (ValueError, RuntimeError, TypeError, LookupError, OverflowError)
 
-_FIELDS = {
-    "format": (lambda value: is_text(value) and value in _MEMBERS, " or ".join(map(repr, _MEMBERS))),
-    "card": (lambda value: isinstance(value, dict), "fields"),
-    "versions": VERSIONS,
-    "weights_sha256": (is_digest, "a SHA-256"),
-    "note": (is_text, "a text"),
-}
+
+@dataclass(frozen=True)
+class Description:
+    """What ``model.json`` holds."""
+
+    __pydantic_config__ = STRICT
+
+    format: Literal["ich bundle 3"]
+    note: Text
+    metadata: ModelMetadata
+    versions: Versions
+    weights_sha256: Digest
 
 
 class Bundle(NamedTuple):
     """Content of a bundle; ``model_card`` is Markdown, and empty if there is none."""
 
-    card: Card
+    metadata: ModelMetadata
     state_dict: dict[str, Tensor]
     model_card: str
 
 
 def write_bundle(
-    card: Card, state_dict: Mapping[str, Tensor], path: str | Path, *, model_card: str = ""
+    metadata: ModelMetadata, state_dict: Mapping[str, Tensor], path: str | Path, *, model_card: str = ""
 ) -> None:
     """Writes a bundle; the same model gives the same bytes.
 
     Args:
-        card: The model's metadata.
+        metadata: The model's metadata.
         state_dict: The model's weights.
         path: A new file.
         model_card: Model card for readers, as Markdown; empty if there is none.
@@ -84,14 +86,14 @@ def write_bundle(
         raise UserError(f"the model card is longer than {_LARGEST_TEXT} bytes, or not plain text")
     # Copies: weights may share memory, or lie with their channels last, and the format knows neither.
     weights = safetensors.torch.save({k: v.detach().contiguous().clone() for k, v in state_dict.items()})
-    description = {
-        "format": FORMAT,
-        "note": DISCLAIMER,
-        "card": card,
-        "versions": {"ich": __version__, "torch": torch.__version__, "timm": timm.__version__},
-        "weights_sha256": hashlib.sha256(weights).hexdigest(),
-    }
-    text = json.dumps(description, indent=2) + "\n"
+    description = Description(
+        format="ich bundle 3",
+        note=DISCLAIMER,
+        metadata=metadata,
+        versions=Versions(__version__, torch.__version__, timm.__version__),
+        weights_sha256=hashlib.sha256(weights).hexdigest(),
+    )
+    text = json.dumps(to_plain(description) | {"metadata": metadata.to_plain()}, indent=2) + "\n"
     members = {DESCRIPTION: text.encode(), WEIGHTS: weights}
     if model_card:
         members[MODEL_CARD] = model_card.encode()
@@ -125,26 +127,27 @@ def read_bundle(path: str | Path) -> Bundle:
     except (*_BAD_ARCHIVE, OSError) as error:
         raise UserError(f"the bundle {path} is damaged: {error}") from error
     source = f"{path}: {DESCRIPTION}"
-    description = parse_fields(members[DESCRIPTION], source)
-    check_fields(description, _FIELDS, source)
-    if sorted(members) not in _MEMBERS[description["format"]]:
-        raise UserError(f"{source}: {description['format']} has no {MODEL_CARD}")
-    card = check_card(description["card"], source)
+    fields = parse_fields(members[DESCRIPTION], source)
+    if (found := fields.get("format")) not in _FORMATS:
+        raise UserError(f"{source}: format is {show(found)}; expected one of {', '.join(_FORMATS)}")
+    if found == "ich bundle 1" and MODEL_CARD in members:
+        raise UserError(f"{source}: ich bundle 1 has no {MODEL_CARD}")
+    description = read_plain(Description, upgrade_file(fields, *reversed(_FORMATS)), source)
     weights = members[WEIGHTS]
-    if hashlib.sha256(weights).hexdigest() != description["weights_sha256"]:
+    if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
         raise UserError(f"the bundle {path} is damaged: its weights have changed since it was written")
     model_card = members.get(MODEL_CARD, b"").decode("utf-8", errors="replace")
     if not _is_plain(model_card):
         raise UserError(f"{path}: {MODEL_CARD} is not plain text")
     try:
-        return Bundle(card, safetensors.torch.load(weights), model_card)
+        return Bundle(description.metadata, safetensors.torch.load(weights), model_card)
     except (SafetensorError, *_BAD_TENSORS) as error:
         raise UserError(f"{path}: {WEIGHTS} cannot be read: {error}") from error
 
 
 def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
     members = archive.infolist()
-    if sorted(member.filename for member in members) not in _MEMBERS[FORMAT]:
+    if sorted(member.filename for member in members) not in _MEMBERS:
         raise UserError(
             f"{path} is not a bundle: it has {len(members)} members; expected {DESCRIPTION}, {WEIGHTS} and, "
             f"at most, {MODEL_CARD}"

@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from lightning_fabric.plugins import CheckpointIO
 
-from ich.card import check_card
 from ich.files import replacing
+from ich.metadata import read_metadata
 from ich.schema import UserError
 
 log = logging.getLogger(__name__)
@@ -175,15 +175,15 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         path: A file that a run wrote.
 
     Returns:
-        Lightning's checkpoint, whose ``state_dict`` and ``card`` make up the model.
+        Lightning's checkpoint. Its ``state_dict`` and ``metadata``, a ``ModelMetadata``, make up the model.
 
     Raises:
         UserError: If the file is missing, damaged or a checkpoint of something else.
     """
     checkpoint = DurableIO().load_checkpoint(path)
     found = checkpoint if isinstance(checkpoint, dict) else {}
-    check_card(found.get("card"), str(path))
+    metadata = read_metadata(found.get("metadata", found.get("card")), str(path))  # by its earlier name
     weights = found.get("state_dict")
     if not isinstance(weights, dict) or not all(isinstance(name, str) for name in weights):
         raise UserError(f"{path} holds no weights")
-    return checkpoint
+    return {name: value for name, value in found.items() if name != "card"} | {"metadata": metadata}

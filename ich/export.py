@@ -13,13 +13,15 @@ import timm
 import torch
 from numpy.typing import NDArray
 
+from ich import __version__
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.files import replacing
 from ich.image import prepare_series
 from ich.index import index_paths
+from ich.metadata import Versions
 from ich.models import SliceNet
 from ich.networks import BATCH, Network, TorchNetwork, load_network
-from ich.networks.onnx import KEY, Description, OnnxNetwork, describe
+from ich.networks.onnx import KEY, Description, OnnxNetwork
 from ich.phantom import draw_patient
 from ich.schema import WINDOWS, InputSpec, UserError
 
@@ -60,8 +62,8 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
 
     Inputs are ``hu``, (N, D, S, S) int16, for any N, and, where the model has the window ``"dicom"``,
     ``window``, (N, 2) float32. Outputs are ``probs``, (N, L) float32, a column for each label, not
-    calibrated, and, where the model has a likeness, ``distance``, (N,) float32. The metadata hold the model's
-    card, the limit of the distance and versions, under ``ich`` as JSON.
+    calibrated, and, where the model has a likeness, ``distance``, (N,) float32. The file's own metadata
+    hold a ``Description``, under ``ich`` as JSON.
 
     Args:
         source: A run's folder (its best epoch is used), a checkpoint or a bundle.
@@ -95,7 +97,7 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
 
 def _convert(net: SliceNet, limit: float | None) -> bytes:
     """Returns the network as an ONNX file without names from this machine."""
-    backbone, spec = net.card["model"]["backbone"], net.input
+    backbone, spec = net.metadata.model.backbone, net.input
     size = sum(tensor.nbytes for tensor in net.state_dict().values())
     if size > LARGEST:
         raise UserError(
@@ -134,8 +136,8 @@ def _convert(net: SliceNet, limit: float | None) -> bytes:
         part.ClearField("metadata_props")
         part.ClearField("doc_string")
     file.ClearField("metadata_props")
-    versions = {"torch": torch.__version__, "timm": timm.__version__}
-    file.metadata_props.add(key=KEY, value=describe(Description(net.card, limit), versions))
+    versions = Versions(__version__, torch.__version__, timm.__version__)
+    file.metadata_props.add(key=KEY, value=Description(net.metadata, limit, versions).to_text())
     return bytes(file.SerializeToString(deterministic=True))
 
 

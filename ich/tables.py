@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import pandas as pd
 
 from ich.files import replacing
 from ich.schema import LABELS, UserError
-from ich.schema.fields import is_digest
+from ich.schema.formats import DIGEST
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
 UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
@@ -184,7 +185,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path} holds probabilities that are missing or outside [0, 1]")
     if WEIGHTS_COLUMN not in table:
         table[WEIGHTS_COLUMN] = ""
-    if not all(name == "" or is_digest(name) for name in table[WEIGHTS_COLUMN].unique()):
+    if not all(name == "" or re.fullmatch(DIGEST, name) for name in table[WEIGHTS_COLUMN].unique()):
         raise UserError(f"{path}: {WEIGHTS_COLUMN} holds values that are not SHA-256; remove the column")
     return table.reindex(columns=[*UIDS, "part", *prob_columns, *target_columns, WEIGHTS_COLUMN])
 

@@ -10,9 +10,11 @@ import pydicom
 from numpy.typing import NDArray
 
 from ich.calibration import Decision, NotFitted, OperatingPoint
+from ich.metadata import ModelArguments, ModelMetadata
 from ich.networks import Output
 from ich.predict import Predictor
 from ich.schema import LABELS, InputSpec
+from ich.schema.labels import RSNA_LABELS
 from ich.schema.results import StudyResult
 
 BLOOD = 75  # HU
@@ -22,8 +24,9 @@ class FindsSquares:
     """Gives ``any`` 0.95 where a slice holds a square of ``BLOOD``, else 0.05."""
 
     def __init__(self) -> None:
-        self.card = {"labels": list(LABELS), "model": {"backbone": "squares"}}
         self.input = InputSpec(size=64)
+        self.metadata = ModelMetadata(ModelArguments("squares", self.input, 0.0, 0.0, "sigmoid", True))
+        self.label_set = RSNA_LABELS
         self.sha256 = "c0ffee" + "0" * 58
         self.limit = 1.0
 

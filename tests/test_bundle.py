@@ -10,6 +10,7 @@ import shutil
 import struct
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from command import call
 
 import ich
 from ich.bundle import read_bundle, write_bundle
-from ich.calibration import parse_decisions
+from ich.calibration import Decision
 from ich.calibration.files import read_calibration, write_calibration
 from ich.calibration.likeness import Likeness, fit_likeness
+from ich.metadata import Training
 from ich.models import SliceClassifier, load_slice_net
 from ich.schema import LABELS, InputSpec, UserError
+from ich.schema.formats import read_plain
 
 PACKAGE = Path(ich.__file__).parent
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
@@ -74,10 +77,10 @@ def test_bundle_is_the_model(trained, bundle: Path) -> None:
     ours, theirs = (load_slice_net(path) for path in (folder / "run/checkpoints/best.ckpt", bundle))
     x = torch.randn(2, ours.input.in_chans, 32, 32)
     assert torch.equal(ours(x), theirs(x))
-    assert theirs.card == ours.card
+    assert theirs.metadata == ours.metadata
     split = pd.read_csv(folder / "run/split.csv")
     uids = sorted(split.loc[split["part"] == "train", "SOPInstanceUID"])
-    assert theirs.card["trained_on"] == sha256("".join(f"{uid}\n" for uid in uids).encode()).hexdigest()
+    assert theirs.metadata.trained_on == sha256("".join(f"{uid}\n" for uid in uids).encode()).hexdigest()
     assert call("bundle", str(bundle), str(bundle.with_name("again.zip"))) == 0
     assert bundle.with_name("again.zip").read_bytes() == bundle.read_bytes()
     tuned = SliceClassifier("test_resnet", input=ours.input, init_from=str(bundle), pretrained=False)
@@ -110,12 +113,12 @@ def test_bundle_has_the_model_card_of_its_run(trained, bundle: Path, tmp_path: P
 def test_model_says_what_it_is(trained, bundle: Path, phantom: Path, capsys) -> None:
     assert call("bundle", str(bundle)) == 0
     shown = capsys.readouterr().out
-    card = load_slice_net(bundle).card
-    training = card["training"]
-    assert f"trained on {training['slices']} slices of {training['patients']} patients" in shown
-    assert f"val {training['val_log_loss']:.4f}, test {training['test_log_loss']:.4f}" in shown
+    training = load_slice_net(bundle).metadata.training
+    assert isinstance(training, Training)
+    assert f"trained on {training.slices} slices of {training.patients} patients" in shown
+    assert f"validation {training.val_log_loss:.4f}, test {training.test_log_loss:.4f}" in shown
     assert "by slice and study" in shown
-    assert "tells no studies unlike its training data: fewer than 5 patients" in shown
+    assert "out-of-distribution detection: not available, fewer than 5 patients" in shown
     assert "Research use only" in shown
     assert read_bundle(bundle).model_card.strip() in shown
     assert str(phantom) not in shown
@@ -140,7 +143,7 @@ def test_model_card_is_plain_text(bundle: Path, text: bytes, message: str) -> No
     model = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False).net
     card = text.decode(errors="replace")
     with pytest.raises(UserError, match="model card is longer"):
-        write_bundle(model.card, model.state_dict(), bundle.with_name("new.zip"), model_card=card)
+        write_bundle(model.metadata, model.state_dict(), bundle.with_name("new.zip"), model_card=card)
 
 
 def test_bundle_takes_a_new_file_and_a_run(trained, bundle: Path, monkeypatch, capsys) -> None:
@@ -207,68 +210,75 @@ POINT = {"threshold": 0.5, "rule": "sensitivity>=0.95", "sensitivity": 1.0, "spe
     ("place", "value", "message"),
     [
         ("_target_", "os.system", "unknown field '_target_'"),
-        ("card.model._target_", "os.system", "unknown field '_target_'"),
-        ("card.model.input._target_", "os.system", "unknown field '_target_'"),
-        ("card.model.weights_file", "/etc/passwd", "unknown field 'weights_file'"),
-        ("card.model.init_from", "../other.ckpt", "unknown field 'init_from'"),
+        ("metadata.model._target_", "os.system", "unknown field '_target_'"),
+        ("metadata.model.input._target_", "os.system", "unknown field '_target_'"),
+        ("metadata.model.weights_file", "/etc/passwd", "unknown field 'weights_file'"),
+        ("metadata.model.init_from", "../other.ckpt", "unknown field 'init_from'"),
         (
-            "card.model.backbone",
+            "metadata.model.backbone",
             {"_target_": "os.system", "command": "touch x"},
             "expected the name of a timm",
         ),
-        ("card.model.backbone", "hf-hub:somebody/model", "expected the name of a timm model"),
-        ("card.model.backbone", "local-dir:/tmp", "expected the name of a timm model"),
-        ("card.model.backbone", "../x", "expected the name of a timm model"),
-        ("card.model.backbone", "/etc/passwd", "expected the name of a timm model"),
-        ("card.model.backbone", "no_such_network", "is not a timm model"),
-        ("card.model.drop_rate", "0.5", "drop_rate is '0.5'; expected a number"),
-        ("card.model.drop_path_rate", 1e308, "drop_path_rate is 1e"),
-        ("card.model.channels_last", 1, "expected true or false"),
-        ("card.model.link", "exec", "model.link=exec"),
-        ("card.model.input.size", 10**12, "size=1000000000000: expected 16 to 1024"),
-        ("card.model.input.size", "64", "size is '64'; expected a whole number"),
-        ("card.model.input.neighbors", True, "expected a whole number"),
-        ("card.model.input.neighbors", 10**6, "expected 0 to 16"),
-        ("card.model.input.windows", [[40, "80"]], "expected a list of names or"),
-        ("card.model.input.windows", [[40, 80]] * 1000, "expected a list of names or"),
-        ("card.model.input.windows", [[40, 10**400]], "expected a list of names or"),
-        ("card.model.input.windows", ["../brain"], "windows holds '../brain'"),
-        ("card.model.input", None, "input is None; expected fields"),
-        ("card.labels", ["any"], "has the labels"),
-        ("card.trained_on", "../x", "expected a SHA-256"),
-        ("card.prevalences", [0.1] * 6, "expected fields"),
-        ("card.prevalences", {"any": 0.1}, "prevalences lacks epidural"),
-        ("card.prevalences.any", 1.5, "any is 1.5; expected a number from 0 to 1"),
-        ("card.prevalences.any", "0.1", "expected a number from 0 to 1"),
-        ("card.prevalences.patient", 0.1, "unknown field 'patient'"),
-        ("card.decisions", "x", "decisions is 'x'; expected fields"),
-        ("card.decisions.patient", {}, "decisions has the unknown field 'patient'"),
-        ("card.decisions.slice._target_", "os.system", "unknown field '_target_'"),
-        ("card.decisions.slice.pooling", "os.system", "expected the name of a pooling"),
-        ("card.decisions.slice.operating_points.any", POINT | {"threshold": "0"}, "threshold is '0'"),
-        ("card.decisions.slice.operating_points.any", POINT | {"threshold": 10**400}, "threshold is 1000"),
-        ("card.decisions.slice.operating_points.any", POINT | {"code": "x"}, "unknown field 'code'"),
-        ("card.decisions.study.calibration.any", {"missing": "x" * 1000}, "expected a reason"),
+        ("metadata.model.backbone", "hf-hub:somebody/model", "expected the name of a timm model"),
+        ("metadata.model.backbone", "local-dir:/tmp", "expected the name of a timm model"),
+        ("metadata.model.backbone", "../x", "expected the name of a timm model"),
+        ("metadata.model.backbone", "/etc/passwd", "expected the name of a timm model"),
+        ("metadata.model.backbone", "no_such_network", "is not a timm model"),
+        ("metadata.model.drop_rate", "0.5", "drop_rate is '0.5'; expected a number"),
+        ("metadata.model.drop_path_rate", 1e308, "drop_path_rate is 1e"),
+        ("metadata.model.channels_last", 1, "expected true or false"),
+        ("metadata.model.link", "exec", "model.link=exec"),
+        ("metadata.model.input.size", 10**12, "size=1000000000000: expected 16 to 1024"),
+        ("metadata.model.input.size", "64", "size is '64'; expected a whole number"),
+        ("metadata.model.input.neighbors", True, "expected a whole number"),
+        ("metadata.model.input.neighbors", 10**6, "expected 0 to 16"),
+        ("metadata.model.input.windows", [[40, "80"]], "expected a name or"),
+        ("metadata.model.input.windows", [[40, 80]] * 1000, "expected at most 16"),
+        ("metadata.model.input.windows", [[40, 10**400]], "expected a name or"),
+        ("metadata.model.input.windows", ["../brain"], "windows holds '../brain'"),
+        ("metadata.model.input", None, "input is None; expected fields"),
+        ("metadata.labels", ["any"], "has the labels"),
+        ("metadata.trained_on", "../x", "expected a SHA-256"),
+        ("metadata.prevalences", [0.1] * 6, "expected fields"),
+        ("metadata.prevalences", {"any": 0.1}, "prevalences lacks epidural"),
+        ("metadata.prevalences.any", 1.5, "any is 1.5; expected a number from 0 to 1"),
+        ("metadata.prevalences.any", "0.1", "expected a number from 0 to 1"),
+        ("metadata.prevalences.patient", 0.1, "unknown field 'patient'"),
+        ("metadata.decisions", "x", "decisions is 'x'; expected fields"),
+        ("metadata.decisions.patient", {}, "decisions has the unknown field 'patient'"),
+        ("metadata.decisions.slice._target_", "os.system", "unknown field '_target_'"),
+        ("metadata.decisions.slice.pooling", "os.system", "expected the name of a pooling"),
+        ("metadata.decisions.slice.operating_points.any", POINT | {"threshold": "0"}, "threshold is '0'"),
         (
-            "card.decisions.study.calibration.any",
+            "metadata.decisions.slice.operating_points.any",
+            POINT | {"threshold": 10**400},
+            "threshold is 1000",
+        ),
+        ("metadata.decisions.slice.operating_points.any", POINT | {"code": "x"}, "unknown field 'code'"),
+        ("metadata.decisions.study.calibration.any", {"missing": "x" * 1000}, "expected a reason"),
+        (
+            "metadata.decisions.study.calibration.any",
             {"method": "isotonic", "probs": [i / 9999 for i in range(9999)], "values": [0.5] * 9999},
             "expected 1 to 64 rising",
         ),
-        ("card", [], "expected fields"),
-        ("card.likeness", {"missing": "x\n"}, "missing is .* expected a reason"),
-        ("card.likeness", {"studies": -1, "patients": 5}, "studies is -1; expected a count"),
-        ("card.likeness", {"studies": 5}, "likeness lacks patients"),
-        ("card.likeness.limit", 1.0, "unknown field 'limit'"),
-        ("card.training.path", "/tmp", "unknown field 'path'"),
-        ("card.training.slices", "5", "slices is '5'; expected a count"),
-        ("card.training.positives", {"any": 5}, "positives lacks epidural"),
-        ("card.training.epochs", -1, "expected a count"),
-        ("card.training.val_log_loss", "0.1", "expected a number from 0"),
-        ("card.training.phantom", 1, "expected true or false"),
-        ("format", "ich bundle 3", "format is 'ich bundle 3'; expected 'ich bundle 1' or 'ich bundle 2'"),
-        ("format", ["ich bundle 2"], "expected 'ich bundle 1' or 'ich bundle 2'"),
+        ("metadata", [], "expected fields"),
+        ("metadata.model.input", {"size": 64}, "model.input lacks neighbors"),
+        ("metadata.format", "ich slice classifier 9", "metadata.format is 'ich slice classifier 9'"),
+        ("metadata.version", "1" * 300, "expected a text"),
+        ("metadata.ood", {"missing": "x\n"}, "missing is .* expected a reason"),
+        ("metadata.ood", {"studies": -1, "patients": 5}, "studies is -1; expected a count"),
+        ("metadata.ood", {"studies": 5}, "ood lacks patients"),
+        ("metadata.ood.limit", 1.0, "unknown field 'limit'"),
+        ("metadata.training.path", "/tmp", "unknown field 'path'"),
+        ("metadata.training.slices", "5", "slices is '5'; expected a count"),
+        ("metadata.training.positives", {"any": 5}, "positives lacks epidural"),
+        ("metadata.training.epochs", -1, "expected a count"),
+        ("metadata.training.val_log_loss", "0.1", "expected a number from 0"),
+        ("metadata.training.phantom", 1, "expected true or false"),
+        ("format", "ich bundle 9", "format is 'ich bundle 9'; expected one of ich bundle 1, ich bundle 2"),
+        ("format", ["ich bundle 2"], "format is .* expected one of ich bundle 1, ich bundle 2"),
         ("format", "ich bundle 1", "ich bundle 1 has no model_card.md"),
-        ("versions", {"ich": "1", "torch": "1"}, "expected the versions"),
+        ("versions", {"ich": "1", "torch": "1"}, "versions lacks timm"),
         ("weights_sha256", "0" * 64, "its weights have changed"),
     ],
 )
@@ -283,28 +293,40 @@ def test_description_is_data_and_is_checked(bundle: Path, place: str, value: Any
     assert_refused(bundle, message)
 
 
-def test_bundle_of_an_older_version_is_read(trained, bundle: Path) -> None:
-    description = describe(bundle) | {"format": "ich bundle 1"}
-    weights = {k: v for k, v in read_bundle(bundle).state_dict.items() if not k.startswith("likeness.")}
+def make_older(description: Fields, version: int) -> Fields:
+    """What a bundle of format 1 or 2 says, with the names that fields had before Americans read them."""
+    metadata = description.pop("metadata") | {"format": "ich slice classifier 1"}
+    card = {"likeness" if name == "ood" else name: value for name, value in metadata.items()}
+    spec = card["model"]["input"]
+    spec |= {"neighbours": spec.pop("neighbors"), "normalisation": spec.pop("normalization")}
+    return description | {"format": f"ich bundle {version}", "card": card}
+
+
+def test_bundle_of_format_2_is_read(bundle: Path) -> None:
+    expected = read_bundle(bundle)
+    rewrite(bundle, json.dumps(make_older(describe(bundle), 2)).encode())
+    found = read_bundle(bundle)
+    assert found.metadata == expected.metadata
+    assert found.model_card == expected.model_card
+    assert load_slice_net(bundle).metadata == expected.metadata
+
+
+def test_bundle_of_format_1_is_read(trained, bundle: Path) -> None:
+    description = make_older(describe(bundle), 1)
+    old = read_bundle(bundle)
+    weights = {k: v for k, v in old.state_dict.items() if not k.startswith("likeness.")}
+    expected = old.metadata
     for name in ("likeness", "training", "trained_on", "prevalences", "decisions"):
         del description["card"][name]
+        expected = replace(expected, **{"ood" if name == "likeness" else name: None})
         text = json.dumps(description).encode()
         rewrite(bundle, text, safetensors.torch.save(weights), model_card=b"")
         model = load_slice_net(bundle)
-        assert model.card == description["card"]
+        assert model.metadata == expected
         assert model.likeness is None
         bundle.unlink()
         shutil.copy(trained[0] / "model.zip", bundle)
         description["weights_sha256"] = describe(bundle)["weights_sha256"]
-
-
-def test_names_of_an_earlier_version_are_read(bundle: Path) -> None:
-    description = describe(bundle)
-    spec = description["card"]["model"]["input"]
-    spec |= {"neighbours": spec.pop("neighbors"), "normalisation": spec.pop("normalization")}
-    expected = read_bundle(bundle).card
-    rewrite(bundle, json.dumps(description).encode())
-    assert load_slice_net(bundle).card == expected
 
 
 def make_likeness() -> dict[str, torch.Tensor]:
@@ -320,7 +342,7 @@ def test_likeness_travels_in_a_bundle(bundle: Path) -> None:
     rewrite(bundle, weights=safetensors.torch.save(weights))
     model = load_slice_net(bundle)
     assert torch.equal(model.likeness.limit, weights["likeness.limit"])
-    write_bundle(model.card, model.state_dict(), bundle.with_name("again.zip"))
+    write_bundle(model.metadata, model.state_dict(), bundle.with_name("again.zip"))
     again = load_slice_net(bundle.with_name("again.zip"))
     features = torch.randn(3, 96)
     assert torch.equal(again.likeness(features), model.likeness(features))
@@ -358,9 +380,10 @@ def test_bundle_takes_the_longest_decisions(trained, bundle: Path) -> None:
         "calibration": dict.fromkeys(LABELS, curve),
         "operating_points": dict.fromkeys(LABELS, POINT),
     }
-    model.card["decisions"] = {"slice": level, "study": level}
-    write_bundle(model.card, model.state_dict(), bundle.with_name("long.zip"))
-    assert load_slice_net(bundle.with_name("long.zip")).card == model.card
+    decision = read_plain(Decision, level, "here")
+    model.metadata = replace(model.metadata, decisions={"slice": decision, "study": decision})
+    write_bundle(model.metadata, model.state_dict(), bundle.with_name("long.zip"))
+    assert load_slice_net(bundle.with_name("long.zip")).metadata == model.metadata
 
 
 def test_calibration_of_another_file_takes_the_place_of_the_runs(trained, tmp_path: Path, capsys) -> None:
@@ -368,15 +391,15 @@ def test_calibration_of_another_file_takes_the_place_of_the_runs(trained, tmp_pa
     missing = {label: {"missing": "not asked for"} for label in LABELS}
     points = missing | {"any": POINT}
     level = {"pooling": "mean", "calibration": missing, "operating_points": points}
-    decisions = parse_decisions({"study": level}, "here")
+    decisions = {"study": read_plain(Decision, level, "here")}
     file, out = tmp_path / "calibration.json", tmp_path / "other.zip"
     write_calibration(decisions, file)
     assert read_calibration(file) == decisions
     assert call("bundle", run, str(out), "--calibration", str(file)) == 0
-    card = load_slice_net(out).card
-    assert card["decisions"] == {"study": level}
+    metadata = load_slice_net(out).metadata
+    assert metadata.decisions == decisions
     assert read_bundle(out).model_card == ""  # the run's is of other operating points
-    assert card["prevalences"] == load_slice_net(trained[0] / "model.zip").card["prevalences"]
+    assert metadata.prevalences == load_slice_net(trained[0] / "model.zip").metadata.prevalences
     with pytest.raises(UserError, match="exists; name a new file"):
         write_calibration(decisions, file)
     with pytest.raises(UserError, match="no decisions for the levels slice and study"):
@@ -419,7 +442,7 @@ def test_calibration_file_that_is_none(trained, tmp_path: Path, capsys, text: by
         (b"[]", "is not a JSON object"),
         (b"9" * 10_000, "is not valid JSON"),
         (b" " * 300_000, "model.json is larger than"),
-        (b"{}", "lacks "),
+        (b"{}", "format is None; expected one of ich bundle 1"),
     ],
 )
 def test_json_that_is_none(bundle: Path, text: bytes, message: str) -> None:
@@ -564,9 +587,9 @@ def test_checkpoint_that_would_inflate_is_refused(trained, tmp_path: Path) -> No
         load_slice_net(small)
 
 
-def test_card_of_a_checkpoint_is_checked(trained, tmp_path: Path) -> None:
+def test_metadata_of_a_checkpoint_are_checked(trained, tmp_path: Path) -> None:
     checkpoint = torch.load(trained[0] / "run/checkpoints/best.ckpt", weights_only=True)
-    checkpoint["card"]["model"]["weights_file"] = "/etc/passwd"
+    checkpoint["metadata"]["model"]["weights_file"] = "/etc/passwd"
     torch.save(checkpoint, tmp_path / "best.ckpt")
     with pytest.raises(UserError, match="unknown field 'weights_file'"):
         load_slice_net(tmp_path / "best.ckpt")
@@ -575,7 +598,7 @@ def test_card_of_a_checkpoint_is_checked(trained, tmp_path: Path) -> None:
 @pytest.mark.parametrize("threshold", [math.nan, math.inf, -math.inf, "0.5", [0.5] * 10**5, None, True])
 def test_threshold_of_a_checkpoint_is_checked(trained, tmp_path: Path, threshold: Any) -> None:
     checkpoint = torch.load(trained[0] / "run/checkpoints/best.ckpt", weights_only=True)
-    level = checkpoint["card"]["decisions"]["slice"]
+    level = checkpoint["metadata"]["decisions"]["slice"]
     level["operating_points"]["any"] = POINT | {"threshold": threshold}
     torch.save(checkpoint, tmp_path / "best.ckpt")
     with pytest.raises(

@@ -17,13 +17,14 @@ from sklearn.linear_model import LogisticRegression
 
 from ich.calibration import (
     METHODS,
+    Decision,
     Isotonic,
+    Level,
     NotFitted,
     choose_operating_point,
     find_obstacle,
     fit_calibrator,
     fit_decision,
-    parse_decisions,
 )
 from ich.calibration.sample import find_shortage
 from ich.schema import LABELS, UserError
@@ -288,7 +289,7 @@ def test_decisions_come_back_from_json_as_they_were(method: str) -> None:
     target[:, 0] = 0
     given = {"pooling": "max", "method": method, "rule": "sensitivity>=0.9"}
     decision = fit_decision(target, probs, np.arange(120) // 4, **given)
-    back = parse_decisions(json.loads(json.dumps({"study": to_plain(decision)})), "here")
+    back = read_plain(dict[Level, Decision], json.loads(json.dumps({"study": to_plain(decision)})), "here")
     assert back == {"study": decision}
     nothing = NotFitted("positives: 0, fewer than 10")
     assert decision.calibration["epidural"] == decision.operating_points["epidural"] == nothing
@@ -360,10 +361,10 @@ def test_plain_values_of_others_are_checked(method, place, value, message) -> No
         fields = fields[name]
     fields[last] = value
     with pytest.raises(UserError, match=message):
-        parse_decisions(levels, "here")
+        read_plain(dict[Level, Decision], levels, "here")
 
 
 @pytest.mark.parametrize("found", [None, [], "slice", 3])
 def test_what_is_no_decisions_at_all(found) -> None:
     with pytest.raises(UserError, match=r"here is .*; expected fields"):
-        parse_decisions(found, "here")
+        read_plain(dict[Level, Decision], found, "here")

@@ -197,7 +197,7 @@ def illustrated(phantom: Path, judged: Path, tmp_path_factory: pytest.TempPathFa
     labels["side"] = np.where(np.arange(len(labels)) % 2, "left", "right")
     labels.to_csv(folder / "labels.csv", index=False)
     model = SliceClassifier("test_resnet", input=InputSpec(size=64, neighbors=1), pretrained=False).net
-    write_bundle(model.card, model.state_dict(), folder / "model.zip")
+    write_bundle(model.metadata, model.state_dict(), folder / "model.zip")
     given = ("--labels", str(folder / "labels.csv"), "--root", str(phantom), *write_sample(judged, folder))
     wanted = ("--checkpoint", str(folder / "model.zip"), "--by", "encoding", "side", "BitsStored")
     assert call("evaluate", str(judged), *given, *wanted, *FAST, "--out", str(folder / "out")) == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 from command import call
 
-from ich.calibration import Decision, NotFitted, parse_decisions
+from ich.calibration import Decision, NotFitted
 from ich.checkpoint import DurableIO, read_checkpoint
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
@@ -40,8 +40,7 @@ def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def read_decisions(run: Path) -> dict[str, Decision]:
-    card = load_slice_net(run / "checkpoints/best.ckpt").card
-    return parse_decisions(card["decisions"], "best.ckpt")
+    return load_slice_net(run / "checkpoints/best.ckpt").metadata.decisions
 
 
 def test_predictions_name_the_weights_that_made_them(
@@ -74,26 +73,26 @@ def test_best_checkpoint_holds_what_its_validation_part_gives(run: Path) -> None
     assert len(units) == validation["StudyInstanceUID"].nunique()
 
 
-def test_card_has_the_prevalences_of_the_training_part(run: Path, phantom: Path) -> None:
+def test_metadata_have_the_prevalences_of_the_training_part(run: Path, phantom: Path) -> None:
     split = pd.read_csv(run / "split.csv").query("part == 'train'")
     labels = pd.read_csv(phantom / "stage_2_train.csv")
-    card = load_slice_net(run / "checkpoints/best.ckpt").card
+    metadata = load_slice_net(run / "checkpoints/best.ckpt").metadata
     for label in LABELS:
         share = labels[labels["ID"].isin(split["SOPInstanceUID"] + f"_{label}")]["Label"].mean()
-        assert card["prevalences"][label] == pytest.approx(max(share, 1e-4), abs=1e-4)
+        assert metadata.prevalences[label] == pytest.approx(max(share, 1e-4), abs=1e-4)
 
 
 def test_end_that_comes_again_changes_no_byte(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run.parent)
     files = [run / "checkpoints/best.ckpt", run / "checkpoints/last.ckpt", run / "predictions_val.csv"]
     before = [file.read_bytes() for file in files]
-    assert "decisions" not in read_checkpoint(files[1])["card"]
+    assert read_checkpoint(files[1])["metadata"].decisions is None
     assert call("train", "ckpt_path=run") == 0
     assert [file.read_bytes() for file in files] == before
     # Where it was interrupted before anything was kept:
-    checkpoint = read_checkpoint(files[0])
-    for name in ("decisions", "training", "likeness"):
-        del checkpoint["card"][name]
+    checkpoint = DurableIO().load_checkpoint(files[0])
+    for name in ("decisions", "training", "ood"):
+        del checkpoint["metadata"][name]
     weights = checkpoint["state_dict"]
     checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith("likeness.")}
     DurableIO().save_checkpoint(checkpoint, files[0])
@@ -125,8 +124,8 @@ def test_metrics_tell_what_was_chosen_and_what_calibration_changed(run: Path) ->
 def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkpoint = read_checkpoint(run / "checkpoints/best.ckpt")
-    del checkpoint["card"]["decisions"]
+    checkpoint = DurableIO().load_checkpoint(run / "checkpoints/best.ckpt")
+    del checkpoint["metadata"]["decisions"]
     path = tmp_path / "best.ckpt"
     torch.save(checkpoint, path)
     before = path.read_bytes()
@@ -136,7 +135,7 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
 
     monkeypatch.setattr("ich.files._flush", fail)
     with pytest.raises(UserError, match="No space left on device"):
-        keep(path, checkpoint, {"decisions": {}})
+        keep(path, read_checkpoint(path), {"decisions": {}})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -159,7 +158,7 @@ def test_metrics_are_the_evaluation_of_the_table_at_the_decisions_of_the_checkpo
     val = report["val"]["levels"]["slice"]["labels"]["any"]["operating_point"]
     assert "neither a validation set" in val["sensitivity"]["reason"]
     decisions = read_decisions(run)
-    prevalences = list(load_slice_net(run / "checkpoints/best.ckpt").card["prevalences"].values())
+    prevalences = list(load_slice_net(run / "checkpoints/best.ckpt").metadata.prevalences.values())
     table = read_predictions(run / "predictions_test.csv")
     again = evaluate(table, decisions=decisions, training_prevalences=prevalences)
     assert report["test"] == json.loads(json.dumps(again.to_dict()))

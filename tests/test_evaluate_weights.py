@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         torch.manual_seed(seed)
         model = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False).net
         paths[name] = folder / f"{name}.zip"
-        write_bundle(model.card, model.state_dict(), paths[name])
+        write_bundle(model.metadata, model.state_dict(), paths[name])
     return paths
 
 
@@ -119,7 +120,7 @@ def test_the_hash_is_of_every_tensor_and_of_nothing_else(bundles: dict[str, Path
     model = load_slice_net(bundles["a"])
     before = hash_weights(model)
     assert before == hash_weights(load_slice_net(bundles["a"]))
-    model.card["decisions"] = {}
+    model.metadata = replace(model.metadata, decisions={})
     model.backbone.to(memory_format=torch.contiguous_format)
     assert hash_weights(model) == before
     for name, tensor in model.state_dict().items():

@@ -241,7 +241,7 @@ def test_drawing_reads_without_color() -> None:
 def checkpoint(tmp_path: Path) -> Path:
     """Of a network that takes each slice with its neighbors."""
     model = make(neighbors=1, windows=["brain", "dicom"])
-    write_bundle(model.card, model.state_dict(), tmp_path / "model.zip")
+    write_bundle(model.metadata, model.state_dict(), tmp_path / "model.zip")
     return tmp_path / "model.zip"
 
 

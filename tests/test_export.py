@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ SPECS = {
 
 def write_model(model: SliceNet, folder: Path) -> Path:
     path = folder / "model.zip"
-    write_bundle(model.card, model.state_dict(), path)
+    write_bundle(model.metadata, model.state_dict(), path)
     return path
 
 
@@ -48,7 +49,7 @@ def one_line(capsys: pytest.CaptureFixture[str]) -> str:
 def make_decided() -> SliceNet:
     """A model with an operating point."""
     model = make_model(DEEP)
-    model.card["decisions"] = {"study": make_decision(0.5)}
+    model.metadata = replace(model.metadata, decisions={"study": make_decision(0.5)})
     return model
 
 
@@ -91,7 +92,7 @@ def test_every_kind_of_input(name: str, checks: list[str], tmp_path: Path, capsy
 
 def test_what_it_says_of_itself(exported: Path) -> None:
     model, network = make_decided(), load_network(exported / "model.onnx")
-    assert network.card == model.card
+    assert network.metadata == model.metadata
     assert network.input == DEEP
     assert network.limit == LIMIT
     content = (exported / "model.onnx").read_bytes()
@@ -169,7 +170,7 @@ def test_views(exported: Path, file: str) -> None:
     np.testing.assert_allclose(flip.probs, (plain.probs + flipped.probs) / 2, atol=1e-6)
     np.testing.assert_array_equal(flip.distance, plain.distance)
     every = augmented(network, TTA)
-    assert (every.card, every.input, every.limit) == (network.card, network.input, network.limit)
+    assert (every.metadata, every.input, every.limit) == (network.metadata, network.input, network.limit)
     # OpenCV moves by whole 32nds of a pixel, which are not the same from the right.
     np.testing.assert_allclose(every.run(hu[..., ::-1]).probs, every.run(hu).probs, atol=1e-3)
     assert np.abs(every.run(hu).probs - flip.probs).max() > 1e-2
@@ -230,11 +231,11 @@ def break_graph(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 1'"),
+        (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 2'"),
         (change_description(lambda found: found.update(_target_="os.system")), "unknown field '_target_'"),
-        (change_description(lambda found: found["card"].update(labels=["any"])), "has the labels"),
+        (change_description(lambda found: found["metadata"].update(labels=["any"])), "has the labels"),
         (
-            change_description(lambda found: found["card"]["model"]["input"].update(size=32)),
+            change_description(lambda found: found["metadata"]["model"]["input"].update(size=32)),
             "its metadata says",
         ),
         (change_description(lambda found: found.update(limit="2.5")), "limit is '2.5'; expected a number"),

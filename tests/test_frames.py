@@ -236,7 +236,7 @@ def test_the_cache_holds_frames_as_the_slices(twins: Twins, tmp_path: Path) -> N
 
 def test_frames_are_explained_as_the_slices(twins: Twins, tmp_path: Path) -> None:
     model = make_model(DEEP)
-    write_bundle(model.card, model.state_dict(), tmp_path / "model.zip")
+    write_bundle(model.metadata, model.state_dict(), tmp_path / "model.zip")
     for name, path in (("slices", twins.slices / "0"), ("frames", twins.frames / "0.dcm")):
         command = ["explain", str(tmp_path / "model.zip"), str(path), "--out", str(tmp_path / name)]
         assert call(*command, "--limit", "4") == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ich.calibration.likeness import MAX_COMPONENTS, Likeness, fit_likeness, pool_distances
 from ich.checkpoint import DurableIO, read_checkpoint
 from ich.data import HeadCTDataModule
+from ich.metadata import OodReference
 from ich.models import SliceClassifier, SliceNet, load_slice_net
 from ich.train.keeping import keep
 from ich.train.likeness import FeatureLog, describe_likeness
@@ -135,10 +137,7 @@ def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, 
     model = load_slice_net(run / BEST)
     data = open_data(phantom, model)
     val = data.part("val")
-    assert model.card["likeness"] == {
-        "studies": val["StudyInstanceUID"].nunique(),
-        "patients": val["PatientID"].nunique(),
-    }
+    assert model.metadata.ood == OodReference(val["StudyInstanceUID"].nunique(), val["PatientID"].nunique())
     features = []
     with torch.inference_mode():
         for batch in data.val_dataloader():
@@ -151,21 +150,21 @@ def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, 
 
 
 @pytest.mark.trains
-def test_card_sums_up_the_training(run: Path, phantom: Path) -> None:
+def test_metadata_sum_up_the_training(run: Path, phantom: Path) -> None:
     model = load_slice_net(run / BEST)
-    training, train = model.card["training"], open_data(phantom, model).part("train")
-    assert training["slices"] == len(train)
-    assert training["patients"] == train["PatientID"].nunique()
-    assert training["studies"] == train["StudyInstanceUID"].nunique()
-    assert training["positives"]["any"] == int(train["any"].sum())
-    assert (training["epochs"], training["best_epoch"]) == (1, 0)
-    assert training["val_log_loss"] == pytest.approx(
+    training, train = model.metadata.training, open_data(phantom, model).part("train")
+    assert training.slices == len(train)
+    assert training.patients == train["PatientID"].nunique()
+    assert training.studies == train["StudyInstanceUID"].nunique()
+    assert training.positives["any"] == int(train["any"].sum())
+    assert (training.epochs, training.best_epoch) == (1, 0)
+    assert training.val_log_loss == pytest.approx(
         pd.read_csv(run / "metrics.csv")["val_weighted_log_loss"].min(), rel=1e-4
     )
-    assert training["phantom"] is False  # for all that the run knows
+    assert training.phantom is False  # for all that the run knows
     text = (run / "model_card.md").read_text()
     assert "Research use only" in text
-    assert "The part test" in text
+    assert "the test set" in text
     assert str(phantom) not in text
     assert not any(patient in text for patient in train["PatientID"])
 
@@ -187,7 +186,7 @@ def test_training_on_drops_what_was_fitted_to_the_weights_before(
     trainer.fit(done, datamodule=data)
     assert model.likeness is None
     saved = read_checkpoint(tmp_path / "checkpoints/last.ckpt")
-    assert not saved["card"].keys() & {"likeness", "decisions"}
+    assert (saved["metadata"].ood, saved["metadata"].decisions) == (None, None)
     assert not any(name.startswith("likeness.") for name in saved["state_dict"])
     # Lightning's own door to a checkpoint that has one:
     other = build_trainer(run_dir=tmp_path / "other", gpus=0)
@@ -197,18 +196,22 @@ def test_training_on_drops_what_was_fitted_to_the_weights_before(
 
 @pytest.mark.trains
 def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: Path, tmp_path: Path) -> None:
-    old = read_checkpoint(run / BEST)
-    old["card"] = {name: value for name, value in old["card"].items() if name not in ("likeness", "training")}
+    old = DurableIO().load_checkpoint(run / BEST)
+    metadata = old.pop("metadata")
+    kept = {name: value for name, value in metadata.items() if name not in ("ood", "training")}
+    old["card"] = kept | {"format": "ich slice classifier 1"}
     old["state_dict"] = {k: v for k, v in old["state_dict"].items() if not k.startswith("likeness.")}
     DurableIO().save_checkpoint(old, tmp_path / "best.ckpt")
     model = load_slice_net(tmp_path / "best.ckpt")
     assert model.likeness is None
+    assert model.metadata == replace(load_slice_net(run / BEST).metadata, ood=None, training=None)
     data = open_data(phantom, model)
     seen = FeatureLog((data.table["part"] == "val").to_numpy())
     tables = predict_parts(model, data, 0, seen)
     fields, weights = describe_likeness(seen.features, tables["val"])
     best = tmp_path / "best.ckpt"
-    keep(best, read_checkpoint(best), {"likeness": fields}, weights)
+    keep(best, read_checkpoint(best), {"ood": fields}, weights)
+    assert load_slice_net(best).metadata.ood == load_slice_net(run / BEST).metadata.ood
     theirs, ours = (load_slice_net(path).likeness for path in (run / BEST, tmp_path / "best.ckpt"))
     torch.testing.assert_close(ours.limit, theirs.limit, rtol=1e-4, atol=0)
 
@@ -221,9 +224,11 @@ def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: 
         ("PatientID", "1", "fewer than 5 patients"),
     ],
 )
-def test_card_says_why_there_is_none(run: Path, tmp_path: Path, column: str, value: str, reason: str) -> None:
+def test_metadata_say_why_there_is_none(
+    run: Path, tmp_path: Path, column: str, value: str, reason: str
+) -> None:
     path = Path(shutil.copy(run / BEST, tmp_path / "best.ckpt"))
-    checkpoint = read_checkpoint(path)
+    checkpoint = DurableIO().load_checkpoint(path)
     checkpoint["state_dict"] = {
         k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("likeness.")
     }
@@ -231,7 +236,7 @@ def test_card_says_why_there_is_none(run: Path, tmp_path: Path, column: str, val
     features, patient = draw(6, 0)
     slices = pd.DataFrame({"StudyInstanceUID": patient, "PatientID": patient}).assign(**{column: value})
     fields, weights = describe_likeness(features, slices)
-    keep(path, read_checkpoint(path), {"likeness": fields}, weights)
+    keep(path, read_checkpoint(path), {"ood": fields}, weights)
     model = load_slice_net(path)
-    assert reason in model.card["likeness"]["missing"]
+    assert reason in model.metadata.ood.missing
     assert model.likeness is None

@@ -183,11 +183,13 @@ def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
         **{f"head.1.{name}": value for name, value in head.state_dict().items()},
     }
     settings = {"drop_rate": 0.0, "drop_path_rate": 0.0, "link": "sigmoid", "channels_last": True}
+    before = spec.to_dict()  # with the names of then
+    before |= {"neighbours": before.pop("neighbors"), "normalisation": before.pop("normalization")}
     card = {
         "format": "ich slice classifier 1",
         "version": "0.1.0",
         "labels": list(LABELS),
-        "model": {"backbone": TINY, "input": spec.to_dict(), **settings},
+        "model": {"backbone": TINY, "input": before, **settings},
     }
     torch.save({"state_dict": weights, "card": card}, tmp_path / "old.ckpt")
     net = load_slice_net(tmp_path / "old.ckpt")

@@ -21,13 +21,13 @@ pytestmark = pytest.mark.trains
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     model = make_model(DEEP)
-    write_bundle(model.card, model.state_dict(), tmp_path / "model.zip")
+    write_bundle(model.metadata, model.state_dict(), tmp_path / "model.zip")
     return tmp_path / "model.zip"
 
 
 def test_a_network_is_the_model_after_its_windows(bundle: Path) -> None:
     network, model, hu = load_network(bundle, gpus=0), make_model(DEEP), draw_slices(3)
-    assert network.card == model.card
+    assert network.metadata == model.metadata
     assert network.input == DEEP
     assert network.sha256 == sha256(bundle.read_bytes()).hexdigest()
     probs, distance = network.run(hu)

@@ -10,6 +10,7 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from ich.calibration.files import write_calibration
 from ich.calibration.likeness import Likeness
 from ich.data import HeadCTDataModule
 from ich.dicom import read_hu
+from ich.metadata import OodReference
 from ich.models import SliceClassifier
 from ich.outputs.records import read_json
 from ich.phantom import write_phantom
@@ -32,7 +34,6 @@ from ich.predict import Predictor
 from ich.predict.folder import ResultFolder
 from ich.schema import LABELS, InputSpec, UserError
 from ich.schema.codes import Reason
-from ich.schema.formats import read_plain, to_plain
 from ich.schema.results import Outcome
 from ich.studies import find_studies
 from ich.tables import WEIGHTS_COLUMN, read_predictions
@@ -41,10 +42,10 @@ from ich.train.results import predict_parts
 SPEC = InputSpec(size=64)
 
 
-def make_decision(threshold: float | None, pooling: str = "max") -> dict[str, object]:
+def make_decision(threshold: float | None, pooling: str = "max") -> Decision:
     missing = dict.fromkeys(LABELS, NotFitted("too few cases"))
     point = None if threshold is None else OperatingPoint(threshold, "sensitivity>=0.95", 1.0, 0.5)
-    return to_plain(Decision(pooling, missing, missing | ({"any": point} if point else {})))
+    return Decision(pooling, missing, missing | ({"any": point} if point else {}))
 
 
 def write_model(
@@ -59,7 +60,7 @@ def write_model(
     torch.manual_seed(seed)
     model = SliceClassifier("test_resnet", input=spec, pretrained=False).net.eval()
     torch.nn.init.normal_(model.head[1].weight, std=1.0)
-    model.card["decisions"] = {"slice": make_decision(threshold), "study": make_decision(threshold)}
+    decision, ood = make_decision(threshold), None
     if limit is not None:
         features = model.head[1].in_features
         model.likeness = Likeness(
@@ -70,8 +71,9 @@ def write_model(
             torch.ones(()),
             torch.tensor(limit),
         )
-        model.card["likeness"] = {"studies": 8, "patients": 8}
-    write_bundle(model.card, model.state_dict(), path)
+        ood = OodReference(studies=8, patients=8)
+    model.metadata = replace(model.metadata, decisions={"slice": decision, "study": decision}, ood=ood)
+    write_bundle(model.metadata, model.state_dict(), path)
     return path
 
 
@@ -586,7 +588,7 @@ def test_an_ensemble_averages_and_a_calibration_file_replaces_what_models_carry(
     assert both.labels["any"].threshold == pytest.approx(np.mean(thresholds))
     for label, prob in both.slices[3].probs.items():
         assert prob == pytest.approx((one.slices[3].probs[label] + two.slices[3].probs[label]) / 2)
-    decision = read_plain(Decision, make_decision(0.125, pooling="mean"), "here")
+    decision = make_decision(0.125, pooling="mean")
     write_calibration({"study": decision}, tmp_path / "calibration.json")
     out = tmp_path / "out"
     given = (str(model), str(other), str(study), "--calibration", str(tmp_path / "calibration.json"))

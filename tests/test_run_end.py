@@ -57,8 +57,8 @@ def test_the_best_checkpoint_is_read_once_and_written_once_and_memory_agrees(
     assert call(*arguments) == 0
     assert calls == ["write best.ckpt", "write last.ckpt", "read best.ckpt", "end", "write best.ckpt"]
     (memory,), file = nets, load_slice_net("run/checkpoints/best.ckpt")
-    assert memory.card == file.card
-    assert {"decisions", "likeness", "training"} <= file.card.keys()
+    assert memory.metadata == file.metadata
+    assert None not in (file.metadata.decisions, file.metadata.ood, file.metadata.training)
     assert hash_weights(memory) == hash_weights(file)
     ours, theirs = memory.state_dict(), file.state_dict()
     assert ours.keys() == theirs.keys()

@@ -32,7 +32,6 @@ from ich.schema.formats import (
     Positive,
     Share,
     check_keys,
-    read_plain,
 )
 
 DECIDED_LEVELS = ("slice", "study")
@@ -285,20 +284,6 @@ def fit_decision(
             find_shortage(known, patients) or f"no threshold fulfills {rule}"
         )
     return Decision(pooling, calibration, points)
-
-
-def parse_decisions(found: Any, source: str, names: Sequence[str] = LABELS) -> dict[str, Decision]:
-    """Makes decisions, by level, of plain values that a file holds.
-
-    Args:
-        found: The decision at each of some of ``DECIDED_LEVELS``, if it is what it should be.
-        source: Names its place in the message.
-        names: The labels that they are for.
-
-    Raises:
-        UserError: Naming the first field that is not as it was written.
-    """
-    return order_decisions(read_plain(dict[Level, Decision], found, source), names, source)
 
 
 def order_decisions(

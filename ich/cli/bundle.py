@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ich.schema import DISCLAIMER, UserError
-from ich.schema.fields import show
-from ich.schema.formats import to_plain
+from ich.schema.formats import show
 
 if TYPE_CHECKING:
-    from ich.card import Card
+    from ich.metadata import ModelMetadata
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -57,16 +57,16 @@ def _run(args: argparse.Namespace) -> None:
     if args.out is None:
         if args.calibration is not None:
             raise UserError(f"--calibration={args.calibration} needs a bundle to write: give OUT, a new file")
-        print("\n".join(_describe(model.card)), model_card, sep="\n\n")
+        print("\n".join(_describe(model.metadata)), model_card, sep="\n\n")
         return
     if args.calibration is not None:
         decisions = order_decisions(
-            read_calibration(args.calibration), model.card["labels"], f"--calibration {args.calibration}"
+            read_calibration(args.calibration), model.metadata.labels, f"--calibration {args.calibration}"
         )
-        model.card["decisions"] = {level: to_plain(decision) for level, decision in decisions.items()}
+        model.metadata = replace(model.metadata, decisions=decisions)
         model_card = ""
-    write_bundle(model.card, model.state_dict(), args.out, model_card=model_card)
-    print(f"wrote {model.card['model']['backbone']} of {source} to {args.out}")
+    write_bundle(model.metadata, model.state_dict(), args.out, model_card=model_card)
+    print(f"wrote {model.metadata.model.backbone} of {source} to {args.out}")
 
 
 def _find_model_card(source: Path) -> str:
@@ -85,26 +85,26 @@ def _find_model_card(source: Path) -> str:
         raise UserError(f"{file} cannot be read: {error}; remove it or write it again") from error
 
 
-def _describe(card: Card) -> Iterator[str]:
-    spec = card["model"]["input"]
-    yield f"{card['model']['backbone']}, {spec['size']} x {spec['size']} pixels, windows {spec['windows']}"
-    yield f"written by ich {show(card['version'])}"
-    if (training := card.get("training")) is not None:
+def _describe(metadata: ModelMetadata) -> Iterator[str]:
+    from ich.calibration import NotFitted
+
+    model = metadata.model
+    windows = [window if isinstance(window, str) else list(window) for window in model.input.windows]
+    yield f"{model.backbone}, {model.input.size} x {model.input.size} pixels, windows {windows}"
+    yield f"written by ich {show(metadata.version)}"
+    if (training := metadata.training) is not None:
         yield (
-            f"trained on {training['slices']:,} slices of {training['patients']:,} patients"
-            f"{', synthetic' if training['phantom'] else ''}; epoch {training['best_epoch'] + 1} of "
-            f"{training['epochs']}"
+            f"trained on {training.slices:,} slices of {training.patients:,} patients"
+            f"{', synthetic' if training.phantom else ''}; epoch {training.best_epoch + 1} of "
+            f"{training.epochs}"
         )
-        losses = {part: training[f"{part}_log_loss"] for part in ("val", "test")}  # type: ignore[literal-required]
+        losses = {"validation": training.val_log_loss, "test": training.test_log_loss}
         figures = (f"{part} {'none' if loss is None else f'{loss:.4f}'}" for part, loss in losses.items())
         yield f"weighted log loss: {', '.join(figures)}"
-    yield f"calibration and operating points: by {' and '.join(card.get('decisions') or ['nothing'])}"
-    likeness = card.get("likeness", {"missing": "an older version wrote the file"})
-    if "missing" in likeness:
-        yield f"out-of-distribution detection: not available, {likeness['missing']}"
+    yield f"calibration and operating points: by {' and '.join(metadata.decisions or ['nothing'])}"
+    ood = metadata.ood or NotFitted("an older version wrote the file")
+    if isinstance(ood, NotFitted):
+        yield f"out-of-distribution detection: not available, {ood.missing}"
     else:
-        yield (
-            f"out-of-distribution detection: fitted on {likeness['studies']:,} studies of "
-            f"{likeness['patients']:,} patients"
-        )
+        yield f"out-of-distribution detection: fitted on {ood.studies:,} studies of {ood.patients:,} patients"
     yield DISCLAIMER

@@ -119,7 +119,7 @@ def write_evaluation(
             tell("no target is known, so there is nothing to evaluate")
             return Written(folder, None)
     choices = Choices(list_levels(inputs.predictions), pooling, rule, calibration, replicates, seed)
-    decisions = find_decisions(inputs, choices, model, f"{checkpoint}: decisions")
+    decisions = find_decisions(inputs, choices, model)
     with for_owner_alone():
         if write_calibration is not None:
             write_decisions(decisions, write_calibration)

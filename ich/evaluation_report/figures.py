@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from ich.calibration import Decision, parse_decisions
+from ich.calibration import Decision
 from ich.evaluate import evaluate
 from ich.evaluate.checks import check_predictions, check_validation
 from ich.evaluate.comparison import compare
@@ -43,16 +43,13 @@ class Choices:
         return {"replicates": self.replicates, "seed": self.seed}
 
 
-def find_decisions(
-    inputs: Inputs, choices: Choices, model: SliceNet | None, source: str
-) -> dict[str, Decision]:
+def find_decisions(inputs: Inputs, choices: Choices, model: SliceNet | None) -> dict[str, Decision]:
     """Fits calibration and operating points, or takes those of the model.
 
     Args:
         inputs: Inputs with the validation set.
         choices: How.
         model: Model that may have decisions; None without a checkpoint.
-        source: Name of their source, for messages.
     """
     check_predictions(inputs.predictions)
     if (validation := inputs.validation) is not None:
@@ -64,11 +61,8 @@ def find_decisions(
             method=choices.calibration,
             rule=choices.rule,
         )
-    carried = {} if model is None else model.card.get("decisions")
-    if not carried:
-        return {}
-    decisions = parse_decisions(carried, source)
-    return {level: decision for level, decision in decisions.items() if level in choices.levels}
+    carried = None if model is None else model.metadata.decisions
+    return {level: decision for level, decision in (carried or {}).items() if level in choices.levels}
 
 
 def compute_figures(
@@ -135,6 +129,6 @@ def _make_galleries(
 
 def find_prevalences(model: SliceNet | None) -> list[float] | None:
     """Finds the prevalences of the training set in the checkpoint; None if one is unknown."""
-    carried = {} if model is None else model.card.get("prevalences", {})
-    known = [value for label in LABELS if (value := carried.get(label)) is not None]
+    carried = None if model is None else model.metadata.prevalences
+    known = [value for value in (carried or {}).values() if value is not None]
     return known if len(known) == len(LABELS) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -102,8 +103,7 @@ class SliceClassifier(LightningModule):
         """Drops everything that was fitted to the old weights."""
         if stage == "fit":
             self.net.likeness = None
-            self.net.card.pop("likeness", None)
-            self.net.card.pop("decisions", None)
+            self.net.metadata = replace(self.net.metadata, ood=None, decisions=None)
 
     def start_at(self, prevalences: Sequence[float]) -> None:
         """Sets the head's bias so that an untrained model predicts the prevalences.
@@ -182,7 +182,7 @@ class SliceClassifier(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the losses so far, and the metadata from which ``load_slice_net`` builds the network."""
-        checkpoint["card"] = dict(self.net.card)
+        checkpoint["metadata"] = self.net.metadata.to_plain()
         so_far = [self.train_loss.mean_value.cpu().clone(), self.train_loss.weight.cpu().clone()]
         checkpoint["train_loss"] = gather_states(so_far)
 

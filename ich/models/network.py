@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ich.bundle import is_bundle, read_bundle
 from ich.calibration.likeness import Likeness, is_part
-from ich.card import Card, make_card
 from ich.checkpoint import read_checkpoint
+from ich.metadata import ModelArguments, ModelMetadata
 from ich.models.backbones import create_backbone
 from ich.schema import Batch, InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
@@ -41,7 +41,7 @@ class SliceNet(nn.Module):
         weights_sha256: SHA-256 that ``weights_file`` must have.
 
     Attributes:
-        card: Metadata of the network for its files.
+        metadata: Metadata of the network for its files.
         likeness: Reference for the distance from the training data; None if none was fitted.
 
     Raises:
@@ -70,15 +70,8 @@ class SliceNet(nn.Module):
         self.input = input if isinstance(input, InputSpec) else InputSpec.from_dict(input)
         self.label_set = label_set
         self.link = link
-        self.card = make_card(
-            {
-                "backbone": backbone,
-                "input": self.input.to_dict(),
-                "drop_rate": drop_rate,
-                "drop_path_rate": drop_path_rate,
-                "link": link,
-                "channels_last": channels_last,
-            }
+        self.metadata = ModelMetadata(
+            ModelArguments(backbone, self.input, drop_rate, drop_path_rate, link, channels_last)
         )
         self.window = Window(self.input)
         self.backbone = create_backbone(
@@ -108,20 +101,20 @@ class SliceNet(nn.Module):
         Raises:
             UserError: If it is another kind of file, or holds a model with other parts or another input.
         """
-        card, state_dict = _read_model(path)
-        other = card["model"]["backbone"]
-        if other != self.card["model"]["backbone"]:
+        metadata, state_dict = _read_model(path)
+        other = metadata.model.backbone
+        if other != self.metadata.model.backbone:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
         try:
             self.load_state_dict(without_likeness(_without_loss(state_dict)))
         except RuntimeError as error:
             raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
 
-    def restore(self, card: Card, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
+    def restore(self, metadata: ModelMetadata, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
         """Becomes the network of a file, likeness included.
 
         Args:
-            card: The file's metadata.
+            metadata: The file's metadata.
             state_dict: Its tensors.
             path: The file.
 
@@ -130,13 +123,13 @@ class SliceNet(nn.Module):
         """
         weights = _without_loss(state_dict)
         features = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
-        self.card = card
+        self.metadata = metadata
         self.likeness = Likeness.restore(weights, features, str(path))
         try:
             self.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(
-                f"{path} is damaged: its weights are not those of {card['model']['backbone']}"
+                f"{path} is damaged: its weights are not those of {metadata.model.backbone}"
             ) from error
 
     def take_image(self, batch: Batch) -> Tensor:
@@ -203,10 +196,10 @@ def load_slice_net(path: str | Path) -> SliceNet:
     return build_slice_net(*_read_model(path), path)
 
 
-def build_slice_net(card: Card, state_dict: Mapping[str, Tensor], path: str | Path) -> SliceNet:
+def build_slice_net(metadata: ModelMetadata, state_dict: Mapping[str, Tensor], path: str | Path) -> SliceNet:
     """Builds the network of a file that was read; arguments and errors are those of ``SliceNet.restore``."""
-    net = SliceNet(**card["model"])
-    net.restore(card, state_dict, path)
+    net = SliceNet(**vars(metadata.model))
+    net.restore(metadata, state_dict, path)
     return net.eval()
 
 
@@ -228,13 +221,13 @@ def without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in state_dict.items() if not is_part(name)}
 
 
-def _read_model(path: str | Path) -> tuple[Card, Mapping[str, Tensor]]:
+def _read_model(path: str | Path) -> tuple[ModelMetadata, Mapping[str, Tensor]]:
     """Reads the metadata and the tensors of a network."""
     if is_bundle(path):
         bundle = read_bundle(path)
-        return bundle.card, bundle.state_dict
+        return bundle.metadata, bundle.state_dict
     checkpoint = read_checkpoint(path)
-    return checkpoint["card"], checkpoint["state_dict"]
+    return checkpoint["metadata"], checkpoint["state_dict"]
 
 
 def _without_loss(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch.backends import cudnn
 
 from ich.bundle import is_bundle
-from ich.card import Card
 from ich.checkpoint import CHECKPOINTS, find_checkpoint
 from ich.files import hash_file
+from ich.metadata import ModelMetadata
 from ich.models import SliceNet, load_slice_net
 from ich.schema import InputSpec, UserError, check_threads
 from ich.schema.labels import LabelSet
@@ -47,14 +47,14 @@ class Network(Protocol):
     The same slices give the same output, to the bit. For other batch sizes it agrees to 1e-5.
 
     Attributes:
-        card: Metadata from its file.
+        metadata: Metadata from its file.
         input: Input of the network.
         label_set: What it predicts.
         sha256: SHA-256 of its file.
         limit: Distance above which a study is out of distribution; None without distances.
     """
 
-    card: Card
+    metadata: ModelMetadata
     input: InputSpec
     label_set: LabelSet
     sha256: str
@@ -91,7 +91,7 @@ class TorchNetwork:
     def __init__(self, net: SliceNet, sha256: str, *, gpus: int | None = None) -> None:
         self.device = _choose_device(gpus)
         self.net = net.to(self.device)
-        self.card = net.card
+        self.metadata = net.metadata
         self.input = net.input
         self.label_set = net.label_set
         self.sha256 = sha256

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ich import __version__
-from ich.card import VERSIONS, Card, check_card
+from ich.metadata import ModelMetadata, Versions, upgrade_file
 from ich.networks import Output, check_slices, join, split
 from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError
-from ich.schema.fields import Check, check_fields, is_number, is_text, parse_fields
+from ich.schema.formats import STRICT, Positive, Text, parse_fields, read_plain, to_plain
 from ich.schema.labels import RSNA_LABELS
 
 try:
@@ -30,20 +30,10 @@ except ImportError as error:
         f"ONNX files need {error.name}, which is not installed: pip install 'ich[onnx]'"
     ) from error
 
-FORMAT = "ich network 1"
-
 KEY = "ich"
 """Key in the file's metadata that holds the description as JSON."""
 
 _LARGEST_DESCRIPTION = 256 * 1024  # characters; see ich.bundle
-
-_FIELDS: dict[str, tuple[Check, str]] = {
-    "format": (lambda value: value == FORMAT, repr(FORMAT)),
-    "note": (is_text, "a text"),
-    "card": (lambda value: isinstance(value, dict), "fields"),
-    "limit": (lambda value: value is None or (is_number(value) and value > 0), "a number above 0, or null"),
-    "versions": VERSIONS,
-}
 
 _NESTED = {
     *(onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS),
@@ -51,28 +41,29 @@ _NESTED = {
 }
 
 
-class Description(NamedTuple):
-    """Description of the network in an ONNX file."""
+@dataclass(frozen=True)
+class Description:
+    """Description of the network in an ONNX file, as JSON under ``KEY``.
 
-    card: Card
-    limit: float | None
-
-
-def describe(description: Description, versions: dict[str, str]) -> str:
-    """Returns the text that stands in a file's metadata.
-
-    Args:
-        description: The network's description.
-        versions: Versions of torch and timm at the export.
+    Attributes:
+        format: Name and version of this format.
+        note: The disclaimer.
+        metadata: The model's metadata.
+        limit: Distance above which a study is out of distribution; None without distances.
+        versions: Versions of the libraries at the export.
     """
-    fields = {
-        "format": FORMAT,
-        "note": DISCLAIMER,
-        "card": description.card,
-        "limit": description.limit,
-        "versions": {"ich": __version__, **versions},
-    }
-    return json.dumps(fields, allow_nan=False)
+
+    __pydantic_config__ = STRICT
+
+    format: Literal["ich network 2"] = field(default="ich network 2", kw_only=True)
+    note: Text = field(default=DISCLAIMER, kw_only=True)
+    metadata: ModelMetadata
+    limit: Positive | None
+    versions: Versions
+
+    def to_text(self) -> str:
+        """Returns the text that stands in a file's metadata."""
+        return json.dumps(to_plain(self) | {"metadata": self.metadata.to_plain()}, allow_nan=False)
 
 
 class OnnxNetwork:
@@ -89,9 +80,9 @@ class OnnxNetwork:
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         content = path.read_bytes()
         description = _check(content, str(path))
-        self.card = description.card
+        self.metadata = description.metadata
         self.limit = description.limit
-        self.input = InputSpec.from_dict(self.card["model"]["input"])
+        self.input = self.metadata.model.input
         self.label_set = RSNA_LABELS
         self.sha256 = hashlib.sha256(content).hexdigest()
         options = onnxruntime.SessionOptions()
@@ -125,16 +116,15 @@ def _check(content: bytes, source: str) -> Description:
     texts = [entry.value for entry in model.metadata_props if entry.key == KEY]
     if len(texts) != 1 or len(texts[0]) > _LARGEST_DESCRIPTION:
         raise UserError(f"{source} is another ONNX file: `ich export` did not write it")
-    description = parse_fields(texts[0].encode(), source)
-    check_fields(description, _FIELDS, source)
-    card, limit = check_card(description["card"], source), description["limit"]
+    fields = upgrade_file(parse_fields(texts[0].encode(), source), Description.format, "ich network 1")
+    description = read_plain(Description, fields, source)
     if fault := _find_fault(model):
         raise UserError(f"{source} has {fault}, which does not occur in networks of `ich export`")
     found = {value.name: _to_shape(value) for value in (*model.graph.input, *model.graph.output)}
-    expected = _expect_shapes(InputSpec.from_dict(card["model"]["input"]), limit is not None)
+    expected = _expect_shapes(description.metadata.model.input, description.limit is not None)
     if found != expected:
         raise UserError(f"{source} has the inputs and outputs {found}, but its metadata says {expected}")
-    return Description(card, limit)
+    return description
 
 
 def _expect_shapes(spec: InputSpec, has_distance: bool) -> dict[str, tuple[str | int, ...]]:

@@ -37,7 +37,7 @@ def augmented(network: Network, tta: Sequence[str]) -> Network:
 
 class _Augmented:
     def __init__(self, network: Network, tta: Sequence[str]) -> None:
-        self.card = network.card
+        self.metadata = network.metadata
         self.input = network.input
         self.label_set = network.label_set
         self.sha256 = network.sha256

@@ -39,7 +39,7 @@ def from_dict(found: Any, source: str) -> StudyResult:
             f"{source} is not a study result of this version: found {stated}, expected "
             f"{StudyResult.schema!r}; predict the study again, into a new folder"
         )
-    result = read_plain(StudyResult, {"note": None, **found}, source)
+    result = read_plain(StudyResult, found, source)
     if fault := _find_contradiction(result):
         raise UserError(f"{source} contradicts itself: {fault}")
     return result

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ich import __version__
-from ich.calibration import Decision, order_decisions, parse_decisions
+from ich.calibration import Decision, order_decisions
 from ich.calibration.likeness import pool_distances
 from ich.image import prepare_series
 from ich.image.resize import resize_hu
@@ -90,10 +90,10 @@ class Predictor:
         self.networks = list(networks)
         self._views = [augmented(network, tta) for network in networks]
         self.label_set = _find_labels(networks)
-        given = (
+        given: list[Mapping[str, Decision]] = (
             [order_decisions(decisions, self.label_set.names, "decisions")]
             if decisions is not None
-            else [_read_decisions(network) for network in networks]
+            else [network.metadata.decisions or {} for network in networks]
         )
         self._rules = [
             Rules(levels.get("slice"), levels.get("study"), self.label_set.decides) for levels in given
@@ -101,7 +101,7 @@ class Predictor:
         self._sizes = sorted({network.input.size for network in networks})
         self._decisions = given
         self.algorithm = Algorithm(
-            name="+".join(network.card["model"]["backbone"] for network in networks),
+            name="+".join(network.metadata.model.backbone for network in networks),
             version=__version__,
             weights=tuple(network.sha256 for network in networks),
             tta=tuple(tta),
@@ -268,10 +268,6 @@ def _find_labels(networks: Sequence[Network]) -> LabelSet:
                 f"{', '.join(network.label_set.names)}, or other ones decide: predict with each on its own"
             )
     return first
-
-
-def _read_decisions(network: Network) -> dict[str, Decision]:
-    return parse_decisions(network.card.get("decisions", {}), "decisions", network.card["labels"])
 
 
 def _to_pixels(hu: ArrayLike) -> Pixels:

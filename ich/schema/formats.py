@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast, get_a
 
 from annotated_types import Interval, MaxLen
 
-from ich.schema import UserError
+from ich.schema.errors import UserError
 
 if TYPE_CHECKING:  # pydantic takes a fifth of a second, which `ich --help` need not wait for
     from pydantic import ConfigDict, GetCoreSchemaHandler, TypeAdapter
@@ -113,7 +113,10 @@ Ordinal = Annotated[int, Interval(ge=1), Expected("a whole number from 1")]
 Count = Annotated[int, Interval(ge=0, lt=10**12), Expected("a count")]
 Text = Annotated[str, MaxLen(200), Expected("a text of at most 200 characters")]
 Explanation = Annotated[str, MaxLen(200), Expected("a reason, on one line", str.isprintable)]
-Digest = Annotated[str, Expected("a SHA-256", pattern="^[0-9a-f]{64}$")]
+DIGEST = "[0-9a-f]{64}"
+"""Regular expression of a SHA-256 in hexadecimal."""
+
+Digest = Annotated[str, Expected("a SHA-256", pattern=f"^{DIGEST}$")]
 
 
 @cache
@@ -153,6 +156,8 @@ def read_plain(kind: type[T], found: Any, source: str) -> T:
     except ValidationError as error:
         first = min(error.errors(include_url=False), key=_rank)
         raise UserError(_explain(first, found, source)) from error
+    if missing := _find_missing(to_plain(read), found, source):
+        raise UserError(f"{missing}; {_DAMAGED}")
     return read
 
 
@@ -242,6 +247,18 @@ def _explain(error: ErrorDetails, found: Any, source: str) -> str:
         return f"{source} cannot be read: {error['msg']}"
     expected = _EXPECTED.get(kind) or error["msg"].removeprefix("Input should be ")
     return f"{where} is {show(error['input'])}; expected {expected}"
+
+
+def _find_missing(read: Any, found: Any, place: str) -> str:
+    """Names a field that was taken from its default; that is right only where there is nothing to tell."""
+    parts: list[tuple[Any, Any, str]] = []
+    if isinstance(read, list):
+        parts = [(each, found[n], f"{place}[{n}]") for n, each in enumerate(read)]
+    elif isinstance(read, dict):
+        if missing := [name for name, value in read.items() if name not in found and value is not None]:
+            return f"{place} lacks {missing[0]}"
+        parts = [(value, found[name], f"{place}.{name}") for name, value in read.items() if name in found]
+    return next(filter(None, (_find_missing(*part) for part in parts)), "")
 
 
 def _make_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import typing
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Read when torch is imported: threads that wait for each other by spinning take the cores from the threads
@@ -194,11 +194,12 @@ def _complete(run: Run, started: float) -> float:
     cfg, parts = run.cfg, run.parts
     # Again: what came between, another run even, must not matter.
     seed_everything(cfg.seed, workers=True, verbose=False)
-    parts.model.net.card["trained_on"] = hash_slices(parts.datamodule.part("train"))
-    parts.model.net.card["prevalences"] = {
-        label: None if math.isnan(share) else share
-        for label, share in zip(parts.datamodule.label_set.names, parts.datamodule.prevalences(), strict=True)
-    }
+    shares = zip(parts.datamodule.label_set.names, parts.datamodule.prevalences(), strict=True)
+    parts.model.net.metadata = replace(
+        parts.model.net.metadata,
+        trained_on=hash_slices(parts.datamodule.part("train")),
+        prevalences={label: None if math.isnan(share) else share for label, share in shares},
+    )
     settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
     with _naming_sizes(cfg), _computing_with(cfg.threads):
         fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)

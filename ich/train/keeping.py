@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,8 @@ def keep(
     Raises:
         UserError: If the checkpoint cannot be written; then it does not change.
     """
-    card = dict(sorted((checkpoint["card"] | fields).items()))  # whatever came first, the same bytes
-    state_dict = checkpoint["state_dict"] | (weights or {})
-    whole = {**checkpoint, "card": card, "state_dict": state_dict}
-    if card != checkpoint["card"] or weights:
-        DurableIO().save_checkpoint(whole, path)
+    metadata = replace(checkpoint["metadata"], **fields)
+    whole = {**checkpoint, "metadata": metadata, "state_dict": checkpoint["state_dict"] | (weights or {})}
+    if metadata != checkpoint["metadata"] or weights:
+        DurableIO().save_checkpoint(whole | {"metadata": metadata.to_plain()}, path)
     return whole

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from ich.calibration import NotFitted
 from ich.calibration.likeness import Likeness, fit_likeness
+from ich.metadata import OodReference
 
 
 class FeatureLog(Callback):
@@ -51,7 +53,7 @@ class FeatureLog(Callback):
 
 def describe_likeness(
     features: NDArray[np.float32], slices: pd.DataFrame
-) -> tuple[dict[str, Any], dict[str, Tensor]]:
+) -> tuple[OodReference | NotFitted, dict[str, Tensor]]:
     """Fits the reference for a checkpoint, or says why there is none.
 
     Args:
@@ -59,16 +61,15 @@ def describe_likeness(
         slices: (N rows) UIDs of these slices.
 
     Returns:
-        Its metadata, with ``missing`` if there is none, and its weights by name.
+        Its metadata, and its weights by name.
     """
     found = _fit(features, slices)
     if isinstance(found, str):
-        return {"missing": found}, {}
-    counts = {
-        "studies": int(slices["StudyInstanceUID"].nunique()),
-        "patients": int(slices["PatientID"].nunique()),
-    }
-    return counts, nn.ModuleDict({"likeness": found}).state_dict()
+        return NotFitted(found), {}
+    reference = OodReference(
+        studies=int(slices["StudyInstanceUID"].nunique()), patients=int(slices["PatientID"].nunique())
+    )
+    return reference, nn.ModuleDict({"likeness": found}).state_dict()
 
 
 def _fit(features: NDArray[np.float32], slices: pd.DataFrame) -> Likeness | str:

@@ -14,7 +14,7 @@ import torch
 from pytorch_lightning import LightningModule
 from rich.console import Console
 
-from ich.calibration import DECIDED_LEVELS, Decision
+from ich.calibration import DECIDED_LEVELS, Decision, NotFitted
 from ich.checkpoint import find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
 from ich.evaluate import DEFAULT_LEVELS, evaluate
@@ -27,7 +27,6 @@ from ich.models import SliceNet, hash_weights
 from ich.models.network import build_slice_net
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
-from ich.schema.formats import to_plain
 from ich.schema.labels import LabelSet
 from ich.tables import SETS, make_predictions, read_predictions, write_table
 from ich.train.keeping import keep
@@ -70,7 +69,7 @@ def write_results(
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
     path = find_checkpoint(run_dir, "best")
     checkpoint = read_checkpoint(path)
-    net = build_slice_net(checkpoint["card"], checkpoint["state_dict"], path)
+    net = build_slice_net(checkpoint["metadata"], checkpoint["state_dict"], path)
     seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
     tables = predict_parts(net, datamodule, gpus, seen, limit)
     for part, table in tables.items():
@@ -80,16 +79,16 @@ def write_results(
     predictions = {part: read_predictions(run_dir / f"predictions_{part}.csv") for part in tables}
     evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences(), datamodule.label_set)
     fields: dict[str, Any] = {
-        "decisions": {level: to_plain(decision) for level, decision in decisions.items()},
+        "decisions": decisions,
         "training": summarize(datamodule, metrics, evaluations),
     }
     weights: dict[str, torch.Tensor] = {}
-    if "likeness" not in net.card:
-        fields["likeness"], weights = describe_likeness(seen.features, tables["val"])
-        if "missing" in fields["likeness"]:
-            log.warning("out-of-distribution detection: not available, %s", fields["likeness"]["missing"])
+    if net.metadata.ood is None:
+        fields["ood"], weights = describe_likeness(seen.features, tables["val"])
+        if isinstance(fields["ood"], NotFitted):
+            log.warning("out-of-distribution detection: not available, %s", fields["ood"].missing)
     checkpoint = keep(path, checkpoint, fields, weights)
-    net.restore(checkpoint["card"], checkpoint["state_dict"], path)
+    net.restore(checkpoint["metadata"], checkpoint["state_dict"], path)
     write_model_card(run_dir, predictions, evaluations, decisions)
     report = {
         "best_epoch": int(best["epoch"]),

@@ -124,7 +124,7 @@ def require_resumable(checkpoint: dict[str, Any], path: Path) -> None:
     )
     if not whole:
         raise UserError(
-            f"{path} was written by an earlier ich (version {checkpoint['card']['version']}), in a format "
+            f"{path} was written by an earlier ich (version {checkpoint['metadata'].version}), in a format "
             f"that this version ({__version__}) cannot resume exactly. Start a new run from its weights "
             f"with model.init_from={path}"
         )

@@ -10,12 +10,12 @@ import pandas as pd
 
 from ich.bundle import MODEL_CARD
 from ich.calibration import Decision
-from ich.card import Training
 from ich.data import HeadCTDataModule
 from ich.evaluate.figures import Evaluation
 from ich.evaluate.model_card import make_model_card
 from ich.evaluate.report_data import ReportData
 from ich.evaluate.run import read_run
+from ich.metadata import Training
 from ich.report.markdown import write_markdown
 from ich.schema import MONITOR
 
@@ -31,17 +31,17 @@ def summarize(
         evaluations: Evaluations of the sets.
     """
     train = datamodule.part("train")
-    return {
-        "patients": int(train["PatientID"].nunique()),
-        "studies": int(train["StudyInstanceUID"].nunique()),
-        "slices": len(train),
-        "positives": {label: int((train[label] == 1).sum()) for label in datamodule.label_set.names},
-        "epochs": len(metrics),
-        "best_epoch": int(metrics["epoch"].iloc[int(metrics[MONITOR].argmin())]),
-        "val_log_loss": _find_loss(evaluations, "val"),
-        "test_log_loss": _find_loss(evaluations, "test"),
-        "phantom": datamodule.source.phantom is not None,
-    }
+    return Training(
+        patients=int(train["PatientID"].nunique()),
+        studies=int(train["StudyInstanceUID"].nunique()),
+        slices=len(train),
+        positives={label: int((train[label] == 1).sum()) for label in datamodule.label_set.names},
+        epochs=len(metrics),
+        best_epoch=int(metrics["epoch"].iloc[int(metrics[MONITOR].argmin())]),
+        val_log_loss=_find_loss(evaluations, "val"),
+        test_log_loss=_find_loss(evaluations, "test"),
+        phantom=datamodule.source.phantom is not None,
+    )
 
 
 def _find_loss(evaluations: Mapping[str, Evaluation], part: str) -> float | None:

@@ -1,0 +1,194 @@
+"""Model metadata: the description of a model in a checkpoint, a bundle or an exported network.
+
+Metadata may come from a file of unknown origin. They are data, without names of files, classes or addresses.
+The types of the fields say what they may hold.
+
+Later versions add fields that may be missing, so older files can be read. A file with an unknown field is
+refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from annotated_types import Interval, Len
+
+from ich import __version__
+from ich.calibration import Decision, Level, NotFitted, order_decisions
+from ich.schema import LABELS, RENAMED, InputSpec, UserError
+from ich.schema.formats import (
+    STRICT,
+    ChosenBy,
+    Count,
+    Digest,
+    Expected,
+    NotNegative,
+    Share,
+    Text,
+    check_keys,
+    read_plain,
+    show,
+    to_plain,
+)
+
+Rate = Annotated[float, Interval(ge=0, lt=1), Expected("a number from 0 to below 1")]
+Backbone = Annotated[
+    str, Expected("the name of a timm model", pattern=r"^[A-Za-z0-9_]{1,99}(\.[A-Za-z0-9_]{1,99})?$")
+]
+
+
+@dataclass(frozen=True)
+class Versions:
+    """Versions of the libraries that wrote a file."""
+
+    ich: Text
+    torch: Text
+    timm: Text
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """The arguments that build the network; see ``ich.models.SliceNet``."""
+
+    backbone: Backbone
+    input: InputSpec
+    drop_rate: Rate
+    drop_path_rate: Rate
+    link: Text
+    channels_last: bool
+
+
+@dataclass(frozen=True)
+class Training:
+    """Summary of a training, without names of patients and folders.
+
+    It has no times, so an interrupted run ends with the same summary.
+
+    Attributes:
+        patients: Patients of the training set.
+        studies: Studies of the training set.
+        slices: Slices of the training set.
+        positives: Slices of the training set with each label.
+        epochs: Epochs of the run.
+        best_epoch: From 0.
+        val_log_loss: Weighted log loss by slice; None where it is not a number.
+        test_log_loss: The same; None also where the data have no test set.
+        phantom: Whether the data are synthetic.
+    """
+
+    patients: Count
+    studies: Count
+    slices: Count
+    positives: Mapping[str, Count]
+    epochs: Count
+    best_epoch: Count
+    val_log_loss: NotNegative | None
+    test_log_loss: NotNegative | None
+    phantom: bool
+
+
+@dataclass(frozen=True)
+class OodReference:
+    """The data that out-of-distribution detection was fitted on."""
+
+    studies: Count
+    patients: Count
+
+
+def _choose_ood(found: Mapping[str, Any]) -> str:
+    return "NotFitted" if "missing" in found else "OodReference"
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Metadata of a model.
+
+    Fields are None before the end of a run, and if a user's own trainer or an older version made the file.
+
+    Attributes:
+        model: The arguments that build the network.
+        format: Name and version of this format.
+        version: The version of ich that made the model.
+        labels: What the model predicts, in the order of its outputs.
+        trained_on: ``hash_slices`` of the training set.
+        prevalences: The share of its known slices that have each label; None where none is known.
+        decisions: By level, what was fitted on the validation set.
+        ood: What out-of-distribution detection was fitted on, or why there is none.
+        training: What the run was.
+    """
+
+    __pydantic_config__ = STRICT
+
+    format: Literal["ich slice classifier 2"] = field(default="ich slice classifier 2", kw_only=True)
+    version: Text = field(default=__version__, kw_only=True)
+    labels: Annotated[tuple[Text, ...], Len(1, 64)] = field(default=LABELS, kw_only=True)
+    model: ModelArguments
+    trained_on: Digest | None = None
+    prevalences: Mapping[str, Share | None] | None = None
+    decisions: Mapping[Level, Decision] | None = None
+    ood: Annotated[OodReference | NotFitted, ChosenBy(_choose_ood, "fields")] | None = None
+    training: Training | None = None
+
+    def __post_init__(self) -> None:
+        if self.labels != LABELS:
+            raise ValueError(f"has the labels {show(list(self.labels))}; this version has {list(LABELS)}")
+        if self.prevalences is not None:
+            check_keys(self.prevalences, self.labels, "prevalences")
+        if self.training is not None:
+            check_keys(self.training.positives, self.labels, "training.positives")
+        if self.decisions is not None:  # in the order of the labels, which files need not keep
+            object.__setattr__(self, "decisions", order_decisions(self.decisions, self.labels, "decisions"))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns plain values, without what is None; fit for JSON and for a checkpoint that loads safely."""
+        found = {name: value for name, value in to_plain(self).items() if value is not None}
+        # Through JSON, as pickle tells equal texts from one text, and files are to have the same bytes.
+        plain: dict[str, Any] = json.loads(json.dumps(found))
+        return plain
+
+
+def read_metadata(found: Any, source: str) -> ModelMetadata:
+    """Makes metadata of the plain values that a checkpoint holds.
+
+    Args:
+        found: Content of the file in their place.
+        source: Name of the file, for messages.
+
+    Raises:
+        UserError: If they have another format, or a field is missing, unknown or not of its type.
+    """
+    found = upgrade(found)
+    if not isinstance(found, dict) or found.get("format") != ModelMetadata.format:
+        stated = show(found.get("format")) if isinstance(found, dict) else "no metadata"
+        raise UserError(
+            f"{source} is another kind of checkpoint: found {stated}, expected {ModelMetadata.format!r}"
+        )
+    return read_plain(ModelMetadata, found, source)
+
+
+def upgrade(found: Any) -> Any:
+    """Brings plain metadata of an earlier version to the names of today; anything else stays as it is."""
+    if not isinstance(found, dict) or found.get("format") != "ich slice classifier 1":
+        return found
+    found = {"ood" if name == "likeness" else name: value for name, value in found.items()}
+    model = found.get("model")
+    if isinstance(model, dict) and isinstance(spec := model.get("input"), dict):
+        found["model"] = model | {"input": {RENAMED.get(name, name): value for name, value in spec.items()}}
+    return found | {"format": ModelMetadata.format}
+
+
+def upgrade_file(found: dict[str, Any], newest: str, *older: str) -> dict[str, Any]:
+    """Brings the fields of a file that holds metadata to the names of today.
+
+    Args:
+        found: Content of the file.
+        newest: The format of today.
+        older: Formats that are read too; they had the metadata under ``card``.
+    """
+    if found.get("format") in older:
+        found = {"metadata" if name == "card" else name: value for name, value in found.items()}
+        found["format"] = newest
+    return {name: upgrade(value) if name == "metadata" else value for name, value in found.items()}
