@@ -18,13 +18,13 @@ from ich.evaluate.pictures.cases import Case, describe_target, draw_cases
 from ich.progress import map_in_threads
 from ich.report.document import Block, Missing, Picture
 from ich.report.figures import encode_png
-from ich.schema import LABELS, SUBTYPES, ReadError
-from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, UIDS
+from ich.schema import ReadError
+from ich.schema.labels import LabelSet, say_label
+from ich.tables import UIDS, name_columns
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
     from ich.models import SliceNet
 
-LABEL = "any"
 COUNT = 6
 """Number of slices in a gallery, each from another study."""
 
@@ -47,20 +47,23 @@ class Galleries:
     slices: pd.DataFrame
 
 
-def choose_worst(predictions: pd.DataFrame, value: int, decision: Decision | None = None) -> NDArray[np.intp]:
+def choose_worst(
+    predictions: pd.DataFrame, value: int, decision: Decision | None, labels: LabelSet
+) -> NDArray[np.intp]:
     """Chooses the slices on which a model was most wrong, one per study.
 
     Args:
         predictions: A predictions table.
         value: 1 for false negatives, 0 for false positives.
         decision: Decision by slice; with it, only slices on the wrong side of the threshold are chosen.
+        labels: The labels of the table; it is about the headline.
 
     Returns:
         Rows of the table, the worst first; at most ``COUNT``.
     """
-    wrong = predictions[f"target_{LABEL}"].to_numpy() == value
-    prob = _find_probs(predictions, decision)
-    point = None if decision is None else decision.find_point(LABEL)
+    wrong = predictions[f"target_{labels.headline}"].to_numpy() == value
+    prob = _find_probs(predictions, decision, labels)
+    point = None if decision is None else decision.find_point(labels.headline)
     if decision is not None and point is not None:
         wrong &= (prob >= point.threshold) != value
     rows = np.flatnonzero(wrong)
@@ -69,10 +72,12 @@ def choose_worst(predictions: pd.DataFrame, value: int, decision: Decision | Non
     return np.asarray(rows[(~studies.duplicated() | (studies == "")).to_numpy()][:COUNT])
 
 
-def _find_probs(predictions: pd.DataFrame, decision: Decision | None) -> NDArray[np.float64]:
-    """Returns (N,) probabilities of ``LABEL`` on the scale of its threshold."""
-    probs = predictions[list(PROB_COLUMNS)].to_numpy(np.float64)
-    return (probs if decision is None else decision.calibrate(probs))[:, LABELS.index(LABEL)]
+def _find_probs(
+    predictions: pd.DataFrame, decision: Decision | None, labels: LabelSet
+) -> NDArray[np.float64]:
+    """Returns (N,) probabilities of the headline on the scale of its threshold."""
+    probs = predictions[name_columns("prob", labels.names)].to_numpy(np.float64)
+    return (probs if decision is None else decision.calibrate(probs))[:, labels.index(labels.headline)]
 
 
 def make_galleries(
@@ -81,15 +86,17 @@ def make_galleries(
     index: pd.DataFrame,
     *,
     decision: Decision | None = None,
+    labels: LabelSet,
     heat: Mapping[int, NDArray[np.float32]] | None = None,
 ) -> Galleries:
-    """Draws the slices on which a model was most wrong about any hemorrhage.
+    """Draws the slices on which a model was most wrong.
 
     Args:
         predictions: A predictions table.
         root: Folder of the DICOM files.
         index: The index of that folder.
         decision: As in ``choose_worst``.
+        labels: As in ``choose_worst``.
         heat: Heat maps by row of ``predictions``, from ``compute_heat``; None without a model.
     """
     files = index.set_index("SOPInstanceUID")[["path", "frame", "orientation"]].reindex(
@@ -99,7 +106,7 @@ def make_galleries(
     blocks: list[Block] = []
     listed: list[pd.DataFrame] = []
     for value, kind in KINDS.items():
-        rows = choose_worst(predictions, value, decision)
+        rows = choose_worst(predictions, value, decision, labels)
         rows = rows[pd.notna(paths[rows])]
         if not len(rows):
             blocks.append(
@@ -108,7 +115,8 @@ def make_galleries(
             continue
         blocks += _draw(
             kind,
-            _read_cases(predictions, root, files, rows, heat or {}, decision),
+            _read_cases(predictions, root, files, rows, heat or {}, decision, labels),
+            labels,
             decision,
             heat is not None,
         )
@@ -140,8 +148,9 @@ def compute_heat(
 
     places = pd.Index(index["SOPInstanceUID"]).get_indexer(predictions["SOPInstanceUID"].iloc[list(rows)])
     row_at = {int(place): int(row) for place, row in zip(places, rows, strict=True) if place >= 0}
-    found = explain_slices(net, root, index, list(row_at), [LABEL])
-    return {row_at[each.row]: each.heat[LABEL] for each in found if not isinstance(each, ReadError)}
+    label = net.label_set.headline
+    found = explain_slices(net, root, index, list(row_at), [label])
+    return {row_at[each.row]: each.heat[label] for each in found if not isinstance(each, ReadError)}
 
 
 def _read_cases(
@@ -151,13 +160,14 @@ def _read_cases(
     rows: NDArray[np.intp],
     heat: Mapping[int, NDArray[np.float32]],
     decision: Decision | None,
+    labels: LabelSet,
 ) -> list[Case]:
-    targets = predictions[list(TARGET_COLUMNS[: len(SUBTYPES)])].to_numpy(np.float64)
-    probs = _find_probs(predictions, decision)
+    targets = predictions[name_columns("target", labels.averaged)].to_numpy(np.float64)
+    probs = _find_probs(predictions, decision, labels)
 
     def read(row: int) -> Case:
-        present = describe_target(SUBTYPES, targets[row])
-        title = f"row {row} · {LABEL} {probs[row]:.3f} · target: {present}"
+        present = describe_target(labels, targets[row])
+        title = f"row {row} · {labels.headline} {probs[row]:.3f} · target: {present}"
         path, frame, orientation = files.iloc[row]
         try:
             return Case(title, read_hu(root / path, frame), heat.get(row), in_lps=orientation != UNKNOWN)
@@ -167,12 +177,15 @@ def _read_cases(
     return list(map_in_threads(read, rows.tolist(), "reading slices", shown=False))
 
 
-def _draw(kind: str, cases: list[Case], decision: Decision | None, has_heat: bool) -> list[Block]:
-    point = None if decision is None else decision.find_point(LABEL)
+def _draw(
+    kind: str, cases: list[Case], labels: LabelSet, decision: Decision | None, has_heat: bool
+) -> list[Block]:
+    label = labels.headline
+    point = None if decision is None else decision.find_point(label)
     threshold = "" if point is None else f", on the wrong side of the threshold ({point.threshold:.2g})"
     signs = (
-        " Right: heat map of the evidence for any hemorrhage. Lines mark a quarter (dotted), half (dashed) "
-        "and three quarters (solid) of its peak, and the cross marks the peak."
+        f" Right: heat map of the evidence for {say_label(label, labels.names)}. Lines mark a quarter "
+        "(dotted), half (dashed) and three quarters (solid) of its peak, and the cross marks the peak."
         if has_heat
         else ""
     )
@@ -182,7 +195,7 @@ def _draw(kind: str, cases: list[Case], decision: Decision | None, has_heat: boo
         part = cases[start : start + PER_PICTURE]
         caption = (
             f"Worst {kind}, {start + 1} to {start + len(part)}. One slice per study, sorted by the "
-            f"probability of {LABEL}, {scale}{threshold}. Rows are rows of the predictions table, counted "
+            f"probability of {label}, {scale}{threshold}. Rows are rows of the predictions table, counted "
             f"from 0.{signs}"
         )
         alt = f"{len(part)} slices of CT through three windows: {'; '.join(case.title for case in part)}"

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from ich import __version__
-from ich.evaluate.document import TITLE
+from ich.evaluate.document import make_title
 from ich.evaluate.figures import FEW
 from ich.evaluate.limits import list_limits
 from ich.evaluate.report_data import ReportData, describe_size, describe_subject
@@ -51,9 +51,10 @@ def _setting(*names: str) -> _Fill:
 
 def _summarize(data: ReportData) -> str:
     level = data.main_level
-    figures = data.evaluation.levels[level].labels["any"]
+    label = data.evaluation.labels.headline
+    figures = data.evaluation.levels[level].labels[label]
     size = describe_size(data.predictions)
-    return f"report.html, Results in short. By {level}, any: AUROC {figures.auroc:.3f}, {size}"
+    return f"report.html, Results in short. By {level}, {label}: AUROC {figures.auroc:.3f}, {size}"
 
 
 def _describe_missing(data: ReportData) -> str:
@@ -105,7 +106,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         (
             "Identification as a study of AI methodology, specifying the category of technology used "
             "(e.g., deep learning)",
-            f"{TITLE}; deep learning",
+            lambda data: f"{make_title(data.evaluation.labels)}; deep learning",
         ),
         ("Summary of study design, methods, results, and conclusions", _summarize),
     ),

@@ -25,12 +25,16 @@ from ich.evaluate.tables import (
     make_subgroups,
 )
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
-from ich.schema import SUBTYPES
+from ich.schema.labels import RSNA_LABELS, LabelSet, say_label
 from ich.tables import SETS, say
 
-TITLE = "Detecting intracranial hemorrhage in head CT: an evaluation"
-
 Pictures = Mapping[str, Picture]
+
+
+def make_title(labels: LabelSet) -> str:
+    """Makes the title of a report."""
+    found = "intracranial hemorrhage" if labels == RSNA_LABELS else ", ".join(labels.shown)
+    return f"Detecting {found} in head CT: an evaluation"
 
 
 def make_document(data: ReportData, pictures: Pictures) -> Document:
@@ -41,7 +45,7 @@ def make_document(data: ReportData, pictures: Pictures) -> Document:
         pictures: Its pictures, from ``plan_pictures``.
     """
     sections = [
-        Section("Problem", list(_describe_problem())),
+        Section("Problem", list(_describe_problem(data.evaluation.labels))),
         Section("Data", list(_describe_data(data))),
         Section("Method", list(_describe_method(data))),
         Section("Results in short", list(_summarize(data))),
@@ -58,7 +62,7 @@ def make_document(data: ReportData, pictures: Pictures) -> Document:
         Section("Limits", [Listing(list_limits(data))]),
         Section("Next steps", [Listing(list_steps(data))]),
     ]
-    return Document(TITLE, describe_subject(data), sections)
+    return Document(make_title(data.evaluation.labels), describe_subject(data), sections)
 
 
 def make_deck(data: ReportData, pictures: Pictures) -> Document:
@@ -66,7 +70,7 @@ def make_deck(data: ReportData, pictures: Pictures) -> Document:
     evaluation = data.evaluation
     galleries = [block for block in data.galleries if isinstance(block, Picture)]
     sections = [
-        Section("Problem", list(_describe_problem())),
+        Section("Problem", list(_describe_problem(data.evaluation.labels))),
         Section("Data", [make_counts(evaluation)]),
         Section("Results in short", list(_summarize(data))),
         *(
@@ -78,14 +82,19 @@ def make_deck(data: ReportData, pictures: Pictures) -> Document:
         Section("Limits", [Listing(list_limits(data))]),
         Section("Next steps", [Listing(list_steps(data))]),
     ]
-    return Document(TITLE, describe_subject(data), sections)
+    return Document(make_title(data.evaluation.labels), describe_subject(data), sections)
 
 
-def _describe_problem() -> Iterator[Block]:
-    yield Text(
+def _describe_problem(labels: LabelSet) -> Iterator[Block]:
+    task = (
         "CT of the head without contrast shows bleeding inside the skull. The model gives each slice a "
-        f"probability for each of five subtypes ({', '.join(SUBTYPES)}) and for any of them. We ask how "
-        "well these probabilities separate slices, studies and patients with hemorrhage from those "
+        f"probability for each of five subtypes ({', '.join(labels.subtypes)}) and for any of them."
+        if labels == RSNA_LABELS
+        else f"The model gives each slice of a head CT a probability for each of {', '.join(labels.names)}."
+    )
+    yield Text(
+        f"{task} We ask how "
+        f"well these probabilities separate slices, studies and patients with {labels.finding} from those "
         "without. We ask whether the probabilities are well calibrated. And we count false negatives and "
         "false positives at a threshold that was chosen beforehand."
     )
@@ -169,16 +178,17 @@ def _describe_method(data: ReportData) -> Iterator[Block]:
 
 
 def _summarize(data: ReportData) -> Iterator[Block]:
+    labels = data.evaluation.labels
+    name = say_label(labels.headline, labels.names)
     for level in (level for level in ("study", "slice") if level in data.evaluation.levels):
         figures = data.evaluation.levels[level]
-        either = figures.labels["any"]
+        either = figures.labels[labels.headline]
         basis = (
-            f"{say(either.counts.positives, level)} with and {either.counts.negatives:,} without hemorrhage"
+            f"{say(either.counts.positives, level)} with and {either.counts.negatives:,} without "
+            f"{labels.finding}"
         )
         if either.auroc.reason and math.isnan(either.auroc.value):
-            yield Text(
-                f"By {level}, any hemorrhage: not available, {either.auroc.reason} ({basis}).", strong=True
-            )
+            yield Text(f"By {level}, {name}: not available, {either.auroc.reason} ({basis}).", strong=True)
             continue
         point = either.operating_point
         called = (
@@ -188,7 +198,7 @@ def _summarize(data: ReportData) -> Iterator[Block]:
             if not math.isnan(point.threshold)
             else ""
         )
-        yield Text(f"By {level}, any hemorrhage: AUROC {either.auroc:.3f} ({basis}).{called}", strong=True)
+        yield Text(f"By {level}, {name}: AUROC {either.auroc:.3f} ({basis}).{called}", strong=True)
     yield make_losses(data.evaluation)
 
 

@@ -20,7 +20,7 @@ from ich.evaluate.tables import (
     make_subgroups,
 )
 from ich.report.document import Block, Document, Listing, Missing, Section, Table, Text
-from ich.schema import LABELS
+from ich.schema.labels import RSNA_LABELS
 
 _PEOPLE = "This program does not know this. Add it by hand."
 
@@ -29,22 +29,24 @@ def make_model_card(data: ReportData) -> Document:
     """Makes a model card: what a reader must know about a model before using it."""
     sections = [
         Section("Model details", list(_describe_model(data))),
-        Section("Intended use", list(_describe_use())),
+        Section("Intended use", list(_describe_use(data.evaluation.labels.finding))),
         Section("Factors", list(_describe_factors(data))),
         Section("Metrics", list(_describe_metrics(data))),
         Section("Evaluation data", list(_describe_evaluation_data(data))),
         Section("Training data", list(_describe_training_data(data))),
         Section("Quantitative analyses", list(_list_analyses(data))),
-        Section("Ethical considerations", list(_list_ethics())),
+        Section("Ethical considerations", list(_list_ethics(data.evaluation.labels.finding))),
         Section("Caveats and recommendations", [Listing(list_limits(data))]),
     ]
-    return Document("Model card: intracranial hemorrhage in head CT", describe_subject(data), sections)
+    labels = data.evaluation.labels
+    found = "intracranial hemorrhage" if labels == RSNA_LABELS else ", ".join(labels.shown)
+    return Document(f"Model card: {found} in head CT", describe_subject(data), sections)
 
 
 def _describe_model(data: ReportData) -> Iterator[Block]:
+    names = ", ".join(data.evaluation.labels.names)
     yield Text(
-        f"A network that gives each slice a probability for each of {', '.join(LABELS)}. Written by ich "
-        f"{__version__}."
+        f"A network that gives each slice a probability for each of {names}. Written by ich {__version__}."
     )
     if len(data.models) > 1:
         yield Text(f"The evaluation uses the mean of the probabilities of {len(data.models)} models.")
@@ -56,12 +58,12 @@ def _describe_model(data: ReportData) -> Iterator[Block]:
     yield Missing("Developers, date, license and contact", _PEOPLE)
 
 
-def _describe_use() -> Iterator[Block]:
-    yield Text("Primary use: research on the detection of hemorrhage in head CT without contrast.")
+def _describe_use(finding: str) -> Iterator[Block]:
+    yield Text(f"Primary use: research on the detection of {finding} in head CT without contrast.")
     yield Text("Primary users: researchers.")
     yield Text(
         "Out of scope: any decision about a patient, including triage; CT with contrast, other modalities "
-        "and other parts of the body; hemorrhage outside the skull.",
+        f"and other parts of the body; {finding} outside the skull.",
         strong=True,
     )
 
@@ -69,7 +71,8 @@ def _describe_use() -> Iterator[Block]:
 def _describe_factors(data: ReportData) -> Iterator[Block]:
     yield Text(
         "Relevant: scanner and how it stores values, slice thickness, tilt, size and age of the "
-        "hemorrhage, age of the patient, metal, earlier surgery, and structures that look like blood."
+        f"{data.evaluation.labels.finding}, age of the patient, metal, earlier surgery, and structures that "
+        "look like blood."
     )
     if data.groups is None:
         yield Missing("Evaluated by factor", NO_INDEX)
@@ -129,10 +132,10 @@ def _list_analyses(data: ReportData) -> Iterator[Block]:
         yield make_subgroups(data.groups, "slice")
 
 
-def _list_ethics() -> Iterator[Block]:
+def _list_ethics(finding: str) -> Iterator[Block]:
     yield Listing(
         [
-            "A missed hemorrhage can cost a life. A false positive costs attention that another patient "
+            f"A missed {finding} can cost a life. A false positive costs attention that another patient "
             "needs.",
             "Head CT can show a face. Protect slices and pictures of them like other patient data.",
             "This model card and the report name no patient, no file and no folder.",

@@ -125,8 +125,8 @@ def _plan_timelines(data: ReportData) -> Draw | None:
     threshold = math.nan if point is None else point.threshold
     line = "" if point is None else f" Dashed: the operating point of slices, {threshold:.2g}."
     caption = (
-        f"Probability of {label} along studies. Of the studies with hemorrhage and of those without, we "
-        "show the highest, the middle and the lowest by their highest slice. Filled: positive slices. "
+        f"Probability of {label} along studies. Of the studies with {labels.finding} and of those without, "
+        "we show the highest, the middle and the lowest by their highest slice. Filled: positive slices. "
         f"Hollow: negative slices.{line} Slices are in the order of the table, whose rows are counted from "
         f"0: {say(len(timelines), 'study')} of {say(data.evaluation.patients, 'patient')}. No intervals: "
         "each point is one slice."

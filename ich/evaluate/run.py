@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import yaml
 
-from ich.schema import RENAMED
+from ich.schema import RENAMED, UserError
+from ich.schema.labels import LabelSet
 from ich.tables import restore_texts
 
 PREDICTIONS = "predictions_{part}.csv"
@@ -29,12 +30,14 @@ class Run:
         parts: Number of slices and patients of each part of the split.
         leaky: Whether slices were split without regard to patients.
         phantom: Whether the data are synthetic.
+        labels: What the model predicts; None where it is not known.
     """
 
     settings: Mapping[str, str] = field(default_factory=dict)
     parts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     leaky: bool = False
     phantom: bool = False
+    labels: LabelSet | None = None
 
 
 def read_run(folder: Path) -> Run:
@@ -49,8 +52,19 @@ def read_run(folder: Path) -> Run:
     data = config.get("data")
     data = data if isinstance(data, dict) else {}
     return Run(
-        settings, _read_parts(folder / "split.csv"), data.get("split") == "slice", bool(data.get("phantom"))
+        settings,
+        _read_parts(folder / "split.csv"),
+        data.get("split") == "slice",
+        bool(data.get("phantom")),
+        _read_labels(config),
     )
+
+
+def _read_labels(config: dict[str, Any]) -> LabelSet | None:
+    try:
+        return LabelSet(**{key: value for key, value in config["labels"].items() if key != "_target_"})
+    except (KeyError, TypeError, AttributeError, UserError):
+        return None
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from ich.evaluation_report.outputs import Steps, make_folder, write_outputs
 from ich.files import for_owner_alone
 from ich.schema import UserError
 from ich.submission import write_submission
-from ich.tables import TARGET_COLUMNS
+from ich.tables import name_columns
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
     from ich.models import SliceNet
@@ -108,14 +108,15 @@ def write_evaluation(
     validation = [find_table(Path(path), VALIDATION) for path in val or ()]
     sources = Sources(tables, validation, _to_path(labels), _to_path(root), _to_path(index), by, ensemble)
     model = _load_model(checkpoint)
-    inputs = read_inputs(sources, needs_targets=submission is None)
+    label_set = None if model is None else model.label_set
+    inputs = read_inputs(sources, label_set=label_set, needs_targets=submission is None)
     checked = model is None or _is_checked(inputs, model, f"--checkpoint {checkpoint}")
     for note in [*inputs.notes, *([] if checked else [UNCHECKED])]:
         tell(note)
     folder = Path(out or tables[0].parent / "evaluation")
     if submission is not None:
         tell(_submit(inputs, submission, folder, model))
-        if inputs.predictions[list(TARGET_COLUMNS)].isna().to_numpy().all():
+        if inputs.predictions[name_columns("target", inputs.labels.names)].isna().to_numpy().all():
             tell("no target is known, so there is nothing to evaluate")
             return Written(folder, None)
     choices = Choices(list_levels(inputs.predictions), pooling, rule, calibration, replicates, seed)

@@ -20,7 +20,6 @@ from ich.evaluation_report.inputs import Inputs
 from ich.evaluation_report.outputs import Steps
 from ich.galleries import KINDS, Galleries, choose_worst, compute_heat, make_galleries
 from ich.report.document import Block
-from ich.schema import LABELS
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
     from ich.models import SliceNet
@@ -77,6 +76,7 @@ def compute_figures(
     steps.begin("figures and intervals")
     evaluation = evaluate(
         predictions,
+        labels=inputs.labels,
         decisions=decisions,
         levels=choices.levels,
         pooling=choices.pooling,
@@ -86,16 +86,20 @@ def compute_figures(
     groups = []
     for by in inputs.by:
         steps.begin(f"subgroups: {by.name}")
-        groups.append(subgroups(predictions, by, decision=decision, labels=("any",), **choices.sampling))
+        groups.append(
+            subgroups(
+                predictions, by, decision=decision, labels=(inputs.labels.headline,), **choices.sampling
+            )
+        )
     comparison = None
     if len(inputs.tables) > 1:
         steps.begin("comparison of models")
-        comparison = compare(inputs.tables, **choices.sampling)
+        comparison = compare(inputs.tables, labels=inputs.labels, **choices.sampling)
     blocks: Sequence[Block] = NO_GALLERIES
     slices = None
     if inputs.root is not None and inputs.index is not None:
         steps.begin("galleries")
-        galleries = _make_galleries(predictions, inputs.root, inputs.index, decision, model)
+        galleries = _make_galleries(inputs, inputs.root, inputs.index, decision, model)
         blocks, slices = galleries.blocks, galleries.slices
     data = ReportData(
         evaluation=evaluation,
@@ -114,21 +118,20 @@ def compute_figures(
 
 
 def _make_galleries(
-    predictions: pd.DataFrame,
-    root: Path,
-    index: pd.DataFrame,
-    decision: Decision | None,
-    model: SliceNet | None,
+    inputs: Inputs, root: Path, index: pd.DataFrame, decision: Decision | None, model: SliceNet | None
 ) -> Galleries:
-    heat = None
+    predictions, labels, heat = inputs.predictions, inputs.labels, None
     if model is not None:
-        rows = [int(row) for value in KINDS for row in choose_worst(predictions, value, decision)]
+        rows = [int(row) for value in KINDS for row in choose_worst(predictions, value, decision, labels)]
         heat = compute_heat(model, predictions, root, index, rows)
-    return make_galleries(predictions, root, index, decision=decision, heat=heat)
+    return make_galleries(predictions, root, index, decision=decision, labels=labels, heat=heat)
 
 
 def find_prevalences(model: SliceNet | None) -> list[float] | None:
     """Finds the prevalences of the training set in the checkpoint; None if one is unknown."""
-    carried = None if model is None else model.metadata.prevalences
-    known = [value for value in (carried or {}).values() if value is not None]
-    return known if len(known) == len(LABELS) else None
+    if model is None:
+        return None
+    carried = model.metadata.prevalences or {}
+    shares = [carried.get(label) for label in model.label_set.names]
+    known = [share for share in shares if share is not None]
+    return known if len(known) == len(shares) else None

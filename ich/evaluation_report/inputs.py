@@ -18,8 +18,9 @@ from ich.evaluate.subgroups import describe_slices
 from ich.index import build_index, read_labels
 from ich.index.joining import match_slices, require_matches
 from ich.index.labels import find_slice_column, read_csv
-from ich.schema import LABELS, UserError
-from ich.tables import TARGET_COLUMNS, UIDS, read_index, read_predictions
+from ich.schema import UserError
+from ich.schema.labels import LabelSet
+from ich.tables import UIDS, find_label_set, find_names, name_columns, read_index, read_predictions
 
 TEST, VALIDATION = "predictions_test.csv", "predictions_val.csv"
 """Names of a run's tables."""
@@ -72,6 +73,7 @@ class Inputs:
         root: The folder of the DICOM files, or None.
         index: Its index, or None.
         by: Groups of the slices.
+        labels: What was predicted.
         notes: Notes for the user.
     """
 
@@ -83,14 +85,16 @@ class Inputs:
     root: Path | None
     index: pd.DataFrame | None
     by: Sequence[pd.Series]
+    labels: LabelSet
     notes: Sequence[str]
 
 
-def read_inputs(sources: Sources, *, needs_targets: bool) -> Inputs:
+def read_inputs(sources: Sources, *, label_set: LabelSet | None = None, needs_targets: bool) -> Inputs:
     """Reads the inputs of an evaluation.
 
     Args:
         sources: Where it is.
+        label_set: What the model predicts; by default what the run's folder or the first table says.
         needs_targets: Whether a table without any target is refused.
 
     Raises:
@@ -99,10 +103,11 @@ def read_inputs(sources: Sources, *, needs_targets: bool) -> Inputs:
     paths = sources.predictions
     runs = [_find_run(path) for path in paths]
     names = _name_models(paths, runs)
-    labels = None if sources.labels is None else read_labels(sources.labels)
+    read = [read_predictions(path) for path in paths]
+    label_set = label_set or _find_label_set(runs[0], read[0])
+    labels = None if sources.labels is None else read_labels(sources.labels, label_set)
     tables = {}
-    for name, path in zip(names, paths, strict=True):
-        table = read_predictions(path)
+    for name, path, table in zip(names, paths, read, strict=True):
         if labels is not None:
             table = _join(table, labels)
         if needs_targets:
@@ -120,9 +125,15 @@ def read_inputs(sources: Sources, *, needs_targets: bool) -> Inputs:
         averaged=names if sources.ensemble else (),
         root=sources.root,
         index=index,
-        by=collect_groups(predictions, index, sources.labels, sources.by),
+        by=collect_groups(predictions, index, sources.labels, sources.by, label_set),
+        labels=label_set,
         notes=[*notes, *found],
     )
+
+
+def _find_label_set(run: Run, table: pd.DataFrame) -> LabelSet:
+    known = run.labels is not None and run.labels.names == find_names(table)
+    return run.labels if known and run.labels is not None else find_label_set(table)
 
 
 def find_table(path: Path, *names: str) -> Path:
@@ -151,7 +162,9 @@ def _join_runs(runs: Sequence[Run]) -> Run:
     shared = dict(set.intersection(*(set(run.settings.items()) for run in runs)))
     settings = {name: value for name, value in runs[0].settings.items() if name in shared}
     parts = runs[0].parts if all(run.parts == runs[0].parts for run in runs) else {}
-    return Run(settings, parts, any(run.leaky for run in runs), any(run.phantom for run in runs))
+    return Run(
+        settings, parts, any(run.leaky for run in runs), any(run.phantom for run in runs), runs[0].labels
+    )
 
 
 def _name_models(paths: Sequence[Path], runs: Sequence[Run]) -> list[str]:
@@ -196,15 +209,15 @@ def _find_beside(predictions: Path) -> Path | None:
 def _join(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     places = match_slices(table["SOPInstanceUID"], labels)
     require_matches(places, table["SOPInstanceUID"], labels)
-    targets = labels[list(LABELS)].to_numpy(np.float64)[places]
+    targets = labels.to_numpy(np.float64)[places]
     targets[places < 0] = np.nan
-    return table.assign(**dict(zip(TARGET_COLUMNS, targets.T, strict=True)))
+    return table.assign(**dict(zip(name_columns("target", list(map(str, labels))), targets.T, strict=True)))
 
 
 def _require_targets(table: pd.DataFrame, path: Path) -> None:
     if table.empty:
         raise UserError(f"{path} is empty: there is nothing to evaluate")
-    if table[list(TARGET_COLUMNS)].isna().to_numpy().all():
+    if table[name_columns("target", find_names(table))].isna().to_numpy().all():
         raise UserError(
             f"{path} has no targets: give the labels of its slices with --labels CSV (ID,Label like the "
             "RSNA's, or SOPInstanceUID and one column per label)"
@@ -226,7 +239,11 @@ def _find_index(root: Path | None, index: Path | None) -> pd.DataFrame | None:
 
 
 def collect_groups(
-    predictions: pd.DataFrame, index: pd.DataFrame | None, labels: Path | None, by: Sequence[str] | None
+    predictions: pd.DataFrame,
+    index: pd.DataFrame | None,
+    labels: Path | None,
+    by: Sequence[str] | None,
+    label_set: LabelSet,
 ) -> list[pd.Series]:
     """Collects the groups of slices, one value per slice.
 
@@ -235,6 +252,7 @@ def collect_groups(
         index: The data set's index. It gives encoding, slice spacing and tilt, the default columns.
         labels: A label CSV, which may have other columns.
         by: Names of columns; of ``describe_slices``, the index, the label CSV or the predictions.
+        label_set: The labels in the label CSV.
 
     Raises:
         UserError: If a column does not exist, or names patients or files.
@@ -249,7 +267,7 @@ def collect_groups(
         sources.append(_align(index.drop(columns="SOPInstanceUID"), index["SOPInstanceUID"], predictions))
     if (
         labels is not None
-        and (key := find_slice_column((wide := read_csv(labels)).columns))
+        and (key := find_slice_column((wide := read_csv(labels, label_set.names)).columns, label_set.names))
         and "Label" not in wide
     ):
         wide = wide.drop_duplicates(key)

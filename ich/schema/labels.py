@@ -96,6 +96,11 @@ class LabelSet:
         """The labels in reading order: the one that decides comes first."""
         return tuple(dict.fromkeys((self.headline, *self.names)))
 
+    @property
+    def finding(self) -> str:
+        """What the headline is about, within a sentence: with the RSNA's labels a hemorrhage."""
+        return say_label(self.headline, self.names).removeprefix("any ")
+
     def index(self, name: str) -> int:
         """The place of a label among the outputs of a network."""
         return self.names.index(name)

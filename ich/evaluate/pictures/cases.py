@@ -17,6 +17,7 @@ from ich.report.figures import hide_axis
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
 from ich.schema import WINDOWS
+from ich.schema.labels import LabelSet
 
 _PLAIN = ("brain", "subdural", "bone")
 
@@ -75,8 +76,8 @@ def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, name: str) -> No
     axes.text(0.03, 0.03, name, color="white", fontsize=TINY, transform=axes.transAxes, bbox=back)
 
 
-def describe_target(names: Sequence[str], target: NDArray[np.float64]) -> str:
+def describe_target(labels: LabelSet, target: NDArray[np.float64]) -> str:
     """Returns the labels of a slice in words."""
-    present = [name for name, value in zip(names, target, strict=True) if value == 1]
+    present = [name for name, value in zip(labels.averaged, target, strict=True) if value == 1]
     unknown = any(math.isnan(value) for value in target)
-    return ", ".join(present) or ("not known" if unknown else "no hemorrhage")
+    return ", ".join(present) or ("not known" if unknown else f"no {labels.finding}")
