@@ -102,8 +102,8 @@ def train(args: argparse.Namespace, model: LightningModule, **data: Any) -> Cloc
         precision=args.precision,
         limit_val_batches=0,
         num_sanity_val_steps=0,
+        callbacks=clock,
     )
-    trainer.callbacks.append(clock)
     trainer.fit(model, **data)
     return clock
 
@@ -128,7 +128,7 @@ def prepare(args: argparse.Namespace, work: Path) -> LongEpoch:
     data.prepare_data()
     data.setup()
     for path in data.table["path"]:
-        (data.root / path).read_bytes()
+        (data.source.root / path).read_bytes()
     return data
 
 

@@ -256,6 +256,20 @@ def test_what_is_on_the_list_is_built(mine: None) -> None:
         assert type(built).__name__ == target.rpartition(".")[2]
 
 
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (3, "loss names nothing to build: give it a _target_"),
+        ({"weight": 3}, "loss names nothing to build: give it a _target_"),
+        ({"_target_": "torch.nn.MSELoss", "weights": 3}, "loss cannot be built: .*MSELoss: .*'weights'"),
+        ({"_target_": "pytorch_lightning.callbacks.Timer"}, "Timer is not a torch.nn.modules.module.Module"),
+    ],
+)
+def test_what_does_not_fit_is_named_by_its_place(settings: Any, reason: str) -> None:
+    with pytest.raises(UserError, match=reason):
+        Builder(OmegaConf.create({"trusted": [], "loss": settings}))("loss", torch.nn.Module)
+
+
 @pytest.mark.parametrize("trusted", [["mine"], ["*"], ["."], [""], [3], ["a b."], "os"])
 def test_what_is_trusted_is_a_prefix_or_a_name(trusted: Any) -> None:
     with pytest.raises(UserError, match="expected a prefix that ends with a dot"):

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning import Callback, Trainer, seed_everything
+from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier
@@ -46,7 +48,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     spec, labels = build("input"), build("labels")
     trainer = _build_trainer(build, cfg, run_dir)
     datamodule = build("data", input=spec, label_set=labels, augment=build("augment"))
-    model = build("model", input=spec, label_set=labels, loss=build("loss"), optim=build("optim"))
+    model = build("model", input=spec, label_set=labels, loss=build("loss", nn.Module), optim=build("optim"))
     build_optimizer(model.optim, model)  # refuses bad settings before anything is written
     datamodule.prepare_data()
     datamodule.setup()
@@ -56,8 +58,9 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
 
 
 def _build_trainer(build: Builder, cfg: DictConfig, run_dir: Path) -> Trainer:
-    callbacks = [build(f"callbacks.{name}") for name in cfg.callbacks or ()]
-    logger = [build(f"logger.{name}", offered={"save_dir": str(run_dir)}) for name in cfg.logger or ()]
+    callbacks = [build(f"callbacks.{name}", Callback) for name in cfg.callbacks or ()]
+    place = {"save_dir": str(run_dir)}
+    logger = [build(f"logger.{name}", Logger, offered=place) for name in cfg.logger or ()]
     trainer: Trainer = build("trainer", run_dir=run_dir, callbacks=callbacks, logger=logger)
     if trainer.limit_val_batches == 0:
         raise UserError("trainer.limit_val_batches=0: the validation set is needed to choose the best epoch")

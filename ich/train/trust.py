@@ -51,11 +51,14 @@ class Builder:
         self._cfg = cfg
         self._trusted = check_trusted(cfg.trusted)
 
-    def __call__(self, key: str, offered: Mapping[str, Any] | None = None, **given: Any) -> Any:
+    def __call__(
+        self, key: str, kind: type = object, offered: Mapping[str, Any] | None = None, **given: Any
+    ) -> Any:
         """Builds an object.
 
         Args:
             key: Key of its description, such as ``loss`` or ``callbacks.timer``.
+            kind: Class that it must be an instance of.
             offered: Further arguments, passed if the object accepts them and the configuration does not set
                 them.
             **given: Objects passed to it.
@@ -64,11 +67,14 @@ class Builder:
             The object, or None if the configuration has none.
 
         Raises:
-            UserError: If a ``_target_``, at any depth, is not on the list, or does not accept its arguments.
+            UserError: If a ``_target_``, at any depth, is not on the list, or does not accept its arguments;
+                if there is none, or it is of another kind.
         """
         node = OmegaConf.select(self._cfg, key)
         if not node:
             return None
+        if "_target_" not in (node if isinstance(node, DictConfig) else ()):
+            raise UserError(f"{key} names nothing to build: give it a _target_")
         settings = OmegaConf.to_container(node, resolve=True)
         for target in _list_targets(settings):
             _require_trusted(target, self._trusted)
@@ -76,7 +82,7 @@ class Builder:
             with allowing(self._trusted):
                 make = hydra.utils.instantiate(settings, _partial_=True, _convert_="all")
             takes = inspect.signature(make).parameters.keys() - node.keys() if offered else ()
-            return make(**given, **{name: value for name, value in (offered or {}).items() if name in takes})
+            built = make(**given, **{name: value for name, value in (offered or {}).items() if name in takes})
         except (*_ERRORS, HydraException, MisconfigurationException) as error:
             # Hydra 1.3 names the part in its first line, and 1.4 in a note.
             inside = isinstance(error, HydraException)
@@ -84,6 +90,9 @@ class Builder:
             place = str(error).partition("\n")[0] if inside else f"{', '.join(notes)}:"
             reason = " ".join(f"{place} {(inside and error.__cause__) or error}".split())
             raise UserError(f"{key} cannot be built: {reason}") from error
+        if not isinstance(built, kind):
+            raise UserError(f"{key}: {node['_target_']} is not a {kind.__module__}.{kind.__qualname__}")
+        return built
 
 
 def allowing(trusted: Sequence[str] = ()) -> AbstractContextManager[Any]:
