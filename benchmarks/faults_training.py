@@ -74,7 +74,7 @@ class Bench:
         """Starts or goes on with a training; it kills itself at a moment of the save of that number."""
         workers = f"data.num_workers={self.random.choice((0, 2, 4))}"
         began = (run / "config.yaml").exists()
-        fresh = [*SMALL, f"data.root={self.data}", f"run_dir={run}", f"+trainer.devices={self.devices}"]
+        fresh = [*SMALL, f"data.root={self.data}", f"run_dir={run}", f"trainer.devices={self.devices}"]
         argv = [workers, f"ckpt_path={run}"] if began else [workers, *fresh]
         with (self.folder / "output.txt").open("ab") as output:
             return subprocess.Popen(

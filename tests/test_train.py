@@ -463,7 +463,7 @@ def test_second_run_in_the_same_folder_is_refused(run, finished: Path, caplog) -
     assert "already holds a run" in caplog.text
     assert Path("out/metrics.json").read_bytes() == before
     assert run("ckpt_path=out", "optim.lr=1", base=[]) == 2
-    assert "take away optim.lr=1" in caplog.text
+    assert "remove optim.lr=1" in caplog.text
 
 
 def test_full_disk_is_one_message(run, finished: Path, caplog, monkeypatch: pytest.MonkeyPatch) -> None:
