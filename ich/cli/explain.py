@@ -8,6 +8,7 @@ from pathlib import Path
 from ich.cli.codes import print_codes
 from ich.files import hash_file
 from ich.schema import WINDOWS
+from ich.schema.codes import Refusal
 from ich.schema.results import KEY_SLICES
 
 
@@ -76,7 +77,7 @@ def _run(args: argparse.Namespace) -> None:
     )
     if done.explained < done.slices:
         print("use --limit N or --all to explain more slices in the same folder")
-    print_codes(done.refused, "files refused", args.out / REFUSED)
+    print_codes(done.refused, "files refused", args.out / REFUSED, Refusal)
 
 
 def _read_count(text: str) -> int:

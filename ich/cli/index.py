@@ -13,6 +13,7 @@ from ich.cli.codes import print_codes
 from ich.findings import FINDINGS, check_series, check_slices, write_findings
 from ich.identical import find_identical
 from ich.index import build_index, locate_index
+from ich.schema.codes import Finding, Refusal
 
 _EXAMPLES = 10  # of slices with the same pixels
 
@@ -54,12 +55,12 @@ def _run(args: argparse.Namespace) -> None:
     )
     direct = int((table["pixel_offset"] >= 0).sum())
     print(f"pixels of {direct} slices can be read directly, {len(table) - direct} must be decoded")
-    print_codes(index.refused, "files refused", folder / "refused.csv")
+    print_codes(index.refused, "files refused", folder / "refused.csv", Refusal)
     findings = check_series(table)
     if args.check:
         findings = pd.concat([findings, check_slices(args.root, table)], ignore_index=True)
     write_findings(findings, folder)
-    print_codes(findings, "data-quality problems", folder / FINDINGS)
+    print_codes(findings, "data-quality problems", folder / FINDINGS, Finding, Refusal)
     if args.hash:
         _print_identical(table, find_identical(args.root, table, folder))
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from ich.cli.codes import print_codes
 from ich.outputs import OUTPUTS
 from ich.schema import DISCLAIMER, UserError
+from ich.schema.codes import InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
 from ich.studies.refusal import LOST
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that the other commands are spared
@@ -149,7 +150,8 @@ def _print(summary: Summary, out: Path) -> None:
         print(f"  {outcome}: {count}")
     refusals = Counter(result.refusal.code for result in summary.results if result.refusal)
     for code, count in sorted(refusals.items()):
-        print(f"  not read, {code}: {count}")
-    print_codes(summary.refused, "files belong to no study", out / "refused.csv")
-    print_codes(summary.refused_outputs, "outputs could not be written", out / "refused_outputs.csv")
+        print(f"  not read, {code}: {count} ({find_sentence(code, SetAside)})")
+    print_codes(summary.refused, "files belong to no study", out / "refused.csv", Refusal, InputRefusal)
+    refused = summary.refused_outputs
+    print_codes(refused, "outputs could not be written", out / "refused_outputs.csv", OutputRefusal)
     print(f"{DISCLAIMER}.")

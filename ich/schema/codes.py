@@ -205,16 +205,21 @@ KINDS: dict[str, type[Code]] = {
 """All kinds of codes by their title. Two kinds may share a code, each with a sentence of its own."""
 
 
+def find_sentence(code: str, *kinds: type[Code]) -> str:
+    """Finds the sentence of a code; one of no such kind, as from another version, is spelled out."""
+    members = (member for kind in kinds for member in kind)
+    return next((m.sentence for m in members if m == code), code.replace("_", " ").capitalize())
+
+
 def describe_code(kind: type[Code], code: str, detail: str = "") -> str:
     """Says in a line what a code means and what was found.
 
     Args:
         kind: Where the code is from.
-        code: A code of this kind; any other, as a file of another version may hold it, is spelled out.
+        code: A code, as ``find_sentence`` takes it.
         detail: What was found, with its value.
     """
-    known = next((member.sentence for member in kind if member == code), code.replace("_", " ").capitalize())
-    return f"{': '.join(filter(None, [known, detail]))} ({code})"
+    return f"{': '.join(filter(None, [find_sentence(code, kind), detail]))} ({code})"
 
 
 def make_page() -> str:
