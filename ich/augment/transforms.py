@@ -114,7 +114,7 @@ def _try(transform: Transform, image: Any, changed: list[str]) -> Any:
     """Applies each part of a transform, whatever its probability.
 
     Args:
-        transform: What to try.
+        transform: The transform to try.
         image: (S, S, D) float32, or what earlier parts made of it.
         changed: Takes the names of the parts that change the shape or the type.
 

@@ -35,7 +35,7 @@ def write_calibration(decisions: Mapping[str, Decision], path: str | Path) -> No
     """Writes decisions to a new file.
 
     Args:
-        decisions: By level; of others than ``DECIDED_LEVELS``, which no model carries, nothing is written.
+        decisions: Decisions by level; only those of ``DECIDED_LEVELS`` are written.
         path: The file.
 
     Raises:

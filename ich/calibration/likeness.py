@@ -94,7 +94,7 @@ class Likeness(nn.Module):
 
         Args:
             state_dict: The model's weights, by name.
-            features: That its backbone gives, F.
+            features: Number of features of the backbone, F.
             source: Names the file in the message.
 
         Raises:

@@ -27,7 +27,7 @@ class OperatingPoint:
 
     Attributes:
         threshold: On the calibrated probability.
-        rule: What it was chosen by.
+        rule: Rule that chose it.
         sensitivity: Reached on the part that it was chosen on.
         specificity: The same.
     """

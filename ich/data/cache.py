@@ -180,7 +180,7 @@ def _locate_slices(folder: Path, manifest: Manifest, table: pd.DataFrame, size: 
 
     Args:
         folder: The cache's folder.
-        manifest: What it holds.
+        manifest: Content of the cache.
         table: Index of the slices.
         size: The side in pixels that they must have.
 

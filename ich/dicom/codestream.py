@@ -107,7 +107,7 @@ def check_rle(head: bytes, size: int, pixel_format: PixelFormat) -> None:
     Args:
         head: The first bytes of the frame.
         size: Bytes of the frame.
-        pixel_format: What it shall be.
+        pixel_format: Expected pixel format.
 
     Raises:
         EOFError: If the frame ends before its last segment.

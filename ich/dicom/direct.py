@@ -1,4 +1,4 @@
-"""Reading the pixels of an uncompressed slice at the place where its header was seen to end."""
+"""Reads the pixels of an uncompressed slice at their known place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ich.dicom.rescale import Rescale, Shifted, Stored, clear_unused_bits, to_sh
 
 
 class Layout(NamedTuple):
-    """How the pixels of a slice lie in its file, and what they mean."""
+    """Layout and meaning of the pixels of a slice in its file."""
 
     rows: int  # as stored
     columns: int
@@ -32,7 +32,7 @@ class Layout(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where the pixels of a slice lie, and by what it shows that they still do."""
+    """Place of the pixels of a slice, with signs that it is still valid."""
 
     offset: int  # bytes from the start of the file
     file_size: int  # bytes
@@ -40,7 +40,7 @@ class Place(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """Memory for the pixels of a layout, as bytes and as what they stand for."""
+    """Memory for the pixels of a layout, as bytes and as stored values."""
 
     layout: Layout
     pixels: memoryview
@@ -48,7 +48,7 @@ class Frame(NamedTuple):
 
 
 def make_frames(layouts: Sequence[Layout]) -> list[Frame]:
-    """Makes a frame for each layout, all in one memory: a slice is read and used before the next is."""
+    """Makes a frame for each layout in one memory, because a slice is used before the next is read."""
     memory = np.empty(max((layout.size for layout in layouts), default=0), np.uint8)
     frames = []
     for layout in layouts:
@@ -63,13 +63,13 @@ def read_hu_at(path: str | os.PathLike[str] | bytes, place: Place, frame: Frame)
 
     Args:
         path: The file.
-        place: Where the pixels lie.
+        place: Place of the pixels in the file.
         frame: Memory for pixels of this layout; overwritten.
 
     Returns:
-        (Rows, Columns) HU, as ``ich.dicom.read_hu`` gives them, less a constant and mostly in the memory of
-        ``frame``. None where the file has another size or time than it had, or is gone: its header has to be
-        read again.
+        (Rows, Columns) HU, as from ``ich.dicom.read_hu``, minus a constant and mostly in the memory of
+        ``frame``. None if the file is missing or has another size or time: its header must then be read
+        again.
     """
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

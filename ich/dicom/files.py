@@ -1,4 +1,4 @@
-"""Opening a DICOM file: bounds, and one error for whatever goes wrong within."""
+"""Opens a DICOM file within bounds, and turns all failures into one error."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _Result = TypeVar("_Result")
 
 
 def read_file(path: str, use: Callable[[int, int], _Result], most: float = MAX_BYTES) -> _Result:
-    """Hands a file's descriptor and size to ``use``; what goes wrong meanwhile becomes a ``ReadError``.
+    """Passes a file's descriptor and size to ``use``; any failure becomes a ``ReadError``.
 
     Args:
         path: The file; as ``ich.files.escape_path`` shows it, where it stands in a table.
-        use: What reads it.
-        most: Bytes of a file that is opened.
+        use: Function that reads the file.
+        most: Maximum size of a file, bytes.
 
     Raises:
         ReadError: If the file cannot be read, or ``use`` fails; its code is a ``Refusal``.

@@ -31,8 +31,8 @@ def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFor
         pixels: Pixel Data.
         left: Bytes from the start of their value to the end of the file.
         syntax: Transfer syntax.
-        pixel_format: What a frame shall be.
-        frames: How many there are.
+        pixel_format: Expected pixel format of a frame.
+        frames: Number of frames.
 
     Raises:
         EOFError: If bytes are missing.
@@ -65,7 +65,7 @@ class Pieces:
 
     Args:
         stream: The file.
-        pieces: Where each lies, and its length, in bytes.
+        pieces: Place and length of each piece, in bytes.
     """
 
     def __init__(self, stream: Stream, pieces: list[tuple[int, int]]) -> None:

@@ -72,7 +72,7 @@ def skim_values(
 
     Args:
         head: The first bytes of a file.
-        offset: Where in it an element stands.
+        offset: Offset of an element in it.
         explicit: Whether elements name their representation.
         wanted: Tags by how they read as one number (``swap``).
         raw: Takes the values.

@@ -83,8 +83,8 @@ def evaluate(
         levels: Some of ``LEVELS``.
         pooling: Method that pools slices to series, studies and patients, one of ``METHODS``.
         prevalences: Prevalences at which predictive values are given.
-        training_prevalences: By slice, one for each label: what the constant predictor of slices
-            says. Without them, and at other levels, those of the table itself.
+        training_prevalences: Prevalences by slice, one for each label, for the constant predictor of slices.
+            Without them, and at other levels, those of the table are used.
         rule: Rule that chooses operating points on ``validation``; see ``choose_operating_point``.
         calibration: Method that calibrates probabilities on it, one of ``ich.calibration.METHODS``.
         replicates: Number of bootstrap samples.

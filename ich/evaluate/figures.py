@@ -228,7 +228,7 @@ class Evaluation:
         pooling_effect: Areas of each label by study, for each of ``METHODS``; empty unless the level
             ``study`` was requested.
         labels: The labels of the table; not part of ``to_dict``, like the curves.
-        curves: What is drawn, by level and label.
+        curves: Data for pictures, by level and label.
     """
 
     slices: int

@@ -180,7 +180,7 @@ def measure_level(
 
     Args:
         units: The units of this level: slices, series, studies or patients.
-        labels: What was predicted, with the weight of each label.
+        labels: The predicted labels, with their weights.
         pooling: Method that pooled them.
         counts: (R, P) how often each patient counts, from ``draw_patients``.
         decision: The calibration and the operating points, if there are any.

@@ -54,12 +54,12 @@ def subgroups(
 
     Args:
         predictions: A predictions table.
-        by: What groups its rows, one value a row in their order, named as the groups are to be called.
-            Numbers of more than ``bins`` distinct values are cut at quantiles. A study (series, patient)
-            has the median of its slices' numbers, or their one text; else it is ``mixed``.
+        by: Group of each row, one value per row in their order; its name is that of the grouping. Numbers of
+            more than ``bins`` distinct values are cut at quantiles. A study (series, patient) has the median
+            of its slices' numbers, or their one text; else it is ``mixed``.
         level: One of ``ich.evaluate.pooling.LEVELS``.
         pooling: One of ``ich.evaluate.pooling.METHODS``; that of ``decision`` goes before it.
-        decision: With the operating points, for sensitivity and specificity.
+        decision: Decision with the operating points, for sensitivity and specificity.
         labels: Some of the labels; by default all.
         bins: Groups that numbers are cut into.
         replicates: Bootstrap samples.

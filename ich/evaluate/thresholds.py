@@ -50,8 +50,8 @@ def measure_at_point(
         prob: (N,) calibrated probabilities.
         codes: (N,) the patient of each.
         counts: (R, P) of ``draw_patients``.
-        point: Where positive begins.
-        prevalences: At which predictive values are given.
+        point: The operating point.
+        prevalences: Prevalences at which predictive values are given.
         shortages: Why figures that need positives, and negatives, are not to be given; empty where they are.
     """
     called, positive = prob >= point.threshold, target == 1

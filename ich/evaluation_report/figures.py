@@ -47,7 +47,7 @@ def find_decisions(inputs: Inputs, choices: Choices, model: SliceNet | None) -> 
 
     Args:
         inputs: Inputs with the validation set.
-        choices: How.
+        choices: Settings of the fit.
         model: Model that may have decisions; None without a checkpoint.
     """
     check_predictions(inputs.predictions)

@@ -93,7 +93,7 @@ def read_inputs(sources: Sources, *, label_set: LabelSet | None = None, needs_ta
     """Reads the inputs of an evaluation.
 
     Args:
-        sources: Where it is.
+        sources: Places of the inputs.
         label_set: What the model predicts; by default what the run's folder or the first table says.
         needs_targets: Whether a table without any target is refused.
 

@@ -41,7 +41,7 @@ def explore(
     Args:
         root: Folder of DICOM files, in any layout.
         labels: CSV file; by default the one in ``root``, if any.
-        label_set: Which labels it holds.
+        label_set: Labels in this file.
         index_dir: Folder of the index; by default in ``root``.
         slices: Number of slices whose pixels are read. They are spread over patients and subtypes, and are
             the same at every call.

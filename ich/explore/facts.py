@@ -57,7 +57,7 @@ class Facts:
     """A data set in numbers.
 
     Attributes:
-        labels: What the label file is read for.
+        labels: Labels to read from the label file.
         table: Its index, with a column for each label where labels are known.
         units: Series, study and patient of each slice; see ``number_units``.
         refused: Counts of refused files by code.

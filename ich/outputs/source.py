@@ -74,7 +74,7 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
 
     Args:
         result: The study's result.
-        files: By SOPInstanceUID, at least those of ``result.slices``.
+        files: Files by SOPInstanceUID, at least those of ``result.slices``.
 
     Returns:
         Data sets without pixels, in the order of ``result.slices``.

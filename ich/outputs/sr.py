@@ -88,7 +88,7 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
 
     Args:
         result: The study's result.
-        files: By SOPInstanceUID, at least those of ``result.slices``.
+        files: Files by SOPInstanceUID, at least those of ``result.slices``.
         out: The file; readable by the owner only.
 
     Raises:

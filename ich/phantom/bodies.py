@@ -27,7 +27,7 @@ def draw_body(rng: np.random.Generator, part: Part, size: int) -> Study:
 
     Args:
         rng: Source of all randomness.
-        part: Which of the two.
+        part: Chest or abdomen.
         size: Height and width in pixels.
     """
     spacing = float(rng.uniform(380, 440)) / size

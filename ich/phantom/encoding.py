@@ -109,7 +109,7 @@ def make_slice(uid: str, header: SeriesHeader, study: Study, k: int) -> Dataset:
 
     Args:
         uid: SOPInstanceUID.
-        header: What the series shares.
+        header: Values that the series shares.
         study: The drawn study.
         k: Number of the slice, from 0 at the base.
     """

@@ -45,7 +45,7 @@ def write_once(out: Path, parameters: dict[str, Any], write: Callable[[Path], No
 
     Args:
         out: The folder; made where it does not exist.
-        parameters: That everything in it follows from; kept as ``MANIFEST``.
+        parameters: Parameters of everything in it; kept as ``MANIFEST``.
         write: Writes the files to an empty folder.
 
     Raises:

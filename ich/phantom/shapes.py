@@ -216,7 +216,7 @@ class Points:
 
         Args:
             hu: (H, W) of the plane.
-            shape: What to paint.
+            shape: Shape to paint.
             value: HU of it; one, or (H, W).
             grow: mm that its surface is moved outwards; one, or (H, W).
             share: Share of each pixel that the shape fills; one number, or (H, W).

@@ -27,7 +27,7 @@ def sample_heights(
 
     Args:
         rng: Source of randomness.
-        head: That is scanned.
+        head: The scanned head.
         gap: mm from slice to slice.
         tilt: Degrees of gantry tilt.
         chances: How often uneven steps appear.

@@ -74,7 +74,7 @@ def paint_table(table: Table, hu: Array, spacing: float, z: float) -> None:
     """Paints what lies around the head where there is air, in place.
 
     Args:
-        table: What lies there.
+        table: The table and the head holder.
         hu: (H, W) of a slice.
         spacing: mm between pixels.
         z: mm, height of the slice.

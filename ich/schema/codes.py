@@ -215,7 +215,7 @@ def describe_code(kind: type[Code], code: str, detail: str = "") -> str:
     """Says in a line what a code means and what was found.
 
     Args:
-        kind: Where the code is from.
+        kind: Kind of the code.
         code: A code, as ``find_sentence`` takes it.
         detail: What was found, with its value.
     """

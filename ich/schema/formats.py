@@ -38,7 +38,7 @@ class Expected:
 
     Attributes:
         text: What was expected, such as "a number from 0 to 1".
-        check: What a value of the type has to pass as well.
+        check: Further check of a value of the type.
         pattern: Regular expression for a text.
     """
 
