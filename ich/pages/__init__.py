@@ -60,7 +60,7 @@ def make_document(result: StudyResult, views: Sequence[SliceView]) -> Document:
         sections += [
             Section("Labels", [_tabulate_labels(result)]),
             Section(title, list(_show_slices(result, views))),
-            Section("Slices from one end to the other", [_picture_timeline(result)]),
+            Section("Probability along the slices", [_picture_timeline(result)]),
         ]
     sections += [
         Section("Series", [_tabulate_series(result)]),

@@ -109,7 +109,7 @@ def list_limits(result: StudyResult) -> list[str]:
         sought = finding if is_hemorrhage else ", ".join(result.labels)
         limits += [
             f"A negative result does not rule out {ruled_out}. At any operating point some are missed, "
-            "small ones first. A positive result may be a false positive.",
+            "small ones first. A positive result may be wrong.",
             "Probabilities were calibrated, and operating points chosen, on the validation set of the "
             "training data. Elsewhere both may be wrong.",
             f"Only the series marked as read was examined, and only for {sought}.",
