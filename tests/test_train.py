@@ -403,7 +403,7 @@ def test_diverged_run_says_so(run, caplog) -> None:
         (["data.limit_slices=0"], "limit_slices"),
         (["data.root=???"], "data.root must be given"),
         (["data.num_workers=-1"], "data.num_workers=-1"),
-        (["data.val_fraction=0"], "val part has no slice"),
+        (["data.val_fraction=0"], "validation set has no slice"),
         (["trainer.max_epochs=0"], "trainer.max_epochs=0"),
         (["trainer.precision=fp16"], "fp16"),
         (["trainer.strategy=nonsense"], "nonsense"),

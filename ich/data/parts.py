@@ -18,6 +18,7 @@ from ich.split import (
     split_patients,
     split_slices,
 )
+from ich.tables import SETS
 
 log = logging.getLogger(__name__)
 
@@ -130,16 +131,16 @@ class SplitSpec:
         Raises:
             UserError: If the training or the validation set is empty.
         """
-        if empty := [part for part in ("train", "val") if not (parts == part).any()]:
+        if empty := [SETS[part] for part in ("train", "val") if not (parts == part).any()]:
             raise UserError(
-                f"the {' and the '.join(empty)} part has no slice; see data.split={self.split} and "
+                f"the {' and the '.join(empty)} set has no slice; see data.split={self.split} and "
                 f"data.val_fraction={self.val_fraction}"
             )
         for part, labels in labels_without_positives(labeled, parts, names).items():
             log.warning(
-                "no positive slice of %s in the %s part, so its metrics are not available",
+                "no positive slice of %s in the %s set, so its metrics are not available",
                 ", ".join(labels),
-                part,
+                SETS[part],
             )
         if self.leaks:
             log.warning(

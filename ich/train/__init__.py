@@ -34,7 +34,7 @@ from ich.files import for_owner_alone, hash_file, replacing
 from ich.printing import printing
 from ich.schema import UserError
 from ich.split import write_split
-from ich.tables import hash_slices
+from ich.tables import SETS, hash_slices
 from ich.train.command import VERSION_BASE, reading_arguments
 from ich.train.parts import Parts, build_parts
 from ich.train.results import write_results
@@ -239,7 +239,7 @@ def _describe_run(run: Run) -> None:
     with replacing(run.folder / "config.yaml") as partial:  # last: by it a run is known
         OmegaConf.save(cfg, partial, resolve=True)
     for name, part in labeled.groupby("part", sort=False):
-        log.info("%s: %d slices of %d patients", name, len(part), part["PatientID"].nunique())
+        log.info("%s set: %d slices of %d patients", SETS[str(name)], len(part), part["PatientID"].nunique())
     million = sum(p.numel() for p in parts.model.parameters()) / 1e6
     spec = parts.model.net.input
     log.info(
