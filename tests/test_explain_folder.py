@@ -101,12 +101,12 @@ def test_key_slices_are_explained_by_default(
     assert set(listed["number"][listed["explained"] == "yes"]) == key
     assert set(listed["explained"]) <= {"yes", "no"}
     printed = capsys.readouterr().out
-    assert f"12 slices listed in {out / 'slices.csv'}, {len(key)} explained, {len(key)} just now" in printed
+    assert f"12 slices listed in {out / 'slices.csv'}, {len(key)} explained, {len(key)} of them now" in printed
 
     # The same folder takes the others, and what is there stays.
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
     assert call(*command, "--all") == 0
-    assert f"12 explained, {12 - len(key)} just now" in capsys.readouterr().out
+    assert f"12 explained, {12 - len(key)} of them now" in capsys.readouterr().out
     assert list_pictures(out) == name_pictures(range(12), "any", "subdural")
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert set(read_list(out)["explained"]) == {"yes"}
@@ -148,7 +148,7 @@ def test_a_call_goes_on_where_the_last_one_stopped(
     with monkeypatch.context() as patch:  # the network does not go over all slices again
         patch.setattr(ich.heatmaps.folder, "score_slices", None)
         assert call(*command, str(out)) == 0
-    assert "5 explained, 3 just now" in capsys.readouterr().out
+    assert "5 explained, 3 of them now" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     names = sorted(path.name for path in whole.iterdir())
     assert sorted(path.name for path in out.iterdir()) == names
@@ -174,7 +174,7 @@ def test_other_settings_are_refused_by_name(
         ([*usual, "--window", "subdural"], "window"),
     ):
         assert call(*other, *out) == 2
-        assert f"made otherwise (they differ in {name})" in " ".join(capsys.readouterr().err.split())
+        assert f"of other settings (they differ in {name})" in " ".join(capsys.readouterr().err.split())
     assert call(*usual, *out) == 0
     path = next((studies / "0").iterdir())
     path.write_bytes(path.read_bytes() + b"\0" * 16)  # the slice was written again
@@ -190,4 +190,4 @@ def test_two_at_once_and_no_number_are_refused(
         assert call(*command, "2") == 2
     assert "another process is writing to" in capsys.readouterr().err
     assert call(*command, "0") == 2
-    assert "'0' is no whole number from 1" in capsys.readouterr().err
+    assert "'0' expected a whole number, 1 or more" in capsys.readouterr().err

@@ -81,7 +81,7 @@ def test_every_kind_of_input(name: str, checks: list[str], tmp_path: Path, capsy
     given = [] if name == "peak" else ["--check", *checks]
     assert call("export", str(bundle), str(out), *given) == 0
     checked = "20 slices" if given else "138 slices of the phantom"
-    assert f"largest difference of a probability over {checked}: " in capsys.readouterr().out
+    assert f"largest difference in a probability over {checked}: " in capsys.readouterr().out
     hu = draw_slices(spec.depth)
     window = np.tile(np.array([45, 95], np.float32), (len(hu), 1)) if name == "header" else None
     ours, theirs = (load_network(path, gpus=0).run(hu, window) for path in (bundle, out))

@@ -182,7 +182,7 @@ def test_damaged_last_makes_way_for_the_one_before(phantom: Path, whole, tmp_pat
     content = bytearray(last.read_bytes())
     last.write_bytes(content[:-1000])
     go(tmp_path, phantom)
-    assert f"{last} is damaged: the one before it is used, previous.ckpt" in caplog.text
+    assert f"{last} is damaged: the previous one is used, previous.ckpt" in caplog.text
     require_same(whole("plain"), tmp_path)
     content[len(content) // 2] ^= 1
     last.write_bytes(content)

@@ -36,7 +36,7 @@ def test_second_training_in_a_run_dir_is_refused(small: list[str], caplog: pytes
     Path("run").mkdir()
     with open_alone(Path("run/run.log")):  # as the first one has it
         assert call(*small, "run_dir=run", "trainer.max_epochs=1") == 2
-    assert "run is in use by another training" in caplog.text
+    assert "another training uses" in caplog.text
     assert not Path("run/metrics.csv").exists()
 
 
@@ -84,7 +84,7 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(small: list[str], press: st
     assert "stopped by SIGINT" in kept
     assert re.search(r"ich train ckpt_path=\S*run$", kept, re.MULTILINE)
     assert Path("run/checkpoints/last.ckpt").exists() == saves
-    assert ("last.ckpt holds what was reached" if saves else "nothing was saved yet") in kept
+    assert ("last.ckpt holds the state" if saves else "nothing was saved yet") in kept
     assert call("train", "ckpt_path=run") == 0
     assert pd.read_csv("run/metrics.csv")["epoch"].tolist() == [0, 1]
 
@@ -100,7 +100,7 @@ def test_what_goes_on_though_it_is_done_or_older_is_told(
         assert "run/checkpoints/best.ckpt" in caplog.text
         caplog.clear()
         assert call("train", "ckpt_path=run", "trainer.max_epochs=2") == 0
-        assert "epochs 2 to 2 train at the learning rates" in caplog.text
+        assert "epochs 2 to 2 use the learning rates" in caplog.text
         assert "run/checkpoints/best.ckpt" in caplog.text
     last = Path("run/checkpoints/last.ckpt")
     whole = torch.load(last, weights_only=True)
