@@ -101,7 +101,9 @@ def test_key_slices_are_explained_by_default(
     assert set(listed["number"][listed["explained"] == "yes"]) == key
     assert set(listed["explained"]) <= {"yes", "no"}
     printed = capsys.readouterr().out
-    assert f"12 slices listed in {out / 'slices.csv'}, {len(key)} explained, {len(key)} of them now" in printed
+    assert (
+        f"12 slices listed in {out / 'slices.csv'}, {len(key)} explained, {len(key)} of them now" in printed
+    )
 
     # The same folder takes the others, and what is there stays.
     before = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
@@ -190,4 +192,4 @@ def test_two_at_once_and_no_number_are_refused(
         assert call(*command, "2") == 2
     assert "another process is writing to" in capsys.readouterr().err
     assert call(*command, "0") == 2
-    assert "'0' expected a whole number, 1 or more" in capsys.readouterr().err
+    assert "'0': expected a whole number, 1 or more" in capsys.readouterr().err

@@ -202,7 +202,7 @@ def test_save_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
     try:
         with pytest.raises(
-            UserError, match=r"last\.ckpt of 4\.0 MB could not be saved: File too large; what"
+            UserError, match=r"last\.ckpt of 4\.0 MB could not be saved: File too large\. Earlier"
         ):
             DurableIO().save_checkpoint({"weights": torch.ones(1_000_000)}, path, tmp_path / "previous.ckpt")
     finally:
@@ -215,7 +215,7 @@ def test_disk_that_is_too_small_is_told_before_the_first_step(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 4_000_000))
-    with pytest.raises(UserError, match=r"4\.0 MB left, and checkpoints of this model take up to 18\.0 MB"):
+    with pytest.raises(UserError, match=r"4\.0 MB left, but checkpoints of this model need up to 18\.0 MB"):
         go(tmp_path, phantom, kill_at(0))
 
 

@@ -233,7 +233,7 @@ class StudyResult:
 
     @property
     def headline(self) -> str:
-        """The label to show if there is room for one: the one that decides, or else the first."""
+        """The label to show if only one fits: the one that decides, or else the first."""
         return self.decides or next(iter(self.labels))
 
     def name_slice(self, place: int) -> str:
