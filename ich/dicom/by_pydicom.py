@@ -1,7 +1,7 @@
-"""Walking a data set by pydicom, which knows more of what writers get wrong than a quick walk can.
+"""Walks a data set with pydicom, which knows more errors of writers than a quick walk can.
 
-It runs in the process of ``decoding``: pydicom takes what memory and time a file asks for, and raises
-anything. What it raises may quote values, so nothing of it is handed on.
+It runs in the process of ``decoding``, because pydicom uses as much memory and time as a file asks for, and
+raises any exception. Exceptions may quote values, so their texts are not passed on.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ich.dicom.elements import MAX_TEXT, PIXEL_DATA, SEQUENCES, shorten
 
 
 class Walked(NamedTuple):
-    """What pydicom has read."""
+    """Values that pydicom has read."""
 
     syntax: str
     order: Literal["little", "big"]
@@ -62,14 +62,14 @@ def _find_value(data: bytes, element: RawDataElement) -> bytes:
 
 
 def to_json(walked: Walked) -> bytes:
-    """Writes what pydicom has read for another process."""
+    """Writes the values for another process."""
     syntax, order, raw, (tag, vr, length), offset = walked
     texts = {tag: base64.b64encode(value).decode() for tag, value in raw.items()}
     return json.dumps([syntax, order, texts, [tag, vr.decode(), length], offset]).encode()
 
 
 def from_json(text: bytes | bytearray) -> Walked:
-    """Reads what ``to_json`` has written."""
+    """Reads the values from ``to_json``."""
     syntax, order, texts, (tag, vr, length), offset = json.loads(text)
     raw = {int(tag): base64.b64decode(value) for tag, value in texts.items()}
     return Walked(syntax, order, raw, (tag, vr.encode(), length), offset)

@@ -1,4 +1,4 @@
-"""pydicom's decoders of pixel data, and what they need to know of a frame."""
+"""pydicom's decoders of pixel data, and the frame properties that they need."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ _LOSSY = frozenset(s for s, coding in CODINGS.items() if coding is Coding.DCT)
 
 
 def describe_uid(text: str) -> str:
-    """Returns the name of a transfer syntax or SOP class, where it has one, and its UID."""
+    """Returns the name of a transfer syntax or SOP class, if it has one, and its UID."""
     name = uid.UID(text, config.IGNORE).name
     return text if name == text else f"{name} ({text})"
 
 
 def check_codec(syntax: str, precision: int) -> None:
-    """Refuses by name what no installed codec decodes.
+    """Refuses, by name, a transfer syntax that no installed codec decodes.
 
     Args:
         syntax: Transfer syntax, one of ``DECODERS``.
-        precision: Bits of a sample, as the compressed stream has it; 0 where that is not known yet.
+        precision: Bits of a sample in the compressed stream; 0 if not yet known.
 
     Raises:
         RefusedError: If there is none.
@@ -72,11 +72,11 @@ def check_codec(syntax: str, precision: int) -> None:
 def decode(data: bytes, syntax: str, vr: str, pixel_format: PixelFormat) -> np.ndarray:
     """Decodes the value of Pixel Data.
 
-    Bits beyond BitsStored are cleared or hold the sign (PS3.5 8.1.1), and the sign is that of
-    PixelRepresentation, whatever a JPEG stream says of it.
+    Bits beyond BitsStored are cleared or hold the sign (PS3.5 8.1.1). PixelRepresentation gives the sign, not
+    the JPEG stream.
 
     Args:
-        data: The value, or the frame where ``syntax`` is encapsulated.
+        data: The value, or the frame if ``syntax`` is encapsulated.
         syntax: Transfer syntax.
         vr: Value representation of Pixel Data.
         pixel_format: How the frame's pixels are stored.
@@ -85,7 +85,7 @@ def decode(data: bytes, syntax: str, vr: str, pixel_format: PixelFormat) -> np.n
         (rows, columns) array of ``pixel_format.dtype``.
 
     Raises:
-        ValueError: If the codec gives something else; and whatever the codec raises.
+        ValueError: If the codec gives another result; also any error of the codec.
     """
     if syntax not in ENCAPSULATED:
         stored = _decode_by_pydicom(data, syntax, vr, pixel_format)
@@ -118,9 +118,9 @@ def _decode_by_pydicom(data: bytes, syntax: str, vr: str, pixel_format: PixelFor
 
 
 def _decode_12_bits(frame: bytes, precision: int, pixel_format: PixelFormat) -> Stored:
-    """Decodes lossy JPEG of 12 bits by GDCM, which pydicom does not ask for it.
+    """Decodes lossy JPEG of 12 bits with GDCM, which pydicom does not use for it.
 
-    Values equal those of a decoder written from ITU-T T.81 alone to one step (``tests/jpeg12.py``).
+    Values agree within one step with a decoder that was written from ITU-T T.81 alone (``tests/jpeg12.py``).
     """
     import gdcm  # of the extra "codecs"
 
@@ -144,9 +144,9 @@ def _decode_12_bits(frame: bytes, precision: int, pixel_format: PixelFormat) -> 
 
 
 def _fit(decoded: NDArray[np.uint16], pixel_format: PixelFormat) -> Stored:
-    """Has 16 bits of a lossy decoder mean what the header says.
+    """Converts 16 bits of a lossy decoder to the meaning in the header.
 
-    An unsigned value that has become larger than BitsStored can hold is the largest of them.
+    An unsigned value that is too large for BitsStored becomes the largest possible one.
     """
     stored: Stored = decoded.view(pixel_format.dtype)
     if pixel_format.pixel_representation == 0:

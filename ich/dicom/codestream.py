@@ -1,7 +1,7 @@
-"""What a compressed frame says of itself before it is decoded: its shape, its bits and where it ends.
+"""Reads the shape, the bits and the end of a compressed frame before it is decoded.
 
-The index asks this of a file, and reading does once more: what the one accepts the other does not refuse by
-its header.
+The index and reading both check this, so reading does not refuse by its header a file that the index has
+accepted.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _RLE_HEADER = struct.Struct("<16L")  # segments, then where each begins (PS3.5 G
 
 
 class Coding(Enum):
-    """How pixels are coded."""
+    """Coding of the pixels."""
 
     DCT = "lossy JPEG"
     LOSSLESS = "lossless JPEG"
@@ -65,12 +65,12 @@ class Codestream(NamedTuple):
 def find_codestream(head: bytes) -> Codestream:
     """Finds the stream in the first bytes of a frame.
 
-    A JPEG 2000 stream may stand in the boxes of a JP2 file (ITU-T T.800 I), though PS3.5 A.4.4 wants it bare.
+    A JPEG 2000 stream may lie in the boxes of a JP2 file (ITU-T T.800 I), although PS3.5 A.4.4 forbids them.
     Any marker of JPEG may be preceded by fill bytes (ITU-T T.81 B.1.1.2).
 
     Raises:
         struct.error: If ``head`` ends before the coded pixels begin.
-        ValueError: If it holds no such stream.
+        ValueError: If there is no such stream.
     """
     start = _find_jp2_stream(head) if head.startswith(_JP2) else 0
     if head.startswith(_SOC_SIZ, start):
@@ -82,11 +82,10 @@ def find_codestream(head: bytes) -> Codestream:
 
 
 def check_codestream(stream: Codestream, syntax: str, pixel_format: PixelFormat) -> None:
-    """Refuses what codecs do not decode, or reinterpret in silence.
+    """Refuses streams that codecs do not decode, or silently misread.
 
     Raises:
-        ValueError: If the stream is another image than the header says, or of another kind than its
-            transfer syntax.
+        ValueError: If the stream contradicts the header or the transfer syntax.
     """
     if stream.coding != CODINGS.get(syntax, Coding.WAVELETS):
         raise ValueError(f"its compressed pixels are {stream.coding.value}, and not what its syntax says")
@@ -102,16 +101,16 @@ def check_codestream(stream: Codestream, syntax: str, pixel_format: PixelFormat)
 
 
 def check_rle(head: bytes, size: int, pixel_format: PixelFormat) -> None:
-    """Refuses an RLE frame whose header does not fit its image (PS3.5 G.3.1, G.5).
+    """Refuses an RLE frame if its header does not fit its image (PS3.5 G.3.1, G.5).
 
     Args:
         head: The first bytes of the frame.
-        size: Bytes of the frame.
+        size: Size of the frame, bytes.
         pixel_format: Expected pixel format.
 
     Raises:
         EOFError: If the frame ends before its last segment.
-        ValueError: If it has not one segment for each byte of a pixel.
+        ValueError: If it does not have one segment for each byte of a pixel.
     """
     if len(head) < _RLE_HEADER.size:
         raise EOFError("its compressed pixels end within their header")
@@ -124,7 +123,7 @@ def check_rle(head: bytes, size: int, pixel_format: PixelFormat) -> None:
 
 
 def _find_jp2_stream(head: bytes) -> int:
-    """Where the contiguous codestream box of a JP2 file has its contents (ITU-T T.800 I.4, I.5.4)."""
+    """Finds the content of the contiguous codestream box of a JP2 file (ITU-T T.800 I.4, I.5.4)."""
     offset = 0
     while True:
         length, kind = struct.unpack_from(">I4s", head, offset)
@@ -140,7 +139,7 @@ def _find_jp2_stream(head: bytes) -> int:
 
 
 def _read_jpeg_2000(head: bytes, start: int) -> Codestream:
-    """The main header up to the first tile (ITU-T T.800 A.5.1)."""
+    """Reads the main header up to the first tile (ITU-T T.800 A.5.1)."""
     width, height, left, top = struct.unpack_from(">4I", head, start + 8)
     samples, precision = struct.unpack_from(">HB", head, start + 40)
     for marker, _, offset in _walk(head, start + 2):
@@ -151,7 +150,7 @@ def _read_jpeg_2000(head: bytes, start: int) -> Codestream:
 
 
 def _read_jpeg(head: bytes, start: int) -> Codestream:
-    """The markers up to the first scan (ITU-T T.81 B.2, T.87 C.2)."""
+    """Reads the markers up to the first scan (ITU-T T.81 B.2, T.87 C.2)."""
     found: Codestream | None = None
     for marker, body, end in _walk(head, start + 2):
         if marker in _OTHER_FRAMES:

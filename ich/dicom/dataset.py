@@ -1,7 +1,7 @@
-"""The elements of a file up to its pixels: by the quickest way that understands it.
+"""Reads the elements of a file up to its pixels, in the fastest way that understands them.
 
-Most headers are plain and short: ``skimming`` reads them. ``elements`` walks the others. Where neither finds
-what a slice must have, pydicom reads the file in another process (``decoding``), and has the last word.
+Most headers are plain and short, and ``skimming`` reads them. ``elements`` walks the others. If neither finds
+what a slice must have, pydicom reads the file in another process (``decoding``), and decides.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _MAYBE_CT = ("", "CT")  # Modality
 
 
 class DataSet(NamedTuple):
-    """A data set up to the value of its pixels, whose tag is 0 where it has none."""
+    """A data set up to the value of its pixels; their tag is 0 if there are none."""
 
     syntax: str
     values: Values
@@ -41,7 +41,7 @@ class DataSet(NamedTuple):
 
 
 def open_stream(file: int, size: int) -> Stream:
-    """Opens a file anew from its descriptor, at its start."""
+    """Opens a file again from its descriptor, at its start."""
     os.lseek(file, 0, os.SEEK_SET)
     return Stream(open(file, "rb", closefd=False), size)
 
@@ -50,9 +50,9 @@ def read_data_set(file: int, size: int) -> DataSet:
     """Reads the values of ``ich.dicom.elements.TAGS`` in a file that may be a slice.
 
     Raises:
-        RefusedError: If it is none: no DICOM file, of an unknown transfer syntax, without pixels.
+        RefusedError: If it is not a slice: not DICOM, with an unknown transfer syntax, or without pixels.
         EOFError: If bytes are missing.
-        ValueError: If it is damaged otherwise.
+        ValueError: If it is damaged in another way.
     """
     skimmed = skim(os.read(file, HEAD))
     if skimmed is not None and skimmed.syntax in DECODERS:
@@ -71,7 +71,7 @@ def read_data_set(file: int, size: int) -> DataSet:
 
 
 def may_lack(found: DataSet) -> bool:
-    """Whether something that a slice must have is missing, and may stand behind the pixels."""
+    """Whether a required value is missing and may follow the pixels."""
     values, pixels = found.values, found.pixels
     if values.text(Tag.Modality) not in _MAYBE_CT or Tag.SharedFunctionalGroupsSequence in values.raw:
         return False
@@ -80,15 +80,15 @@ def may_lack(found: DataSet) -> bool:
 
 
 def ask_pydicom(file: int, size: int, tags: Collection[int]) -> DataSet | None:
-    """Has pydicom read a file, in another process.
+    """Lets pydicom read a file in another process.
 
     Args:
-        file: Its descriptor.
-        size: Bytes of it.
+        file: Descriptor of the file.
+        size: Size of the file, bytes.
         tags: The elements to read.
 
     Returns:
-        What it has read, whose pixels have the tag 0 where it has found none. None where it fails, too, or
+        The values that it has read, with the tag 0 if it found no pixels. None if pydicom fails too, or if
         the file is larger than any slice.
     """
     stream, meta = open_stream(file, size), b""
@@ -110,7 +110,7 @@ def ask_pydicom(file: int, size: int, tags: Collection[int]) -> DataSet | None:
 
 
 def read_frames(file: int, size: int) -> list[Raw]:
-    """Reads what functional groups say of each frame of a file: see ``ich.dicom.groups``.
+    """Reads the functional groups of each frame of a file; see ``ich.dicom.groups``.
 
     They are kept for the next frame of the same file.
     """
@@ -130,14 +130,14 @@ _recent: dict[tuple[int, int, int, int], list[Raw]] = {}
 
 
 def _walk(stream: Stream) -> DataSet:
-    """Walks whatever ``skim`` gives up on."""
+    """Walks headers that ``skim`` cannot read."""
     syntax, stream, explicit = _begin(stream)
     values, pixels = read_values(stream, explicit)
     return DataSet(syntax, values, pixels or Element(0, b"", 0), stream.file.tell(), stream.size, stream)
 
 
 def _begin(stream: Stream) -> tuple[str, Stream, bool]:
-    """Goes to the first element behind the file meta information; tells the syntax and how to go on."""
+    """Goes to the first element after the file meta information; returns the syntax and how to continue."""
     if stream.file.read(132)[128:] != PREFIX:
         raise RefusedError(Refusal.NOT_DICOM, "lacks the prefix DICM after 128 bytes")
     syntax = read_syntax(stream)

@@ -1,9 +1,9 @@
-"""Decoding of compressed pixels, and reading of odd files by pydicom, in processes of their own.
+"""Decodes compressed pixels, and reads odd files with pydicom, in separate processes.
 
-A codec in C that is given a damaged frame may end its process, hang, or ask for all memory there is, and
-pydicom may do the last two. Each thread that asks has a process at its disposal, which is started on first
-use, lives as long as this one, and is replaced when a file brings it down. It is a plain program at the ends
-of two pipes, not one of ``multiprocessing``: that would import the main script, and torch with it, again.
+A codec in C may end its process, hang or take all memory on a damaged frame, and pydicom may do the last two.
+Each thread therefore has its own process, which starts on first use, lives as long as this one, and is
+replaced if a file ends it. It is a plain program with two pipes. ``multiprocessing`` would import the main
+script again, and torch with it.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _PIPE_SIZE = 1 << 20  # bytes; with the usual 64 KiB the two sides wait for each
 
 
 def decode_apart(data: bytes, syntax: str, vr: str, pixel_format: PixelFormat) -> np.ndarray:
-    """Does ``codecs.decode`` in another process; safe in threads, which do not wait for each other.
+    """Runs ``codecs.decode`` in another process; threads do not wait for each other.
 
     Raises:
         RefusedError: If the codec fails, ends its process twice, or exceeds ``TIME_LIMIT`` or
@@ -64,7 +64,7 @@ def decode_apart(data: bytes, syntax: str, vr: str, pixel_format: PixelFormat) -
 
 
 def walk_apart(data: bytes, tags: Collection[int]) -> Walked:
-    """Does ``by_pydicom.walk`` in another process, likewise.
+    """Runs ``by_pydicom.walk`` in another process, in the same way.
 
     Raises:
         RefusedError: If pydicom fails, ends its process twice, or exceeds a limit.
@@ -87,10 +87,10 @@ def _ask(how: dict[str, Any], data: bytes, most: int) -> bytearray:
 
 
 class _Worker:
-    """A process that decodes one frame after the other.
+    """A process that decodes frames one by one.
 
     Attributes:
-        is_idle: Whether it waits for a frame; one that does not is of no more use.
+        is_idle: Whether it waits for a frame; otherwise it cannot be used any more.
     """
 
     def __init__(self) -> None:
@@ -126,10 +126,10 @@ class _Worker:
         self.is_idle = True
 
     def ask(self, how: dict[str, Any], data: bytes, most: int) -> bytearray:
-        """Sends a request, and returns the reply, of ``most`` bytes at most.
+        """Sends a request, and returns a reply of at most ``most`` bytes.
 
         Raises:
-            RefusedError: If what is asked fails.
+            RefusedError: If the request fails.
             EOFError: If the process ends, as does ``BrokenPipeError``.
         """
         self.is_idle = False
@@ -154,7 +154,7 @@ class _Worker:
         self.forget()
 
     def forget(self) -> None:
-        """Lets go of a process that is the parent's, after a fork."""
+        """Releases a process of the parent after a fork."""
         self._process.returncode = self._process.returncode or 0
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -222,7 +222,7 @@ os.register_at_fork(after_in_child=_forget_all)
 
 
 def serve() -> None:
-    """Decodes what comes on the standard input until that ends: all that the process does."""
+    """Decodes requests from the standard input until it ends. The process does nothing else."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # for the process that it serves
         signal.signal(number, signal.SIG_IGN)
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
@@ -239,7 +239,7 @@ def serve() -> None:
 
 
 def _limit() -> None:
-    """Bounds the memory of this process, where the system can, and has it leave no image of it on disk."""
+    """Limits the memory of this process, if the system can, and disables core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with suppress(OSError, ValueError):  # no such file or no such limit outside Linux
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])

@@ -1,8 +1,8 @@
 """The elements of a DICOM data set (PS3.5 7), up to its pixels.
 
-A walk of our own, because pydicom's warns on each file of the RSNA set (its UIDs are none) through settings
-that all threads share, and reads what an index does not need. Damage is an ``EOFError`` where bytes are
-missing, a ``ValueError`` otherwise.
+This is our own walk. pydicom's would warn about each file of the RSNA set, whose UIDs are invalid, through
+settings that all threads share. It also reads values that an index does not need. Damage raises an
+``EOFError`` if bytes are missing, and otherwise a ``ValueError``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PIXELS = frozenset((0x7FE00008, 0x7FE00009, PIXEL_DATA))  # of floating point, o
 
 
 class Tag(IntEnum):
-    """The elements that are read, under their keywords (PS3.6)."""
+    """The elements to read, under their keywords (PS3.6)."""
 
     SpecificCharacterSet = 0x00080005
     ImageType = 0x00080008
@@ -113,14 +113,14 @@ _CHARSET = int(Tag.SpecificCharacterSet)
 
 
 class Values:
-    """Raw values by tag. Texts are not held to the rules of their kind: RSNA's UIDs would break them."""
+    """Raw values by tag. Texts need not follow the rules of their VR, which the RSNA's UIDs would break."""
 
     def __init__(self, order: Literal["little", "big"], raw: dict[int, bytes] | None = None) -> None:
         self.raw = {} if raw is None else raw
         self.order = order
 
     def text(self, tag: Tag) -> str:
-        """The first value as text, empty where there is none."""
+        """Returns the first value as text, empty if there is none."""
         if not (value := self.raw.get(tag)):
             return ""
         charset = self.raw.get(_CHARSET, b"")
@@ -129,18 +129,18 @@ class Values:
         return _parse_text(value, charset)
 
     def whole(self, tag: Tag) -> str:
-        """All values as one text, between backslashes as stored; empty where there is none."""
+        """Returns all values as one text, with backslashes as stored; empty if there is none."""
         if not (value := self.raw.get(tag)):
             return ""
         charset = self.raw.get(_CHARSET, b"")
         return _decode(value, charset) if len(value) > MAX_VALUE else _parse_whole(value, charset)
 
     def numbers(self, tag: Tag, count: int) -> tuple[float, ...]:
-        """The first values of a decimal or integer string; all NaN where one lacks or is malformed."""
+        """Returns the first values of a decimal or integer string; all NaN if one is missing or malformed."""
         return _parse_numbers(self.raw.get(tag, b""), count)
 
     def short(self, tag: Tag) -> int:
-        """An unsigned 16-bit value that a CT image must have."""
+        """Returns an unsigned 16-bit value that a CT image must have."""
         value = self.raw.get(tag, b"")
         if len(value) != 2:
             raise ValueError(f"{tag.name} is missing or not one number of 16 bits")
@@ -148,10 +148,10 @@ class Values:
 
 
 def shorten(tag: int, value: bytes) -> bytes:
-    """What is kept of a value that is longer than any that the standard allows (PS3.5 6.2).
+    """Shortens a value that is longer than the standard allows (PS3.5 6.2).
 
-    Of several values the first ones, each whole. Of a single one nothing, unless it identifies a patient or
-    an image: a part of it would not.
+    Of several values, it keeps the first ones completely. A single value is dropped, unless it identifies a
+    patient or an image, which a part would not.
     """
     if len(value) <= MAX_VALUE or len(value := value.rstrip(b" \0")) <= MAX_VALUE or tag in IDENTIFIERS:
         return value
@@ -159,7 +159,7 @@ def shorten(tag: int, value: bytes) -> bytes:
 
 
 def read_value(stream: Stream, element: Element) -> bytes:
-    """Reads a value as ``shorten`` leaves it."""
+    """Reads a value, shortened by ``shorten``."""
     if element.length <= MAX_VALUE:
         return stream.take(element.length)
     value = stream.take(min(element.length, MAX_TEXT))
@@ -170,7 +170,7 @@ def read_value(stream: Stream, element: Element) -> bytes:
 def read_syntax(stream: Stream) -> str:
     """Reads the file meta information, always explicit VR little endian, for its transfer syntax.
 
-    Source: PS3.10 7.1. Empty where it is not given.
+    Source: PS3.10 7.1. Empty if it is missing.
     """
     syntax = ""
     while (group := stream.file.read(2)) == b"\2\0":
@@ -185,10 +185,10 @@ def read_syntax(stream: Stream) -> str:
 
 
 def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]:
-    """Reads the values of ``Tag``; the stream then stands at the pixels' value.
+    """Reads the values of ``Tag``; the stream is then at the value of the pixels.
 
     Returns:
-        The values, and the first element of pixel data, or None where there is none.
+        The values, and the first element of pixel data, or None if there is none.
     """
     values = Values(stream.order)
     while (element := stream.next(explicit)) is not None and element.tag not in PIXELS:
@@ -248,10 +248,10 @@ _MAYBE_THOUSANDS = re.compile(rb"[ \0]*[+-]?[1-9]\d{0,2},\d{3}[ \0]*")
 
 
 def _mend_commas(value: bytes) -> bytes:
-    """Puts points in place of decimal commas, which some writers take from their language's settings.
+    """Replaces decimal commas by points; some writers use them by their language settings.
 
-    PS3.5 6.2 allows a point alone. 1,024 may be a little more than one or a thousand: it is left as it is,
-    malformed, unless a comma of another value beside it can only be a decimal one.
+    PS3.5 6.2 allows only a point. 1,024 may be a little more than one, or a thousand. It stays malformed,
+    unless a comma in another value beside it can only be a decimal one.
     """
     if b"," not in value:
         return value

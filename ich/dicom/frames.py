@@ -1,7 +1,7 @@
-"""Pixel Data to stored values, native or compressed.
+"""Reads stored values from Pixel Data, native or compressed.
 
-Damage is an ``EOFError`` where bytes are missing, a ``RefusedError`` where a codec fails, and else whatever
-pydicom raises.
+Damage raises an ``EOFError`` if bytes are missing, a ``RefusedError`` if a codec fails, and otherwise an
+error of pydicom.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SLACK = 1 << 16  # bytes of a compressed frame beyond twice its pixels, for the
 
 
 def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFormat, frames: int = 1) -> None:
-    """Refuses pixels that cannot be there, as far as that shows without reading them.
+    """Refuses impossible pixel data, as far as this is visible without reading them.
 
     Args:
         pixels: Pixel Data.
@@ -61,7 +61,7 @@ ONLY = Which(1, 1)
 
 
 class Pieces:
-    """Bytes that lie in several places of a file, as if they were one.
+    """Bytes from several places of a file, joined to one stream.
 
     Args:
         stream: The file.
@@ -73,7 +73,7 @@ class Pieces:
         self.size = sum(length for _, length in pieces)
 
     def read(self, start: int, stop: int) -> bytes:
-        """Reads a part of them; less where it goes beyond their end."""
+        """Reads a part of them; less at their end."""
         found, begin = [], 0  # of a piece, among all
         for place, length in self._pieces:
             first, last = max(start, begin), min(stop, begin + length)
@@ -87,15 +87,15 @@ class Pieces:
 def find_frame(
     stream: Stream, syntax: str, pixel_format: PixelFormat, which: Which = ONLY
 ) -> tuple[Pieces, range]:
-    """Finds a compressed frame, in a stream that stands at the value of Pixel Data.
+    """Finds a compressed frame, in a stream at the value of Pixel Data.
 
     Returns:
-        The frame, and which of its bytes are for the codec: boxes of a JP2 file, fill bytes and whatever
-        stands behind the end are none.
+        The frame, and its bytes for the codec, without boxes of a JP2 file, fill bytes and bytes after the
+        end.
 
     Raises:
         EOFError: If the file or the frame ends before its end.
-        ValueError: If no codec makes of it what the header says.
+        ValueError: If no codec can decode it to what the header says.
     """
     frame = Pieces(stream, find_fragments(stream, which))
     limit = 2 * pixel_format.size + _SLACK
@@ -121,7 +121,7 @@ def _find_codestream(frame: Pieces) -> Codestream:
 
 
 def _find_end(frame: Pieces, data: int) -> int:
-    """Where the last marker of an end stands behind the start of the coded pixels, which hold none."""
+    """Finds the last end marker after the start of the coded pixels, which contain none."""
     for start in (max(data, frame.size - _PIECE), data):
         place = frame.read(start, frame.size).rfind(END)
         if place >= 0:
@@ -132,15 +132,15 @@ def _find_end(frame: Pieces, data: int) -> int:
 def read_stored(
     pixels: Element, stream: Stream, syntax: str, pixel_format: PixelFormat, which: Which = ONLY
 ) -> np.ndarray:
-    """Reads stored values, from a stream that stands at the value of Pixel Data.
+    """Reads stored values, from a stream at the value of Pixel Data.
 
-    Compressed ones are decoded in another process, which their codec may bring down.
+    Compressed values are decoded in another process, because a codec may crash.
 
     Returns:
-        (rows, columns) array as ``codecs.decode`` gives it.
+        (rows, columns) array, as from ``codecs.decode``.
 
     Raises:
-        RefusedError: If compressed pixels decode to one value, as they do where a codec fails in silence.
+        RefusedError: If compressed pixels decode to one value, as after a silent failure of a codec.
     """
     vr = pixels.vr.decode() or "OW"  # implicit VR is always OW (PS3.5 A.1)
     if syntax not in ENCAPSULATED:
@@ -153,13 +153,13 @@ def read_stored(
 
 
 def find_fragments(stream: Stream, which: Which = ONLY) -> list[tuple[int, int]]:
-    """Finds the fragments of a frame (PS3.5 A.4): where each lies, and its length, in bytes.
+    """Finds the fragments of a frame (PS3.5 A.4): place and length of each, in bytes.
 
-    The first item is the offset table and none of them. Where frames are not of one fragment each, it has to
-    say where each begins.
+    The first item is the offset table, not a fragment. If frames have several fragments, the table must say
+    where each frame begins.
 
     Raises:
-        EOFError: If the file ends before they do.
+        EOFError: If the file ends within them.
         ValueError: If one of them has no length.
     """
     found = []

@@ -1,4 +1,4 @@
-"""The frames of a multi-frame image: what its functional groups say of each (PS3.3 C.7.6.16)."""
+"""Reads the functional groups of the frames of a multi-frame image (PS3.3 C.7.6.16)."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def has_groups(values: Values) -> bool:
 
 
 def read_groups(stream: Stream, explicit: bool) -> list[Raw]:
-    """Reads the functional groups, from a stream that stands at the first element of a data set.
+    """Reads the functional groups, from a stream at the first element of a data set.
 
     Returns:
-        For each frame the raw values that a file of this one slice would have; InstanceNumber is the number
-        of the frame, in the whole where the file is a part of a concatenation (PS3.3 C.7.6.16.2.2.4).
+        For each frame, the raw values of a file with only this slice. InstanceNumber is the number of the
+        frame, counted over the whole if the file is a part of a concatenation (PS3.3 C.7.6.16.2.2.4).
     """
     shared: Raw = {}
     frames: list[Raw] = [{}]
@@ -81,7 +81,7 @@ def read_groups(stream: Stream, explicit: bool) -> list[Raw]:
 
 
 def make_values(values: Values, frame: Raw, frames: int) -> Values:
-    """Returns the values of a file that would hold one frame alone; an only one has the file's number."""
+    """Returns the values of a file with only one frame; a single frame has the file's number."""
     raw = values.raw | frame
     if frames == 1 and (number := values.raw.get(Tag.InstanceNumber)):
         raw[Tag.InstanceNumber] = number
@@ -91,7 +91,7 @@ def make_values(values: Values, frame: Raw, frames: int) -> Values:
 
 
 def _complete(raw: Raw, number: int, stream: Stream) -> Raw:
-    """Names the scan of a frame by what tells its stack, and numbers it."""
+    """Names the scan of a frame by its stack, and numbers it."""
     acquisition, stack, time = (raw.pop(tag, b"") for tag in (_ACQUISITION, _STACK, _TIME_INDEX))
     names = [_to_text(acquisition, stream), stack.strip(b" \0"), _to_text(time, stream)]
     if any(names):

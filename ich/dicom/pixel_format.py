@@ -1,4 +1,4 @@
-"""How the pixels of a slice are stored."""
+"""The pixel format of a slice."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class PixelFormat:
 
     @property
     def size(self) -> int:
-        """Bytes of the frame, uncompressed."""
+        """Size of the uncompressed frame, bytes."""
         return self.rows * self.columns * self.bits_allocated // 8
 
     @property
     def dtype(self) -> np.dtype[np.integer]:
-        """Of a stored value in memory."""
+        """Data type of a stored value in memory."""
         return np.dtype(f"{'ui'[self.pixel_representation]}{self.bits_allocated // 8}")

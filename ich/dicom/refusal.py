@@ -1,4 +1,4 @@
-"""How the reader of a file says that it refuses it."""
+"""The error for a refused file."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ich.schema.codes import Refusal
 
 
 class RefusedError(Exception):
-    """A refusal before the name of the file is put to it."""
+    """A refusal without the name of the file."""
 
     def __init__(self, code: Refusal, detail: str) -> None:
         super().__init__(detail)

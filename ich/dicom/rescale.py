@@ -1,4 +1,4 @@
-"""Stored values to Hounsfield units."""
+"""Converts stored values to Hounsfield units."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Stored = NDArray[np.integer[Any]]
 
 
 class Rescale(NamedTuple):
-    """What turns the stored values of a slice into HU."""
+    """The conversion of the stored values of a slice to HU."""
 
     bits_stored: int
     signed: bool
@@ -35,7 +35,7 @@ class Rescale(NamedTuple):
 
 
 class Shifted(NamedTuple):
-    """HU less a constant, which takes less time to add to fewer values."""
+    """HU minus a constant, which is added later to fewer values."""
 
     values: NDArray[np.int16]
     shift: int
@@ -45,19 +45,19 @@ def to_hu(stored: Stored, rescale: Rescale) -> NDArray[np.int16]:
     """Rescales (PS3.3 C.11.1.1.2), rounds to the nearest HU and saturates; padding becomes -1024 HU.
 
     Args:
-        stored: Stored values of 8 or 16 bits, signed as ``rescale`` says, none beyond ``bits_stored``. An
-            array of 16 bits that can be written to is written over.
+        stored: Stored values of 8 or 16 bits, with the sign of ``rescale`` and at most ``bits_stored`` bits.
+            A writable array of 16 bits is overwritten.
         rescale: The slice's rescale.
 
     Returns:
-        HU from -1024 to 32767, of the same shape; of 16 bits in the memory of ``stored``, where that can be.
+        HU from -1024 to 32767, of the same shape; in the memory of ``stored`` if possible.
     """
     values, shift = to_shifted(stored, rescale)
     return np.add(values, np.int16(shift), out=values) if shift else values
 
 
 def to_shifted(stored: Stored, rescale: Rescale) -> Shifted:
-    """As ``to_hu``, with a constant that is left to add."""
+    """Works like ``to_hu``, with a constant to add later."""
     mask = _find_padding(stored, rescale)
     if stored.itemsize == 2 and rescale.is_shift:
         values, shift = _shift(stored if stored.flags.writeable else stored.copy(), rescale)
@@ -69,7 +69,7 @@ def to_shifted(stored: Stored, rescale: Rescale) -> Shifted:
 
 
 def clear_unused_bits(stored: Stored, bits_stored: int) -> None:
-    """Clears the bits beyond ``bits_stored``, or has them hold the sign (PS3.5 8.1.1), in place."""
+    """Clears the bits beyond ``bits_stored``, or fills them with the sign (PS3.5 8.1.1), in place."""
     unused = 8 * stored.itemsize - bits_stored
     if not unused:
         return
@@ -83,7 +83,7 @@ def clear_unused_bits(stored: Stored, bits_stored: int) -> None:
 
 
 def _find_padding(stored: Stored, rescale: Rescale) -> NDArray[np.bool_] | None:
-    """Where padding is that does not fall to -1024 HU by itself."""
+    """Finds padding that does not become -1024 HU by itself."""
     if rescale.padding is None:
         return None
     low, high = rescale.padding
@@ -94,7 +94,7 @@ def _find_padding(stored: Stored, rescale: Rescale) -> NDArray[np.bool_] | None:
 
 
 class _Shift(NamedTuple):
-    """How stored values of 16 bits become HU without leaving 16 bits."""
+    """Conversion of stored values of 16 bits to HU within 16 bits."""
 
     wraps: bool
     clip: tuple[Any, Any] | None  # lowest and highest stored value that is kept, of its type; None if all are
@@ -119,7 +119,7 @@ def _plan_shift(rescale: Rescale) -> _Shift:
 
 
 def _shift(stored: Stored, rescale: Rescale) -> Shifted:
-    """Takes the intercept as a number to add in 16 bits: what would leave them is clipped before."""
+    """Converts the intercept to a number to add in 16 bits; values that would overflow are clipped before."""
     wraps, clip, now, later = _plan_shift(rescale)
     if wraps:
         np.add(stored, 1000, out=stored)

@@ -27,7 +27,7 @@ _PIECE = 1 << 16  # bytes that are searched at a time
 
 
 class Element(NamedTuple):
-    """An element without its value; ``vr`` is empty where the encoding leaves it out."""
+    """An element without its value; ``vr`` is empty if the encoding omits it."""
 
     tag: int
     vr: bytes
@@ -38,8 +38,8 @@ class Stream:
     """A file, or a data set inflated from one, that is walked from element to element.
 
     Args:
-        file: Stands at an element.
-        size: Bytes of the whole.
+        file: The file, positioned at an element.
+        size: Total size, bytes.
         order: Byte order of the numbers.
     """
 
@@ -48,7 +48,7 @@ class Stream:
         self._left = MAX_ELEMENTS
 
     def take(self, length: int) -> bytes:
-        """Reads exactly so many bytes."""
+        """Reads exactly this many bytes."""
         if length > self.size:
             raise self._cut()
         value = self.file.read(length)
@@ -77,9 +77,9 @@ class Stream:
         return self._guess(tag, start)
 
     def is_explicit(self) -> bool:
-        """Whether the element at which it stands names its representation; it goes on standing there.
+        """Whether the element at the current position names its representation; the position stays.
 
-        Where it does not, the two bytes are half of a length, and of one above 16 KiB if they are letters.
+        Otherwise the two bytes are half of a length, which is above 16 KiB if they are letters.
         """
         start = self._peek(self.file.tell(), 6)
         return start[4:] in SHORT_VRS or start[4:] in LONG_VRS
@@ -133,10 +133,10 @@ class Stream:
         raise self._cut()
 
     def _guess(self, tag: int, start: bytes) -> Element:
-        """What an element is whose representation is none that there is: what another element follows on.
+        """Guesses the form of an element with an invalid representation, so that another element follows.
 
-        One of implicit encoding, of a representation to come, with a length of 32 bits (PS3.5 7.1.2), or one
-        with 16 bits.
+        It may have implicit encoding, or a future representation with a length of 32 bits (PS3.5 7.1.2) or of
+        16 bits.
         """
         place = self.file.tell()
         later = self._peek(place, 4)
@@ -151,7 +151,7 @@ class Stream:
         raise ValueError(f"{_name(tag)} has no value representation that there is")
 
     def _may_follow(self, tag: int, begin: int, length: int) -> bool:
-        """Whether another element follows on one whose value begins there and has that length."""
+        """Whether another element follows one whose value begins here and has this length."""
         if length == UNDEFINED:
             return self._read_tag(self._peek(begin, 4)) in (_ITEM, _SEQUENCE_END)
         place = begin + length
