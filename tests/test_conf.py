@@ -71,7 +71,7 @@ def test_what_a_run_needs_is_what_the_configuration_has() -> None:
 
 
 def test_a_run_of_another_version_is_refused_by_what_it_lacks(tmp_path: Path) -> None:
-    cfg = OmegaConf.to_container(compose_with())
+    cfg = OmegaConf.to_container(compose_with(), resolve=True)
     assert isinstance(cfg, dict)
     older = {name: value for name, value in cfg.items() if name not in ("threads", "pretrain")}
     OmegaConf.save(older, tmp_path / "config.yaml")
