@@ -29,6 +29,7 @@ from ich.explore.tables import (
 )
 from ich.explore.units import LEVELS
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Text
+from ich.schema.hu import GRAY_AND_WHITE, PURE_AIR
 from ich.tables import PLURALS, say
 
 NAMES = (
@@ -149,7 +150,8 @@ def _show_pixels(facts: Facts) -> list[Block]:
         Picture(
             "hu",
             draw_hu(sample, facts.encodings),
-            "After rescaling: the encodings should overlap, with air at -1000 and brain between 20 and 45. "
+            f"After rescaling: the encodings should overlap, with air at {PURE_AIR} and brain between "
+            f"{GRAY_AND_WHITE[0]} and {GRAY_AND_WHITE[1]}. "
             "Padding counts as air.",
             "Histograms of Hounsfield units with ranges of materials: all, and from water to blood",
         ),

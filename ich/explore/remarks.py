@@ -11,7 +11,7 @@ from ich.explore.facts import Facts, Labeling
 from ich.explore.sample import MOST_ENCODINGS
 from ich.findings import LEAST_AIR
 from ich.schema.codes import Finding
-from ich.schema.hu import ANY_AIR, BRAIN_PEAK
+from ich.schema.hu import ANY_AIR, BRAIN_PEAK, PEAK_SOUGHT
 from ich.tables import say
 
 FEW_PATIENTS = 10
@@ -199,10 +199,11 @@ def _remark_pixels(facts: Facts) -> Iterator[str]:
         if count := sample.findings[finding]:
             yield f"{finding.sentence}: {count:,} of {say(sample.read, 'slice')}."
     for number, histogram in sorted(sample.hu.items()):
-        peak = histogram.find_peak(-200, 300)
+        peak = histogram.find_peak(*PEAK_SOUGHT)
         if number < MOST_ENCODINGS and peak is not None and not BRAIN_PEAK[0] <= peak <= BRAIN_PEAK[1]:
             yield (
-                f"Stored as {facts.encodings[number]}, the most frequent HU from -200 to 300 is {peak}, "
+                f"Stored as {facts.encodings[number]}, the most frequent HU from {PEAK_SOUGHT[0]} to "
+                f"{PEAK_SOUGHT[1]} is {peak}, "
                 f"but brain has {BRAIN_PEAK[0]} to {BRAIN_PEAK[1]}. Check the intercept."
             )
     hu = sample.merge_hu()

@@ -36,6 +36,7 @@ BONE = (300, MOST_HU)  # and metal
 BONE_ALONE = (300, 2000)  # without metal
 
 USUAL_BRAIN = 35.0
+PEAK_SOUGHT = (-200, 300)  # where the most frequent value is looked for: without air, and off the scale too
 BRAIN_PEAK = (10, 55)  # most frequent value of a data set: white matter from 20, gray to 45
 BRAIN_MIDDLE = (3.0, 65.0)  # median in a slice, a bleeding one included: water has 0
 BRAIN_SCALE = (14.0, 50.0)  # median of these in a series, which vary less
