@@ -10,6 +10,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     window       1  windowing: HU -> image
     augment      1  random changes to HU, ours or of albumentations; on the CPU or a device
     losses       1  weighted binary cross-entropy and its alternatives
+    folders      1  a folder with results of one setting only
     optim        1  optimizer and learning-rate schedule
     calibration  1  calibrated probabilities; operating points; out-of-distribution detection
     phantom      1  synthetic head-CT studies as real DICOM

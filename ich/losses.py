@@ -13,9 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ich.schema import LABEL_WEIGHTS, UserError
-
-MIN_PREVALENCE = 1e-4
-"""Prevalence of a label without positives: it may still have some elsewhere."""
+from ich.schema.labels import MIN_PREVALENCE
 
 
 class WeightedBCE(nn.Module):

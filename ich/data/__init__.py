@@ -22,9 +22,8 @@ from ich.data.order import EpochSampler, FixedSampler, balance_weights, draw_ord
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.data.source import Source
-from ich.losses import MIN_PREVALENCE
 from ich.schema import InputSpec, ReadError, UserError
-from ich.schema.labels import RSNA_LABELS, LabelSet
+from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet
 from ich.window import Window, window_batch
 
 log = logging.getLogger(__name__)

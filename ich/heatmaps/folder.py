@@ -16,10 +16,10 @@ from ich.dicom import read_geometry, read_hu
 from ich.dicom.orientation import UNKNOWN
 from ich.explain.drawing import draw_heat
 from ich.files import escape_path, for_owner_alone, open_alone, replacing
+from ich.folders import refusing_unwritable, settle
 from ich.heatmaps import Heat, explain_slices, find_first_grid, score_slices
 from ich.index import index_paths
 from ich.models import SliceNet
-from ich.outputs.folders import refusing_unwritable, settle
 from ich.progress import make_bar
 from ich.report.figures import write_png
 from ich.schema import ReadError, UserError

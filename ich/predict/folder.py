@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ich.files import open_alone
-from ich.outputs.folders import refusing_unwritable, settle
+from ich.folders import refusing_unwritable, settle
 from ich.outputs.records import read_json, write_json
 from ich.schema import UserError
 from ich.schema.results import StudyResult

@@ -12,6 +12,9 @@ from ich.schema import LABEL_WEIGHTS, LABELS, UserError
 MOST = 64
 """Maximum number of labels."""
 
+MIN_PREVALENCE = 1e-4
+"""Prevalence of a label without positives: it may still have some elsewhere."""
+
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _TAKEN = ("allow_pickle", "file", "id", "label", "mean", "part", "probs", "slices", "spacing")
 """Names with another meaning in a label file, a table, a metric or a file of heat maps."""
