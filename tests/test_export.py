@@ -101,6 +101,22 @@ def test_what_it_says_of_itself(exported: Path) -> None:
     assert sorted(path.name for path in exported.iterdir()) == ["model.onnx", "model.zip"]
 
 
+def make_older(description: Fields) -> None:
+    """Turns the description into that of "ich network 1", with the names of then."""
+    card = description.pop("metadata") | {"format": "ich slice classifier 1"}
+    spec = card["model"]["input"]
+    spec |= {"neighbours": spec.pop("neighbors"), "normalisation": spec.pop("normalization")}
+    description |= {"format": "ich network 1", "card": card}
+
+
+def test_network_of_format_1_is_read(exported: Path, tmp_path: Path) -> None:
+    model = onnx.load_model_from_string((exported / "model.onnx").read_bytes())
+    change_description(make_older)(model)
+    (tmp_path / "old.onnx").write_bytes(model.SerializeToString())
+    old, new = load_network(tmp_path / "old.onnx"), load_network(exported / "model.onnx")
+    assert (old.metadata, old.input, old.limit) == (new.metadata, new.input, new.limit)
+
+
 @pytest.mark.trains
 def test_distances_and_probabilities_are_those_of_the_model(exported: Path) -> None:
     hu = draw_slices(3)
