@@ -57,7 +57,9 @@ class Exported(NamedTuple):
     distance: float | None
 
 
-def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Exported:
+def export_onnx(
+    source: str | Path, out: Path, paths: Sequence[Path] = (), *, trusted: Sequence[str] = ()
+) -> Exported:
     """Writes a model as ONNX, if it gives the same results as PyTorch.
 
     Inputs are ``hu``, (N, D, S, S) int16, for any N, and, where the model has the window ``"dicom"``,
@@ -69,6 +71,7 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
         source: A run's folder (its best epoch is used), a checkpoint or a bundle.
         out: A new file.
         paths: DICOM files and folders to check it on; by default slices of the phantom.
+        trusted: Code that a model file may name as its backbone; see ``ich.models.load_slice_net``.
 
     Raises:
         UserError: If the model or the slices cannot be read, the network cannot be exported, or the two
@@ -80,7 +83,7 @@ def export_onnx(source: str | Path, out: Path, paths: Sequence[Path] = ()) -> Ex
         raise UserError(f"{out} exists; name a new file, or remove it")
     if not out.parent.is_dir():
         raise UserError(f"the folder {out.parent} does not exist")
-    network = load_network(source, gpus=0)
+    network = load_network(source, gpus=0, trusted=trusted)
     if not isinstance(network, TorchNetwork):
         raise UserError(f"{source} is an ONNX file; give the checkpoint or bundle that it was made from")
     slices = _read_slices(paths, network.input) if paths else _draw_slices(network.input)

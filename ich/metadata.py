@@ -1,7 +1,8 @@
 """Model metadata: the description of a model in a checkpoint, a bundle or an exported network.
 
-Metadata may come from a file of unknown origin. They are data, without names of files, classes or addresses.
-The types of the fields say what they may hold.
+Metadata may come from a file of unknown origin. They are data, without names of files or addresses. They name
+a class only if the backbone is not a timm model, and that class is imported only if the user trusts it. The
+types of the fields say what they may hold.
 
 Later versions add fields that may be missing, so older files can be read. A file with an unknown field is
 refused.
@@ -36,7 +37,7 @@ from ich.schema.formats import (
 
 Rate = Annotated[float, Interval(ge=0, lt=1), Expected("a number from 0 to below 1")]
 Backbone = Annotated[
-    str, Expected("the name of a timm model", pattern=r"^[A-Za-z0-9_]{1,99}(\.[A-Za-z0-9_]{1,99})?$")
+    str, Expected("the name of a timm model", pattern=r"^[A-Za-z0-9_]{1,99}(\.[A-Za-z0-9_]{1,99}){0,9}$")
 ]
 
 
@@ -50,8 +51,22 @@ class Versions:
 
 
 @dataclass(frozen=True)
+class OwnBackbone:
+    """How to build a backbone that is not a timm model.
+
+    Attributes:
+        arguments: Plain values by name; None if the backbone was given as an object.
+    """
+
+    arguments: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
 class ModelArguments:
-    """The arguments that build the network; see ``ich.models.SliceNet``."""
+    """The arguments that build the network; see ``ich.models.SliceNet``.
+
+    ``own`` is None for a timm model. Otherwise ``backbone`` is the dotted name of a class or function.
+    """
 
     backbone: Backbone
     input: InputSpec
@@ -59,6 +74,7 @@ class ModelArguments:
     drop_path_rate: Rate
     link: Text
     channels_last: bool
+    own: OwnBackbone | None = None
 
 
 @dataclass(frozen=True)

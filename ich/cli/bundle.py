@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ich.cli.trust import add_trust
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import show
 
@@ -40,6 +41,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "those of the run, and the run's model card is left out, because it describes the replaced "
         "ones",
     )
+    add_trust(parser)
     parser.set_defaults(run=_run)
 
 
@@ -52,7 +54,7 @@ def _run(args: argparse.Namespace) -> None:
     from ich.models import load_slice_net
 
     source = find_checkpoint(args.source, "best")
-    model = load_slice_net(source)
+    model = load_slice_net(source, trusted=args.trusted)
     model_card = _find_model_card(source)
     if args.out is None:
         if args.calibration is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ich.calibration import METHODS
+from ich.cli.trust import add_trust
 from ich.evaluate import evaluate
 from ich.evaluate.pooling import METHODS as POOLING
 from ich.schema import DISCLAIMER
@@ -44,6 +45,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _add_inputs(parser)
     _add_choices(parser)
     _add_outputs(parser)
+    add_trust(parser)
     parser.set_defaults(run=_run)
 
 

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from ich.cli.codes import print_codes
+from ich.cli.trust import add_trust
 from ich.files import hash_file
 from ich.schema import WINDOWS
 from ich.schema.codes import Refusal
@@ -59,6 +60,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--window", default="brain", choices=WINDOWS, help="window of the pictures (default: %(default)s)"
     )
+    add_trust(parser)
     parser.set_defaults(run=_run)
 
 
@@ -69,7 +71,7 @@ def _run(args: argparse.Namespace) -> None:
     from ich.models import load_slice_net
 
     path = find_checkpoint(args.checkpoint, "best")
-    model, sha256 = load_slice_net(path), hash_file(path)
+    model, sha256 = load_slice_net(path, trusted=args.trusted), hash_file(path)
     done = write_heatmaps(model, sha256, args.paths, args.out, args.label, args.window, args.choice)
     print(
         f"{done.slices} slices listed in {args.out / LIST}, {done.explained} explained, {done.now} of them "

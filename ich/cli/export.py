@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ich.cli.trust import add_trust
+
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to a parser."""
@@ -25,13 +27,14 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="PATH",
         help="DICOM files or folders to check the model on (default: slices of the phantom)",
     )
+    add_trust(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
     from ich.export import export_onnx  # imports torch, which takes seconds, so other commands do not
 
-    slices, difference, distance = export_onnx(args.source, args.out, args.check)
+    slices, difference, distance = export_onnx(args.source, args.out, args.check, trusted=args.trusted)
     print(f"wrote the model of {args.source} to {args.out}")
     where = "slices" if args.check else "slices of the phantom"
     print(f"largest difference in a probability over {slices} {where}: {difference:.1e}")

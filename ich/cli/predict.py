@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ich.cli.codes import print_codes
+from ich.cli.trust import add_trust
 from ich.outputs import OUTPUTS
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.codes import InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
@@ -98,6 +99,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="N",
         help="number of GPUs; 0 uses the CPU (default: a GPU if there is one)",
     )
+    add_trust(parser)
     parser.set_defaults(run=_run)
 
 
@@ -110,7 +112,7 @@ def _run(args: argparse.Namespace) -> int:
     models, inputs = _part(args.paths)
     decisions = None if args.calibration is None else read_calibration(args.calibration)
     predictor = Predictor.load(
-        *models, tta=args.tta, decisions=decisions, threads=args.threads, gpus=args.gpus
+        *models, tta=args.tta, decisions=decisions, threads=args.threads, gpus=args.gpus, trusted=args.trusted
     )
     summary = predict_folder(predictor, inputs, args.out, args.write)
     _print(summary, args.out)

@@ -153,8 +153,13 @@ def _describe_optimizer(config: dict[str, Any]) -> str:
     )
 
 
+def _describe_backbone(config: dict[str, Any]) -> str:
+    backbone = config["model"]["backbone"]
+    return str(backbone["_target_"] if isinstance(backbone, dict) else backbone)
+
+
 _SETTINGS: dict[str, Callable[[dict[str, Any]], str]] = {
-    "backbone": lambda config: str(config["model"]["backbone"]),
+    "backbone": _describe_backbone,
     "input": _describe_input,
     "start": _describe_start,
     "augmentation": _describe_augmentation,

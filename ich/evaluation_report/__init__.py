@@ -70,6 +70,7 @@ def write_evaluation(
     slides: bool = False,
     submission: str | Path | None = None,
     write_calibration: str | Path | None = None,
+    trusted: Sequence[str] = (),
     tell: Callable[[str], object] = print,
 ) -> Written:
     """Evaluates predictions and writes a report, figures as JSON, a model card and the CLAIM checklist.
@@ -97,6 +98,7 @@ def write_evaluation(
         slides: Write ``slides.pptx`` too.
         submission: A sample submission of the RSNA 2019 challenge; writes ``submission.csv`` like it.
         write_calibration: JSON file to write calibration and operating points to.
+        trusted: Code that a model file may name as its backbone; see ``ich.models.load_slice_net``.
         tell: Called with one line for each item that was found or written.
 
     Raises:
@@ -107,7 +109,7 @@ def write_evaluation(
     tables = [find_table(Path(path), TEST, PREDICTED) for path in given]
     validation = [find_table(Path(path), VALIDATION) for path in val or ()]
     sources = Sources(tables, validation, _to_path(labels), _to_path(root), _to_path(index), by, ensemble)
-    model = _load_model(checkpoint)
+    model = _load_model(checkpoint, trusted)
     label_set = None if model is None else model.label_set
     inputs = read_inputs(sources, label_set=label_set, needs_targets=submission is None)
     checked = model is None or _is_checked(inputs, model, f"--checkpoint {checkpoint}")
@@ -146,14 +148,14 @@ def _check(tables: int, *, ensemble: bool, pdf: bool, slides: bool) -> None:
         raise UserError("--ensemble averages several PREDICTIONS: give two or more")
 
 
-def _load_model(checkpoint: str | Path | None) -> SliceNet | None:
+def _load_model(checkpoint: str | Path | None, trusted: Sequence[str]) -> SliceNet | None:
     if checkpoint is None:
         return None
     # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
     from ich.checkpoint import find_checkpoint
     from ich.models import load_slice_net
 
-    return load_slice_net(find_checkpoint(checkpoint, "best"))
+    return load_slice_net(find_checkpoint(checkpoint, "best"), trusted=trusted)
 
 
 def _is_checked(inputs: Inputs, model: SliceNet, name: str) -> bool:

@@ -16,6 +16,7 @@ from ich.checkpoint import gather_states
 from ich.losses import WeightedBCE, prevalence_logits
 from ich.metrics import build_metrics
 from ich.models.network import SliceNet, hash_weights, load_slice_net, without_likeness
+from ich.models.own import Maker
 from ich.optim import OptimSpec, build_optimizer, build_schedule
 from ich.schema import Batch, InputSpec
 from ich.schema.labels import RSNA_LABELS, LabelSet
@@ -29,7 +30,7 @@ class SliceClassifier(LightningModule):
     Its checkpoints name the network's tensors as the network does, such as ``backbone.conv1.weight``.
 
     Args:
-        backbone: Name of any timm model.
+        backbone: Name of any timm model, or a backbone of your own; see ``SliceNet``.
         input: Input of the network.
         label_set: What it predicts.
         pretrained: Start from the published weights of the backbone.
@@ -51,7 +52,7 @@ class SliceClassifier(LightningModule):
 
     def __init__(
         self,
-        backbone: str = "regnetx_002",
+        backbone: str | nn.Module | Maker = "regnetx_002",
         *,
         input: InputSpec | Mapping[str, Any],  # noqa: A002 - the configuration's word
         label_set: LabelSet = RSNA_LABELS,

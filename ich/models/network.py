@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ from ich.calibration.likeness import Likeness, is_part
 from ich.checkpoint import read_checkpoint
 from ich.metadata import ModelArguments, ModelMetadata
 from ich.models.backbones import create_backbone
+from ich.models.own import (
+    Maker,
+    build_backbone,
+    check_trusted,
+    count_features,
+    describe_backbone,
+    find_maker,
+)
 from ich.schema import Batch, InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.window import Window
@@ -29,7 +38,9 @@ class SliceNet(nn.Module):
     ``classify`` take the image; ``classify_hu`` does everything at once.
 
     Args:
-        backbone: Name of any timm model.
+        backbone: Name of any timm model, or a backbone of your own: a class, a ``functools.partial`` of one,
+            or an object. It turns images (N, C, S, S) into features (N, F), or into a feature map
+            (N, F, h, w), which is averaged.
         input: Input of the network.
         label_set: What it predicts.
         drop_rate: Dropout before the head.
@@ -50,7 +61,7 @@ class SliceNet(nn.Module):
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | nn.Module | Maker,
         *,
         input: InputSpec | Mapping[str, Any],  # noqa: A002 - the configuration's word
         label_set: LabelSet = RSNA_LABELS,
@@ -70,30 +81,47 @@ class SliceNet(nn.Module):
         self.input = input if isinstance(input, InputSpec) else InputSpec.from_dict(input)
         self.label_set = label_set
         self.link = link
-        self.metadata = ModelMetadata(
-            ModelArguments(backbone, self.input, drop_rate, drop_path_rate, link, channels_last)
-        )
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.window = Window(self.input)
-        self.backbone = create_backbone(
-            backbone,
-            in_chans=self.input.in_chans,
-            img_size=self.input.size,
-            pretrained=pretrained,
-            weights_file=weights_file,
-            weights_sha256=weights_sha256,
-            drop_path_rate=drop_path_rate,
+        own = None
+        if isinstance(backbone, str):
+            name = backbone
+            self.backbone = create_backbone(
+                name,
+                in_chans=self.input.in_chans,
+                img_size=self.input.size,
+                pretrained=pretrained,
+                weights_file=weights_file,
+                weights_sha256=weights_sha256,
+                drop_path_rate=drop_path_rate,
+            )
+            self.features = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
+        else:
+            name, own = describe_backbone(backbone)
+            _refuse_settings(
+                name, pretrained=pretrained, weights_file=weights_file, drop_path_rate=drop_path_rate
+            )
+            self.backbone = build_backbone(backbone, self.input.in_chans)
+            image = torch.zeros(1, self.input.in_chans, self.input.size, self.input.size)
+            self.features = count_features(self.backbone, image.contiguous(memory_format=self.memory_format))
+        self.metadata = ModelMetadata(
+            ModelArguments(name, self.input, drop_rate, drop_path_rate, link, channels_last, own)
         )
-        linear = nn.Linear(int(self.backbone.head_hidden_size), len(label_set.names))  # type: ignore[arg-type]
+        linear = nn.Linear(self.features, len(label_set.names))
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
         self.likeness: Likeness | None = None
-        self.keep_in(torch.channels_last if channels_last else torch.contiguous_format)
+        self.keep_in(self.memory_format)
 
     def keep_in(self, memory_format: torch.memory_format) -> None:
         """Keeps images and weights of the backbone in a memory format from now on."""
         self.memory_format = memory_format
         self.backbone.to(memory_format=memory_format)
+
+    def copy_backbone(self) -> nn.Module | None:
+        """Copies a backbone of the user's own, as it can be loaded again; None for one of timm."""
+        return None if self.metadata.model.own is None else deepcopy(self.backbone).float()
 
     def load_weights(self, path: str | Path) -> None:
         """Loads the weights of a checkpoint or bundle of this library, without its reference.
@@ -122,9 +150,8 @@ class SliceNet(nn.Module):
             UserError: If the tensors are not those of this network.
         """
         weights = _without_loss(state_dict)
-        features = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
         self.metadata = metadata
-        self.likeness = Likeness.restore(weights, features, str(path))
+        self.likeness = Likeness.restore(weights, self.features, str(path))
         try:
             self.load_state_dict(weights)
         except RuntimeError as error:
@@ -143,7 +170,7 @@ class SliceNet(nn.Module):
         """Computes what the head sees: (N, C, S, S) images -> (N, F) features of the backbone."""
         image = image.to(self.get_parameter("head.1.weight").dtype)  # 64 bits with trainer.precision=64-true
         features: Tensor = self.backbone(image.contiguous(memory_format=self.memory_format))
-        return features
+        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
 
     def forward(self, image: Tensor) -> Tensor:
         """Computes logits: (N, C, S, S) images -> (N, L)."""
@@ -181,24 +208,42 @@ class SliceNet(nn.Module):
         return self.classify(self.window(hu, header))
 
 
-def load_slice_net(path: str | Path) -> SliceNet:
-    """Loads a trained network from its file alone.
+def load_slice_net(
+    path: str | Path, *, trusted: Sequence[str] = (), backbone: nn.Module | Maker | None = None
+) -> SliceNet:
+    """Loads a trained network from its file. Code of your own is used only if you trust it.
 
     Args:
         path: A checkpoint that a run wrote, or a bundle.
+        trusted: Code of your own that the file may name as its backbone: prefixes such as ``mypackage.``, or
+            whole names such as ``mypackage.Net``.
+        backbone: The backbone, in place of the one that the file names.
 
     Returns:
         The network in evaluation mode on the CPU.
 
     Raises:
-        UserError: If the file is missing, damaged or not a model.
+        UserError: If the file is missing, damaged or not a model, or its backbone is not trusted.
     """
-    return build_slice_net(*_read_model(path), path)
+    metadata, state_dict = _read_model(path)
+    model = metadata.model
+    if backbone is None and model.own is not None:
+        backbone = find_maker(model.backbone, model.own.arguments, check_trusted(trusted), str(path))
+    return build_slice_net(metadata, state_dict, path, backbone)
 
 
-def build_slice_net(metadata: ModelMetadata, state_dict: Mapping[str, Tensor], path: str | Path) -> SliceNet:
-    """Builds the network of a file that was read; arguments and errors are those of ``SliceNet.restore``."""
-    net = SliceNet(**vars(metadata.model))
+def build_slice_net(
+    metadata: ModelMetadata,
+    state_dict: Mapping[str, Tensor],
+    path: str | Path,
+    backbone: nn.Module | Maker | None = None,
+) -> SliceNet:
+    """Builds the network of a file that was read.
+
+    Arguments and errors are those of ``SliceNet.restore``. A ``backbone`` is used instead of timm's.
+    """
+    settings = {name: value for name, value in vars(metadata.model).items() if name != "own"}
+    net = SliceNet(**settings if backbone is None else settings | {"backbone": backbone})
     net.restore(metadata, state_dict, path)
     return net.eval()
 
@@ -219,6 +264,18 @@ def hash_weights(net: SliceNet) -> str:
 def without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights of a model without those of its reference."""
     return {name: value for name, value in state_dict.items() if not is_part(name)}
+
+
+def _refuse_settings(target: str, **settings: Any) -> None:
+    """Refuses settings that only timm models have."""
+    for name, value in settings.items():
+        if value:
+            shown = "true" if value is True else value
+            off = {"pretrained": "false", "weights_file": "null", "drop_path_rate": "0"}[name]
+            raise UserError(
+                f"model.{name}={shown}: {target} is not a timm model; set model.{name}={off}, and use the "
+                "backbone's own arguments"
+            )
 
 
 def _read_model(path: str | Path) -> tuple[ModelMetadata, Mapping[str, Tensor]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -133,7 +134,9 @@ def _is_onnx(path: Path) -> bool:
     return head[:1] == IR_VERSION and head[1:2] != b"\0" and head[128:] != b"DICM"
 
 
-def load_network(path: str | Path, *, threads: int | None = None, gpus: int | None = None) -> Network:
+def load_network(
+    path: str | Path, *, threads: int | None = None, gpus: int | None = None, trusted: Sequence[str] = ()
+) -> Network:
     """Loads a trained network, recognized by its content and not by its name.
 
     Args:
@@ -141,6 +144,7 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
         threads: Number of CPU threads; None leaves it to PyTorch or onnxruntime. PyTorch's hold for all
             networks of the process.
         gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU. ONNX files run on the CPU.
+        trusted: Code that a model file may name as its backbone; see ``ich.models.load_slice_net``.
 
     Raises:
         UserError: If the file is missing, damaged or not a model, or there is no such GPU or number of
@@ -156,7 +160,7 @@ def load_network(path: str | Path, *, threads: int | None = None, gpus: int | No
                 f"gpus={gpus}: {path} is an ONNX file, which runs on the CPU; leave out gpus, or use 0"
             )
         return OnnxNetwork(path, threads=threads)
-    net = load_slice_net(path)
+    net = load_slice_net(path, trusted=trusted)
     if threads is not None:
         torch.set_num_threads(threads)
     return TorchNetwork(net, hash_file(path), gpus=gpus)

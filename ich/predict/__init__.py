@@ -117,13 +117,14 @@ class Predictor:
         decisions: Mapping[str, Decision] | None = None,
         threads: int | None = None,
         gpus: int | None = None,
+        trusted: Sequence[str] = (),
     ) -> Self:
         """Loads models from checkpoints, bundles, folders of runs or ONNX files; see ``load_network``.
 
         Raises:
             UserError: If a file is missing, damaged or not a model.
         """
-        networks = [load_network(path, threads=threads, gpus=gpus) for path in paths]
+        networks = [load_network(path, threads=threads, gpus=gpus, trusted=trusted) for path in paths]
         return cls(networks, tta=tta, decisions=decisions)
 
     def describe(self) -> dict[str, Any]:

@@ -206,7 +206,12 @@ def _complete(run: Run, started: float) -> float:
         seconds = time.monotonic() - started
         limit = limit_of_debugging(parts.trainer)
         result = write_results(
-            run.folder, parts.datamodule, gpus=cfg.trainer.gpus, seconds=seconds, limit=limit
+            run.folder,
+            parts.datamodule,
+            gpus=cfg.trainer.gpus,
+            seconds=seconds,
+            limit=limit,
+            backbone=parts.model.net.copy_backbone(),
         )
     if limit is not None:
         log.warning("debugging: only a few batches of each set were used, so the figures mean nothing")
@@ -244,8 +249,13 @@ def _describe_run(run: Run) -> None:
     spec = parts.model.net.input
     log.info(
         "%s, %.1f million parameters, input %d x %d x %d, on %s",
-        cfg.model.backbone, million, spec.in_chans, spec.size, spec.size, parts.trainer.accelerator.name(),
-    )  # fmt: skip
+        parts.model.net.metadata.model.backbone,
+        million,
+        spec.in_chans,
+        spec.size,
+        spec.size,
+        parts.trainer.accelerator.name(),
+    )
 
 
 def run_job(cfg: DictConfig) -> float:

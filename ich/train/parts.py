@@ -43,7 +43,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     if missing:
         raise UserError(f"{', '.join(missing)} must be given, for instance {missing[0]}=VALUE")
     require_known_settings(cfg, list_settings())
-    build = Builder(cfg)
+    build = Builder(_with_recipe(cfg))
     seed_everything(cfg.seed, workers=True, verbose=False)
     spec, labels = build("input"), build("labels")
     trainer = _build_trainer(build, cfg, run_dir)
@@ -55,6 +55,14 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     if cfg.model.init_from is None:
         model.start_at(datamodule.prevalences())
     return Parts(trainer, datamodule, model)
+
+
+def _with_recipe(cfg: DictConfig) -> DictConfig:
+    """Has a backbone of the user's own made by the network, which writes down how to make it again."""
+    if OmegaConf.is_dict(cfg.model.backbone):
+        cfg = cfg.copy()
+        OmegaConf.update(cfg, "model.backbone._partial_", True, force_add=True)
+    return cfg
 
 
 def _build_trainer(build: Builder, cfg: DictConfig, run_dir: Path) -> Trainer:

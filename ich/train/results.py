@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from pytorch_lightning import LightningModule
 from rich.console import Console
+from torch import nn
 
 from ich.calibration import DECIDED_LEVELS, Decision, NotFitted
 from ich.checkpoint import find_checkpoint, read_checkpoint
@@ -44,6 +45,7 @@ def write_results(
     gpus: int | None = None,
     seconds: float,
     limit: int | float | None = None,
+    backbone: nn.Module | None = None,
 ) -> float:
     """Writes predictions, ``metrics.json``, the model card and the curves of a run, and prints its table.
 
@@ -56,6 +58,7 @@ def write_results(
         gpus: As in ``build_trainer``.
         seconds: Duration of the training.
         limit: Number or share of batches to predict in each set; None for all.
+        backbone: A copy of the run's backbone if it is not a timm model.
 
     Returns:
         The monitored metric of the best epoch.
@@ -69,7 +72,7 @@ def write_results(
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
     path = find_checkpoint(run_dir, "best")
     checkpoint = read_checkpoint(path)
-    net = build_slice_net(checkpoint["metadata"], checkpoint["state_dict"], path)
+    net = build_slice_net(checkpoint["metadata"], checkpoint["state_dict"], path, backbone)
     seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
     tables = predict_parts(net, datamodule, gpus, seen, limit)
     for part, table in tables.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pydoc
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,6 +13,7 @@ from hydra.errors import HydraException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
+from ich.models.own import check_trusted
 from ich.schema import UserError
 from ich.train.signatures import TARGETS
 
@@ -33,8 +33,6 @@ arguments, while functions read and write files.
 """
 
 _ERRORS = (RuntimeError, ValueError, TypeError, ImportError)
-
-_ENTRY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*\.?")
 
 
 class Builder:
@@ -104,22 +102,6 @@ def allowing(trusted: Sequence[str] = ()) -> AbstractContextManager[Any]:
         [f"{entry}*" if entry.endswith(".") else entry for entry in (*TRUSTED, *trusted)]
     )
     return context
-
-
-def check_trusted(trusted: Any) -> tuple[str, ...]:
-    """Returns what a user trusts.
-
-    Raises:
-        UserError: If it is not a list of prefixes and names.
-    """
-    entries = [trusted] if isinstance(trusted, str) else list(trusted or ())
-    for entry in entries:
-        if not (isinstance(entry, str) and _ENTRY.fullmatch(entry) and "." in entry):
-            raise UserError(
-                f"trusted={entry}: expected a prefix that ends with a dot, such as mypackage., or the whole "
-                "name of a class, such as mypackage.MyLoss"
-            )
-    return tuple(entries)
 
 
 def _list_targets(settings: Any) -> Iterator[Any]:
