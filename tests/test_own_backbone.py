@@ -128,7 +128,7 @@ def test_it_is_trained_gone_on_with_and_predicts(
     assert call("bundle", "whole", "model.zip", "--trust", "mine.") == 0
     (result,) = Predictor.load("model.zip", trusted=["mine.Net"]).predict(study)
     table = pd.read_csv("out/slices.csv")
-    np.testing.assert_allclose(table["prob_any"], [each.probs[-1] for each in result.slices], atol=1e-6)
+    np.testing.assert_allclose(table["prob_any"], [each.probs["any"] for each in result.slices], atol=1e-6)
     assert result.algorithm.name == "mine.Net"
 
 
