@@ -100,7 +100,7 @@ def check_trusted(trusted: Any) -> tuple[str, ...]:
     """Returns what a user trusts.
 
     Raises:
-        UserError: If it is no list of prefixes and names.
+        UserError: If it is not a list of prefixes and names.
     """
     entries = [trusted] if isinstance(trusted, str) else list(trusted or ())
     for entry in entries:
