@@ -86,6 +86,13 @@ def test_only_the_small_default_network_computes_on_one_thread() -> None:
     assert compose_with("model=resnet50").threads is None
 
 
+def test_a_run_for_debugging_skips_the_pretraining_of_an_experiment() -> None:
+    for debug in ("fast", "overfit"):
+        cfg = compose_with("experiment=ct_ich", f"debug={debug}")
+        assert cfg.pretrain is None
+        assert cfg.run_dir.startswith("runs/debug/")
+
+
 def test_phantom_starts_from_random_weights_with_any_model() -> None:
     assert compose_with("model=resnet50").model.pretrained is False
     assert compose_with("model=resnet50", "data=rsna").model.pretrained is True
