@@ -156,8 +156,8 @@ def read_plain(kind: type[T], found: Any, source: str) -> T:
     except ValidationError as error:
         first = min(error.errors(include_url=False), key=_rank)
         raise UserError(_explain(first, found, source)) from error
-    if missing := _find_missing(to_plain(read), found, source):
-        raise UserError(f"{missing}; {_DAMAGED}")
+    if missing := _find_missing(to_plain(read), found):
+        raise UserError(f"{_name(source, missing[0])} lacks {missing[1]}; {_DAMAGED}")
     return read
 
 
@@ -237,7 +237,7 @@ def _explain(error: ErrorDetails, found: Any, source: str) -> str:
         else:  # the class that was chosen of a union
             continue
         found = found[step]
-    where = f"{source}: {place.removeprefix('.')}" if place else source
+    where = _name(source, place)
     if kind in _OTHER_FIELDS:
         shown = show(name) if kind == "unexpected_keyword_argument" else name
         return f"{where} {_OTHER_FIELDS[kind]} {shown}; {_DAMAGED}"
@@ -249,16 +249,20 @@ def _explain(error: ErrorDetails, found: Any, source: str) -> str:
     return f"{where} is {show(error['input'])}; expected {expected}"
 
 
-def _find_missing(read: Any, found: Any, place: str) -> str:
-    """Names a field that was taken from its default; that is right only where there is nothing to tell."""
+def _find_missing(read: Any, found: Any, place: str = "") -> tuple[str, str] | None:
+    """Finds a field that was taken from its default. That is right only if the default says nothing."""
     parts: list[tuple[Any, Any, str]] = []
     if isinstance(read, list):
         parts = [(each, found[n], f"{place}[{n}]") for n, each in enumerate(read)]
     elif isinstance(read, dict):
         if missing := [name for name, value in read.items() if name not in found and value is not None]:
-            return f"{place} lacks {missing[0]}"
+            return place, missing[0]
         parts = [(value, found[name], f"{place}.{name}") for name, value in read.items() if name in found]
-    return next(filter(None, (_find_missing(*part) for part in parts)), "")
+    return next(filter(None, (_find_missing(*part) for part in parts)), None)
+
+
+def _name(source: str, place: str) -> str:
+    return f"{source}: {place.removeprefix('.')}" if place else source
 
 
 def _make_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
