@@ -148,7 +148,7 @@ def compute_heat(
 
     places = pd.Index(index["SOPInstanceUID"]).get_indexer(predictions["SOPInstanceUID"].iloc[list(rows)])
     row_at = {int(place): int(row) for place, row in zip(places, rows, strict=True) if place >= 0}
-    label = net.label_set.headline
+    label = net.metadata.labels.headline
     found = explain_slices(net, root, index, list(row_at), [label])
     return {row_at[each.row]: each.heat[label] for each in found if not isinstance(each, ReadError)}
 

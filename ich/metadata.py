@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Interval, Len
+from annotated_types import Interval
 
 from ich import __version__
 from ich.calibration import Decision, Level, NotFitted, order_decisions
@@ -34,6 +34,7 @@ from ich.schema.formats import (
     show,
     to_plain,
 )
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
 Rate = Annotated[float, Interval(ge=0, lt=1), Expected("a number from 0 to below 1")]
 Backbone = Annotated[
@@ -140,7 +141,7 @@ class ModelMetadata:
 
     format: Literal["ich slice classifier 2"] = field(default="ich slice classifier 2", kw_only=True)
     version: Text = field(default=__version__, kw_only=True)
-    labels: Annotated[tuple[Text, ...], Len(1, 64)] = field(default=LABELS, kw_only=True)
+    labels: LabelSet = field(default=RSNA_LABELS, kw_only=True)
     model: ModelArguments
     trained_on: Digest | None = None
     prevalences: Mapping[str, Share | None] | None = None
@@ -149,14 +150,13 @@ class ModelMetadata:
     training: Training | None = None
 
     def __post_init__(self) -> None:
-        if self.labels != LABELS:
-            raise ValueError(f"has the labels {show(list(self.labels))}; this version has {list(LABELS)}")
+        names = self.labels.names
         if self.prevalences is not None:
-            check_keys(self.prevalences, self.labels, "prevalences")
+            check_keys(self.prevalences, names, "prevalences")
         if self.training is not None:
-            check_keys(self.training.positives, self.labels, "training.positives")
+            check_keys(self.training.positives, names, "training.positives")
         if self.decisions is not None:  # in the order of the labels, which files need not keep
-            object.__setattr__(self, "decisions", order_decisions(self.decisions, self.labels, "decisions"))
+            object.__setattr__(self, "decisions", order_decisions(self.decisions, names, "decisions"))
 
     def to_plain(self) -> dict[str, Any]:
         """Returns plain values, without what is None; fit for JSON and for a checkpoint that loads safely."""
@@ -190,6 +190,8 @@ def upgrade(found: Any) -> Any:
     if not isinstance(found, dict) or found.get("format") != "ich slice classifier 1":
         return found
     found = {"ood" if name == "likeness" else name: value for name, value in found.items()}
+    if found.get("labels") == list(LABELS):  # the only ones then, and a list of their names
+        found["labels"] = to_plain(RSNA_LABELS)
     model = found.get("model")
     if isinstance(model, dict) and isinstance(spec := model.get("input"), dict):
         found["model"] = model | {"input": {RENAMED.get(name, name): value for name, value in spec.items()}}

@@ -14,7 +14,6 @@ from ich.metadata import ModelArguments, ModelMetadata
 from ich.networks import Output
 from ich.predict import Predictor
 from ich.schema import LABELS, InputSpec
-from ich.schema.labels import RSNA_LABELS
 from ich.schema.results import StudyResult
 
 BLOOD = 75  # HU
@@ -26,7 +25,6 @@ class FindsSquares:
     def __init__(self) -> None:
         self.input = InputSpec(size=64)
         self.metadata = ModelMetadata(ModelArguments("squares", self.input, 0.0, 0.0, "sigmoid", True))
-        self.label_set = RSNA_LABELS
         self.sha256 = "c0ffee" + "0" * 58
         self.limit = 1.0
 

@@ -237,7 +237,7 @@ POINT = {"threshold": 0.5, "rule": "sensitivity>=0.95", "sensitivity": 1.0, "spe
         ("metadata.model.input.windows", [[40, 10**400]], "expected a name or"),
         ("metadata.model.input.windows", ["../brain"], "windows holds '../brain'"),
         ("metadata.model.input", None, "input is None; expected fields"),
-        ("metadata.labels", ["any"], "has the labels"),
+        ("metadata.labels.weights", [1], r"labels.weights=\[1.0\]: expected 6 numbers"),
         ("metadata.trained_on", "../x", "expected a SHA-256"),
         ("metadata.prevalences", [0.1] * 6, "expected fields"),
         ("metadata.prevalences", {"any": 0.1}, "prevalences lacks epidural"),

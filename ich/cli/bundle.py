@@ -63,7 +63,9 @@ def _run(args: argparse.Namespace) -> None:
         return
     if args.calibration is not None:
         decisions = order_decisions(
-            read_calibration(args.calibration), model.metadata.labels, f"--calibration {args.calibration}"
+            read_calibration(args.calibration),
+            model.metadata.labels.names,
+            f"--calibration {args.calibration}",
         )
         model.metadata = replace(model.metadata, decisions=decisions)
         model_card = ""

@@ -110,7 +110,7 @@ def write_evaluation(
     validation = [find_table(Path(path), VALIDATION) for path in val or ()]
     sources = Sources(tables, validation, _to_path(labels), _to_path(root), _to_path(index), by, ensemble)
     model = _load_model(checkpoint, trusted)
-    label_set = None if model is None else model.label_set
+    label_set = None if model is None else model.metadata.labels
     inputs = read_inputs(sources, label_set=label_set, needs_targets=submission is None)
     checked = model is None or _is_checked(inputs, model, f"--checkpoint {checkpoint}")
     for note in [*inputs.notes, *([] if checked else [UNCHECKED])]:

@@ -132,6 +132,6 @@ def find_prevalences(model: SliceNet | None) -> list[float] | None:
     if model is None:
         return None
     carried = model.metadata.prevalences or {}
-    shares = [carried.get(label) for label in model.label_set.names]
+    shares = [carried.get(label) for label in model.metadata.labels.names]
     known = [share for share in shares if share is not None]
     return known if len(known) == len(shares) else None

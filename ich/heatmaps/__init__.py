@@ -78,7 +78,7 @@ def explain_slices(
     Raises:
         UserError: If the network cannot be explained.
     """
-    sizes, names = table[["Rows", "Columns"]].to_numpy(), net.label_set.names
+    sizes, names = table[["Rows", "Columns"]].to_numpy(), net.metadata.labels.names
     for x, read, unread in _read_batches(net, root, table, rows):
         yield from unread
         if x is None:

@@ -94,10 +94,10 @@ def write_heatmaps(
         UserError: If a label is not known, nothing can be read, the folder holds something else, or the
             network cannot be explained.
     """
-    names = net.label_set.names
+    names = net.metadata.labels.names
     if unknown := set(labels or ()) - set(names):
         raise UserError(f"label={min(unknown)}: the model predicts {', '.join(names)}")
-    labels = [label for label in names if label in (labels or (net.label_set.headline,))]
+    labels = [label for label in names if label in (labels or (net.metadata.labels.headline,))]
     root, (table, refused) = index_paths(paths)
     lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
     if "dicom" in net.input.windows and lacking:
@@ -142,7 +142,7 @@ def _fill(
             if isinstance(each, ReadError):  # its file has changed since it was listed
                 unread.append(each)
                 continue
-            _write_slice(each, root, table.iloc[each.row], out, window, net.label_set.names)
+            _write_slice(each, root, table.iloc[each.row], out, window, net.metadata.labels.names)
             done.add(each.row)
     finally:
         _write_list(listed, out, done, waiting)
@@ -198,7 +198,7 @@ def _list_slices(
     listed = listed.reset_index(drop=True)
     listed["path"] = f"{escape_path(root)}/" + listed["path"]
     listed.insert(0, "number", rows)
-    listed[name_columns("prob", net.label_set.names)] = np.stack(probs)
+    listed[name_columns("prob", net.metadata.labels.names)] = np.stack(probs)
     return listed, refused
 
 

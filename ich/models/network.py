@@ -79,7 +79,6 @@ class SliceNet(nn.Module):
         if not 0 <= drop_rate < 1:
             raise UserError(f"model.drop_rate={drop_rate}: expected a number from 0 to below 1")
         self.input = input if isinstance(input, InputSpec) else InputSpec.from_dict(input)
-        self.label_set = label_set
         self.link = link
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.window = Window(self.input)
@@ -105,7 +104,8 @@ class SliceNet(nn.Module):
             image = torch.zeros(1, self.input.in_chans, self.input.size, self.input.size)
             self.features = count_features(self.backbone, image.contiguous(memory_format=self.memory_format))
         self.metadata = ModelMetadata(
-            ModelArguments(name, self.input, drop_rate, drop_path_rate, link, channels_last, own)
+            ModelArguments(name, self.input, drop_rate, drop_path_rate, link, channels_last, own),
+            labels=label_set,
         )
         linear = nn.Linear(self.features, len(label_set.names))
         nn.init.normal_(linear.weight, std=0.01)
@@ -126,6 +126,8 @@ class SliceNet(nn.Module):
     def load_weights(self, path: str | Path) -> None:
         """Loads the weights of a checkpoint or bundle of this library, without its reference.
 
+        If the file has other labels, the head stays as it is: it would not know them.
+
         Raises:
             UserError: If it is another kind of file, or holds a model with other parts or another input.
         """
@@ -133,8 +135,11 @@ class SliceNet(nn.Module):
         other = metadata.model.backbone
         if other != self.metadata.model.backbone:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
+        weights = without_likeness(_without_loss(state_dict))
+        if metadata.labels.names != self.metadata.labels.names:
+            weights |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
         try:
-            self.load_state_dict(without_likeness(_without_loss(state_dict)))
+            self.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
 
@@ -243,6 +248,7 @@ def build_slice_net(
     Arguments and errors are those of ``SliceNet.restore``. A ``backbone`` is used instead of timm's.
     """
     settings = {name: value for name, value in vars(metadata.model).items() if name != "own"}
+    settings["label_set"] = metadata.labels
     net = SliceNet(**settings if backbone is None else settings | {"backbone": backbone})
     net.restore(metadata, state_dict, path)
     return net.eval()

@@ -19,7 +19,6 @@ from ich.files import hash_file
 from ich.metadata import ModelMetadata
 from ich.models import SliceNet, load_slice_net
 from ich.schema import InputSpec, UserError, check_threads
-from ich.schema.labels import LabelSet
 from ich.window import window_batch
 
 BATCH = 16
@@ -50,14 +49,12 @@ class Network(Protocol):
     Attributes:
         metadata: Metadata from its file.
         input: Input of the network.
-        label_set: What it predicts.
         sha256: SHA-256 of its file.
         limit: Distance above which a study is out of distribution; None without distances.
     """
 
     metadata: ModelMetadata
     input: InputSpec
-    label_set: LabelSet
     sha256: str
     limit: float | None
 
@@ -94,7 +91,6 @@ class TorchNetwork:
         self.net = net.to(self.device)
         self.metadata = net.metadata
         self.input = net.input
-        self.label_set = net.label_set
         self.sha256 = sha256
         self.limit = None if net.likeness is None else float(net.likeness.limit)
 

@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from ich.metadata import ModelMetadata, Versions, upgrade_file
 from ich.networks import Output, check_slices, join, split
-from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError
+from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import STRICT, Positive, Text, parse_fields, read_plain, to_plain
-from ich.schema.labels import RSNA_LABELS
 
 try:
     import onnx
@@ -83,7 +82,6 @@ class OnnxNetwork:
         self.metadata = description.metadata
         self.limit = description.limit
         self.input = self.metadata.model.input
-        self.label_set = RSNA_LABELS
         self.sha256 = hashlib.sha256(content).hexdigest()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or 0
@@ -121,18 +119,19 @@ def _check(content: bytes, source: str) -> Description:
     if fault := _find_fault(model):
         raise UserError(f"{source} has {fault}, which does not occur in networks of `ich export`")
     found = {value.name: _to_shape(value) for value in (*model.graph.input, *model.graph.output)}
-    expected = _expect_shapes(description.metadata.model.input, description.limit is not None)
+    expected = _expect_shapes(description.metadata, description.limit is not None)
     if found != expected:
         raise UserError(f"{source} has the inputs and outputs {found}, but its metadata says {expected}")
     return description
 
 
-def _expect_shapes(spec: InputSpec, has_distance: bool) -> dict[str, tuple[str | int, ...]]:
+def _expect_shapes(metadata: ModelMetadata, has_distance: bool) -> dict[str, tuple[str | int, ...]]:
     """Returns the expected type and shape of each input and output; N is the number of slices."""
+    spec = metadata.model.input
     shapes: dict[str, tuple[str | int, ...]] = {"hu": ("INT16", "N", spec.depth, spec.size, spec.size)}
     if "dicom" in spec.windows:
         shapes["window"] = ("FLOAT", "N", 2)
-    shapes["probs"] = ("FLOAT", "N", len(LABELS))
+    shapes["probs"] = ("FLOAT", "N", len(metadata.labels.names))
     if has_distance:
         shapes["distance"] = ("FLOAT", "N")
     return shapes

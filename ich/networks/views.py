@@ -39,7 +39,6 @@ class _Augmented:
     def __init__(self, network: Network, tta: Sequence[str]) -> None:
         self.metadata = network.metadata
         self.input = network.input
-        self.label_set = network.label_set
         self.sha256 = network.sha256
         self.limit = network.limit
         self._network = network

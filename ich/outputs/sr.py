@@ -27,6 +27,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ich.files import for_owner_alone, replacing
+from ich.outputs.refusal import OutputRefused
 from ich.outputs.source import (
     MANUFACTURER,
     building,
@@ -37,7 +38,7 @@ from ich.outputs.source import (
     to_ascii,
 )
 from ich.schema import DISCLAIMER, LABELS
-from ich.schema.codes import Note, Reason, describe_code
+from ich.schema.codes import Note, OutputRefusal, Reason, describe_code
 from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
 from ich.tables import split_name
 
@@ -92,10 +93,12 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
         out: The file; readable by the owner only.
 
     Raises:
-        OutputRefused: If the study has no result, or its slices lack required attributes.
+        OutputRefused: If the study has no result, no label has a code, or slices lack required attributes.
         OSError: If it cannot be written.
     """
     sources = read_sources(result, files)
+    if not _list_coded(result):
+        raise OutputRefused(OutputRefusal.NO_CODE, f"there is no code for {', '.join(result.labels)}")
     with building():
         report = Comprehensive3DSR(
             evidence=list({source.SOPInstanceUID: source for source in sources}.values()),
@@ -124,7 +127,7 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
     report = MeasurementReport(
         observation_context=_make_context(result.algorithm),
         procedure_reported=PROCEDURE,
-        imaging_measurements=[_make_group(result, label, sources) for label in dict.fromkeys(shown)] or None,
+        imaging_measurements=[_make_group(result, label, sources) for label in dict.fromkeys(shown)],
     )
     # TID 1500 is extensible, and has no place for words.
     report[0].ContentSequence.extend(

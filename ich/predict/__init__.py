@@ -261,12 +261,13 @@ class Predictor:
 
 
 def _find_labels(networks: Sequence[Network]) -> LabelSet:
-    first = networks[0].label_set
+    first = networks[0].metadata.labels
     for network in networks[1:]:
-        if (network.label_set.names, network.label_set.decides) != (first.names, first.decides):
+        labels = network.metadata.labels
+        if (labels.names, labels.decides) != (first.names, first.decides):
             raise UserError(
                 f"the models predict different labels, {', '.join(first.names)} and "
-                f"{', '.join(network.label_set.names)}, or other ones decide: predict with each on its own"
+                f"{', '.join(labels.names)}, or other ones decide: predict with each on its own"
             )
     return first
 

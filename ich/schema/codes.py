@@ -158,6 +158,7 @@ class OutputRefusal(Code):
     MISSING_ATTRIBUTE = "missing_attribute", "The source lacks what every object of a study carries"
     INVALID_UID = "invalid_uid", "A UID of the source is not valid"
     INVALID_VALUE = "invalid_value", "A value of the source cannot be written as it is"
+    NO_CODE = "no_code", "No label of the model has a code, so a report would state no finding"
     CONFLICTING_SOURCES = "conflicting_sources", "The slices name different patients, studies or series"
 
 
