@@ -150,7 +150,7 @@ def test_studies_that_contradict_their_patients_cost_their_figures_alone(
     evaluations, decisions = evaluate_parts(tables, (0.1,) * 6, RSNA_LABELS)
     assert all(list(each.levels) == ["slice", "patient"] for each in evaluations.values())
     assert list(decisions) == ["slice"]
-    assert all(f"no figures of the {part} part by study" in caplog.text for part in ("val", "test"))
+    assert all(f"no figures for the {name} set by study" in caplog.text for name in ("validation", "test"))
 
 
 def test_metrics_are_the_evaluation_of_the_table_at_the_decisions_of_the_checkpoint(run: Path) -> None:

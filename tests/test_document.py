@@ -85,7 +85,7 @@ def test_text_is_never_markup() -> None:
 
 
 def test_rows_fit_their_table() -> None:
-    with pytest.raises(ValueError, match="has not 2 cells"):
+    with pytest.raises(ValueError, match="does not have 2 cells"):
         Table(["a", "b"], [["1"]], caption="wrong")
 
 

@@ -220,7 +220,7 @@ def test_a_folder_holds_results_of_one_way_only(
 ) -> None:
     other = write_model(tmp_path / "other.zip", 0.3, seed=5)
     assert call("predict", str(other), str(studies), "--out", str(predicted)) == 2
-    assert "made otherwise (they differ in decisions, weights)" in capsys.readouterr().err
+    assert "of other settings (they differ in decisions, weights)" in capsys.readouterr().err
     assert call("predict", str(model), str(studies), "--out", str(predicted / "results")) == 2
     assert "is not empty and holds no results" in capsys.readouterr().err
 
@@ -269,7 +269,7 @@ def test_a_folder_is_written_to_by_one_process_and_not_read(
     assert call(*command) == 2
     assert "holds no results" in capsys.readouterr().err
     assert call(*command[:2], str(tmp_path / "in"), "--out", str(study / "out")) == 2
-    assert f"lies in {tmp_path / 'in'}, which is read" in capsys.readouterr().err
+    assert f"lies inside the input {tmp_path / 'in'}" in capsys.readouterr().err
 
 
 def test_a_full_disk_is_one_message_and_what_is_done_is_kept(
@@ -282,7 +282,7 @@ def test_a_full_disk_is_one_message_and_what_is_done_is_kept(
     with monkeypatch.context() as patch:
         patch.setattr("ich.predict.run.write_tables", fail)
         assert call(*command) == 2
-    assert f"{tmp_path / 'out'} cannot be written to: No space left on device" in capsys.readouterr().err
+    assert f"cannot write to --out {tmp_path / 'out'}: No space left on device" in capsys.readouterr().err
     assert call(*command) == 0
     assert "of them from an earlier call" in capsys.readouterr().out
 
