@@ -26,7 +26,8 @@ the same slices, and their mean:
   ich evaluate runs/a/predictions_test.csv runs/b/predictions_test.csv --ensemble --out both
 
 Tables of any origin work: a CSV with SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, PatientID,
-part, six columns prob_epidural ... prob_any and, if known, target_epidural ... target_any.
+part, a column prob_LABEL for each label, such as prob_epidural ... prob_any, and, if known,
+target_LABEL.
 """
 
 
