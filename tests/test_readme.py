@@ -23,7 +23,7 @@ COMMANDS = sorted(set(re.findall(r"^(?:python train\.py|ich train)\b[^\n#]*", RE
 def test_commands_compose(command: str) -> None:
     words = [word for word in shlex.split(command.strip())[2:] if word != "-m"]
     # A sweep's values are Hydra's to expand; each on its own must be one that there is.
-    words = [word.split(",")[0] for word in words]
+    words = [word if "[" in word else word.split(",")[0] for word in words]
     register_signatures()
     with initialize_config_dir(str(REPOSITORY / "conf"), **VERSION_BASE):
         compose("config", overrides=words)
