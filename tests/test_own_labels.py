@@ -197,6 +197,20 @@ def test_a_run_on_own_labels_starts_from_a_model_of_others(
     assert load_slice_net("run/checkpoints/best.ckpt").metadata.labels.names == ("bleed",)
 
 
+@pytest.mark.trains
+def test_a_pretraining_has_the_labels_of_its_phantom(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first = [f"pretrain.data.root={phantom}", "pretrain.data.phantom=null", "pretrain.trainer.max_epochs=1"]
+    more = ("pretrain=phantom", *first, "pretrain.data.batch_size=48", "run_dir=run")
+    assert train(phantom, ("bleed",), *more) == 0
+    labels = [
+        load_slice_net(f"{run}/checkpoints/best.ckpt").metadata.labels for run in ("run/pretrain", "run")
+    ]
+    assert labels == [RSNA_LABELS, LabelSet(("bleed",), (1,))]
+
+
 class Finds:
     """Gives the last of its labels 0.95 in every slice, and the others 0.05."""
 
