@@ -295,7 +295,8 @@ def test_description_is_data_and_is_checked(bundle: Path, place: str, value: Any
 
 def make_older(description: Fields, version: int) -> Fields:
     """What a bundle of format 1 or 2 says, with the names that fields had before Americans read them."""
-    metadata = description.pop("metadata") | {"format": "ich slice classifier 1"}
+    older = {"format": "ich slice classifier 1", "labels": list(LABELS)}
+    metadata = description.pop("metadata") | older
     card = {"likeness" if name == "ood" else name: value for name, value in metadata.items()}
     spec = card["model"]["input"]
     spec |= {"neighbours": spec.pop("neighbors"), "normalisation": spec.pop("normalization")}

@@ -26,7 +26,7 @@ from ich.networks.onnx import KEY
 from ich.networks.views import TTA, augmented
 from ich.outputs.records import read_json
 from ich.predict import Predictor
-from ich.schema import InputSpec, UserError
+from ich.schema import LABELS, InputSpec, UserError
 
 SPECS = {
     "header": InputSpec(size=64, windows=("dicom", "brain"), normalization="symmetric"),
@@ -103,7 +103,7 @@ def test_what_it_says_of_itself(exported: Path) -> None:
 
 def make_older(description: Fields) -> None:
     """Turns the description into that of "ich network 1", with the names of then."""
-    card = description.pop("metadata") | {"format": "ich slice classifier 1"}
+    card = description.pop("metadata") | {"format": "ich slice classifier 1", "labels": list(LABELS)}
     spec = card["model"]["input"]
     spec |= {"neighbours": spec.pop("neighbors"), "normalisation": spec.pop("normalization")}
     description |= {"format": "ich network 1", "card": card}
@@ -249,7 +249,7 @@ def break_graph(model: onnx.ModelProto) -> None:
     [
         (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 2'"),
         (change_description(lambda found: found.update(_target_="os.system")), "unknown field '_target_'"),
-        (change_description(lambda found: found["metadata"].update(labels=["any"])), "has the labels"),
+        (change_description(lambda found: found["metadata"].update(labels=["any"])), "metadata.labels is"),
         (
             change_description(lambda found: found["metadata"]["model"]["input"].update(size=32)),
             "its metadata says",
