@@ -165,11 +165,8 @@ def fit(
         raise SystemExit(exit_code(-error.exit_code) if error.exit_code < 0 else error.exit_code) from None
     except ProcessRaisedException as error:
         # All that comes out of a spawned process is the text of its traceback.
-        if (
-            raised := re.search(
-                rf"^{re.escape(UserError.__module__)}\.(?:User|Read)Error: (.+)", error.msg, re.MULTILINE
-            )
-        ) is None:
+        pattern = rf"^{re.escape(UserError.__module__)}\.(?:User|Read)Error: (.+)"
+        if (raised := re.search(pattern, error.msg, re.MULTILINE)) is None:
             raise
         raise UserError(raised[1], kept="training stopped; the terminal shows the reason") from error
     except (MisconfigurationException, ModuleNotFoundError) as error:  # such as a callback without a logger
