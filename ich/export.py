@@ -64,8 +64,8 @@ def export_onnx(
 
     Inputs are ``hu``, (N, D, S, S) int16, for any N, and, where the model has the window ``"dicom"``,
     ``window``, (N, 2) float32. Outputs are ``probs``, (N, L) float32, a column for each label, not
-    calibrated, and, where the model has a likeness, ``distance``, (N,) float32. The file's own metadata
-    hold a ``Description``, under ``ich`` as JSON.
+    calibrated, and, if the model has a reference, ``distance``, (N,) float32. The file's own metadata hold a
+    ``Description``, under ``ich`` as JSON.
 
     Args:
         source: A run's folder (its best epoch is used), a checkpoint or a bundle.

@@ -1,4 +1,4 @@
-"""Decisions in a file of their own: what ``ich evaluate`` writes and ``ich bundle`` puts into a model.
+"""Files with decisions, which ``ich evaluate`` writes and ``ich bundle`` puts into a model.
 
 JSON: ``{"format": "ich calibration 1", "note": ..., "decisions": {level: ...}}``, with a
 ``Decision`` for a level. It names no patient.
@@ -22,7 +22,7 @@ _LARGEST = 256 * 1024  # bytes
 
 @dataclass(frozen=True)
 class CalibrationFile:
-    """What such a file holds."""
+    """Content of such a file."""
 
     __pydantic_config__ = STRICT
 
@@ -39,7 +39,7 @@ def write_calibration(decisions: Mapping[str, Decision], path: str | Path) -> No
         path: The file.
 
     Raises:
-        UserError: If there is no decision to write, something at ``path``, or it cannot be written.
+        UserError: If there is no decision to write, or ``path`` exists or cannot be written.
     """
     path = Path(path)
     if path.exists():
@@ -56,12 +56,12 @@ def write_calibration(decisions: Mapping[str, Decision], path: str | Path) -> No
 
 
 def read_calibration(path: str | Path) -> dict[str, Decision]:
-    """Reads decisions by level, and believes nothing in the file that it has not checked.
+    """Reads decisions by level, and checks everything in the file.
 
-    Which labels they have to be for, ``order_decisions`` checks.
+    ``order_decisions`` checks their labels.
 
     Raises:
-        UserError: If the file is missing or is not what ``write_calibration`` writes.
+        UserError: If the file is missing, or is not a file of ``write_calibration``.
     """
     path = Path(path)
     try:

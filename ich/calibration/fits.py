@@ -1,4 +1,4 @@
-"""The curves of calibration as array mathematics: logistic and isotonic regression."""
+"""Calibration curves on arrays: logistic and isotonic regression."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def fit_logistic(x: Floats, target: Floats, *, with_intercept: bool) -> tuple[fl
     """Maximum likelihood of P(target = 1) = 1 / (1 + exp(-(slope * x + intercept))), by Newton's method.
 
     Args:
-        x: (N,) of both classes, which overlap where targets are 0 and 1: else there is no maximum.
+        x: (N,) values of both classes. If targets are 0 and 1, the classes must overlap, or there is no
+            maximum.
         target: (N,) from 0 to 1.
-        with_intercept: Otherwise the intercept is 0.
+        with_intercept: Whether to fit the intercept; otherwise it is 0.
 
     Returns:
         Slope and intercept.
@@ -54,18 +55,18 @@ def _loss(logits: Floats, target: Floats) -> float:
 
 
 def fit_isotonic(x: Floats, target: Floats) -> tuple[list[float], list[float]]:
-    """The rising curve of least squares, as knots between which it is straight.
+    """Fits the rising curve of least squares, as knots with straight lines between them.
 
     Pool adjacent violators gives steps (Barlow et al., Statistical Inference under Order Restrictions, 1972).
-    Where they need more than ``MAX_KNOTS`` knots, neighboring steps are joined, first those that differ
-    least: by the squared error that joining adds, n1 * n2 / (n1 + n2) * (difference of values)^2.
+    If they need more than ``MAX_KNOTS`` knots, neighboring steps are joined. The smallest additional squared
+    error comes first: n1 * n2 / (n1 + n2) * (difference of values)^2.
 
     Args:
         x: (N,).
         target: (N,) 0 or 1.
 
     Returns:
-        The knots' places, strictly rising, and the curve's values there, which never fall.
+        The places of the knots, strictly rising, and the values of the curve there, which never fall.
     """
     places, rows, counts = np.unique(x, return_inverse=True, return_counts=True)
     means = np.bincount(rows, weights=target) / counts

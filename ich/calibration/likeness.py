@@ -1,15 +1,15 @@
-"""How like the training data a study is, by the features that the backbone finds in its slices.
+"""Out-of-distribution detection: the distance of a study from the training data, by its features.
 
 The features of slices, each in units of its own spread, are described by probabilistic principal components:
 a Gaussian whose covariance has a few directions of its own and one variance for all others. Tipping and
-Bishop, Probabilistic Principal Component Analysis, J R Stat Soc B 61, 1999. Its Mahalanobis distance tells
-what a network was not made for: Lee et al., A Simple Unified Framework for Detecting Out-of-Distribution
-Samples and Adversarial Attacks, NeurIPS 2018; here with one Gaussian for all slices.
+Bishop, Probabilistic Principal Component Analysis, J R Stat Soc B 61, 1999. Its Mahalanobis distance detects
+inputs that a network was not made for: Lee et al., A Simple Unified Framework for Detecting
+Out-of-Distribution Samples and Adversarial Attacks, NeurIPS 2018; here with one Gaussian for all slices.
 
-That distance has a part along the directions and a part beside them, which is the larger the more features
-there are. The two are weighed alike, each over its typical value, as in process monitoring: Yue and Qin,
+This distance has a part along the directions and a part beside them, which grows with the number of features.
+Both get the same weight, each divided by its typical value, as in process monitoring: Yue and Qin,
 Reconstruction-Based Fault Identification Using a Combined Index, Ind Eng Chem Res 40, 2001. On the phantom
-that told more of changed studies, at the same share of whole ones.
+this detected more changed studies, at the same share of normal ones.
 """
 
 from __future__ import annotations
@@ -53,15 +53,15 @@ def pool_distances(distances: ArrayLike) -> float:
 
 
 class Likeness(nn.Module):
-    """Distance of slices from those that it was fitted on, and what is too far for a study.
+    """Distance of slices from those of the fit, and the limit for a study.
 
     Args:
-        mean: (F,) of the features.
-        scale: (F,) that they are divided by.
+        mean: (F,) mean of the features.
+        scale: (F,) divisors of the features.
         components: (K, F) orthonormal directions of the scaled features.
-        variances: (K,) along them.
+        variances: (K,) variances along these directions.
         residual: () variance along each other direction.
-        limit: () distance above which a study is unlike the training data.
+        limit: () distance above which a study is out of distribution.
     """
 
     mean: Tensor
@@ -90,15 +90,15 @@ class Likeness(nn.Module):
 
     @classmethod
     def restore(cls, state_dict: Mapping[str, Tensor], features: int, source: str) -> Self | None:
-        """Takes a likeness back from the weights of a model; None where they have none.
+        """Restores the reference from the weights of a model; None if they have none.
 
         Args:
             state_dict: The model's weights, by name.
             features: Number of features of the backbone, F.
-            source: Names the file in the message.
+            source: Name of the file, for messages.
 
         Raises:
-            UserError: If what is there is not what a likeness of these features has.
+            UserError: If the weights do not fit a reference for these features.
         """
         found = {name.removeprefix(_KEY): value for name, value in state_dict.items() if is_part(name)}
         if not found:
@@ -129,7 +129,7 @@ class Likeness(nn.Module):
         """Measures the distance of slices.
 
         Args:
-            features: (N, F) of the backbone.
+            features: (N, F) features of the backbone.
 
         Returns:
             (N,) float32: root of the mean of the squared Mahalanobis distances along the components and
@@ -145,25 +145,25 @@ class Likeness(nn.Module):
 
 
 def is_part(name: str) -> bool:
-    """Whether a weight of a model, by its name, is of its likeness."""
+    """Whether a weight of a model, by its name, belongs to its reference."""
     return name.startswith(_KEY)
 
 
 def fit_likeness(features: NDArray[np.float32], studies: ArrayLike, patients: ArrayLike) -> Likeness | str:
-    """Fits a likeness to slices.
+    """Fits the reference to slices.
 
-    The limit is a tolerance limit for the distance of one more study. The distances of studies are taken
-    with their patients held out, and their logarithms as normal: ``mean + t * sd * sqrt(1 + 1 / n)`` over n
+    The limit is a tolerance limit for the distance of one more study. The distances of studies come from
+    held-out patients, and their logarithms are taken as normal: ``mean + t * sd * sqrt(1 + 1 / n)`` over n
     studies, with the t of n - 1 degrees of freedom that has the tail of ``DEVIATIONS`` of a normal one. Few
-    studies give a wide one. Source: Hahn and Meeker, Statistical Intervals, 1991, chapter 4.
+    studies give a wide limit. Source: Hahn and Meeker, Statistical Intervals, 1991, chapter 4.
 
     Args:
-        features: (N, F) that the backbone gives.
+        features: (N, F) features of the backbone.
         studies: (N,) StudyInstanceUID.
         patients: (N,) PatientID.
 
     Returns:
-        The likeness, or why there is none, in words that name nobody.
+        The reference, or why there is none, without names.
     """
     people, _ = pd.factorize(np.asarray(patients), sort=True)
     count = int(people.max(initial=-1)) + 1
@@ -185,7 +185,7 @@ def fit_likeness(features: NDArray[np.float32], studies: ArrayLike, patients: Ar
 
 
 class _Sums(NamedTuple):
-    """Of slices, what their mean and covariance are made of."""
+    """Sums over slices, for their mean and covariance."""
 
     slices: int
     first: NDArray[np.float64]  # (F,)
@@ -229,7 +229,7 @@ def _build(sums: _Sums, limit: float) -> Likeness:
 
 
 def _find_limit(logs: NDArray[np.float64]) -> float:
-    """The limit from the log distances of held-out studies, (n,)."""
+    """Computes the limit from the log distances of held-out studies, (n,)."""
     count = len(logs)
     quantile = t.isf(norm.sf(DEVIATIONS), count - 1)
     return float(np.exp(logs.mean() + quantile * logs.std(ddof=1) * np.sqrt(1 + 1 / count)))

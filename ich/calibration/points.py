@@ -1,4 +1,4 @@
-"""Operating points: the probability from which on a case counts as positive."""
+"""Operating points: the lowest probability that counts as positive."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """Positive is what has a calibrated probability of at least ``threshold``.
+    """An operating point: positive means a calibrated probability of at least ``threshold``.
 
     Attributes:
-        threshold: On the calibrated probability.
+        threshold: Threshold on the calibrated probability.
         rule: Rule that chose it.
-        sensitivity: Reached on the part that it was chosen on.
-        specificity: The same.
+        sensitivity: Sensitivity on the data that chose it.
+        specificity: Specificity on the same data.
     """
 
     threshold: Share
@@ -58,11 +58,11 @@ def choose_operating_point(
         patients: (N,) the patient of each row; with them a class needs several patients.
 
     Returns:
-        None where ``find_shortage`` says why there is too little to choose on, no probability has the
-        specificity, or calling every case negative costs less than any threshold.
+        None if ``find_shortage`` finds too few data, no probability has the specificity, or calling every
+        case negative costs less than any threshold.
 
     Raises:
-        UserError: If the rule is none.
+        UserError: If the rule is not valid.
     """
     kind, value = parse_rule(rule)
     if find_shortage(target, patients):
@@ -89,13 +89,13 @@ def choose_operating_point(
 
 
 def parse_rule(rule: str) -> tuple[str, float]:
-    """Takes a rule apart.
+    """Parses a rule.
 
     Returns:
         ``sensitivity``, ``specificity`` or ``cost``, and its number.
 
     Raises:
-        UserError: If it is none.
+        UserError: If it is not a rule.
     """
     match = _RULE.fullmatch(rule) if isinstance(rule, str) and len(rule) <= 40 else None
     if match is not None:

@@ -1,4 +1,4 @@
-"""What a label can be fitted on: its known rows, and whether they are enough."""
+"""Selects the known rows of a label, and checks whether they are enough for a fit."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ those. Slices of one patient are alike, so ten of them may be one case."""
 
 
 def take_known(target: ArrayLike, prob: ArrayLike) -> tuple[Floats, Floats]:
-    """Targets and probabilities of the rows whose target is known, that is, not NaN.
+    """Returns targets and probabilities of the rows with a known target, which is not NaN.
 
     Raises:
         UserError: If they differ in length, or a value is out of range.
@@ -37,11 +37,11 @@ def take_known(target: ArrayLike, prob: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def find_shortage(target: ArrayLike, patients: ArrayLike | None = None) -> str | None:
-    """Why there is too little to fit a label on, in words that name nobody; None where there is enough.
+    """Says why there are too few data to fit a label, without names; None if there are enough.
 
     Args:
         target: (N,) 0 or 1; NaN where unknown.
-        patients: (N,) whose each row is; without them rows alone are counted.
+        patients: (N,) the patient of each row; without them only rows are counted.
     """
     targets = np.asarray(target, np.float64)
     for value, name in ((1, "positives"), (0, "negatives")):

@@ -144,7 +144,7 @@ class SliceNet(nn.Module):
             raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
 
     def restore(self, metadata: ModelMetadata, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
-        """Becomes the network of a file, likeness included.
+        """Becomes the network of a file, including its reference.
 
         Args:
             metadata: The file's metadata.
@@ -194,7 +194,7 @@ class SliceNet(nn.Module):
             image: (N, C, S, S), from ``window``.
 
         Returns:
-            (N, L) probabilities and, where there is a likeness, (N,) distances.
+            (N, L) probabilities and, with a reference, (N,) distances.
         """
         features = self.extract(image)  # (N, F)
         probs = self.to_probs(self.head(features))

@@ -1,4 +1,4 @@
-"""When a run is saved, so that it goes on as if it had never been interrupted."""
+"""Saves a run, so that it resumes as if it had never been interrupted."""
 
 from __future__ import annotations
 
@@ -29,21 +29,20 @@ _TWICE = 1.0  # seconds from one SIGINT to another that is not the same Ctrl-C
 
 
 class Checkpoints(Checkpoint):
-    """Saves ``best.ckpt``, and ``last.ckpt`` with the state of all generators; stops when told to.
+    """Saves ``best.ckpt``, and ``last.ckpt`` with the state of all random generators; stops on request.
 
-    ``last`` is saved at each epoch's end and, within an epoch, every so many minutes, but only where going
-    on is exact: after a step of the optimizer, and not where a validation or the epoch's end comes next.
-    The one before stays as ``previous.ckpt``. ``best`` is saved at the end of the validation that it won.
+    ``last`` is saved at the end of each epoch, and every few minutes within one. It is saved only where an
+    exact resume is possible: after a step of the optimizer, and not just before a validation or the end of an
+    epoch. The previous one stays as ``previous.ckpt``. ``best`` is saved at the end of its validation.
 
-    On SIGINT, SIGTERM or SIGUSR1 ``last`` is saved at the next such place and the process exits with 128 and
-    the signal's number; within a validation it exits without saving. A second SIGINT, of somebody who does
-    not want to wait, stops it at once. A job of SLURM that gets SIGUSR1, its warning that time is up, is put
-    back into the queue.
+    On SIGINT, SIGTERM or SIGUSR1, ``last`` is saved at the next such place, and the process exits with 128
+    plus the signal's number. Within a validation it exits without saving. A second SIGINT stops it at once.
+    SLURM sends SIGUSR1 before the time is up; then the job is put back into the queue.
 
     Args:
         folder: Folder of the checkpoints.
-        minutes: Between saves within an epoch.
-        watch: Asked before anything is saved.
+        minutes: Minutes between saves within an epoch.
+        watch: Check that runs before each save.
     """
 
     def __init__(self, folder: Path, minutes: float, watch: LossWatch) -> None:
@@ -58,7 +57,7 @@ class Checkpoints(Checkpoint):
         self._handlers = ExitStack()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Puts generators back where they were, looks for room on the disk, and listens to signals.
+        """Restores the generators, checks the space on the disk, and starts to handle signals.
 
         Raises:
             UserError: If checkpoints will not fit.
@@ -75,7 +74,7 @@ class Checkpoints(Checkpoint):
         self._handlers.enter_context(handling_stops(self._note))
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Saves if it is time to and the place is right; stops if told to."""
+        """Saves if it is time and the place is right; stops on request."""
         loop = trainer.fit_loop.epoch_loop
         if (
             loop._should_accumulate()
@@ -91,7 +90,7 @@ class Checkpoints(Checkpoint):
             _stop(trainer, stop)
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Stops if told to: half a validation cannot be saved."""
+        """Stops on request, because half a validation cannot be saved."""
         if not trainer.sanity_checking and (stop := _largest(trainer, self._signal)):
             _stop(trainer, stop)
 
@@ -99,7 +98,7 @@ class Checkpoints(Checkpoint):
         """Saves the best.
 
         Raises:
-            UserError: If the model does not log what the best is chosen by.
+            UserError: If the model does not log the metric that chooses the best epoch.
         """
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
@@ -110,30 +109,30 @@ class Checkpoints(Checkpoint):
             self._save(trainer, "best")
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Saves; stops if told to."""
+        """Saves; stops on request."""
         self._save_last(trainer)
         if stop := _largest(trainer, self._signal):
             _stop(trainer, stop)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Listens to signals no longer."""
+        """Stops handling signals."""
         self._handlers.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Listens to signals no longer."""
+        """Stops handling signals."""
         self._handlers.close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The best score, and the generators of each process."""
+        """Returns the best score, and the generators of each process."""
         return {"best": self.best, "generators": gather_states(collect_generators())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes them back; the generators are set when training starts."""
+        """Restores them; the generators are set when training starts."""
         self.best = state_dict["best"]
         self._generators = state_dict["generators"]
 
     def _note(self, signum: int) -> None:
-        """Keeps a signal for the next place where a run can be saved; the second SIGINT ends it here.
+        """Keeps a signal for the next place where a run can be saved; a second SIGINT ends the run here.
 
         One Ctrl-C reaches each of several processes twice: from the terminal, and from the first process.
         """
@@ -151,7 +150,7 @@ class Checkpoints(Checkpoint):
         self._saved_at = time.monotonic()
 
     def _save(self, trainer: Trainer, name: str, previous: Path | None = None) -> None:
-        """Saves what is finite: a loss can be so when the weights after it are not."""
+        """Saves finite weights only; a loss can be finite when the weights after it are not."""
         self.watch.check()
         if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
             raise UserError(
@@ -162,7 +161,7 @@ class Checkpoints(Checkpoint):
 
 
 def _largest(trainer: Trainer, value: int) -> int:
-    """The largest value among the processes, which have to do the same."""
+    """Returns the largest value among the processes, which must act alike."""
     if trainer.world_size == 1:
         return value
     every = trainer.strategy.reduce(torch.tensor(value, device=trainer.strategy.root_device), reduce_op="max")
@@ -176,7 +175,7 @@ def _stop(trainer: Trainer, signum: int) -> None:
 
 
 def _expect_size(trainer: Trainer, model: LightningModule) -> int:
-    """Bytes of a checkpoint, at most: weights, their average, and two moments a weight."""
+    """Returns the maximum size of a checkpoint: weights, their average, and two moments per weight."""
     weights = sum(tensor.nbytes for tensor in model.state_dict().values() if isinstance(tensor, Tensor))
     averaged = any(isinstance(callback, WeightAveraging) for callback in trainer.callbacks)  # type: ignore[attr-defined]
     return weights * (3 + averaged)
@@ -198,7 +197,7 @@ def collect_generators() -> dict[str, Any]:
 
 
 def restore_generators(state: dict[str, Any]) -> None:
-    """Puts the generators where ``collect_generators`` found them."""
+    """Restores the generators from ``collect_generators``."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position = state["numpy"]

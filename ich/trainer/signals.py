@@ -1,4 +1,4 @@
-"""What a run does when it is told to stop: SIGINT (Ctrl-C), SIGTERM and SIGUSR1."""
+"""Handles the signals that stop a run: SIGINT (Ctrl-C), SIGTERM and SIGUSR1."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 def exit_code(signum: int) -> int:
-    """Exit code of a process that a signal has stopped, as a shell counts it."""
+    """Returns the exit code of a process that a signal has stopped, as in a shell."""
     return 128 + signum
 
 
 def catch_stops(handle: Callable[[int], Any]) -> None:
-    """Calls ``handle`` with the signal's number where one of ``STOPS`` comes; for the main thread only."""
+    """Calls ``handle`` with the signal's number if one of ``STOPS`` arrives; for the main thread only."""
 
     def call(signum: int, _: FrameType | None) -> None:
         handle(signum)
@@ -38,7 +38,7 @@ def catch_stops(handle: Callable[[int], Any]) -> None:
 
 @contextmanager
 def handling_stops(handle: Callable[[int], Any]) -> Iterator[None]:
-    """``catch_stops`` for a while; then what was there before is there again."""
+    """Runs ``catch_stops`` for a while, and then restores the earlier handlers."""
     before = {stop: signal.getsignal(stop) for stop in STOPS}
     catch_stops(handle)
     try:
@@ -50,7 +50,7 @@ def handling_stops(handle: Callable[[int], Any]) -> Iterator[None]:
 
 
 def exit_at_once(signum: int) -> None:
-    """Ends the process where there is nothing to save."""
+    """Ends the process if there is nothing to save."""
     raise SystemExit(exit_code(signum))
 
 
