@@ -203,4 +203,4 @@ def test_chances_are_parameters_of_the_files(tmp_path: Path, capsys: pytest.Capt
     assert call(*arguments, "--chance", "rescan=often") == 2
     assert "expected NAME=P" in capsys.readouterr().err
     assert call(*arguments, "--archive", "--chance", "rescan=1") == 2
-    assert "--chance does not go with --archive" in capsys.readouterr().err
+    assert "--chance cannot be used with --archive" in capsys.readouterr().err

@@ -86,7 +86,7 @@ def test_a_scout_is_nobodys_neighbor_and_reported(tmp_path: Path, head: list[pyd
     findings = check_series(table)
     assert list(findings["code"]) == ["mixed_images"]
     assert findings["detail"][0] == (
-        "images of the series that are no slices of it: across 1, no_geometry 1, secondary 1"
+        "images of the series that are not slices: across 1, no_geometry 1, secondary 1"
     )
 
 
