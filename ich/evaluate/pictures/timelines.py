@@ -45,7 +45,7 @@ def choose_timelines(
 
     Args:
         predictions: A predictions table; the slices of a study are drawn in its order.
-        label: One of ``LABELS``.
+        label: One of the labels of the table.
         prob: (N,) probabilities of the label, raw or calibrated.
         count: Maximum number of studies of each kind.
     """
