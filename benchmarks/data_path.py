@@ -56,17 +56,17 @@ from measure import (
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from ich.augment import Augment
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, draw_order
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader, to_arrays
 from ich.dicom.orientation import orient
+from ich.image.augment import Augment
 from ich.image.resize import resize_hu
+from ich.image.window import Window, window_batch
 from ich.index import build_index
 from ich.phantom import write_phantom
 from ich.schema import AIR_HU, LABELS, InputSpec
 from ich.tables import read_index, write_table
-from ich.window import Window, window_batch
 
 PATIENTS = 7  # 132 slices, 66 MB: more than processors cache
 HEADERS = 6000  # files: as many as make the fixed costs of an index small

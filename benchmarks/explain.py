@@ -23,12 +23,12 @@ import pandas as pd
 import torch
 from captum.attr import LayerActivation, LayerGradCam, LayerGradientXActivation, Occlusion
 
-from ich.checkpoint import find_checkpoint
 from ich.dicom import read_hu
 from ich.explain import METHODS, explain, lay_out
 from ich.explain.grids import detour, find_grid, gradients, list_grids
 from ich.image.resize import resize_hu, restore_size
 from ich.index import index_paths
+from ich.model_files.checkpoint import find_checkpoint
 from ich.models import load_slice_net
 from ich.phantom import write_phantom
 from ich.phantom.folders import MANIFEST

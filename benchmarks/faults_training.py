@@ -89,7 +89,7 @@ class Bench:
 
     def finish(self, run: Path) -> None:
         """Goes on, and counts whether the end is that of the whole training."""
-        from ich.checkpoint import find_checkpoint, is_whole
+        from ich.model_files.checkpoint import find_checkpoint, is_whole
 
         if any(run.glob("checkpoints/*.ckpt")):
             self.counts["had saved"] += 1
@@ -112,7 +112,7 @@ def is_same(one: Path, other: Path) -> bool:
     """Whether two runs ended in the same weights, optimizer states and metrics, to the bit."""
     import torch
 
-    from ich.checkpoint import read_checkpoint
+    from ich.model_files.checkpoint import read_checkpoint
 
     def list_tensors(state: Any) -> list[torch.Tensor]:
         if isinstance(state, torch.Tensor):

@@ -31,16 +31,16 @@ from measure import (
     write_json,
 )
 
-from ich.bundle import write_bundle
 from ich.dicom import read_hu
-from ich.export import export_onnx
 from ich.image.resize import resize_hu
+from ich.image.window import Window, window_batch
 from ich.index import index_paths
+from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier
 from ich.networks import load_network
+from ich.networks.export import export_onnx
 from ich.phantom import write_phantom
 from ich.schema import InputSpec
-from ich.window import Window, window_batch
 
 SLICES = 35  # of a study
 PATIENTS = 4  # of the phantom

@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ich.dicom import read_hu
 from ich.schema import LABELS, SUBTYPES
-from ich.series.pixels import look_at
+from ich.studies.series.pixels import look_at
 from ich.tables import PROB_COLUMNS, read_index, read_predictions
 
 REPOSITORY = Path(__file__).parent.parent

@@ -17,9 +17,9 @@ from rich.progress import track
 
 from ich.dicom import read_hu
 from ich.image.resize import resize_hu
+from ich.image.window import apply_window
 from ich.index import build_index
 from ich.schema import WINDOWS
-from ich.window import apply_window
 
 EDGE_HU = 300  # least change within a block that counts as an edge: from soft tissue to bone
 

@@ -29,13 +29,13 @@ from measure import Figure, describe_machine, print_figures, print_machine, read
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.utils.data import DataLoader
 
-from ich.augment import Augment
 from ich.data import HeadCTDataModule
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler
+from ich.image.augment import Augment
 from ich.models import SliceClassifier
 from ich.schema import Batch, InputSpec
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 PHANTOM = {"patients": 7, "size": 512}
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier
-from ich.optim import OptimSpec
+from ich.models.optim import OptimSpec
 from ich.phantom import write_phantom
 from ich.predict import Predictor
 from ich.schema import InputSpec
 from ich.train.results import write_results
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 out = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/example")
 patients, size, epochs = map(int, sys.argv[2:] or (160, 160, 8))  # some ten minutes on two cores

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ich.calibration.likeness import Likeness
+from ich.calibration.ood import Likeness
 from ich.models import SliceClassifier, SliceNet
 from ich.phantom import draw_patient
 from ich.schema import LABELS, InputSpec

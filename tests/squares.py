@@ -10,7 +10,7 @@ import pydicom
 from numpy.typing import NDArray
 
 from ich.calibration import Decision, NotFitted, OperatingPoint
-from ich.metadata import ModelArguments, ModelMetadata
+from ich.model_files.metadata import ModelArguments, ModelMetadata
 from ich.networks import Output
 from ich.predict import Predictor
 from ich.schema import LABELS, InputSpec

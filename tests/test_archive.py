@@ -15,8 +15,8 @@ from ich.dicom import read_hu
 from ich.phantom.archive import KINDS, TRUTH, write_archive
 from ich.schema import LABELS
 from ich.schema.codes import Reason, Refusal
-from ich.series import rank_series
 from ich.studies import StudyFiles, find_studies
+from ich.studies.series import rank_series
 
 SIZE = 64
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score, roc_curve
 
-from ich.evaluate.areas import (
+from ich.evaluate.roc import (
     GRID,
     Ranking,
     find_auroc,

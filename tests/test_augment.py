@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from ich.augment import Augment, Changes, apply_changes, apply_changes_to_batch
+from ich.image.augment import Augment, Changes, apply_changes, apply_changes_to_batch
 from ich.schema import AIR_HU, UserError
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

@@ -24,11 +24,11 @@ import yaml
 from command import call
 
 import ich
-from ich.bundle import read_bundle, write_bundle
 from ich.calibration import Decision
 from ich.calibration.files import read_calibration, write_calibration
-from ich.calibration.likeness import Likeness, fit_likeness
-from ich.metadata import Training
+from ich.calibration.ood import Likeness, fit_likeness
+from ich.model_files.bundle import read_bundle, write_bundle
+from ich.model_files.metadata import Training
 from ich.models import SliceClassifier, load_slice_net
 from ich.schema import LABELS, InputSpec, UserError
 from ich.schema.formats import read_plain

@@ -15,9 +15,9 @@ import torch
 from processes import run_program
 
 import ich.data.cache
-from ich.augment import Augment
 from ich.data import HeadCTDataModule
 from ich.data.slices import SliceReader
+from ich.image.augment import Augment
 from ich.phantom import write_phantom
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.codes import Refusal

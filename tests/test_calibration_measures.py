@@ -8,8 +8,8 @@ import statsmodels.api as sm
 from scipy.special import expit, logit
 from sklearn.metrics import brier_score_loss, log_loss
 
+from ich.evaluate.calibration_error import measure_calibration
 from ich.evaluate.estimate import draw_patients
-from ich.evaluate.honesty import measure_calibration
 from ich.evaluate.recalibration import recalibrate
 
 

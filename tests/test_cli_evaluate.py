@@ -19,11 +19,11 @@ from command import call
 from pptx import Presentation
 from predictions import make_table
 
-from ich.bundle import write_bundle
 from ich.calibration.files import read_calibration
 from ich.evaluation_report import write_evaluation
 from ich.index import build_index, find_labels, read_labels
 from ich.index.joining import join_labels
+from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES, InputSpec
 from ich.tables import PREDICTION_COLUMNS, make_predictions, write_table

@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ich.calibration.sample import MIN_CASES, MIN_PATIENTS
 from ich.data import HeadCTDataModule
+from ich.index.split import split_patients
 from ich.phantom import sample_subtypes
 from ich.schema import LABEL_WEIGHTS, SUBTYPES, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
-from ich.split import split_patients
 from ich.train.command import VERSION_BASE
 from ich.train.resume import resume_config
 from ich.train.settings import ADDED, OF_A_RUN

@@ -13,10 +13,10 @@ import torch
 from pytorch_lightning import LightningModule, Trainer
 from torch import nn
 
-from ich.augment import Augment
 from ich.data import HeadCTDataModule
 from ich.data.buffers import Buffers
 from ich.data.order import EpochSampler, balance_weights, draw_order
+from ich.image.augment import Augment
 from ich.image.resize import resize_hu
 from ich.schema import LABELS, InputSpec, ReadError, UserError
 

@@ -12,15 +12,15 @@ import torch
 from command import call
 
 from ich.calibration import Decision, NotFitted
-from ich.checkpoint import DurableIO, read_checkpoint
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
+from ich.model_files.checkpoint import DurableIO, read_checkpoint
 from ich.models import hash_weights, load_slice_net
 from ich.schema import LABELS, UserError
 from ich.schema.labels import RSNA_LABELS
 from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, read_predictions
-from ich.train.keeping import keep
+from ich.train.best import keep
 from ich.train.results import evaluate_parts
 
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]

@@ -10,7 +10,7 @@ import torch
 from command import call
 from predictions import keep_any, make_table
 
-from ich.bundle import write_bundle
+from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier, hash_weights, load_slice_net
 from ich.schema import InputSpec, UserError
 from ich.tables import WEIGHTS_COLUMN, read_predictions, write_table

@@ -13,16 +13,16 @@ from matplotlib.figure import Figure
 from predictions import keep_any, make_table
 
 from ich.evaluate import evaluate
-from ich.evaluate.claim import NOT_AVAILABLE, make_claim
 from ich.evaluate.comparison import compare
 from ich.evaluate.decisions import fit_decisions
-from ich.evaluate.document import make_deck, make_document
-from ich.evaluate.model_card import make_model_card
-from ich.evaluate.pictures.cases import Case, draw_cases
-from ich.evaluate.plates import plan_pictures
-from ich.evaluate.report_data import ReportData
-from ich.evaluate.run import Run, read_run
 from ich.evaluate.subgroups import subgroups
+from ich.evaluation_report.captions import plan_pictures
+from ich.evaluation_report.claim import NOT_AVAILABLE, make_claim
+from ich.evaluation_report.document import make_deck, make_document
+from ich.evaluation_report.model_card import make_model_card
+from ich.evaluation_report.pictures.cases import Case, draw_cases
+from ich.evaluation_report.report_data import ReportData
+from ich.evaluation_report.run import Run, read_run
 from ich.report.document import Document, Listing, Missing, Picture, Section, Table, Text
 from ich.report.figures import encode_png
 from ich.report.markdown import render_markdown

@@ -15,12 +15,12 @@ from command import call
 from scipy.stats import spearmanr
 from torch import nn
 
-from ich.bundle import write_bundle
 from ich.dicom import read_hu
 from ich.explain import METHODS, explain
 from ich.explain.drawing import draw_heat
 from ich.explain.grids import find_grid
 from ich.image.resize import resize_hu, restore_size
+from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier, SliceNet, load_slice_net
 from ich.report.heat import CONTOURS
 from ich.schema import DISCLAIMER, LABELS, InputSpec, UserError

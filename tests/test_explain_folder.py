@@ -13,11 +13,11 @@ import pytest
 import torch
 from command import call
 
-import ich.heatmaps.folder
+import ich.explain.folder
 from ich.files import open_alone
 from ich.models import SliceClassifier
 from ich.schema import InputSpec
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def name_pictures(numbers: Iterable[int], *labels: str) -> set[str]:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, picture: int) -> None:
     """The user presses Ctrl-C while a picture, counted from 0, is written."""
-    write: Callable[..., None] = ich.heatmaps.folder.write_png
+    write: Callable[..., None] = ich.explain.folder.write_png
     written: list[Path] = []
 
     def write_or_stop(figure: object, path: Path, **settings: int) -> None:
@@ -80,7 +80,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, picture: int) -> None:
         written.append(path)
         write(figure, path, **settings)
 
-    monkeypatch.setattr(ich.heatmaps.folder, "write_png", write_or_stop)
+    monkeypatch.setattr(ich.explain.folder, "write_png", write_or_stop)
 
 
 def test_key_slices_are_explained_by_default(
@@ -148,7 +148,7 @@ def test_a_call_goes_on_where_the_last_one_stopped(
     assert len(before) == 2
     capsys.readouterr()
     with monkeypatch.context() as patch:  # the network does not go over all slices again
-        patch.setattr(ich.heatmaps.folder, "score_slices", None)
+        patch.setattr(ich.explain.folder, "score_slices", None)
         assert call(*command, str(out)) == 0
     assert "5 explained, 3 of them now" in capsys.readouterr().out
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from test_predict import make_decision
 
 import ich
-import ich.export
-from ich.bundle import write_bundle
+import ich.networks.export
+from ich.model_files.bundle import write_bundle
 from ich.models import SliceNet
 from ich.networks import load_network
 from ich.networks.onnx import KEY
@@ -145,7 +145,7 @@ def test_what_differs_is_not_written(
     file = onnx.load(exported / "model.onnx")
     (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name == weights)
     tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.01, weights))
-    monkeypatch.setattr(ich.export, "_convert", lambda *_: file.SerializeToString())
+    monkeypatch.setattr(ich.networks.export, "_convert", lambda *_: file.SerializeToString())
     command = ("export", str(exported / "model.zip"), str(tmp_path / "model.onnx"), "--check", *checks)
     assert call(*command) == 2
     assert f"was not written, because over 20 slices it differs from the model {message}" in one_line(capsys)
@@ -163,11 +163,11 @@ def test_what_cannot_be_exported(exported: Path, tmp_path: Path, monkeypatch, ca
     assert "does not exist" in refuse(exported / "model.zip", tmp_path / "none" / "model.onnx")
     checks = ("--check", str(tmp_path))
     assert "no readable CT slice" in refuse(exported / "model.zip", tmp_path / "model.onnx", *checks)
-    monkeypatch.setattr(ich.export, "LARGEST", 1000)
+    monkeypatch.setattr(ich.networks.export, "LARGEST", 1000)
     assert "GB of weights, but one ONNX file holds at most" in refuse(
         exported / "model.zip", tmp_path / "model.onnx"
     )
-    monkeypatch.setattr(ich.export, "find_spec", lambda name: None)
+    monkeypatch.setattr(ich.networks.export, "find_spec", lambda name: None)
     assert "pip install 'ich[onnx]'" in refuse(exported / "model.zip", tmp_path / "model.onnx")
 
 

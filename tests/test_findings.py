@@ -9,8 +9,8 @@ import pydicom
 import pytest
 from command import call
 
-from ich.findings import COLUMNS, check_series, check_slices, find_in_slice, write_findings
 from ich.index import build_index
+from ich.index.quality import COLUMNS, check_series, check_slices, find_in_slice, write_findings
 from ich.schema import UserError
 from ich.schema.codes import Finding
 

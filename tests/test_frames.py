@@ -18,14 +18,14 @@ from networks import DEEP, make_model
 from numpy.typing import NDArray
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from ich.bundle import write_bundle
 from ich.calibration import Decision, NotFitted, OperatingPoint
 from ich.data import HeadCTDataModule
 from ich.data.slices import SliceReader, to_arrays
 from ich.dicom import list_headers, read_geometry, read_header, read_hu
-from ich.identical import find_identical
 from ich.index import build_index, read_labels
+from ich.index.identical import find_identical
 from ich.index.joining import join_labels
+from ich.model_files.bundle import write_bundle
 from ich.networks import TorchNetwork
 from ich.predict import Predictor
 from ich.predict.run import predict_folder

@@ -12,13 +12,13 @@ import pydicom
 import pytest
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless
 
-import ich.identical
+import ich.index.identical
 from ich.data import HeadCTDataModule
 from ich.dicom import read_hu
-from ich.identical import HASHES, find_identical
 from ich.index import build_index
+from ich.index.identical import HASHES, find_identical
+from ich.index.split import join_patients
 from ich.schema import InputSpec, UserError
-from ich.split import join_patients
 
 
 @pytest.fixture
@@ -94,9 +94,9 @@ def test_hashes_are_kept_and_made_anew_for_files_that_changed(
 ) -> None:
     find(copy)
     read: list[str] = []
-    whole = ich.identical.read_blocks
+    whole = ich.index.identical.read_blocks
     monkeypatch.setattr(
-        ich.identical, "read_blocks", lambda path, frame: read.append(path) or whole(path, frame)
+        ich.index.identical, "read_blocks", lambda path, frame: read.append(path) or whole(path, frame)
     )
     find(copy)
     assert read == []
@@ -112,14 +112,14 @@ def test_hashes_are_kept_and_made_anew_for_files_that_changed(
 
 def test_what_was_hashed_before_an_interruption_is_kept(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     paths = [str(copy / path) for path in build_index(copy).table["path"]]
-    whole = ich.identical.read_blocks
+    whole = ich.index.identical.read_blocks
 
     def stop(path: str, frame: int) -> bytes:
         if path == paths[100]:
             raise KeyboardInterrupt
         return whole(path, frame)
 
-    monkeypatch.setattr(ich.identical, "read_blocks", stop)
+    monkeypatch.setattr(ich.index.identical, "read_blocks", stop)
     with pytest.raises(KeyboardInterrupt):
         find(copy)
     assert len(pd.read_parquet(copy / ".ich" / HASHES)) == 100

@@ -13,8 +13,8 @@ from command import call
 
 from ich.index import build_index, list_labels, read_labels
 from ich.index.joining import join_labels
-from ich.losses import WeightedBCE
-from ich.metrics import build_metrics, weighted_log_loss
+from ich.models.losses import WeightedBCE
+from ich.models.metrics import build_metrics, weighted_log_loss
 from ich.schema import LABEL_WEIGHTS, LABELS, SUBTYPES, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet, require_rsna
 from ich.tables import UIDS, find_names, make_predictions, read_predictions, write_table

@@ -13,15 +13,15 @@ import torch
 from command import call
 from numpy.typing import NDArray
 
-from ich.calibration.likeness import MAX_COMPONENTS, Likeness, fit_likeness, pool_distances
-from ich.checkpoint import DurableIO, read_checkpoint
+from ich.calibration.ood import MAX_COMPONENTS, Likeness, fit_likeness, pool_distances
 from ich.data import HeadCTDataModule
-from ich.metadata import OodReference
+from ich.model_files.checkpoint import DurableIO, read_checkpoint
+from ich.model_files.metadata import OodReference
 from ich.models import SliceClassifier, SliceNet, load_slice_net
-from ich.train.keeping import keep
-from ich.train.likeness import FeatureLog, describe_likeness
+from ich.train.best import keep
+from ich.train.ood import FeatureLog, describe_likeness
 from ich.train.results import predict_parts
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 FEATURES, SLICES = 24, 20
 BEST = "checkpoints/best.ckpt"

@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
 
-from ich.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE, prevalence_logits
+from ich.models.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE, prevalence_logits
 from ich.schema import LABEL_WEIGHTS
 
 NAN = float("nan")

@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from torchmetrics import Metric
 
-from ich.metrics import MultilabelRanking, WeightedLogLoss, build_metrics, weighted_log_loss
+from ich.models.metrics import MultilabelRanking, WeightedLogLoss, build_metrics, weighted_log_loss
 from ich.schema import LABELS, SUBTYPES
 
 NAN = float("nan")

@@ -12,12 +12,12 @@ from sklearn.metrics import log_loss
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ich.losses import SoftmaxCrossEntropy
 from ich.models import SliceClassifier, load_slice_net
 from ich.models.backbones import create_backbone
-from ich.optim import OptimSpec
+from ich.models.losses import SoftmaxCrossEntropy
+from ich.models.optim import OptimSpec
 from ich.schema import LABELS, InputSpec, UserError
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 SPEC = InputSpec(size=64)
 TINY = "test_resnet"

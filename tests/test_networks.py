@@ -10,10 +10,10 @@ import pytest
 import torch
 from networks import DEEP, LIMIT, draw_slices, make_model
 
-from ich.bundle import write_bundle
+from ich.image.window import Window
+from ich.model_files.bundle import write_bundle
 from ich.networks import TorchNetwork, load_network
 from ich.schema import InputSpec, UserError
-from ich.window import Window
 
 pytestmark = pytest.mark.trains
 

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from ich.optim import OptimSpec, build_optimizer, build_schedule, lr_factor
+from ich.models.optim import OptimSpec, build_optimizer, build_schedule, lr_factor
 from ich.schema import UserError
 
 

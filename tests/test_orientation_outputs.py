@@ -13,12 +13,12 @@ from results import make_result
 from test_predict import write_model
 from turning import EVERY, PRONE, Stored, read_slice, turn_files
 
-from ich.heatmaps.folder import write_heatmaps
+from ich.explain.folder import write_heatmaps
 from ich.index import build_index
 from ich.models import SliceNet
 from ich.outputs.captures import draw_key_image, write_key_images
-from ich.pages import write_study_page
-from ich.pages.views import make_views
+from ich.outputs.pages import write_study_page
+from ich.outputs.pages.views import make_views
 from ich.phantom import write_phantom
 from ich.predict import Predictor
 from ich.schema import InputSpec

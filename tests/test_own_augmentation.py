@@ -15,9 +15,9 @@ from albumentations.pytorch import ToTensorV2
 from numpy.typing import NDArray
 from test_resume import Killed, call, command, require_same
 
-from ich.augment.transforms import HIGH_HU, LOW_HU, UserTransform
 from ich.data import HeadCTDataModule
-from ich.evaluate.run import read_run
+from ich.evaluation_report.run import read_run
+from ich.image.augment.transforms import HIGH_HU, LOW_HU, UserTransform
 from ich.models import SliceClassifier
 from ich.schema import InputSpec, UserError
 
@@ -175,7 +175,7 @@ def test_air_comes_in_where_a_slice_moves_and_hu_are_rounded() -> None:
         (ToTensorV2(), 0, "ToTensorV2 returned a Tensor"),
         (A.Compose([A.CenterCrop3D(size=(1, 1, 1))]), 0, "CenterCrop3D does not take an image"),
         (GlobalNoise(p=0.01), 0, "GlobalNoise gives two results for one seed; .* self.random_generator"),
-        ("flip", 0, "='flip': expected an ich.augment.Augment or a transform of albumentations"),
+        ("flip", 0, "='flip': expected an ich.image.augment.Augment or a transform of albumentations"),
         (A.HorizontalFlip, 0, "=.*HorizontalFlip'>: expected"),
     ],
 )

@@ -18,8 +18,8 @@ from command import call
 from networks import draw_slices
 from torch import nn
 
-from ich.bundle import write_bundle
-from ich.metadata import OwnBackbone
+from ich.model_files.bundle import write_bundle
+from ich.model_files.metadata import OwnBackbone
 from ich.models import SliceClassifier, SliceNet, load_slice_net
 from ich.networks import load_network
 from ich.predict import Predictor

@@ -13,10 +13,10 @@ import pytest
 import torch
 from command import call
 
-from ich.bundle import read_bundle
-from ich.checkpoint import read_checkpoint
 from ich.index import read_labels
-from ich.metadata import ModelArguments, ModelMetadata, read_metadata
+from ich.model_files.bundle import read_bundle
+from ich.model_files.checkpoint import read_checkpoint
+from ich.model_files.metadata import ModelArguments, ModelMetadata, read_metadata
 from ich.models import SliceNet, load_slice_net
 from ich.networks import Output
 from ich.outputs.records import read_json

@@ -28,11 +28,11 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import CSVLogger
 
-from ich.checkpoint import DurableIO
+from ich.model_files.checkpoint import DurableIO
 from ich.schema import UserError
 from ich.train.settings import OF_A_RUN
+from ich.train.trainer import build_trainer
 from ich.train.trust import TRUSTED, Builder, allowing, check_trusted
-from ich.trainer import build_trainer
 
 TINY = [
     *("input.size=32", "model.backbone=test_resnet", "model.pretrained=false", "trainer.gpus=0"),
@@ -243,7 +243,7 @@ def test_what_is_not_on_the_list_is_not_built(
 
 def test_what_is_on_the_list_is_built(mine: None) -> None:
     for target, trusted in [
-        ("ich.losses.FocalLoss", ()),
+        ("ich.models.losses.FocalLoss", ()),
         ("torch.nn.BCEWithLogitsLoss", ()),
         ("timm.loss.AsymmetricLossMultiLabel", ()),
         ("pytorch_lightning.callbacks.Timer", ()),

@@ -17,13 +17,13 @@ from results import GAP, ODD, TWICE, make_refused, make_result, make_slices
 from torch import nn
 
 from ich.dicom import read_hu
-from ich.heatmaps import explain_slices
+from ich.explain.heatmaps import explain_slices
 from ich.index import build_index
 from ich.models import SliceClassifier, SliceNet
-from ich.pages import make_document, write_study_page
-from ich.pages.drawing import draw_timeline, draw_view, find_frame
-from ich.pages.views import COUNT, SliceView, choose_slices, make_views
-from ich.pages.words import describe_glance, show_label, show_prob
+from ich.outputs.pages import make_document, write_study_page
+from ich.outputs.pages.drawing import draw_timeline, draw_view, find_frame
+from ich.outputs.pages.sentences import describe_glance, show_label, show_prob
+from ich.outputs.pages.views import COUNT, SliceView, choose_slices, make_views
 from ich.report.document import Document, Listing, Missing, Picture, Table, Text
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES, InputSpec
 from ich.schema.codes import Note, Reason

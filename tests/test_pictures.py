@@ -13,7 +13,7 @@ from predictions import make_table
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.figures import Evaluation
-from ich.evaluate.pictures import draw_precision_recall, draw_reliability, draw_roc
+from ich.evaluation_report.pictures import draw_precision_recall, draw_reliability, draw_roc
 
 
 @pytest.fixture(scope="module")

@@ -20,13 +20,13 @@ import pytest
 import torch
 from command import call
 
-from ich.bundle import write_bundle
 from ich.calibration import Decision, NotFitted, OperatingPoint
 from ich.calibration.files import write_calibration
-from ich.calibration.likeness import Likeness
+from ich.calibration.ood import Likeness
 from ich.data import HeadCTDataModule
 from ich.dicom import read_hu
-from ich.metadata import OodReference
+from ich.model_files.bundle import write_bundle
+from ich.model_files.metadata import OodReference
 from ich.models import SliceClassifier
 from ich.outputs.records import read_json
 from ich.phantom import write_phantom

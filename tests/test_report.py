@@ -8,11 +8,11 @@ import pytest
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
+from ich.image.window import apply_window
 from ich.report.curves import draw_curves, write_curves
 from ich.report.figures import write_png
 from ich.report.sheets import draw_contact_sheet
 from ich.schema import LABELS, WINDOWS, UserError
-from ich.window import apply_window
 
 
 def make_metrics(epochs=4):

@@ -19,14 +19,14 @@ from pytorch_lightning import seed_everything
 
 import ich.files
 import ich.train
-from ich.augment import Augment
-from ich.checkpoint import DurableIO, find_checkpoint, is_whole, read_checkpoint
 from ich.data import HeadCTDataModule
+from ich.image.augment import Augment
+from ich.model_files.checkpoint import DurableIO, find_checkpoint, is_whole, read_checkpoint
 from ich.models import SliceClassifier
-from ich.optim import OptimSpec
+from ich.models.optim import OptimSpec
 from ich.schema import InputSpec, UserError
-from ich.trainer import build_trainer, fit
-from ich.trainer.saving import collect_generators, restore_generators
+from ich.train.trainer import build_trainer, fit
+from ich.train.trainer.saving import collect_generators, restore_generators
 
 pytestmark = [
     pytest.mark.trains,
@@ -308,7 +308,7 @@ def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
 STOPPED = """
 import os
 import ich.train
-from ich.checkpoint import DurableIO
+from ich.model_files.checkpoint import DurableIO
 
 save = DurableIO.save_checkpoint
 

@@ -12,7 +12,7 @@ from command import call
 
 import ich.data.source
 import ich.train.results
-from ich.checkpoint import DurableIO
+from ich.model_files.checkpoint import DurableIO
 from ich.models import SliceNet, hash_weights, load_slice_net
 
 pytestmark = pytest.mark.trains

@@ -18,7 +18,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from ich.files import open_alone
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 TINY = [
     *("input.size=32", "model.backbone=test_resnet", "model.pretrained=false", "trainer.gpus=0"),
@@ -51,23 +51,23 @@ def test_lock_of_a_crashed_training_does_not_stand_in_the_way(tmp_path: Path) ->
 STOPPED = """
 import os, signal, sys
 from pytorch_lightning import Callback
-import ich.trainer
+import ich.train.trainer
 import ich.cli
 
 class Press(Callback):
     def on_train_batch_start(self, *_):
         {press}
 
-built = ich.trainer.Trainer
+built = ich.train.trainer.Trainer
 def build(**arguments):
     return built(**arguments | {{"callbacks": [Press(), *arguments["callbacks"]]}})
-ich.trainer.Trainer = build
+ich.train.trainer.Trainer = build
 sys.argv = ["ich", *sys.argv[1:]]
 ich.cli.main()
 """
 
 ONCE = "os.kill(os.getpid(), signal.SIGINT)"
-TWICE = "from ich.trainer import saving; saving._TWICE = 0; " + "; ".join([ONCE] * 2)
+TWICE = "from ich.train.trainer import saving; saving._TWICE = 0; " + "; ".join([ONCE] * 2)
 
 
 @pytest.mark.trains

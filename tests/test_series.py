@@ -7,9 +7,9 @@ import pytest
 from ich.dicom.attributes import Attributes, read_attributes
 from ich.index import build_index
 from ich.schema.codes import Note, Refusal, SetAside
-from ich.series import Ranking, rank_series
-from ich.series.geometry import check_geometry
-from ich.series.words import is_sharp, tell_contrast
+from ich.studies.series import Ranking, rank_series
+from ich.studies.series.geometry import check_geometry
+from ich.studies.series.keywords import is_sharp, tell_contrast
 
 AXIAL, CORONAL = "1\\0\\0\\0\\1\\0", "1\\0\\0\\0\\0\\-1"
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ich.schema.codes import Note, Reason
-from ich.series.geometry import check_geometry
+from ich.studies.series.geometry import check_geometry
 
 PRONE, SIDEWAYS = "-1\\0\\0\\0\\-1\\0", "0\\1\\0\\1\\0\\0"
 UP, TURNED = "1\\0\\0\\0\\1\\0", "0.9962\\0.0872\\0\\-0.0872\\0.9962\\0"  # by 5 degrees about z

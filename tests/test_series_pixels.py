@@ -16,8 +16,8 @@ from ich.phantom import draw_patient, write_phantom
 from ich.schema import ReadError
 from ich.schema.codes import Note, Reason, SetAside
 from ich.schema.results import Remark
-from ich.series.pixels import look_at
-from ich.series.plausible import Verdict, check_pixels, find_head
+from ich.studies.series.pixels import look_at
+from ich.studies.series.plausible import Verdict, check_pixels, find_head
 
 Stack = NDArray[np.int16]
 SIZE = 128

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from ich.schema.codes import Reason
-from ich.series.pixels import Change, Look, Looks
-from ich.series.plausible import Verdict, check_pixels, find_head
+from ich.studies.series.pixels import Change, Look, Looks
+from ich.studies.series.plausible import Verdict, check_pixels, find_head
 
 STEP = 5.0  # mm
 BODY = (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ich.phantom import draw_patient
 from ich.phantom.chances import Chances
 from ich.schema.codes import Reason
-from ich.series.turned import check_turn
+from ich.studies.series.turned import check_turn
 
 Stack = NDArray[np.int16]
 SIZE = 128

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ich.schema import LABELS, SUBTYPES, UserError
-from ich.split import (
+from ich.index.split import (
     check_split,
     labels_without_positives,
     read_split,
@@ -17,6 +16,7 @@ from ich.split import (
     split_slices,
     write_split,
 )
+from ich.schema import LABELS, SUBTYPES, UserError
 
 SHARES: dict[str, Any] = {"val_fraction": 0.15, "test_fraction": 0.15, "fold": None, "folds": 5}
 

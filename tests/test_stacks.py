@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ich.stacks import NO_STACK, find_odd, find_stacks, number_stacks
+from ich.tables.stacks import NO_STACK, find_odd, find_stacks, number_stacks
 
 AXIAL, ACROSS = 0, -1
 

@@ -13,11 +13,11 @@ import pytest
 from pydicom.uid import generate_uid
 
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
-from ich.findings import check_series
 from ich.index import build_index
+from ich.index.quality import check_series
 from ich.phantom import write_phantom
 from ich.schema import LABELS, InputSpec
-from ich.stacks import NO_STACK
+from ich.tables.stacks import NO_STACK
 
 
 @pytest.fixture(scope="module")

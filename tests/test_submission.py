@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ich.evaluate.submission import write_submission
 from ich.schema import LABELS, UserError
-from ich.submission import write_submission
 from ich.tables import PROB_COLUMNS
 
 PREVALENCES = (0.0041, 0.048, 0.035, 0.048, 0.063, 0.144)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ich.index.split import read_split, write_split
 from ich.schema import LABELS
-from ich.split import read_split, write_split
 from ich.tables import (
     PROB_COLUMNS,
     UIDS,

@@ -26,7 +26,7 @@ import ich.train.results
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier, load_slice_net
 from ich.schema import LABELS, InputSpec, UserError
-from ich.trainer import build_trainer, fit, place
+from ich.train.trainer import build_trainer, fit, place
 
 pytestmark = pytest.mark.trains
 
@@ -347,7 +347,7 @@ def test_unreadable_slice_in_one_of_two_processes_is_one_message(
     path = Path("copy/stage_2_train") / f"{split['SOPInstanceUID'].iloc[0]}.dcm"
     damage(path)
     two = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
-    monkeypatch.setattr("ich.trainer.place", lambda gpus: dict(two))
+    monkeypatch.setattr("ich.train.trainer.place", lambda gpus: dict(two))
     assert run("data.root=copy", "run_dir=second", "logger=csv") == 2
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert re.match(rf"copy/.*{path.name}: corrupt: ", record.getMessage())
@@ -364,7 +364,7 @@ def test_prediction_takes_one_device_where_there_are_more(
     datamodule.setup()
     model = SliceClassifier("test_resnet", input=spec, pretrained=False).net.eval()
     several = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
-    monkeypatch.setattr("ich.trainer.place", lambda gpus: dict(several))
+    monkeypatch.setattr("ich.train.trainer.place", lambda gpus: dict(several))
     tables = ich.train.results.predict_parts(model, datamodule)
     assert len(tables["test"]) == len(datamodule.part("test"))
 

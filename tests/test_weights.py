@@ -15,12 +15,12 @@ import yaml
 from command import call
 from torch import Tensor, nn
 
-from ich.bundle import read_bundle
-from ich.evaluate.run import read_run
+from ich.evaluation_report.run import read_run
+from ich.model_files.bundle import read_bundle
 from ich.models import SliceClassifier
 from ich.models.backbones import create_backbone
 from ich.schema import InputSpec, UserError
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 TINY = "test_resnet"
 

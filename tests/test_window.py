@@ -6,8 +6,8 @@ import torch
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut
 
+from ich.image.window import Window, apply_window, window_batch
 from ich.schema import WINDOWS, InputSpec
-from ich.window import Window, apply_window, window_batch
 
 PAIRS = [*WINDOWS.values(), (35.5, 71.0), (-600.0, 1500.0)]
 

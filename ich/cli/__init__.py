@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ich import __version__
-from ich.printing import printing
+from ich.progress.printing import printing
 from ich.schema import DISCLAIMER, UserError
 
 COMMANDS = ("index", "phantom", "explore", "evaluate", "explain", "predict", "bundle", "export")

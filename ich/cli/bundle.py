@@ -13,7 +13,7 @@ from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import show
 
 if TYPE_CHECKING:
-    from ich.metadata import ModelMetadata
+    from ich.model_files.metadata import ModelMetadata
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -47,10 +47,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds, so other commands do not.
-    from ich.bundle import write_bundle
     from ich.calibration import order_decisions
     from ich.calibration.files import read_calibration
-    from ich.checkpoint import find_checkpoint
+    from ich.model_files.bundle import write_bundle
+    from ich.model_files.checkpoint import find_checkpoint
     from ich.models import load_slice_net
 
     source = find_checkpoint(args.source, "best")
@@ -75,8 +75,8 @@ def _run(args: argparse.Namespace) -> None:
 
 def _find_model_card(source: Path) -> str:
     """Reads the model card of a bundle, or of a checkpoint's run; empty if there is none."""
-    from ich.bundle import MODEL_CARD, is_bundle, read_bundle
-    from ich.checkpoint import CHECKPOINTS
+    from ich.model_files.bundle import MODEL_CARD, is_bundle, read_bundle
+    from ich.model_files.checkpoint import CHECKPOINTS
 
     if is_bundle(source):
         return read_bundle(source).model_card

@@ -66,8 +66,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds that the other commands are spared.
-    from ich.checkpoint import find_checkpoint
-    from ich.heatmaps.folder import LIST, REFUSED, write_heatmaps
+    from ich.explain.folder import LIST, REFUSED, write_heatmaps
+    from ich.model_files.checkpoint import find_checkpoint
     from ich.models import load_slice_net
 
     path = find_checkpoint(args.checkpoint, "best")

@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.cli.codes import print_codes
-from ich.findings import FINDINGS, check_series, check_slices, write_findings
-from ich.identical import find_identical
 from ich.index import build_index, locate_index
+from ich.index.identical import find_identical
+from ich.index.quality import FINDINGS, check_series, check_slices, write_findings
 from ich.schema.codes import Finding, Refusal
 
 _EXAMPLES = 10  # of slices with the same pixels

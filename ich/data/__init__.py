@@ -14,17 +14,17 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
-from ich.augment import Augment, apply_changes_to_batch
-from ich.augment.transforms import Transform, UserTransform, adapt
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, FixedSampler, balance_weights, draw_order
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.data.source import Source
+from ich.image.augment import Augment, apply_changes_to_batch
+from ich.image.augment.transforms import Transform, UserTransform, adapt
+from ich.image.window import Window, window_batch
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet
-from ich.window import Window, window_batch
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ich.schema import UserError, check_seed
-from ich.split import (
+from ich.index.split import (
     check_split,
     join_patients,
     labels_without_positives,
@@ -18,6 +17,7 @@ from ich.split import (
     split_patients,
     split_slices,
 )
+from ich.schema import UserError, check_seed
 from ich.tables import SETS
 
 log = logging.getLogger(__name__)

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ich.augment import Augment
-from ich.augment.transforms import UserTransform
 from ich.data.buffers import Buffers
 from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
 from ich.image import find_neighbors
+from ich.image.augment import Augment
+from ich.image.augment.transforms import UserTransform
 from ich.image.resize import keeps_shift, resize_hu
 from ich.schema import AIR_HU, InputSpec, ReadError
 

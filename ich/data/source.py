@@ -11,13 +11,13 @@ from typing import Any
 import pandas as pd
 
 from ich.data.parts import GROUPS, SplitSpec, group_slices
-from ich.identical import find_identical
 from ich.index import build_index, find_labels, locate_index, read_labels
+from ich.index.identical import find_identical
 from ich.index.joining import join_labels
+from ich.index.split import sample_patients
 from ich.phantom import write_phantom
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
-from ich.split import sample_patients
 
 log = logging.getLogger(__name__)
 

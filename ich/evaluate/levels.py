@@ -12,15 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.calibration import Decision, NotFitted
-from ich.evaluate.areas import (
-    GRID,
-    Ranking,
-    Statistic,
-    find_auroc,
-    find_average_precision,
-    find_precision_recall,
-    find_roc,
-)
+from ich.evaluate.calibration_error import measure_calibration, weigh_losses, without_calibration
 from ich.evaluate.curves import Band, Curves, Histogram
 from ich.evaluate.delong import estimate_delong
 from ich.evaluate.estimate import divide, estimate, estimate_share, say_too_few, sum_by_patient
@@ -34,8 +26,16 @@ from ich.evaluate.figures import (
     OperatingFigures,
     unavailable,
 )
-from ich.evaluate.honesty import measure_calibration, weigh_losses, without_calibration
 from ich.evaluate.pooling import pool
+from ich.evaluate.roc import (
+    GRID,
+    Ranking,
+    Statistic,
+    find_auroc,
+    find_average_precision,
+    find_precision_recall,
+    find_roc,
+)
 from ich.evaluate.thresholds import measure_at_point, without_point
 from ich.schema.labels import LabelSet
 from ich.tables import find_names, name_columns

@@ -16,7 +16,7 @@ from ich.evaluate.checks import UNCHECKED, check_weights
 from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE
 from ich.evaluate.estimate import REPLICATES
 from ich.evaluate.pooling import DEFAULT_POOLING
-from ich.evaluate.report_data import ReportData
+from ich.evaluate.submission import write_submission
 from ich.evaluation_report.figures import Choices, compute_figures, find_decisions, find_prevalences
 from ich.evaluation_report.inputs import (
     PREDICTED,
@@ -29,9 +29,9 @@ from ich.evaluation_report.inputs import (
     read_inputs,
 )
 from ich.evaluation_report.outputs import Steps, make_folder, write_outputs
+from ich.evaluation_report.report_data import ReportData
 from ich.files import for_owner_alone
 from ich.schema import UserError
-from ich.submission import write_submission
 from ich.tables import name_columns
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
@@ -152,7 +152,7 @@ def _load_model(checkpoint: str | Path | None, trusted: Sequence[str]) -> SliceN
     if checkpoint is None:
         return None
     # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
-    from ich.checkpoint import find_checkpoint
+    from ich.model_files.checkpoint import find_checkpoint
     from ich.models import load_slice_net
 
     return load_slice_net(find_checkpoint(checkpoint, "best"), trusted=trusted)

@@ -14,11 +14,11 @@ from ich.evaluate import evaluate
 from ich.evaluate.checks import check_predictions, check_validation
 from ich.evaluate.comparison import compare
 from ich.evaluate.decisions import fit_decisions
-from ich.evaluate.report_data import NO_GALLERIES, ReportData, count_encodings
 from ich.evaluate.subgroups import subgroups
+from ich.evaluation_report.galleries import KINDS, Galleries, choose_worst, compute_heat, make_galleries
 from ich.evaluation_report.inputs import Inputs
 from ich.evaluation_report.outputs import Steps
-from ich.galleries import KINDS, Galleries, choose_worst, compute_heat, make_galleries
+from ich.evaluation_report.report_data import NO_GALLERIES, ReportData, count_encodings
 from ich.report.document import Block
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds

@@ -13,8 +13,8 @@ import pandas as pd
 from ich.evaluate.checks import check_same_weights
 from ich.evaluate.comparison import ensemble
 from ich.evaluate.pooling import LEVELS, UNIT_COLUMNS
-from ich.evaluate.run import Run, read_run
 from ich.evaluate.subgroups import describe_slices
+from ich.evaluation_report.run import Run, read_run
 from ich.index import build_index, read_labels
 from ich.index.joining import match_slices, require_matches
 from ich.index.labels import find_slice_column, read_csv

@@ -10,12 +10,12 @@ from typing import Any, Self
 import pandas as pd
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 
-from ich.evaluate.claim import make_claim
-from ich.evaluate.document import make_deck, make_document
 from ich.evaluate.figures import to_plain
-from ich.evaluate.model_card import make_model_card
-from ich.evaluate.plates import plan_pictures
-from ich.evaluate.report_data import ReportData
+from ich.evaluation_report.captions import plan_pictures
+from ich.evaluation_report.claim import make_claim
+from ich.evaluation_report.document import make_deck, make_document
+from ich.evaluation_report.model_card import make_model_card
+from ich.evaluation_report.report_data import ReportData
 from ich.files import replacing
 from ich.progress import make_bar
 from ich.report.document import Document

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from ich.explore.sample import Sample, draw_sample, read_sample
 from ich.explore.units import LEVELS, LabelCounts, count_labels, number_units
-from ich.findings import check_series
-from ich.identical import find_identical
 from ich.index import build_index, count_repeats, list_labels, locate_index, read_labels
 from ich.index.encodings import Encoding, list_encodings
+from ich.index.identical import find_identical
 from ich.index.joining import JoinCounts, join_labels
+from ich.index.quality import check_series
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
-from ich.stacks import SAME_POSITION
+from ich.tables.stacks import SAME_POSITION
 
 
 @dataclass(frozen=True)

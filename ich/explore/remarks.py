@@ -9,7 +9,7 @@ import numpy as np
 
 from ich.explore.facts import Facts, Labeling
 from ich.explore.sample import MOST_ENCODINGS
-from ich.findings import LEAST_AIR
+from ich.index.quality import LEAST_AIR
 from ich.schema.codes import Finding
 from ich.schema.hu import ANY_AIR, BRAIN_PEAK, PEAK_SOUGHT
 from ich.tables import say

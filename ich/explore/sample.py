@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.dicom import read_pixels
-from ich.findings import find_in_slice
+from ich.index.quality import find_in_slice
 from ich.progress import map_in_threads
 from ich.schema import ReadError
 from ich.schema.hu import AIR, BLOOD, BONE_ALONE, GRAY_AND_WHITE, WATER

@@ -17,8 +17,8 @@ import pandas as pd
 from ich.image import sort_slices
 from ich.schema import UserError
 from ich.schema.codes import Refusal
-from ich.stacks import number_stacks
 from ich.tables import HEADER_DTYPES, INDEX_DTYPES, read_index, restore_texts, write_table
+from ich.tables.stacks import number_stacks
 
 REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
 

@@ -12,12 +12,12 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
-from ich.checkpoint import gather_states
-from ich.losses import WeightedBCE, prevalence_logits
-from ich.metrics import build_metrics
+from ich.model_files.checkpoint import gather_states
+from ich.models.losses import WeightedBCE, prevalence_logits
+from ich.models.metrics import build_metrics
 from ich.models.network import SliceNet, hash_weights, load_slice_net, without_likeness
+from ich.models.optim import OptimSpec, build_optimizer, build_schedule
 from ich.models.own import Maker
-from ich.optim import OptimSpec, build_optimizer, build_schedule
 from ich.schema import Batch, InputSpec
 from ich.schema.labels import RSNA_LABELS, LabelSet
 

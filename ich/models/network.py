@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ich.bundle import is_bundle, read_bundle
-from ich.calibration.likeness import Likeness, is_part
-from ich.checkpoint import read_checkpoint
-from ich.metadata import ModelArguments, ModelMetadata
+from ich.calibration.ood import Likeness, is_part
+from ich.image.window import Window
+from ich.model_files.bundle import is_bundle, read_bundle
+from ich.model_files.checkpoint import read_checkpoint
+from ich.model_files.metadata import ModelArguments, ModelMetadata
 from ich.models.backbones import create_backbone
 from ich.models.own import (
     Maker,
@@ -26,7 +27,6 @@ from ich.models.own import (
 )
 from ich.schema import Batch, InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
-from ich.window import Window
 
 LINKS = ("sigmoid", "softmax")
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ich.metadata import OwnBackbone
+from ich.model_files.metadata import OwnBackbone
 from ich.schema import UserError
 
 Maker = Callable[..., nn.Module]

@@ -13,13 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch.backends import cudnn
 
-from ich.bundle import is_bundle
-from ich.checkpoint import CHECKPOINTS, find_checkpoint
 from ich.files import hash_file
-from ich.metadata import ModelMetadata
+from ich.image.window import window_batch
+from ich.model_files.bundle import is_bundle
+from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint
+from ich.model_files.metadata import ModelMetadata
 from ich.models import SliceNet, load_slice_net
 from ich.schema import InputSpec, UserError, check_threads
-from ich.window import window_batch
 
 BATCH = 16
 """Number of slices that a network gets at a time."""
@@ -33,7 +33,7 @@ class Output(NamedTuple):
 
     Attributes:
         probs: (N, L) float32, not calibrated.
-        distance: (N,) float32 distance from the training data, by ``ich.calibration.likeness``; None without
+        distance: (N,) float32 distance from the training data, by ``ich.calibration.ood``; None without
             a reference.
     """
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ich.metadata import ModelMetadata, Versions, upgrade_file
+from ich.model_files.metadata import ModelMetadata, Versions, upgrade_file
 from ich.networks import Output, check_slices, join, split
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import STRICT, Positive, Text, parse_fields, read_plain, to_plain
@@ -32,7 +32,7 @@ except ImportError as error:
 KEY = "ich"
 """Key in the file's metadata that holds the description as JSON."""
 
-_LARGEST_DESCRIPTION = 256 * 1024  # characters; see ich.bundle
+_LARGEST_DESCRIPTION = 256 * 1024  # characters; see ich.model_files.bundle
 
 _NESTED = {
     *(onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS),
@@ -69,7 +69,7 @@ class OnnxNetwork:
     """A network that onnxruntime runs on the CPU.
 
     Args:
-        path: An ONNX file that ``ich.export`` wrote.
+        path: An ONNX file that ``ich.networks.export`` wrote.
         threads: Number of CPU threads; None leaves it to onnxruntime.
 
     Raises:

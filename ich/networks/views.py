@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from ich.augment import Changes, apply_changes
+from ich.image.augment import Changes, apply_changes
 from ich.networks import Network, Output
 from ich.schema import UserError
 

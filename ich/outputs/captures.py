@@ -21,6 +21,7 @@ from ich.dicom import read_header, read_hu
 from ich.dicom.header import Header
 from ich.dicom.orientation import UNKNOWN
 from ich.files import for_owner_alone, replacing
+from ich.image.window import apply_window
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
 from ich.schema import DISCLAIMER, SIDES, WINDOWS, ReadError
@@ -28,7 +29,6 @@ from ich.schema.codes import OutputRefusal
 from ich.schema.labels import say_label
 from ich.schema.results import SliceResult, StudyResult
 from ich.tables import split_name
-from ich.window import apply_window
 
 SERIES_NUMBER = 9101
 """High, so that a scanner is unlikely to use it."""

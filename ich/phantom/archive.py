@@ -114,7 +114,7 @@ SET_ASIDE: Mapping[str, tuple[str, ...]] = {
     "thin": ("another_read",),
     "repeat": ("another_read", "too_few_slices"),
 }
-"""Codes of ``ich.series`` that are true for a series that may be set aside."""
+"""Codes of ``ich.studies.series`` that are true for a series that may be set aside."""
 
 
 def write_archive(out: str | Path, *, patients: int = 200, seed: int = 0, size: int = 256) -> None:

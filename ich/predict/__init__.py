@@ -28,13 +28,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from ich import __version__
 from ich.calibration import Decision, order_decisions
-from ich.calibration.likeness import pool_distances
+from ich.calibration.ood import pool_distances
 from ich.image import prepare_series
 from ich.image.resize import resize_hu
 from ich.models import SliceNet, hash_weights
 from ich.networks import Network, TorchNetwork, load_network
 from ich.networks.views import augmented
-from ich.predict.judging import (
+from ich.predict.outcome import (
     Rules,
     Scores,
     choose_key_slices,

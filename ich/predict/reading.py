@@ -15,13 +15,13 @@ from ich.dicom.orientation import find_transposed
 from ich.predict.stacks import Stack, has_windows, read_stack
 from ich.schema.codes import Note, Reason, SetAside
 from ich.schema.results import Remark, SeriesResult
-from ich.series import Ranking, rank_series
-from ich.series.geometry import check_geometry
-from ich.series.parts import close_numbers, describe_parts, find_others, list_displaced
-from ich.series.pixels import Looks, bring_to_scale, look_at
-from ich.series.plausible import Verdict, check_pixels, find_head, may_be_slice
-from ich.series.turned import check_turn
 from ich.studies import StudyFiles
+from ich.studies.series import Ranking, rank_series
+from ich.studies.series.geometry import check_geometry
+from ich.studies.series.parts import close_numbers, describe_parts, find_others, list_displaced
+from ich.studies.series.pixels import Looks, bring_to_scale, look_at
+from ich.studies.series.plausible import Verdict, check_pixels, find_head, may_be_slice
+from ich.studies.series.turned import check_turn
 from ich.tables import say
 
 CHECK_SIZE = 128

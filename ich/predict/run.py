@@ -13,11 +13,11 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from ich.files import find_on_disk, for_owner_alone
 from ich.outputs.captures import write_key_images
+from ich.outputs.pages import write_study_page
+from ich.outputs.pages.views import make_views
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.sr import write_sr
 from ich.outputs.tables import write_tables
-from ich.pages import write_study_page
-from ich.pages.views import make_views
 from ich.predict import Predictor
 from ich.predict.folder import SCRATCH, ResultFolder
 from ich.progress import make_bar

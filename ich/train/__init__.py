@@ -29,11 +29,11 @@ from rich.console import Console
 from rich.logging import RichHandler
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from ich.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.files import for_owner_alone, hash_file, replacing
-from ich.printing import printing
+from ich.index.split import write_split
+from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
+from ich.progress.printing import printing
 from ich.schema import UserError
-from ich.split import write_split
 from ich.tables import SETS, hash_slices
 from ich.train.command import VERSION_BASE, reading_arguments
 from ich.train.parts import Parts, build_parts
@@ -50,9 +50,9 @@ from ich.train.running import (
 )
 from ich.train.settings import leave_out_places
 from ich.train.signatures import register_signatures
+from ich.train.trainer import fit, limit_of_debugging
+from ich.train.trainer.signals import exit_at_once, handling_stops, is_requeued
 from ich.train.trust import allowing
-from ich.trainer import fit, limit_of_debugging
-from ich.trainer.signals import exit_at_once, handling_stops, is_requeued
 
 log = logging.getLogger("ich")
 

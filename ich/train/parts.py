@@ -12,7 +12,7 @@ from torch import nn
 
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier
-from ich.optim import build_optimizer
+from ich.models.optim import build_optimizer
 from ich.schema import UserError, check_seed, check_threads
 from ich.train.command import require_known_settings
 from ich.train.settings import accept_old_names

@@ -16,7 +16,6 @@ from rich.console import Console
 from torch import nn
 
 from ich.calibration import DECIDED_LEVELS, Decision, NotFitted
-from ich.checkpoint import find_checkpoint, read_checkpoint
 from ich.data import HeadCTDataModule
 from ich.evaluate import DEFAULT_LEVELS, evaluate
 from ich.evaluate.decisions import fit_decisions
@@ -24,16 +23,17 @@ from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import pool
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
+from ich.model_files.checkpoint import find_checkpoint, read_checkpoint
 from ich.models import SliceNet, hash_weights
 from ich.models.network import build_slice_net
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
 from ich.schema.labels import LabelSet
 from ich.tables import SETS, make_predictions, read_predictions, write_table
-from ich.train.keeping import keep
-from ich.train.likeness import FeatureLog, describe_likeness
+from ich.train.best import keep
+from ich.train.ood import FeatureLog, describe_likeness
 from ich.train.summary import summarize, write_model_card
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 

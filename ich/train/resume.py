@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from ich.checkpoint import CHECKPOINTS
 from ich.data import HeadCTDataModule
+from ich.model_files.checkpoint import CHECKPOINTS
 from ich.schema import UserError
 from ich.tables import restore_texts
 from ich.train.command import parse_overrides

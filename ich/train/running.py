@@ -17,11 +17,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ich import __version__
-from ich.checkpoint import CHECKPOINTS
 from ich.files import open_alone
+from ich.model_files.checkpoint import CHECKPOINTS
 from ich.schema import UserError
-from ich.trainer.callbacks import Patience
-from ich.trainer.signals import STOPS, exit_code
+from ich.train.trainer.callbacks import Patience
+from ich.train.trainer.signals import STOPS, exit_code
 
 log = logging.getLogger(__name__)
 

@@ -13,14 +13,14 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from pytorch_lightning import Trainer
 
-from ich.augment import Augment
 from ich.data import HeadCTDataModule
-from ich.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
+from ich.image.augment import Augment
 from ich.models import SliceClassifier
-from ich.optim import OptimSpec
+from ich.models.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
+from ich.models.optim import OptimSpec
 from ich.schema import InputSpec
 from ich.schema.labels import LabelSet
-from ich.trainer import build_trainer
+from ich.train.trainer import build_trainer
 
 TARGETS: tuple[Callable[..., Any], ...] = (
     LabelSet,

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from ich.bundle import MODEL_CARD
 from ich.calibration import Decision
 from ich.data import HeadCTDataModule
 from ich.evaluate.figures import Evaluation
-from ich.evaluate.model_card import make_model_card
-from ich.evaluate.report_data import ReportData
-from ich.evaluate.run import read_run
-from ich.metadata import Training
+from ich.evaluation_report.model_card import make_model_card
+from ich.evaluation_report.report_data import ReportData
+from ich.evaluation_report.run import read_run
+from ich.model_files.bundle import MODEL_CARD
+from ich.model_files.metadata import Training
 from ich.report.markdown import write_markdown
 from ich.schema import MONITOR
 

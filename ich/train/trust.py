@@ -32,6 +32,14 @@ TRUSTED = (
 arguments, while functions read and write files.
 """
 
+MOVED = {
+    "ich.augment.": "ich.image.augment.",
+    "ich.losses.": "ich.models.losses.",
+    "ich.optim.": "ich.models.optim.",
+    "ich.trainer.": "ich.train.trainer.",
+}
+"""Modules under the names that they had until version 0.1, which files of runs hold."""
+
 _ERRORS = (RuntimeError, ValueError, TypeError, ImportError)
 
 
@@ -73,7 +81,7 @@ class Builder:
             return None
         if "_target_" not in (node if isinstance(node, DictConfig) else ()):
             raise UserError(f"{key} names nothing to build: give it a _target_")
-        settings = OmegaConf.to_container(node, resolve=True)
+        settings = _follow_moves(OmegaConf.to_container(node, resolve=True))
         for target in _list_targets(settings):
             _require_trusted(target, self._trusted)
         try:
@@ -102,6 +110,20 @@ def allowing(trusted: Sequence[str] = ()) -> AbstractContextManager[Any]:
         [f"{entry}*" if entry.endswith(".") else entry for entry in (*TRUSTED, *trusted)]
     )
     return context
+
+
+def _follow_moves(settings: Any) -> Any:
+    """Returns plain settings in which each ``_target_`` has the name of today."""
+    if isinstance(settings, list):
+        return [_follow_moves(child) for child in settings]
+    if not isinstance(settings, dict):
+        return settings
+    moved = {name: _follow_moves(child) for name, child in settings.items()}
+    target = str(moved.get("_target_", ""))
+    for old in MOVED:
+        if target.startswith(old):
+            moved["_target_"] = MOVED[old] + target.removeprefix(old)
+    return moved
 
 
 def _list_targets(settings: Any) -> Iterator[Any]:

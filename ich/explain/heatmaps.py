@@ -1,0 +1,123 @@
+"""Heat maps and probabilities of slices in LPS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ich.data.slices import SliceDataset, SliceReader, to_arrays
+from ich.explain import explain
+from ich.explain.grids import Grid, find_grid
+from ich.image.resize import restore_size
+from ich.image.window import window_batch
+from ich.models import SliceNet
+from ich.schema import ReadError
+
+_BATCH = 16  # slices that the network sees at a time
+
+
+class Heat(NamedTuple):
+    """The heat maps of a slice.
+
+    Attributes:
+        row: The slice's row in its table.
+        probs: (L,) float32, one for each label of the network.
+        heat: (Rows, Columns) float32 in LPS by label, from ``ich.explain.explain``.
+    """
+
+    row: int
+    probs: NDArray[np.float32]
+    heat: dict[str, NDArray[np.float32]]
+
+
+def find_first_grid(net: SliceNet, root: Path, table: pd.DataFrame) -> Grid | None:
+    """Finds the grid on the table's first slices, so that it is the same in a later call.
+
+    Raises:
+        UserError: If the network cannot be explained; this is found before the slices are listed.
+    """
+    batches = _read_batches(net, root, table, range(len(table)))
+    return next((find_grid(net, batch.x) for batch in batches if batch.x is not None), None)
+
+
+def score_slices(
+    net: SliceNet, root: Path, table: pd.DataFrame
+) -> Iterator[tuple[int, NDArray[np.float32]] | ReadError]:
+    """Yields each slice's row and probabilities, or why it cannot be read."""
+    for x, rows, unread in _read_batches(net, root, table, range(len(table))):
+        yield from unread
+        if x is not None:
+            yield from zip(rows, _compute_probs(net, x), strict=True)
+
+
+def explain_slices(
+    net: SliceNet,
+    root: Path,
+    table: pd.DataFrame,
+    rows: Sequence[int],
+    labels: Sequence[str],
+    grid: Grid | None = None,
+) -> Iterator[Heat | ReadError]:
+    """Yields the maps of slices, or why one cannot be read.
+
+    Args:
+        net: In evaluation mode; it is moved to a GPU if there is one.
+        root: Folder of the DICOM files.
+        table: Their index, with the slices' neighbors in it.
+        rows: Rows of the table.
+        labels: Some of the network's labels.
+        grid: The network's grid; found on the first slices if None.
+
+    Raises:
+        UserError: If the network cannot be explained.
+    """
+    sizes, names = table[["Rows", "Columns"]].to_numpy(), net.metadata.labels.names
+    for x, read, unread in _read_batches(net, root, table, rows):
+        yield from unread
+        if x is None:
+            continue
+        grid = grid or find_grid(net, x)
+        probs = _compute_probs(net, x)
+        maps = {label: explain(net, x, label, names=names, grid=grid).cpu().numpy() for label in labels}
+        for number, row in enumerate(read):
+            heat = {label: restore_size(each[number], *sizes[row].tolist()) for label, each in maps.items()}
+            yield Heat(row, probs[number], heat)
+
+
+class _Batch(NamedTuple):
+    """Slices in the form that the network needs."""
+
+    x: Tensor | None  # (N, C, S, S); None where none can be read
+    rows: list[int]  # (N,) of the table
+    unread: list[ReadError]
+
+
+def _read_batches(net: SliceNet, root: Path, table: pd.DataFrame, rows: Sequence[int]) -> Iterator[_Batch]:
+    """Yields slices with their neighbors, windowed, on the network's device."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net.to(device)
+    arrays = to_arrays(table)
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, net.input)
+    for start in range(0, len(rows), _BATCH):
+        items = [(0, row, 0) for row in rows[start : start + _BATCH]]
+        batch: dict[str, Any] = dataset.__getitems__(items)
+        unread = [error for _, error in batch["unread"]]
+        if "hu" not in batch:
+            yield _Batch(None, [], unread)
+            continue
+        header = batch["window"].to(device) if "window" in batch else None
+        x = window_batch(net.window, batch["hu"].to(device), header)
+        yield _Batch(x, batch["row"].tolist(), unread)
+
+
+def _compute_probs(net: SliceNet, x: Tensor) -> NDArray[np.float32]:
+    with torch.no_grad():
+        probs: NDArray[np.float32] = net.to_probs(net(x)).cpu().numpy()
+    return probs

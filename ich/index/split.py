@@ -1,0 +1,356 @@
+"""Splits patients into training, validation and test set.
+
+All slices of a patient go to one set. Neighboring slices and later studies of a head look alike, so a network
+that has seen one recognizes the other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.schema import LABELS, UserError
+from ich.tables import UIDS, require_columns, restore_texts, write_table
+
+PARTS = ("train", "val", "test")
+
+
+def split_patients(
+    table: pd.DataFrame,
+    *,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    fold: int | None,
+    folds: int,
+    names: Sequence[str] = LABELS,
+) -> pd.Series[str]:
+    """Splits by patient, so that every set holds its share of the slices and of each label.
+
+    Patients are dealt one by one, those with the rarest label first, each to the part that lacks most of what
+    the patient has: a multi-label stratification (Sechidis, Tsoumakas and Vlahavas, On the stratification of
+    multi-label data, ECML PKDD 2011) that balances patients, slices, positive patients and positive slices of
+    every label at once. If a label has no more positive patients than there are sets, no set gets a second
+    one before every set has one. Unknown labels count as neither.
+
+    Args:
+        table: Index with the label columns; the order of the rows does not matter.
+        seed: Random seed that decides between similar patients.
+        val_fraction: Share of ``val``, of all slices, with or without ``fold``.
+        test_fraction: Share of ``test``; has no effect with ``fold``.
+        fold: Number of the fold that is ``test``, or None. A seed always gives the same folds.
+        folds: Number of folds.
+        names: The label columns.
+
+    Returns:
+        ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
+
+    Raises:
+        UserError: If a share or a fold is out of range, a slice has no PatientID, or there are fewer patients
+            than sets.
+    """
+    _check_shares(val_fraction, test_fraction, fold, folds)
+    _require_patients(table)
+    patients = _count_patients(table, names)
+    shares_wanted = folds if fold is not None else 1 + (val_fraction > 0) + (test_fraction > 0)
+    _require_several(len(patients), table["StudyInstanceUID"].nunique(), shares_wanted)
+    counts = patients.to_numpy(dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    if fold is None:
+        shares = [1 - val_fraction - test_fraction, val_fraction, test_fraction]
+        dealt = _deal_patients(counts, shares, rng)
+    else:
+        rest = _deal_patients(counts, [1 / folds] * folds, rng) != fold
+        val_share = val_fraction / (1 - 1 / folds)
+        dealt = np.full(len(counts), PARTS.index("test"))
+        dealt[rest] = _deal_patients(counts[rest], [1 - val_share, val_share], rng)
+    part_of = pd.Series(np.array(PARTS)[dealt], index=patients.index, dtype="str")
+    return table["PatientID"].map(part_of).rename("part")
+
+
+def split_slices(
+    table: pd.DataFrame,
+    *,
+    seed: int,
+    val_fraction: float,
+    test_fraction: float,
+    fold: int | None,
+    folds: int,
+    names: Sequence[str] = LABELS,
+) -> pd.Series[str]:
+    """Splits at random by slice. This leaks, because slices of one patient are in several sets.
+
+    Use it only to reproduce work that did so. With ``fold``, only ``train`` and ``val`` leak into each other.
+    ``test`` is then the fold of ``split_patients``, so its figures can be compared with those of a split by
+    patient.
+
+    Args:
+        table: Index with the label columns, in the index's order.
+        seed: Random seed for the draw, and for the folds.
+        val_fraction: Share of ``val``, of all slices.
+        test_fraction: Share of ``test``; has no effect with ``fold``.
+        fold: Number of the fold that is ``test``, or None.
+        folds: Number of folds.
+        names: The label columns.
+
+    Returns:
+        ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
+
+    Raises:
+        UserError: As ``split_patients``.
+    """
+    _check_shares(val_fraction, test_fraction, fold, folds)
+    parts = pd.Series("train", index=table.index, dtype="str", name="part")
+    if fold is not None:
+        patientwise = split_patients(
+            table, seed=seed, val_fraction=0, test_fraction=0, fold=fold, folds=folds, names=names
+        )
+        parts[patientwise == "test"] = "test"
+    order = np.random.default_rng(seed).permutation(np.flatnonzero(parts == "train"))
+    val, test = round(val_fraction * len(table)), 0 if fold is not None else round(test_fraction * len(table))
+    parts.iloc[order[:val]] = "val"
+    parts.iloc[order[val : val + test]] = "test"
+    return parts
+
+
+def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
+    """Reads the part of every slice from a CSV with ``part`` and ``SOPInstanceUID`` or ``PatientID``.
+
+    If the file has both, ``SOPInstanceUID`` decides. Names that are not in the table have no effect, so a
+    file for a whole data set also works for a sample of it.
+
+    Args:
+        path: The file.
+        table: Index of the slices to split.
+
+    Returns:
+        ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
+
+    Raises:
+        UserError: If the file cannot be read, lacks a column, names another part, gives one name two
+            parts, or leaves slices without a part.
+    """
+    try:
+        split = restore_texts(pd.read_csv(path, dtype="str", keep_default_na=False, compression=None))
+    except (OSError, ValueError) as error:
+        raise UserError(f"data.split={path} cannot be read as CSV: {error}") from error
+    key = "SOPInstanceUID" if "SOPInstanceUID" in split else "PatientID"
+    require_columns(split, ("part", key), path)
+    unknown = sorted(set(split["part"]) - set(PARTS))
+    if unknown:
+        raise UserError(f"{path} holds the part {unknown[0]!r}: expected one of {', '.join(PARTS)}")
+    split = split[[key, "part"]].drop_duplicates()
+    doubled = split.loc[split[key].duplicated(), key].nunique()
+    if doubled:
+        raise UserError(f"{path} gives more than one part to a {key}, {doubled} times; keep one row for each")
+    parts = table[key].map(split.set_index(key)["part"]).rename("part")
+    missing = int(parts.isna().sum())
+    if missing:
+        raise UserError(
+            f"{path} gives no part to {missing} of {len(table)} slices; add their {key}, or leave out "
+            "data.split to make a new split"
+        )
+    return parts.astype("str")
+
+
+def write_split(table: pd.DataFrame, parts: pd.Series[str], path: Path) -> None:
+    """Writes the UIDs, the patient and the part of every slice, for ``read_split``."""
+    write_table(table[list(UIDS)].assign(part=parts), path)
+
+
+def join_patients(table: pd.DataFrame, twins: pd.Series[int]) -> pd.Series[str]:
+    """Gives patients who share pixels one common name, also through other patients.
+
+    Args:
+        table: Index.
+        twins: For every row, on the index of ``table``: the same number for slices with the same pixels, -1
+            for slices with unique pixels (``ich.index.identical``).
+
+    Returns:
+        The PatientID of one of them for every row.
+    """
+    names = table["PatientID"].astype("str")
+    of_patient = pd.Series(names.unique(), index=names.unique())
+    for _, shared in names[twins >= 0].groupby(twins[twins >= 0]):
+        joined = of_patient[shared.unique()].unique()
+        of_patient[of_patient.isin(joined)] = joined.min()
+    return names.map(of_patient)
+
+
+def check_split(table: pd.DataFrame, parts: pd.Series[str], twins: pd.Series[int] | None = None) -> None:
+    """Refuses a split if two sets share a patient, a study or pixels.
+
+    Slices without a PatientID, which only a file can split, are identified by their study.
+
+    Args:
+        table: Index; its row labels are what an error names.
+        parts: The part of every row.
+        twins: As in ``join_patients``, if known.
+
+    Raises:
+        UserError: With the number of shared patients, studies or pixels, and some of the rows.
+    """
+    _refuse_shared(table["PatientID"], parts, "patients", "give all slices of a PatientID one part")
+    _refuse_shared(
+        table["StudyInstanceUID"], parts, "studies", "give all slices of a StudyInstanceUID one part"
+    )
+    if twins is not None:
+        shared = twins[twins >= 0].astype("str")
+        _refuse_shared(shared, parts, "identical pixels", "give the patients of these slices one part")
+
+
+def _refuse_shared(names: pd.Series[str], parts: pd.Series[str], noun: str, remedy: str) -> None:
+    pairs = pd.DataFrame({"name": names[~_is_blank(names)], "part": parts}).dropna()
+    firsts = pairs.drop_duplicates()
+    shared = firsts[firsts["name"].duplicated(keep=False)].groupby("name", sort=False)["part"]
+    if not shared.ngroups:
+        return
+    examples = [
+        " and ".join(f"{row} ({part})" for row, part in rows.items()) for _, rows in islice(shared, 5)
+    ]
+    raise UserError(
+        f"{noun} in more than one part of the split: {shared.ngroups}. Figures would be too good; {remedy}. "
+        f"Examples, as rows of the index: {'; '.join(examples)}"
+    )
+
+
+def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
+    """Draws whole patients, at least one, up to ``limit`` slices.
+
+    A patient's place in the draw depends only on the seed and the PatientID. The order of the rows and other
+    patients do not change it, and a larger sample contains the smaller one.
+
+    Args:
+        table: Index.
+        limit: Maximum number of slices in the sample, unless the first patient has more.
+        seed: Random seed for the draw.
+
+    Returns:
+        The patients' rows, in the order of ``table`` and with its index.
+
+    Raises:
+        UserError: If ``limit`` is below 1 or a slice has no PatientID.
+    """
+    if limit < 1:
+        raise UserError(f"data.limit_slices={limit}: expected 1 or more")
+    _require_patients(table)
+    slices = table["PatientID"].value_counts()
+    drawn = slices.iloc[np.argsort([_hash_patient(seed, patient) for patient in slices.index])]
+    fits = drawn.cumsum() <= limit
+    fits.iloc[0] = True
+    return table[table["PatientID"].isin(drawn.index[fits])]
+
+
+def labels_without_positives(
+    table: pd.DataFrame, parts: pd.Series[str], names: Sequence[str] = LABELS
+) -> dict[str, list[str]]:
+    """Lists the labels without a known positive slice in a set.
+
+    Args:
+        table: Index with the label columns; NaN is unknown and does not count as positive.
+        parts: The part of every row.
+        names: The label columns.
+
+    Returns:
+        Labels by part, in the order of ``PARTS``. Parts that are empty or have all labels are left out.
+    """
+    found = (table[list(names)] == 1).groupby(parts).any()
+    lacking = {part: [label for label in names if not found.loc[part, label]] for part in found.index}
+    return {part: lacking[part] for part in PARTS if lacking.get(part)}
+
+
+def _hash_patient(seed: int, patient: str) -> str:
+    return hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()
+
+
+def _is_blank(names: pd.Series[str]) -> pd.Series[bool]:
+    return names.isna() | (names.str.strip() == "")
+
+
+def _check_shares(val_fraction: float, test_fraction: float, fold: int | None, folds: int) -> None:
+    test_share = test_fraction
+    if fold is not None:
+        if folds < 2:
+            raise UserError(f"data.folds={folds}: at least 2 folds are needed")
+        if not 0 <= fold < folds:
+            raise UserError(f"data.fold={fold}: expected 0 to {folds - 1}, as data.folds={folds}")
+        test_share = 1 / folds
+    for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
+        if not 0 <= share < 1:
+            raise UserError(f"data.{name}={share}: expected a share from 0 to below 1")
+    if not val_fraction + test_share < 1:
+        other = f"data.test_fraction={test_fraction}" if fold is None else f"one of data.folds={folds}"
+        raise UserError(f"data.val_fraction={val_fraction} and {other} leave nothing to train on")
+
+
+def _require_patients(table: pd.DataFrame) -> None:
+    missing = int(_is_blank(table["PatientID"]).sum())
+    if missing:
+        raise UserError(
+            f"{missing} of {len(table)} slices have no PatientID, so their patients are unknown. "
+            "data.group=StudyInstanceUID groups slices by study, but studies of one patient may then be in "
+            "several parts. Or give every slice its part in a file with the columns SOPInstanceUID and "
+            "part (data.split=FILE)"
+        )
+
+
+def _require_several(patients: int, studies: int, parts: int) -> None:
+    if patients < parts and studies > patients:
+        raise UserError(
+            f"{patients} patients cannot be split into {parts} parts, and {studies} studies have no more "
+            "PatientIDs than that, perhaps because all patients have one ID. data.group=StudyInstanceUID "
+            "splits by study, but studies of one patient may then be in several parts"
+        )
+
+
+def _count_patients(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """(patients, 2 + 2 L): is one and has the label (1 + L), then slices and positive slices (1 + L)."""
+    positive = table[list(names)] == 1
+    slices = positive.assign(slices=True).groupby(table["PatientID"]).sum()
+    slices = slices[["slices", *names]]
+    return pd.concat([(slices > 0).add_prefix("has_"), slices], axis=1)
+
+
+def _deal_patients(
+    counts: NDArray[np.float64], shares: list[float], rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Deals the rows of ``counts`` to parts of the given shares; a share of 0 gets none."""
+    share = np.array(shares)[:, None]  # (K, 1)
+    wanted = np.flatnonzero(share[:, 0])
+    if len(counts) < len(wanted):
+        raise UserError(
+            f"{len(counts)} patients cannot be split into {len(wanted)} parts; "
+            "lower data.folds or set a share to 0"
+        )
+    has = counts[:, : counts.shape[1] // 2] > 0  # (P, 1 + L)
+    left = has.sum(axis=0)
+    rarity = np.where(has, left, len(counts) + 1).min(axis=1)
+    # Large ones first pack best; patients within a factor of two are alike, which leaves the seed a say.
+    magnitude = np.floor(np.log2(counts[:, has.shape[1] :].sum(axis=1)))
+    order = np.lexsort((rng.random(len(counts)), -magnitude, rarity))
+    size = counts / np.maximum(counts.sum(axis=0), 1)  # (P, 2 + 2 L), a patient's share of each total
+    held = np.zeros((len(shares), counts.shape[1]))
+    lacks = np.ones((len(shares), has.shape[1]), dtype=bool)
+    lacks[share[:, 0] == 0] = False
+    rarest_first = np.argsort(left)
+    dealt = np.empty(len(counts), dtype=np.int64)
+    for row in order:
+        open_to = share[:, 0] > 0
+        for label in rarest_first:
+            if has[row, label] and left[label] <= lacks[:, label].sum():
+                open_to = lacks[:, label]
+                break
+        # Growth of the squared distance to the shares, in units of the share.
+        growth = (size[row] * (size[row] + 2 * (held - share)) / np.maximum(share, 1e-9)).sum(axis=1)
+        part = int(np.argmin(np.where(open_to, growth, np.inf)))
+        dealt[row] = part
+        held[part] += size[row]
+        lacks[part] &= ~has[row]
+        left -= has[row]
+    return dealt

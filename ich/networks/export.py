@@ -1,0 +1,194 @@
+"""Exports a trained model as ONNX, with windows inside, and checks it against PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+
+from ich import __version__
+from ich.data.slices import SliceDataset, SliceReader, to_arrays
+from ich.files import replacing
+from ich.image import prepare_series
+from ich.index import index_paths
+from ich.model_files.metadata import Versions
+from ich.models import SliceNet
+from ich.networks import BATCH, Network, TorchNetwork, load_network
+from ich.networks.onnx import KEY, Description, OnnxNetwork
+from ich.phantom import draw_patient
+from ich.schema import WINDOWS, InputSpec, UserError
+
+TOLERANCE = 1e-4
+"""Largest allowed difference in a probability."""
+
+RELATIVE_TOLERANCE = 1e-3
+"""Largest allowed relative difference in a distance."""
+
+MAX_SLICES = 500
+"""Maximum number of slices to check on; of more, as many at even steps."""
+
+LARGEST = 2_000_000_000  # bytes of weights; a protobuf holds 2 GiB
+
+OPSET = 20  # of ONNX's operators; onnxruntime knows it since 1.17
+_PATIENTS = 4  # of the phantom: more than sixty slices
+
+Slices = tuple[NDArray[np.int16], NDArray[np.float32] | None]
+"""(N, D, S, S) HU and, if the input has the header's window, (N, 2) centers and widths."""
+
+
+class Exported(NamedTuple):
+    """Differences between an ONNX file and its model.
+
+    Attributes:
+        slices: Number of slices that both were run on.
+        difference: Largest difference in a probability.
+        distance: Largest relative difference in a distance; None if the model has no distances.
+    """
+
+    slices: int
+    difference: float
+    distance: float | None
+
+
+def export_onnx(
+    source: str | Path, out: Path, paths: Sequence[Path] = (), *, trusted: Sequence[str] = ()
+) -> Exported:
+    """Writes a model as ONNX, if it gives the same results as PyTorch.
+
+    Inputs are ``hu``, (N, D, S, S) int16, for any N, and, where the model has the window ``"dicom"``,
+    ``window``, (N, 2) float32. Outputs are ``probs``, (N, L) float32, a column for each label, not
+    calibrated, and, if the model has a reference, ``distance``, (N,) float32. The file's own metadata hold a
+    ``Description``, under ``ich`` as JSON.
+
+    Args:
+        source: A run's folder (its best epoch is used), a checkpoint or a bundle.
+        out: A new file.
+        paths: DICOM files and folders to check it on; by default slices of the phantom.
+        trusted: Code that a model file may name as its backbone; see ``ich.models.load_slice_net``.
+
+    Raises:
+        UserError: If the model or the slices cannot be read, the network cannot be exported, or the two
+            differ by more than ``TOLERANCE``; then nothing is written.
+    """
+    if find_spec("onnxscript") is None:
+        raise UserError("`ich export` needs onnxscript, which is not installed: pip install 'ich[onnx]'")
+    if out.exists():
+        raise UserError(f"{out} exists; name a new file, or remove it")
+    if not out.parent.is_dir():
+        raise UserError(f"the folder {out.parent} does not exist")
+    network = load_network(source, gpus=0, trusted=trusted)
+    if not isinstance(network, TorchNetwork):
+        raise UserError(f"{source} is an ONNX file; give the checkpoint or bundle that it was made from")
+    slices = _read_slices(paths, network.input) if paths else _draw_slices(network.input)
+    content = _convert(network.net, network.limit)
+    try:
+        with replacing(out) as partial:
+            partial.write_bytes(content)
+            exported = _compare(network, OnnxNetwork(partial), slices)
+            _judge(exported, out)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
+    return exported
+
+
+def _convert(net: SliceNet, limit: float | None) -> bytes:
+    """Returns the network as an ONNX file without names from this machine."""
+    backbone, spec = net.metadata.model.backbone, net.input
+    size = sum(tensor.nbytes for tensor in net.state_dict().values())
+    if size > LARGEST:
+        raise UserError(
+            f"{backbone} has {size / 1e9:.1f} GB of weights, but one ONNX file holds at most "
+            f"{LARGEST / 1e9:.0f}"
+        )
+    example = [torch.zeros(2, spec.depth, spec.size, spec.size, dtype=torch.int16)]
+    if "dicom" in spec.windows:
+        example.append(torch.tensor([WINDOWS["brain"]] * 2))
+    # The exporter of torch 2.10 turns the pooling of images with channels last into a loop.
+    net = deepcopy(net)
+    net.keep_in(torch.contiguous_format)
+    # What is exported is a module's forward.
+    net.forward = net.classify_hu  # type: ignore[method-assign, assignment]
+    several = torch.export.Dim("N", min=1)
+    try:
+        program = torch.onnx.export(
+            net,
+            tuple(example),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["hu", "window"][: len(example)],
+            output_names=["probs"] if limit is None else ["probs", "distance"],
+            dynamic_shapes=({0: several}, {0: torch.export.Dim.AUTO})[: len(example)],  # as many windows
+            external_data=False,
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise UserError(f"{backbone} cannot be written as ONNX: {reason}") from error
+    assert program is not None
+    file = program.model_proto
+    graph = file.graph
+    # The exporter writes down where in which source file each operator comes from.
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    file.ClearField("metadata_props")
+    versions = Versions(__version__, torch.__version__, timm.__version__)
+    file.metadata_props.add(key=KEY, value=Description(net.metadata, limit, versions).to_text())
+    return bytes(file.SerializeToString(deterministic=True))
+
+
+def _compare(torch_: Network, onnx: Network, slices: Iterable[Slices]) -> Exported:
+    count, probs, distances = 0, [0.0], [0.0]
+    for hu, window in slices:
+        ours, theirs = torch_.run(hu, window), onnx.run(hu, window)
+        count += len(hu)
+        probs.append(float(np.abs(ours.probs - theirs.probs).max()))
+        if ours.distance is not None and theirs.distance is not None:
+            distances.append(float((np.abs(ours.distance - theirs.distance) / ours.distance).max()))
+    if not count:
+        raise UserError("none of the slices to check on can be read; give other slices")
+    return Exported(count, max(probs), None if torch_.limit is None else max(distances))
+
+
+def _judge(exported: Exported, out: Path) -> None:
+    slices, probs, distance = exported
+    if probs > TOLERANCE:
+        wrong = f"a probability by {probs:.1e}, more than {TOLERANCE:.0e}"
+    elif distance is not None and distance > RELATIVE_TOLERANCE:
+        wrong = f"a distance by {distance:.1e} of it, more than {RELATIVE_TOLERANCE:.0e}"
+    else:
+        return
+    raise UserError(
+        f"{out} was not written, because over {slices} slices it differs from the model in {wrong}"
+    )
+
+
+def _draw_slices(spec: InputSpec) -> Iterator[Slices]:
+    """Yields the studies of a few patients of the phantom."""
+    size = min(max(spec.size, 64), 1024)
+    for patient in range(_PATIENTS):
+        for study in draw_patient(0, patient, size):
+            window = np.tile(np.array(WINDOWS["brain"], np.float32), (len(study.hu), 1))
+            yield prepare_series(study.hu, spec), window if "dicom" in spec.windows else None
+
+
+def _read_slices(paths: Sequence[Path], spec: InputSpec) -> Iterator[Slices]:
+    """Returns batches of the slices of files, without unreadable ones."""
+    root, (table, _) = index_paths(paths)
+    rows = np.arange(len(table))
+    if "dicom" in spec.windows:
+        rows = rows[(table["WindowCenter"].notna() & (table["WindowWidth"] > 0)).to_numpy()]
+    if len(rows) > MAX_SLICES:
+        rows = rows[np.linspace(0, len(rows) - 1, MAX_SLICES).astype(int)]
+    arrays = to_arrays(table)
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, spec)
+    items = [(0, int(row), 0) for row in rows]
+    batches = (dataset.__getitems__(items[start : start + BATCH]) for start in range(0, len(items), BATCH))
+    return ((b["hu"].numpy(), b["window"].numpy() if "window" in b else None) for b in batches if "hu" in b)
