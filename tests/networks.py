@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ich.calibration.ood import Likeness
+from ich.calibration.ood import OodDistance
 from ich.models import SliceClassifier, SliceNet
 from ich.phantom import draw_patient
 from ich.schema import LABELS, InputSpec
@@ -31,7 +31,7 @@ def _draw_study(size: int) -> NDArray[np.int16]:
     return draw_patient(3, 0, size)[0].hu
 
 
-def make_model(spec: InputSpec, *, likeness: bool = True, **settings: Any) -> SliceNet:
+def make_model(spec: InputSpec, *, ood: bool = True, **settings: Any) -> SliceNet:
     """A network of random weights, whose probabilities for the slices of a phantom are all over the place."""
     torch.manual_seed(0)
     model = SliceClassifier("test_resnet", input=spec, pretrained=False, **settings).net.eval()
@@ -43,8 +43,8 @@ def make_model(spec: InputSpec, *, likeness: bool = True, **settings: Any) -> Sl
         weight = torch.randn(len(LABELS), width) / scale / width**0.5
         model.get_parameter("head.1.weight").copy_(weight)
         model.get_parameter("head.1.bias").copy_(-weight @ middle)
-    if likeness:
+    if ood:
         directions = torch.linalg.qr(torch.randn(width, 4)).Q.T
         one, limit = torch.tensor(1.0), torch.tensor(LIMIT)
-        model.likeness = Likeness(middle, scale, directions, torch.ones(4), one, limit)
+        model.ood = OodDistance(middle, scale, directions, torch.ones(4), one, limit)
     return model

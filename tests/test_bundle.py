@@ -26,7 +26,7 @@ from command import call
 import ich
 from ich.calibration import Decision
 from ich.calibration.files import read_calibration, write_calibration
-from ich.calibration.ood import Likeness, fit_likeness
+from ich.calibration.ood import OodDistance, fit_ood
 from ich.model_files.bundle import read_bundle, write_bundle
 from ich.model_files.metadata import Training
 from ich.models import SliceClassifier, load_slice_net
@@ -304,18 +304,22 @@ def make_older(description: Fields, version: int) -> Fields:
 
 
 def test_bundle_of_format_2_is_read(bundle: Path) -> None:
-    expected = read_bundle(bundle)
-    rewrite(bundle, json.dumps(make_older(describe(bundle), 2)).encode())
+    expected, reference = read_bundle(bundle), make_ood()
+    earlier = {name.replace("ood.", "likeness."): value for name, value in reference.items()}
+    weights = safetensors.torch.save(expected.state_dict | earlier)
+    rewrite(bundle, json.dumps(make_older(describe(bundle), 2)).encode(), weights)
     found = read_bundle(bundle)
     assert found.metadata == expected.metadata
     assert found.model_card == expected.model_card
-    assert load_slice_net(bundle).metadata == expected.metadata
+    net = load_slice_net(bundle)
+    assert net.metadata == expected.metadata
+    assert torch.equal(net.ood.limit, reference["ood.limit"])
 
 
 def test_bundle_of_format_1_is_read(trained, bundle: Path) -> None:
     description = make_older(describe(bundle), 1)
     old = read_bundle(bundle)
-    weights = {k: v for k, v in old.state_dict.items() if not k.startswith("likeness.")}
+    weights = {k: v for k, v in old.state_dict.items() if not k.startswith("ood.")}
     expected = old.metadata
     for name in ("likeness", "training", "trained_on", "prevalences", "decisions"):
         del description["card"][name]
@@ -324,31 +328,31 @@ def test_bundle_of_format_1_is_read(trained, bundle: Path) -> None:
         rewrite(bundle, text, safetensors.torch.save(weights), model_card=b"")
         model = load_slice_net(bundle)
         assert model.metadata == expected
-        assert model.likeness is None
+        assert model.ood is None
         bundle.unlink()
         shutil.copy(trained[0] / "model.zip", bundle)
         description["weights_sha256"] = describe(bundle)["weights_sha256"]
 
 
-def make_likeness() -> dict[str, torch.Tensor]:
-    """Weights of a likeness of what test_resnet gives."""
+def make_ood() -> dict[str, torch.Tensor]:
+    """The weights of a reference for the features of test_resnet."""
     people = [f"{i // 8}" for i in range(80)]
-    likeness = fit_likeness(np.random.default_rng(0).normal(size=(80, 96)).astype(np.float32), people, people)
-    assert isinstance(likeness, Likeness)
-    return {f"likeness.{name}": value for name, value in likeness.state_dict().items()}
+    found = fit_ood(np.random.default_rng(0).normal(size=(80, 96)).astype(np.float32), people, people)
+    assert isinstance(found, OodDistance)
+    return {f"ood.{name}": value for name, value in found.state_dict().items()}
 
 
-def test_likeness_travels_in_a_bundle(bundle: Path) -> None:
-    weights = read_bundle(bundle).state_dict | make_likeness()
+def test_ood_travels_in_a_bundle(bundle: Path) -> None:
+    weights = read_bundle(bundle).state_dict | make_ood()
     rewrite(bundle, weights=safetensors.torch.save(weights))
     model = load_slice_net(bundle)
-    assert torch.equal(model.likeness.limit, weights["likeness.limit"])
+    assert torch.equal(model.ood.limit, weights["ood.limit"])
     write_bundle(model.metadata, model.state_dict(), bundle.with_name("again.zip"))
     again = load_slice_net(bundle.with_name("again.zip"))
     features = torch.randn(3, 96)
-    assert torch.equal(again.likeness(features), model.likeness(features))
+    assert torch.equal(again.ood(features), model.ood(features))
     tuned = SliceClassifier("test_resnet", input=model.input, init_from=str(bundle), pretrained=False)
-    assert tuned.net.likeness is None
+    assert tuned.net.ood is None
 
 
 @pytest.mark.parametrize(
@@ -365,8 +369,8 @@ def test_likeness_travels_in_a_bundle(bundle: Path) -> None:
         ("limit", None),
     ],
 )
-def test_likeness_of_a_bundle_is_checked(bundle: Path, name: str, value: torch.Tensor | None) -> None:
-    weights = read_bundle(bundle).state_dict | make_likeness() | {f"likeness.{name}": value}
+def test_ood_of_a_bundle_is_checked(bundle: Path, name: str, value: torch.Tensor | None) -> None:
+    weights = read_bundle(bundle).state_dict | make_ood() | {f"ood.{name}": value}
     weights = {name: value for name, value in weights.items() if value is not None}
     rewrite(bundle, weights=safetensors.torch.save(weights))
     assert_refused(bundle, "is damaged: its reference does not have 96 features")

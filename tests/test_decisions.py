@@ -94,7 +94,7 @@ def test_end_that_comes_again_changes_no_byte(run: Path, monkeypatch: pytest.Mon
     for name in ("decisions", "training", "ood"):
         del checkpoint["metadata"][name]
     weights = checkpoint["state_dict"]
-    checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith("likeness.")}
+    checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith("ood.")}
     DurableIO().save_checkpoint(checkpoint, files[0])
     assert call("train", "ckpt_path=run") == 0
     assert files[0].read_bytes() == before[0]

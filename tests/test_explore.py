@@ -29,7 +29,7 @@ from ich.index.encodings import Encoding
 from ich.index.joining import join_labels
 from ich.phantom import write_phantom
 from ich.schema import LABELS, SUBTYPES
-from ich.schema.codes import Finding, Refusal, describe_code
+from ich.schema.codes import Quality, Refusal, describe_code
 
 
 class Page(html.parser.HTMLParser):
@@ -318,9 +318,9 @@ def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look
     assert findings["refused: The file is empty (empty)"][0] == "1"
     assert findings["labels given more than once"][0] == "2"
     assert findings["the same pixels as another patient's slice"][0] == "2"
-    assert findings[describe_code(Finding, "gap")][0] == "1"
+    assert findings[describe_code(Quality, "gap")][0] == "1"
     assert findings[f"cannot be read: {describe_code(Refusal, 'corrupt')}"][0] == "1"
-    assert findings[describe_code(Finding, "constant")][0] == "1"
+    assert findings[describe_code(Quality, "constant")][0] == "1"
     for remark in (
         "1 file was refused, all as empty",
         f"The pixels of 1 of {len(uids) + 1} slices in the sample cannot be read",
@@ -329,7 +329,7 @@ def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look
         "The labels name 1 slice without a file",
         "epidural is positive in every labeled slice",
         "subdural has no positive slice",
-        f"{Finding.GAP.sentence}: 1 series.",
+        f"{Quality.GAP.sentence}: 1 series.",
     ):
         assert remark in page.remarks
     assert "A slice of: intraparenchymal" in page.text["Slices through each window"]

@@ -73,7 +73,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory, checks: list[str]) -> Pat
 def test_every_kind_of_input(name: str, checks: list[str], tmp_path: Path, capsys) -> None:
     spec, out = SPECS[name], tmp_path / "model.onnx"
     link = "softmax" if name == "peak" else "sigmoid"
-    model = make_model(spec, likeness=False, link=link)
+    model = make_model(spec, ood=False, link=link)
     if spec.learnable:
         model.window.shift.data += 0.1
         model.window.log_scale.data -= 0.2
@@ -137,7 +137,7 @@ def test_the_same_twice_and_in_any_number_by_onnx(exported: Path) -> None:
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [("head.1.bias", "in a probability by"), ("likeness.mean", "in a distance by")],
+    [("head.1.bias", "in a probability by"), ("ood.mean", "in a distance by")],
 )
 def test_what_differs_is_not_written(
     exported: Path, checks: list[str], tmp_path: Path, monkeypatch, capsys, weights: str, message: str

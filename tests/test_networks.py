@@ -32,11 +32,11 @@ def test_a_network_is_the_model_after_its_windows(bundle: Path) -> None:
     assert network.sha256 == sha256(bundle.read_bytes()).hexdigest()
     probs, distance = network.run(hu)
     assert network.limit == LIMIT
-    assert model.likeness is not None
+    assert model.ood is not None
     image = Window(DEEP)(torch.from_numpy(hu))
     with torch.inference_mode():
         np.testing.assert_allclose(probs, model.to_probs(model(image)), rtol=0, atol=1e-5)
-        np.testing.assert_allclose(distance, model.likeness(model.extract(image)), rtol=1e-5)
+        np.testing.assert_allclose(distance, model.ood(model.extract(image)), rtol=1e-5)
     assert probs.dtype == np.float32
     assert np.ptp(probs[:, 5]) > 0.3
 
@@ -56,7 +56,7 @@ def test_the_same_twice_and_in_any_number(bundle: Path) -> None:
 def test_windows_of_the_header_and_learnable_ones() -> None:
     hu = draw_slices(1)
     spec = InputSpec(size=64, windows=("dicom", "brain"))
-    network = TorchNetwork(make_model(spec, likeness=False), "", gpus=0)
+    network = TorchNetwork(make_model(spec, ood=False), "", gpus=0)
     wide, narrow = (np.tile(np.float32(window), (len(hu), 1)) for window in ((40, 400), (40, 80)))
     assert network.limit is None
     assert network.run(hu, wide).distance is None

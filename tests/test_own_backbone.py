@@ -113,7 +113,7 @@ def test_it_is_trained_gone_on_with_and_predicts(
     assert net.metadata.model.backbone == "mine.Net"
     assert net.metadata.model.own == OwnBackbone({"width": 4})
     assert net.backbone.first.weight.shape == (4, 1, 3, 3)
-    assert net.likeness is not None
+    assert net.ood is not None
     with pytest.raises(UserError, match=r"mine\.Net\. If you trust this code, give --trust mine\."):
         load_slice_net(f"whole/{BEST}")
     tuned = SliceClassifier(

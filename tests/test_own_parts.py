@@ -206,7 +206,11 @@ def test_an_older_run_without_callbacks_goes_on(small: list[str]) -> None:
     assert call(*small, "run_dir=run") == 0
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     del config["callbacks"], config["trusted"]
-    Path("run/config.yaml").write_text(yaml.safe_dump(config))
+    text = yaml.safe_dump(config)
+    for new, old in (("models.losses", "losses"), ("models.optim", "optim"), ("train.trainer", "trainer")):
+        assert f"_target_: ich.{new}." in text
+        text = text.replace(f"_target_: ich.{new}.", f"_target_: ich.{old}.")
+    Path("run/config.yaml").write_text(text)
     assert call("train", "ckpt_path=run", "trainer.max_epochs=2") == 0
 
 

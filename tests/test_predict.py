@@ -22,7 +22,7 @@ from command import call
 
 from ich.calibration import Decision, NotFitted, OperatingPoint
 from ich.calibration.files import write_calibration
-from ich.calibration.ood import Likeness
+from ich.calibration.ood import OodDistance
 from ich.data import HeadCTDataModule
 from ich.dicom import read_hu
 from ich.model_files.bundle import write_bundle
@@ -63,7 +63,7 @@ def write_model(
     decision, ood = make_decision(threshold), None
     if limit is not None:
         features = model.head[1].in_features
-        model.likeness = Likeness(
+        model.ood = OodDistance(
             torch.zeros(features),
             torch.ones(features),
             torch.eye(features)[:1],

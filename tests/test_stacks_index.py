@@ -65,8 +65,8 @@ def test_a_unit_that_is_left_open_is_reported(tmp_path: Path, head: list[pydicom
     write(tmp_path / "open", head, "a", RescaleType="US")
     table = build_index(tmp_path / "open").table
     assert set(table["RescaleType"]) == {"US"}
-    findings = check_series(table)
-    assert findings[["code", "detail"]].to_numpy().tolist() == [
+    problems = check_series(table)
+    assert problems[["code", "detail"]].to_numpy().tolist() == [
         ["no_unit", f"{len(head)} slices have RescaleType US"]
     ]
 
@@ -83,9 +83,9 @@ def test_a_scout_is_nobodys_neighbor_and_reported(tmp_path: Path, head: list[pyd
     neighbors = list_neighbors(root, table)
     for row in np.flatnonzero(~odd):
         assert not odd.iloc[neighbors[row]].any()
-    findings = check_series(table)
-    assert list(findings["code"]) == ["mixed_images"]
-    assert findings["detail"][0] == (
+    problems = check_series(table)
+    assert list(problems["code"]) == ["mixed_images"]
+    assert problems["detail"][0] == (
         "images of the series that are not slices: across 1, no_geometry 1, secondary 1"
     )
 

@@ -44,7 +44,8 @@ _FLOOR = 0.1
 """Smallest spread of a feature, as a fraction of the average spread. A feature that hardly varies on the
 validation set says little about its variation elsewhere."""
 
-_KEY = "likeness."
+_KEY = "ood."
+_EARLIER_KEY = "likeness."  # in files of version 0.1 and before
 
 
 def pool_distances(distances: ArrayLike) -> float:
@@ -52,7 +53,7 @@ def pool_distances(distances: ArrayLike) -> float:
     return float(np.mean(np.asarray(distances, np.float64)))
 
 
-class Likeness(nn.Module):
+class OodDistance(nn.Module):
     """Distance of slices from those of the fit, and the limit for a study.
 
     Args:
@@ -146,10 +147,18 @@ class Likeness(nn.Module):
 
 def is_part(name: str) -> bool:
     """Whether a weight of a model, by its name, belongs to its reference."""
-    return name.startswith(_KEY)
+    return name.startswith((_KEY, _EARLIER_KEY))
 
 
-def fit_likeness(features: NDArray[np.float32], studies: ArrayLike, patients: ArrayLike) -> Likeness | str:
+def rename_parts(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of a model; those of a reference from an earlier version get the names of today."""
+    return {
+        f"{_KEY}{name.removeprefix(_EARLIER_KEY)}" if name.startswith(_EARLIER_KEY) else name: value
+        for name, value in state_dict.items()
+    }
+
+
+def fit_ood(features: NDArray[np.float32], studies: ArrayLike, patients: ArrayLike) -> OodDistance | str:
     """Fits the reference to slices.
 
     The limit is a tolerance limit for the distance of one more study. The distances of studies come from
@@ -208,7 +217,7 @@ def _covariance(sums: _Sums) -> NDArray[np.float64]:
     return covariance
 
 
-def _build(sums: _Sums, limit: float) -> Likeness:
+def _build(sums: _Sums, limit: float) -> OodDistance:
     covariance = _covariance(sums)
     spread = np.sqrt(np.diag(covariance).clip(min=0))
     scale = spread + _FLOOR * np.sqrt(np.mean(spread**2))
@@ -225,7 +234,7 @@ def _build(sums: _Sums, limit: float) -> Likeness:
         rest.mean().clip(min=least),
         np.float64(limit),
     )
-    return Likeness(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
+    return OodDistance(*(torch.as_tensor(part, dtype=torch.float32) for part in parts))
 
 
 def _find_limit(logs: NDArray[np.float64]) -> float:

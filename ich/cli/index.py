@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ich.cli.codes import print_codes
 from ich.index import build_index, locate_index
 from ich.index.identical import find_identical
-from ich.index.quality import FINDINGS, check_series, check_slices, write_findings
-from ich.schema.codes import Finding, Refusal
+from ich.index.quality import QUALITY, check_series, check_slices, write_quality
+from ich.schema.codes import Quality, Refusal
 
 _EXAMPLES = 10  # of slices with the same pixels
 
@@ -56,11 +56,11 @@ def _run(args: argparse.Namespace) -> None:
     direct = int((table["pixel_offset"] >= 0).sum())
     print(f"pixels of {direct} slices can be read directly, {len(table) - direct} must be decoded")
     print_codes(index.refused, "files refused", folder / "refused.csv", Refusal)
-    findings = check_series(table)
+    problems = check_series(table)
     if args.check:
-        findings = pd.concat([findings, check_slices(args.root, table)], ignore_index=True)
-    write_findings(findings, folder)
-    print_codes(findings, "data-quality problems", folder / FINDINGS, Finding, Refusal)
+        problems = pd.concat([problems, check_slices(args.root, table)], ignore_index=True)
+    write_quality(problems, folder)
+    print_codes(problems, "data-quality problems", folder / QUALITY, Quality, Refusal)
     if args.hash:
         _print_identical(table, find_identical(args.root, table, folder))
 

@@ -20,11 +20,11 @@ from ich.explore.sheets import choose_series, draw_series, draw_windows
 from ich.explore.tables import (
     tabulate_counts,
     tabulate_encodings,
-    tabulate_findings,
     tabulate_geometry,
     tabulate_headers,
     tabulate_labels,
     tabulate_materials,
+    tabulate_quality,
     tabulate_subtypes,
 )
 from ich.explore.units import LEVELS
@@ -64,7 +64,7 @@ def make_document(root: Path, facts: Facts) -> Document:
                 "The header of one slice",
                 [read_header_table(root / facts.table["path"].iloc[shown[len(shown) // 2]])],
             ),
-            Section("Data quality", [Text(_explain_findings(facts)), tabulate_findings(facts)]),
+            Section("Data quality", [Text(_explain_quality(facts)), tabulate_quality(facts)]),
         ],
     )
 
@@ -171,7 +171,7 @@ def _explain_sample(facts: Facts) -> str:
     )
 
 
-def _explain_findings(facts: Facts) -> str:
+def _explain_quality(facts: Facts) -> str:
     among = facts.identical.among
     compared = (
         "all slices"

@@ -65,7 +65,7 @@ class Facts:
         encodings: The encodings, the most frequent first.
         encoding: (slices,) number of each slice's encoding.
         series: One row per series: ``slices``, ``step`` (median, mm) and ``tilt`` (median, degrees).
-        findings: Counts of series by code of ``Finding``.
+        problems: Counts of series by code of ``Quality``.
         sample: Measures of the pixels of some slices.
         identical: Slices with the same pixels as others.
     """
@@ -78,7 +78,7 @@ class Facts:
     encodings: list[Encoding]
     encoding: NDArray[np.int64]
     series: pd.DataFrame
-    findings: Counter[str]
+    problems: Counter[str]
     sample: Sample
     identical: Identical
 
@@ -129,7 +129,7 @@ def collect_facts(
         encodings=encodings,
         encoding=numbers,
         series=_describe_series(table, units["series"]),
-        findings=Counter(check_series(table)["code"]),
+        problems=Counter(check_series(table)["code"]),
         sample=sample,
         identical=Identical(len(twins), units["patient"].iloc[twins].nunique(), len(compared)),
     )

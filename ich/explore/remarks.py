@@ -10,7 +10,7 @@ import numpy as np
 from ich.explore.facts import Facts, Labeling
 from ich.explore.sample import MOST_ENCODINGS
 from ich.index.quality import LEAST_AIR
-from ich.schema.codes import Finding
+from ich.schema.codes import Quality
 from ich.schema.hu import ANY_AIR, BRAIN_PEAK, PEAK_SOUGHT
 from ich.tables import say
 
@@ -29,8 +29,8 @@ FEW_SLICES = 10
 TILTED = 15.0
 """Degrees above which a tilt is unusual."""
 
-OF_SLICES = (Finding.CONSTANT, Finding.LITTLE_AIR, Finding.LITTLE_TISSUE, Finding.MUCH_BONE)
-OF_SERIES = tuple(finding for finding in Finding if finding not in OF_SLICES)
+OF_SLICES = (Quality.CONSTANT, Quality.LITTLE_AIR, Quality.LITTLE_TISSUE, Quality.MUCH_BONE)
+OF_SERIES = tuple(problem for problem in Quality if problem not in OF_SLICES)
 
 
 def list_remarks(facts: Facts) -> list[str]:
@@ -144,9 +144,9 @@ def _remark_patients(facts: Facts) -> Iterator[str]:
 
 
 def _remark_series(facts: Facts) -> Iterator[str]:
-    for finding in OF_SERIES:
-        if count := facts.findings[finding]:
-            yield f"{finding.sentence}: {say(count, 'series')}."
+    for problem in OF_SERIES:
+        if count := facts.problems[problem]:
+            yield f"{problem.sentence}: {say(count, 'series')}."
     short = int((facts.series["slices"] < FEW_SLICES).sum())
     if short:
         yield f"{say(short, 'series', 'has', 'have')} fewer than {FEW_SLICES} slices."
@@ -195,9 +195,9 @@ def _remark_encodings(facts: Facts) -> Iterator[str]:
 
 def _remark_pixels(facts: Facts) -> Iterator[str]:
     sample = facts.sample
-    for finding in OF_SLICES:
-        if count := sample.findings[finding]:
-            yield f"{finding.sentence}: {count:,} of {say(sample.read, 'slice')}."
+    for problem in OF_SLICES:
+        if count := sample.problems[problem]:
+            yield f"{problem.sentence}: {count:,} of {say(sample.read, 'slice')}."
     for number, histogram in sorted(sample.hu.items()):
         peak = histogram.find_peak(*PEAK_SOUGHT)
         if number < MOST_ENCODINGS and peak is not None and not BRAIN_PEAK[0] <= peak <= BRAIN_PEAK[1]:
@@ -207,7 +207,7 @@ def _remark_pixels(facts: Facts) -> Iterator[str]:
                 f"but brain has {BRAIN_PEAK[0]} to {BRAIN_PEAK[1]}. Check the intercept."
             )
     hu = sample.merge_hu()
-    if hu.total and hu.count(*ANY_AIR) < LEAST_AIR * hu.total:  # as the findings of slices count it
+    if hu.total and hu.count(*ANY_AIR) < LEAST_AIR * hu.total:  # as the problems of slices count it
         yield (
             f"Hardly any pixel has the HU of air ({ANY_AIR[0]} to {ANY_AIR[1]}), and the lowest value is "
             f"{hu.lowest}. The values were clipped, or the intercept is wrong."

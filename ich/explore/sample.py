@@ -91,14 +91,14 @@ class Sample:
         rows: Rows of the index.
         stored: Histogram of stored values by number of the encoding; the last one is for all rarer encodings.
         hu: The same for HU.
-        findings: Counts of slices by code of ``Finding``.
+        problems: Counts of slices by code of ``Quality``.
         unread: Counts of slices that could not be read, by code of ``Refusal``.
     """
 
     rows: NDArray[np.int64]
     stored: dict[int, Histogram] = field(default_factory=dict)
     hu: dict[int, Histogram] = field(default_factory=dict)
-    findings: Counter[str] = field(default_factory=Counter)
+    problems: Counter[str] = field(default_factory=Counter)
     unread: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -179,7 +179,7 @@ def read_sample(
             continue
         sample.stored.setdefault(encoding, Histogram()).add(*look.stored)
         sample.hu.setdefault(encoding, Histogram()).add(*look.hu)
-        sample.findings.update(look.codes)
+        sample.problems.update(look.codes)
     return sample
 
 

@@ -14,7 +14,7 @@ from ich.explore.sample import MATERIALS, MOST_ENCODINGS, Sample
 from ich.explore.units import LEVELS, LabelCounts
 from ich.index.encodings import Encoding
 from ich.report.document import Table
-from ich.schema.codes import Finding, Refusal, describe_code
+from ich.schema.codes import Quality, Refusal, describe_code
 from ich.tables import PLURALS
 
 _MOST_ROWS = 10
@@ -157,7 +157,7 @@ def tabulate_materials(sample: Sample, encodings: Iterable[Encoding]) -> Table:
     return Table(header, rows, caption="Where materials lie after and before rescaling")
 
 
-def tabulate_findings(facts: Facts) -> Table:
+def tabulate_quality(facts: Facts) -> Table:
     """Tabulates the data-quality checks, with zeros: a check without a problem is a result too."""
     sample, same = facts.sample, facts.identical
     in_sample, series = f"of {sample.read:,} slices", f"of {facts.count('series'):,} series"
@@ -165,8 +165,8 @@ def tabulate_findings(facts: Facts) -> Table:
     if facts.labeling is not None:
         rows.append(("labels given more than once", facts.labeling.repeats, "rows of the label file"))
     rows.append(("the same pixels as another patient's slice", same.slices, f"of {same.among:,} slices"))
-    rows += [(describe_code(Finding, code), facts.findings[code], series) for code in OF_SERIES]
-    rows += [(describe_code(Finding, code), sample.findings[code], in_sample) for code in OF_SLICES]
+    rows += [(describe_code(Quality, code), facts.problems[code], series) for code in OF_SERIES]
+    rows += [(describe_code(Quality, code), sample.problems[code], in_sample) for code in OF_SLICES]
     rows += _list_refusals("cannot be read", sample.unread, f"of {len(sample.rows):,} slices")
     return Table(("check", "number", "among"), [(what, f"{count:,}", of) for what, count, of in rows])
 

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from ich.dicom import read_hu
 from ich.progress import map_in_threads
 from ich.schema import ReadError, UserError
-from ich.schema.codes import Finding
+from ich.schema.codes import Quality
 from ich.schema.hu import ANY_AIR, BONE, TISSUE
 from ich.tables import say, write_table
 from ich.tables.stacks import NO_STACK, SAME_POSITION, describe_odd, find_odd
 
-FINDINGS = "findings.csv"
+QUALITY = "quality.csv"
 """File beside the index."""
 
 COLUMNS = ("code", "SeriesInstanceUID", "path", "detail")
@@ -36,10 +36,10 @@ SAME_TILT = 0.5  # degrees
 SAME_SPACING = 0.01  # share
 
 
-Found = tuple[Finding, str]
+Found = tuple[Quality, str]
 """A code and what was found, with its number."""
 
-_Counted = tuple[Finding, "pd.Series[str]"]
+_Counted = tuple[Quality, "pd.Series[str]"]
 """A code, and what was found by the number of the series or stack."""
 
 
@@ -53,12 +53,12 @@ def find_in_slice(hu: NDArray[np.int16]) -> list[Found]:
         hu: (Rows, Columns) Hounsfield units.
     """
     if (hu == hu.flat[0]).all():
-        return [(Finding.CONSTANT, f"all pixels are {hu.flat[0]} HU")]
+        return [(Quality.CONSTANT, f"all pixels are {hu.flat[0]} HU")]
     found = []
     for code, (low, high), least, most in (
-        (Finding.LITTLE_AIR, ANY_AIR, LEAST_AIR, 1.0),
-        (Finding.LITTLE_TISSUE, TISSUE, LEAST_TISSUE, 1.0),
-        (Finding.MUCH_BONE, BONE, 0.0, MOST_BONE),
+        (Quality.LITTLE_AIR, ANY_AIR, LEAST_AIR, 1.0),
+        (Quality.LITTLE_TISSUE, TISSUE, LEAST_TISSUE, 1.0),
+        (Quality.MUCH_BONE, BONE, 0.0, MOST_BONE),
     ):
         share = float(((hu >= low) & (hu <= high)).mean())
         if not least <= share <= most:
@@ -100,56 +100,56 @@ def _find_mixtures(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Cou
     odd = table["stack"] == NO_STACK
     mixed = np.unique(number[odd])
     details = [describe_odd(find_odd(table[number == series])) for series in mixed]
-    yield Finding.MIXED_IMAGES, pd.Series(details, mixed, dtype="str")
+    yield Quality.MIXED_IMAGES, pd.Series(details, mixed, dtype="str")
     stacks = table["stack"][~odd].groupby(number[~odd]).nunique()
     # US is unspecified (PS3.3 C.11.1.1.2).
     is_open = table["RescaleType"] == "US"
-    yield _count(Finding.NO_UNIT, is_open, number, "slice", ("has", "have"), "RescaleType US")
-    yield Finding.SEVERAL_STACKS, stacks[stacks > 1].map("{} stacks of slices at the same places".format)
+    yield _count(Quality.NO_UNIT, is_open, number, "slice", ("has", "have"), "RescaleType US")
+    yield Quality.SEVERAL_STACKS, stacks[stacks > 1].map("{} stacks of slices at the same places".format)
 
 
 def _find_in_positions(
     table: pd.DataFrame, number: pd.Series[int]
-) -> Iterator[tuple[Finding, pd.Series[str]]]:
+) -> Iterator[tuple[Quality, pd.Series[str]]]:
     """Yields codes, each with what was found by the number of the series."""
     slices = table[["position", "InstanceNumber"]].assign(series=number)
     lacks = slices["position"].isna()
-    yield _count(Finding.NO_POSITION, lacks, number, "slice", ("has", "have"), "no position")
+    yield _count(Quality.NO_POSITION, lacks, number, "slice", ("has", "have"), "no position")
     slices = slices.dropna(subset="position").sort_values(["series", "position"])
     step = slices.groupby("series")["position"].diff()
     twice, verbs = step < SAME_POSITION, ("lies", "lie")
-    yield _count(Finding.DUPLICATE_POSITION, twice, slices["series"], "slice", verbs, "where another does")
+    yield _count(Quality.DUPLICATE_POSITION, twice, slices["series"], "slice", verbs, "where another does")
     steps = slices.assign(step=step)[step >= SAME_POSITION]
     by_series = steps.groupby("series")["step"]
     around = pd.concat([by_series.shift(places) for places in range(-2, 3)], axis=1)
     usual = pd.Series(np.nanmedian(around.to_numpy(), axis=1), steps.index) if len(steps) else steps["step"]
     is_gap = steps["step"] > GAP * usual
-    yield _count(Finding.GAP, is_gap, steps["series"], "gap", ("", ""), "between slices")
+    yield _count(Quality.GAP, is_gap, steps["series"], "gap", ("", ""), "between slices")
     slices = slices.dropna(subset="InstanceNumber").sort_values(["series", "InstanceNumber"], kind="stable")
     turn = slices.groupby("series")["position"].diff()
     falls, rises = ((sign * turn > SAME_POSITION).groupby(slices["series"]).sum() for sign in (-1, 1))
     text = "positions jump back and forth in the order of InstanceNumber"
-    yield Finding.NOT_MONOTONE, pd.Series(text, falls.index)[(falls > 0) & (rises > 0)]
+    yield Quality.NOT_MONOTONE, pd.Series(text, falls.index)[(falls > 0) & (rises > 0)]
 
 
 def _count(
-    code: Finding,
+    code: Quality,
     found: pd.Series[bool],
     series: pd.Series[int],
     unit: str,
     verbs: tuple[str, str],
     rest: str,
-) -> tuple[Finding, pd.Series[str]]:
+) -> tuple[Quality, pd.Series[str]]:
     """Counts by series; the verbs are those of one and of several."""
     counts = found.groupby(series).sum()
     return code, counts[counts > 0].map(lambda count: f"{say(count, unit, *verbs)} {rest}")
 
 
-def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[Finding, pd.Series[str]]]:
+def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[Quality, pd.Series[str]]]:
     for code, columns, same, share in (
-        (Finding.MIXED_ORIENTATION, ["tilt"], SAME_TILT, 0.0),
-        (Finding.MIXED_SPACING, ["row_spacing", "column_spacing"], 0.0, SAME_SPACING),
-        (Finding.MIXED_SHAPE, ["Rows", "Columns"], 0.0, 0.0),
+        (Quality.MIXED_ORIENTATION, ["tilt"], SAME_TILT, 0.0),
+        (Quality.MIXED_SPACING, ["row_spacing", "column_spacing"], 0.0, SAME_SPACING),
+        (Quality.MIXED_SHAPE, ["Rows", "Columns"], 0.0, 0.0),
     ):
         by_series = table[columns].groupby(number)
         low, high = by_series.min(), by_series.max()
@@ -178,13 +178,13 @@ def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.D
     places = list(zip(table["path"], table["frame"], strict=True))
     results = map_in_threads(partial(_check_slice, root), places, "Reading pixels", progress)
     by_slice = list(results)
-    beyond = _find_beyond_head(table, [Finding.LITTLE_TISSUE in dict(codes) for codes in by_slice])
+    beyond = _find_beyond_head(table, [Quality.LITTLE_TISSUE in dict(codes) for codes in by_slice])
     rows = zip(table["SeriesInstanceUID"], table["path"], by_slice, beyond, strict=True)
     for series, path, codes, is_beyond in rows:
         found += [
             (str(code), series, path, detail)
             for code, detail in codes
-            if not (is_beyond and code == Finding.LITTLE_TISSUE)
+            if not (is_beyond and code == Quality.LITTLE_TISSUE)
         ]
     return pd.DataFrame(found, columns=list(COLUMNS))
 
@@ -209,15 +209,15 @@ def _check_slice(root: Path, place: tuple[str, int]) -> list[Found] | list[tuple
         return [(error.code, error.detail)]
 
 
-def write_findings(findings: pd.DataFrame, folder: Path) -> None:
+def write_quality(problems: pd.DataFrame, folder: Path) -> None:
     """Writes a table of data-quality problems beside the index, for its owner alone as it names files.
 
     Raises:
         UserError: If it cannot be written.
     """
     try:
-        write_table(findings, folder / FINDINGS)
-        (folder / FINDINGS).chmod(0o600)
+        write_table(problems, folder / QUALITY)
+        (folder / QUALITY).chmod(0o600)
     except OSError as error:
         raise UserError(
             f"the list of data-quality problems cannot be written to {folder}: {error.strerror or error}"

@@ -15,7 +15,7 @@ from torchmetrics import MeanMetric, MetricCollection
 from ich.model_files.checkpoint import gather_states
 from ich.models.losses import WeightedBCE, prevalence_logits
 from ich.models.metrics import build_metrics
-from ich.models.network import SliceNet, hash_weights, load_slice_net, without_likeness
+from ich.models.network import SliceNet, hash_weights, load_slice_net, without_ood
 from ich.models.optim import OptimSpec, build_optimizer, build_schedule
 from ich.models.own import Maker
 from ich.schema import Batch, InputSpec
@@ -103,7 +103,7 @@ class SliceClassifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Drops everything that was fitted to the old weights."""
         if stage == "fit":
-            self.net.likeness = None
+            self.net.ood = None
             self.net.metadata = replace(self.net.metadata, ood=None, decisions=None)
 
     def start_at(self, prevalences: Sequence[float]) -> None:
@@ -189,8 +189,8 @@ class SliceClassifier(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restores the loss of the epoch, but no reference, which belongs to a finished model."""
-        self.net.likeness = None
-        checkpoint["state_dict"] = without_likeness(checkpoint["state_dict"])
+        self.net.ood = None
+        checkpoint["state_dict"] = without_ood(checkpoint["state_dict"])
         if self.global_rank < len(every := checkpoint["train_loss"]):
             mean, weight = (value.to(self.device) for value in every[self.global_rank])
             self.train_loss.mean_value, self.train_loss.weight = mean, weight

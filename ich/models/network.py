@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ich.calibration.ood import Likeness, is_part
+from ich.calibration.ood import OodDistance, is_part, rename_parts
 from ich.image.window import Window
 from ich.model_files.bundle import is_bundle, read_bundle
 from ich.model_files.checkpoint import read_checkpoint
@@ -111,7 +111,7 @@ class SliceNet(nn.Module):
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
-        self.likeness: Likeness | None = None
+        self.ood: OodDistance | None = None
         self.keep_in(self.memory_format)
 
     def keep_in(self, memory_format: torch.memory_format) -> None:
@@ -135,7 +135,7 @@ class SliceNet(nn.Module):
         other = metadata.model.backbone
         if other != self.metadata.model.backbone:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
-        weights = without_likeness(_without_loss(state_dict))
+        weights = without_ood(_without_loss(state_dict))
         if metadata.labels.names != self.metadata.labels.names:
             weights |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
         try:
@@ -154,9 +154,9 @@ class SliceNet(nn.Module):
         Raises:
             UserError: If the tensors are not those of this network.
         """
-        weights = _without_loss(state_dict)
+        weights = rename_parts(_without_loss(state_dict))
         self.metadata = metadata
-        self.likeness = Likeness.restore(weights, self.features, str(path))
+        self.ood = OodDistance.restore(weights, self.features, str(path))
         try:
             self.load_state_dict(weights)
         except RuntimeError as error:
@@ -198,7 +198,7 @@ class SliceNet(nn.Module):
         """
         features = self.extract(image)  # (N, F)
         probs = self.to_probs(self.head(features))
-        return (probs,) if self.likeness is None else (probs, self.likeness(features))
+        return (probs,) if self.ood is None else (probs, self.ood(features))
 
     def classify_hu(self, hu: Tensor, header: Tensor | None = None) -> tuple[Tensor, ...]:
         """Classifies slices.
@@ -261,13 +261,13 @@ def hash_weights(net: SliceNet) -> str:
     because it is fitted after the predictions and does not change them.
     """
     digest = hashlib.sha256()
-    for name, tensor in sorted(without_likeness(net.state_dict()).items()):
+    for name, tensor in sorted(without_ood(net.state_dict()).items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
-def without_likeness(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def without_ood(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights of a model without those of its reference."""
     return {name: value for name, value in state_dict.items() if not is_part(name)}
 

@@ -92,7 +92,7 @@ class TorchNetwork:
         self.metadata = net.metadata
         self.input = net.input
         self.sha256 = sha256
-        self.limit = None if net.likeness is None else float(net.likeness.limit)
+        self.limit = None if net.ood is None else float(net.ood.limit)
 
     def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
         """Runs the network; see ``Network``."""

@@ -171,8 +171,8 @@ class Odd(Code):
     NO_GEOMETRY = "no_geometry", "The image has no position or no orientation, which the slices have"
 
 
-class Finding(Code):
-    """Data-quality problems: codes of `findings.csv`, beside those of unreadable files."""
+class Quality(Code):
+    """Data-quality problems: codes of `quality.csv`, beside those of unreadable files."""
 
     CONSTANT = "constant", "All pixels of the slice have one value"
     LITTLE_AIR = "little_air", "There is hardly any air around the head, as with a wrong intercept"
@@ -201,7 +201,7 @@ KINDS: dict[str, type[Code]] = {
     "Refused parts of an input": InputRefusal,
     "Refused outputs": OutputRefusal,
     "Images that are not slices": Odd,
-    "Data quality": Finding,
+    "Data quality": Quality,
 }
 """All kinds of codes by their title. Two kinds may share a code, each with a sentence of its own."""
 

@@ -12,7 +12,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from ich.calibration import NotFitted
-from ich.calibration.ood import Likeness, fit_likeness
+from ich.calibration.ood import OodDistance, fit_ood
 from ich.model_files.metadata import OodReference
 
 
@@ -51,7 +51,7 @@ class FeatureLog(Callback):
         self._seen = inputs[0].detach().cpu()
 
 
-def describe_likeness(
+def describe_ood(
     features: NDArray[np.float32], slices: pd.DataFrame
 ) -> tuple[OodReference | NotFitted, dict[str, Tensor]]:
     """Fits the reference for a checkpoint, or says why there is none.
@@ -69,12 +69,12 @@ def describe_likeness(
     reference = OodReference(
         studies=int(slices["StudyInstanceUID"].nunique()), patients=int(slices["PatientID"].nunique())
     )
-    return reference, nn.ModuleDict({"likeness": found}).state_dict()
+    return reference, nn.ModuleDict({"ood": found}).state_dict()
 
 
-def _fit(features: NDArray[np.float32], slices: pd.DataFrame) -> Likeness | str:
+def _fit(features: NDArray[np.float32], slices: pd.DataFrame) -> OodDistance | str:
     if (slices["StudyInstanceUID"] == "").any():
         return "slices that do not name their study"
     if slices[["StudyInstanceUID", "PatientID"]].drop_duplicates()["StudyInstanceUID"].duplicated().any():
         return "studies of several patients"
-    return fit_likeness(features, slices["StudyInstanceUID"], slices["PatientID"])
+    return fit_ood(features, slices["StudyInstanceUID"], slices["PatientID"])

@@ -31,7 +31,7 @@ from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
 from ich.schema.labels import LabelSet
 from ich.tables import SETS, make_predictions, read_predictions, write_table
 from ich.train.best import keep
-from ich.train.ood import FeatureLog, describe_likeness
+from ich.train.ood import FeatureLog, describe_ood
 from ich.train.summary import summarize, write_model_card
 from ich.train.trainer import build_trainer
 
@@ -87,7 +87,7 @@ def write_results(
     }
     weights: dict[str, torch.Tensor] = {}
     if net.metadata.ood is None:
-        fields["ood"], weights = describe_likeness(seen.features, tables["val"])
+        fields["ood"], weights = describe_ood(seen.features, tables["val"])
         if isinstance(fields["ood"], NotFitted):
             log.warning("out-of-distribution detection: not available, %s", fields["ood"].missing)
     checkpoint = keep(path, checkpoint, fields, weights)

@@ -215,9 +215,9 @@ def _tabulate_algorithm(result: StudyResult) -> Table:
         ["rule for the operating point", algorithm.rule or "no operating point"],
     ]
     if result.distance is not None and result.distance_limit is not None:
-        likeness = (
+        distance = (
             f"{result.distance:.2f} (1 is typical; above {result.distance_limit:.2f} the study is "
             "out of distribution)"
         )
-        rows.append(["distance from the training data", likeness])
+        rows.append(["distance from the training data", distance])
     return Table(["algorithm", "value"], rows, "First 16 digits of each SHA-256.")

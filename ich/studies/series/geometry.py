@@ -79,10 +79,10 @@ def check_geometry(slices: pd.DataFrame) -> list[Remark]:
     Returns:
         Remarks with codes of ``Reason`` and ``Note``, each at most once.
     """
-    findings = check_series(slices.assign(stack=0))
+    problems = check_series(slices.assign(stack=0))
     found: dict[Reason | Note, str] = {
         code: detail
-        for code, detail in zip(map(_sort_code, findings["code"]), findings["detail"], strict=True)
+        for code, detail in zip(map(_sort_code, problems["code"]), problems["detail"], strict=True)
         if code not in (Reason.GAP, Reason.NOT_MONOTONE)  # these are judged here, with more care
     }
     for code, detail in _find_more(slices):

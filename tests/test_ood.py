@@ -13,13 +13,13 @@ import torch
 from command import call
 from numpy.typing import NDArray
 
-from ich.calibration.ood import MAX_COMPONENTS, Likeness, fit_likeness, pool_distances
+from ich.calibration.ood import MAX_COMPONENTS, OodDistance, fit_ood, pool_distances
 from ich.data import HeadCTDataModule
 from ich.model_files.checkpoint import DurableIO, read_checkpoint
 from ich.model_files.metadata import OodReference
 from ich.models import SliceClassifier, SliceNet, load_slice_net
 from ich.train.best import keep
-from ich.train.ood import FeatureLog, describe_likeness
+from ich.train.ood import FeatureLog, describe_ood
 from ich.train.results import predict_parts
 from ich.train.trainer import build_trainer
 
@@ -38,14 +38,14 @@ def draw(patients: int, seed: int, spread: float = 1.0) -> tuple[NDArray[np.floa
     return features.astype(np.float32), patient.astype(str)
 
 
-def fit(patients: int, seed: int = 0) -> Likeness:
+def fit(patients: int, seed: int = 0) -> OodDistance:
     features, patient = draw(patients, seed)
-    likeness = fit_likeness(features, patient, patient)
-    assert isinstance(likeness, Likeness)
+    likeness = fit_ood(features, patient, patient)
+    assert isinstance(likeness, OodDistance)
     return likeness
 
 
-def pool(likeness: Likeness, features: NDArray[np.float32]) -> NDArray[np.float64]:
+def pool(likeness: OodDistance, features: NDArray[np.float32]) -> NDArray[np.float64]:
     distances = likeness(torch.from_numpy(features)).numpy().reshape(-1, SLICES)
     return np.array([pool_distances(each) for each in distances])
 
@@ -89,24 +89,24 @@ def test_limit_is_wider_the_fewer_patients() -> None:
 def test_order_of_slices_does_not_matter() -> None:
     features, patient = draw(20, 0)
     order = np.random.default_rng(2).permutation(len(features))
-    one, other = (fit_likeness(features[i], patient[i], patient[i]) for i in (np.arange(len(order)), order))
+    one, other = (fit_ood(features[i], patient[i], patient[i]) for i in (np.arange(len(order)), order))
     torch.testing.assert_close(one.limit, other.limit, rtol=1e-4, atol=0)
 
 
 def test_what_cannot_be_fitted_says_why() -> None:
     features, patient = draw(4, 0)
-    assert fit_likeness(features, patient, patient) == "fewer than 5 patients"
+    assert fit_ood(features, patient, patient) == "fewer than 5 patients"
     features, patient = draw(6, 0)
-    assert "same in all slices" in fit_likeness(np.ones_like(features), patient, patient)
+    assert "same in all slices" in fit_ood(np.ones_like(features), patient, patient)
     features[3, 2] = np.nan
-    assert "not finite" in fit_likeness(features, patient, patient)
+    assert "not finite" in fit_ood(features, patient, patient)
 
 
 def test_features_that_hardly_vary_give_finite_distances() -> None:
     features, patient = draw(12, 0)
     features[:, 4:] = 3.0  # dead
-    likeness = fit_likeness(features, patient, patient)
-    assert isinstance(likeness, Likeness)
+    likeness = fit_ood(features, patient, patient)
+    assert isinstance(likeness, OodDistance)
     distances = likeness(torch.from_numpy(features))
     assert bool(distances.isfinite().all())
     assert all(bool(buffer.isfinite().all()) for buffer in likeness.buffers())
@@ -117,7 +117,7 @@ def test_features_that_hardly_vary_give_finite_distances() -> None:
 @pytest.fixture(scope="module")
 def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with five patients in its validation part."""
-    folder = tmp_path_factory.mktemp("likeness")
+    folder = tmp_path_factory.mktemp("ood")
     tiny = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1"]
     data = ["data=rsna", f"data.root={phantom}", "input.size=32", "data.val_fraction=0.5"]
     with pytest.MonkeyPatch.context() as patch:
@@ -143,8 +143,8 @@ def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, 
         for batch in data.val_dataloader():
             batch = data.on_after_batch_transfer(data.on_before_batch_transfer(batch, 0), 0)
             features.append(model.extract(batch["image"]))
-    again = fit_likeness(torch.cat(features).numpy(), val["StudyInstanceUID"], val["PatientID"])
-    for name, buffer in model.likeness.named_buffers():
+    again = fit_ood(torch.cat(features).numpy(), val["StudyInstanceUID"], val["PatientID"])
+    for name, buffer in model.ood.named_buffers():
         if name != "components":  # whose directions are told apart by rounding where variances are equal
             torch.testing.assert_close(again.get_buffer(name), buffer, rtol=1e-3, atol=1e-6)
 
@@ -176,7 +176,7 @@ def test_training_on_drops_what_was_fitted_to_the_weights_before(
     model = load_slice_net(run / BEST)
     data = open_data(phantom, model)
     tuned = SliceClassifier("test_resnet", input=model.input, init_from=str(run / BEST), pretrained=False)
-    assert tuned.net.likeness is None
+    assert tuned.net.ood is None
     assert torch.equal(tuned.net.get_parameter("head.1.weight"), model.get_parameter("head.1.weight"))
     trainer = build_trainer(
         run_dir=tmp_path, gpus=0, max_epochs=1, limit_train_batches=1, limit_val_batches=1
@@ -184,14 +184,14 @@ def test_training_on_drops_what_was_fitted_to_the_weights_before(
     done = SliceClassifier("test_resnet", input=model.input, pretrained=False)
     done.net = model.train()
     trainer.fit(done, datamodule=data)
-    assert model.likeness is None
+    assert model.ood is None
     saved = read_checkpoint(tmp_path / "checkpoints/last.ckpt")
     assert (saved["metadata"].ood, saved["metadata"].decisions) == (None, None)
-    assert not any(name.startswith("likeness.") for name in saved["state_dict"])
+    assert not any(name.startswith("ood.") for name in saved["state_dict"])
     # Lightning's own door to a checkpoint that has one:
     other = build_trainer(run_dir=tmp_path / "other", gpus=0)
     other.validate(tuned, datamodule=data, ckpt_path=str(run / BEST), weights_only=True)
-    assert tuned.net.likeness is None
+    assert tuned.net.ood is None
 
 
 @pytest.mark.trains
@@ -200,19 +200,19 @@ def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: 
     metadata = old.pop("metadata")
     kept = {name: value for name, value in metadata.items() if name not in ("ood", "training")}
     old["card"] = kept | {"format": "ich slice classifier 1"}
-    old["state_dict"] = {k: v for k, v in old["state_dict"].items() if not k.startswith("likeness.")}
+    old["state_dict"] = {k: v for k, v in old["state_dict"].items() if not k.startswith("ood.")}
     DurableIO().save_checkpoint(old, tmp_path / "best.ckpt")
     model = load_slice_net(tmp_path / "best.ckpt")
-    assert model.likeness is None
+    assert model.ood is None
     assert model.metadata == replace(load_slice_net(run / BEST).metadata, ood=None, training=None)
     data = open_data(phantom, model)
     seen = FeatureLog((data.table["part"] == "val").to_numpy())
     tables = predict_parts(model, data, 0, seen)
-    fields, weights = describe_likeness(seen.features, tables["val"])
+    fields, weights = describe_ood(seen.features, tables["val"])
     best = tmp_path / "best.ckpt"
     keep(best, read_checkpoint(best), {"ood": fields}, weights)
     assert load_slice_net(best).metadata.ood == load_slice_net(run / BEST).metadata.ood
-    theirs, ours = (load_slice_net(path).likeness for path in (run / BEST, tmp_path / "best.ckpt"))
+    theirs, ours = (load_slice_net(path).ood for path in (run / BEST, tmp_path / "best.ckpt"))
     torch.testing.assert_close(ours.limit, theirs.limit, rtol=1e-4, atol=0)
 
 
@@ -229,14 +229,12 @@ def test_metadata_say_why_there_is_none(
 ) -> None:
     path = Path(shutil.copy(run / BEST, tmp_path / "best.ckpt"))
     checkpoint = DurableIO().load_checkpoint(path)
-    checkpoint["state_dict"] = {
-        k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("likeness.")
-    }
+    checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if not k.startswith("ood.")}
     DurableIO().save_checkpoint(checkpoint, path)
     features, patient = draw(6, 0)
     slices = pd.DataFrame({"StudyInstanceUID": patient, "PatientID": patient}).assign(**{column: value})
-    fields, weights = describe_likeness(features, slices)
+    fields, weights = describe_ood(features, slices)
     keep(path, read_checkpoint(path), {"ood": fields}, weights)
     model = load_slice_net(path)
     assert reason in model.metadata.ood.missing
-    assert model.likeness is None
+    assert model.ood is None

@@ -10,9 +10,9 @@ import pytest
 from command import call
 
 from ich.index import build_index
-from ich.index.quality import COLUMNS, check_series, check_slices, find_in_slice, write_findings
+from ich.index.quality import COLUMNS, check_series, check_slices, find_in_slice, write_quality
 from ich.schema import UserError
-from ich.schema.codes import Finding
+from ich.schema.codes import Quality
 
 
 def make_series(positions: list[float], name: str = "series", **columns) -> pd.DataFrame:
@@ -70,15 +70,15 @@ def test_what_is_not_plausible_of_a_series(rows: pd.DataFrame, expected: dict[st
 @pytest.mark.parametrize("rest", [-1000, 40])
 def test_what_is_not_plausible_of_a_slice(rest: int) -> None:
     hu = np.full((100, 100), rest, np.int16)
-    assert [code for code, _ in find_in_slice(hu)] == [Finding.CONSTANT]
+    assert [code for code, _ in find_in_slice(hu)] == [Quality.CONSTANT]
     hu.flat[:40] = 40 if rest < 0 else -1000
     ((code, detail),) = find_in_slice(hu)
-    assert code == (Finding.LITTLE_TISSUE if rest < 0 else Finding.LITTLE_AIR)
+    assert code == (Quality.LITTLE_TISSUE if rest < 0 else Quality.LITTLE_AIR)
     assert "0.40 %" in detail
     hu.flat[:1000] = hu.flat[0]
     assert find_in_slice(hu) == []
     hu.flat[5000:7600] = 1000
-    assert [code for code, _ in find_in_slice(hu)] == [Finding.MUCH_BONE]
+    assert [code for code, _ in find_in_slice(hu)] == [Quality.MUCH_BONE]
 
 
 def test_a_phantom_is_plausible_and_a_wrong_intercept_is_not(phantom: Path, tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_a_phantom_is_plausible_and_a_wrong_intercept_is_not(phantom: Path, tmp_
 
 def test_findings_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
-        write_findings(pd.DataFrame(columns=list(COLUMNS)), tmp_path / "nowhere")
+        write_quality(pd.DataFrame(columns=list(COLUMNS)), tmp_path / "nowhere")
 
 
-def test_the_command_lists_findings_and_twins(
+def test_the_command_lists_problems_and_twins(
     phantom: Path, tmp_path: Path, damage, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = build_index(phantom).table
@@ -129,6 +129,6 @@ def test_the_command_lists_findings_and_twins(
     assert "corrupt: 1" in printed
     assert "2 slices of 2 patients have the same pixels" in printed
     assert "twin.dcm" in printed
-    found = root / ".ich" / "findings.csv"
+    found = root / ".ich" / "quality.csv"
     assert stat.S_IMODE(found.stat().st_mode) == 0o600
     assert pd.read_csv(found)["path"].tolist()[1] == names[7]
