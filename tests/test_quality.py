@@ -95,7 +95,7 @@ def test_a_phantom_is_plausible_and_a_wrong_intercept_is_not(phantom: Path, tmp_
     assert found["path"].unique().tolist() == ["shifted.dcm"]
 
 
-def test_findings_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
+def test_problems_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         write_quality(pd.DataFrame(columns=list(COLUMNS)), tmp_path / "nowhere")
 
