@@ -26,6 +26,78 @@ The modules read from top to bottom like the flow of the data. Each imports only
     predict            7  models and studies -> results
     train              7  configuration -> run folder, with Lightning's Trainer
     cli                8  the commands of `ich`: arguments in, exit codes out
+
+The names of ``HOMES`` are the public API, with those in ``__all__`` of the modules that ``docs/api.md``
+lists. The rest is internal.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; a program imports each name when it first uses it
+    from ich.data import HeadCTDataModule as HeadCTDataModule
+    from ich.dicom import read_hu as read_hu
+    from ich.evaluate.submission import write_submission as write_submission
+    from ich.evaluation_report import write_evaluation as write_evaluation
+    from ich.explore import write_exploration as write_exploration
+    from ich.index import build_index as build_index
+    from ich.model_files.bundle import write_bundle as write_bundle
+    from ich.models import SliceClassifier as SliceClassifier
+    from ich.models import SliceNet as SliceNet
+    from ich.models import load_slice_net as load_slice_net
+    from ich.networks import load_network as load_network
+    from ich.networks.export import export_onnx as export_onnx
+    from ich.phantom import write_phantom as write_phantom
+    from ich.predict import Predictor as Predictor
+    from ich.predict.run import predict_folder as predict_folder
+    from ich.schema import InputSpec as InputSpec
+    from ich.schema import ReadError as ReadError
+    from ich.schema import UserError as UserError
+    from ich.schema.labels import LabelSet as LabelSet
+    from ich.schema.results import StudyResult as StudyResult
+    from ich.studies import find_studies as find_studies
+    from ich.tables import read_predictions as read_predictions
+    from ich.train.trainer import build_trainer as build_trainer
+    from ich.train.trainer import fit as fit
+
 __version__ = "0.1.0"
+
+HOMES = {
+    "HeadCTDataModule": "ich.data",
+    "InputSpec": "ich.schema",
+    "LabelSet": "ich.schema.labels",
+    "Predictor": "ich.predict",
+    "ReadError": "ich.schema",
+    "SliceClassifier": "ich.models",
+    "SliceNet": "ich.models",
+    "StudyResult": "ich.schema.results",
+    "UserError": "ich.schema",
+    "build_index": "ich.index",
+    "build_trainer": "ich.train.trainer",
+    "export_onnx": "ich.networks.export",
+    "find_studies": "ich.studies",
+    "fit": "ich.train.trainer",
+    "load_network": "ich.networks",
+    "load_slice_net": "ich.models",
+    "predict_folder": "ich.predict.run",
+    "read_hu": "ich.dicom",
+    "read_predictions": "ich.tables",
+    "write_bundle": "ich.model_files.bundle",
+    "write_evaluation": "ich.evaluation_report",
+    "write_exploration": "ich.explore",
+    "write_phantom": "ich.phantom",
+    "write_submission": "ich.evaluate.submission",
+}
+"""The public names of the package, with the modules that define them."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HOMES])

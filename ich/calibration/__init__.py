@@ -34,6 +34,8 @@ from ich.schema.formats import (
     check_keys,
 )
 
+__all__ = ["Decision", "Isotonic", "Platt", "Temperature", "fit_calibrator", "fit_decision"]
+
 DECIDED_LEVELS = ("slice", "study")
 """Levels for which a model has decisions."""
 

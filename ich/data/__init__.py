@@ -26,6 +26,8 @@ from ich.image.window import Window, window_batch
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet
 
+__all__ = ["HeadCTDataModule"]
+
 log = logging.getLogger(__name__)
 
 SAMPLINGS = ("natural", "balanced")

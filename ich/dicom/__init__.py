@@ -30,6 +30,8 @@ from ich.dicom.rescale import Stored, to_hu
 from ich.dicom.stream import Stream
 from ich.schema.codes import Refusal
 
+__all__ = ["list_headers", "read_geometry", "read_header", "read_hu", "read_pixels"]
+
 _BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
 
 # Plain texts, as a UID of pydicom takes several times as long to compare.

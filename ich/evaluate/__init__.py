@@ -50,6 +50,8 @@ from ich.schema import UserError
 from ich.schema.labels import LabelSet
 from ich.tables import find_label_set, find_names
 
+__all__ = ["evaluate"]
+
 DEFAULT_LEVELS = ("slice", "study", "patient")
 
 PREVALENCES = (0.02, 0.05, 0.10, 0.20)

@@ -29,6 +29,8 @@ from ich.schema import DISCLAIMER
 from ich.schema.labels import LabelSet
 from ich.tables import WEIGHTS_COLUMN, find_label_set, find_names, name_columns
 
+__all__ = ["Comparison", "compare", "ensemble"]
+
 SCHEMA = "ich comparison 1"
 """Format of ``Comparison.to_dict``; see ``ich.evaluate.figures``."""
 

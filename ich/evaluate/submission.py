@@ -17,6 +17,8 @@ from ich.schema import LABELS, UserError
 from ich.schema.labels import require_rsna
 from ich.tables import PROB_COLUMNS, find_names, require_columns
 
+__all__ = ["write_submission"]
+
 _DIGITS = "%.9g"  # what a float32 takes to come back as it was
 
 

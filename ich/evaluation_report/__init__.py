@@ -37,6 +37,8 @@ from ich.tables import name_columns
 if TYPE_CHECKING:  # a type alone, and torch takes seconds
     from ich.models import SliceNet
 
+__all__ = ["Written", "write_evaluation"]
+
 
 class Written(NamedTuple):
     """Result of an evaluation.

@@ -17,6 +17,8 @@ from torch.nn import functional as F
 from ich.explain.grids import Classifier, Grid, detour, find_grid, gradients
 from ich.schema import LABELS, UserError
 
+__all__ = ["explain"]
+
 METHODS = ("hirescam", "gradcam")
 
 

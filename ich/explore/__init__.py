@@ -17,6 +17,8 @@ from ich.report.html import write_html
 from ich.schema import UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
+__all__ = ["explore", "write_exploration"]
+
 PAGE = "explore.html"
 """The page, in the folder that ``write_exploration`` writes to."""
 

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from ich.image.resize import resize_hu
 from ich.schema import InputSpec
 
+__all__ = ["find_neighbors", "prepare_series", "sort_slices"]
+
 ORDER = ("position", "InstanceNumber", "SOPInstanceUID", "frame")
 """Columns that order the slices of a series, whatever their files are called."""
 

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ich.schema import WINDOWS, InputSpec
 
+__all__ = ["Window", "apply_window", "window_batch"]
+
 # Means over ImageNet's three channel means (0.485, 0.456, 0.406) and deviations (0.229, 0.224, 0.225).
 # A window is gray, so all its channels get the same values.
 IMAGENET_MEAN = 0.449

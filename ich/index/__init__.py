@@ -45,6 +45,8 @@ from ich.schema.codes import Refusal
 from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.tables import STAMP
 
+__all__ = ["build_index", "read_labels"]
+
 
 def build_index(
     root: Path,

@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from ich.schema import LABELS, UserError
 from ich.tables import UIDS, require_columns, restore_texts, write_table
 
+__all__ = ["read_split", "sample_patients", "split_patients", "split_slices", "write_split"]
+
 PARTS = ("train", "val", "test")
 
 

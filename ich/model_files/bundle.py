@@ -32,6 +32,8 @@ from ich.model_files.metadata import ModelMetadata, Versions, upgrade_file
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import STRICT, Digest, Text, parse_fields, read_plain, show, to_plain
 
+__all__ = ["Bundle", "is_bundle", "read_bundle", "write_bundle"]
+
 DESCRIPTION, WEIGHTS, MODEL_CARD = "model.json", "model.safetensors", "model_card.md"
 
 _FORMATS = ("ich bundle 1", "ich bundle 2", "ich bundle 3")

@@ -36,6 +36,16 @@ from ich.schema.formats import (
 )
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
+__all__ = [
+    "ModelArguments",
+    "ModelMetadata",
+    "OodReference",
+    "OwnBackbone",
+    "Training",
+    "Versions",
+    "read_metadata",
+]
+
 Rate = Annotated[float, Interval(ge=0, lt=1), Expected("a number from 0 to below 1")]
 Backbone = Annotated[
     str, Expected("the name of a timm model", pattern=r"^[A-Za-z0-9_]{1,99}(\.[A-Za-z0-9_]{1,99}){0,9}$")

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from ich.schema import LABEL_WEIGHTS, UserError
 from ich.schema.labels import MIN_PREVALENCE
 
+__all__ = ["FocalLoss", "SoftmaxCrossEntropy", "WeightedBCE"]
+
 
 class WeightedBCE(nn.Module):
     """Weighted multi-label log loss: the RSNA 2019 metric itself, on logits.

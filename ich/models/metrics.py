@@ -18,6 +18,8 @@ from torchmetrics.utilities import dim_zero_cat
 from ich.schema import LABEL_WEIGHTS, LABELS, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
+__all__ = ["WeightedLogLoss", "build_metrics", "weighted_log_loss"]
+
 
 def weighted_log_loss(
     probs: Tensor, target: Tensor, label_weights: Sequence[float] = LABEL_WEIGHTS, eps: float = 1e-15

@@ -20,6 +20,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from ich.schema import UserError
 
+__all__ = ["OptimSpec", "build_optimizer", "build_schedule"]
+
 SCHEDULES = ("cosine", "constant")
 
 

@@ -21,6 +21,8 @@ from ich.model_files.metadata import ModelMetadata
 from ich.models import SliceNet, load_slice_net
 from ich.schema import InputSpec, UserError, check_threads
 
+__all__ = ["Network", "Output", "TorchNetwork", "is_network", "load_network"]
+
 BATCH = 16
 """Number of slices that a network gets at a time."""
 

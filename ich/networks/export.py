@@ -25,6 +25,8 @@ from ich.networks.onnx import KEY, Description, OnnxNetwork
 from ich.phantom import draw_patient
 from ich.schema import WINDOWS, InputSpec, UserError
 
+__all__ = ["Exported", "export_onnx"]
+
 TOLERANCE = 1e-4
 """Largest allowed difference in a probability."""
 

@@ -30,6 +30,8 @@ from ich.schema.labels import say_label
 from ich.schema.results import SliceResult, StudyResult
 from ich.tables import split_name
 
+__all__ = ["write_key_images"]
+
 SERIES_NUMBER = 9101
 """High, so that a scanner is unlikely to use it."""
 

@@ -15,6 +15,8 @@ from ich.schema import UserError
 from ich.schema.formats import adapt, parse_fields, read_plain, show, to_plain
 from ich.schema.results import Outcome, StudyResult, decide_labels, decide_outcome
 
+__all__ = ["make_schema", "read_json", "write_json"]
+
 _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one million
 
 

@@ -42,6 +42,8 @@ from ich.schema.codes import Note, OutputRefusal, Reason, describe_code
 from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
 from ich.tables import split_name
 
+__all__ = ["write_sr"]
+
 SERIES_NUMBER = 9100
 """High, so that a scanner is unlikely to use it."""
 

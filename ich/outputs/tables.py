@@ -16,6 +16,8 @@ from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.schema.results import Remark, SliceResult, StudyResult
 from ich.tables import UIDS, WEIGHTS_COLUMN, name_columns, write_table
 
+__all__ = ["write_tables"]
+
 
 def list_study_columns(labels: LabelSet = RSNA_LABELS) -> dict[str, str]:
     """The columns of ``studies.csv`` and their types."""

@@ -21,6 +21,8 @@ from ich.phantom.head import Head
 from ich.phantom.study import Study, draw_study
 from ich.schema import LABELS, SUBTYPES
 
+__all__ = ["draw_patient", "write_phantom"]
+
 VERSION = 2
 """Version of the drawing: within a version the same parameters give the same bytes."""
 

@@ -53,6 +53,8 @@ from ich.schema.labels import LabelSet
 from ich.schema.results import Algorithm, StudyResult, decide_labels, decide_outcome
 from ich.studies import StudyFiles, find_studies
 
+__all__ = ["Predictor"]
+
 _READERS = 4  # threads: they wait for the disk and for codecs
 _AHEAD = 2  # studies that are read while one is in the network
 

@@ -26,6 +26,8 @@ from ich.schema.results import StudyResult
 from ich.studies import StudyFiles, find_studies
 from ich.tables import write_table
 
+__all__ = ["Summary", "predict_folder"]
+
 WRITTEN = "written"
 
 REFUSED, REFUSED_OUTPUTS = "refused.csv", "refused_outputs.csv"

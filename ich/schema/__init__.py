@@ -15,6 +15,20 @@ from ich.schema.formats import Expected
 if TYPE_CHECKING:  # a type alone, and torch takes seconds that reading headers need not wait for
     from torch import Tensor
 
+__all__ = [
+    "DISCLAIMER",
+    "LABELS",
+    "LABEL_WEIGHTS",
+    "MONITOR",
+    "NORMALIZATIONS",
+    "SUBTYPES",
+    "WINDOWS",
+    "Batch",
+    "InputSpec",
+    "ReadError",
+    "UserError",
+]
+
 SUBTYPES = ("epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural")
 """The five subtypes of hemorrhage, spelled and ordered as in the RSNA 2019 label file."""
 

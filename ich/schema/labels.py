@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from ich.schema import LABEL_WEIGHTS, LABELS, UserError
 
+__all__ = ["RSNA_LABELS", "LabelSet"]
+
 MOST = 64
 """Maximum number of labels."""
 

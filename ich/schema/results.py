@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import CoreSchema
 
+__all__ = ["Algorithm", "LabelResult", "Outcome", "Remark", "SeriesResult", "SliceResult", "StudyResult"]
+
 KEY_SLICES = 3
 """Number of key slices of a positive study for the label that decides; each other one called adds its own.
 

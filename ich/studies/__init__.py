@@ -19,6 +19,8 @@ from ich.studies.listing import list_inputs
 from ich.studies.reading import read_files
 from ich.studies.refusal import REFUSED_COLUMNS
 
+__all__ = ["Found", "StudyFiles", "find_studies"]
+
 
 @dataclass(frozen=True, eq=False)
 class StudyFiles:

@@ -25,6 +25,8 @@ from ich.schema import LABELS, UserError
 from ich.schema.formats import DIGEST
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
+__all__ = ["hash_slices", "make_predictions", "read_index", "read_predictions"]
+
 UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 
 PLURALS = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}

@@ -54,6 +54,8 @@ from ich.train.trainer import fit, limit_of_debugging
 from ich.train.trainer.signals import exit_at_once, handling_stops, is_requeued
 from ich.train.trust import allowing
 
+__all__ = ["main", "train"]
+
 log = logging.getLogger("ich")
 
 PRETRAIN = "pretrain"

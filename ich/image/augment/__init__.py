@@ -21,6 +21,8 @@ from albumentations.augmentations.geometric.functional import warp_affine
 
 from ich.schema import AIR_HU, UserError
 
+__all__ = ["Augment", "Changes", "apply_changes", "apply_changes_to_batch"]
+
 Array = TypeVar("Array", NDArray[np.generic], Tensor)
 
 HOLES_PROBABILITY = 0.5  # that an input has any patch

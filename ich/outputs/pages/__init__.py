@@ -29,6 +29,8 @@ from ich.schema.codes import Note, Reason, SetAside, describe_code
 from ich.schema.labels import say_label
 from ich.schema.results import Outcome, SeriesResult, StudyResult
 
+__all__ = ["write_study_page"]
+
 _HEAT = (
     "On the right is a heat map of the evidence for {label}. Lines mark a quarter (dotted), half "
     "(dashed) and three quarters (solid) of its peak, and the cross marks the peak. Without a heat map, "

@@ -22,6 +22,8 @@ from ich.train.trainer.callbacks import LossWatch, MetricsLog, MovingAverage, Pa
 from ich.train.trainer.saving import Checkpoints
 from ich.train.trainer.signals import STOPS, exit_at_once, exit_code, handling_stops
 
+__all__ = ["build_trainer", "fit"]
+
 SIXTEEN_BIT_WEIGHTS = ("16-true", "bf16-true")
 """Precisions of Lightning with weights of 16 bits. bfloat16 has 8 bits of precision: a step of less than
 1/512 of a weight does not change it, and AdamW takes such steps at most learning rates of a schedule."""
