@@ -61,6 +61,27 @@ class Flat(nn.Module):
         return self.line(image.flatten(1)).relu()
 
 
+class Outer:
+    class Inner(Flat):
+        """Has a name with one more dot."""
+
+    @classmethod
+    def build(cls, features: int = 5) -> Flat:
+        return Flat(features)
+
+
+def make_local_class() -> type[nn.Module]:
+    class Local(Flat):
+        """Exists only while the function runs."""
+
+    return Local
+
+
+def hide_class() -> type[nn.Module]:
+    """Makes a class whose name belongs to another."""
+    return type("Flat", (Flat,), {"__module__": "mine", "__qualname__": "Flat"})
+
+
 def give_list(**_: Any) -> list[int]:
     return []
 
@@ -69,8 +90,8 @@ def give_list(**_: Any) -> list[int]:
 def mine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of the user's own, which also holds what it has imported."""
     module = ModuleType("mine")
-    module.__dict__.update(Net=Net, Flat=Flat, give_list=give_list, Linear=nn.Linear)
-    for each in (Net, Flat, give_list):
+    module.__dict__.update(Net=Net, Flat=Flat, Outer=Outer, give_list=give_list, Linear=nn.Linear)
+    for each in (Net, Flat, Outer, Outer.Inner, Outer.build.__func__, give_list):
         monkeypatch.setattr(each, "__module__", "mine")
     monkeypatch.setitem(sys.modules, "mine", module)
 
@@ -157,7 +178,9 @@ def test_without_a_grid_it_is_not_explained(phantom: Path, tmp_path: Path, capsy
     assert "no heat map of Flat: it has no square grid of features" in one_line(capsys)
 
 
-@pytest.mark.parametrize("backbone", [Net, partial(Net, width=3), Flat, partial(Flat, features=7)])
+@pytest.mark.parametrize(
+    "backbone", [Net, partial(Net, width=3), Flat, partial(Flat, features=7), Outer.Inner, Outer.build]
+)
 def test_a_file_builds_it_again(backbone: Callable[..., nn.Module], tmp_path: Path) -> None:
     net, image = make(backbone), torch.randn(2, 1, 64, 64)
     write_bundle(net.metadata, net.state_dict(), tmp_path / "model.zip")
@@ -185,6 +208,12 @@ def test_an_object_is_taken_and_given_again(tmp_path: Path) -> None:
         (partial(Net, 1), {}, r"mine\.Net: give each argument by its name"),
         (partial(Flat, features=nn.ReLU()), {}, r"a file cannot keep features=ReLU\(\)"),
         (partial(Net, in_chans=9), {}, r"does not take images of shape \(1, 1, 64, 64\)"),
+        (make_local_class(), {}, r"<locals>\.Local: .*define it at the top level of a module"),
+        (partial(make_local_class(), features=3), {}, r"define it at the top level of a module"),
+        (make_local_class()(), {}, r"<locals>\.Local: .*define it at the top level of a module"),
+        (lambda: Flat(), {}, r"<lambda>: .*define it at the top level of a module"),
+        (type("Größe", (Flat,), {"__module__": "mine"}), {}, r"mine\.Größe: .*ASCII letters"),
+        (hide_class(), {}, r"mine\.Flat: a file cannot keep this name, .*does not import the same"),
         (give_list, {}, r"mine\.give_list makes a list; expected a torch\.nn\.Module"),
         (partial(nn.Flatten, start_dim=0), {}, r"into \(4096,\); expected \(1, F\) or \(1, F, h, w\)"),
     ],

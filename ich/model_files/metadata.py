@@ -47,8 +47,10 @@ __all__ = [
 ]
 
 Rate = Annotated[float, Interval(ge=0, lt=1), Expected("a number from 0 to below 1")]
+BACKBONE = r"^[A-Za-z0-9_]{1,99}(\.[A-Za-z0-9_]{1,99}){0,9}$"
 Backbone = Annotated[
-    str, Expected("the name of a timm model", pattern=r"^[A-Za-z0-9_]{1,99}(\.[A-Za-z0-9_]{1,99}){0,9}$")
+    str,
+    Expected("the name of a timm model, or the dotted name of a class or function", pattern=BACKBONE),
 ]
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ich.model_files.metadata import OwnBackbone
+from ich.model_files.metadata import BACKBONE, OwnBackbone
 from ich.schema import UserError
 
 Maker = Callable[..., nn.Module]
@@ -27,14 +27,14 @@ def describe_backbone(backbone: nn.Module | Maker) -> tuple[str, OwnBackbone]:
     """Describes a backbone for a file: its dotted name, and what to make it with.
 
     Raises:
-        UserError: If an argument is something else than a plain value, or has no name.
+        UserError: If it cannot be imported by a name, or an argument is not a plain value or has no name.
     """
     if isinstance(backbone, nn.Module):
-        return _name(type(backbone)), OwnBackbone(None)
+        return _require_name(type(backbone)), OwnBackbone(None)
     maker, positional, arguments = backbone, (), {}
     if isinstance(backbone, partial):
         maker, positional, arguments = backbone.func, backbone.args, backbone.keywords
-    target = _name(maker)
+    target = _require_name(maker)
     if positional:
         raise UserError(f"model.backbone={target}: give each argument by its name")
     for name, value in arguments.items():
@@ -146,6 +146,22 @@ def find_maker(
     if target not in trusted and not (own := _name(found)).startswith(prefixes):
         raise UserError(f"{source} has the backbone {target}, which is {own} and so is not trusted")
     return partial(found, **arguments)
+
+
+def _require_name(maker: Any) -> str:
+    """Returns the dotted name of a class or function, if importing that name gives the same object."""
+    target = _name(maker)
+    try:  # a method of a class is a new object each time, which equals the others
+        same = re.fullmatch(BACKBONE, target) is not None and bool(pydoc.locate(target) == maker)
+    except pydoc.ErrorDuringImport:
+        same = False
+    if not same:
+        raise UserError(
+            f"model.backbone={target}: a file cannot keep this name, because it does not import the same "
+            "class or function; define it at the top level of a module, with a name of ASCII letters, digits "
+            "and underscores"
+        )
+    return target
 
 
 def _name(maker: Any) -> str:
