@@ -451,16 +451,16 @@ WIDE = ",".join(("SOPInstanceUID", *LABELS))
     [
         (
             ["ID,Label", "s_any,1", "t_any,0", "s_any,0"],
-            "two labels for one subtype, for 1 of its slices: s;",
+            "two values for one label, for 1 of its slices: s;",
         ),
-        (["ID,Label", "s_any,1", "s_any,"], "two labels for one subtype, .*: s;"),
+        (["ID,Label", "s_any,1", "s_any,"], "two values for one label, .*: s;"),
         (
             ["ID,Label", *(f"s{i}_any,{j}" for i in range(7) for j in (0, 1))],
             "for 7 of its slices: s0, s1, s2, s3, s4;",
         ),
-        ([WIDE, "s,0,0,0,0,0,0", "s,0,0,0,0,1,1"], "two labels for one subtype, .*: s;"),
-        ([WIDE, "s,0,0,0,0,1,0"], "not the largest of the subtypes, .*: s;"),
-        ([WIDE, "s,0,0,0,0,0,1"], "not the largest of the subtypes, .*: s;"),
+        ([WIDE, "s,0,0,0,0,0,0", "s,0,0,0,0,1,1"], "two values for one label, .*: s;"),
+        ([WIDE, "s,0,0,0,0,1,0"], "not the largest of the other labels, .*: s;"),
+        ([WIDE, "s,0,0,0,0,0,1"], "not the largest of the other labels, .*: s;"),
         (
             ["ID,Label", "s_any,0", "s_subdual,1"],
             "'s_subdual': 'subdual' is not a label; nearest is subdural",

@@ -45,6 +45,7 @@ def test_the_default_is_the_rsna() -> None:
         ({"names": ("Bleed", "x")}, "labels.names holds 'Bleed': expected a lowercase letter"),
         ({"names": ("mean", "x")}, "labels.names holds 'mean': expected .* none of [a-z_, ]*id, label, mean"),
         ({"names": ("a", "a")}, "holds a name twice"),
+        ({"names": LABELS[::-1]}, "holds the RSNA's labels in another order than its files"),
         (
             {"weights": (1,)},
             r"labels.weights=\[1\]: expected 2 numbers above 0, one for each of fracture, bleed",

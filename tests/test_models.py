@@ -209,6 +209,7 @@ def test_fine_tuning_starts_from_the_given_weights(tmp_path: Path) -> None:
     model = make()
     path = save(model, tmp_path / "model.ckpt")
     tuned = make(init_from=str(path))
+    assert not tuned.has_new_head
     assert all(torch.equal(v, tuned.state_dict()[k]) for k, v in model.state_dict().items())
     with pytest.raises(UserError, match=r"set model\.backbone=test_resnet"):
         make("test_vit", InputSpec(size=160), init_from=str(path))

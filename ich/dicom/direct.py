@@ -27,7 +27,7 @@ class Layout(NamedTuple):
 
     @property
     def dtype(self) -> np.dtype[np.integer]:
-        """Of a stored value: 16 bits, little-endian."""
+        """Type of a stored value: 16 bits, little-endian."""
         return np.dtype("<i2" if self.rescale.signed else "<u2")
 
 

@@ -3,32 +3,21 @@
 Everything here is a function of the predictions table of ``ich.tables``. Subgroups and the order of slices
 also use the index. No model, GPU or disk is needed.
 
-    pooling        slices to series, studies, patients
-    areas          ROC and precision-recall curves and their areas, under many weightings at once
-    delong         DeLong's variance of areas, clustered by patient
-    recalibration  calibration slope and intercept
-    honesty        Brier score, log loss, calibration
-    decisions      calibration and operating points, fitted on the validation set
-    thresholds     sensitivity, specificity, predictive values, F1
-    estimate       the bootstrap over patients
-    figures        the figures of an evaluation, and their form in ``metrics.json``
-    curves         data for pictures, as arrays
-    levels         the figures of one level
-    comparison     two or more models on the same slices, and their ensemble
-    subgroups      figures by scanner encoding, slice thickness or any other column
-    terminal       the table at the end of a run
-
-This package also makes the documents that people read:
-
-    run            the run that made a table; reads its folder
-    report_data    the input of a report
-    tables         figures as tables
-    pictures       figures as pictures, from arrays
-    plates         the pictures of a report, with captions
-    limits         limits of an evaluation, and steps to strengthen it
-    document       a report in the order of a paper, and a short deck
-    model_card     a model card
-    claim          the CLAIM checklist
+    pooling            slices to series, studies, patients
+    roc                ROC and precision-recall curves and their areas, under many weightings at once
+    delong             DeLong's variance of areas, clustered by patient
+    recalibration      calibration slope and intercept
+    calibration_error  Brier score, log loss, calibration
+    decisions          calibration and operating points, fitted on the validation set
+    thresholds         sensitivity, specificity, predictive values, F1
+    estimate           the bootstrap over patients
+    figures            the figures of an evaluation, and their form in ``metrics.json``
+    curves             data for pictures, as arrays
+    levels             the figures of one level
+    comparison         two or more models on the same slices, and their ensemble
+    subgroups          figures by scanner encoding, slice thickness or any other column
+    submission         the CSV of the RSNA 2019 challenge
+    terminal           the table at the end of a run
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Ints = NDArray[np.intp]
 
 ROUNDS = 60
 TOLERANCE = 1e-6
-"""Of the last step: Newton's steps square, so that what is left after it is about 1e-12."""
+"""Largest last step. Newton's steps square, so the error after it is about 1e-12."""
 
 FLAT = 1e-12
 """Curvature below which a likelihood has no peak that numbers could find."""

@@ -28,7 +28,7 @@ class Classifier(Protocol):
     training: bool
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        """(N, C, S, S) -> (N, 6)."""
+        """(N, C, S, S) images -> (N, L) logits, one per label."""
 
 
 class Layout(NamedTuple):

@@ -36,7 +36,7 @@ NAMES = (
     *("series_sizes", "geometry", "labels", *(f"together_{level}" for level in LEVELS)),
     *("stored", "hu", "windows", "series"),
 )
-"""Of the pictures."""
+"""Names of the pictures, without the ending."""
 
 _NO_LABELS = "No label file was found beside the slices; give one with --labels."
 

@@ -286,11 +286,11 @@ def read_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     wide[codes, columns] = found
     kept = wide[codes, columns]
     differs = (kept != found) & ~(np.isnan(kept) & np.isnan(found))
-    _refuse(slices[np.unique(codes[differs])], "two labels for one subtype", path)
+    _refuse(slices[np.unique(codes[differs])], "two values for one label", path)
     if labels.union is not None:
         place = labels.index(labels.union)
         wrong = _fill_union(wide[:, place], np.delete(wide, place, axis=1))
-        _refuse(slices[wrong], f"a label {labels.union} that is not the largest of the subtypes", path)
+        _refuse(slices[wrong], f"a label {labels.union} that is not the largest of the other labels", path)
     return pd.DataFrame(wide, index=pd.Index(slices, name="SOPInstanceUID"), columns=list(names))
 
 

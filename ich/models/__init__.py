@@ -85,8 +85,7 @@ class SliceClassifier(LightningModule):
         )
         self.register_state_dict_post_hook(_name_as_network)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_name_as_attribute)  # type: ignore[no-untyped-call]
-        if init_from is not None:
-            self.net.load_weights(init_from)
+        self.has_new_head = init_from is None or not self.net.load_weights(init_from)
         if compile:
             self.backbone.compile()
         self.train_loss = MeanMetric(

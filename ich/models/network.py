@@ -53,7 +53,7 @@ class SliceNet(nn.Module):
 
     Attributes:
         metadata: Metadata of the network for its files.
-        likeness: Reference for the distance from the training data; None if none was fitted.
+        ood: Reference for the distance from the training data; None if none was fitted.
 
     Raises:
         UserError: For an unknown backbone or link, or weights that are not available.
@@ -123,10 +123,13 @@ class SliceNet(nn.Module):
         """Copies a backbone of the user's own, as it can be loaded again; None for one of timm."""
         return None if self.metadata.model.own is None else deepcopy(self.backbone).float()
 
-    def load_weights(self, path: str | Path) -> None:
+    def load_weights(self, path: str | Path) -> bool:
         """Loads the weights of a checkpoint or bundle of this library, without its reference.
 
         If the file has other labels, the head stays as it is: it would not know them.
+
+        Returns:
+            Whether the head is that of the file.
 
         Raises:
             UserError: If it is another kind of file, or holds a model with other parts or another input.
@@ -136,12 +139,14 @@ class SliceNet(nn.Module):
         if other != self.metadata.model.backbone:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
         weights = without_ood(_without_loss(state_dict))
-        if metadata.labels.names != self.metadata.labels.names:
+        same_labels = metadata.labels.names == self.metadata.labels.names
+        if not same_labels:
             weights |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
         try:
             self.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
+        return same_labels
 
     def restore(self, metadata: ModelMetadata, state_dict: Mapping[str, Tensor], path: str | Path) -> None:
         """Becomes the network of a file, including its reference.

@@ -29,7 +29,7 @@ def list_study_columns(labels: LabelSet = RSNA_LABELS) -> dict[str, str]:
         "SeriesInstanceUID": "str",  # of the series that was read; empty where none was
         "outcome": "str",  # POSITIVE, NEGATIVE or INDETERMINATE; empty where the study was refused
         "refusal": "str",  # the code of why it was; empty where it was read
-        "reasons": "str",  # codes of what speaks against NEGATIVE, a space between
+        "reasons": "str",  # codes of the reasons against NEGATIVE, a space between
         "notes": "str",  # codes of what is worth knowing and bars nothing
         # Pooled over the slices, and calibrated where the model can.
         **dict.fromkeys(name_columns("prob", labels.names), "float64"),

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.floating[Any]]
-"""Of float32 throughout: a NumPy float64 scalar would double the work of all that follows."""
+"""An array of float32. One NumPy float64 scalar would double the work of all that follows."""
 
 Point = tuple[float, float, float]
 

@@ -1,6 +1,6 @@
 """Applies models to arrays of HU, files and whole studies.
 
-``reading`` chooses and reads a series, with ``stacks`` for its pixels. ``judging`` turns the outputs of
+``reading`` chooses and reads a series, with ``stacks`` for its pixels. ``outcome`` turns the outputs of
 networks into a result. ``run`` reads many studies into a ``folder`` of results, and continues after an
 interruption.
 """
@@ -62,7 +62,7 @@ _AHEAD = 2  # studies that are read while one is in the network
 class Predictor:
     """Reads studies with one model or several.
 
-    Several models form an ensemble; see ``judging.judge_labels``. Studies are read ahead while the networks
+    Several models form an ensemble; see ``ich.predict.outcome``. Studies are read ahead while the networks
     work. The same study gives the same result, bit for bit, whatever the names of its files.
 
     Args:

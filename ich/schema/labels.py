@@ -67,6 +67,11 @@ class LabelSet:
                     f"labels.names holds {name!r}: expected a lowercase letter, then up to 39 of a-z, 0-9, "
                     f"_ and -, and none of {', '.join(_TAKEN)}; a label file may use any case"
                 )
+        if set(self.names) == set(LABELS) and tuple(self.names) != LABELS:
+            raise UserError(
+                f"labels.names={list(self.names)} holds the RSNA's labels in another order than its "
+                "files: leave labels.names out, or use other names"
+            )
         if len(set(self.names)) < len(self.names):
             raise UserError(f"labels.names={list(self.names)} holds a name twice")
         if len(self.weights) != len(self.names) or not all(map(_is_weight, self.weights)):

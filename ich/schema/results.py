@@ -44,7 +44,7 @@ class Outcome(StrEnum):
     """Outcome of a study that was read."""
 
     POSITIVE = "POSITIVE"  # the label that decides, over the believable slices, reaches its operating point
-    NEGATIVE = "NEGATIVE"  # below it, and nothing speaks against believing that
+    NEGATIVE = "NEGATIVE"  # below it, and there is no reason against a negative result
     INDETERMINATE = "INDETERMINATE"  # neither can be said
 
 

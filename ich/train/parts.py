@@ -52,7 +52,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     build_optimizer(model.optim, model)  # refuses bad settings before anything is written
     datamodule.prepare_data()
     datamodule.setup()
-    if cfg.model.init_from is None:
+    if model.has_new_head:
         model.start_at(datamodule.prevalences())
     return Parts(trainer, datamodule, model)
 

@@ -206,6 +206,6 @@ class _Scoring(LightningModule):
         self.net = net
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
-        """Returns ``row`` (N,) and ``probs`` (N, 6)."""
+        """Returns ``row`` (N,) and ``probs`` (N, L), one per label."""
         probs = self.net.to_probs(self.net(self.net.take_image(batch)))
         return {"row": batch["row"].cpu(), "probs": probs.cpu()}

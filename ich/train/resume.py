@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ich.data import HeadCTDataModule
 from ich.model_files.checkpoint import CHECKPOINTS
+from ich.models.own import check_trusted
 from ich.schema import UserError
 from ich.tables import restore_texts
 from ich.train.command import parse_overrides
@@ -64,7 +65,7 @@ def resume_config(run_dir: Path, overrides: Sequence[str], trusted: Sequence[str
     require_settings(settings, run_dir / "config.yaml")
     if "${" in str(settings):  # it could carry what the environment holds into a logger's address
         raise UserError(f"{run_dir / 'config.yaml'} holds ${{...}}, which no run writes: put its value there")
-    given = {"ckpt_path": str(run_dir), "trusted": list(trusted or ())}
+    given = {"ckpt_path": str(run_dir), "trusted": list(check_trusted(trusted))}
     changed = OmegaConf.merge(ADDED, own, parse_overrides(changes), given)
     return typing.cast("DictConfig", changed)
 

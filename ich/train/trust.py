@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import pydoc
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -148,11 +149,16 @@ def _require_trusted(target: Any, trusted: Sequence[str]) -> None:
         is_class = inspect.isclass(found) and "._" not in own
         if found in TARGETS or own.startswith(_list_prefixes(trusted, TRUSTED if is_class else ())):
             return
-    package = own.partition(".")[0]
+    refused = "is not on the list of names that a configuration may build"
+    if own != name:
+        raise UserError(f"_target_={name}, which is {own}, {refused}; name a class where it is defined")
+    package = name.partition(".")[0]
+    # Packages that are not the user's own hold functions that run code from files.
+    others = {*sys.stdlib_module_names, *(entry.partition(".")[0] for entry in TRUSTED)}
+    entry = name if package in others else f"{package}."
     raise UserError(
-        f"_target_={name}{f', which is {own},' if own != name else ''} is not on the list of names that a "
-        f"configuration may build. If you trust this code, add trusted=[{package}.] to the command line, or "
-        f"trusted: [{package}.] to a configuration of your own"
+        f"_target_={name} {refused}. If you trust this code, add trusted=[{entry}] to the command line, or "
+        f"trusted: [{entry}] to a configuration of your own"
     )
 
 

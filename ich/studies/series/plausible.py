@@ -51,7 +51,7 @@ r is 90 mm. A crown is flatter than that.
 LEAST_STEP, USUAL_STEP = 2.5, 5.0  # mm, for this: of thinner ones noise is the most; where not known
 
 END_OF_BRAIN = 0.25
-"""Of the largest brain of the series, what is inside the skull in the uppermost slice of a whole head.
+"""Largest area inside the skull in the uppermost slice of a whole head, as a fraction of the largest brain.
 
 At most 0.08 in R and 0.20 in C, 42 cm². Without their upper 40 mm it is at least 0.28 in R and 0.79 in C;
 without 30 mm it is above this in 24 of the 30 of R, and in all of C.
