@@ -121,21 +121,24 @@ def test_a_report_says_what_was_found(whole: Series, tmp_path: Path) -> None:
     assert report.ContentTemplateSequence[0].TemplateIdentifier == "1500"
     groups = report.content.get_image_measurement_groups()
     said = {group.tracking_identifier: group for group in groups}
-    assert list(said) == ["any", *SUBTYPES]
+    assert list(said) == ["study", "any", *SUBTYPES]
+    study = said.pop("study")
     assert [said[label].finding_type.value for label in LABELS] == list(CODES)
-    assert {group.finding_type.scheme_designator for group in groups} == {"SCT"}
+    assert {group.finding_type.scheme_designator for group in said.values()} == {"SCT"}
     assert {label: find_numbers(group)["Probability"] for label, group in said.items()} == {
         label: pytest.approx(given.prob) for label, given in result.labels.items()
     }
-    assert find_numbers(said["any"]) == {
-        "Probability": 0.91,
-        "Threshold Value": 0.4,
+    assert find_numbers(said["any"]) == {"Probability": 0.91, "Threshold Value": 0.4}
+    assert find_numbers(study) == {
         "Distance from the training data": 1.05,
         "Limit of the distance from the training data": 1.6,
     }
     assert find_codes(said["any"]) == {
         "Algorithm Family": ["Artificial Intelligence"],
         "Presence": ["Present"],
+    }
+    assert find_codes(study) == {
+        "Algorithm Family": ["Artificial Intelligence"],
         "Outcome of the study": ["Positive"],
     }
     keys = [result.slices[n].SOPInstanceUID for n in result.key_slices]
@@ -181,7 +184,7 @@ def test_nothing_is_absent_where_a_reason_speaks_against_it(
     groups = {group.tracking_identifier: group for group in report.content.get_image_measurement_groups()}
     presence = [find_codes(groups[label]).get("Presence") for label in ("any", "subdural", "epidural")]
     assert presence == [each and [each] for each in (any_is, subdural_is, epidural_is)]
-    said = find_codes(groups["any"])
+    said = find_codes(groups["study"])
     assert said["Outcome of the study"] == [str(result.outcome).title()]
     reasons = [reason.code.replace("_", " ") for reason in result.reasons]
     assert said.get("Reason against a negative result", []) == reasons
@@ -192,6 +195,39 @@ def test_nothing_is_absent_where_a_reason_speaks_against_it(
     assert find_numbers(groups["any"]).keys() >= {"Probability"}
     if given != "positive despite a gap":
         assert find_images(groups["any"]) == [result.slices[n].SOPInstanceUID for n in result.key_slices]
+
+
+def rename_labels(result: StudyResult, names: Mapping[str, str], decides: str | None) -> StudyResult:
+    """The result with only these labels, by their new names, and with another label that decides."""
+    labels = {name: result.labels[label] for label, name in names.items()}
+    return dataclasses.replace(result, labels=labels, decides=decides)
+
+
+@pytest.mark.parametrize("decides", ["bleed", None])
+def test_the_outcome_needs_no_code_of_the_label_that_decides(
+    whole: Series, tmp_path: Path, decides: str | None
+) -> None:
+    result = make_result(whole.index, reasons=[GAP])
+    result = rename_labels(result, {"any": "bleed", "subdural": "subdural"}, decides)
+    report = srread(write_report(result, whole, tmp_path))
+    study, subdural = report.content.get_image_measurement_groups()
+    assert (study.tracking_identifier, subdural.tracking_identifier) == ("study", "subdural")
+    assert find_codes(study)["Outcome of the study"] == ["Positive"]
+    assert find_codes(study)["Reason against a negative result"] == ["gap"]
+    assert find_numbers(study)["Distance from the training data"] == 1.05
+    texts = [item.TextValue for item in study[0].ContentSequence if item.ValueType == "TEXT"]
+    points = [text for text in texts if text.startswith("operating point")]
+    assert points == (["operating point of bleed: sensitivity 0.95"] if decides else [])
+
+
+def test_any_is_any_hemorrhage_only_among_the_rsna_s_labels(whole: Series, tmp_path: Path) -> None:
+    result = rename_labels(make_result(whole.index), {"any": "any"}, "any")
+    with pytest.raises(OutputRefused, match=r"^no_code: there is no code for any$"):
+        write_report(result, whole, tmp_path)
+    result = rename_labels(make_result(whole.index), {"any": "any", "subdural": "subdural"}, "any")
+    report = srread(write_report(result, whole, tmp_path))
+    groups = report.content.get_image_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == ["study", "subdural"]
 
 
 def test_a_key_image_is_the_slice_below_a_warning(whole: Series, tmp_path: Path) -> None:

@@ -83,11 +83,11 @@ PROCEDURE = CodedConcept("24725-4", "LN", "Head CT")
 def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
     """Writes a study's result as a structured report in a new series of the study.
 
-    It holds a measurement group for each label: the finding by SNOMED CT, with presence, probability and
-    operating point. The first group is the label that decides, with the outcome, its reasons, and the
-    distance from the training data. A label without a code is left out, and a comment names it. Groups of
-    labels that are called present refer to the key slices. The document is complete, preliminary and
-    unverified. UIDs follow from the result, so a second run overwrites.
+    The first measurement group is the study's: the outcome, its reasons, and the distance from the training
+    data. One group for each label follows, that of the label that decides first. It holds the finding by
+    SNOMED CT, with presence, probability and operating point. A label without a code is left out, and a
+    comment names it. Groups of labels that are called present refer to the key slices. The document is
+    complete, preliminary and unverified. UIDs follow from the result, so a second run overwrites.
 
     Args:
         result: The study's result.
@@ -129,7 +129,10 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
     report = MeasurementReport(
         observation_context=_make_context(result.algorithm),
         procedure_reported=PROCEDURE,
-        imaging_measurements=[_make_group(result, label, sources) for label in dict.fromkeys(shown)],
+        imaging_measurements=[
+            _make_study_group(result),
+            *(_make_group(result, label, sources) for label in dict.fromkeys(shown)),
+        ],
     )
     # TID 1500 is extensible, and has no place for words.
     report[0].ContentSequence.extend(
@@ -146,9 +149,9 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
 
 
 def _list_coded(result: StudyResult) -> list[str]:
-    """The labels with a code; ``any`` has the one of any hemorrhage, where all are kinds of it."""
-    only_rsna = result.labels.keys() <= set(LABELS)
-    return [label for label in result.labels if label in FINDINGS and (label != "any" or only_rsna)]
+    """The labels with a code; ``any`` has one only in the RSNA's label set, where it is any hemorrhage."""
+    is_rsna = result.labels.keys() == set(LABELS)
+    return [label for label in result.labels if label in FINDINGS and (label != "any" or is_rsna)]
 
 
 def _make_context(algorithm: Algorithm) -> ObservationContext:
@@ -168,29 +171,38 @@ def _make_context(algorithm: Algorithm) -> ObservationContext:
     )
 
 
+def _make_study_group(result: StudyResult) -> MeasurementsAndQualitativeEvaluations:
+    """Makes the measurement group of the study, which does not depend on any label's code (TID 1501)."""
+    assert result.outcome is not None  # else there would be no sources
+    measurements = (_measure(DISTANCE, result.distance), _measure(DISTANCE_LIMIT, result.distance_limit))
+    return MeasurementsAndQualitativeEvaluations(
+        tracking_identifier=TrackingIdentifier(derive_uid(result, "finding"), "study"),
+        algorithm_id=_identify(result),
+        measurements=[measurement for measurement in measurements if measurement is not None],
+        qualitative_evaluations=[
+            QualitativeEvaluation(OUTCOME, OUTCOMES[result.outcome]),
+            *(QualitativeEvaluation(REASON, _make_code(reason)) for reason in result.reasons),
+        ],
+    )
+
+
 def _make_group(
     result: StudyResult, label: str, sources: Sequence[Dataset]
 ) -> MeasurementsAndQualitativeEvaluations:
     """Makes the measurement group of a label (TID 1501)."""
     said = result.labels[label]
-    measurements = [
+    measurements = (
         _measure(codes.DCM.Probability, said.prob),
         _measure(codes.DCM.ThresholdValue, said.threshold),
-    ]
-    evaluations = _state_presence(result, label)
-    if label == result.decides:
-        assert result.outcome is not None  # else there would be no sources
-        evaluations.append(QualitativeEvaluation(OUTCOME, OUTCOMES[result.outcome]))
-        evaluations += [QualitativeEvaluation(REASON, _make_code(reason)) for reason in result.reasons]
-        measurements += [_measure(DISTANCE, result.distance), _measure(DISTANCE_LIMIT, result.distance_limit)]
+    )
     present = label in (result.decides, *result.subtypes)
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(derive_uid(result, "finding", label), label),
         finding_type=FINDINGS[label],
         finding_sites=[FindingSite(SITES[label])] if label in SITES else None,
-        algorithm_id=_identify(result.algorithm, result.decides or "any"),
+        algorithm_id=_identify(result),
         measurements=[measurement for measurement in measurements if measurement is not None],
-        qualitative_evaluations=evaluations,
+        qualitative_evaluations=_state_presence(result, label),
         source_images=[
             SourceImageForMeasurementGroup(
                 sources[n].SOPClassUID,
@@ -208,14 +220,16 @@ def _name_frame(name: str) -> list[int] | None:
     return [frame] if frame else None
 
 
-def _identify(algorithm: Algorithm, decides: str) -> AlgorithmIdentification:
+def _identify(result: StudyResult) -> AlgorithmIdentification:
     """Identifies the algorithm that made the measurements (TID 4019)."""
-    parameters = (
+    algorithm = result.algorithm
+    parameters = [
         *(f"weights SHA-256 {weights}" for weights in algorithm.weights),
         f"test-time augmentation: {', '.join(algorithm.tta) or 'none'}",
         f"pooling of slices: {algorithm.pooling}",
-        f"operating point of {decides}: {algorithm.rule or 'none'}",
-    )
+    ]
+    if result.decides is not None:
+        parameters.append(f"operating point of {result.decides}: {algorithm.rule or 'none'}")
     return AlgorithmIdentification(
         name=f"{MANUFACTURER} {to_ascii(algorithm.name)}",
         version=algorithm.version,
