@@ -6,11 +6,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import hydra
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -60,12 +62,32 @@ class Last(Callback):
         Last.trainer = trainer
 
 
+class Keeper(Callback):
+    """Keeps a value in the checkpoints of a run."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"kept": KEPT[self.kind]}
+
+
+KEPT = {
+    "number": np.float64(0.5),
+    "array": np.zeros(2),
+    "path": Path("x"),
+    "time": datetime(2026, 1, 1, tzinfo=UTC),
+    "function": lambda: 0,
+    "plain": [1, 0.5, "x", None, {"tensor": torch.zeros(2)}],
+}
+
+
 @pytest.fixture
 def mine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of the user's own, which also holds what it has imported."""
     module = ModuleType("mine")
-    module.__dict__.update(OwnLoss=OwnLoss, Settings=Settings, Last=Last, sys=sys)
-    for each in (OwnLoss, Settings, Last):
+    module.__dict__.update(OwnLoss=OwnLoss, Settings=Settings, Last=Last, Keeper=Keeper, sys=sys)
+    for each in (OwnLoss, Settings, Last, Keeper):
         monkeypatch.setattr(each, "__module__", "mine")
     monkeypatch.setitem(sys.modules, "mine", module)
 
@@ -78,6 +100,7 @@ def small(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> lis
     write("my/loss/own.yaml", "_target_: mine.OwnLoss")
     write("my/logger/own.yaml", "own: {_target_: mine.Settings, folder: logged}")
     write("my/callbacks/own.yaml", "own: {_target_: mine.Last}")
+    write("my/callbacks/keeper.yaml", "keeper: {_target_: mine.Keeper, kind: plain}")
     return ["train", "--config-dir", "my", "data=rsna", f"data.root={phantom}", *TINY]
 
 
@@ -165,6 +188,33 @@ def test_a_callback_that_does_not_fit_is_one_message(
     assert errors[0].startswith("callbacks.timer cannot be built: pytorch_lightning.callbacks.Timer: ")
     assert errors[1].startswith("a callback or logger does not fit: Cannot use `LearningRateMonitor`")
     assert errors[2].startswith("Early stopping conditioned on metric `val_f1` which is not available.")
+
+
+@pytest.mark.trains
+def test_a_callback_whose_state_cannot_be_loaded_again_is_refused_before_a_save(
+    small: list[str], mine: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    keeper = [*small, "run_dir=run", "callbacks=keeper", "trusted=[mine.]"]
+    assert call(*keeper, "callbacks.keeper.kind=number") == 2
+    assert "the state_dict of the callback Keeper holds values that" in caplog.text
+    assert not list(Path("run").rglob("*.ckpt"))
+
+
+@pytest.mark.trains
+def test_a_callback_with_a_plain_state_goes_on(small: list[str], mine: None) -> None:
+    assert call(*small, "run_dir=run", "callbacks=keeper", "trusted=[mine.]") == 0
+    assert call("train", "ckpt_path=run", "trainer.max_epochs=2", "trusted=[mine.]") == 0
+
+
+@pytest.mark.parametrize("kind", KEPT)
+def test_states_that_are_refused_are_those_that_a_checkpoint_does_not_give_back(
+    kind: str, tmp_path: Path
+) -> None:
+    trainer = build_trainer(run_dir=tmp_path / "run", gpus=0, callbacks=Keeper(kind))
+    (saving,) = (each for each in trainer.callbacks if type(each).__name__ == "Checkpoints")
+    states = {each.state_key: each.state_dict() for each in trainer.callbacks}
+    with nullcontext() if kind == "plain" else pytest.raises(UserError, match="callback Keeper holds"):
+        saving.on_save_checkpoint(trainer, LightningModule(), {"callbacks": states})
 
 
 @pytest.mark.trains

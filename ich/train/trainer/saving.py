@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import pickle
 import random
 import signal
 import time
@@ -122,6 +124,22 @@ class Checkpoints(Checkpoint):
         """Stops handling signals."""
         self._handlers.close()
 
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuses to save what could not be loaded again.
+
+        Raises:
+            UserError: If the state of a callback holds more than plain Python values and tensors.
+        """
+        for name, state in checkpoint["callbacks"].items():
+            if not _loads_safely(state):
+                raise UserError(
+                    f"the state_dict of the callback {name} holds values that a checkpoint cannot give back, "
+                    "so the run is not saved; return plain Python values and tensors only, such as "
+                    "float(score) for a number of NumPy and str(path) for a path"
+                )
+
     def state_dict(self) -> dict[str, Any]:
         """Returns the best score, and the generators of each process."""
         return {"best": self.best, "generators": gather_states(collect_generators())}
@@ -158,6 +176,18 @@ class Checkpoints(Checkpoint):
                 "saved; try a lower optim.lr"
             )
         trainer.save_checkpoint(self.folder / f"{name}.ckpt", weights_only=False, storage_options=previous)
+
+
+def _loads_safely(state: Any) -> bool:
+    """Whether a state comes back from a file that is read with ``weights_only``."""
+    content = io.BytesIO()
+    try:
+        torch.save(state, content)
+        content.seek(0)
+        torch.load(content, map_location="cpu", weights_only=True)
+    except (pickle.PickleError, RuntimeError, AttributeError, TypeError, ValueError, LookupError):
+        return False
+    return True
 
 
 def _largest(trainer: Trainer, value: int) -> int:
