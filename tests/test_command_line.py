@@ -101,6 +101,16 @@ def refuse(
     return call
 
 
+def test_a_file_with_a_name_of_the_last_version_is_told_the_new_one(
+    refuse: Callable[..., str], tmp_path: Path
+) -> None:
+    file = tmp_path / "my" / "input" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("defaults: [/signature/InputSpec@_here_]\nneighbours: 1\n")
+    message = refuse("--config-dir", str(tmp_path / "my"), "input=mine")
+    assert message == "input/mine.yaml: neighbours is now neighbors; rename it"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

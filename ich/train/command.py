@@ -42,6 +42,7 @@ _MEANING = re.compile(r"""|null|['"\[{].*|.*\$\{.*""", re.DOTALL)  # values that
 _NOT_PLAIN = re.compile(r"(\\*)('|$)")
 _UNKNOWN = re.compile(r"Could not override '([^']+)'")
 _WRONG = re.compile(r"Error merging override (.*)")
+_NO_KEY = re.compile(r"In '([^']+)': .*Key '([^']+)' not in '", re.DOTALL)
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
 
@@ -200,6 +201,8 @@ def explain(error: Exception, conf: Path) -> str:
     if found := _AMBIGUOUS.search(text):
         key, _, value = found[1].partition("=")
         return f"{found[1]}: for a list write '{key}=[{value}]'; for one run per value, add -m"
+    if (found := _NO_KEY.search(text)) and (new := RENAMED.get(found[2])):
+        return f"{found[1]}.yaml: {found[2]} is now {new}; rename it"
     if found := _UNKNOWN.search(text):
         return f"{found[1]} is not a setting; {suggest(found[1], _list_settings(conf))}"
     if found := _WRONG.match(text):
