@@ -20,7 +20,7 @@ from ich.models import hash_weights, load_slice_net
 from ich.schema import LABELS, UserError
 from ich.schema.labels import RSNA_LABELS
 from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, read_predictions
-from ich.train.best import keep
+from ich.train.best import add_to_checkpoint
 from ich.train.results import evaluate_parts
 
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
@@ -135,7 +135,7 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
 
     monkeypatch.setattr("ich.files._flush", fail)
     with pytest.raises(UserError, match="No space left on device"):
-        keep(path, read_checkpoint(path), {"decisions": {}})
+        add_to_checkpoint(path, read_checkpoint(path), {"decisions": {}})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 

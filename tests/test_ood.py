@@ -18,7 +18,7 @@ from ich.data import HeadCTDataModule
 from ich.model_files.checkpoint import DurableIO, read_checkpoint
 from ich.model_files.metadata import OodReference
 from ich.models import SliceClassifier, SliceNet, load_slice_net
-from ich.train.best import keep
+from ich.train.best import add_to_checkpoint
 from ich.train.ood import FeatureLog, describe_ood
 from ich.train.results import predict_parts
 from ich.train.trainer import build_trainer
@@ -40,41 +40,41 @@ def draw(patients: int, seed: int, spread: float = 1.0) -> tuple[NDArray[np.floa
 
 def fit(patients: int, seed: int = 0) -> OodDistance:
     features, patient = draw(patients, seed)
-    likeness = fit_ood(features, patient, patient)
-    assert isinstance(likeness, OodDistance)
-    return likeness
+    reference = fit_ood(features, patient, patient)
+    assert isinstance(reference, OodDistance)
+    return reference
 
 
-def pool(likeness: OodDistance, features: NDArray[np.float32]) -> NDArray[np.float64]:
-    distances = likeness(torch.from_numpy(features)).numpy().reshape(-1, SLICES)
+def pool(reference: OodDistance, features: NDArray[np.float32]) -> NDArray[np.float64]:
+    distances = reference(torch.from_numpy(features)).numpy().reshape(-1, SLICES)
     return np.array([pool_distances(each) for each in distances])
 
 
 def test_distance_weighs_what_is_along_the_components_and_beside_them_alike() -> None:
-    likeness = fit(60)
+    reference = fit(60)
     features, _ = draw(60, 0)
-    assert likeness.components.shape == (FEATURES // 2, FEATURES)
-    assert likeness.components.shape[0] <= MAX_COMPONENTS
-    scaled = (torch.from_numpy(features).double() - likeness.mean) / likeness.scale.double()
+    assert reference.components.shape == (FEATURES // 2, FEATURES)
+    assert reference.components.shape[0] <= MAX_COMPONENTS
+    scaled = (torch.from_numpy(features).double() - reference.mean) / reference.scale.double()
     covariance = torch.cov(scaled.T, correction=0)
     values, vectors = torch.linalg.eigh(covariance)  # rising
     weights = torch.full((FEATURES,), float(values[: FEATURES // 2].mean())).double()
     weights[FEATURES // 2 :] = values[FEATURES // 2 :]
     squared = ((scaled @ vectors).square() / weights).mean(dim=1)  # halves of equal length
-    distances = likeness(torch.from_numpy(features))
+    distances = reference(torch.from_numpy(features))
     torch.testing.assert_close(distances.double(), squared.sqrt(), rtol=1e-3, atol=1e-3)
     assert float(distances.square().mean()) == pytest.approx(1, abs=1e-3)
     assert distances.dtype == torch.float32
-    parts = torch.cat([likeness(torch.from_numpy(part)) for part in np.array_split(features, 7)])
+    parts = torch.cat([reference(torch.from_numpy(part)) for part in np.array_split(features, 7)])
     torch.testing.assert_close(parts, distances, rtol=1e-5, atol=1e-5)
 
 
 def test_limit_lets_new_studies_pass_and_others_not() -> None:
-    likeness = fit(60)
+    reference = fit(60)
     whole, _ = draw(400, 7)
-    assert (pool(likeness, whole) > float(likeness.limit)).mean() <= 0.02
+    assert (pool(reference, whole) > float(reference.limit)).mean() <= 0.02
     for changed in (whole * 1.5, whole[:, ::-1].copy(), np.zeros_like(whole), draw(400, 7, spread=8)[0]):
-        assert (pool(likeness, changed) > float(likeness.limit)).mean() >= 0.95
+        assert (pool(reference, changed) > float(reference.limit)).mean() >= 0.95
 
 
 def test_limit_is_wider_the_fewer_patients() -> None:
@@ -82,8 +82,8 @@ def test_limit_is_wider_the_fewer_patients() -> None:
     assert limits == sorted(limits, reverse=True)
     whole, _ = draw(400, 7)
     for patients in (6, 12):
-        likeness = fit(patients)
-        assert (pool(likeness, whole) > float(likeness.limit)).mean() <= 0.02
+        reference = fit(patients)
+        assert (pool(reference, whole) > float(reference.limit)).mean() <= 0.02
 
 
 def test_order_of_slices_does_not_matter() -> None:
@@ -105,13 +105,13 @@ def test_what_cannot_be_fitted_says_why() -> None:
 def test_features_that_hardly_vary_give_finite_distances() -> None:
     features, patient = draw(12, 0)
     features[:, 4:] = 3.0  # dead
-    likeness = fit_ood(features, patient, patient)
-    assert isinstance(likeness, OodDistance)
-    distances = likeness(torch.from_numpy(features))
+    reference = fit_ood(features, patient, patient)
+    assert isinstance(reference, OodDistance)
+    distances = reference(torch.from_numpy(features))
     assert bool(distances.isfinite().all())
-    assert all(bool(buffer.isfinite().all()) for buffer in likeness.buffers())
+    assert all(bool(buffer.isfinite().all()) for buffer in reference.buffers())
     features[:, 4:] = 4.0
-    assert float(likeness(torch.from_numpy(features)).min()) > float(likeness.limit)
+    assert float(reference(torch.from_numpy(features)).min()) > float(reference.limit)
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def open_data(phantom: Path, model: SliceNet) -> HeadCTDataModule:
 
 
 @pytest.mark.trains
-def test_best_checkpoint_carries_the_likeness_of_its_validation_part(run: Path, phantom: Path) -> None:
+def test_best_checkpoint_carries_the_reference_of_its_validation_part(run: Path, phantom: Path) -> None:
     model = load_slice_net(run / BEST)
     data = open_data(phantom, model)
     val = data.part("val")
@@ -210,7 +210,7 @@ def test_checkpoint_of_an_older_run_is_given_one_at_its_end(run: Path, phantom: 
     tables = predict_parts(model, data, 0, seen)
     fields, weights = describe_ood(seen.features, tables["val"])
     best = tmp_path / "best.ckpt"
-    keep(best, read_checkpoint(best), {"ood": fields}, weights)
+    add_to_checkpoint(best, read_checkpoint(best), {"ood": fields}, weights)
     assert load_slice_net(best).metadata.ood == load_slice_net(run / BEST).metadata.ood
     theirs, ours = (load_slice_net(path).ood for path in (run / BEST, tmp_path / "best.ckpt"))
     torch.testing.assert_close(ours.limit, theirs.limit, rtol=1e-4, atol=0)
@@ -234,7 +234,7 @@ def test_metadata_say_why_there_is_none(
     features, patient = draw(6, 0)
     slices = pd.DataFrame({"StudyInstanceUID": patient, "PatientID": patient}).assign(**{column: value})
     fields, weights = describe_ood(features, slices)
-    keep(path, read_checkpoint(path), {"ood": fields}, weights)
+    add_to_checkpoint(path, read_checkpoint(path), {"ood": fields}, weights)
     model = load_slice_net(path)
     assert reason in model.metadata.ood.missing
     assert model.ood is None

@@ -94,7 +94,7 @@ def export_onnx(
         with replacing(out) as partial:
             partial.write_bytes(content)
             exported = _compare(network, OnnxNetwork(partial), slices)
-            _judge(exported, out)
+            _require_close(exported, out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error.strerror or error}") from error
     return exported
@@ -159,7 +159,7 @@ def _compare(torch_: Network, onnx: Network, slices: Iterable[Slices]) -> Export
     return Exported(count, max(probs), None if torch_.limit is None else max(distances))
 
 
-def _judge(exported: Exported, out: Path) -> None:
+def _require_close(exported: Exported, out: Path) -> None:
     slices, probs, distance = exported
     if probs > TOLERANCE:
         wrong = f"a probability by {probs:.1e}, more than {TOLERANCE:.0e}"

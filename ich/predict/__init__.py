@@ -39,10 +39,10 @@ from ich.predict.outcome import (
     Scores,
     choose_key_slices,
     find_distance,
-    judge_labels,
-    judge_model,
-    judge_slices,
+    find_model_reasons,
     list_counted,
+    make_slices,
+    pool_labels,
 )
 from ich.predict.reading import Reading, read_study
 from ich.predict.stacks import Pixels, has_windows, stack_hu
@@ -189,7 +189,7 @@ class Predictor:
     def predict_studies(self, studies: Iterable[StudyFiles]) -> Iterator[StudyResult]:
         """Reads studies, some ahead, and yields their results in order, numbered from 1."""
         for number, reading in enumerate(self.read_ahead(studies), 1):
-            yield self.judge(reading, number)
+            yield self.make_result(reading, number)
 
     def read_ahead(self, studies: Iterable[StudyFiles]) -> Iterator[Reading]:
         """Reads studies in threads, and yields them in order."""
@@ -205,7 +205,7 @@ class Predictor:
             while waiting:
                 yield waiting.popleft().result()
 
-    def judge(self, reading: Reading, number: int = 1) -> StudyResult:
+    def make_result(self, reading: Reading, number: int = 1) -> StudyResult:
         """Makes the result of a study that was read."""
         study, stack = reading.study, reading.stack
         if stack is None:
@@ -214,11 +214,11 @@ class Predictor:
                 {}, (), (), None, None, reading.series, self.algorithm, decides=self.label_set.decides,
             )  # fmt: skip
         scores = self._score(stack.hu, stack.window, reading.left_out)
-        labels = judge_labels(scores, self._rules, reading.left_out)
+        labels = pool_labels(scores, self._rules, reading.left_out)
         decides = self.label_set.decides
-        reasons = (*reading.reasons, *judge_model(scores, labels, decides))
+        reasons = (*reading.reasons, *find_model_reasons(scores, labels, decides))
         outcome = decide_outcome(None if decides is None else labels[decides], reasons)
-        slices = judge_slices(scores, self._rules, stack.slices, reading.left_out)
+        slices = make_slices(scores, self._rules, stack.slices, reading.left_out)
         distance, limit = find_distance(scores)
         return StudyResult(
             number=number,

@@ -67,7 +67,7 @@ def list_counted(slices: int, left_out: Collection[int]) -> list[int]:
     return [place for place in range(slices) if place not in left_out] or list(range(slices))
 
 
-def judge_labels(
+def pool_labels(
     scores: Scores, rules: Sequence[Rules], left_out: Collection[int] = ()
 ) -> dict[str, LabelResult]:
     """Pools and calibrates each member, and averages probabilities and thresholds.
@@ -96,14 +96,14 @@ def judge_labels(
     }
 
 
-def judge_slices(
+def make_slices(
     scores: Scores, rules: Sequence[Rules], slices: pd.DataFrame, left_out: Mapping[int, Remark]
 ) -> tuple[SliceResult, ...]:
     """Makes the result of each slice; calibrated if every member can calibrate slices.
 
     Args:
         scores: Scores of the ensemble's members.
-        rules: As in ``judge_labels``.
+        rules: As in ``pool_labels``.
         slices: One row per slice, in order: SOPInstanceUID, InstanceNumber and position.
         left_out: Why slices do not count, by their place.
     """
@@ -138,7 +138,7 @@ def judge_slices(
     )
 
 
-def judge_model(scores: Scores, labels: dict[str, LabelResult], decides: str | None) -> list[Remark]:
+def find_model_reasons(scores: Scores, labels: dict[str, LabelResult], decides: str | None) -> list[Remark]:
     """Finds reasons of the model against a result."""
     remarks = []
     if decides is None:

@@ -81,12 +81,12 @@ def read_study(
         looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), positions, transposed)
         problem = _find_problem(stack, looks, takes_window)
         if problem is None:
-            return _judge(study, ranking, set_aside, pool, uid, stack, looks)
+            return _make_reading(study, ranking, set_aside, pool, uid, stack, looks)
         set_aside[uid] = problem
         if off_scale is None and problem.code == SetAside.NO_HEAD and _shows_head_off_scale(stack):
             off_scale = uid, stack, looks
     if off_scale is not None:
-        return _judge(study, ranking, set_aside, pool, *off_scale)
+        return _make_reading(study, ranking, set_aside, pool, *off_scale)
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), (), (), {})
 
 
@@ -96,7 +96,7 @@ def _find_slices(files: pd.DataFrame, ranking: Ranking, uid: str) -> tuple[pd.Da
     return whole, whole[(whole["code"] == "") & whole["SOPInstanceUID"].isin(ranking.slices[uid])]
 
 
-def _judge(
+def _make_reading(
     study: StudyFiles,
     ranking: Ranking,
     set_aside: Mapping[str, Remark],

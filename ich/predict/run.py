@@ -119,7 +119,7 @@ def _read(
         task = bar.add_task("Reading studies", total=len(studies))
         for study, reading in zip(studies, predictor.read_ahead(studies), strict=True):
             with _writing(folder.path):
-                result = predictor.judge(reading, folder.begin(study))
+                result = predictor.make_result(reading, folder.begin(study))
                 folder.add(result, study.fingerprint, _write(result, study, predictor, folder, outputs))
             bar.advance(task)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from ich.model_files.checkpoint import DurableIO
 
 
-def keep(
+def add_to_checkpoint(
     path: Path,
     checkpoint: Mapping[str, Any],
     fields: Mapping[str, Any],

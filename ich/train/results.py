@@ -30,7 +30,7 @@ from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
 from ich.schema.labels import LabelSet
 from ich.tables import SETS, make_predictions, read_predictions, write_table
-from ich.train.best import keep
+from ich.train.best import add_to_checkpoint
 from ich.train.ood import FeatureLog, describe_ood
 from ich.train.summary import summarize, write_model_card
 from ich.train.trainer import build_trainer
@@ -90,7 +90,7 @@ def write_results(
         fields["ood"], weights = describe_ood(seen.features, tables["val"])
         if isinstance(fields["ood"], NotFitted):
             log.warning("out-of-distribution detection: not available, %s", fields["ood"].missing)
-    checkpoint = keep(path, checkpoint, fields, weights)
+    checkpoint = add_to_checkpoint(path, checkpoint, fields, weights)
     net.restore(checkpoint["metadata"], checkpoint["state_dict"], path)
     write_model_card(run_dir, predictions, evaluations, decisions)
     report = {
