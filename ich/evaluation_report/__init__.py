@@ -1,6 +1,20 @@
 """The evaluation that a reviewer would ask for, written to a folder by ``ich evaluate``.
 
-``inputs`` reads, ``figures`` computes, and ``outputs`` writes.
+Its modules:
+
+    inputs       reads tables, labels, index and checkpoint
+    figures      computes the figures
+    outputs      writes the files
+    run          the run that made a table, in words
+    report_data  what all documents are made from
+    tables       figures as tables
+    pictures     figures as pictures
+    captions     the pictures of a report, with captions
+    limits       limits of an evaluation, and steps to strengthen it
+    document     a report in the order of a paper, and a short deck
+    model_card   a model card
+    claim        the CLAIM checklist
+    galleries    the slices on which a model was most wrong
 """
 
 from __future__ import annotations
