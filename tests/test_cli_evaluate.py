@@ -26,7 +26,7 @@ from ich.index.joining import join_labels
 from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES, InputSpec
-from ich.tables import PREDICTION_COLUMNS, make_predictions, write_table
+from ich.tables import PROB_COLUMNS, TARGET_COLUMNS, UIDS, make_predictions, write_table
 
 MARK = "ZQMARK"
 FAST = ("--replicates", "30")
@@ -37,7 +37,7 @@ def mark(table: pd.DataFrame) -> pd.DataFrame:
     """Puts a mark into every UID and PatientID."""
     columns = [column for column in table if column.endswith(("UID", "ID"))]
     return table.assign(**{column: f"{MARK}-" + table[column] for column in columns})[
-        list(PREDICTION_COLUMNS)
+        [*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS]
     ]
 
 

@@ -21,6 +21,7 @@ from torch import nn
 from ich.model_files.bundle import write_bundle
 from ich.model_files.metadata import OwnBackbone
 from ich.models import SliceClassifier, SliceNet, load_slice_net
+from ich.models.own import find_maker
 from ich.networks import load_network
 from ich.predict import Predictor
 from ich.schema import InputSpec, UserError
@@ -245,3 +246,8 @@ def test_a_file_cannot_have_other_code_run(
     torch.save({"state_dict": net.state_dict(), "metadata": metadata}, tmp_path / "model.ckpt")
     with pytest.raises(UserError, match=message):
         load_slice_net(tmp_path / "model.ckpt", trusted=trusted)
+
+
+def test_a_file_does_not_talk_anybody_into_trusting_the_whole_of_python() -> None:
+    with pytest.raises(UserError, match=r"give --trust os\.system \(in Python trusted=\['os\.system'\]\)"):
+        find_maker("os.system", {}, (), "model.zip")

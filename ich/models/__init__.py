@@ -136,8 +136,7 @@ class SliceClassifier(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns ``row`` (N,) and ``probs`` (N, L)."""
-        probs = self.net.to_probs(self(self.net.take_image(batch)))
-        return {"row": batch["row"].cpu(), "probs": probs.cpu()}
+        return self.net.score(batch)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = self(self.net.take_image(batch))  # (N, L)

@@ -176,6 +176,11 @@ class SliceNet(nn.Module):
         image: Tensor = self.window(batch["hu"], batch.get("window"))
         return image
 
+    def score(self, batch: Batch) -> dict[str, Tensor]:
+        """Returns ``row`` (N,) and ``probs`` (N, L), one per label, of a data module's batch, on the CPU."""
+        probs = self.to_probs(self(self.take_image(batch)))
+        return {"row": batch["row"].cpu(), "probs": probs.cpu()}
+
     def extract(self, image: Tensor) -> Tensor:
         """Computes what the head sees: (N, C, S, S) images -> (N, F) features of the backbone."""
         image = image.to(self.get_parameter("head.1.weight").dtype)  # 64 bits with trainer.precision=64-true

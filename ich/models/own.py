@@ -6,7 +6,8 @@ import inspect
 import json
 import pydoc
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -112,6 +113,19 @@ def check_trusted(trusted: Any) -> tuple[str, ...]:
     return tuple(entries)
 
 
+def suggest_entry(target: str, others: Iterable[str] = ()) -> str:
+    """Suggests what to trust for a name: the user's own package, but of other packages the name alone.
+
+    Packages that are not the user's own hold functions that run code from files.
+
+    Args:
+        target: Dotted name.
+        others: Packages that are not the user's own, beside those of Python.
+    """
+    package = target.partition(".")[0]
+    return target if package in {*sys.stdlib_module_names, *others} else f"{package}."
+
+
 def find_maker(
     target: str, arguments: Mapping[str, Any] | None, trusted: Sequence[str], source: str
 ) -> Maker:
@@ -127,8 +141,8 @@ def find_maker(
         UserError: If the target is not trusted, does not exist, or was given as an object.
     """
     prefixes = tuple(entry for entry in trusted if entry.endswith("."))
-    package = target.partition(".")[0]
-    consent = f"If you trust this code, give --trust {package}. (in Python trusted=['{package}.'])"
+    entry = suggest_entry(target)
+    consent = f"If you trust this code, give --trust {entry} (in Python trusted=['{entry}'])"
     if target not in trusted and not target.startswith(prefixes):
         raise UserError(f"{source} has a backbone that is not a timm model, {target}. {consent}")
     if arguments is None:

@@ -91,8 +91,6 @@ PROB_COLUMNS = tuple(name_columns("prob", LABELS))
 TARGET_COLUMNS = tuple(name_columns("target", LABELS))
 WEIGHTS_COLUMN = "weights_sha256"
 """SHA-256 of the weights that made a prediction, from ``ich.models.hash_weights``; empty if unknown."""
-PREDICTION_COLUMNS = (*UIDS, "part", *PROB_COLUMNS, *TARGET_COLUMNS)
-"""Columns of a predictions table of the RSNA's labels; ``WEIGHTS_COLUMN`` may follow them."""
 
 
 def say(count: int, unit: str, singular: str = "", plural: str = "") -> str:

@@ -207,5 +207,4 @@ class _Scoring(LightningModule):
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
         """Returns ``row`` (N,) and ``probs`` (N, L), one per label."""
-        probs = self.net.to_probs(self.net(self.net.take_image(batch)))
-        return {"row": batch["row"].cpu(), "probs": probs.cpu()}
+        return self.net.score(batch)

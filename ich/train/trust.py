@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import pydoc
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -14,7 +13,7 @@ from hydra.errors import HydraException
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
-from ich.models.own import check_trusted
+from ich.models.own import check_trusted, suggest_entry
 from ich.schema import UserError
 from ich.train.signatures import TARGETS
 
@@ -152,10 +151,7 @@ def _require_trusted(target: Any, trusted: Sequence[str]) -> None:
     refused = "is not on the list of names that a configuration may build"
     if own != name:
         raise UserError(f"_target_={name}, which is {own}, {refused}; name a class where it is defined")
-    package = name.partition(".")[0]
-    # Packages that are not the user's own hold functions that run code from files.
-    others = {*sys.stdlib_module_names, *(entry.partition(".")[0] for entry in TRUSTED)}
-    entry = name if package in others else f"{package}."
+    entry = suggest_entry(name, (known.partition(".")[0] for known in TRUSTED))
     raise UserError(
         f"_target_={name} {refused}. If you trust this code, add trusted=[{entry}] to the command line, or "
         f"trusted: [{entry}] to a configuration of your own"
