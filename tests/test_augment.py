@@ -20,6 +20,8 @@ EVERYTHING = {
     "shift_hu": 5,
     "scale_hu": 0.05,
     "noise_hu": 4,
+    "window_center": 10,
+    "window_width": 0.2,
 }
 
 
@@ -155,6 +157,43 @@ def test_device_gives_what_the_cpu_gives_for_each_change_alone(name: str) -> Non
     on_device = apply_changes_to_batch(torch.from_numpy(slices.copy())[None], alone)
     apply_changes(slices, changes, 0)
     np.testing.assert_allclose(on_device[0].numpy(), slices, atol=1)
+
+
+def draw_windows(count: int, **asked: float) -> np.ndarray:
+    """(count, 16, 2) of as many keys."""
+    windows = Augment(**asked).draw([(7, 0, row) for row in range(count)], 64).windows
+    assert windows is not None
+    return windows
+
+
+def test_windows_are_drawn_around_their_own_values() -> None:
+    windows = draw_windows(200, window_center=10, window_width=0.25)
+    assert (windows.shape, windows.dtype) == ((200, 16, 2), np.float32)
+    center, factor = windows[..., 0], windows[..., 1]
+    assert -10 <= center.min() < -9.9
+    assert 9.9 < center.max() <= 10
+    assert 0.8 <= factor.min() < 0.801
+    assert 1.249 < factor.max() <= 1.25 * (1 + 1e-6)
+    assert abs(center.mean()) < 0.5
+    assert abs(np.log(factor).mean()) < 0.01  # as often narrower as wider
+    assert abs(np.corrcoef(windows[:, :2].reshape(200, -1), rowvar=False) - np.eye(4)).max() < 0.25
+    np.testing.assert_array_equal(windows[3], draw_windows(4, window_center=10, window_width=0.25)[3])
+    assert (draw_windows(3, window_center=5)[..., 1] == 1).all()
+    assert (draw_windows(3, window_width=0.5)[..., 0] == 0).all()
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_windows_are_left_to_the_device_and_change_no_slice(on_device: bool) -> None:
+    plain = Augment(shift_hu=5, on_device=on_device)
+    both = Augment(shift_hu=5, window_center=10, on_device=on_device)
+    slices, again, keys = head()[None], head()[None], [(7, 0, 3)]
+    without, left = plain(slices, keys), both(again, keys)
+    np.testing.assert_array_equal(slices, again)
+    assert (slices != head()).any() != on_device
+    assert left is not None
+    assert left.windows is not None
+    assert (left.tone is not None) == on_device
+    assert without is None if not on_device else torch.equal(without.tone, left.tone)
 
 
 def test_nothing_asked_changes_nothing() -> None:

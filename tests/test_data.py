@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +19,8 @@ from ich.data.buffers import Buffers
 from ich.data.order import EpochSampler, balance_weights, draw_order
 from ich.image.augment import Augment
 from ich.image.resize import resize_hu
+from ich.image.window import Window
+from ich.models import SliceNet
 from ich.schema import LABELS, InputSpec, ReadError, UserError
 
 SMALL = InputSpec(size=64)
@@ -164,6 +167,31 @@ def test_the_device_augments_as_the_cpu_does(phantom: Path) -> None:
     assert [set(batch) for batch in batches] == [{"hu", "target", "row"}] * 3
     assert (on_cpu != plain).any(axis=(1, 2, 3)).all()
     assert np.abs(on_device - on_cpu).max() <= 5  # HU: the skull is an edge of 1,000 HU a pixel
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+def test_random_windows_change_training_batches_alone(phantom: Path, learnable: bool) -> None:
+    spec = InputSpec(size=64, neighbors=1, learnable=learnable)
+    augment = Augment(window_center=10, window_width=0.25)
+    datamodule = make(phantom, spec, augment=augment)
+    net = SliceNet(
+        "test_resnet", input=spec, drop_rate=0, drop_path_rate=0, link="sigmoid", channels_last=False
+    )
+    hu = next(iter(make(phantom, replace(spec, learnable=True)).train_dataloader()))["hu"]
+    batch = receive(datamodule, next(iter(datamodule.train_dataloader())))
+    drawn = augment.draw([(0, 0, row, 0) for row in batch["row"].tolist()], 64).windows
+    image = net.take_image(batch)
+    torch.testing.assert_close(image, Window(spec)(hu, None, torch.from_numpy(drawn)))
+    assert (image != Window(spec)(hu)).flatten(1).any(dim=1).all()
+    batch = receive(datamodule, next(iter(datamodule.val_dataloader())))
+    plain = receive(make(phantom, spec), next(iter(make(phantom, spec).val_dataloader())))
+    assert torch.equal(net.take_image(batch), net.take_image(plain))
+
+
+def test_random_windows_of_an_input_without_windows_are_refused(phantom: Path) -> None:
+    spec = InputSpec(windows=(), normalization="max_abs")
+    with pytest.raises(UserError, match=r"window_width=0.2: input.normalization=max_abs has no windows"):
+        make(phantom, spec, augment=Augment(window_width=0.2))
 
 
 def test_repeats_are_counted_where_rows_are_drawn_again() -> None:

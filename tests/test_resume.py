@@ -36,7 +36,7 @@ pytestmark = [
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "ema": {"ema_decay": 0.9, "accumulate_grad_batches": 2, "workers": 2},
+    "ema": {"ema_decay": 0.9, "accumulate_grad_batches": 2, "workers": 2, "augment": {"window_center": 10}},
     "patience": {"patience": 1, "max_epochs": 6, "lr": 1e-12, "workers": 4},
     "within": {"val_check_interval": 0.4, "freeze_epochs": 1},
 }
@@ -62,11 +62,12 @@ class Classifier(SliceClassifier):
 def go(folder: Path, phantom: Path, at: Callable[[int], None] | None = None, **settings: Any) -> None:
     """Trains what is left of a run, in this process, with objects that know nothing of the run before."""
     settings = {"max_epochs": 2, "save_minutes": 0} | settings
+    augment = Augment(flip=0.5, **settings.pop("augment", {}))
     optim = OptimSpec(lr=settings.pop("lr", 1e-3), freeze_epochs=settings.pop("freeze_epochs", 0))
     seed_everything(1, verbose=False)
     spec = InputSpec(size=32)
     data = HeadCTDataModule(
-        str(phantom), spec, augment=Augment(flip=0.5), batch_size=48, num_workers=settings.pop("workers", 0)
+        str(phantom), spec, augment=augment, batch_size=48, num_workers=settings.pop("workers", 0)
     )
     model = Classifier("test_resnet", input=spec, pretrained=False, drop_rate=0.2, optim=optim)
     model.at = at or model.at

@@ -83,6 +83,19 @@ def test_header_window_is_each_samples_own() -> None:
         window(hu)
 
 
+def test_changes_move_each_samples_windows_alike_in_all_its_slices() -> None:
+    window = Window(InputSpec(neighbors=1, windows=("dicom", "brain"), normalization="unit"))
+    hu, header = hu_batch(depth=3), torch.tensor([[30.0, 100.0], [500.0, 2000.0]])
+    changes = torch.tensor([[[5.0, 2.0], [-10.0, 1.0], [9.0, 9.0]], [[0.0, 1.0], [10.0, 0.5], [9.0, 9.0]]])
+    image = window(hu, header, changes)
+    for depth in range(3):
+        torch.testing.assert_close(image[0, 2 * depth], apply_window(hu[0, depth], 35.0, 200.0))
+        torch.testing.assert_close(image[0, 2 * depth + 1], apply_window(hu[0, depth], 30.0, 80.0))
+        torch.testing.assert_close(image[1, 2 * depth], apply_window(hu[1, depth], 500.0, 2000.0))
+        torch.testing.assert_close(image[1, 2 * depth + 1], apply_window(hu[1, depth], 50.0, 40.0))
+    torch.testing.assert_close(window_batch(window, hu, header, changes), image, rtol=0, atol=0)
+
+
 def test_a_fixed_window_has_no_state_and_a_learnable_one_only_its_parameters() -> None:
     assert not Window(InputSpec()).state_dict()
     assert set(Window(InputSpec(learnable=True)).state_dict()) == {"shift", "log_scale"}

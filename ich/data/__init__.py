@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
+from torch import Tensor
 
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
@@ -20,7 +21,7 @@ from ich.data.order import EpochSampler, FixedSampler, balance_weights, draw_ord
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.data.source import Source
-from ich.image.augment import Augment, apply_changes_to_batch
+from ich.image.augment import Augment, Changes, apply_changes_to_batch
 from ich.image.augment.transforms import Transform, UserTransform, adapt
 from ich.image.window import Window, window_batch
 from ich.schema import InputSpec, ReadError, UserError
@@ -123,7 +124,7 @@ class HeadCTDataModule(LightningDataModule):
         self.input = input
         self.label_set = label_set
         self.cache = Path(cache) if cache else None
-        self.augment = adapt(augment, input.size, input.depth)
+        self.augment = adapt(augment, input)
         self.batch_size = batch_size
         self.num_workers = min(8, _cores()) if num_workers is None else num_workers
         self.sampling = sampling
@@ -312,12 +313,12 @@ class HeadCTDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augments the batch on its device if requested, and windows it unless the model does."""
-        if changes := batch.pop("changes", None):
-            batch["hu"] = apply_changes_to_batch(batch["hu"], changes)
-        if not self.input.learnable and "hu" in batch:
-            hu = batch.pop("hu")
-            batch["image"] = window_batch(self._window.to(hu.device), hu, batch.pop("window", None))
-        return batch
+        changes: Changes[Tensor] = batch.pop("changes", None) or Changes()
+        hu = apply_changes_to_batch(batch.pop("hu"), changes)
+        if not self.input.learnable:
+            window, header = self._window.to(hu.device), batch.pop("window", None)
+            return batch | {"image": window_batch(window, hu, header, changes.windows)}
+        return batch | {"hu": hu} | ({} if changes.windows is None else {"window_changes": changes.windows})
 
 
 def _cores() -> int:

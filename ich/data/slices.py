@@ -259,7 +259,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
             batch["window"] = torch.from_numpy(self.arrays.window[rows])
         if self.augment is None:
             return batch
-        changes = self.augment(hu.numpy(), [(self.seed, *item) for item in items])
+        changes = self.augment(hu.numpy(), [(self.seed, *item) for item in items])  # in place, if on the CPU
         return batch if changes is None else {**batch, "changes": changes}
 
     def _read(self, out: NDArray[np.int16], row: int) -> None:

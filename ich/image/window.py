@@ -88,7 +88,9 @@ class Window(nn.Module):
             return self.first_width * self.log_scale.exp()
         return self.first_width
 
-    def forward(self, hu: Tensor, header_window: Tensor | None = None) -> Tensor:
+    def forward(
+        self, hu: Tensor, header_window: Tensor | None = None, changes: Tensor | None = None
+    ) -> Tensor:
         """Windows and normalizes a batch.
 
         Args:
@@ -96,6 +98,8 @@ class Window(nn.Module):
             header_window: (N, 2) center and width in HU from the header of each sample's center slice,
                 finite and with a width above 0; applied to all D slices of the sample. Needed with the
                 window ``"dicom"``, unused otherwise.
+            changes: (N, at least W, 2) for each of the W windows how far its center moves in HU, and the
+                factor of its width, above 0; as ``ich.image.augment.Changes`` holds them.
 
         Returns:
             (N, D * max(1, number of windows), H, W) float32 (float64 if ``hu`` is).
@@ -113,6 +117,9 @@ class Window(nn.Module):
                 raise ValueError("the window 'dicom' needs header_window: (N, 2) centers and widths in HU")
             center = torch.where(self.from_header, header_window[:, :1], center)  # (N, W)
             width = torch.where(self.from_header, header_window[:, 1:], width)  # (N, W)
+        if changes is not None:
+            movement, factor = changes[:, : self.windows].unbind(2)
+            center, width = center + movement, width * factor  # (N, W)
         gray = apply_window(
             hu.unsqueeze(2),  # (N, D, 1, H, W)
             center[:, None, :, None, None],  # (1 or N, 1, W, 1, 1)
@@ -127,7 +134,9 @@ class Window(nn.Module):
         return gray
 
 
-def window_batch(window: Window, hu: Tensor, header_window: Tensor | None = None) -> Tensor:
+def window_batch(
+    window: Window, hu: Tensor, header_window: Tensor | None = None, changes: Tensor | None = None
+) -> Tensor:
     """Windows a batch without gradients, as ``window`` does, but on a CPU in a third of the time.
 
     It works slice by slice, so that the data stay in the processor's cache.
@@ -136,15 +145,18 @@ def window_batch(window: Window, hu: Tensor, header_window: Tensor | None = None
         window: The window to apply.
         hu: (N, D, H, W) Hounsfield units.
         header_window: (N, 2) center and width in HU, if the window needs them.
+        changes: As ``Window.forward`` takes them.
 
     Returns:
         (N, C, H, W), as ``window`` returns it.
     """
     with torch.no_grad():
         if hu.device.type != "cpu" or len(hu) < 2:
-            return cast("Tensor", window(hu, header_window))
-        headers = [None] * len(hu) if header_window is None else header_window[:, None].unbind()
-        first, *others = zip(hu[:, None].unbind(), headers, strict=True)
+            return cast("Tensor", window(hu, header_window, changes))
+        extras = [
+            [None] * len(hu) if each is None else each[:, None].unbind() for each in (header_window, changes)
+        ]
+        first, *others = zip(hu[:, None].unbind(), *extras, strict=True)
         image: Tensor = window(*first)
         batch = image.new_empty(len(hu), *image.shape[1:])
         batch[:1] = image

@@ -173,7 +173,7 @@ class SliceNet(nn.Module):
         """Returns the images of a data module's batch, and windows HU."""
         if "image" in batch:
             return batch["image"]
-        image: Tensor = self.window(batch["hu"], batch.get("window"))
+        image: Tensor = self.window(batch["hu"], batch.get("window"), batch.get("window_changes"))
         return image
 
     def score(self, batch: Batch) -> dict[str, Tensor]:

@@ -66,6 +66,9 @@ NORMALIZATIONS = ("unit", "symmetric", "imagenet", "max_abs")
 values. ``max_abs`` divides HU by the largest magnitude in the slice, and takes no windows."""
 
 
+MOST_WINDOWS = 16
+"""Windows that an input may have."""
+
 RENAMED = {"neighbours": "neighbors", "normalisation": "normalization"}
 """Old names of fields of ``InputSpec``, as in version 0.1 and its files."""
 
@@ -107,8 +110,8 @@ class InputSpec:
             raise UserError(f"input.size={self.size}: expected 16 to 1024 pixels")
         if not 0 <= self.neighbors <= 16:
             raise UserError(f"input.neighbors={self.neighbors}: expected 0 to 16")
-        if len(windows) > 16:
-            raise UserError(f"input.windows holds {len(windows)} windows: expected at most 16")
+        if len(windows) > MOST_WINDOWS:
+            raise UserError(f"input.windows holds {len(windows)} windows: expected at most {MOST_WINDOWS}")
         if self.normalization not in NORMALIZATIONS:
             raise UserError(
                 f"input.normalization={self.normalization}: expected one of {', '.join(NORMALIZATIONS)}"
@@ -191,5 +194,6 @@ class Batch(TypedDict):
     image: NotRequired[Tensor]  # (N, C, S, S) float32, windowed and normalized
     hu: NotRequired[Tensor]  # (N, D, S, S) int16, Hounsfield units, D = 2 * neighbors + 1
     window: NotRequired[Tensor]  # (N, 2) float32, the header's center and width in HU, on request
+    window_changes: NotRequired[Tensor]  # (N, 16, 2) float32, beside ``hu``: of random windows in training
     target: Tensor  # (N, L) float32, 0 or 1 for each label; NaN where unknown
     row: Tensor  # (N,) int64, the slice's row in the data module's table

@@ -19,7 +19,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from albumentations.augmentations.dropout.functional import fill_holes_with_value
 from albumentations.augmentations.geometric.functional import warp_affine
 
-from ich.schema import AIR_HU, UserError
+from ich.schema import AIR_HU, MOST_WINDOWS, UserError
 
 __all__ = ["Augment", "Changes", "apply_changes", "apply_changes_to_batch"]
 
@@ -28,30 +28,37 @@ Array = TypeVar("Array", NDArray[np.generic], Tensor)
 HOLES_PROBABILITY = 0.5  # that an input has any patch
 HOLE_MIN = 0.02  # smallest side of a patch, as a fraction of the image
 _STARTS = 1 << 20  # places in the table of noise where the noise of an input may begin
+_WINDOWS = 1  # ends the key of the draws for windows; an ending of 0 would give the draws of the key itself
+_OF_SLICES = 4  # the first fields of Changes, which change slices
 _INT16 = np.iinfo(np.int16)
 
 
 class Changes(NamedTuple, Generic[Array]):
     """Changes to N inputs, applied in this order; a field is None if the change never happens.
 
+    The last one is for ``ich.image.window.Window``, the others are for slices.
+
     Attributes:
         matrix: (N, 3, 3) float32, maps pixels (x, y, 1) to their new place; outside is air.
         holes: (N, K, 4) int64, left, top, right and bottom of patches of air in pixels.
         tone: (N, 2) float32, factor of HU and offset in HU.
         noise: (N, 2) float32, standard deviation in HU, and start of the noise within ``make_noise``.
+        windows: (N, 16, 2) float32, for each window of the input how far its center moves in HU, and the
+            factor of its width.
     """
 
-    matrix: Array | None
-    holes: Array | None
-    tone: Array | None
-    noise: Array | None
+    matrix: Array | None = None
+    holes: Array | None = None
+    tone: Array | None = None
+    noise: Array | None = None
+    windows: Array | None = None
 
 
 class Augment:
-    """Draws how slices are augmented: flip and affine, dropped patches, then calibration and noise.
+    """Draws how slices are augmented: flip and affine, dropped patches, calibration and noise, then windows.
 
-    All slices of one input move together. Every change is off by default. Ranges are symmetric and drawn
-    uniformly.
+    All slices of one input change together, except for their noise. Every change is off by default. Ranges
+    are symmetric and drawn uniformly.
 
     Args:
         flip: Probability of a left-right flip; heads are nearly symmetric.
@@ -65,6 +72,9 @@ class Augment:
         shift_hu: Largest offset of all values in HU, as between scanners.
         scale_hu: Largest change of contrast about water, as a fraction; tube voltage changes it.
         noise_hu: Largest standard deviation of the added white noise, HU; drawn from 0.
+        window_center: Largest movement of the center of each window in HU. Windows move independently.
+        window_width: Largest change of the width of each window, as a fraction: 0.25 is a factor between
+            1 / 1.25 and 1.25, whose logarithm is uniform.
         on_device: Apply the changes to whole batches on the network's device, which saves CPU time. Otherwise
             they are applied slice by slice while reading. The draws are the same.
 
@@ -86,6 +96,8 @@ class Augment:
         shift_hu: float = 0.0,
         scale_hu: float = 0.0,
         noise_hu: float = 0.0,
+        window_center: float = 0.0,
+        window_width: float = 0.0,
         on_device: bool = False,
     ) -> None:
         _check("flip", flip, 1)
@@ -101,10 +113,13 @@ class Augment:
         _check("shift_hu", shift_hu, math.inf)
         _check("scale_hu", scale_hu, 0.9)
         _check("noise_hu", noise_hu, math.inf)
+        _check("window_center", window_center, math.inf)
+        _check("window_width", window_width, math.inf)
         self.flip, self.affine = flip, affine
         self.rotate, self.scale, self.shift, self.shear = rotate, scale, shift, shear
         self.holes, self.hole_size = int(holes), hole_size
         self.shift_hu, self.scale_hu, self.noise_hu = shift_hu, scale_hu, noise_hu
+        self.window_center, self.window_width = window_center, window_width
         self.on_device = on_device
 
     def __call__(self, hu: NDArray[np.int16], keys: Sequence[tuple[int, ...]]) -> Changes[Tensor] | None:
@@ -115,14 +130,17 @@ class Augment:
             keys: As ``draw`` takes them.
 
         Returns:
-            With ``on_device`` the changes, for ``apply_changes_to_batch``.
+            The changes that are left: with ``on_device`` all, for ``apply_changes_to_batch``, else those of
+            the windows. None if there are none.
         """
         changes = self.draw(keys, hu.shape[-1])
-        if self.on_device:
-            return Changes(*(None if field is None else torch.from_numpy(field) for field in changes))
-        for number, slices in enumerate(hu):
-            apply_changes(slices, changes, number)
-        return None
+        if not self.on_device:
+            for number, slices in enumerate(hu):
+                apply_changes(slices, changes, number)
+            changes = Changes(windows=changes.windows)
+        if all(field is None for field in changes):
+            return None
+        return Changes(*(None if field is None else torch.from_numpy(field) for field in changes))
 
     def draw(self, keys: Sequence[tuple[int, ...]], size: int) -> Changes[NDArray[np.generic]]:
         """Draws the changes of a batch.
@@ -143,6 +161,7 @@ class Augment:
             holes=self._draw_holes(u[:, 8], u[:, 13:].reshape(len(u), -1, 4), size),
             tone=self._draw_tone(either_way[:, 9:11]),
             noise=self._draw_noise(u[:, 11:13]),
+            windows=self._draw_windows(keys),
         )
 
     def _draw_matrix(
@@ -182,6 +201,15 @@ class Augment:
 
     def _draw_noise(self, u: NDArray[np.float64]) -> NDArray[np.generic] | None:
         return (u * (self.noise_hu, _STARTS)).astype(np.float32) if self.noise_hu else None
+
+    def _draw_windows(self, keys: Sequence[tuple[int, ...]]) -> NDArray[np.generic] | None:
+        """Draws for as many windows as an input may have, so that the input need not be known."""
+        if not (self.window_center or self.window_width):
+            return None
+        u = [np.random.default_rng((*key, _WINDOWS)).uniform(-1, 1, (MOST_WINDOWS, 2)) for key in keys]
+        center, power = np.moveaxis(np.stack(u), 2, 0)  # each (N, 16)
+        changes = [self.window_center * center, (1 + self.window_width) ** power]
+        return np.stack(changes, axis=2).astype(np.float32)
 
 
 def _make_matrices(
@@ -224,7 +252,7 @@ def apply_changes(hu: NDArray[np.int16], changes: Changes[NDArray[np.generic]], 
         changes: The changes drawn for one batch.
         number: The input's number within the batch.
     """
-    matrix, holes, tone, noise = (None if field is None else field[number] for field in changes)
+    matrix, holes, tone, noise = (None if field is None else field[number] for field in changes[:_OF_SLICES])
     image = np.ascontiguousarray(hu.transpose(1, 2, 0), dtype=np.float32)  # (S, S, D)
     if matrix is not None:
         air = float(AIR_HU)  # a float fills all channels, an integer the first
@@ -246,17 +274,19 @@ def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
 
     Args:
         hu: (N, D, S, S) int16 Hounsfield units.
-        changes: The changes, on the same device.
+        changes: The changes, on the same device; those of windows are for the window.
 
     Returns:
         (N, D, S, S) int16.
     """
-    # It takes seconds to import, so only those who need it wait for it.
-    from kornia.geometry.transform import warp_affine as warp_affine_batch
-
+    if all(field is None for field in changes[:_OF_SLICES]):
+        return hu
     _, depth, size, _ = hu.shape
     image = hu.float()
     if changes.matrix is not None:
+        # It takes seconds to import, so only those who need it wait for it.
+        from kornia.geometry.transform import warp_affine as warp_affine_batch
+
         image = warp_affine_batch(image - AIR_HU, changes.matrix[:, :2], (size, size)) + AIR_HU
     if changes.holes is not None:
         image = image.masked_fill(_cover(changes.holes, size)[:, None], AIR_HU)

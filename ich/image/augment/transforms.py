@@ -21,7 +21,7 @@ from albumentations import (
 from numpy.typing import NDArray
 
 from ich.image.augment import Augment
-from ich.schema import AIR_HU, UserError
+from ich.schema import AIR_HU, InputSpec, UserError
 
 Transform: TypeAlias = BasicTransform | BaseCompose
 """What albumentations calls a transform, or a composition of them."""
@@ -80,21 +80,29 @@ class UserTransform:
             slices[:] = np.rint(result.clip(0, 1) * _SPAN + LOW_HU).transpose(2, 0, 1)
 
 
-def adapt(augment: object, size: int, depth: int) -> Augment | UserTransform | None:
+def adapt(augment: object, spec: InputSpec) -> Augment | UserTransform | None:
     """Returns what augments slices: an ``Augment`` as it is, a transform of albumentations wrapped.
 
     Args:
         augment: An ``Augment``, a transform of albumentations or None.
-        size: Side of a slice in pixels.
-        depth: Number of slices in an input, with neighbors.
+        spec: The input that is augmented.
 
     Raises:
-        UserError: If it is something else, or a transform that does not work on slices.
+        UserError: If it is something else, a transform that does not work on slices, or changes windows that
+            the input does not have.
     """
-    if augment is None or isinstance(augment, Augment):
+    if augment is None:
+        return None
+    if isinstance(augment, Augment):
+        if (augment.window_center or augment.window_width) and not spec.windows:
+            raise UserError(
+                f"augment.window_center={augment.window_center} and augment.window_width="
+                f"{augment.window_width}: input.normalization={spec.normalization} has no windows to change; "
+                "set both to 0"
+            )
         return augment
     if isinstance(augment, Transform):
-        return UserTransform(augment, size, depth)
+        return UserTransform(augment, spec.size, spec.depth)
     raise UserError(
         f"augment={augment!r}: expected an ich.image.augment.Augment or a transform of albumentations"
     )
