@@ -36,6 +36,7 @@ MODULES = (
     "ich.models.optim",
     "ich.evaluate",
     "ich.evaluate.comparison",
+    "ich.evaluate.folds",
     "ich.evaluate.submission",
     "ich.explore",
     "ich.studies",

@@ -20,8 +20,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from ich.evaluate import evaluate
 from ich.evaluate.delong import estimate_delong
 from ich.evaluate.estimate import draw_patients, estimate
-from ich.evaluate.levels import Patients, Units
 from ich.evaluate.roc import Ranking, find_auroc, find_average_precision
+from ich.evaluate.units import Patients, Units
 from ich.schema import LABELS
 from ich.tables import PROB_COLUMNS, TARGET_COLUMNS
 

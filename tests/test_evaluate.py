@@ -320,6 +320,7 @@ SCHEMA = {
     "levels": {"pooling", "units", "labels", "auroc_mean_subtypes", "weighted_log_loss"}
     | {"weighted_log_loss_calibrated", "constant_log_loss"},
     "pooling_effect": set(METHODS),
+    "folds": None,
 }
 MEASURES = {"brier", "log_loss", "slope", "intercept", "in_the_large", "expected_error"}
 LABEL = {

@@ -8,13 +8,15 @@ also use the index. No model, GPU or disk is needed.
     delong             DeLong's variance of areas, clustered by patient
     recalibration      calibration slope and intercept
     calibration_error  Brier score, log loss, calibration
-    decisions          calibration and operating points, fitted on the validation set
+    decisions          calibration and operating points
+    units              slices, or pooled series, studies or patients
     thresholds         sensitivity, specificity, predictive values, F1
     estimate           the bootstrap over patients
     figures            the figures of an evaluation, and their form in ``metrics.json``
     curves             data for pictures, as arrays
     levels             the figures of one level
     comparison         two or more models on the same slices, and their ensemble
+    folds              out-of-fold predictions of all patients as one table
     subgroups          figures by scanner encoding, slice thickness or any other column
     submission         the CSV of the RSNA 2019 challenge
     terminal           the table at the end of a run
@@ -30,11 +32,12 @@ from numpy.typing import NDArray
 
 from ich.calibration import Decision
 from ich.evaluate.checks import check_labels, check_predictions, check_prevalences, check_validation
-from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE, fit_decisions
+from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE, HeldOut, fit_decisions
 from ich.evaluate.estimate import REPLICATES, draw_patients
 from ich.evaluate.figures import Areas, Evaluation
-from ich.evaluate.levels import Patients, Units, estimate_areas, measure_level
+from ich.evaluate.levels import estimate_areas, measure_level
 from ich.evaluate.pooling import DEFAULT_POOLING, LEVELS, METHODS
+from ich.evaluate.units import Patients, Units
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
 from ich.tables import find_label_set, find_names
@@ -53,6 +56,7 @@ def evaluate(
     labels: LabelSet | None = None,
     validation: pd.DataFrame | None = None,
     decisions: Mapping[str, Decision] | None = None,
+    held_out: Mapping[str, HeldOut] | None = None,
     levels: Sequence[str] = DEFAULT_LEVELS,
     pooling: str = DEFAULT_POOLING,
     prevalences: Sequence[float] = PREVALENCES,
@@ -71,6 +75,8 @@ def evaluate(
         validation: The predictions table of the validation set, used to fit calibration and operating points.
         decisions: Calibration and operating points that were fitted before, by level. They take precedence
             over ``validation`` and ``pooling``.
+        held_out: Decisions for each fold, fitted on the other folds, by level; see ``ich.evaluate.folds``.
+            Those in ``decisions`` are then the model's own, which are given beside the figures.
         levels: Some of ``LEVELS``.
         pooling: Method that pools slices to series, studies and patients, one of ``METHODS``.
         prevalences: Prevalences at which predictive values are given.
@@ -106,12 +112,15 @@ def evaluate(
     for level in levels:
         decision = chosen.get(level)
         how = pooling if decision is None else decision.pooling
-        units = Units(predictions, patients, level, how, decision)
+        units = Units(predictions, patients, level, how, decision, (held_out or {}).get(level))
         figures[level], curves[level] = measure_level(
             units, labels, how, counts, decision, prevalences, constant if level == "slice" else None
         )
     effect = _measure_pooling(predictions, patients, counts) if "study" in levels else {}
-    return Evaluation(len(predictions), len(patients), replicates, seed, figures, effect, labels, curves)
+    folds = max((len(each.decisions) for each in (held_out or {}).values()), default=0)
+    return Evaluation(
+        len(predictions), len(patients), replicates, seed, figures, effect, folds, labels, curves
+    )
 
 
 def _check_choices(levels: Sequence[str], prevalences: Sequence[float]) -> None:

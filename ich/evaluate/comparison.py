@@ -15,16 +15,9 @@ from ich.evaluate.checks import align, check_labels
 from ich.evaluate.delong import DeLongTest, compare_delong
 from ich.evaluate.estimate import REPLICATES, draw_patients, estimate
 from ich.evaluate.figures import FEW, Areas, Estimate, to_plain
-from ich.evaluate.levels import (
-    Column,
-    Patients,
-    Units,
-    average_subtypes,
-    estimate_areas,
-    estimate_loss,
-    sample_losses,
-)
+from ich.evaluate.levels import average_subtypes, estimate_areas, estimate_loss, sample_losses
 from ich.evaluate.pooling import DEFAULT_POOLING
+from ich.evaluate.units import Column, Patients, Units
 from ich.schema import DISCLAIMER
 from ich.schema.labels import LabelSet
 from ich.tables import WEIGHTS_COLUMN, find_label_set, find_names, name_columns

@@ -1,10 +1,13 @@
-"""Calibration and operating points of a model, fitted on the predictions of its validation set."""
+"""Calibration and operating points of a model, fitted on predictions that it did not learn from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 
 from ich.calibration import DECIDED_LEVELS, Decision, fit_decision
 from ich.evaluate.pooling import DEFAULT_POOLING, pool
@@ -12,6 +15,30 @@ from ich.tables import find_names, name_columns
 
 DEFAULT_CALIBRATION = "platt"
 DEFAULT_RULE = "sensitivity>=0.95"
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Decisions of one level for each fold, fitted on the other folds.
+
+    A threshold fits the patients that chose it too well. These show how well one fits other patients.
+
+    Attributes:
+        folds: Name of the fold of each patient, by PatientID.
+        decisions: Decision for the patients of each fold.
+    """
+
+    folds: Mapping[str, str]
+    decisions: Mapping[str, Decision]
+
+    def select(self, patients: ArrayLike) -> list[tuple[Decision | None, NDArray[np.bool_]]]:
+        """Pairs each decision with the rows that it applies to.
+
+        Args:
+            patients: (N,) PatientID of each row.
+        """
+        fold = pd.Series(np.asarray(patients)).map(self.folds)
+        return [(decision, (fold == name).to_numpy()) for name, decision in self.decisions.items()]
 
 
 def fit_decisions(

@@ -125,10 +125,13 @@ class PredictiveValues:
 class OperatingFigures:
     """Figures of a label at its operating point: positive if the calibrated probability reaches it.
 
+    With ``Evaluation.folds``, each fold is judged by the calibration and the threshold of the other folds.
+    ``threshold``, ``chosen_sensitivity`` and ``chosen_specificity`` are then those of all folds together.
+
     Attributes:
         threshold: Threshold on the calibrated probability; NaN without an operating point.
         rule: Rule that chose it, such as ``sensitivity>=0.95``; empty without an operating point.
-        chosen_sensitivity: Sensitivity on the data that chose the operating point.
+        chosen_sensitivity: Sensitivity on the data that chose the operating point, and so too good.
         chosen_specificity: Specificity on the same data.
         true_positives: Positive units at or above the threshold.
         false_positives: Negative units at or above it.
@@ -170,8 +173,8 @@ class LabelFigures:
         average_precision: Sum over thresholds of the gain in recall times the precision, of the raw
             probabilities.
         raw: Calibration of the raw probabilities of the model.
-        calibrated: The same after the calibration that was fitted on the validation set.
-        operating_point: Figures at the operating point that was chosen on the validation set.
+        calibrated: The same after calibration.
+        operating_point: Figures at the operating point.
     """
 
     counts: Counts
@@ -227,6 +230,7 @@ class Evaluation:
         levels: Figures of each requested level.
         pooling_effect: Areas of each label by study, for each of ``METHODS``; empty unless the level
             ``study`` was requested.
+        folds: Number of folds, if each was judged by decisions of the others; 0 otherwise.
         labels: The labels of the table; not part of ``to_dict``, like the curves.
         curves: Data for pictures, by level and label.
     """
@@ -237,8 +241,14 @@ class Evaluation:
     seed: int
     levels: dict[str, LevelFigures]
     pooling_effect: dict[str, dict[str, Areas]]
+    folds: int
     labels: LabelSet
     curves: dict[str, dict[str, Curves]] = field(repr=False, compare=False)
+
+    @property
+    def decided_on(self) -> str:
+        """The data that calibration and operating points were fitted on, in words."""
+        return f"the other folds, for each of {self.folds}" if self.folds else "the validation set"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values fit for JSON, as the docstring of this module describes them."""

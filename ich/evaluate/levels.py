@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from ich.calibration import Decision, NotFitted
+from ich.calibration import Decision
 from ich.evaluate.calibration_error import measure_calibration, weigh_losses, without_calibration
 from ich.evaluate.curves import Band, Curves, Histogram
 from ich.evaluate.delong import estimate_delong
@@ -19,152 +16,21 @@ from ich.evaluate.estimate import divide, estimate, estimate_share, say_too_few,
 from ich.evaluate.figures import (
     FEW,
     Areas,
-    Counts,
     Estimate,
     LabelFigures,
     LevelFigures,
     OperatingFigures,
     unavailable,
 )
-from ich.evaluate.pooling import pool
-from ich.evaluate.roc import (
-    GRID,
-    Ranking,
-    Statistic,
-    find_auroc,
-    find_average_precision,
-    find_precision_recall,
-    find_roc,
-)
+from ich.evaluate.roc import GRID, find_auroc, find_average_precision, find_precision_recall, find_roc
 from ich.evaluate.thresholds import measure_at_point, without_point
+from ich.evaluate.units import NO_DECISION, Column, Units
 from ich.schema.labels import LabelSet
-from ich.tables import find_names, name_columns
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
 
 HISTOGRAM_BINS = 50
-
-NO_DECISION = "neither a validation set nor a stored calibration was given"
-
-
-class Patients:
-    """The patients of a table, and how often each sample draws them; the same for all levels.
-
-    Args:
-        predictions: A predictions table.
-    """
-
-    def __init__(self, predictions: pd.DataFrame) -> None:
-        self._names = pd.Index(predictions["PatientID"].unique())
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-    def locate(self, table: pd.DataFrame) -> Ints:
-        """Returns the (N,) place of each row's patient."""
-        return np.asarray(self._names.get_indexer(pd.Index(table["PatientID"])), np.intp)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One label over the units where it is known.
-
-    Attributes:
-        label: Its name.
-        target: (K,) 0 or 1.
-        prob: (K,) raw probabilities.
-        calibrated: (K,) calibrated probabilities.
-        codes: (K,) place of each unit's patient.
-        unknown: Units left out.
-        level: Level of the units.
-    """
-
-    label: str
-    target: Floats
-    prob: Floats
-    calibrated: Floats
-    codes: Ints
-    unknown: int
-    level: str
-
-    @cached_property
-    def counts(self) -> Counts:
-        """Counts behind its figures."""
-        positive = self.target == 1
-        patients, with_label, without = (
-            len(np.unique(codes)) for codes in (self.codes, self.codes[positive], self.codes[~positive])
-        )
-        hits = int(positive.sum())
-        return Counts(len(positive), hits, len(positive) - hits, self.unknown, patients, with_label, without)
-
-    @property
-    def shortages(self) -> tuple[str, str]:
-        """Why figures from positives, and from negatives, have no interval; empty if they have one."""
-        if not len(self.target):
-            return ("its targets are unknown",) * 2
-        found = self.counts
-        return (
-            say_too_few(found.positive_patients, f"with a positive {self.level}"),
-            say_too_few(found.negative_patients, f"with a negative {self.level}"),
-        )
-
-    @property
-    def shortage(self) -> str:
-        """Why figures from both have no interval."""
-        with_label, without = self.shortages
-        return with_label or without
-
-    def score(self, counts: NDArray[np.int32], statistics: Sequence[Statistic]) -> list[Floats]:
-        """As ``Ranking.score``, of the raw probabilities."""
-        return Ranking(self.target, self.prob, self.codes).score(counts, statistics)
-
-    def score_areas(self, counts: NDArray[np.int32]) -> tuple[Floats, Floats]:
-        """Returns the (R,) AUROC and average precisions of samples, of the raw probabilities."""
-        area, precision = self.score(counts, [find_auroc, find_average_precision])
-        return area, precision
-
-
-class Units:
-    """The units of one level, with their probabilities before and after calibration.
-
-    Args:
-        predictions: A checked predictions table.
-        patients: The patients in that table.
-        level: One of ``ich.evaluate.pooling.LEVELS``.
-        pooling: One of ``ich.evaluate.pooling.METHODS``.
-        decision: The decision with the calibration, if there is one.
-    """
-
-    def __init__(
-        self,
-        predictions: pd.DataFrame,
-        patients: Patients,
-        level: str,
-        pooling: str,
-        decision: Decision | None = None,
-    ) -> None:
-        table = pool(predictions, level, pooling)
-        self.level = level
-        self.names = find_names(table)
-        self.target = table[name_columns("target", self.names)].to_numpy(np.float64)
-        self.probs = table[name_columns("prob", self.names)].to_numpy(np.float64)
-        self.calibrated = self.probs if decision is None else decision.calibrate(self.probs)
-        self.codes = patients.locate(table)
-
-    def column(self, label: str) -> Column:
-        """Selects one label, over the units where it is known."""
-        i = self.names.index(label)
-        known = ~np.isnan(self.target[:, i])
-        return Column(
-            label=label,
-            target=self.target[known, i],
-            prob=self.probs[known, i],
-            calibrated=self.calibrated[known, i],
-            codes=self.codes[known],
-            unknown=int((~known).sum()),
-            level=self.level,
-        )
 
 
 def measure_level(
@@ -266,7 +132,7 @@ def _measure_label(
         )
         roc, precision_recall = _band(rates), _band(precisions)
     raw, reliability = measure_calibration(column.target, column.prob, column.codes, counts, shortage)
-    obstacle = shortage or find_missing_calibration(column.label, decision)
+    obstacle = shortage or column.uncalibrated
     calibrated, reliability_calibrated = (
         (without_calibration(obstacle), None)
         if obstacle
@@ -286,26 +152,15 @@ def _measure_label(
     return figures, curves, area
 
 
-def find_missing_calibration(label: str, decision: Decision | None) -> str:
-    """Says why a label has no calibrated probabilities; empty if it has."""
-    if decision is None:
-        return NO_DECISION
-    if isinstance(found := decision.calibration[label], NotFitted):
-        return f"not calibrated on the validation set: {found.missing}"
-    return ""
-
-
 def measure_point(
     column: Column, counts: NDArray[np.int32], decision: Decision | None, prevalences: Sequence[float]
 ) -> OperatingFigures:
     """Measures one label at the operating point of a decision, or says why there is none."""
-    if decision is None:
-        return without_point(NO_DECISION, prevalences)
-    point = decision.operating_points[column.label]
-    if isinstance(point, NotFitted):
-        return without_point(f"none was chosen on the validation set: {point.missing}", prevalences)
+    point = None if decision is None else decision.find_point(column.label)
+    if point is None or column.undecided:
+        return without_point(column.undecided, prevalences)
     return measure_at_point(
-        column.target, column.calibrated, column.codes, counts, point, prevalences, column.shortages
+        column.target, column.called, column.codes, counts, point, prevalences, column.shortages
     )
 
 

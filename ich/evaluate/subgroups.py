@@ -12,8 +12,9 @@ from ich.calibration import Decision
 from ich.evaluate.checks import check_predictions
 from ich.evaluate.estimate import REPLICATES, draw_patients
 from ich.evaluate.figures import Estimate
-from ich.evaluate.levels import Patients, Units, estimate_areas, measure_point
+from ich.evaluate.levels import estimate_areas, measure_point
 from ich.evaluate.pooling import DEFAULT_POOLING, UNIT_COLUMNS
+from ich.evaluate.units import Patients, Units
 from ich.index.encodings import list_encodings
 from ich.schema import UserError
 from ich.tables import INDEX_DTYPES, require_columns

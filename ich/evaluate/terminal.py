@@ -1,4 +1,4 @@
-"""The table that ends a run."""
+"""The tables that end a run."""
 
 from __future__ import annotations
 
@@ -40,4 +40,37 @@ def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") 
     table.add_row("mean of subtypes", "", f"{figures.auroc_mean_subtypes:.3f}", "")
     versus = "n/a" if math.isnan(constant) else f"{constant:.4f}"
     table.add_row("log loss", "", f"{figures.weighted_log_loss:.4f}", f"constant: {versus}")
+    return table
+
+
+def render_operating_points(evaluation: Evaluation, level: str = "study") -> Table:
+    """Lays the operating points of out-of-fold predictions out as a table that fits into 80 columns.
+
+    Labels without one are left out.
+    """
+    table = Table(
+        title=f"operating points by {level}, fitted on {PLURALS[level]} of all {evaluation.folds} folds",
+        caption="held out: each fold at the threshold of the other folds\nfitted: on the data that chose the "
+        "threshold, and so too good",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        show_edge=False,
+    )
+    table.add_column("label", no_wrap=True)
+    table.add_column("threshold", no_wrap=True)
+    for name in ("sensitivity", "specificity"):
+        table.add_column(f"{name}\nheld out (95 %)", no_wrap=True)
+        table.add_column("\nfitted", no_wrap=True)
+    for name, label in evaluation.levels[level].labels.items():
+        point = label.operating_point
+        if math.isnan(point.threshold):
+            continue
+        table.add_row(
+            name,
+            f"{point.threshold:.3g}",
+            f"{point.sensitivity:.2f}",
+            f"{point.chosen_sensitivity:.2f}",
+            f"{point.specificity:.2f}",
+            f"{point.chosen_specificity:.2f}",
+        )
     return table

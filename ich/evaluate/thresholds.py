@@ -36,7 +36,7 @@ def adjust_to_prevalence(
 
 def measure_at_point(
     target: Floats,
-    prob: Floats,
+    called: NDArray[np.bool_],
     codes: Ints,
     counts: NDArray[np.integer],
     point: OperatingPoint,
@@ -47,14 +47,14 @@ def measure_at_point(
 
     Args:
         target: (N,) 0 or 1.
-        prob: (N,) calibrated probabilities.
+        called: (N,) whether each calibrated probability reaches the operating point.
         codes: (N,) the patient of each.
         counts: (R, P) of ``draw_patients``.
-        point: The operating point.
+        point: The operating point, as it was chosen.
         prevalences: Prevalences at which predictive values are given.
         shortages: Why figures that need positives, and negatives, are not to be given; empty where they are.
     """
-    called, positive = prob >= point.threshold, target == 1
+    positive = target == 1
     cells = np.stack([positive & called, ~positive & called, ~positive & ~called, positive & ~called], axis=1)
     by_patient = sum_by_patient(codes, counts.shape[1], cells.astype(np.float64))
     hits, alarms, right, misses = (counts @ by_patient).T

@@ -83,7 +83,7 @@ def _describe_factors(data: ReportData) -> Iterator[Block]:
 
 
 def _describe_metrics(data: ReportData) -> Iterator[Block]:
-    rule = f"chosen on the validation set with {data.rule}" if data.rule else "not available"
+    rule = f"chosen on {data.evaluation.decided_on} with {data.rule}" if data.rule else "not available"
     yield Listing(
         [
             "Discrimination: AUROC and average precision, by slice, by study and by patient.",

@@ -119,7 +119,7 @@ def make_operating(evaluation: Evaluation, level: str) -> Table:
     rule = next(
         (p.rule for each in evaluation.levels[level].labels.values() if (p := each.operating_point).rule), ""
     )
-    chosen = f"chosen on the validation set with {rule}" if rule else "none was chosen"
+    chosen = f"chosen on {evaluation.decided_on} with {rule}" if rule else "none was chosen"
     header = ["label", "threshold", "sensitivity", "specificity", "PPV", "NPV", "F1", "TP / FN / TN / FP"]
     return Table(
         header, rows, f"At the operating points by {level}, {chosen}: {describe_basis(evaluation, level)}"
