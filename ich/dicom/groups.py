@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pydicom import uid
+
 from ich.dicom.elements import PIXELS, Tag, Values, read_value
 from ich.dicom.stream import DELIMITERS, UNDEFINED, Element, Stream
 
-ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-"""SOP classes: Enhanced CT, Legacy Converted Enhanced CT."""
+# Python texts, because a UID of pydicom takes several times as long to compare.
+ENHANCED = tuple(map(str.__str__, (uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)))
+"""SOP classes of CT images with several frames."""
 
 _SHARED, _PER_FRAME, _FRAME_OFFSET = 0x52009229, 0x52009230, 0x00209228
 _ITEM = 0xFFFEE000

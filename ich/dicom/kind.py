@@ -11,6 +11,7 @@ from pydicom import uid
 
 from ich.dicom.codecs import describe_uid
 from ich.dicom.elements import Tag, Values
+from ich.dicom.groups import ENHANCED
 from ich.dicom.orientation import Plane, find_plane, orient_pair
 from ich.dicom.pixel_format import PixelFormat
 from ich.dicom.refusal import RefusedError
@@ -23,9 +24,8 @@ MAX_SLOPE, MAX_INTERCEPT = 1e4, 1e6  # HU; beyond these nothing of CT is left
 _ONE_FRAME = re.compile(r"\+?0*[01]")  # an integer string (PS3.5 6.2); pydicom takes 0 for 1, too
 _UNITS = ("", "HU", "US")  # RescaleType: US is "unspecified", which GDCM writes for any CT image
 
-# Plain, as a UID of pydicom takes several times as long to compare.
-_CT_CLASSES = (uid.CTImageStorage, uid.EnhancedCTImageStorage, uid.LegacyConvertedEnhancedCTImageStorage)
-_CT_IMAGES = frozenset(("", *map(str.__str__, _CT_CLASSES)))
+CT_IMAGES = frozenset(("", str.__str__(uid.CTImageStorage), *ENHANCED))
+"""SOP classes of files that may be slices; empty if it is unknown."""
 
 
 class Kind(NamedTuple):
@@ -90,7 +90,7 @@ def _check_image(values: Values) -> None:
             Refusal.MULTI_FRAME,
             f"NumberOfFrames is {frames}, and no functional groups (PS3.3 C.7.6.16) say where each lies",
         )
-    if (sop_class := values.text(Tag.SOPClassUID)) not in _CT_IMAGES:
+    if (sop_class := values.text(Tag.SOPClassUID)) not in CT_IMAGES:
         raise RefusedError(
             Refusal.NOT_CT, f"SOPClassUID is {describe_uid(sop_class)}, expected a CT image or none"
         )

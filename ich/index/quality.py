@@ -172,7 +172,7 @@ def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.D
         progress: Show a bar on a terminal.
 
     Returns:
-        A table of ``COLUMNS``; where pixels cannot be read, with a code of ``ich.dicom.refusal``.
+        A table of ``COLUMNS``; where pixels cannot be read, with a code of ``Refusal``.
     """
     found = []
     places = list(zip(table["path"], table["frame"], strict=True))

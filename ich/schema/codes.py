@@ -26,7 +26,7 @@ class Code(StrEnum):
     sentence: str
 
     def __new__(cls, code: str, sentence: str = "") -> Self:
-        """Makes a member; a code alone finds one."""
+        """Makes a member, or finds one by its code."""
         member = str.__new__(cls, code)
         member._value_ = code
         member.sentence = sentence
@@ -76,7 +76,7 @@ NO_RESULT = frozenset({Reason.IMPLAUSIBLE_HU, Reason.NO_DECISION})
 
 
 class Note(Code):
-    """What is worth knowing but prevents no outcome: `notes` of a study result."""
+    """What a reader should know although it prevents no outcome: `notes` of a study result."""
 
     DUPLICATE_POSITION = "duplicate_position", "Several slices lie at the same position, and all are read"
     REPEATED_SLICE = "repeated_slice", "A slice is stored twice and read once"
@@ -163,12 +163,13 @@ class OutputRefusal(Code):
 
 
 class Odd(Code):
-    """Why an image is not a slice of its series; counts of these stand in details."""
+    """Why an image is not a slice of its series; details of other codes count them."""
 
     LOCALIZER = "localizer", "The image is a scout, by its ImageType"
     SECONDARY = "secondary", "The image is a screen or page, by its ImageType"
     ACROSS = "across", "The image lies across the slices of its series"
     NO_GEOMETRY = "no_geometry", "The image has no position or no orientation, which the slices have"
+    NO_CT_IMAGE = "no_ct_image", "The image is in color, or its Modality or SOPClassUID is not that of CT"
 
 
 class Quality(Code):
@@ -207,7 +208,7 @@ KINDS: dict[str, type[Code]] = {
 
 
 def find_sentence(code: str, *kinds: type[Code]) -> str:
-    """Finds the sentence of a code; one of no such kind, as from another version, is spelled out."""
+    """Finds the sentence of a code; a code of another version, which has none, is spelled out."""
     members = (member for kind in kinds for member in kind)
     return next((m.sentence for m in members if m == code), code.replace("_", " ").capitalize())
 
@@ -217,7 +218,7 @@ def describe_code(kind: type[Code], code: str, detail: str = "") -> str:
 
     Args:
         kind: Kind of the code.
-        code: A code, as ``find_sentence`` takes it.
+        code: The code; it may be of another version.
         detail: What was found, with its value.
     """
     return f"{': '.join(filter(None, [find_sentence(code, kind), detail]))} ({code})"

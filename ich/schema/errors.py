@@ -30,7 +30,7 @@ class ReadError(UserError):
     """A file that was refused.
 
     Attributes:
-        code: Short and stable, one of ``ich.dicom.Refusal``.
+        code: Short and stable, one of ``ich.schema.codes.Refusal``.
         path: The file.
         detail: What was found, with its value, and what was expected; may quote the file.
         row: The slice's row in the data module's table, where known.

@@ -17,6 +17,7 @@ from ich.dicom.header import Header
 from ich.files import find_on_disk
 from ich.progress import map_in_threads
 from ich.schema import ReadError
+from ich.schema.codes import Refusal
 from ich.tables import HEADER_DTYPES, STAMP
 
 _KINDS = {name: "str" for name in Attributes._fields if name not in HEADER_DTYPES}
@@ -81,7 +82,7 @@ def _read_file(path: str) -> tuple[list[tuple[Any, ...]], str]:
     except ReadError as error:
         code, detail = str(error.code), error.detail
     except OSError as error:
-        code, detail = "unreadable", error.strerror or str(error)
+        code, detail = str(Refusal.UNREADABLE), error.strerror or str(error)
     try:
         attributes = read_attributes(path)
         digest = _digest(path, size)

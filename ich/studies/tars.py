@@ -17,6 +17,7 @@ from ich.progress import make_bar
 from ich.schema.codes import InputRefusal
 from ich.studies import unpacking
 from ich.studies.unpacking import (
+    LINK,
     RefusedMemberError,
     Source,
     TooLargeError,
@@ -127,9 +128,7 @@ def _open_member(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Source | 
     except RefusedMemberError as refused:
         return refused
     source = archive.extractfile(member) if member.isreg() else None
-    return source or RefusedMemberError(
-        InputRefusal.LINK, "is a link or a device, not a file", is_stray=False
-    )
+    return source or RefusedMemberError(InputRefusal.LINK, LINK, is_stray=False)
 
 
 def _has_more(archive: tarfile.TarFile) -> bool:

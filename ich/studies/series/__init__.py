@@ -1,7 +1,7 @@
 """Chooses the series of a study to read, and says why the others are not read.
 
 This module decides by the header, which may be almost empty, as in the RSNA set, or wrong. ``pixels``
-therefore checks whether a head is in the image, and ``geometry`` checks the order of the slices. ``words``
+therefore checks whether a head is in the image, and ``geometry`` checks the order of the slices. ``keywords``
 interprets descriptions.
 
 The series must show a head without contrast medium in axial slices, tilted or not. Some rules:
@@ -25,7 +25,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pydicom.uid import SecondaryCaptureImageStorage, XRayRadiationDoseSRStorage
 
+from ich.dicom.groups import ENHANCED
 from ich.dicom.orientation import Plane
 from ich.schema.codes import Refusal, SetAside
 from ich.schema.results import Remark
@@ -54,12 +56,7 @@ MOST_TILT = 45.0  # degrees of the normal from the patient's long axis: gantries
 # tilted; a reformat that sets a turned head straight has as many as the head is turned, some 20 at most.
 MOST_TURN = 30.0
 
-_DOSE_REPORT = "1.2.840.10008.5.1.4.1.1.88.67"  # X-Ray Radiation Dose SR
-_SECONDARY = "1.2.840.10008.5.1.4.1.1.7"  # and its multi-frame kinds, .1 to .4
-_ENHANCED = ("1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")  # and converted ones
-_NO_AGENT = frozenset(
-    ("", "no", "none", "non", "n/a", "na", "0", "nil", "nein", "kein", "keine", "not given")
-)
+_NO_AGENT = ("", "no", "none", "non", "n/a", "na", "0", "nil", "nein", "kein", "keine", "not given")
 
 
 class Ranking(NamedTuple):
@@ -208,15 +205,16 @@ def _find_obstacle(series: _Series, rows: pd.DataFrame) -> tuple[SetAside, str] 
 
 def _find_other_object(series: _Series, rows: pd.DataFrame) -> tuple[SetAside, str] | None:
     sop_class, modality = series.texts["SOPClassUID"], series.texts["Modality"]
-    is_secondary = sop_class.startswith(_SECONDARY) and sop_class[len(_SECONDARY) :][:1] in ("", ".")
+    # The UIDs of its multi-frame kinds continue its own: .1 to .4.
+    is_secondary = f"{sop_class}.".startswith(f"{SecondaryCaptureImageStorage}.")
     is_readable = len(series.slices) > 0
-    if sop_class == _DOSE_REPORT or (not is_readable and DOSE.find(series.description)):
+    if sop_class == XRayRadiationDoseSRStorage or (not is_readable and DOSE.find(series.description)):
         return SetAside.DOSE_REPORT, "a radiation dose report"
     if modality not in ("CT", ""):
         return SetAside.NOT_CT, f"Modality is {modality[:16]!r}"
     if is_secondary:
         return SetAside.SECONDARY_CAPTURE, "SOPClassUID is Secondary Capture"
-    if not is_readable and (sop_class in _ENHANCED or (rows["code"] == Refusal.MULTI_FRAME).any()):
+    if not is_readable and (sop_class in ENHANCED or (rows["code"] == Refusal.MULTI_FRAME).any()):
         return SetAside.MULTI_FRAME, "several frames per file, or Enhanced CT"
     if not is_readable and (rows["code"] == Refusal.NOT_CT).all():
         return SetAside.NOT_CT, "none of its files is a CT image"

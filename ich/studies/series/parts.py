@@ -8,12 +8,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ich.dicom.kind import CT_IMAGES
 from ich.schema.codes import Note, Odd, Refusal
 from ich.schema.results import Remark
 from ich.tables.stacks import KEYS, NO_STACK, TIMES, describe_odd, find_odd, find_stacks
-
-_CT_OBJECTS = ("", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
-"""SOP classes of files that may be slices: CT, Enhanced CT, Legacy Converted Enhanced CT, or unknown."""
 
 
 def find_others(files: pd.DataFrame) -> NDArray[np.bool_]:
@@ -29,7 +27,7 @@ def find_others(files: pd.DataFrame) -> NDArray[np.bool_]:
     """
     is_readable = files["code"] == ""
     has_slices = is_readable.groupby(files["SeriesInstanceUID"]).transform("any")
-    is_other = files["code"].isin([Refusal.NOT_CT, Refusal.COLOR]) | ~files["SOPClassUID"].isin(_CT_OBJECTS)
+    is_other = files["code"].isin([Refusal.NOT_CT, Refusal.COLOR]) | ~files["SOPClassUID"].isin(CT_IMAGES)
     return np.asarray(has_slices & ~is_readable & is_other, dtype=bool)
 
 
@@ -55,7 +53,7 @@ def describe_parts(rows: pd.DataFrame, read: pd.DataFrame) -> Iterator[Remark]:
         read: Its slices that are read.
     """
     slices = rows[rows["code"] == ""]
-    odd = [*find_odd(slices), *np.where(find_others(rows), "no_ct_image", "")]
+    odd = [*find_odd(slices), *np.where(find_others(rows), Odd.NO_CT_IMAGE, "")]
     if any(odd):
         yield Remark(Note.MIXED_IMAGES, describe_odd(np.array(odd, dtype=object)))
     stacks = find_stacks(slices)
