@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ich.calibration.sample import MIN_CASES, MIN_PATIENTS
 from ich.data import HeadCTDataModule
-from ich.index.split import split_patients
+from ich.index.split import Shares, split_patients
 from ich.phantom import sample_subtypes
 from ich.schema import LABEL_WEIGHTS, SUBTYPES, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
@@ -113,8 +113,8 @@ def test_the_default_run_holds_out_enough_studies_for_an_operating_point(seed: i
                 labels["any"] = max(labels.values())
                 rows.append({"PatientID": str(patient), "StudyInstanceUID": f"{patient}.{number}", **labels})
     table = pd.DataFrame(rows)
-    shares = {"val_fraction": data.val_fraction, "test_fraction": data.test_fraction}
-    part = split_patients(table, seed=seed, **shares, fold=None, folds=5)
+    shares = Shares(data.val_fraction, data.test_fraction, fold=None, folds=5, seed=seed)
+    part = split_patients(table, shares)
     held_out = table[part == "val"].groupby("StudyInstanceUID")["any"].max()
     assert (held_out == 1).sum() >= MIN_CASES
     assert (held_out == 0).sum() >= MIN_CASES

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 from ich.index.split import (
+    Shares,
     check_split,
     labels_without_positives,
     read_split,
@@ -18,7 +20,7 @@ from ich.index.split import (
 )
 from ich.schema import LABELS, SUBTYPES, UserError
 
-SHARES: dict[str, Any] = {"val_fraction": 0.15, "test_fraction": 0.15, "fold": None, "folds": 5}
+SHARES = Shares(val_fraction=0.15, test_fraction=0.15, fold=None, folds=5, seed=0)
 
 
 def make_table(patients: int, positives: tuple[int, ...] = (0, 0, 0, 0, 0), seed: int = 0) -> pd.DataFrame:
@@ -44,7 +46,7 @@ def count_patients(table: pd.DataFrame, parts: pd.Series, label: str) -> dict[st
 @pytest.mark.parametrize("fold", [None, 2])
 def test_parts_have_their_share_of_slices_and_of_every_label(fold: int | None) -> None:
     table = make_table(400, (20, 60, 40, 80, 100))
-    parts = split_patients(table, **SHARES | {"fold": fold}, seed=0)
+    parts = split_patients(table, replace(SHARES, fold=fold))
     assert parts.groupby(table["PatientID"]).nunique().eq(1).all()
     wanted = (
         {"train": 0.7, "val": 0.15, "test": 0.15}
@@ -64,10 +66,10 @@ def test_parts_have_their_share_of_slices_and_of_every_label(fold: int | None) -
 def test_a_label_of_few_patients_reaches_as_many_parts_as_it_can() -> None:
     table = make_table(50, (12, 10, 3, 4, 2))
     for seed in range(5):
-        parts = split_patients(table, **SHARES, seed=seed)
+        parts = split_patients(table, replace(SHARES, seed=seed))
         for label, reached in zip(LABELS, (3, 3, 3, 3, 2, 3), strict=True):
             assert len(count_patients(table, parts, label)) == reached
-        tests = [split_patients(table, **SHARES | {"fold": fold}, seed=seed) == "test" for fold in range(5)]
+        tests = [split_patients(table, replace(SHARES, fold=fold, seed=seed)) == "test" for fold in range(5)]
         folds = pd.Series(np.argmax(tests, axis=0), table.index)
         for label, reached in zip(LABELS, (5, 5, 3, 4, 2, 5), strict=True):
             assert len(count_patients(table, folds, label)) == reached
@@ -75,7 +77,7 @@ def test_a_label_of_few_patients_reaches_as_many_parts_as_it_can() -> None:
 
 def test_folds_are_one_partition() -> None:
     table = make_table(23, (4, 5, 6, 7, 8))
-    parts = [split_patients(table, **SHARES | {"fold": fold}, seed=3) for fold in range(5)]
+    parts = [split_patients(table, replace(SHARES, fold=fold, seed=3)) for fold in range(5)]
     assert (np.sum([part == "test" for part in parts], axis=0) == 1).all()
     for part in parts:
         check_split(table, part)
@@ -84,17 +86,17 @@ def test_folds_are_one_partition() -> None:
 
 def test_a_split_depends_on_the_seed_and_not_on_the_order_of_rows() -> None:
     table = make_table(60, (5, 6, 7, 8, 9))
-    parts = split_patients(table, **SHARES, seed=1)
+    parts = split_patients(table, replace(SHARES, seed=1))
     shuffled = table.sample(frac=1, random_state=0)
-    pd.testing.assert_series_equal(split_patients(shuffled, **SHARES, seed=1).sort_index(), parts)
-    assert (split_patients(table, **SHARES, seed=2) != parts).any()
+    pd.testing.assert_series_equal(split_patients(shuffled, replace(SHARES, seed=1)).sort_index(), parts)
+    assert (split_patients(table, replace(SHARES, seed=2)) != parts).any()
 
 
 def test_unknown_labels_do_not_hinder_and_a_share_of_nothing_is_empty() -> None:
     table = make_table(5).assign(**dict.fromkeys(LABELS, np.nan))
-    parts = split_patients(table, **SHARES | {"test_fraction": 0}, seed=0)
+    parts = split_patients(table, replace(SHARES, test_fraction=0.0))
     assert set(parts) == {"train", "val"}
-    assert set(split_patients(make_table(3), **SHARES, seed=0)) == {"train", "val", "test"}
+    assert set(split_patients(make_table(3), SHARES)) == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize(
@@ -113,7 +115,7 @@ def test_unknown_labels_do_not_hinder_and_a_share_of_nothing_is_empty() -> None:
 @pytest.mark.parametrize("split", [split_patients, split_slices])
 def test_shares_that_cannot_be_had_are_an_error(split: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        split(make_table(8), **SHARES | options, seed=0)
+        split(make_table(8), replace(SHARES, **options))
 
 
 @pytest.mark.parametrize("blank", ["", " ", None])
@@ -121,7 +123,7 @@ def test_slices_without_a_patient_need_a_file(tmp_path: Path, blank: str | None)
     table = make_table(8)
     table.loc[[3, 4], "PatientID"] = blank
     for refuse in (
-        lambda: split_patients(table, **SHARES, seed=0),
+        lambda: split_patients(table, SHARES),
         lambda: sample_patients(table, 9, seed=0),
     ):
         with pytest.raises(UserError, match=r"2 of \d+ slices have no PatientID.*data\.split=FILE"):
@@ -137,20 +139,20 @@ def test_slices_without_a_patient_need_a_file(tmp_path: Path, blank: str | None)
 
 def test_a_split_by_slice_has_its_shares_and_leaks() -> None:
     table = make_table(40, (3, 4, 5, 6, 7))
-    parts = split_slices(table, **SHARES, seed=0)
+    parts = split_slices(table, SHARES)
     shares = parts.value_counts(normalize=True)
     assert shares.to_dict() == pytest.approx({"train": 0.7, "val": 0.15, "test": 0.15}, abs=0.001)
     with pytest.raises(UserError, match="patients in more than one part of the split: 40"):
         check_split(table, parts)
-    pd.testing.assert_series_equal(split_slices(table, **SHARES, seed=0), parts)
-    assert (split_slices(table, **SHARES, seed=1) != parts).any()
+    pd.testing.assert_series_equal(split_slices(table, SHARES), parts)
+    assert (split_slices(table, replace(SHARES, seed=1)) != parts).any()
 
 
 def test_a_split_by_slice_is_tested_on_the_fold_of_a_split_by_patient() -> None:
     table = make_table(40, (3, 4, 5, 6, 7))
     for fold in range(5):
-        leaky = split_slices(table, **SHARES | {"fold": fold}, seed=4)
-        sound = split_patients(table, **SHARES | {"fold": fold}, seed=4)
+        leaky = split_slices(table, replace(SHARES, fold=fold, seed=4))
+        sound = split_patients(table, replace(SHARES, fold=fold, seed=4))
         pd.testing.assert_series_equal(leaky == "test", sound == "test")
         assert (leaky == "val").mean() == pytest.approx(0.15, abs=0.001)
         assert not set(table["PatientID"][leaky == "test"]) & set(table["PatientID"][leaky == "val"])
@@ -159,7 +161,7 @@ def test_a_split_by_slice_is_tested_on_the_fold_of_a_split_by_patient() -> None:
 def test_a_split_comes_back_from_its_file(tmp_path: Path) -> None:
     table = make_table(9)
     table["PatientID"] = table["PatientID"].str[1:]  # digits with leading zeros
-    parts = split_patients(table, **SHARES, seed=0)
+    parts = split_patients(table, SHARES)
     write_split(table, parts, tmp_path / "split.csv")
     shuffled = table.sample(frac=0.5, random_state=0)  # a sample is served by the file of the whole
     pd.testing.assert_series_equal(read_split(tmp_path / "split.csv", shuffled), parts[shuffled.index])
@@ -197,7 +199,7 @@ def test_a_split_file_that_is_wrong_is_an_error(tmp_path: Path, content: str | N
 
 def test_a_shared_study_is_refused_though_its_patients_differ() -> None:
     table = make_table(4)
-    parts = split_patients(table, **SHARES, seed=0)
+    parts = split_patients(table, SHARES)
     check_split(table, parts)
     table["StudyInstanceUID"] = "1.2.3"
     with pytest.raises(UserError, match="studies in more than one part of the split: 1"):

@@ -24,6 +24,7 @@ from ich.data.source import Source
 from ich.image.augment import Augment, Changes, apply_changes_to_batch
 from ich.image.augment.transforms import Transform, UserTransform, adapt
 from ich.image.window import Window, window_batch
+from ich.index.split import Shares
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet
 
@@ -117,7 +118,7 @@ class HeadCTDataModule(LightningDataModule):
             pseudonyms=pseudonyms,
             phantom=phantom,
             group=group,
-            split=SplitSpec(split, val_fraction, test_fraction, fold, folds, seed),
+            split=SplitSpec(split, Shares(val_fraction, test_fraction, fold, folds, seed)),
             check_pixels=check_pixels,
             limit_slices=limit_slices,
         )

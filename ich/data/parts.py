@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ich.index.split import (
+    Shares,
     check_split,
     join_patients,
     labels_without_positives,
@@ -17,7 +18,7 @@ from ich.index.split import (
     split_patients,
     split_slices,
 )
-from ich.schema import UserError, check_seed
+from ich.schema import UserError
 from ich.tables import SETS
 
 log = logging.getLogger(__name__)
@@ -63,22 +64,17 @@ class SplitSpec:
     """The split of a table; the fields are arguments of ``HeadCTDataModule``.
 
     Raises:
-        UserError: If a fold is requested although a file gives the split, or if the seed is out of range.
+        UserError: If a fold is requested although a file gives the split.
     """
 
     split: str
-    val_fraction: float
-    test_fraction: float
-    fold: int | None
-    folds: int
-    seed: int
+    shares: Shares
 
     def __post_init__(self) -> None:
-        check_seed("data.seed", self.seed)
-        if self.fold is not None and self.split not in SPLITS:
+        if self.shares.fold is not None and self.split not in SPLITS:
             raise UserError(
-                f"data.fold={self.fold} with data.split={self.split}: the file has no folds; leave out one "
-                "of the two"
+                f"data.fold={self.shares.fold} with data.split={self.split}: the file has no folds; leave "
+                "out one of the two"
             )
 
     @property
@@ -114,16 +110,7 @@ class SplitSpec:
             return read_split(Path(self.split), table)
         if twins is not None:
             table = table.assign(PatientID=join_patients(table, twins))
-        split = split_slices if self.leaks else split_patients
-        return split(
-            table,
-            seed=self.seed,
-            val_fraction=self.val_fraction,
-            test_fraction=self.test_fraction,
-            fold=self.fold,
-            folds=self.folds,
-            names=names,
-        )
+        return (split_slices if self.leaks else split_patients)(table, self.shares, names)
 
     def check(self, parts: pd.Series[str], labeled: pd.DataFrame, names: Sequence[str]) -> None:
         """Refuses sets that do not allow training, and warns of figures that will be missing.
@@ -134,7 +121,7 @@ class SplitSpec:
         if empty := [SETS[part] for part in ("train", "val") if not (parts == part).any()]:
             raise UserError(
                 f"the {' and the '.join(empty)} set has no slice; see data.split={self.split} and "
-                f"data.val_fraction={self.val_fraction}"
+                f"data.val_fraction={self.shares.val_fraction}"
             )
         for part, labels in labels_without_positives(labeled, parts, names).items():
             log.warning(

@@ -92,7 +92,7 @@ class Source:
         table = group_slices(table, self.group)
         labeled = table[table[list(names)].notna().any(axis=1)]
         if self.limit_slices is not None:
-            labeled = sample_patients(labeled, self.limit_slices, self.split.seed)
+            labeled = sample_patients(labeled, self.limit_slices, self.split.shares.seed)
             table = table[table["PatientID"].isin(labeled["PatientID"])]
         parts = self.split.divide(labeled, names, self._find_twins(labeled) if self.check_pixels else None)
         self.split.check(parts, labeled, names)

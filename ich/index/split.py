@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,24 +16,54 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.schema import LABELS, UserError
+from ich.schema import LABELS, UserError, check_seed
 from ich.tables import UIDS, require_columns, restore_texts, write_table
 
-__all__ = ["read_split", "sample_patients", "split_patients", "split_slices", "write_split"]
+__all__ = ["Shares", "read_split", "sample_patients", "split_patients", "split_slices", "write_split"]
 
 PARTS = ("train", "val", "test")
 
 
-def split_patients(
-    table: pd.DataFrame,
-    *,
-    seed: int,
-    val_fraction: float,
-    test_fraction: float,
-    fold: int | None,
-    folds: int,
-    names: Sequence[str] = LABELS,
-) -> pd.Series[str]:
+@dataclass(frozen=True)
+class Shares:
+    """Shares of the sets; the fields are arguments of ``HeadCTDataModule``.
+
+    Attributes:
+        val_fraction: Share of ``val``, of all slices, with or without ``fold``.
+        test_fraction: Share of ``test``; has no effect with ``fold``.
+        fold: Number of the fold that is ``test``, or None. A seed always gives the same folds.
+        folds: Number of folds.
+        seed: Random seed that decides between similar patients.
+
+    Raises:
+        UserError: If a value is out of range, or no slice is left for ``train``.
+    """
+
+    val_fraction: float
+    test_fraction: float
+    fold: int | None
+    folds: int
+    seed: int
+
+    def __post_init__(self) -> None:
+        check_seed("data.seed", self.seed)
+        for name in ("val_fraction", "test_fraction"):
+            if not 0 <= (share := getattr(self, name)) < 1:
+                raise UserError(f"data.{name}={share}: expected a share from 0 to below 1")
+        test, source = self.test_fraction, f"data.test_fraction={self.test_fraction}"
+        if self.fold is not None:
+            if self.folds < 2:
+                raise UserError(f"data.folds={self.folds}: at least 2 folds are needed")
+            if not 0 <= self.fold < self.folds:
+                raise UserError(
+                    f"data.fold={self.fold}: expected 0 to {self.folds - 1}, as data.folds={self.folds}"
+                )
+            test, source = 1 / self.folds, f"one of data.folds={self.folds}"
+        if not self.val_fraction + test < 1:
+            raise UserError(f"data.val_fraction={self.val_fraction} and {source} leave nothing to train on")
+
+
+def split_patients(table: pd.DataFrame, shares: Shares, names: Sequence[str] = LABELS) -> pd.Series[str]:
     """Splits by patient, so that every set holds its share of the slices and of each label.
 
     Patients are dealt one by one, those with the rarest label first, each to the part that lacks most of what
@@ -43,49 +74,34 @@ def split_patients(
 
     Args:
         table: Index with the label columns; the order of the rows does not matter.
-        seed: Random seed that decides between similar patients.
-        val_fraction: Share of ``val``, of all slices, with or without ``fold``.
-        test_fraction: Share of ``test``; has no effect with ``fold``.
-        fold: Number of the fold that is ``test``, or None. A seed always gives the same folds.
-        folds: Number of folds.
+        shares: Shares of the sets.
         names: The label columns.
 
     Returns:
         ``train``, ``val`` or ``test`` for every row, on the index of ``table``.
 
     Raises:
-        UserError: If a share or a fold is out of range, a slice has no PatientID, or there are fewer patients
-            than sets.
+        UserError: If a slice has no PatientID, or there are fewer patients than sets.
     """
-    _check_shares(val_fraction, test_fraction, fold, folds)
     _require_patients(table)
     patients = _count_patients(table, names)
-    shares_wanted = folds if fold is not None else 1 + (val_fraction > 0) + (test_fraction > 0)
-    _require_several(len(patients), table["StudyInstanceUID"].nunique(), shares_wanted)
+    val, test, folds = shares.val_fraction, shares.test_fraction, shares.folds
+    sets = folds if shares.fold is not None else 1 + (val > 0) + (test > 0)
+    _require_several(len(patients), table["StudyInstanceUID"].nunique(), sets)
     counts = patients.to_numpy(dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    if fold is None:
-        shares = [1 - val_fraction - test_fraction, val_fraction, test_fraction]
-        dealt = _deal_patients(counts, shares, rng)
+    rng = np.random.default_rng(shares.seed)
+    if shares.fold is None:
+        dealt = _deal_patients(counts, [1 - val - test, val, test], rng)
     else:
-        rest = _deal_patients(counts, [1 / folds] * folds, rng) != fold
-        val_share = val_fraction / (1 - 1 / folds)
+        rest = _deal_patients(counts, [1 / folds] * folds, rng) != shares.fold
+        val_share = val / (1 - 1 / folds)
         dealt = np.full(len(counts), PARTS.index("test"))
         dealt[rest] = _deal_patients(counts[rest], [1 - val_share, val_share], rng)
     part_of = pd.Series(np.array(PARTS)[dealt], index=patients.index, dtype="str")
     return table["PatientID"].map(part_of).rename("part")
 
 
-def split_slices(
-    table: pd.DataFrame,
-    *,
-    seed: int,
-    val_fraction: float,
-    test_fraction: float,
-    fold: int | None,
-    folds: int,
-    names: Sequence[str] = LABELS,
-) -> pd.Series[str]:
+def split_slices(table: pd.DataFrame, shares: Shares, names: Sequence[str] = LABELS) -> pd.Series[str]:
     """Splits at random by slice. This leaks, because slices of one patient are in several sets.
 
     Use it only to reproduce work that did so. With ``fold``, only ``train`` and ``val`` leak into each other.
@@ -94,11 +110,7 @@ def split_slices(
 
     Args:
         table: Index with the label columns, in the index's order.
-        seed: Random seed for the draw, and for the folds.
-        val_fraction: Share of ``val``, of all slices.
-        test_fraction: Share of ``test``; has no effect with ``fold``.
-        fold: Number of the fold that is ``test``, or None.
-        folds: Number of folds.
+        shares: Shares of the sets.
         names: The label columns.
 
     Returns:
@@ -107,15 +119,14 @@ def split_slices(
     Raises:
         UserError: As ``split_patients``.
     """
-    _check_shares(val_fraction, test_fraction, fold, folds)
     parts = pd.Series("train", index=table.index, dtype="str", name="part")
-    if fold is not None:
-        patientwise = split_patients(
-            table, seed=seed, val_fraction=0, test_fraction=0, fold=fold, folds=folds, names=names
-        )
+    test_fraction = shares.test_fraction
+    if shares.fold is not None:
+        patientwise = split_patients(table, replace(shares, val_fraction=0.0), names)
         parts[patientwise == "test"] = "test"
-    order = np.random.default_rng(seed).permutation(np.flatnonzero(parts == "train"))
-    val, test = round(val_fraction * len(table)), 0 if fold is not None else round(test_fraction * len(table))
+        test_fraction = 0.0
+    order = np.random.default_rng(shares.seed).permutation(np.flatnonzero(parts == "train"))
+    val, test = (round(share * len(table)) for share in (shares.val_fraction, test_fraction))
     parts.iloc[order[:val]] = "val"
     parts.iloc[order[val : val + test]] = "test"
     return parts
@@ -243,7 +254,8 @@ def sample_patients(table: pd.DataFrame, limit: int, seed: int) -> pd.DataFrame:
         raise UserError(f"data.limit_slices={limit}: expected 1 or more")
     _require_patients(table)
     slices = table["PatientID"].value_counts()
-    drawn = slices.iloc[np.argsort([_hash_patient(seed, patient) for patient in slices.index])]
+    hashes = [hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest() for patient in slices.index]
+    drawn = slices.iloc[np.argsort(hashes)]
     fits = drawn.cumsum() <= limit
     fits.iloc[0] = True
     return table[table["PatientID"].isin(drawn.index[fits])]
@@ -267,28 +279,8 @@ def labels_without_positives(
     return {part: lacking[part] for part in PARTS if lacking.get(part)}
 
 
-def _hash_patient(seed: int, patient: str) -> str:
-    return hashlib.sha256(f"{seed}/{patient}".encode()).hexdigest()
-
-
 def _is_blank(names: pd.Series[str]) -> pd.Series[bool]:
     return names.isna() | (names.str.strip() == "")
-
-
-def _check_shares(val_fraction: float, test_fraction: float, fold: int | None, folds: int) -> None:
-    test_share = test_fraction
-    if fold is not None:
-        if folds < 2:
-            raise UserError(f"data.folds={folds}: at least 2 folds are needed")
-        if not 0 <= fold < folds:
-            raise UserError(f"data.fold={fold}: expected 0 to {folds - 1}, as data.folds={folds}")
-        test_share = 1 / folds
-    for name, share in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-        if not 0 <= share < 1:
-            raise UserError(f"data.{name}={share}: expected a share from 0 to below 1")
-    if not val_fraction + test_share < 1:
-        other = f"data.test_fraction={test_fraction}" if fold is None else f"one of data.folds={folds}"
-        raise UserError(f"data.val_fraction={val_fraction} and {other} leave nothing to train on")
 
 
 def _require_patients(table: pd.DataFrame) -> None:
