@@ -239,3 +239,5 @@ def test_metadata_of_older_files_have_the_labels_of_the_rsna() -> None:
     with pytest.raises(UserError, match=r"old.ckpt: labels is \['any'\]; expected fields"):
         read_metadata(older, "old.ckpt")
     assert read_metadata(to_plain(Finds(OWN).metadata), "new.ckpt").labels == OWN
+    older = to_plain(Finds(OWN).metadata) | {"format": "ich slice classifier 2"}
+    assert read_metadata(older, "old.ckpt") == Finds(OWN).metadata

@@ -96,6 +96,8 @@ def _describe(metadata: ModelMetadata) -> Iterator[str]:
     windows = [window if isinstance(window, str) else list(window) for window in model.input.windows]
     yield f"{model.backbone}, {model.input.size} x {model.input.size} pixels, windows {windows}"
     yield f"written by ich {show(metadata.version)}"
+    if metadata.origin is not None:
+        yield f"began with {metadata.origin.describe()}"
     if (training := metadata.training) is not None:
         yield (
             f"trained on {training.slices:,} slices of {training.patients:,} patients"

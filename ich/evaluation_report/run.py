@@ -98,15 +98,20 @@ def _describe_input(config: dict[str, Any]) -> str:
 
 
 def _describe_start(config: dict[str, Any]) -> str:
-    if config.get("pretrain"):
-        return "pretrained on synthetic head CT"
-    if config["model"].get("init_from"):
+    pretrain = config.get("pretrain") or {}
+    first = _describe_weights(config["model"] | (pretrain.get("model") or {}))
+    return f"{first}, then pretrained on synthetic head CT" if pretrain else first
+
+
+def _describe_weights(model: dict[str, Any]) -> str:
+    digest = model.get("weights_sha256")
+    if model.get("init_from"):
         return "the weights of another model of this program"
-    if config["model"].get("weights_file"):
-        digest = config["model"].get("weights_sha256") or "not known"
-        return f"all weights of the backbone from a user's file, SHA-256 {digest}"
-    if config["model"]["pretrained"]:
-        return "published weights of the backbone"
+    if model.get("weights_file"):
+        return f"all weights of the backbone from a user's file, SHA-256 {digest or 'not known'}"
+    if model["pretrained"]:
+        place = f" from an installed package, SHA-256 {digest}" if digest else ""
+        return f"published weights of the backbone{place}"
     return "random"
 
 

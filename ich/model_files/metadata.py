@@ -26,6 +26,7 @@ from ich.schema.formats import (
     Count,
     Digest,
     Expected,
+    Explanation,
     NotNegative,
     Share,
     Text,
@@ -40,6 +41,7 @@ __all__ = [
     "ModelArguments",
     "ModelMetadata",
     "OodReference",
+    "Origin",
     "OwnBackbone",
     "Training",
     "Versions",
@@ -120,6 +122,26 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The weights that a training began with, or that were imported. Random weights have no origin.
+
+    Attributes:
+        weights: What they are, without the name of a file.
+        license: Their license, as their source or the user states it; None where none is stated.
+        sha256: SHA-256 of their file; None where timm loaded them from the hub.
+    """
+
+    weights: Explanation
+    license: Explanation | None
+    sha256: Digest | None
+
+    def describe(self) -> str:
+        """Says in words where weights come from."""
+        digest = f", SHA-256 {self.sha256}" if self.sha256 else ""
+        return f"{self.weights}, license {self.license or 'not known'}{digest}"
+
+
+@dataclass(frozen=True)
 class OodReference:
     """The data that out-of-distribution detection was fitted on."""
 
@@ -147,11 +169,12 @@ class ModelMetadata:
         decisions: By level, what was fitted on the validation set.
         ood: What out-of-distribution detection was fitted on, or why there is none.
         training: What the run was.
+        origin: The weights that the model began with, also before an earlier training; None for random ones.
     """
 
     __pydantic_config__ = STRICT
 
-    format: Literal["ich slice classifier 2"] = field(default="ich slice classifier 2", kw_only=True)
+    format: Literal["ich slice classifier 3"] = field(default="ich slice classifier 3", kw_only=True)
     version: Text = field(default=__version__, kw_only=True)
     labels: LabelSet = field(default=RSNA_LABELS, kw_only=True)
     model: ModelArguments
@@ -160,6 +183,7 @@ class ModelMetadata:
     decisions: Mapping[Level, Decision] | None = None
     ood: Annotated[OodReference | NotFitted, ChosenBy(_choose_ood, "fields")] | None = None
     training: Training | None = None
+    origin: Origin | None = None
 
     def __post_init__(self) -> None:
         names = self.labels.names
@@ -199,8 +223,14 @@ def read_metadata(found: Any, source: str) -> ModelMetadata:
 
 def upgrade(found: Any) -> Any:
     """Brings plain metadata of an earlier version to the names of today; anything else stays as it is."""
-    if not isinstance(found, dict) or found.get("format") != "ich slice classifier 1":
-        return found
+    stated = found.get("format") if isinstance(found, dict) else None
+    if stated == "ich slice classifier 2":  # it had no origin
+        return found | {"format": ModelMetadata.format}
+    return _rename(found) if stated == "ich slice classifier 1" else found
+
+
+def _rename(found: dict[str, Any]) -> dict[str, Any]:
+    """Brings metadata of version 1 to the names of today."""
     found = {"ood" if name == "likeness" else name: value for name, value in found.items()}
     if found.get("labels") == list(LABELS):  # the only ones then, and a list of their names
         found["labels"] = to_plain(RSNA_LABELS)

@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric, MetricCollection
 
 from ich.model_files.checkpoint import gather_states
+from ich.model_files.metadata import Origin
 from ich.models.losses import WeightedBCE, prevalence_logits
 from ich.models.metrics import build_metrics
 from ich.models.network import SliceNet, hash_weights, load_slice_net, without_ood
 from ich.models.optim import OptimSpec, build_optimizer, build_schedule
 from ich.models.own import Maker
 from ich.schema import Batch, InputSpec
+from ich.schema.formats import read_plain
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
 __all__ = ["SliceClassifier", "SliceNet", "hash_weights", "load_slice_net"]
@@ -35,7 +37,8 @@ class SliceClassifier(LightningModule):
         label_set: What it predicts.
         pretrained: Start from the published weights of the backbone.
         weights_file: Local file with all weights of the backbone, used instead of the hub.
-        weights_sha256: SHA-256 that ``weights_file`` must have. A run records it.
+        weights_sha256: SHA-256 that the file of the weights must have: ``weights_file``, or that of an
+            installed package. A run records it.
         init_from: A checkpoint or bundle of this library whose weights to start from (fine-tuning).
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the backbone.
@@ -186,8 +189,11 @@ class SliceClassifier(LightningModule):
         checkpoint["train_loss"] = gather_states(so_far)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the loss of the epoch, but no reference, which belongs to a finished model."""
+        """Restores the origin and the loss of the epoch, but no reference: a finished model has that."""
         self.net.ood = None
+        if found := checkpoint.get("metadata", {}).get("origin"):
+            origin = read_plain(Origin, found, "the checkpoint: metadata.origin")
+            self.net.metadata = replace(self.net.metadata, origin=origin)
         checkpoint["state_dict"] = without_ood(checkpoint["state_dict"])
         if self.global_rank < len(every := checkpoint["train_loss"]):
             mean, weight = (value.to(self.device) for value in every[self.global_rank])

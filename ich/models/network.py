@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from ich.image.window import Window
 from ich.model_files.bundle import is_bundle, read_bundle
 from ich.model_files.checkpoint import read_checkpoint
 from ich.model_files.metadata import ModelArguments, ModelMetadata
-from ich.models.backbones import create_backbone
+from ich.models.backbones import create_backbone, find_origin
 from ich.models.own import (
     Maker,
     build_backbone,
@@ -49,7 +50,7 @@ class SliceNet(nn.Module):
         channels_last: Keep the channels of images and weights last, which makes convolutions faster.
         pretrained: Start from the published weights of the backbone.
         weights_file: Local file with all weights of the backbone, used instead of the hub.
-        weights_sha256: SHA-256 that ``weights_file`` must have.
+        weights_sha256: SHA-256 that the local file of the weights must have.
 
     Attributes:
         metadata: Metadata of the network for its files.
@@ -82,7 +83,7 @@ class SliceNet(nn.Module):
         self.link = link
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.window = Window(self.input)
-        own = None
+        own, origin = None, None
         if isinstance(backbone, str):
             name = backbone
             self.backbone = create_backbone(
@@ -94,6 +95,7 @@ class SliceNet(nn.Module):
                 weights_sha256=weights_sha256,
                 drop_path_rate=drop_path_rate,
             )
+            origin = find_origin(name, pretrained=pretrained, weights_file=weights_file)
             self.features = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
         else:
             name, own = describe_backbone(backbone)
@@ -106,6 +108,7 @@ class SliceNet(nn.Module):
         self.metadata = ModelMetadata(
             ModelArguments(name, self.input, drop_rate, drop_path_rate, link, channels_last, own),
             labels=label_set,
+            origin=origin,
         )
         linear = nn.Linear(self.features, len(label_set.names))
         nn.init.normal_(linear.weight, std=0.01)
@@ -124,7 +127,7 @@ class SliceNet(nn.Module):
         return None if self.metadata.model.own is None else deepcopy(self.backbone).float()
 
     def load_weights(self, path: str | Path) -> bool:
-        """Loads the weights of a checkpoint or bundle of this library, without its reference.
+        """Loads the weights of a checkpoint or bundle of this library, with their origin but no reference.
 
         If the file has other labels, the head stays as it is: it would not know them.
 
@@ -146,6 +149,7 @@ class SliceNet(nn.Module):
             self.load_state_dict(weights)
         except RuntimeError as error:
             raise UserError(f"model.init_from={path} does not fit this model: {error}") from error
+        self.metadata = replace(self.metadata, origin=metadata.origin)
         return same_labels
 
     def restore(self, metadata: ModelMetadata, state_dict: Mapping[str, Tensor], path: str | Path) -> None:

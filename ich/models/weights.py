@@ -33,8 +33,12 @@ _READ_ERRORS = (
 )
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path, place: str) -> dict[str, Tensor]:
     """Reads the tensors of a file: safetensors, or PyTorch's format without running its code.
+
+    Args:
+        path: The file.
+        place: The file, as messages name it.
 
     Raises:
         UserError: If it is neither, or holds no tensors by name.
@@ -43,13 +47,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         found = load_state_dict(str(path), weights_only=True)
     except _READ_ERRORS as error:
         raise UserError(
-            f"model.weights_file={path} cannot be read safely ({type(error).__name__}): expected a "
+            f"{place} cannot be read safely ({type(error).__name__}): expected a "
             "safetensors file, or tensors by name from torch.save. Use model.init_from for a bundle of ich"
         ) from error
     weights = {str(name): value for name, value in found.items() if isinstance(value, Tensor)}
     if not weights:
         fields = ", ".join(sorted(map(str, found))[:_NAMED]) or "nothing"
-        raise UserError(f"model.weights_file={path} holds no tensors by name; found {fields}")
+        raise UserError(f"{place} holds no tensors by name; found {fields}")
     return weights
 
 
@@ -78,12 +82,12 @@ def select_backbone(
 
 
 def describe_misfit(
-    path: str, name: str, weights: Mapping[str, Tensor], backbone: nn.Module, stem: str
+    place: str, name: str, weights: Mapping[str, Tensor], backbone: nn.Module, stem: str
 ) -> str:
     """Says how the tensors of a file and those of a backbone differ, with counts and the first names.
 
     Args:
-        path: The file.
+        place: The file, as messages name it.
         name: The backbone's name.
         weights: Tensors selected from the file.
         backbone: The backbone built by timm.
@@ -105,7 +109,7 @@ def describe_misfit(
     listed = "; ".join(f"{len(names)} {kind} ({_show(names)})" for kind, names in kinds.items() if names)
     fitting = len(expected) - len(missing) - len(shaped)
     return (
-        f"model.weights_file={path} does not hold the weights of model.backbone={name}: {fitting} of its "
+        f"{place} does not hold the weights of model.backbone={name}: {fitting} of its "
         f"{len(expected)} tensors fit; {listed}. Name the backbone of the file, or start from random "
         "weights with model.pretrained=false and without model.weights_file"
     )

@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from ich.files import for_owner_alone, hash_file, replacing
+from ich.files import for_owner_alone, replacing
 from ich.index.split import write_split
 from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.progress.printing import printing
@@ -239,8 +239,9 @@ def _naming_sizes(cfg: DictConfig) -> Iterator[None]:
 def _describe_run(run: Run) -> None:
     cfg, parts = run.cfg, run.parts
     cfg.update(run_dir=str(run.folder), ckpt_path=None)
-    if cfg.model.weights_file is not None and run.resumed is None:
-        cfg.model.weights_sha256 = hash_file(cfg.model.weights_file)
+    origin = parts.model.net.metadata.origin
+    if run.resumed is None and cfg.model.init_from is None and origin is not None:
+        cfg.model.weights_sha256 = origin.sha256
     labeled = parts.datamodule.labeled
     write_split(labeled, labeled["part"], run.folder / "split.csv")
     with replacing(run.folder / "config.yaml") as partial:  # last: by it a run is known
@@ -258,6 +259,8 @@ def _describe_run(run: Run) -> None:
         spec.size,
         parts.trainer.accelerator.name(),
     )
+    if run.resumed is None and not cfg.pretrain:
+        log.info("starts from %s", "random weights" if origin is None else origin.describe())
 
 
 def run_job(cfg: DictConfig) -> float:
