@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ich.image.augment import Augment, Changes, apply_changes, apply_changes_to_batch
+from ich.image.augment.mixing import mix_batch
 from ich.schema import AIR_HU, UserError
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -22,6 +23,8 @@ EVERYTHING = {
     "noise_hu": 4,
     "window_center": 10,
     "window_width": 0.2,
+    "mixup": 0.3,
+    "cutmix": 0.3,
 }
 
 
@@ -196,14 +199,85 @@ def test_windows_are_left_to_the_device_and_change_no_slice(on_device: bool) -> 
     assert without is None if not on_device else torch.equal(without.tone, left.tone)
 
 
+def mix(count: int, target: torch.Tensor | None = None, **asked: float) -> tuple[torch.Tensor, ...]:
+    """Batch of which image n has the value n; returns drawn partners, images (N, S, S) and targets (N, L)."""
+    drawn = Augment(**asked).draw([(7, 0, row) for row in range(count)], 64).mixing
+    assert drawn is not None
+    number = torch.arange(count, dtype=torch.float32)
+    image = number[:, None, None, None].expand(count, 3, 40, 40)
+    target = torch.stack([number, 2 * number], 1) if target is None else target
+    mixed, target = mix_batch(image, target, torch.from_numpy(drawn))
+    assert all(torch.equal(mixed[:, 0], mixed[:, channel]) for channel in (1, 2))
+    return torch.from_numpy(drawn)[:, 0], mixed[:, 0], target
+
+
+def test_mixup_blends_images_and_targets_in_one_proportion() -> None:
+    partner, image, target = mix(200, mixup=1)
+    own = torch.arange(200.0)
+    assert (partner != own).all()
+    assert partner.unique().numel() > 100
+    share = (image[:, 0, 0] - partner) / (own - partner)
+    torch.testing.assert_close(image, image[:, :1, :1].expand_as(image))
+    torch.testing.assert_close(target, torch.stack([image[:, 0, 0], 2 * image[:, 0, 0]], 1))
+    assert share.std() == pytest.approx(12**-0.5, abs=0.03)  # uniform
+    _, slightly, _ = mix(200, mixup=1, mix_beta=0.1)
+    share = (slightly[:, 0, 0] - partner) / (own - partner)
+    assert ((share < 0.02) | (share > 0.98)).float().mean() > 0.5
+
+
+def test_cutmix_takes_a_rectangle_and_as_much_of_the_target() -> None:
+    partner, image, target = mix(200, cutmix=1)
+    own = torch.arange(200.0)
+    taken = image == partner[:, None, None]
+    assert (taken | (image == own[:, None, None])).all()
+    rows, columns = taken.any(dim=2).sum(dim=1), taken.any(dim=1).sum(dim=1)
+    assert torch.equal(taken.sum(dim=(1, 2)), rows * columns)
+    assert (rows - columns).abs().max() <= 1
+    share = taken.float().mean(dim=(1, 2))
+    torch.testing.assert_close(target[:, 0], own + share * (partner - own))
+    assert share.mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_mixing_is_as_frequent_as_asked_and_leaves_the_others_as_they_are() -> None:
+    _, image, target = mix(400, mixup=0.2, cutmix=0.3)
+    own = torch.arange(400.0)
+    blended = (image != own[:, None, None]).all(dim=(1, 2))
+    cut = (image != own[:, None, None]).any(dim=(1, 2)) & ~blended
+    assert blended.float().mean() == pytest.approx(0.2, abs=0.05)
+    assert cut.float().mean() == pytest.approx(0.3, abs=0.06)
+    assert torch.equal(target[:, 0][~blended & ~cut], own[~blended & ~cut])
+
+
+def test_a_mixed_target_is_unknown_if_either_is() -> None:
+    unknown = torch.full((100, 2), float("nan"))
+    unknown[::2, 0] = torch.tensor([0.0, 1.0]).repeat(25)
+    partner, image, target = mix(100, unknown, mixup=0.5)
+    mixed = image[:, 0, 0] != torch.arange(100)
+    known = unknown[:, 0].isfinite()
+    assert torch.equal(target[:, 0].isfinite(), known & (~mixed | known[partner.long()]))
+    assert torch.equal(target[:, 0][known & ~mixed], unknown[:, 0][known & ~mixed])
+    assert target[:, 1].isnan().all()
+
+
+def test_an_input_alone_in_its_batch_stays_as_it_is() -> None:
+    _, image, target = mix(1, torch.ones(1, 2), mixup=1)
+    assert (image == 0).all()
+    assert (target == 1).all()
+
+
 def test_nothing_asked_changes_nothing() -> None:
     np.testing.assert_array_equal(apply(Augment(), head(3), 0), head(3))
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("holes", 1.5), ("flip", 1.5), ("rotate", -5), ("scale", 1.0), ("noise_hu", float("nan"))],
+    [
+        *(("holes", 1.5), ("flip", 1.5), ("rotate", -5), ("scale", 1.0), ("noise_hu", float("nan"))),
+        *(("window_center", -1), ("mixup", 1.1), ("mix_beta", 0)),
+    ],
 )
 def test_a_value_out_of_range_is_named(name: str, value: float) -> None:
     with pytest.raises(UserError, match=f"augment.{name}={value}"):
         Augment(**{name: value})
+    with pytest.raises(UserError, match=r"mixup=0.6, augment.cutmix=0.6: expected a sum of at most 1"):
+        Augment(mixup=0.6, cutmix=0.6)

@@ -18,6 +18,7 @@ from ich.data import HeadCTDataModule
 from ich.data.buffers import Buffers
 from ich.data.order import EpochSampler, balance_weights, draw_order
 from ich.image.augment import Augment
+from ich.image.augment.mixing import mix_batch
 from ich.image.resize import resize_hu
 from ich.image.window import Window
 from ich.models import SliceNet
@@ -186,6 +187,28 @@ def test_random_windows_change_training_batches_alone(phantom: Path, learnable: 
     batch = receive(datamodule, next(iter(datamodule.val_dataloader())))
     plain = receive(make(phantom, spec), next(iter(make(phantom, spec).val_dataloader())))
     assert torch.equal(net.take_image(batch), net.take_image(plain))
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_training_batches_are_mixed_by_their_own_keys(phantom: Path, on_device: bool) -> None:
+    augment = Augment(shift_hu=5, mixup=0.5, cutmix=0.5, on_device=on_device)
+    unmixed = Augment(shift_hu=5, on_device=on_device)
+    batch, plain = (
+        receive(datamodule, next(iter(datamodule.train_dataloader())))
+        for datamodule in (make(phantom, augment=each) for each in (augment, unmixed))
+    )
+    drawn = augment.draw([(0, 0, row, 0) for row in batch["row"].tolist()], 64).mixing
+    image, target = mix_batch(plain["image"], plain["target"], torch.from_numpy(drawn))
+    assert torch.equal(batch["image"], image)
+    assert torch.equal(batch["target"], target)
+    assert set(batch) == set(plain) == {"image", "target", "row"}
+    assert (image != plain["image"]).flatten(1).any(dim=1).all()
+    assert ((batch["target"] > 0) & (batch["target"] < 1)).any()
+
+
+def test_mixing_of_images_that_the_network_windows_is_refused(phantom: Path) -> None:
+    with pytest.raises(UserError, match=r"mixup=0.2 and .*input.learnable=false"):
+        make(phantom, InputSpec(learnable=True), augment=Augment(mixup=0.2))
 
 
 def test_random_windows_of_an_input_without_windows_are_refused(phantom: Path) -> None:

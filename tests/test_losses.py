@@ -37,6 +37,14 @@ def test_focal_loss_is_torchvisions(alpha: float | None) -> None:
     torch.testing.assert_close(FocalLoss(gamma=2, alpha=alpha)(logits, target), expected)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_target_between_0_and_1_has_the_mean_of_both_losses(loss: nn.Module) -> None:
+    logits, target = batch(1)
+    mixed = 0.25 * target + 0.75 * (1 - target)
+    expected = 0.25 * loss(logits, target) + 0.75 * loss(logits, 1 - target)
+    torch.testing.assert_close(loss(logits, mixed), expected)
+
+
 def test_softmax_cross_entropy_by_hand() -> None:
     logits, target = batch()
     exp = np.exp(logits.double().numpy())

@@ -36,7 +36,12 @@ pytestmark = [
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "plain": {},
-    "ema": {"ema_decay": 0.9, "accumulate_grad_batches": 2, "workers": 2, "augment": {"window_center": 10}},
+    "ema": {
+        "ema_decay": 0.9,
+        "accumulate_grad_batches": 2,
+        "workers": 2,
+        "augment": {"window_center": 10, "mixup": 0.5},
+    },
     "patience": {"patience": 1, "max_epochs": 6, "lr": 1e-12, "workers": 4},
     "within": {"val_check_interval": 0.4, "freeze_epochs": 1},
 }

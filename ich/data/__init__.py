@@ -22,6 +22,7 @@ from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.data.source import Source
 from ich.image.augment import Augment, Changes, apply_changes_to_batch
+from ich.image.augment.mixing import mix_batch
 from ich.image.augment.transforms import Transform, UserTransform, adapt
 from ich.image.window import Window, window_batch
 from ich.index.split import Shares
@@ -318,7 +319,10 @@ class HeadCTDataModule(LightningDataModule):
         hu = apply_changes_to_batch(batch.pop("hu"), changes)
         if not self.input.learnable:
             window, header = self._window.to(hu.device), batch.pop("window", None)
-            return batch | {"image": window_batch(window, hu, header, changes.windows)}
+            image, target = window_batch(window, hu, header, changes.windows), batch["target"]
+            if changes.mixing is not None:
+                image, target = mix_batch(image, target, changes.mixing)
+            return batch | {"image": image, "target": target}
         return batch | {"hu": hu} | ({} if changes.windows is None else {"window_changes": changes.windows})
 
 

@@ -1,7 +1,8 @@
 """Losses on logits: the metric itself, focal loss, and the cross-entropy of an old network.
 
-Targets are 0 or 1, NaN where unknown. An unknown target has no effect on training: it adds nothing to the
-loss or to its divisor. All losses are computed in float32, for logits of any type.
+Targets are 0 or 1, between them where images were mixed, and NaN where unknown. An unknown target has no
+effect on training: it adds nothing to the loss or to its divisor. All losses are computed in float32, for
+logits of any type.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ class FocalLoss(nn.Module):
     """Focal loss: cross-entropy with less weight where the model is already right.
 
     ``alpha_t * (1 - p_t) ** gamma * -log(p_t)``, averaged over known entries as in ``WeightedBCE``.
-    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 5. It ranks as
-    well as the log loss, but its probabilities are not calibrated.
+    Source: Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, equation 5. A target between 0
+    and 1 has the mean of both losses, weighted by it. It ranks as well as the log loss, but its
+    probabilities are not calibrated.
 
     Args:
         gamma: How strongly the weight of easy entries is reduced; 0 is ``WeightedBCE``.
@@ -67,12 +69,17 @@ class FocalLoss(nn.Module):
     def forward(self, logits: Tensor, target: Tensor) -> Tensor:
         """Returns the loss, a scalar, of (N, L) logits and (N, L) targets."""
         known, target = _split_known(target)
-        signed = logits.float() * (2 * target - 1)  # (N, L), p_t = sigmoid(signed)
-        # 1 - p_t by way of its logarithm: the power's own gradient at 0 is infinite for gamma < 1.
-        loss = -F.logsigmoid(signed) * torch.exp(self.gamma * F.logsigmoid(-signed))
+        logits = logits.float()
+        positive, negative = self._lose(logits), self._lose(-logits)  # each (N, L)
         if self.alpha is not None:
-            loss = loss * (self.alpha * target + (1 - self.alpha) * (1 - target))
+            positive, negative = self.alpha * positive, (1 - self.alpha) * negative
+        loss = target * positive + (1 - target) * negative
         return _average(loss, known * _match_weights(self.label_weights, logits.shape[1]))
+
+    def _lose(self, logits: Tensor) -> Tensor:
+        """Returns the loss of entries where ``p_t = sigmoid(logits)``."""
+        # 1 - p_t by way of its logarithm: the power's own gradient at 0 is infinite for gamma < 1.
+        return -F.logsigmoid(logits) * torch.exp(self.gamma * F.logsigmoid(-logits))
 
 
 class SoftmaxCrossEntropy(nn.Module):

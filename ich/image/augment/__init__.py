@@ -19,6 +19,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 from albumentations.augmentations.dropout.functional import fill_holes_with_value
 from albumentations.augmentations.geometric.functional import warp_affine
 
+from ich.image.augment.mixing import cover, draw_mixing
 from ich.schema import AIR_HU, MOST_WINDOWS, UserError
 
 __all__ = ["Augment", "Changes", "apply_changes", "apply_changes_to_batch"]
@@ -36,7 +37,7 @@ _INT16 = np.iinfo(np.int16)
 class Changes(NamedTuple, Generic[Array]):
     """Changes to N inputs, applied in this order; a field is None if the change never happens.
 
-    The last one is for ``ich.image.window.Window``, the others are for slices.
+    The last two are for ``ich.image.window.Window`` and for ``mix_batch``, the others are for slices.
 
     Attributes:
         matrix: (N, 3, 3) float32, maps pixels (x, y, 1) to their new place; outside is air.
@@ -45,6 +46,7 @@ class Changes(NamedTuple, Generic[Array]):
         noise: (N, 2) float32, standard deviation in HU, and start of the noise within ``make_noise``.
         windows: (N, 16, 2) float32, for each window of the input how far its center moves in HU, and the
             factor of its width.
+        mixing: (N, 6) float32, from ``ich.image.augment.mixing.draw_mixing``.
     """
 
     matrix: Array | None = None
@@ -52,10 +54,11 @@ class Changes(NamedTuple, Generic[Array]):
     tone: Array | None = None
     noise: Array | None = None
     windows: Array | None = None
+    mixing: Array | None = None
 
 
 class Augment:
-    """Draws how slices are augmented: flip and affine, dropped patches, calibration and noise, then windows.
+    """Draws how slices are augmented: flip and affine, patches, calibration, noise, windows, then mixing.
 
     All slices of one input change together, except for their noise. Every change is off by default. Ranges
     are symmetric and drawn uniformly.
@@ -75,6 +78,10 @@ class Augment:
         window_center: Largest movement of the center of each window in HU. Windows move independently.
         window_width: Largest change of the width of each window, as a fraction: 0.25 is a factor between
             1 / 1.25 and 1.25, whose logarithm is uniform.
+        mixup: Probability that an image is blended with another of its batch, and its targets with it.
+        cutmix: Probability that a patch of another image replaces its own instead. With ``mixup`` at most 1.
+        mix_beta: Parameter of the beta distribution from which its own share is drawn. 1 is uniform; lower
+            values mix most images only slightly.
         on_device: Apply the changes to whole batches on the network's device, which saves CPU time. Otherwise
             they are applied slice by slice while reading. The draws are the same.
 
@@ -98,6 +105,9 @@ class Augment:
         noise_hu: float = 0.0,
         window_center: float = 0.0,
         window_width: float = 0.0,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        mix_beta: float = 1.0,
         on_device: bool = False,
     ) -> None:
         _check("flip", flip, 1)
@@ -115,11 +125,18 @@ class Augment:
         _check("noise_hu", noise_hu, math.inf)
         _check("window_center", window_center, math.inf)
         _check("window_width", window_width, math.inf)
+        _check("mixup", mixup, 1)
+        _check("cutmix", cutmix, 1)
+        if mixup + cutmix > 1 + 1e-9:
+            raise UserError(f"augment.mixup={mixup}, augment.cutmix={cutmix}: expected a sum of at most 1")
+        if not 0 < mix_beta < math.inf:
+            raise UserError(f"augment.mix_beta={mix_beta}: expected a number above 0")
         self.flip, self.affine = flip, affine
         self.rotate, self.scale, self.shift, self.shear = rotate, scale, shift, shear
         self.holes, self.hole_size = int(holes), hole_size
         self.shift_hu, self.scale_hu, self.noise_hu = shift_hu, scale_hu, noise_hu
         self.window_center, self.window_width = window_center, window_width
+        self.mixup, self.cutmix, self.mix_beta = mixup, cutmix, mix_beta
         self.on_device = on_device
 
     def __call__(self, hu: NDArray[np.int16], keys: Sequence[tuple[int, ...]]) -> Changes[Tensor] | None:
@@ -130,14 +147,14 @@ class Augment:
             keys: As ``draw`` takes them.
 
         Returns:
-            The changes that are left: with ``on_device`` all, for ``apply_changes_to_batch``, else those of
-            the windows. None if there are none.
+            The changes that are left: with ``on_device`` all, else those of windows and the mixing. None if
+            there are none.
         """
         changes = self.draw(keys, hu.shape[-1])
         if not self.on_device:
             for number, slices in enumerate(hu):
                 apply_changes(slices, changes, number)
-            changes = Changes(windows=changes.windows)
+            changes = Changes(windows=changes.windows, mixing=changes.mixing)
         if all(field is None for field in changes):
             return None
         return Changes(*(None if field is None else torch.from_numpy(field) for field in changes))
@@ -147,7 +164,8 @@ class Augment:
 
         Args:
             keys: One key per input: non-negative numbers, such as seed, epoch, row and repeat. The same key
-                always gives the same changes, whatever else is in the batch.
+                always gives the same changes, whatever else is in the batch. Only the input that it is mixed
+                with is counted from its place there.
             size: Side of the images, in pixels.
 
         Returns:
@@ -162,6 +180,11 @@ class Augment:
             tone=self._draw_tone(either_way[:, 9:11]),
             noise=self._draw_noise(u[:, 11:13]),
             windows=self._draw_windows(keys),
+            mixing=(
+                draw_mixing(keys, self.mixup, self.cutmix, self.mix_beta)
+                if self.mixup or self.cutmix
+                else None
+            ),
         )
 
     def _draw_matrix(
@@ -274,7 +297,7 @@ def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
 
     Args:
         hu: (N, D, S, S) int16 Hounsfield units.
-        changes: The changes, on the same device; those of windows are for the window.
+        changes: The changes, on the same device. Those of windows and the mixing come later.
 
     Returns:
         (N, D, S, S) int16.
@@ -289,7 +312,7 @@ def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
 
         image = warp_affine_batch(image - AIR_HU, changes.matrix[:, :2], (size, size)) + AIR_HU
     if changes.holes is not None:
-        image = image.masked_fill(_cover(changes.holes, size)[:, None], AIR_HU)
+        image = image.masked_fill(cover(changes.holes, size)[:, None], AIR_HU)
     if changes.tone is not None:
         slope, offset = changes.tone[:, :, None, None, None].unbind(1)  # each (N, 1, 1, 1)
         image = image * slope + offset
@@ -304,14 +327,6 @@ def apply_changes_to_batch(hu: Tensor, changes: Changes[Tensor]) -> Tensor:
 def _copy_noise(count: int, device: torch.device) -> Tensor:
     """Returns ``make_noise`` on a device as (places, count): a row for each place where noise may begin."""
     return torch.from_numpy(make_noise(count)).to(device).unfold(0, count, 1)
-
-
-def _cover(holes: Tensor, size: int) -> Tensor:
-    """Returns (N, S, S) bool: the pixels that patches (N, K, 4) cover."""
-    place = torch.arange(size, device=holes.device)
-    left, top, right, bottom = holes[..., None].unbind(2)  # each (N, K, 1)
-    columns, rows = (place >= left) & (place < right), (place >= top) & (place < bottom)  # (N, K, S)
-    return (rows[..., :, None] & columns[..., None, :]).any(dim=1)
 
 
 def _check(name: str, value: float, most: float) -> None:

@@ -88,8 +88,8 @@ def adapt(augment: object, spec: InputSpec) -> Augment | UserTransform | None:
         spec: The input that is augmented.
 
     Raises:
-        UserError: If it is something else, a transform that does not work on slices, or changes windows that
-            the input does not have.
+        UserError: If it is something else, a transform that does not work on slices, or changes that such an
+            input cannot have.
     """
     if augment is None:
         return None
@@ -99,6 +99,11 @@ def adapt(augment: object, spec: InputSpec) -> Augment | UserTransform | None:
                 f"augment.window_center={augment.window_center} and augment.window_width="
                 f"{augment.window_width}: input.normalization={spec.normalization} has no windows to change; "
                 "set both to 0"
+            )
+        if (augment.mixup or augment.cutmix) and spec.learnable:
+            raise UserError(
+                f"augment.mixup={augment.mixup} and augment.cutmix={augment.cutmix} mix windowed images, but "
+                "input.learnable=true leaves windows to the network; set both to 0, or input.learnable=false"
             )
         return augment
     if isinstance(augment, Transform):
