@@ -24,6 +24,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 import ich.train
 import ich.train.results
 from ich.data import HeadCTDataModule
+from ich.evaluate.smoothing import smooth_table
 from ich.models import SliceClassifier, load_slice_net
 from ich.schema import LABELS, InputSpec, UserError
 from ich.train.trainer import build_trainer, fit, place
@@ -171,6 +172,7 @@ def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> Non
     datamodule = HeadCTDataModule(str(phantom), model.input, num_workers=0, seed=config["seed"])
     datamodule.setup()
     tables = ich.train.results.predict_parts(model, datamodule, gpus=0)
+    tables = {part: smooth_table(table, model.metadata.smoothing) for part, table in tables.items()}
     for part in ("val", "test"):
         written = pd.read_csv(f"out/predictions_{part}.csv")
         columns = [f"prob_{label}" for label in LABELS]

@@ -19,6 +19,7 @@ from annotated_types import Len
 from numpy.typing import ArrayLike
 from scipy.special import expit, logit
 
+from ich.calibration.choice import CLIP
 from ich.calibration.fits import MAX_KNOTS, Floats, fit_isotonic, fit_logistic
 from ich.calibration.points import OperatingPoint, choose_operating_point
 from ich.calibration.sample import find_shortage, take_known
@@ -38,10 +39,6 @@ __all__ = ["Decision", "Isotonic", "Platt", "Temperature", "fit_calibrator", "fi
 
 DECIDED_LEVELS = ("slice", "study")
 """Levels for which a model has decisions."""
-
-CLIP = 1e-7
-"""Probabilities are clipped to [CLIP, 1 - CLIP] before their logit; float32 cannot distinguish values nearer
-to 1."""
 
 
 @dataclass(frozen=True)

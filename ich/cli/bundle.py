@@ -91,6 +91,7 @@ def _find_model_card(source: Path) -> str:
 
 def _describe(metadata: ModelMetadata) -> Iterator[str]:
     from ich.calibration import NotFitted
+    from ich.calibration.smoothing import Kernel
 
     model = metadata.model
     windows = [window if isinstance(window, str) else list(window) for window in model.input.windows]
@@ -107,6 +108,9 @@ def _describe(metadata: ModelMetadata) -> Iterator[str]:
         losses = {"validation": training.val_log_loss, "test": training.test_log_loss}
         figures = (f"{part} {'none' if loss is None else f'{loss:.4f}'}" for part, loss in losses.items())
         yield f"weighted log loss: {', '.join(figures)}"
+    kernels = (metadata.smoothing or {}).items()
+    widths = [f"{label} {each.width:g} mm" for label, each in kernels if isinstance(each, Kernel)]
+    yield f"smoothing over neighboring slices: {', '.join(widths) or 'none'}"
     yield f"calibration and operating points: by {' and '.join(metadata.decisions or ['nothing'])}"
     ood = metadata.ood or NotFitted("an older version wrote the file")
     if isinstance(ood, NotFitted):

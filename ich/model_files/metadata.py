@@ -19,6 +19,7 @@ from annotated_types import Interval
 
 from ich import __version__
 from ich.calibration import Decision, Level, NotFitted, order_decisions
+from ich.calibration.smoothing import Smoothing
 from ich.schema import LABELS, RENAMED, InputSpec, UserError
 from ich.schema.formats import (
     STRICT,
@@ -166,6 +167,8 @@ class ModelMetadata:
         labels: What the model predicts, in the order of its outputs.
         trained_on: ``hash_slices`` of the training set.
         prevalences: The share of its known slices that have each label; None where none is known.
+        smoothing: For each label, how its probabilities are averaged over neighboring slices, before slices
+            are pooled and calibrated. It was fitted on the validation set.
         decisions: By level, what was fitted on the validation set.
         ood: What out-of-distribution detection was fitted on, or why there is none.
         training: What the run was.
@@ -180,6 +183,7 @@ class ModelMetadata:
     model: ModelArguments
     trained_on: Digest | None = None
     prevalences: Mapping[str, Share | None] | None = None
+    smoothing: Smoothing | None = None
     decisions: Mapping[Level, Decision] | None = None
     ood: Annotated[OodReference | NotFitted, ChosenBy(_choose_ood, "fields")] | None = None
     training: Training | None = None
@@ -191,6 +195,9 @@ class ModelMetadata:
             check_keys(self.prevalences, names, "prevalences")
         if self.training is not None:
             check_keys(self.training.positives, names, "training.positives")
+        if self.smoothing is not None:
+            check_keys(self.smoothing, names, "smoothing")
+            object.__setattr__(self, "smoothing", {name: self.smoothing[name] for name in names})
         if self.decisions is not None:  # in the order of the labels, which files need not keep
             object.__setattr__(self, "decisions", order_decisions(self.decisions, names, "decisions"))
 

@@ -106,7 +106,7 @@ class SliceClassifier(LightningModule):
         """Drops everything that was fitted to the old weights."""
         if stage == "fit":
             self.net.ood = None
-            self.net.metadata = replace(self.net.metadata, ood=None, decisions=None)
+            self.net.metadata = replace(self.net.metadata, ood=None, smoothing=None, decisions=None)
 
     def start_at(self, prevalences: Sequence[float]) -> None:
         """Sets the head's bias so that an untrained model predicts the prevalences.

@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from ich import __version__
 from ich.calibration import Decision, order_decisions
 from ich.calibration.ood import pool_distances
+from ich.calibration.smoothing import require_positions, smooth
 from ich.image import prepare_series
 from ich.image.resize import resize_hu
 from ich.models import SliceNet, hash_weights
@@ -149,7 +150,12 @@ class Predictor:
         """The first member that allows heat maps; None if all are exported."""
         return next((each.net for each in self.networks if isinstance(each, TorchNetwork)), None)
 
-    def predict_hu(self, slices: Sequence[ArrayLike], window: NDArray[np.float32] | None = None) -> Scores:
+    def predict_hu(
+        self,
+        slices: Sequence[ArrayLike],
+        window: NDArray[np.float32] | None = None,
+        positions: ArrayLike | None = None,
+    ) -> Scores:
         """Predicts slices of a series in memory.
 
         Args:
@@ -157,16 +163,22 @@ class Predictor:
                 must be in LPS: rows run to the patient's left, columns to the back, as ``ich.dicom.read_hu``
                 gives them. An array cannot show whether this is so.
             window: (N, 2) center and width of the headers in HU, if a model needs them.
+            positions: (N,) along the slice normal in mm, if a model averages over neighboring slices.
 
         Returns:
             (M, N, L) probabilities of the M models, not calibrated, and distances from their training data.
 
         Raises:
-            UserError: If there is no slice, or a window is needed but missing.
+            UserError: If there is no slice, or windows or positions are needed but missing.
         """
         pixels = [_to_pixels(hu) for hu in slices]
         resized = {size: stack_hu([resize_hu(hu, size) for hu in pixels], size) for size in self._sizes}
-        return self._score(resized, window)
+        for network in self.networks:
+            require_positions(network.metadata.smoothing, positions)
+        places = np.full(len(pixels), np.nan) if positions is None else np.asarray(positions, np.float64)
+        if places.shape != (len(pixels),):
+            raise UserError(f"{len(pixels)} slices have {places.size} positions: give one for each slice")
+        return self._score(resized, window, places)
 
     def predict(self, *inputs: str | Path, progress: bool = False) -> Iterator[StudyResult]:
         """Reads all studies in files, folders, zip archives or a DICOMDIR, and yields their results.
@@ -213,7 +225,8 @@ class Predictor:
                 number, study.StudyInstanceUID, study.PatientID, None, reading.refusal, (), (),
                 {}, (), (), None, None, reading.series, self.algorithm, decides=self.label_set.decides,
             )  # fmt: skip
-        scores = self._score(stack.hu, stack.window, reading.left_out)
+        positions = stack.slices["position"].to_numpy(np.float64)
+        scores = self._score(stack.hu, stack.window, positions, reading.left_out)
         labels = pool_labels(scores, self._rules, reading.left_out)
         decides = self.label_set.decides
         reasons = (*reading.reasons, *find_model_reasons(scores, labels, decides))
@@ -246,16 +259,22 @@ class Predictor:
         self,
         hu: Mapping[int, Pixels],
         window: NDArray[np.float32] | None,
+        positions: NDArray[np.float64],
         left_out: Collection[int] = (),
     ) -> Scores:
         if not len(next(iter(hu.values()))):
             raise UserError("there is no slice to predict")
         if self._takes_window and (window is None or not has_windows(window)):
             raise UserError("the model needs the window of the header: give (N, 2) centers and widths in HU")
+        places = positions.copy()
+        places[list(left_out)] = np.nan  # such a slice says nothing about its neighbors
         probs, distances, limits = [], [], []
         for network in self._views:
             output = network.run(prepare_series(hu[network.input.size], network.input, left_out), window)
-            probs.append(output.probs.astype(np.float64))
+            found = output.probs
+            if (smoothing := network.metadata.smoothing) is not None:
+                found = smooth(found, places, np.zeros(len(places)), smoothing)
+            probs.append(found.astype(np.float64))
             counted = list_counted(len(output.probs), left_out)
             distances.append(np.nan if output.distance is None else pool_distances(output.distance[counted]))
             limits.append(np.nan if network.limit is None else network.limit)

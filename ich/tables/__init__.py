@@ -89,6 +89,10 @@ def name_columns(kind: str, names: Sequence[str]) -> list[str]:
 
 PROB_COLUMNS = tuple(name_columns("prob", LABELS))
 TARGET_COLUMNS = tuple(name_columns("target", LABELS))
+PLACE_COLUMNS = {"stack": 0, "position": np.nan}
+"""Columns of a predictions table that say where a slice lies in its series, as in the index, and their values
+where a table of another program or an earlier version lacks them."""
+
 WEIGHTS_COLUMN = "weights_sha256"
 """SHA-256 of the weights that made a prediction, from ``ich.models.hash_weights``; empty if unknown."""
 
@@ -124,10 +128,12 @@ def make_predictions(
         names: The L labels.
 
     Returns:
-        A predictions table, with ``WEIGHTS_COLUMN``.
+        A predictions table, with ``PLACE_COLUMNS`` and ``WEIGHTS_COLUMN``.
     """
     table = rows.loc[:, list(UIDS)].reset_index(drop=True)
     table["part"] = part
+    for column, unknown in PLACE_COLUMNS.items():
+        table[column] = rows[column].to_numpy() if column in rows else unknown
     table[name_columns("prob", names)] = probs
     table[name_columns("target", names)] = rows.loc[:, list(names)].to_numpy(dtype=np.float64)
     table[WEIGHTS_COLUMN] = weights
@@ -160,12 +166,12 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     Its labels are those with a column ``prob_<label>``.
 
     Returns:
-        ``UIDS``, ``part``, a probability and a target for each label, and ``WEIGHTS_COLUMN``; other columns
-        are left out.
+        ``UIDS``, ``part``, ``PLACE_COLUMNS``, a probability and a target for each label, and
+        ``WEIGHTS_COLUMN``; other columns are left out.
 
     Raises:
-        UserError: If the file or a column is missing, a probability lies outside [0, 1], or the hash of the
-            weights is not a SHA-256.
+        UserError: If the file or a column is missing, a probability lies outside [0, 1], a place is not a
+            number, or the hash of the weights is not a SHA-256.
     """
     path = Path(path)
     text = dict.fromkeys((*UIDS, "part", WEIGHTS_COLUMN), "str")
@@ -173,8 +179,11 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         names = find_names(pd.read_csv(path, nrows=0))
         prob_columns, target_columns = name_columns("prob", names), name_columns("target", names)
         # A patient may be called NA: only the numbers have missing values.
-        missing_values = {column: [""] for column in (*prob_columns, *target_columns)}
+        numbers = (*prob_columns, *target_columns, *PLACE_COLUMNS)
+        missing_values = {column: [""] for column in numbers}
         table = restore_texts(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing_values))
+        for column, unknown in PLACE_COLUMNS.items():
+            table[column] = table[column].astype(type(unknown)) if column in table else unknown
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a predictions table: {error}") from error
     needed = (*UIDS, "part", *(prob_columns or PROB_COLUMNS))
@@ -187,7 +196,9 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         table[WEIGHTS_COLUMN] = ""
     if not all(name == "" or re.fullmatch(DIGEST, name) for name in table[WEIGHTS_COLUMN].unique()):
         raise UserError(f"{path}: {WEIGHTS_COLUMN} holds values that are not SHA-256; remove the column")
-    return table.reindex(columns=[*UIDS, "part", *prob_columns, *target_columns, WEIGHTS_COLUMN])
+    return table.reindex(
+        columns=[*UIDS, "part", *PLACE_COLUMNS, *prob_columns, *target_columns, WEIGHTS_COLUMN]
+    )
 
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"

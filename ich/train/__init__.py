@@ -214,6 +214,7 @@ def _complete(run: Run, started: float) -> float:
             seconds=seconds,
             limit=limit,
             backbone=parts.model.net.copy_backbone(),
+            smoothing=cfg.smoothing,
         )
     if limit is not None:
         log.warning("debugging: only a few batches of each set were used, so the figures mean nothing")

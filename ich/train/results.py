@@ -16,11 +16,13 @@ from rich.console import Console
 from torch import nn
 
 from ich.calibration import DECIDED_LEVELS, Decision, NotFitted
+from ich.calibration.smoothing import Kernel, Smoothing
 from ich.data import HeadCTDataModule
 from ich.evaluate import DEFAULT_LEVELS, evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import pool
+from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
 from ich.model_files.checkpoint import find_checkpoint, read_checkpoint
@@ -46,11 +48,12 @@ def write_results(
     seconds: float,
     limit: int | float | None = None,
     backbone: nn.Module | None = None,
+    smoothing: bool = True,
 ) -> float:
     """Writes predictions, ``metrics.json``, the model card and the curves of a run, and prints its table.
 
-    The best checkpoint gets the decisions, the reference for out-of-distribution detection, and a summary of
-    the run.
+    The best checkpoint gets the smoothing over neighbors, the decisions, the reference for
+    out-of-distribution detection, and a summary of the run. The predictions are smoothed.
 
     Args:
         run_dir: Folder of the run, with its best checkpoint.
@@ -59,6 +62,7 @@ def write_results(
         seconds: Duration of the training.
         limit: Number or share of batches to predict in each set; None for all.
         backbone: A copy of the run's backbone if it is not a timm model.
+        smoothing: Whether probabilities may be averaged over neighboring slices.
 
     Returns:
         The monitored metric of the best epoch.
@@ -74,7 +78,7 @@ def write_results(
     checkpoint = read_checkpoint(path)
     net = build_slice_net(checkpoint["metadata"], checkpoint["state_dict"], path, backbone)
     seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
-    tables = predict_parts(net, datamodule, gpus, seen, limit)
+    tables, kernels = _smooth(predict_parts(net, datamodule, gpus, seen, limit), smoothing)
     for part, table in tables.items():
         write_table(table, run_dir / f"predictions_{part}.csv")
     # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
@@ -82,6 +86,7 @@ def write_results(
     predictions = {part: read_predictions(run_dir / f"predictions_{part}.csv") for part in tables}
     evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences(), datamodule.label_set)
     fields: dict[str, Any] = {
+        "smoothing": kernels,
         "decisions": decisions,
         "training": summarize(datamodule, metrics, evaluations),
     }
@@ -118,6 +123,19 @@ def write_results(
         log.warning("%d slices could not be read and were left out", len(datamodule.unread))
     log.info("wrote everything to %s", run_dir)
     return float(best[MONITOR])
+
+
+def _smooth(
+    tables: Mapping[str, pd.DataFrame], wanted: bool
+) -> tuple[Mapping[str, pd.DataFrame], Smoothing | None]:
+    """Fits the smoothing over neighboring slices on the validation set, and applies it to all sets."""
+    if not wanted:
+        return tables, None
+    kernels = fit_table(tables["val"])
+    widths = {label: each.width for label, each in kernels.items() if isinstance(each, Kernel)}
+    shown = ", ".join(f"{label} {width:g} mm" for label, width in widths.items())
+    log.info("smoothing over neighboring slices: %s", shown or "off, since it does not help")
+    return {part: smooth_table(table, kernels) for part, table in tables.items()}, kernels
 
 
 def evaluate_parts(

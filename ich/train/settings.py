@@ -28,6 +28,7 @@ OF_A_RUN = (
 """Top-level keys of a run's ``config.yaml``."""
 
 ADDED: dict[str, Any] = {
+    "smoothing": False,
     "callbacks": {},
     "trusted": [],
     "labels": {"_target_": "ich.schema.labels.LabelSet", **asdict(RSNA_LABELS)},

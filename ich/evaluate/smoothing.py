@@ -1,0 +1,44 @@
+"""Smoothing over neighboring slices on predictions tables, fitted on the validation set."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ich.calibration import NotFitted
+from ich.calibration.smoothing import Kernel, Smoothing, fit_smoothing, smooth
+from ich.tables import find_names, name_columns
+
+
+def fit_table(validation: pd.DataFrame) -> dict[str, Kernel | NotFitted]:
+    """Chooses the kernel of each label on the predictions table of a validation set."""
+    names = find_names(validation)
+    return fit_smoothing(
+        validation[name_columns("target", names)],
+        validation[name_columns("prob", names)],
+        *_place(validation),
+        validation["PatientID"],
+        names,
+    )
+
+
+def smooth_table(table: pd.DataFrame, smoothing: Smoothing) -> pd.DataFrame:
+    """Returns a predictions table with its probabilities smoothed.
+
+    Args:
+        table: A predictions table with ``position``.
+        smoothing: From ``fit_table``, for the labels of the table in their order.
+    """
+    columns = name_columns("prob", list(smoothing))
+    smoothed = table.copy()
+    smoothed[columns] = smooth(table[columns], *_place(table), smoothing)
+    return smoothed
+
+
+def _place(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns positions, NaN for a slice that names no series, and the number of each slice's stack."""
+    named = table["SeriesInstanceUID"] != ""
+    positions = np.asarray(table["position"].where(named), np.float64)
+    stacks = table.groupby(["StudyInstanceUID", "SeriesInstanceUID", "stack"], sort=False).ngroup()
+    return positions, np.asarray(stacks, np.int64)
