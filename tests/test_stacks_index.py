@@ -48,7 +48,7 @@ def list_neighbors(root: Path, table: pd.DataFrame) -> list[list[int]]:
     labeled = table.assign(**dict.fromkeys(LABELS, 0.0))
     arrays = to_arrays(labeled)
     dataset = SliceDataset(SliceReader(root, arrays), arrays, InputSpec(size=32, neighbors=1))
-    return [dataset._list_rows(row) for row in range(len(table))]
+    return [[row for rows in dataset._list_rows(each) for row in rows] for each in range(len(table))]
 
 
 def test_neighbors_come_from_one_scan(tmp_path: Path, head: list[pydicom.Dataset]) -> None:

@@ -34,6 +34,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         defaults = dict.fromkeys(str(_find_default(write, name)) for write in (write_phantom, write_archive))
         told = " or, for an archive, ".join(defaults)
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{meaning} (default: {told})")
+    parser.add_argument(
+        "--step",
+        type=float,
+        metavar="MM",
+        help="distance between slices and their thickness (default: drawn)",
+    )
     parser.add_argument("--masks", action="store_true", help="write lesion masks to OUT/masks")
     parser.add_argument(
         "--conformant", action="store_true", help="write all attributes of a conformant CT header"
@@ -69,7 +75,12 @@ def _find_default(write: Callable[..., None], name: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> None:
-    options = {"--masks": args.masks, "--conformant": args.conformant, "--chance": args.chance}
+    options = {
+        "--step": args.step,
+        "--masks": args.masks,
+        "--conformant": args.conformant,
+        "--chance": args.chance,
+    }
     if args.archive and any(options.values()):
         option = next(name for name, given in options.items() if given)
         raise UserError(f"{option} cannot be used with --archive: leave one of the two out")
@@ -82,5 +93,12 @@ def _run(args: argparse.Namespace) -> None:
         print(f"archive of {numbers['patients']} studies in {args.out}; {args.out / TRUTH} describes it")
     else:
         chances = dict(args.chance or [])
-        write_phantom(args.out, **numbers, masks=args.masks, conformant=args.conformant, chances=chances)
+        write_phantom(
+            args.out,
+            **numbers,
+            masks=args.masks,
+            conformant=args.conformant,
+            chances=chances,
+            step=args.step,
+        )
         print(f"phantom of {numbers['patients']} patients in {args.out}")

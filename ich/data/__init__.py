@@ -28,12 +28,15 @@ from ich.image.window import Window, window_batch
 from ich.index.split import Shares
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet
+from ich.tables.slabs import measure_thickness
 
 __all__ = ["HeadCTDataModule"]
 
 log = logging.getLogger(__name__)
 
 SAMPLINGS = ("natural", "balanced")
+
+MOST_THICKNESS = 20.0  # mm: thicker slices of a head are not made
 
 
 class HeadCTDataModule(LightningDataModule):
@@ -70,6 +73,9 @@ class HeadCTDataModule(LightningDataModule):
         limit_slices: Use a sample of whole patients of about this many slices.
         batch_size: Number of slices per batch and process.
         num_workers: Number of threads that read; by default one per core, at most 8.
+        thickness: Average much thinner slices to this thickness in mm; see ``ich.tables.slabs``. The row of
+            the middle slice then stands for their mean. It is positive if one of them is, and the others are
+            in no set. None leaves all slices as they are.
         sampling: ``natural``, or ``balanced`` to favor slices with rare subtypes.
         tolerate: Number of unreadable slices to leave out and count before the run stops.
         seed: Random seed for the split, the sample, the sampling order and the augmentation.
@@ -100,6 +106,7 @@ class HeadCTDataModule(LightningDataModule):
         limit_slices: int | None = None,
         batch_size: int = 32,
         num_workers: int | None = None,
+        thickness: float | None = None,
         sampling: str = "natural",
         tolerate: int = 0,
         seed: int = 0,
@@ -111,6 +118,8 @@ class HeadCTDataModule(LightningDataModule):
             raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
+        if thickness is not None and not 0 < thickness <= MOST_THICKNESS:
+            raise UserError(f"data.thickness={thickness}: expected above 0 and up to {MOST_THICKNESS:g} mm")
         self.source = Source(
             root=Path(root),
             labels=labels,
@@ -122,6 +131,7 @@ class HeadCTDataModule(LightningDataModule):
             split=SplitSpec(split, Shares(val_fraction, test_fraction, fold, folds, seed)),
             check_pixels=check_pixels,
             limit_slices=limit_slices,
+            thickness=thickness,
         )
         self.input = input
         self.label_set = label_set
@@ -170,6 +180,16 @@ class HeadCTDataModule(LightningDataModule):
             self.part("train")[list(self.label_set.names)].mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)
         )
         return tuple(float(share) for share in shares)
+
+    def measure_thickness(self) -> float | None:
+        """Measures the usual step between slices in the training set, mm; None if positions are unknown.
+
+        It is ``thickness`` if that is given. A model averages much thinner slices to it.
+        """
+        if self.source.thickness is not None:
+            return self.source.thickness
+        patients = self.part("train")["PatientID"]
+        return measure_thickness(self.table[self.table["PatientID"].isin(patients)])
 
     def prepare_data(self) -> None:
         """Writes the phantom, hashes and cache if asked, and brings the index up to date, in one process."""

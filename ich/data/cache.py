@@ -55,6 +55,8 @@ def build_cache(
 ) -> None:
     """Writes the resized slices of a data set, unless they exist. It continues where it was stopped.
 
+    Each slice is kept as it is; thin ones are averaged when they are read from the cache.
+
     Only its owner can read the folder, because it holds images of patients. It names neither patients nor
     files: a slice is a row, and its file is a keyed hash of the path. While another run writes, this waits.
 
@@ -83,7 +85,8 @@ def build_cache(
                     f"data.cache={folder} was begun for {len(manifest.slices)} other slices and is not "
                     "complete; remove it to make a new one"
                 )
-            dataset = SliceDataset(SliceReader(root, arrays), arrays, InputSpec(size))
+            single = arrays._replace(slab=np.arange(len(table), dtype=np.int32))
+            dataset = SliceDataset(SliceReader(root, arrays), single, InputSpec(size))
             _fill(folder, manifest, dataset, workers)
     except OSError as error:
         raise UserError(

@@ -20,11 +20,12 @@ from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
-from ich.image import find_neighbors
+from ich.image import average_hu, find_neighbors
 from ich.image.augment import Augment
 from ich.image.augment.transforms import UserTransform
 from ich.image.resize import keeps_shift, resize_hu
 from ich.schema import AIR_HU, InputSpec, ReadError
+from ich.tables import SLAB_COLUMN
 
 Item = tuple[int, int, int]
 """Epoch, row, and how often the row has already appeared in the epoch."""
@@ -61,12 +62,18 @@ class SliceArrays(NamedTuple):
     layout: NDArray[np.int32]  # (rows,) its number in ``layouts``
     layouts: tuple[Layout, ...]  # a few for a data set
     stack: NDArray[np.int32]  # (rows,) number of the stack; slices of one stack are consecutive rows
+    slab: NDArray[np.int32]  # (rows,) number of the slab, from 0 by first row; its slices are averaged
     target: NDArray[np.float32]  # (rows, L), NaN where unknown
     window: NDArray[np.float32]  # (rows, 2) center and width of the header, HU
 
 
 def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
-    """Takes the columns for reading from the index, with the requested label columns."""
+    """Takes the columns for reading from the index, with the requested label columns.
+
+    If the table has ``SLAB_COLUMN``, slices of a stack with the same number there are averaged.
+    """
+    stack = _number_runs(table[["StudyInstanceUID", "SeriesInstanceUID", "stack"]])
+    rows = np.arange(len(table), dtype=np.int32)
     return SliceArrays(
         path=np.array(table["path"].str.encode("utf-8").to_list(), dtype=bytes),
         frame=table["frame"].to_numpy(np.int32),
@@ -75,7 +82,8 @@ def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
         pixel_offset=table["pixel_offset"].to_numpy(np.int64),
         layout=_number(table, _LAYOUT),
         layouts=tuple(map(_to_layout, table[_LAYOUT].drop_duplicates().itertuples(index=False))),
-        stack=_number_runs(table[["StudyInstanceUID", "SeriesInstanceUID", "stack"]]),
+        stack=stack,
+        slab=_number(table.assign(stack=stack), ["stack", SLAB_COLUMN]) if SLAB_COLUMN in table else rows,
         target=table[list(names)].to_numpy(dtype=np.float32),
         window=table[["WindowCenter", "WindowWidth"]].to_numpy(dtype=np.float32),
     )
@@ -263,17 +271,31 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return batch if changes is None else {**batch, "changes": changes}
 
     def _read(self, out: NDArray[np.int16], row: int) -> None:
-        """Reads a slice and its neighbors into ``out``, (D, S, S)."""
-        for slot, neighbor in zip(out, self._list_rows(row), strict=True):
-            try:
-                self.reader.read(neighbor, slot)
-            except ReadError as error:
-                error.row = neighbor
-                raise
-            self.read += 1
+        """Reads a slice and its neighbors into ``out``, (D, S, S); each may be the mean of a slab."""
+        for slot, rows in zip(out, self._list_rows(row), strict=True):
+            if len(rows) == 1:
+                self._read_slice(slot, rows[0])
+                continue
+            thin = np.empty((len(rows), *slot.shape), np.int16)
+            for part, each in zip(thin, rows, strict=True):
+                self._read_slice(part, each)
+            slot[:] = average_hu(thin)
 
-    def _list_rows(self, row: int) -> list[int]:
-        """Rows of the slice and its neighbors, which are rows of the same stack."""
-        stack = self.arrays.stack
+    def _read_slice(self, out: NDArray[np.int16], row: int) -> None:
+        try:
+            self.reader.read(row, out)
+        except ReadError as error:
+            error.row = row
+            raise
+        self.read += 1
+
+    def _list_rows(self, row: int) -> list[list[int]]:
+        """Rows of the slice's slab and of its neighbors, which are slabs of the same stack."""
+        stack, slab = self.arrays.stack, self.arrays.slab
         first, end = (int(np.searchsorted(stack, stack[row], side)) for side in ("left", "right"))
-        return find_neighbors(range(first, end), row, self.spec.neighbors)
+        numbers = slab[first:end]
+        kept = range(int(numbers[0]), int(numbers.max()) + 1)
+        if len(kept) == len(numbers):
+            return [[each] for each in find_neighbors(range(first, end), row, self.spec.neighbors)]
+        found = find_neighbors(kept, int(slab[row]), self.spec.neighbors)
+        return [(first + np.flatnonzero(numbers == number)).tolist() for number in found]

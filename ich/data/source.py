@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ich.data.parts import GROUPS, SplitSpec, group_slices
@@ -18,6 +19,8 @@ from ich.index.split import sample_patients
 from ich.phantom import write_phantom
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
+from ich.tables import SLAB_COLUMN
+from ich.tables.slabs import find_middles, number_slabs
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Source:
     split: SplitSpec
     check_pixels: bool
     limit_slices: int | None
+    thickness: float | None
 
     def __post_init__(self) -> None:
         if self.group not in GROUPS:
@@ -74,6 +78,7 @@ class Source:
 
         Returns:
             The index with the label columns and ``part``, which is ``unlabeled`` for slices without a label.
+            With ``thickness`` it has ``SLAB_COLUMN`` too, and a slab's labels are those of its middle slice.
 
         Raises:
             UserError: If labels and slices do not belong together, or cannot be split as requested.
@@ -90,6 +95,8 @@ class Source:
         if counts.warning:
             log.warning("%s", counts.warning)
         table = group_slices(table, self.group)
+        if self.thickness is not None:
+            table = _label_slabs(table, self.thickness, names)
         labeled = table[table[list(names)].notna().any(axis=1)]
         if self.limit_slices is not None:
             labeled = sample_patients(labeled, self.limit_slices, self.split.shares.seed)
@@ -105,3 +112,22 @@ class Source:
         if count := int((twins >= 0).sum()):
             log.warning("%d slices have the pixels of a slice of another patient", count)
         return twins
+
+
+def _label_slabs(table: pd.DataFrame, thickness: float, names: Sequence[str]) -> pd.DataFrame:
+    """Gives the labels of each slab to its middle slice, and none to its others.
+
+    A label is 1 if one of the slices has it. Otherwise it is unknown if one is unknown, and else 0.
+    """
+    slab = number_slabs(table, thickness)
+    by_slab = table[list(names)].groupby(slab)
+    highest = by_slab.transform("max")
+    known = by_slab.transform("count").eq(by_slab.transform("size"), axis=0)
+    labels = highest.where((highest == 1) | known)
+    is_middle = find_middles(slab)
+    labels[~is_middle] = np.nan
+    if is_middle.all():
+        log.info("data.thickness=%g: no series is so thin that its slices are averaged", thickness)
+    else:
+        log.info("thin slices are averaged: %d slices become %d", len(table), is_middle.sum())
+    return table.assign(**{SLAB_COLUMN: slab}, **{name: labels[name] for name in names})

@@ -7,7 +7,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.schema import UserError
-from ich.tables import PROB_COLUMNS, find_names, name_columns, require_columns
+from ich.tables import PROB_COLUMNS, SLAB_COLUMN, find_names, name_columns, require_columns
 
 LEVELS = ("slice", "series", "study", "patient")
 """Levels of evaluation. Slices, series and studies are units of their patient."""
@@ -32,7 +32,7 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
     """Pools the slices of each unit into one row.
 
     Args:
-        predictions: A predictions table.
+        predictions: A predictions table. A slab of averaged slices (``SLAB_COLUMN``) counts once.
         level: One of ``LEVELS``; ``slice`` leaves every slice as it is.
         method: One of ``METHODS``.
 
@@ -77,13 +77,23 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
         )
     probs, target = (predictions[c].to_numpy(np.float64) for c in (prob_columns, target_columns))
     if level != "slice" and len(starts):
-        probs = _combine(probs[order], codes[order], starts, method)
+        kept = order[_is_first_of_slab(predictions)[order]]
+        firsts = np.searchsorted(codes[kept], np.arange(len(units)))
+        probs = _combine(probs[kept], codes[kept], firsts, method)
     table[prob_columns] = probs
     # Hit, then unknown, then free of it: -1 < 0 < 1 once NaN lies in the middle.
     ranked = np.select([target == 1, np.isnan(target)], [1.0, 0.0], -1.0)[order]
     highest = np.maximum.reduceat(ranked, starts) if len(starts) else ranked
     table[target_columns] = np.select([highest == 1, highest == 0], [1.0, np.nan], 0.0)
     return table
+
+
+def _is_first_of_slab(predictions: pd.DataFrame) -> NDArray[np.bool_]:
+    """(rows,) whether a row is the first of its slab: averaged slices share one prediction."""
+    if SLAB_COLUMN not in predictions:
+        return np.ones(len(predictions), bool)
+    repeated = predictions.duplicated(["StudyInstanceUID", "SeriesInstanceUID", SLAB_COLUMN])
+    return (~repeated | predictions[SLAB_COLUMN].isna()).to_numpy()
 
 
 def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:

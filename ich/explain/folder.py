@@ -24,7 +24,8 @@ from ich.progress import make_bar
 from ich.report.figures import write_png
 from ich.schema import ReadError, UserError
 from ich.schema.results import KEY_SLICES
-from ich.tables import STAMP, find_names, name_columns, restore_texts, write_table
+from ich.tables import SLAB_COLUMN, STAMP, find_names, name_columns, restore_texts, write_table
+from ich.tables.slabs import find_middle, number_slabs
 
 Choice = int | Literal["key", "all"]
 """Slices to explain: a number of the most probable ones, the key slices of each study, or all."""
@@ -64,7 +65,8 @@ def write_heatmaps(
     """Lists slices with their probabilities, then explains some. Only the owner can read the files.
 
     A slice is prepared as in training and prediction. Its neighbors come from its series among all given
-    slices. At an end, and so for a single slice, the slice itself repeats.
+    slices. At an end, and so for a single slice, the slice itself repeats. Thin slices are averaged as in
+    prediction. The middle slice of a mean then stands for it, and the column ``averaged`` names all of them.
 
     ``out`` then holds these files, with the slice's number instead of 0000:
 
@@ -106,6 +108,7 @@ def write_heatmaps(
         )
     refused = refused[_REFUSED_COLUMNS].assign(path=f"{escape_path(root)}/" + refused["path"])
     settings = {"files": _hash_files(root, table), "labels": labels, "model": sha256, "window": window}
+    table[SLAB_COLUMN] = number_slabs(table, net.metadata.thickness)
     with for_owner_alone():
         with refusing_unwritable(out):
             settle(out, settings)
@@ -183,8 +186,9 @@ def _list_slices(
     rows: list[int] = []
     probs: list[NDArray[np.float32]] = []
     unread: list[ReadError] = []
-    found = score_slices(net, root, table)
-    for each in _show(found, "Listing", len(table)):
+    slabs = _list_slabs(table)
+    found = score_slices(net, root, table, list(slabs))
+    for each in _show(found, "Listing", len(slabs)):
         if isinstance(each, ReadError):
             unread.append(each)
         else:
@@ -197,9 +201,16 @@ def _list_slices(
     listed = table.iloc[rows][["SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "path"]]
     listed = listed.reset_index(drop=True)
     listed["path"] = f"{escape_path(root)}/" + listed["path"]
+    listed["averaged"] = [" ".join(table["SOPInstanceUID"].iloc[slabs[row]]) for row in rows]
     listed.insert(0, "number", rows)
     listed[name_columns("prob", net.metadata.labels.names)] = np.stack(probs)
     return listed, refused
+
+
+def _list_slabs(table: pd.DataFrame) -> dict[int, list[int]]:
+    """Lists the rows of each slab by the row of its middle slice; of a single slice there are none."""
+    slabs = pd.Series(range(len(table))).groupby(table[SLAB_COLUMN].to_numpy()).agg(list)
+    return {find_middle(slab): slab if len(slab) > 1 else [] for slab in slabs}
 
 
 def _add_refused(refused: pd.DataFrame, unread: Sequence[ReadError]) -> pd.DataFrame:

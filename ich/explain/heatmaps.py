@@ -19,6 +19,8 @@ from ich.image.resize import restore_size
 from ich.image.window import window_batch
 from ich.models import SliceNet
 from ich.schema import ReadError
+from ich.tables import SLAB_COLUMN
+from ich.tables.slabs import number_slabs
 
 _BATCH = 16  # slices that the network sees at a time
 
@@ -48,13 +50,13 @@ def find_first_grid(net: SliceNet, root: Path, table: pd.DataFrame) -> Grid | No
 
 
 def score_slices(
-    net: SliceNet, root: Path, table: pd.DataFrame
+    net: SliceNet, root: Path, table: pd.DataFrame, rows: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[np.float32]] | ReadError]:
-    """Yields each slice's row and probabilities, or why it cannot be read."""
-    for x, rows, unread in _read_batches(net, root, table, range(len(table))):
+    """Yields the row and the probabilities of slices, or why one cannot be read; see ``explain_slices``."""
+    for x, read, unread in _read_batches(net, root, table, rows):
         yield from unread
         if x is not None:
-            yield from zip(rows, _compute_probs(net, x), strict=True)
+            yield from zip(read, _compute_probs(net, x), strict=True)
 
 
 def explain_slices(
@@ -70,7 +72,8 @@ def explain_slices(
     Args:
         net: In evaluation mode; it is moved to a GPU if there is one.
         root: Folder of the DICOM files.
-        table: Their index, with the slices' neighbors in it.
+        table: Their index, with the slices' neighbors in it. With ``SLAB_COLUMN`` it says which slices are
+            averaged; without it, those that are much thinner than the model's.
         rows: Rows of the table.
         labels: Some of the network's labels.
         grid: The network's grid; found on the first slices if None.
@@ -100,7 +103,12 @@ class _Batch(NamedTuple):
 
 
 def _read_batches(net: SliceNet, root: Path, table: pd.DataFrame, rows: Sequence[int]) -> Iterator[_Batch]:
-    """Yields slices with their neighbors, windowed, on the network's device."""
+    """Yields slices with their neighbors, windowed, on the network's device.
+
+    Thin slices are averaged as ``SLAB_COLUMN`` of the table says, or else as in prediction.
+    """
+    if SLAB_COLUMN not in table:
+        table = table.assign(**{SLAB_COLUMN: number_slabs(table, net.metadata.thickness)})
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device)
     arrays = to_arrays(table)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ich.image.resize import resize_hu
 from ich.schema import InputSpec
 
-__all__ = ["find_neighbors", "prepare_series", "sort_slices"]
+__all__ = ["average_hu", "average_slabs", "find_neighbors", "prepare_series", "sort_slices"]
 
 ORDER = ("position", "InstanceNumber", "SOPInstanceUID", "frame")
 """Columns that order the slices of a series, whatever their files are called."""
@@ -36,6 +36,28 @@ def sort_slices(table: pd.DataFrame, by: Sequence[str] = ()) -> pd.DataFrame:
         return column.str.replace("#.*", "", regex=True) if column.name == "SOPInstanceUID" else column
 
     return table.sort_values([*by, *ORDER], key=take_file, na_position="first", ignore_index=True)
+
+
+def average_hu(slices: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Averages (N, S, S) HU to (S, S), rounded to the nearest HU, a half upward."""
+    count = len(slices)
+    total = slices.sum(axis=0, dtype=np.int32)
+    return np.asarray((2 * total + count) // (2 * count), np.int16)
+
+
+def average_slabs(slices: NDArray[np.int16], slabs: Sequence[Sequence[int]]) -> NDArray[np.int16]:
+    """Averages the slices of each slab; a slab of one slice is that slice, bit for bit.
+
+    Args:
+        slices: (N, S, S) HU.
+        slabs: K slabs, each the places of its slices, as from ``ich.tables.slabs.find_slabs``.
+
+    Returns:
+        (K, S, S) HU.
+    """
+    if len(slabs) == len(slices):
+        return slices
+    return np.stack([average_hu(slices[list(slab)]) for slab in slabs])
 
 
 def find_neighbors(kept: Sequence[int], row: int, neighbors: int) -> list[int]:

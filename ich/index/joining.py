@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ich.schema import UserError
-from ich.tables import INDEX_DTYPES
+from ich.tables import INDEX_DTYPES, SLAB_COLUMN
 
 USUAL_SHARE, LEAST_SHARE = 0.9, 0.1
 """Shares of the slices that have a row in the label file. Below the first a user is warned. Below the second
@@ -113,7 +113,7 @@ def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame
             label; see ``LEAST_SHARE``.
     """
     names = list(map(str, labels))
-    if taken := [name for name in names if name in INDEX_DTYPES]:
+    if taken := [name for name in names if name in (*INDEX_DTYPES, SLAB_COLUMN)]:
         raise UserError(f"labels.names holds {taken[0]}, a column of the index: give it another name")
     places = match_slices(table["SOPInstanceUID"], labels)
     require_matches(places, table["SOPInstanceUID"], labels)

@@ -29,6 +29,7 @@ from ich.schema.formats import (
     Expected,
     Explanation,
     NotNegative,
+    Positive,
     Share,
     Text,
     check_keys,
@@ -169,6 +170,8 @@ class ModelMetadata:
         prevalences: The share of its known slices that have each label; None where none is known.
         smoothing: For each label, how its probabilities are averaged over neighboring slices, before slices
             are pooled and calibrated. It was fitted on the validation set.
+        thickness: The usual step between its slices, mm; see ``ich.tables.slabs``. Much thinner slices are
+            averaged to it. None averages nothing.
         decisions: By level, what was fitted on the validation set.
         ood: What out-of-distribution detection was fitted on, or why there is none.
         training: What the run was.
@@ -184,6 +187,7 @@ class ModelMetadata:
     trained_on: Digest | None = None
     prevalences: Mapping[str, Share | None] | None = None
     smoothing: Smoothing | None = None
+    thickness: Positive | None = None
     decisions: Mapping[Level, Decision] | None = None
     ood: Annotated[OodReference | NotFitted, ChosenBy(_choose_ood, "fields")] | None = None
     training: Training | None = None

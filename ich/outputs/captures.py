@@ -140,9 +140,10 @@ def _make_image(
             "a key slice has no ImageOrientationPatient that gives the patient's left and right",
         )
     n = result.key_slices[rank - 1]
+    seen = "this slice" if len(result.list_slab(n)) == 1 else "this mean"
     told = (
         f"{MANUFACTURER} {result.algorithm.version}: {result.name_slice(n)}, "
-        f"{_say_finding(result)} in this slice {_find_prob(result, result.slices[n]):.0%}"
+        f"{_say_finding(result)} in {seen} {_find_prob(result, result.slices[n]):.0%}"
     )
     pixels, times = draw_key_image(hu, (WARNING, DISCLAIMER, told), result.knows_sides)
     image = SCImage.from_ref_dataset(

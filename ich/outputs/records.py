@@ -7,15 +7,19 @@ untrusted: every field must be known, of its type and in its range, and fields m
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ich.files import for_owner_alone, replacing
 from ich.schema import UserError
 from ich.schema.formats import adapt, parse_fields, read_plain, show, to_plain
-from ich.schema.results import Outcome, StudyResult, decide_labels, decide_outcome
+from ich.schema.results import Outcome, SliceResult, StudyResult, decide_labels, decide_outcome
 
 __all__ = ["make_schema", "read_json", "write_json"]
+
+_EARLIER: dict[str, dict[str, Any]] = {"ich study result 2": {"decides": "any"}, "ich study result 3": {}}
+"""Schemas of earlier versions, with the fields that these lack."""
 
 _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one million
 
@@ -23,8 +27,8 @@ _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one milli
 def from_dict(found: Any, source: str) -> StudyResult:
     """Returns the result that ``to_plain`` made plain values of.
 
-    In version 2 the label any decided, always. A reason in version 1 may now be a note, so such a file is
-    refused by name.
+    In version 2 the label any decided, always. Before version 4 no slices were averaged. A reason in version
+    1 may now be a note, so such a file is refused by name.
 
     Args:
         found: Content of a file.
@@ -33,8 +37,8 @@ def from_dict(found: Any, source: str) -> StudyResult:
     Raises:
         UserError: Naming the first field that is not as the schema wants it, or contradicts another.
     """
-    if isinstance(found, dict) and found.get("schema") == "ich study result 2":
-        found = {**found, "schema": StudyResult.schema, "decides": "any"}
+    if isinstance(found, dict) and (schema := str(found.get("schema"))) in _EARLIER:
+        found = {**_EARLIER[schema], **found, "schema": StudyResult.schema}
     if not isinstance(found, dict) or found.get("schema") != StudyResult.schema:
         stated = show(found.get("schema")) if isinstance(found, dict) else show(found)
         raise UserError(
@@ -156,6 +160,8 @@ def _find_contradiction(result: StudyResult) -> str:
         for each in (piece.probs, piece.calibrated or piece.probs)
     ):
         return "a slice has other labels than the study"
+    if fault := _find_slab_contradiction(result.slices):
+        return fault
     deciding = None if result.decides is None else result.labels[result.decides]
     if result.outcome is not (due := decide_outcome(deciding, result.reasons)):
         return f"outcome is {result.outcome}, but its labels and reasons give {due}"
@@ -167,3 +173,14 @@ def _find_contradiction(result: StudyResult) -> str:
     decided = decide_labels(result.labels, result.decides, result.outcome, result.reasons)
     wrong = [name for name in names if decided[name] != result.labels[name]]
     return f"labels.{wrong[0]}: positive contradicts prob, threshold and outcome" if wrong else ""
+
+
+def _find_slab_contradiction(slices: Sequence[SliceResult]) -> str:
+    probs: dict[int, tuple[object, object]] = {}
+    for each in slices:
+        if (each.slab is None) != (slices[0].slab is None):
+            return "some slices belong to a slab and others do not"
+        found = each.probs, each.calibrated
+        if each.slab is not None and probs.setdefault(each.slab, found) != found:
+            return f"slices of slab {each.slab} have different probabilities"
+    return ""

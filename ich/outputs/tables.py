@@ -14,7 +14,7 @@ import pandas as pd
 from ich.files import for_owner_alone
 from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.schema.results import Remark, SliceResult, StudyResult
-from ich.tables import UIDS, WEIGHTS_COLUMN, name_columns, write_table
+from ich.tables import SLAB_COLUMN, UIDS, WEIGHTS_COLUMN, name_columns, write_table
 
 __all__ = ["write_tables"]
 
@@ -52,6 +52,7 @@ def list_slice_columns(labels: LabelSet = RSNA_LABELS) -> dict[str, str]:
         "part": "str",  # of a predictions table, which this is: empty, as the study belongs to no data set
         "InstanceNumber": "Int64",  # as stored; empty where not given
         "position": "float64",  # mm along the slice normal, from feet to head; empty where not known
+        SLAB_COLUMN: "Int64",  # slices of a slab were averaged and share probabilities; empty without any
         **dict.fromkeys(name_columns("prob", labels.names), "float64"),  # as the network gave them
         # Empty without a calibration of slices.
         **dict.fromkeys(name_columns("calibrated", labels.names), "float64"),
@@ -169,6 +170,7 @@ def _list_slice(result: StudyResult, place: int, each: SliceResult) -> dict[str,
         "part": "",
         "InstanceNumber": each.InstanceNumber,
         "position": each.position,
+        SLAB_COLUMN: each.slab,
         **{f"prob_{label}": prob for label, prob in each.probs.items()},
         **{f"calibrated_{label}": prob for label, prob in (each.calibrated or {}).items()},
         "key": int(place in result.key_slices),

@@ -18,8 +18,9 @@ from ich.phantom.chances import Chances
 from ich.phantom.encoding import Encoding, SeriesHeader, write_slice
 from ich.phantom.folders import check_numbers, map_patients, write_once
 from ich.phantom.head import Head
-from ich.phantom.study import Study, draw_study
-from ich.schema import LABELS, SUBTYPES
+from ich.phantom.reformats import plan_at
+from ich.phantom.study import Study, draw_plan, plan_study
+from ich.schema import LABELS, SUBTYPES, UserError
 
 __all__ = ["draw_patient", "write_phantom"]
 
@@ -30,7 +31,9 @@ SLICES = "stage_2_train"
 CSV = "stage_2_train.csv"
 
 
-def draw_patient(seed: int, patient: int, size: int = 256, chances: Chances | None = None) -> list[Study]:
+def draw_patient(
+    seed: int, patient: int, size: int = 256, chances: Chances | None = None, step: float | None = None
+) -> list[Study]:
     """Draws the studies of a patient, one or more, as ``write_phantom`` writes them.
 
     Args:
@@ -38,6 +41,7 @@ def draw_patient(seed: int, patient: int, size: int = 256, chances: Chances | No
         patient: Number of the patient, from 0.
         size: Height and width in pixels.
         chances: How often rare features appear; by default those of ``Chances``.
+        step: Distance from slice to slice and thickness of a slice, mm; None draws them for each study.
 
     Returns:
         The studies in the order of their dates; the head is the same in each.
@@ -47,9 +51,10 @@ def draw_patient(seed: int, patient: int, size: int = 256, chances: Chances | No
     head = Head.sample(rng, chances)
     # Every fourth patient comes back, with or without a hemorrhage, and one of sixteen once more.
     later = rng.integers(10, size=int(patient % 4 == 3) + int(patient % 16 == 15))
-    return [
-        draw_study(rng, size, head, sample_subtypes(rng, int(turn)), chances) for turn in (patient, *later)
+    plans = [
+        plan_study(rng, size, head, sample_subtypes(rng, int(turn)), chances) for turn in (patient, *later)
     ]
+    return [draw_plan(plan if step is None else plan_at(plan, step), size) for plan in plans]
 
 
 def sample_subtypes(rng: np.random.Generator, turn: int) -> list[str]:
@@ -77,6 +82,7 @@ def write_phantom(
     masks: bool = False,
     conformant: bool = False,
     chances: Mapping[str, float] | None = None,
+    step: float | None = None,
 ) -> None:
     """Writes a phantom data set, unless one with the same parameters exists.
 
@@ -94,12 +100,15 @@ def write_phantom(
         conformant: Write valid UIDs and all attributes of a conformant CT image, instead of a sparse header
             like the RSNA's.
         chances: Probabilities by the names of ``Chances``, which replace the defaults.
+        step: As in ``draw_patient``. Heads and hemorrhages are the same at any step.
 
     Raises:
         UserError: If a parameter is out of range, a name in ``chances`` is unknown, or ``out`` holds other
             files or cannot be written to.
     """
     check_numbers(patients, seed, size)
+    if step is not None and not 0.5 <= step <= 10:
+        raise UserError(f"step={step}: expected 0.5 to 10 mm")
     Chances.from_dict(chances)
     parameters = {
         "version": VERSION,
@@ -109,6 +118,7 @@ def write_phantom(
         "masks": masks,
         "conformant": conformant,
         "chances": dict(chances or {}),
+        **({} if step is None else {"step": step}),
     }
     write_once(Path(out), parameters, partial(_write_patients, parameters))
 
@@ -126,7 +136,8 @@ def _write_patient(out: Path, parameters: dict[str, Any], number: int) -> list[s
     """Writes the slices of a patient and returns their rows of the CSV file."""
     conformant = parameters["conformant"]
     chances = Chances.from_dict(parameters["chances"])
-    studies = draw_patient(parameters["seed"], number, parameters["size"], chances)
+    step = parameters.get("step")
+    studies = draw_patient(parameters["seed"], number, parameters["size"], chances, step)
     rng = np.random.default_rng([parameters["seed"], number, 1])
     patient = make_id(rng)
     rows: list[str] = []

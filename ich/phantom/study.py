@@ -118,10 +118,10 @@ class Plan:
     noise: int
 
 
-def draw_study(
+def plan_study(
     rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str], chances: Chances
-) -> Study:
-    """Draws a study: the same bytes from the same generator state.
+) -> Plan:
+    """Plans a study: the same from the same generator state.
 
     Args:
         rng: Source of all randomness.
@@ -129,17 +129,7 @@ def draw_study(
         head: The patient's head.
         subtypes: The hemorrhages in it, none or some of ``SUBTYPES``.
         chances: How often rare features appear.
-
-    Returns:
-        The study.
     """
-    return draw_plan(plan_study(rng, size, head, subtypes, chances), size)
-
-
-def plan_study(
-    rng: np.random.Generator, size: int, head: Head, subtypes: Sequence[str], chances: Chances
-) -> Plan:
-    """Plans what ``draw_study`` draws."""
     scan = Scan.sample(rng, size, head.scale)
     bleeds = [sample_bleed(rng, subtype, head) for subtype in sorted(subtypes, key=_INSIDE_OUT.index)]
     if "intraventricular" in subtypes:
@@ -149,7 +139,7 @@ def plan_study(
 
 
 def draw_plan(plan: Plan, size: int) -> Study:
-    """Draws a planned study, each slice ``size`` pixels high and wide."""
+    """Draws a planned study, each slice ``size`` pixels high and wide; the same bytes from the same plan."""
     scan, heights = plan.scan, plan.heights
     tilt = np.deg2rad(scan.tilt)
     orientation = np.array([1, 0, 0, 0, np.cos(tilt), -np.sin(tilt)])

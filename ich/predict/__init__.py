@@ -46,13 +46,14 @@ from ich.predict.outcome import (
     pool_labels,
 )
 from ich.predict.reading import Reading, read_study
-from ich.predict.stacks import Pixels, has_windows, stack_hu
+from ich.predict.stacks import Pixels, average_stack, describe_slabs, has_windows, stack_hu
 from ich.schema import AIR_HU, UserError
 from ich.schema.formats import to_plain
 from ich.schema.hu import MOST_HU
 from ich.schema.labels import LabelSet
 from ich.schema.results import Algorithm, StudyResult, decide_labels, decide_outcome
 from ich.studies import StudyFiles, find_studies
+from ich.tables.slabs import find_slabs
 
 __all__ = ["Predictor"]
 
@@ -63,8 +64,10 @@ _AHEAD = 2  # studies that are read while one is in the network
 class Predictor:
     """Reads studies with one model or several.
 
-    Several models form an ensemble; see ``ich.predict.outcome``. Studies are read ahead while the networks
-    work. The same study gives the same result, bit for bit, whatever the names of its files.
+    Several models form an ensemble; see ``ich.predict.outcome``. Slices that are much thinner than those that
+    a model was trained on are averaged; in an ensemble, the thinnest of these count. Studies are read ahead
+    while the networks work. The same study gives the same result, bit for bit, whatever the names of its
+    files.
 
     Args:
         networks: The members.
@@ -102,6 +105,7 @@ class Predictor:
             Rules(levels.get("slice"), levels.get("study"), self.label_set.decides) for levels in given
         ]
         self._sizes = sorted({network.input.size for network in networks})
+        self._thickness = _find_thickness(networks)
         self._decisions = given
         self.algorithm = Algorithm(
             name="+".join(network.metadata.model.backbone for network in networks),
@@ -225,13 +229,15 @@ class Predictor:
                 number, study.StudyInstanceUID, study.PatientID, None, reading.refusal, (), (),
                 {}, (), (), None, None, reading.series, self.algorithm, decides=self.label_set.decides,
             )  # fmt: skip
-        positions = stack.slices["position"].to_numpy(np.float64)
-        scores = self._score(stack.hu, stack.window, positions, reading.left_out)
-        labels = pool_labels(scores, self._rules, reading.left_out)
+        slabs = find_slabs(stack.positions, self._thickness, reading.left_out)
+        averaged = average_stack(stack, slabs)
+        left_out = [number for number, slab in enumerate(slabs) if slab[0] in reading.left_out]
+        scores = self._score(averaged.hu, averaged.window, averaged.positions, left_out)
+        labels = pool_labels(scores, self._rules, left_out)
         decides = self.label_set.decides
         reasons = (*reading.reasons, *find_model_reasons(scores, labels, decides))
         outcome = decide_outcome(None if decides is None else labels[decides], reasons)
-        slices = make_slices(scores, self._rules, stack.slices, reading.left_out)
+        slices = make_slices(scores, self._rules, stack.slices, reading.left_out, slabs)
         distance, limit = find_distance(scores)
         return StudyResult(
             number=number,
@@ -240,7 +246,7 @@ class Predictor:
             outcome=outcome,
             refusal=None,
             reasons=reasons,
-            notes=reading.notes,
+            notes=(*reading.notes, *describe_slabs(stack, slabs)),
             decides=decides,
             labels=decide_labels(labels, decides, outcome, reasons),
             slices=slices,
@@ -291,6 +297,12 @@ def _find_labels(networks: Sequence[Network]) -> LabelSet:
                 f"{', '.join(labels.names)}, or other ones decide: predict with each on its own"
             )
     return first
+
+
+def _find_thickness(networks: Sequence[Network]) -> float | None:
+    """Finds the thickness in mm to average thin slices to: no member sees thicker ones than it knows."""
+    known = [each for network in networks if (each := network.metadata.thickness) is not None]
+    return min(known) if len(known) == len(networks) else None
 
 
 def _to_pixels(hu: ArrayLike) -> Pixels:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ich.calibration import Decision
 from ich.evaluate.pooling import DEFAULT_POOLING, pool_unit
 from ich.schema.codes import Reason
-from ich.schema.results import KEY_SLICES, LabelResult, Outcome, Remark, SliceResult
+from ich.schema.results import KEY_SLICES, LabelResult, Outcome, Remark, SliceResult, list_middles
 
 Floats = NDArray[np.float64]
 
@@ -46,11 +46,11 @@ class Rules:
 
 @dataclass(frozen=True)
 class Scores:
-    """Outputs of networks for the slices of a series, in order.
+    """Outputs of networks for the slices of a series, or for its slabs, in order.
 
     Attributes:
         names: The labels.
-        probs: (M, N, L) probabilities of M members, not calibrated.
+        probs: (M, N, L) probabilities of M members, not calibrated. Thin slices are averaged to N slabs.
         distance: (M,) distance of the study from each member's training data; NaN if a member has no
             reference.
         limit: (M,) distance above which the study is out of distribution; NaN likewise.
@@ -97,16 +97,26 @@ def pool_labels(
 
 
 def make_slices(
-    scores: Scores, rules: Sequence[Rules], slices: pd.DataFrame, left_out: Mapping[int, Remark]
+    scores: Scores,
+    rules: Sequence[Rules],
+    slices: pd.DataFrame,
+    left_out: Mapping[int, Remark],
+    slabs: Sequence[Sequence[int]],
 ) -> tuple[SliceResult, ...]:
     """Makes the result of each slice; calibrated if every member can calibrate slices.
+
+    Slices of one slab have its probabilities.
 
     Args:
         scores: Scores of the ensemble's members.
         rules: As in ``pool_labels``.
         slices: One row per slice, in order: SOPInstanceUID, InstanceNumber and position.
         left_out: Why slices do not count, by their place.
+        slabs: The places of the slices behind each of ``scores``.
     """
+    slab_of = {place: number for number, slab in enumerate(slabs) for place in slab}
+    is_averaged = len(slabs) < len(slices)
+    mean = scores.probs.mean(axis=0)
     calibrated = None
     if all(rule.slice is not None for rule in rules):
         each = [
@@ -120,20 +130,15 @@ def make_slices(
             SOPInstanceUID=uid,
             InstanceNumber=int(number) if np.isfinite(number) else None,
             position=float(position) if np.isfinite(position) else None,
-            probs=dict(zip(scores.names, probs.tolist(), strict=True)),
+            probs=dict(zip(scores.names, mean[slab_of[row]].tolist(), strict=True)),
             calibrated=None
             if calibrated is None
-            else dict(zip(scores.names, calibrated[row].tolist(), strict=True)),
+            else dict(zip(scores.names, calibrated[slab_of[row]].tolist(), strict=True)),
             left_out=left_out.get(row),
+            slab=slab_of[row] + 1 if is_averaged else None,
         )
-        for row, (uid, number, position, probs) in enumerate(
-            zip(
-                slices["SOPInstanceUID"],
-                slices["InstanceNumber"],
-                slices["position"],
-                scores.probs.mean(axis=0),
-                strict=True,
-            )
+        for row, (uid, number, position) in enumerate(
+            zip(slices["SOPInstanceUID"], slices["InstanceNumber"], slices["position"], strict=True)
         )
     )
 
@@ -173,7 +178,8 @@ def choose_key_slices(
     if outcome is not Outcome.POSITIVE or decides is None:
         return ()
     left_out = [place for place, each in enumerate(slices) if each.left_out is not None]
-    counted = np.array(list_counted(len(slices), left_out))
+    seen = set(list_middles(slices))
+    counted = np.array([place for place in list_counted(len(slices), left_out) if place in seen])
     probs = pd.DataFrame([slices[place].calibrated or slices[place].probs for place in counted])  # (M, L)
     chosen = counted[np.argsort(-probs[decides].to_numpy(), kind="stable")[:KEY_SLICES]].tolist()
     chosen += [int(counted[probs[label].argmax()]) for label in labels if labels[label].reached]

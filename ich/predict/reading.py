@@ -76,9 +76,8 @@ def read_study(
     for uid in ranking.candidates:
         _, rows = _find_slices(files, ranking, uid)
         stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
-        positions = stack.slices["position"].to_numpy(np.float64)
         transposed = find_transposed(stack.slices["orientation"].to_numpy())
-        looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), positions, transposed)
+        looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), stack.positions, transposed)
         problem = _find_problem(stack, looks, takes_window)
         if problem is None:
             return _make_reading(study, ranking, set_aside, pool, uid, stack, looks)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from ich.dicom import read_hu
 from ich.files import find_on_disk
-from ich.image import sort_slices
+from ich.image import average_slabs, sort_slices
 from ich.image.resize import resize_hu
 from ich.schema import ReadError
-from ich.schema.codes import Refusal
+from ich.schema.codes import Note, Refusal
+from ich.schema.results import Remark
 from ich.tables import STAMP
+from ich.tables.slabs import find_middle, measure_step
 
 Pixels = NDArray[np.int16]
 
@@ -37,6 +39,11 @@ class Stack:
     window: NDArray[np.float32]
     slices: pd.DataFrame
     unread: Sequence[ReadError]
+
+    @property
+    def positions(self) -> NDArray[np.float64]:
+        """(N,) mm along the slice normal; NaN where unknown."""
+        return self.slices["position"].to_numpy(np.float64)
 
 
 def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: Executor) -> Stack:
@@ -73,6 +80,29 @@ def read_stack(root: Path, slices: pd.DataFrame, sizes: Collection[int], pool: E
         slices=kept,
         unread=unread,
     )
+
+
+def average_stack(stack: Stack, slabs: Sequence[Sequence[int]]) -> Stack:
+    """Averages the slices of each slab; the window and the row are those of its middle slice."""
+    middles = [find_middle(slab) for slab in slabs]
+    return replace(
+        stack,
+        hu={size: average_slabs(hu, slabs) for size, hu in stack.hu.items()},
+        window=stack.window[middles],
+        slices=stack.slices.iloc[middles].reset_index(drop=True),
+    )
+
+
+def describe_slabs(stack: Stack, slabs: Sequence[Sequence[int]]) -> list[Remark]:
+    """Says that thin slices are averaged, if they are."""
+    if len(slabs) == len(stack.slices):
+        return []
+    step = measure_step(stack.positions[[find_middle(slab) for slab in slabs]])
+    detail = (
+        f"{len(stack.slices)} slices, {measure_step(stack.positions):.3g} mm apart, give {len(slabs)} means, "
+        f"{step:.3g} mm apart"
+    )
+    return [Remark(Note.THIN_SLICES, detail)]
 
 
 def stack_hu(slices: Sequence[Pixels], size: int) -> Pixels:

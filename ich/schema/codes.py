@@ -84,6 +84,10 @@ class Note(Code):
     MIXED_IMAGES = "mixed_images", "The series also holds scouts, pages or screens, which are set aside"
     SEVERAL_STACKS = "several_stacks", "The series holds several scans or reconstructions, and one is read"
     NO_UNIT = "no_unit", "The file does not say that its unit is HU, but the pixels show it"
+    THIN_SLICES = (
+        "thin_slices",
+        "Thin slices are averaged to the thickness of the slices that the model was trained on",
+    )
     STUDY_EACH = "study_each", "Each slice names a study of its own, and they are read as one study"
 
 

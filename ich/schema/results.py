@@ -5,7 +5,7 @@ The types and docstrings of the fields are those of a result's JSON too: see ``i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -126,6 +126,9 @@ class SliceResult:
     left_out: Annotated[Remark, _Coded(Reason, Note)] | None
     """Why the slice does not count for the study: implausible_slice, implausible_hu or the note
     repeated_slice. Null if it counts."""
+    slab: Ordinal | None = None
+    """Number of the slab that the slice belongs to, from 1 in order of position. The network saw the mean of
+    the slices of a slab, so they share their probabilities. Null if no slices were averaged."""
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,7 @@ class StudyResult:
 
     __pydantic_config__ = STRICT
 
-    schema: Literal["ich study result 3"] = field(default="ich study result 3", kw_only=True)
+    schema: Literal["ich study result 4"] = field(default="ich study result 4", kw_only=True)
     """Name and version of this schema. The version grows with any change of the fields and their meaning."""
     note: Literal["Research use only; not a medical device"] = field(default=DISCLAIMER, kw_only=True)
     """Shown beside all results."""
@@ -238,16 +241,39 @@ class StudyResult:
         """The label to show if only one fits: the one that decides, or else the first."""
         return self.decides or next(iter(self.labels))
 
+    def list_slab(self, place: int) -> list[int]:
+        """Lists the places of the slices whose mean the network saw for a slice: itself alone, or its slab.
+
+        Args:
+            place: Place in ``slices``, from 0.
+        """
+        slab = self.slices[place].slab
+        if slab is None:
+            return [place]
+        return [other for other, each in enumerate(self.slices) if each.slab == slab]
+
     def name_slice(self, place: int) -> str:
         """Names a slice for a reader in the same way everywhere: counted from 1, from below if that is known.
 
         Args:
             place: Place in ``slices``, from 0.
         """
-        each = self.slices[place]
+        each, count = self.slices[place], len(self.list_slab(place))
         below = "" if each.position is None else " from below"
         number = "" if each.InstanceNumber is None else f" (InstanceNumber {each.InstanceNumber})"
-        return f"slice {place + 1} of {len(self.slices)}{below}{number}"
+        mean = "" if count == 1 else f", in the mean of {count} slices"
+        return f"slice {place + 1} of {len(self.slices)}{below}{number}{mean}"
+
+
+def list_middles(slices: Sequence[SliceResult]) -> list[int]:
+    """Lists the place of one slice for each image that the network saw: the middle slice of each slab.
+
+    Of an even number of slices it is the upper one of the two in the middle.
+    """
+    slabs: dict[int, list[int]] = {}
+    for place, each in enumerate(slices):
+        slabs.setdefault(-1 - place if each.slab is None else each.slab, []).append(place)
+    return [places[len(places) // 2] for places in slabs.values()]
 
 
 def decide_outcome(label: LabelResult | None, reasons: tuple[Remark, ...]) -> Outcome:

@@ -96,6 +96,10 @@ where a table of another program or an earlier version lacks them."""
 WEIGHTS_COLUMN = "weights_sha256"
 """SHA-256 of the weights that made a prediction, from ``ich.models.hash_weights``; empty if unknown."""
 
+SLAB_COLUMN = "slab"
+"""Number of the slab of a predicted slice within its series, if thin slices were averaged. Slices of a slab
+share their probabilities, so a slab counts once where slices are pooled."""
+
 
 def say(count: int, unit: str, singular: str = "", plural: str = "") -> str:
     """Returns a count with its unit and verb: ``1 slice has``, ``2 slices have``."""
@@ -167,7 +171,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
     Returns:
         ``UIDS``, ``part``, ``PLACE_COLUMNS``, a probability and a target for each label, and
-        ``WEIGHTS_COLUMN``; other columns are left out.
+        ``WEIGHTS_COLUMN``. If slices were averaged, ``SLAB_COLUMN`` too. Other columns are left out.
 
     Raises:
         UserError: If the file or a column is missing, a probability lies outside [0, 1], a place is not a
@@ -179,7 +183,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         names = find_names(pd.read_csv(path, nrows=0))
         prob_columns, target_columns = name_columns("prob", names), name_columns("target", names)
         # A patient may be called NA: only the numbers have missing values.
-        numbers = (*prob_columns, *target_columns, *PLACE_COLUMNS)
+        numbers = (*prob_columns, *target_columns, *PLACE_COLUMNS, SLAB_COLUMN)
         missing_values = {column: [""] for column in numbers}
         table = restore_texts(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing_values))
         for column, unknown in PLACE_COLUMNS.items():
@@ -196,9 +200,9 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         table[WEIGHTS_COLUMN] = ""
     if not all(name == "" or re.fullmatch(DIGEST, name) for name in table[WEIGHTS_COLUMN].unique()):
         raise UserError(f"{path}: {WEIGHTS_COLUMN} holds values that are not SHA-256; remove the column")
-    return table.reindex(
-        columns=[*UIDS, "part", *PLACE_COLUMNS, *prob_columns, *target_columns, WEIGHTS_COLUMN]
-    )
+    is_averaged = SLAB_COLUMN in table and bool(table[SLAB_COLUMN].notna().any())
+    places = [*PLACE_COLUMNS, *([SLAB_COLUMN] if is_averaged else [])]
+    return table.reindex(columns=[*UIDS, "part", *places, *prob_columns, *target_columns, WEIGHTS_COLUMN])
 
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"

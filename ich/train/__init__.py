@@ -34,7 +34,8 @@ from ich.index.split import write_split
 from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.progress.printing import printing
 from ich.schema import UserError
-from ich.tables import SETS, hash_slices
+from ich.tables import SETS, SLAB_COLUMN, hash_slices, write_table
+from ich.tables.slabs import list_averaged
 from ich.train.command import VERSION_BASE, reading_arguments
 from ich.train.parts import Parts, build_parts
 from ich.train.results import write_results
@@ -201,6 +202,7 @@ def _complete(run: Run, started: float) -> float:
         parts.model.net.metadata,
         trained_on=hash_slices(parts.datamodule.part("train")),
         prevalences={label: None if math.isnan(share) else share for label, share in shares},
+        thickness=parts.datamodule.measure_thickness(),
     )
     settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
     with _naming_sizes(cfg), _computing_with(cfg.threads):
@@ -245,6 +247,8 @@ def _describe_run(run: Run) -> None:
         cfg.model.weights_sha256 = origin.sha256
     labeled = parts.datamodule.labeled
     write_split(labeled, labeled["part"], run.folder / "split.csv")
+    if SLAB_COLUMN in parts.datamodule.table:
+        write_table(list_averaged(parts.datamodule.table), run.folder / "slabs.csv")
     with replacing(run.folder / "config.yaml") as partial:  # last: by it a run is known
         OmegaConf.save(cfg, partial, resolve=True)
     for name, part in labeled.groupby("part", sort=False):

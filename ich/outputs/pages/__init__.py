@@ -162,9 +162,10 @@ def _picture_view(result: StudyResult, view: SliceView, frame: Frame) -> Picture
     place = "" if found.position is None else f", at {found.position:.1f} mm"
     said = ", ".join(f"{name} {show_prob(probs[name])}" for name in named)
     kind = "calibrated" if found.calibrated else "not calibrated"
+    alone = "this slice" if len(result.list_slab(view.number)) == 1 else "this mean"
     name = result.name_slice(view.number).capitalize().replace("instancenumber", "InstanceNumber")
     caption = (
-        f"{name}{place}. Probability of this slice alone, {kind}: {said}. Do not compare it with the "
+        f"{name}{place}. Probability of {alone} alone, {kind}: {said}. Do not compare it with the "
         "study's probabilities and operating points, which are on another scale."
     )
     beside = "in the subdural window" if isinstance(view.heat, str) else "under a heat map"

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ich.dicom import read_hu
 from ich.dicom.orientation import UNKNOWN
 from ich.schema import ReadError, UserError
-from ich.schema.results import StudyResult
+from ich.schema.results import StudyResult, list_middles
+from ich.tables import SLAB_COLUMN
 
 if TYPE_CHECKING:  # a type alone, and torch takes seconds that a page without heat maps is spared
     from ich.models import SliceNet
@@ -52,8 +53,10 @@ def choose_slices(result: StudyResult) -> tuple[int, ...]:
     """
     if result.key_slices:
         return result.key_slices
-    prob = np.array([-1.0 if each.left_out else each.probs[result.headline] for each in result.slices])
-    return tuple(np.argsort(-prob, kind="stable")[:COUNT].tolist())
+    seen = np.array(list_middles(result.slices))
+    slices = [result.slices[place] for place in seen]
+    prob = np.array([-1.0 if each.left_out else each.probs[result.headline] for each in slices])
+    return tuple(seen[np.argsort(-prob, kind="stable")[:COUNT]].tolist())
 
 
 def make_views(
@@ -73,6 +76,8 @@ def make_views(
     """
     by_uid = slices.set_index("SOPInstanceUID", drop=False)
     table = by_uid.loc[[each.SOPInstanceUID for each in result.slices]].reset_index(drop=True)
+    slabs = [each.slab for each in result.slices]
+    table[SLAB_COLUMN] = [place if slab is None else slab for place, slab in enumerate(slabs)]
     chosen = choose_slices(result)
     counted = [
         number for number, each in enumerate(result.slices) if each.left_out is None or number in chosen
@@ -96,7 +101,7 @@ def make_views(
 def _explain(
     net: SliceNet, root: Path, table: pd.DataFrame, numbers: Sequence[int], label: str
 ) -> dict[int, NDArray[np.float32]] | str:
-    """Explains slices with the same neighbors as in prediction: those that count, in one stack."""
+    """Explains slices with the same slabs and neighbors as in prediction: those that count, in one stack."""
     # It imports torch, which takes seconds.
     from ich.explain.heatmaps import explain_slices
 

@@ -31,7 +31,7 @@ from ich.dicom.groups import ENHANCED
 from ich.dicom.orientation import Plane
 from ich.schema.codes import Refusal, SetAside
 from ich.schema.results import Remark
-from ich.studies.series.geometry import LEAST_COVERAGE, find_planes, measure_coverage, measure_step
+from ich.studies.series.geometry import LEAST_COVERAGE, find_planes, measure_coverage
 from ich.studies.series.keywords import (
     CONTRAST,
     DOSE,
@@ -48,6 +48,7 @@ from ich.studies.series.keywords import (
 )
 from ich.studies.series.parts import list_stacks
 from ich.tables import say
+from ich.tables.slabs import measure_step
 
 USUAL_STEP = 5.0  # mm: of the slices that networks are trained on
 LEAST_SLICES = 5  # of a series: bolus tracking and test slices have fewer, a head of 90 mm nine of 10 mm

@@ -13,6 +13,7 @@ from ich.index.quality import GAP, SAME_TILT, check_series
 from ich.schema.codes import Note, Reason
 from ich.schema.results import Remark
 from ich.tables import say
+from ich.tables.slabs import list_steps
 from ich.tables.stacks import SAME_POSITION
 
 LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
@@ -51,21 +52,9 @@ def _parse(text: str) -> list[float]:
     return values if len(values) == 6 else [np.nan] * 6
 
 
-def _list_steps(positions: Array) -> Array:
-    """Lists mm from slice to slice in order of position; no step between two at one position."""
-    steps = np.diff(np.sort(positions[np.isfinite(positions)]))
-    return np.asarray(steps[steps >= SAME_POSITION])
-
-
-def measure_step(positions: Array) -> float:
-    """Measures the usual step from slice to slice, mm; NaN if fewer than two positions are known."""
-    steps = _list_steps(positions)
-    return float(np.median(steps)) if len(steps) else np.nan
-
-
 def measure_coverage(positions: Array) -> float:
     """Measures the span of slices along their normal, mm, each as thick as the usual step; 0 if unknown."""
-    steps = _list_steps(positions)
+    steps = list_steps(positions)
     return float(steps.sum() + np.median(steps)) if len(steps) else 0.0
 
 
@@ -97,7 +86,7 @@ def _sort_code(code: str) -> Reason | Note:
 def _find_more(slices: pd.DataFrame) -> Iterator[tuple[Reason | Note, str]]:
     positions = slices["position"].to_numpy(np.float64)
     numbers = slices["InstanceNumber"].to_numpy(np.float64)
-    steps = _list_steps(positions)
+    steps = list_steps(positions)
     thickness = pd.to_numeric(slices["SliceThickness"], errors="coerce").median()  # mm
     yield from _find_gaps(positions, numbers, steps, thickness)
     if len(steps) and steps.max() > UNEVEN * steps.min():
@@ -183,5 +172,5 @@ def _is_in_sweeps(numbers: Array, positions: Array) -> bool:
     sweeps = np.split(way, np.flatnonzero(direction * moved < 0) + 1)
     if len(sweeps) == 1:
         return True
-    largest = LARGE * _find_usual(_list_steps(way))
+    largest = LARGE * _find_usual(list_steps(way))
     return all(len(sweep) >= LEAST_SWEEP and np.abs(np.diff(sweep)).max() <= largest for sweep in sweeps)
