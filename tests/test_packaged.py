@@ -132,4 +132,7 @@ def test_a_run_starts_from_published_weights_then_the_phantom_then_its_data(
     assert load_slice_net("run/checkpoints/last.ckpt").metadata.origin == origin
     capsys.readouterr()
     assert call("bundle", "run") == 0
-    assert f"began with a user's file, license not known, SHA-256 {digest}" in capsys.readouterr().out
+    assert (
+        f"origin of the weights: a user's file, license not known, SHA-256 {digest}"
+        in capsys.readouterr().out
+    )

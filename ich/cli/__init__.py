@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from keyword import iskeyword
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,7 +14,7 @@ from ich import __version__
 from ich.progress.printing import printing
 from ich.schema import DISCLAIMER, UserError
 
-COMMANDS = ("index", "phantom", "explore", "evaluate", "explain", "predict", "bundle", "export")
+COMMANDS = ("index", "phantom", "explore", "evaluate", "explain", "predict", "bundle", "import", "export")
 """All commands except ``train``. A module is imported only if its command is given, or to list them all."""
 
 
@@ -55,5 +56,5 @@ def _make_parser(given: list[str]) -> argparse.ArgumentParser:
         help="train a model with key=value ..., as train.py does; `ich train --help` lists all settings",
     )
     for name in given if set(given) & set(COMMANDS) else COMMANDS:
-        import_module(f"ich.cli.{name}").add_command(commands)
+        import_module(f"ich.cli.{name}{'_' * iskeyword(name)}").add_command(commands)
     return parser

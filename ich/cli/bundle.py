@@ -98,7 +98,7 @@ def _describe(metadata: ModelMetadata) -> Iterator[str]:
     yield f"{model.backbone}, {model.input.size} x {model.input.size} pixels, windows {windows}"
     yield f"written by ich {show(metadata.version)}"
     if metadata.origin is not None:
-        yield f"began with {metadata.origin.describe()}"
+        yield f"origin of the weights: {metadata.origin.describe()}"
     if (training := metadata.training) is not None:
         yield (
             f"trained on {training.slices:,} slices of {training.patients:,} patients"

@@ -11,6 +11,7 @@ from ich import __version__
 from ich.evaluate.figures import FEW
 from ich.evaluation_report.limits import list_limits
 from ich.evaluation_report.report_data import NO_INDEX, ReportData, describe_size, describe_subject
+from ich.evaluation_report.run import describe_input
 from ich.evaluation_report.tables import (
     make_calibration,
     make_counts,
@@ -19,6 +20,7 @@ from ich.evaluation_report.tables import (
     make_operating,
     make_subgroups,
 )
+from ich.model_files.metadata import ModelMetadata
 from ich.report.document import Block, Document, Listing, Missing, Section, Table, Text
 from ich.schema.labels import RSNA_LABELS
 
@@ -41,6 +43,33 @@ def make_model_card(data: ReportData) -> Document:
     labels = data.evaluation.labels
     found = "intracranial hemorrhage" if labels == RSNA_LABELS else ", ".join(labels.shown)
     return Document(f"Model card: {found} in head CT", describe_subject(data), sections)
+
+
+def make_imported_card(metadata: ModelMetadata) -> Document:
+    """Makes the model card of a model that was imported, of which only its metadata are known."""
+    labels, model = metadata.labels, metadata.model
+    origin = "not known" if metadata.origin is None else metadata.origin.describe()
+    rows = [
+        ["backbone", model.backbone],
+        ["input", describe_input(model.input.to_dict())],
+        ["labels", ", ".join(labels.names)],
+        ["origin", origin],
+    ]
+    why = "This program imported the weights and did not train them. See their author's description."
+    caveats = [
+        "It has no calibration and no operating point. Until they are fitted, every study is INDETERMINATE.",
+        "It has no reference to its training data. A study that is unlike them is not recognized.",
+        "This program prepares slices in its own way: it resizes Hounsfield units, then applies windows.",
+    ]
+    sections = [
+        Section("Model details", [Table(["setting", "value"], rows, "How it is built")]),
+        Section("Intended use", list(_describe_use(labels.finding))),
+        Section("Training data", [Missing("Training data", why)]),
+        Section("Quantitative analyses", [Missing("Figures", "Measure it with ich evaluate.")]),
+        Section("Ethical considerations", list(_list_ethics(labels.finding))),
+        Section("Caveats and recommendations", [Listing(caveats)]),
+    ]
+    return Document("Model card: an imported model", f"{model.backbone}, imported weights", sections)
 
 
 def _describe_model(data: ReportData) -> Iterator[Block]:

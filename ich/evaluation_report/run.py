@@ -84,8 +84,9 @@ def _read_parts(path: Path) -> dict[str, tuple[int, int]]:
     return {str(part): (len(patients), patients.nunique()) for part, patients in grouped}
 
 
-def _describe_input(config: dict[str, Any]) -> str:
-    spec = {RENAMED.get(name, name): value for name, value in config["input"].items()}
+def describe_input(given: Mapping[str, Any]) -> str:
+    """Describes the input of a network in words, by the plain values of an ``InputSpec``."""
+    spec = {RENAMED.get(name, name): value for name, value in given.items()}
     windows = ", ".join(
         window if isinstance(window, str) else f"center {window[0]:g}, width {window[1]:g} HU"
         for window in spec["windows"]
@@ -165,7 +166,7 @@ def _describe_backbone(config: dict[str, Any]) -> str:
 
 _SETTINGS: dict[str, Callable[[dict[str, Any]], str]] = {
     "backbone": _describe_backbone,
-    "input": _describe_input,
+    "input": lambda config: describe_input(config["input"]),
     "start": _describe_start,
     "augmentation": _describe_augmentation,
     "loss": lambda config: str(config["loss"]["_target_"]).rpartition(".")[2],

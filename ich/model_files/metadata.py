@@ -83,6 +83,7 @@ class ModelArguments:
     """The arguments that build the network; see ``ich.models.SliceNet``.
 
     ``own`` is None for a timm model. Otherwise ``backbone`` is the dotted name of a class or function.
+    ``pool`` is None in files of older versions.
     """
 
     backbone: Backbone
@@ -92,6 +93,7 @@ class ModelArguments:
     link: Text
     channels_last: bool
     own: OwnBackbone | None = None
+    pool: Literal["last"] | None = None
 
 
 @dataclass(frozen=True)

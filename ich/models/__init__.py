@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningModule
@@ -43,6 +43,7 @@ class SliceClassifier(LightningModule):
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the backbone.
         link: ``sigmoid``: labels are independent; ``softmax``: they exclude each other.
+        pool: Place of the mean over the image; see ``SliceNet``.
         compile: Compile the backbone with ``torch.compile``.
         channels_last: Keep the channels of images and weights last, which makes convolutions faster.
         optim: Optimizer and schedule.
@@ -66,6 +67,7 @@ class SliceClassifier(LightningModule):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         link: str = "sigmoid",
+        pool: Literal["last"] | None = None,
         compile: bool = False,  # noqa: A002 - torch's word
         channels_last: bool = True,
         optim: OptimSpec | None = None,
@@ -82,6 +84,7 @@ class SliceClassifier(LightningModule):
             drop_path_rate=drop_path_rate,
             link=link,
             channels_last=channels_last,
+            pool=pool,
             pretrained=pretrained and init_from is None,
             weights_file=weights_file if init_from is None else None,
             weights_sha256=weights_sha256,

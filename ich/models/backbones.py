@@ -75,8 +75,9 @@ def create_backbone(
     weights_file: str | None = None,
     weights_sha256: str | None = None,
     drop_path_rate: float = 0.0,
+    pool: str | None = None,
 ) -> nn.Module:
-    """Creates a timm backbone that gives pooled features.
+    """Creates a timm backbone that gives features.
 
     Published weights come from an installed package if there is one, otherwise from the hub.
 
@@ -89,13 +90,14 @@ def create_backbone(
         weights_sha256: SHA-256 that the file of the weights must have, if given: ``weights_file`` or that of
             a package.
         drop_path_rate: Stochastic depth.
+        pool: None leaves the mean over the image to timm; ``last`` leaves it to the caller.
 
     Returns:
-        (N, in_chans, S, S) -> (N, F), with F in its ``head_hidden_size``.
+        (N, in_chans, S, S) -> (N, F), or (N, F, h, w) with ``last``; F is its ``head_hidden_size``.
 
     Raises:
-        UserError: If the name is unknown, the weights are not available or do not fit, or the backbone cannot
-            take images of this size.
+        UserError: If the name or ``pool`` is unknown, the weights are not available or do not fit, or the
+            backbone cannot take images of this size.
     """
     if not timm.is_model(name):
         nearest = difflib.get_close_matches(name, timm.list_models(), n=4, cutoff=0.5)
@@ -103,7 +105,7 @@ def create_backbone(
             f"model.backbone={name} is not a timm model; nearest: {', '.join(nearest) or 'none'}. "
             "timm.list_models() lists all"
         )
-    kwargs = _collect_arguments(name, in_chans, img_size, drop_path_rate)
+    kwargs = _collect_arguments(name, in_chans, img_size, drop_path_rate, pool)
     weights, place = _read_local(name, pretrained, weights_file, weights_sha256)
     published = pretrained and weights is None
     try:
@@ -112,7 +114,7 @@ def create_backbone(
         if weights is not None:
             backbone = _load_weights(backbone, name, weights, place, kwargs)
         with torch.no_grad():  # some tell only now that they take no image of this size
-            backbone.eval()(torch.zeros(1, in_chans, img_size, img_size))
+            features = backbone.eval()(torch.zeros(1, in_chans, img_size, img_size))
     except huggingface_hub.errors.LocalEntryNotFoundError as error:
         raise UserError(
             f"the weights of model.backbone={name} are not available: the model hub does not answer and no "
@@ -125,6 +127,8 @@ def create_backbone(
             f"model.backbone={name} cannot be built for input.size={img_size}, {in_chans} channels, "
             f"pretrained={published}: {reason}"
         ) from error
+    if pool is not None and (features.ndim != 4 or features.shape[1] != backbone.head_hidden_size):
+        raise UserError(f"model.pool={pool}: the last layer of model.backbone={name} gives no map; use null")
     return backbone.train()
 
 
@@ -141,8 +145,12 @@ def find_origin(name: str, *, pretrained: bool, weights_file: str | None = None)
     return Origin(f"{config.architecture}.{config.tag} of timm", config.license, None)
 
 
-def _collect_arguments(name: str, in_chans: int, img_size: int, drop_path_rate: float) -> dict[str, Any]:
+def _collect_arguments(
+    name: str, in_chans: int, img_size: int, drop_path_rate: float, pool: str | None
+) -> dict[str, Any]:
     """Collects what timm needs to build a backbone."""
+    if pool not in (None, "last"):
+        raise UserError(f"model.pool={pool}: expected last or null")
     kwargs: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans}
     try:
         config = timm.get_pretrained_cfg(name, allow_unregistered=True)
@@ -155,6 +163,8 @@ def _collect_arguments(name: str, in_chans: int, img_size: int, drop_path_rate: 
         kwargs["img_size"] = img_size
     if drop_path_rate:
         kwargs["drop_path_rate"] = drop_path_rate
+    if pool is not None:
+        kwargs["global_pool"] = ""
     return kwargs
 
 
@@ -226,16 +236,24 @@ def _load_weights(
         weights[stem] = _remake_stem(first, published)
     overlay = {"state_dict": dict(weights), "num_classes": 0, "label_offset": 0}
     if not weights:  # timm would ask the hub
-        raise UserError(describe_misfit(place, name, weights, built, stem))
+        raise _misfit(place, name, weights, built, stem)
     try:
         backbone: nn.Module = timm.create_model(
             name, pretrained=True, pretrained_cfg_overlay=overlay, **kwargs
         )
     except (RuntimeError, KeyError, AttributeError) as error:
-        raise UserError(describe_misfit(place, name, weights, built, stem)) from error
+        raise _misfit(place, name, weights, built, stem) from error
     if is_ours:  # as it is, not by way of the published number of channels
         backbone.load_state_dict({stem: first}, strict=False)
     return backbone
+
+
+def _misfit(place: str, name: str, weights: Mapping[str, Tensor], built: nn.Module, stem: str) -> UserError:
+    return UserError(
+        f"{place} does not hold the weights of model.backbone={name}: "
+        f"{describe_misfit(weights, built, name, adapted=stem)}. Name the backbone of the file, or start "
+        "from random weights with model.pretrained=false and without model.weights_file"
+    )
 
 
 def _remake_stem(weight: Tensor, channels: int) -> Tensor:

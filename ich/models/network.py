@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +47,8 @@ class SliceNet(nn.Module):
         drop_rate: Dropout before the head.
         drop_path_rate: Stochastic depth of the backbone.
         link: ``sigmoid``: labels are independent; ``softmax``: they exclude each other.
+        pool: Place of the mean over the image: None is where timm takes it, ``last`` is after the last layer
+            of the backbone. It matters for backbones with layers in between, such as MaxViT.
         channels_last: Keep the channels of images and weights last, which makes convolutions faster.
         pretrained: Start from the published weights of the backbone.
         weights_file: Local file with all weights of the backbone, used instead of the hub.
@@ -70,6 +72,7 @@ class SliceNet(nn.Module):
         drop_path_rate: float,
         link: str,
         channels_last: bool,
+        pool: Literal["last"] | None = None,
         pretrained: bool = False,
         weights_file: str | None = None,
         weights_sha256: str | None = None,
@@ -94,19 +97,24 @@ class SliceNet(nn.Module):
                 weights_file=weights_file,
                 weights_sha256=weights_sha256,
                 drop_path_rate=drop_path_rate,
+                pool=pool,
             )
             origin = find_origin(name, pretrained=pretrained, weights_file=weights_file)
             self.features = int(self.backbone.head_hidden_size)  # type: ignore[arg-type]
         else:
             name, own = describe_backbone(backbone)
             _refuse_settings(
-                name, pretrained=pretrained, weights_file=weights_file, drop_path_rate=drop_path_rate
+                name,
+                pretrained=pretrained,
+                weights_file=weights_file,
+                drop_path_rate=drop_path_rate,
+                pool=pool,
             )
             self.backbone = build_backbone(backbone, self.input.in_chans)
             image = torch.zeros(1, self.input.in_chans, self.input.size, self.input.size)
             self.features = count_features(self.backbone, image.contiguous(memory_format=self.memory_format))
         self.metadata = ModelMetadata(
-            ModelArguments(name, self.input, drop_rate, drop_path_rate, link, channels_last, own),
+            ModelArguments(name, self.input, drop_rate, drop_path_rate, link, channels_last, own, pool),
             labels=label_set,
             origin=origin,
         )
@@ -141,6 +149,8 @@ class SliceNet(nn.Module):
         other = metadata.model.backbone
         if other != self.metadata.model.backbone:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
+        if (pool := metadata.model.pool) != self.metadata.model.pool:
+            raise UserError(f"model.init_from={path} has model.pool={pool or 'null'}; set it")
         weights = without_ood(_without_loss(state_dict))
         same_labels = metadata.labels.names == self.metadata.labels.names
         if not same_labels:
@@ -291,7 +301,7 @@ def _refuse_settings(target: str, **settings: Any) -> None:
     for name, value in settings.items():
         if value:
             shown = "true" if value is True else value
-            off = {"pretrained": "false", "weights_file": "null", "drop_path_rate": "0"}[name]
+            off = {"pretrained": "false", "weights_file": "null", "drop_path_rate": "0", "pool": "null"}[name]
             raise UserError(
                 f"model.{name}={shown}: {target} is not a timm model; set model.{name}={off}, and use the "
                 "backbone's own arguments"

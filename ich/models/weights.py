@@ -82,37 +82,37 @@ def select_backbone(
 
 
 def describe_misfit(
-    place: str, name: str, weights: Mapping[str, Tensor], backbone: nn.Module, stem: str
+    weights: Mapping[str, Tensor], module: nn.Module, name: str, *, adapted: str | None = None
 ) -> str:
-    """Says how the tensors of a file and those of a backbone differ, with counts and the first names.
+    """Says how tensors of a file and those of a module differ, with counts and the first names.
 
     Args:
-        place: The file, as messages name it.
-        name: The backbone's name.
-        weights: Tensors selected from the file.
-        backbone: The backbone built by timm.
-        stem: Name of the tensor that is adapted to the channels, so its shape may differ.
+        weights: Tensors of the file, under the names of the module.
+        module: The module that they are for.
+        name: The module, as messages name it.
+        adapted: Name of a tensor that may have another shape.
+
+    Returns:
+        The differences; empty if all tensors fit.
     """
-    expected = backbone.state_dict()
+    expected = module.state_dict()
     missing = [each for each in expected if each not in weights]
     foreign = [each for each in weights if each not in expected]
     shaped = [
         f"{each} {tuple(weights[each].shape)} for {tuple(expected[each].shape)}"
         for each in expected
-        if each in weights and weights[each].shape != expected[each].shape and each != stem
+        if each in weights and weights[each].shape != expected[each].shape and each != adapted
     ]
     kinds = {
         "are not in the file": missing,
         "have another shape in it": shaped,
         f"of the file do not belong to {name}": foreign,
     }
+    if not any(kinds.values()):
+        return ""
     listed = "; ".join(f"{len(names)} {kind} ({_show(names)})" for kind, names in kinds.items() if names)
     fitting = len(expected) - len(missing) - len(shaped)
-    return (
-        f"{place} does not hold the weights of model.backbone={name}: {fitting} of its "
-        f"{len(expected)} tensors fit; {listed}. Name the backbone of the file, or start from random "
-        "weights with model.pretrained=false and without model.weights_file"
-    )
+    return f"{fitting} of its {len(expected)} tensors fit; {listed}"
 
 
 def _strip(weights: Mapping[str, Tensor]) -> Iterator[dict[str, str]]:
