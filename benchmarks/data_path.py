@@ -59,6 +59,7 @@ from torch.utils.data import DataLoader
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler, draw_order
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader, to_arrays
+from ich.data.training import Training, TrainingSpec
 from ich.dicom.orientation import orient
 from ich.image.augment import Augment
 from ich.image.resize import resize_hu
@@ -178,7 +179,9 @@ def optional(work: Callable[[int], Any] | None) -> Variant | None:
 
 
 def open_slices(slices: Slices, spec: InputSpec, augment: Augment | None = None) -> SliceDataset:
-    return SliceDataset(SliceReader(slices.root, slices.arrays), slices.arrays, spec, augment)
+    rows = np.arange(len(slices.arrays.target))
+    training = Training(TrainingSpec(spec.size, augment), rows, slices.arrays.target)
+    return SliceDataset(SliceReader(slices.root, slices.arrays), slices.arrays, spec, training)
 
 
 def own_hu(slices: Slices, size: int) -> Callable[[int], None]:

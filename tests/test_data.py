@@ -12,16 +12,18 @@ import pydicom
 import pytest
 import torch
 from pytorch_lightning import LightningModule, Trainer
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from ich.data import HeadCTDataModule
 from ich.data.buffers import Buffers
-from ich.data.order import EpochSampler, balance_weights, draw_order
+from ich.data.order import EpochSampler, balance_weights, draw_order, measure_draws
 from ich.image.augment import Augment
 from ich.image.augment.mixing import mix_batch
 from ich.image.resize import resize_hu
+from ich.image.shrink import shrink_batch
 from ich.image.window import Window
-from ich.models import SliceNet
+from ich.models import SliceClassifier, SliceNet
 from ich.schema import LABELS, InputSpec, ReadError, UserError
 
 SMALL = InputSpec(size=64)
@@ -242,6 +244,117 @@ def test_balanced_sampling_draws_rare_labels_more_often() -> None:
     assert np.mean(drawn < 10) == pytest.approx(expected, abs=0.03)
 
 
+def test_draws_are_measured_by_hand() -> None:
+    target = np.zeros((100, 4), dtype=np.float32)
+    target[:20, 0], target[:5, 1], target[5:8, 1], target[:, 3] = 1, 1, np.nan, np.nan
+    weights = np.where(np.arange(100) < 10, 3.0, 1.0)
+    prevalences, shift = measure_draws(target, weights)
+    # Ten of twenty positives and none of eighty negatives weigh 3; then 5 of 5, and 2 of 92.
+    np.testing.assert_allclose(prevalences, [40 / 120, 15 / 111, 0, np.nan], rtol=1e-6)
+    np.testing.assert_allclose(shift, [np.log(2), np.log(3 / (96 / 92)), 0, 0], rtol=1e-6)
+    natural, drawn = 20 / 100, 40 / 120
+    assert shift[0] == pytest.approx(np.log(drawn / (1 - drawn) / (natural / (1 - natural))))
+
+
+def test_logits_trained_on_balanced_draws_with_the_shift_are_of_the_natural_prevalences() -> None:
+    """Labels that occur together, of which one is three in a thousand, and their union."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(40_000, 4))
+    log_odds = np.array([-8.0, -4.5, -4.0]) + 2 * x[:, :3] + x[:, 3:]
+    subtypes = rng.random((40_000, 3)) < 1 / (1 + np.exp(-log_odds))
+    target = np.column_stack([subtypes, subtypes.any(axis=1)]).astype(np.float32)
+    weights = balance_weights(target)
+    _, shift = measure_draws(target, weights)
+    features = np.hstack([x, x**2])
+    for label, natural in enumerate(target.mean(axis=0)):
+        model = LogisticRegression(C=100, max_iter=500).fit(features, target[:, label], weights)
+        shifted = model.decision_function(features)
+        predicted = (1 / (1 + np.exp(shift[label] - shifted))).mean()
+        assert predicted == pytest.approx(natural, rel=0.1)
+        assert (1 / (1 + np.exp(-shifted))).mean() > 1.3 * natural
+
+
+def test_the_shift_is_for_the_loss_of_training_alone(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datamodule = make(phantom, sampling="balanced")
+    train, val = (
+        receive(datamodule, next(iter(loader)))
+        for loader in (datamodule.train_dataloader(), datamodule.val_dataloader())
+    )
+    target = datamodule.part("train")[list(LABELS)].to_numpy(np.float32)
+    _, shift = measure_draws(target, balance_weights(target))
+    assert (shift > 0).all()
+    torch.testing.assert_close(train["logit_shift"], torch.from_numpy(shift).expand(8, 6))
+    assert "logit_shift" not in val
+    model = SliceClassifier("test_resnet", input=SMALL, pretrained=False).eval()
+    logged: dict[str, torch.Tensor] = {}
+    monkeypatch.setattr(model, "log", lambda name, value, **_: logged.update({name: value}))
+    loss = model.training_step(train, 0)
+    torch.testing.assert_close(
+        loss, model.loss(model(train["image"]) + torch.from_numpy(shift), train["target"])
+    )
+    model.validation_step(val, 0)
+    torch.testing.assert_close(logged["val_loss"], model.loss(model(val["image"]), val["target"]))
+
+
+def test_smoothed_targets_keep_their_means(copy: Path) -> None:
+    labels = pd.read_csv(copy / "stage_2_train.csv")
+    labels.loc[labels.index % 7 == 0, "Label"] = np.nan
+    labels.to_csv(copy / "stage_2_train.csv", index=False)
+    datamodule = make(copy, label_smoothing=0.1, batch_size=1)
+    batches = [receive(datamodule, batch) for batch in datamodule.train_dataloader()]
+    rows = torch.cat([batch["row"] for batch in batches]).numpy()
+    target = torch.cat([batch["target"] for batch in batches]).numpy()
+    given = datamodule.table.loc[rows, list(LABELS)]
+    assert given.isna().any().any()
+    expected = 0.9 * given + 0.1 * datamodule.part("train")[list(LABELS)].mean()
+    np.testing.assert_allclose(target, expected, rtol=1e-5)
+    np.testing.assert_allclose(np.nanmean(target, axis=0), given.mean(), rtol=1e-4)
+    batch = receive(datamodule, next(iter(datamodule.val_dataloader())))
+    assert set(batch["target"][batch["target"].isfinite()].tolist()) <= {0, 1}
+
+
+def test_the_first_epochs_see_smaller_images(phantom: Path) -> None:
+    spec = InputSpec(size=64, neighbors=1, normalization="unit")
+    datamodule = make(phantom, spec, first_sizes=[32, 48], augment=Augment(shift_hu=5))
+    dataset = datamodule.train_dataloader().dataset
+    plain = make(phantom, spec, augment=Augment(shift_hu=5)).train_dataloader().dataset
+    for epoch, size in enumerate((32, 48, 64)):
+        items = [(epoch, row, 0) for row in (3, 7)]
+        batch = receive(datamodule, dataset.__getitems__(items))
+        assert set(batch) == {"image", "target", "row"}
+        hu = [
+            [resize_hu(each, size) for each in slices] for slices in plain.__getitems__(items)["hu"].numpy()
+        ]
+        expected = Window(spec)(torch.from_numpy(np.array(hu)))
+        assert batch["image"].shape == (2, 9, size, size)
+        # Halves of HU round either way; the narrowest window has 80.
+        torch.testing.assert_close(batch["image"], expected, atol=1.01 / 80, rtol=0)
+    for loader in (datamodule.val_dataloader(), datamodule.predict_dataloader()):
+        assert receive(datamodule, next(iter(loader)))["image"].shape == (8, 9, 64, 64)
+
+
+@pytest.mark.parametrize(("side", "size"), [(64, 32), (128, 96), (256, 160), (100, 99), (64, 64)])
+def test_a_batch_shrinks_as_its_slices_do(side: int, size: int) -> None:
+    hu = np.random.default_rng(size).integers(-1024, 3000, (2, 3, side, side)).astype(np.int16)
+    expected = np.array([[resize_hu(each, size) for each in slices] for slices in hu])
+    shrunk = shrink_batch(torch.from_numpy(hu), size)
+    assert (shrunk.shape, shrunk.dtype) == ((2, 3, size, size), torch.int16)
+    difference = np.abs(shrunk.numpy().astype(int) - expected)
+    assert difference.max() <= 1  # HU: halves round either way
+    assert (difference > 0).mean() < (0.3 if side == 2 * size else 0.001)
+
+
+def test_sizes_that_a_backbone_does_not_take_are_refused() -> None:
+    net = SliceNet(
+        "baseline_cnn", input=SMALL, drop_rate=0, drop_path_rate=0, link="sigmoid", channels_last=True
+    )
+    net.require_sizes([64])
+    with pytest.raises(
+        UserError, match=r"first_sizes=\[64, 48\]: .*\(1, 3, 48, 48\): .*; leave data.first_sizes"
+    ):
+        net.require_sizes([64, 48])
+
+
 def test_parts_share_no_patient_and_folds_partition_the_patients(phantom: Path) -> None:
     tested: list[str] = []
     for fold in range(3):
@@ -395,6 +508,8 @@ def test_slices_that_are_not_square_keep_their_shape() -> None:
     ("arguments", "message"),
     [
         ({"sampling": "fair"}, "data.sampling=fair"),
+        ({"label_smoothing": 1.0}, "data.label_smoothing=1.0"),
+        ({"first_sizes": [32, 96]}, r"first_sizes=\[32, 96\]: expected sizes from 16 to input.size=64"),
         ({"batch_size": 0}, "data.batch_size=0"),
         ({"fold": 9}, "data.fold=9"),
     ],

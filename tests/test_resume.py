@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "accumulate_grad_batches": 2,
         "workers": 2,
         "augment": {"window_center": 10, "mixup": 0.5},
+        "data": {"sampling": "balanced", "label_smoothing": 0.1, "first_sizes": [24]},
     },
     "patience": {"patience": 1, "max_epochs": 6, "lr": 1e-12, "workers": 4},
     "within": {"val_check_interval": 0.4, "freeze_epochs": 1},
@@ -71,9 +72,8 @@ def go(folder: Path, phantom: Path, at: Callable[[int], None] | None = None, **s
     optim = OptimSpec(lr=settings.pop("lr", 1e-3), freeze_epochs=settings.pop("freeze_epochs", 0))
     seed_everything(1, verbose=False)
     spec = InputSpec(size=32)
-    data = HeadCTDataModule(
-        str(phantom), spec, augment=augment, batch_size=48, num_workers=settings.pop("workers", 0)
-    )
+    drawing = {"num_workers": settings.pop("workers", 0)} | settings.pop("data", {})
+    data = HeadCTDataModule(str(phantom), spec, augment=augment, batch_size=48, **drawing)
     model = Classifier("test_resnet", input=spec, pretrained=False, drop_rate=0.2, optim=optim)
     model.at = at or model.at
     trainer = build_trainer(run_dir=folder, gpus=0, enable_progress_bar=False, **settings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +13,18 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader
-from ich.data.order import EpochSampler, FixedSampler, balance_weights, draw_order
+from ich.data.on_device import finish_batch
+from ich.data.order import EpochSampler, FixedSampler
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.data.source import Source
-from ich.image.augment import Augment, Changes, apply_changes_to_batch
-from ich.image.augment.mixing import mix_batch
-from ich.image.augment.transforms import Transform, UserTransform, adapt
-from ich.image.window import Window, window_batch
+from ich.data.training import Training, TrainingSpec
+from ich.image.augment import Augment
+from ich.image.augment.transforms import Transform, adapt
+from ich.image.window import Window
 from ich.index.split import Shares
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet
@@ -33,8 +33,6 @@ from ich.tables.slabs import measure_thickness
 __all__ = ["HeadCTDataModule"]
 
 log = logging.getLogger(__name__)
-
-SAMPLINGS = ("natural", "balanced")
 
 MOST_THICKNESS = 20.0  # mm: thicker slices of a head are not made
 
@@ -76,7 +74,13 @@ class HeadCTDataModule(LightningDataModule):
         thickness: Average much thinner slices to this thickness in mm; see ``ich.tables.slabs``. The row of
             the middle slice then stands for their mean. It is positive if one of them is, and the others are
             in no set. None leaves all slices as they are.
-        sampling: ``natural``, or ``balanced`` to favor slices with rare subtypes.
+        sampling: ``natural``, or ``balanced`` to favor slices with rare subtypes. Then training batches have
+            ``logit_shift`` (N, L). The loss is to be computed on logits plus this shift, so that the logits
+            themselves are those of the natural prevalences.
+        label_smoothing: Share of each training target that the label's prevalence replaces. Unlike one half
+            for all, this keeps the mean of the targets, so rare labels stay calibrated.
+        first_sizes: Sizes of the images in the first epochs of the training, one for each, which is cheaper.
+            Later epochs and evaluation use ``input.size``.
         tolerate: Number of unreadable slices to leave out and count before the run stops.
         seed: Random seed for the split, the sample, the sampling order and the augmentation.
 
@@ -108,12 +112,12 @@ class HeadCTDataModule(LightningDataModule):
         num_workers: int | None = None,
         thickness: float | None = None,
         sampling: str = "natural",
+        label_smoothing: float = 0.0,
+        first_sizes: Sequence[int] = (),
         tolerate: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if sampling not in SAMPLINGS:
-            raise UserError(f"data.sampling={sampling}: expected one of {', '.join(SAMPLINGS)}")
         if batch_size < 1:
             raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
         if num_workers is not None and num_workers < 0:
@@ -136,10 +140,16 @@ class HeadCTDataModule(LightningDataModule):
         self.input = input
         self.label_set = label_set
         self.cache = Path(cache) if cache else None
-        self.augment = adapt(augment, input)
         self.batch_size = batch_size
         self.num_workers = min(8, _cores()) if num_workers is None else num_workers
-        self.sampling = sampling
+        self.training = TrainingSpec(
+            size=input.size,
+            augment=adapt(augment, input),
+            sampling=sampling,
+            label_smoothing=label_smoothing,
+            first_sizes=tuple(first_sizes),
+            seed=seed,
+        )
         self.tolerate = tolerate
         self.seed = seed
         self.predict_limit: int | float | None = None  # batches of each part, or its share; None is all
@@ -230,12 +240,11 @@ class HeadCTDataModule(LightningDataModule):
     def train_dataloader(self) -> SliceLoader:
         """Returns batches of the training set, in a new order in each epoch."""
         rows = self._rows("train")
-        weights = balance_weights(self._arrays.target[rows]) if self.sampling == "balanced" else None
-        seed = self.seed
+        training = Training(self.training, rows, self._arrays.target[rows])
         return self._load(
             rows,
-            lambda epoch: draw_order(rows, seed, epoch, weights),
-            augment=self.augment,
+            training.draw_order,
+            training=training,
             drop_last=len(rows) > self.batch_size,
             start=lambda: self._batches_done(),
         )
@@ -289,7 +298,7 @@ class HeadCTDataModule(LightningDataModule):
         self,
         rows: NDArray[np.int64],
         order: Callable[[int], NDArray[np.int64]] | None = None,
-        augment: Augment | UserTransform | None = None,
+        training: Training | None = None,
         **loading: Any,
     ) -> SliceLoader:
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
@@ -298,7 +307,7 @@ class HeadCTDataModule(LightningDataModule):
             sampler = EpochSampler(rows, order, lambda: self._current_epoch())
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
-            SliceDataset(self._make_reader(), self._arrays, self.input, augment, self.seed, pinned),
+            SliceDataset(self._make_reader(), self._arrays, self.input, training, pinned),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
@@ -335,15 +344,7 @@ class HeadCTDataModule(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augments the batch on its device if requested, and windows it unless the model does."""
-        changes: Changes[Tensor] = batch.pop("changes", None) or Changes()
-        hu = apply_changes_to_batch(batch.pop("hu"), changes)
-        if not self.input.learnable:
-            window, header = self._window.to(hu.device), batch.pop("window", None)
-            image, target = window_batch(window, hu, header, changes.windows), batch["target"]
-            if changes.mixing is not None:
-                image, target = mix_batch(image, target, changes.mixing)
-            return batch | {"image": image, "target": target}
-        return batch | {"hu": hu} | ({} if changes.windows is None else {"window_changes": changes.windows})
+        return finish_batch(batch, self._window)
 
 
 def _cores() -> int:

@@ -12,7 +12,8 @@ from typing import Any
 import cv2
 from torch.utils.data import DataLoader
 
-from ich.data.slices import Item, SliceDataset
+from ich.data.order import Item
+from ich.data.slices import SliceDataset
 
 
 class SliceLoader(DataLoader[dict[str, Any]]):

@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler, SequentialSampler
 
+Item = tuple[int, int, int]
+"""Epoch, row, and how often the row has already appeared in the epoch."""
+
 _CHUNK = 4096  # rows that are Python objects at a time
 
 
@@ -51,7 +54,37 @@ def balance_weights(target: NDArray[np.float32]) -> NDArray[np.float64]:
     return weights
 
 
-class EpochSampler(Sampler[tuple[int, int, int]]):
+def measure_draws(
+    target: NDArray[np.float32], weights: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Measures what sampling does to the prevalences.
+
+    The shift is the logarithm of the mean weight of a label's positives over that of its negatives. So much
+    higher are the log odds of the label among the draws. A model that is trained on its logits plus the shift
+    therefore has logits for the natural prevalences. This is exact for one label. With several it is exact
+    on the whole, but not for every slice, because the weight of a slice also depends on its other labels.
+    Source: Menon et al., Long-tail learning via logit adjustment, ICLR 2021 (arXiv:2007.07314), section 4.
+
+    Args:
+        target: (N, L), NaN where unknown.
+        weights: (N,) sampling weights.
+
+    Returns:
+        (L,) prevalences among the draws, NaN where no target is known; and (L,) shifts, 0 where a label has
+        no positives or no negatives.
+    """
+    counts, sums = (
+        np.stack([((target == value) * each[:, None]).sum(axis=0) for value in (0, 1)])
+        for each in (np.ones_like(weights), weights)
+    )  # each (2, L), of negatives and positives
+    with np.errstate(divide="ignore", invalid="ignore"):
+        prevalences = sums[1] / sums.sum(axis=0)
+        means = sums / counts
+        shift = np.log(means[1] / means[0])
+    return prevalences.astype(np.float32), np.nan_to_num(shift).astype(np.float32)
+
+
+class EpochSampler(Sampler[Item]):
     """Yields ``(epoch, row, repeat)``. ``repeat`` counts how often the row has come before in the epoch.
 
     Args:
@@ -73,7 +106,7 @@ class EpochSampler(Sampler[tuple[int, int, int]]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __iter__(self) -> Iterator[tuple[int, int, int]]:
+    def __iter__(self) -> Iterator[Item]:
         epoch = self.current_epoch()
         rows = self.rows if self.order is None else self.order(epoch)
         repeats = _count_repeats(rows)

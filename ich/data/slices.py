@@ -16,19 +16,16 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ich.data.buffers import Buffers
+from ich.data.order import Item
+from ich.data.training import Training
 from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
 from ich.image import average_hu, find_neighbors
-from ich.image.augment import Augment
-from ich.image.augment.transforms import UserTransform
 from ich.image.resize import keeps_shift, resize_hu
 from ich.schema import AIR_HU, InputSpec, ReadError
 from ich.tables import SLAB_COLUMN
-
-Item = tuple[int, int, int]
-"""Epoch, row, and how often the row has already appeared in the epoch."""
 
 _LAYOUT = [
     "orientation",
@@ -184,17 +181,16 @@ class SliceReader:
 
 
 class SliceDataset(Dataset[dict[str, Any]]):
-    """Reads batches of slices with their neighbors, as resized HU. In training it also augments them.
+    """Reads batches of slices with their neighbors, as resized HU. Training also changes them.
 
-    An item is ``(epoch, row, repeat)``. Augmentation depends on these and the seed only, so the number of
-    workers does not matter.
+    An item is ``(epoch, row, repeat)``. Changes depend on these and the seed only, so the number of workers
+    does not matter.
 
     Args:
         reader: Reads the slices of the table.
         arrays: The table's columns.
         spec: Size and neighbors of the input.
-        augment: Changes the HU, or None. Changes that the device is to apply travel with the batch.
-        seed: Random seed for the augmentation.
+        training: Changes the batches of the training set; None for other sets.
         pinned: Put batches into page-locked memory, from which a GPU copies while it computes.
 
     Attributes:
@@ -206,14 +202,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
         reader: Reader,
         arrays: SliceArrays,
         spec: InputSpec,
-        augment: Augment | UserTransform | None = None,
-        seed: int = 0,
+        training: Training | None = None,
         pinned: bool = False,
     ) -> None:
         self.arrays = arrays
         self.spec = spec
-        self.augment = augment
-        self.seed = seed
+        self.training = training
         self.reader = reader
         self.read = 0
         self.buffers = Buffers(pinned)
@@ -222,7 +216,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         """Returns a copy for another thread. It shares only what never changes: the table's columns."""
         twin = copy.copy(self)
         twin.reader = self.reader.for_thread()
-        twin.augment = copy.deepcopy(self.augment)
+        twin.training = None if self.training is None else self.training.for_thread()
         twin.buffers = Buffers(self.buffers.pinned)
         return twin
 
@@ -235,8 +229,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
         Returns:
             ``unread`` holds the slices that could not be read. ``read`` and ``decoded`` count files, with
-            neighbors. If any slice could be read, the keys of a ``Batch`` in HU follow, and ``changes`` if
-            the device is to augment.
+            neighbors. If any slice could be read, the keys of a ``Batch`` in HU follow, and what
+            ``Training`` adds.
         """
         size, read, decoded = self.spec.size, self.read, self.reader.decoded
         hu = self.buffers.take((len(items), self.spec.depth, size, size))  # (N, D, S, S) int16
@@ -256,7 +250,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         return {"unread": unread, **counts, **batch}
 
     def _make_batch(self, hu: Tensor, items: Sequence[Item]) -> dict[str, Any]:
-        """Augments slices that were read, (N, D, S, S) HU, and adds what the table says about them."""
+        """Adds what the table says about slices that were read, (N, D, S, S) HU; training changes them."""
         rows = [row for _, row, _ in items]
         batch = {
             "hu": hu,
@@ -265,10 +259,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         }
         if "dicom" in self.spec.windows:
             batch["window"] = torch.from_numpy(self.arrays.window[rows])
-        if self.augment is None:
-            return batch
-        changes = self.augment(hu.numpy(), [(self.seed, *item) for item in items])  # in place, if on the CPU
-        return batch if changes is None else {**batch, "changes": changes}
+        return batch if self.training is None else self.training.change(batch, items)
 
     def _read(self, out: NDArray[np.int16], row: int) -> None:
         """Reads a slice and its neighbors into ``out``, (D, S, S); each may be the mean of a slab."""

@@ -42,7 +42,7 @@ def resize_hu(
     elif side == 2 * size or side // math.gcd(side, size) > _LARGEST_BLOCK:
         cv2.resize(hu, (size, size), dst=out, interpolation=cv2.INTER_AREA)
     else:
-        _shrink(hu, _make_shares(side, size), out)
+        _shrink(hu, make_shares(side, size), out)
     return out
 
 
@@ -98,7 +98,7 @@ def _shrink(hu: NDArray[np.int16], shares: NDArray[np.float32], out: NDArray[np.
 
 
 @cache
-def _make_shares(side: int, size: int) -> NDArray[np.float32]:
+def make_shares(side: int, size: int) -> NDArray[np.float32]:
     """Returns (P, Q): the share of each of Q old pixels in each of P new ones, with P / Q = size / side."""
     divisor = math.gcd(side, size)
     before, after = side // divisor, size // divisor

@@ -146,7 +146,8 @@ class SliceClassifier(LightningModule):
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         logits = self(self.net.take_image(batch))  # (N, L)
-        loss: Tensor = self.loss(logits, batch["target"])
+        shifts = "logit_shift" in batch and self.net.link == "sigmoid"
+        loss: Tensor = self.loss(logits + batch["logit_shift"] if shifts else logits, batch["target"])
         return logits, loss
 
     def _evaluate(self, batch: Batch, part: str, metrics: MetricCollection) -> None:

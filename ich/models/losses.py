@@ -1,8 +1,8 @@
 """Losses on logits: the metric itself, focal loss, and the cross-entropy of an old network.
 
-Targets are 0 or 1, between them where images were mixed, and NaN where unknown. An unknown target has no
-effect on training: it adds nothing to the loss or to its divisor. All losses are computed in float32, for
-logits of any type.
+Targets are 0 or 1, between them where they were mixed or smoothed, and NaN where unknown. An unknown target
+has no effect on training: it adds nothing to the loss or to its divisor. All losses are computed in float32,
+for logits of any type.
 """
 
 from __future__ import annotations

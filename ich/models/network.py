@@ -130,6 +130,20 @@ class SliceNet(nn.Module):
         self.memory_format = memory_format
         self.backbone.to(memory_format=memory_format)
 
+    def require_sizes(self, sizes: Sequence[int]) -> None:
+        """Refuses sizes of images that the backbone does not take; some are built for one size.
+
+        Raises:
+            UserError: Naming the first such size.
+        """
+        for size in sizes:
+            try:
+                count_features(self.backbone, torch.zeros(1, self.input.in_chans, size, size))
+            except UserError as error:
+                raise UserError(
+                    f"data.first_sizes={list(sizes)}: {error}; leave data.first_sizes empty"
+                ) from error
+
     def copy_backbone(self) -> nn.Module | None:
         """Copies a backbone of the user's own, as it can be loaded again; None for one of timm."""
         return None if self.metadata.model.own is None else deepcopy(self.backbone).float()

@@ -39,7 +39,7 @@ class OptimSpec:
         final_lr_fraction: End of the cosine, as a fraction of ``lr``.
         backbone_lr_factor: Learning rate of the backbone divided by that of the head.
         layer_decay: Factor from the learning rate of a layer of the backbone to that of the layer below; None
-            for one rate.
+            for one rate. The top layer has ``lr`` times ``backbone_lr_factor``.
         freeze_epochs: Epochs at the start in which only the head learns.
 
     Raises:

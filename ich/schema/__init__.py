@@ -195,5 +195,6 @@ class Batch(TypedDict):
     hu: NotRequired[Tensor]  # (N, D, S, S) int16, Hounsfield units, D = 2 * neighbors + 1
     window: NotRequired[Tensor]  # (N, 2) float32, the header's center and width in HU, on request
     window_changes: NotRequired[Tensor]  # (N, 16, 2) float32, beside ``hu``: of random windows in training
-    target: Tensor  # (N, L) float32, 0 or 1 for each label, between them where mixed; NaN where unknown
+    target: Tensor  # (N, L) float32, 0 or 1 for each label; in training also between them; NaN where unknown
+    logit_shift: NotRequired[Tensor]  # (N, L) float32, to add to logits in training; of balanced sampling
     row: Tensor  # (N,) int64, the slice's row in the data module's table

@@ -50,6 +50,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     datamodule = build("data", input=spec, label_set=labels, augment=build("augment"))
     model = build("model", input=spec, label_set=labels, loss=build("loss", nn.Module), optim=build("optim"))
     build_optimizer(model.optim, model)  # refuses bad settings before anything is written
+    model.net.require_sizes(datamodule.training.first_sizes)
     datamodule.prepare_data()
     datamodule.setup()
     if model.has_new_head:
