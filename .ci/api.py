@@ -51,6 +51,7 @@ MODULES = (
     "ich.evaluation_report",
     "ich.predict",
     "ich.predict.run",
+    "ich.recalibrate",
     "ich.train",
     "ich.train.trainer",
 )

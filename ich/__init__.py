@@ -24,6 +24,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     outputs            6  a study's result -> JSON, tables, page, DICOM report, key images
     evaluation_report  6  documents, pictures and galleries of an evaluation
     predict            7  models and studies -> results
+    recalibrate        7  results and labels of a site -> a model fitted to it
     train              7  configuration -> run folder, with Lightning's Trainer
     cli                8  the commands of `ich`: arguments in, exit codes out
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a program imports each name 
     from ich.phantom import write_phantom as write_phantom
     from ich.predict import Predictor as Predictor
     from ich.predict.run import predict_folder as predict_folder
+    from ich.recalibrate import write_recalibrated as write_recalibrated
     from ich.schema import InputSpec as InputSpec
     from ich.schema import ReadError as ReadError
     from ich.schema import UserError as UserError
@@ -88,6 +90,7 @@ HOMES = {
     "write_evaluation": "ich.evaluation_report",
     "write_exploration": "ich.explore",
     "write_phantom": "ich.phantom",
+    "write_recalibrated": "ich.recalibrate",
     "write_submission": "ich.evaluate.submission",
 }
 """The public names of the package, with the modules that define them."""

@@ -185,12 +185,15 @@ def test_views(exported: Path, file: str) -> None:
     flip = augmented(network, ["flip"]).run(hu)
     np.testing.assert_allclose(flip.probs, (plain.probs + flipped.probs) / 2, atol=1e-6)
     np.testing.assert_array_equal(flip.distance, plain.distance)
+    reverse, turned = augmented(network, ["reverse"]).run(hu), network.run(hu[:, ::-1])
+    np.testing.assert_allclose(reverse.probs, (plain.probs + turned.probs) / 2, atol=1e-6)
+    assert np.abs(reverse.probs - plain.probs).max() > 1e-3
     every = augmented(network, TTA)
     assert (every.metadata, every.input, every.limit) == (network.metadata, network.input, network.limit)
     # OpenCV moves by whole 32nds of a pixel, which are not the same from the right.
     np.testing.assert_allclose(every.run(hu[..., ::-1]).probs, every.run(hu).probs, atol=1e-3)
     assert np.abs(every.run(hu).probs - flip.probs).max() > 1e-2
-    with pytest.raises(UserError, match=r"tta=turn: expected some of flip, scale"):
+    with pytest.raises(UserError, match=r"tta=turn: expected some of flip, scale, reverse"):
         augmented(network, ["turn"])
 
 

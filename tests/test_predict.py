@@ -346,7 +346,7 @@ def test_an_archive_beside_a_study_is_read_or_leads_to_exit_code_3(
         (["{damaged}", "{studies}"], "is not a model, or it is damaged"),
         (["{model}"], "nothing to read"),
         (["{model}", "nowhere"], "nowhere does not exist"),
-        (["{model}", "{studies}", "--tta", "twirl"], "tta=twirl: expected some of flip, scale"),
+        (["{model}", "{studies}", "--tta", "twirl"], "tta=twirl: expected some of flip, scale, reverse"),
         (["{model}", "{studies}", "--threads", "0"], "threads=0"),
     ],
 )
@@ -601,12 +601,21 @@ def test_an_ensemble_averages_and_a_calibration_file_replaces_what_models_carry(
 
 
 @pytest.mark.trains
-def test_flips_are_averaged(model: Path, studies: Path) -> None:
+def test_flips_are_averaged(model: Path, studies: Path, tmp_path: Path) -> None:
     study = next(studies.iterdir())
     plain, (flipped,) = predict_one(model, study), Predictor.load(model, tta=["flip"]).predict(study)
     assert flipped.algorithm.tta == ("flip",)
     assert flipped.distance == plain.distance
     assert flipped.slices[0].probs != plain.slices[0].probs
+    assert call("bundle", str(model), str(tmp_path / "flip.zip"), "--tta", "flip") == 0
+    again, (without,) = (
+        predict_one(tmp_path / "flip.zip", study),
+        Predictor.load(tmp_path / "flip.zip", tta=[]).predict(study),
+    )
+    assert (again.algorithm.tta, again.slices) == (("flip",), flipped.slices)
+    assert (without.algorithm.tta, without.slices) == ((), plain.slices)
+    with pytest.raises(UserError, match="different test-time augmentations"):
+        Predictor.load(model, tmp_path / "flip.zip")
 
 
 @pytest.mark.trains

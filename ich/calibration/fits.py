@@ -30,15 +30,53 @@ def fit_logistic(x: Floats, target: Floats, *, with_intercept: bool) -> tuple[fl
     center = x.mean() if with_intercept else 0.0
     scale = np.abs(x - center).max()
     columns = [(x - center) / scale] + [np.ones_like(x)] * with_intercept
-    design = np.stack(columns, axis=1)  # (N, 1) or (N, 2)
-    weights = np.zeros(len(columns))
-    loss = _loss(design @ weights, target)
+    none = np.zeros(len(columns))
+    weights = _find_peak(np.stack(columns, axis=1), target, np.ones_like(x), mean=none, precision=none)
+    slope = float(weights[0] / scale)
+    return slope, float(weights[1] - slope * center) if with_intercept else 0.0
+
+
+def fit_shrunk_logistic(
+    x: Floats, target: Floats, counts: Floats, *, slope_sd: float, intercept_sd: float
+) -> tuple[float, float]:
+    """The curve of ``fit_logistic`` with the highest posterior density, given a prior around no change.
+
+    The prior of slope and intercept is normal around 1 and 0, so there is one peak for any data. Without data
+    the peak is there. With much data it is that of the likelihood.
+
+    Args:
+        x: (N,) values.
+        target: (N,) 0 or 1.
+        counts: (N,) how much each row counts; 1 for a row of its own.
+        slope_sd: Standard deviation of the slope's prior.
+        intercept_sd: Standard deviation of the intercept's prior.
+
+    Returns:
+        Slope and intercept. The slope is not above 0 if the data say strongly that the curve falls.
+    """
+    design = np.stack([x, np.ones_like(x)], axis=1)
+    precision = np.array([slope_sd, intercept_sd]) ** -2.0
+    slope, intercept = _find_peak(design, target, counts, mean=np.array([1.0, 0.0]), precision=precision)
+    return float(slope), float(intercept)
+
+
+def _find_peak(design: Floats, target: Floats, counts: Floats, *, mean: Floats, precision: Floats) -> Floats:
+    """Weights (K,) of the columns of ``design`` (N, K) with the highest likelihood times normal prior."""
+
+    def measure(weights: Floats) -> float:
+        logits = design @ weights
+        loss = np.sum(counts * (np.logaddexp(0, logits) - target * logits))
+        return float(loss + np.sum(precision * (weights - mean) ** 2) / 2)
+
+    weights = mean
+    loss = measure(weights)
     for _ in range(_STEPS):
         prob = expit(design @ weights)
-        curvature = (design * (prob * (1 - prob))[:, None]).T @ design
-        step = np.linalg.lstsq(curvature, design.T @ (target - prob))[0]
+        curvature = (design * (counts * prob * (1 - prob))[:, None]).T @ design + np.diag(precision)
+        slope = design.T @ (counts * (target - prob)) - precision * (weights - mean)
+        step = np.linalg.lstsq(curvature, slope)[0]
         for _ in range(_HALVINGS):
-            if (stepped := _loss(design @ (weights + step), target)) <= loss:
+            if (stepped := measure(weights + step)) <= loss:
                 break
             step /= 2
         else:
@@ -46,12 +84,7 @@ def fit_logistic(x: Floats, target: Floats, *, with_intercept: bool) -> tuple[fl
         weights, loss = weights + step, stepped
         if np.abs(step).max() <= _TOLERANCE * (1 + np.abs(weights).max()):
             break
-    slope = float(weights[0] / scale)
-    return slope, float(weights[1] - slope * center) if with_intercept else 0.0
-
-
-def _loss(logits: Floats, target: Floats) -> float:
-    return float(np.sum(np.logaddexp(0, logits) - target * logits))
+    return weights
 
 
 def fit_isotonic(x: Floats, target: Floats) -> tuple[list[float], list[float]]:

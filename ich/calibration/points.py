@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ich.calibration.fits import Floats
 from ich.calibration.sample import find_shortage, take_known
 from ich.schema import UserError
 from ich.schema.formats import Expected, Share
@@ -64,13 +65,40 @@ def choose_operating_point(
     Raises:
         UserError: If the rule is not valid.
     """
-    kind, value = parse_rule(rule)
+    parse_rule(rule)
     if find_shortage(target, patients):
         return None
     known, probs = take_known(target, prob)
-    thresholds, rows = np.unique(probs, return_inverse=True)
-    found = np.bincount(rows, weights=known)[::-1].cumsum()[::-1]  # positives at or above each threshold
-    alarms = np.bincount(rows, weights=1 - known)[::-1].cumsum()[::-1]
+    return _choose(probs, known, 1 - known, rule)
+
+
+def choose_expected_point(prob: Floats, counts: Floats, rule: str) -> OperatingPoint | None:
+    """Chooses a threshold as ``choose_operating_point`` does, on expected counts instead of targets.
+
+    A unit of probability p counts as p positives and 1 - p negatives, so sensitivity and specificity follow
+    from the distribution of calibrated probabilities. They vary less than those of few targets do. Source:
+    Huang, Pepe and Feng, Evaluating the Predictiveness of a Continuous Marker, Biometrics 2007;63:1181.
+
+    Args:
+        prob: (N,) calibrated probabilities, N at least 1.
+        counts: (N,) how much each unit counts.
+        rule: Rule as in ``choose_operating_point``.
+
+    Returns:
+        The point with its expected sensitivity and specificity; None if no threshold fulfills the rule.
+
+    Raises:
+        UserError: If the rule is not valid.
+    """
+    return _choose(prob, counts * prob, counts * (1 - prob), rule)
+
+
+def _choose(prob: Floats, positive: Floats, negative: Floats, rule: str) -> OperatingPoint | None:
+    """Chooses among (N,) probabilities, of units that count as (N,) positives and (N,) negatives."""
+    kind, value = parse_rule(rule)
+    thresholds, rows = np.unique(prob, return_inverse=True)
+    found = np.bincount(rows, weights=positive)[::-1].cumsum()[::-1]  # positives at or above each threshold
+    alarms = np.bincount(rows, weights=negative)[::-1].cumsum()[::-1]
     positives, negatives = found[0], alarms[0]
     sensitivity, specificity = found / positives, 1 - alarms / negatives
     if kind == "sensitivity":

@@ -14,7 +14,18 @@ from ich import __version__
 from ich.progress.printing import printing
 from ich.schema import DISCLAIMER, UserError
 
-COMMANDS = ("index", "phantom", "explore", "evaluate", "explain", "predict", "bundle", "import", "export")
+COMMANDS = (
+    "index",
+    "phantom",
+    "explore",
+    "evaluate",
+    "explain",
+    "predict",
+    "recalibrate",
+    "bundle",
+    "import",
+    "export",
+)
 """All commands except ``train``. A module is imported only if its command is given, or to list them all."""
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ich.cli.trust import add_trust
+from ich.cli.tta import add_tta
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import show
 
@@ -41,6 +42,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "those of the run, and the run's model card is left out, because it describes the replaced "
         "ones",
     )
+    add_tta(parser, "as it is; `ich predict` uses it")
     add_trust(parser)
     parser.set_defaults(run=_run)
 
@@ -52,13 +54,14 @@ def _run(args: argparse.Namespace) -> None:
     from ich.model_files.bundle import write_bundle
     from ich.model_files.checkpoint import find_checkpoint
     from ich.models import load_slice_net
+    from ich.networks.views import check_tta
 
     source = find_checkpoint(args.source, "best")
     model = load_slice_net(source, trusted=args.trusted)
     model_card = _find_model_card(source)
     if args.out is None:
-        if args.calibration is not None:
-            raise UserError(f"--calibration={args.calibration} needs a bundle to write: give OUT, a new file")
+        if args.calibration is not None or args.tta is not None:
+            raise UserError("--calibration and --tta need a bundle to write: give OUT, a new file")
         print("\n".join(_describe(model.metadata)), model_card, sep="\n\n")
         return
     if args.calibration is not None:
@@ -69,6 +72,9 @@ def _run(args: argparse.Namespace) -> None:
         )
         model.metadata = replace(model.metadata, decisions=decisions)
         model_card = ""
+    if args.tta is not None:
+        check_tta(args.tta)
+        model.metadata = replace(model.metadata, tta=tuple(args.tta) or None)
     write_bundle(model.metadata, model.state_dict(), args.out, model_card=model_card)
     print(f"wrote {model.metadata.model.backbone} of {source} to {args.out}")
 
@@ -112,6 +118,10 @@ def _describe(metadata: ModelMetadata) -> Iterator[str]:
     widths = [f"{label} {each.width:g} mm" for label, each in kernels if isinstance(each, Kernel)]
     yield f"smoothing over neighboring slices: {', '.join(widths) or 'none'}"
     yield f"calibration and operating points: by {' and '.join(metadata.decisions or ['nothing'])}"
+    yield f"test-time augmentation: {', '.join(map(show, metadata.tta or ())) or 'none'}"
+    if (site := metadata.recalibration) is not None:
+        where = f" of {show(site.site)}" if site.site else ""
+        yield f"recalibrated on {site.studies:,} studies of {site.patients:,} patients{where}"
     ood = metadata.ood or NotFitted("an older version wrote the file")
     if isinstance(ood, NotFitted):
         yield f"out-of-distribution detection: not available, {ood.missing}"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from ich.cli.codes import print_codes
 from ich.cli.trust import add_trust
+from ich.cli.tta import add_tta
 from ich.outputs import OUTPUTS
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.codes import InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
@@ -77,13 +78,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         help="what to write beside JSON and tables: "
         + "; ".join(f"{name}: {what}" for name, what in OUTPUTS.items()),
     )
-    parser.add_argument(
-        "--tta",
-        nargs="+",
-        default=[],
-        metavar="HOW",
-        help="test-time augmentation, averages over changed slices: flip, scale",
-    )
+    add_tta(parser, "what the models name")
     parser.add_argument(
         "--calibration",
         type=Path,

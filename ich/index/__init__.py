@@ -31,6 +31,7 @@ from ich.index.files import OWN_FOLDER, list_files, read_headers
 from ich.index.joining import find_places
 from ich.index.labels import (
     LABEL_KEYS,
+    STUDY_KEYS,
     drop_blank_rows,
     find_slice_column,
     melt,
@@ -45,7 +46,7 @@ from ich.schema.codes import Refusal
 from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.tables import STAMP
 
-__all__ = ["build_index", "read_labels"]
+__all__ = ["build_index", "read_labels", "read_study_labels"]
 
 
 def build_index(
@@ -272,6 +273,38 @@ def read_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
             f"{path} has the columns {', '.join(map(ascii, table.columns[:8]))}; expected ID and Label, or "
             f"{' or '.join(LABEL_KEYS)} with some of {', '.join(names)}"
         )
+    return _tabulate(table, key, names, labels, path)
+
+
+def read_study_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
+    """Reads labels of studies or patients from a CSV file with one row for each.
+
+    The file has ``StudyInstanceUID`` or ``PatientID``, and a column for each known label. Everything else is
+    as in ``read_labels``.
+
+    Returns:
+        One row per study or patient, indexed by ``StudyInstanceUID`` or ``PatientID``: a column for each
+        label, float32, NaN where unknown.
+
+    Raises:
+        UserError: As in ``read_labels``.
+    """
+    names = labels.names
+    table = read_csv(path, (*names, *STUDY_KEYS))
+    key = next((key for key in STUDY_KEYS if key in table), None)
+    if key is None or not any(name in table for name in names):
+        raise UserError(
+            f"{path} has the columns {', '.join(map(ascii, table.columns[:8]))}; expected "
+            f"{' or '.join(STUDY_KEYS)} with some of {', '.join(names)}"
+        )
+    return _tabulate(table.drop(columns="Label", errors="ignore"), key, names, labels, path)
+
+
+def _tabulate(
+    table: pd.DataFrame, key: str, names: Sequence[str], labels: LabelSet, path: Path
+) -> pd.DataFrame:
+    """Turns the texts of a label file into one row of numbers for each value of ``key``."""
+    unit = key if key in STUDY_KEYS else "SOPInstanceUID"
     table = drop_blank_rows(table, key)
     if table.empty:
         raise UserError(f"{path} holds no label")
@@ -279,19 +312,20 @@ def read_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
         split_ids(table, names, path) if "Label" in table else melt(table, key, names, path)
     )
     found = parse_values(values, uids, columns, names, path)
-    codes, slices = pd.factorize(uids)
-    if "" in slices:
+    codes, units = pd.factorize(uids)
+    if "" in units:
         raise UserError(f"{path} has labels without a {key}; complete or remove them")
-    wide = np.full((len(slices), len(names)), np.nan, dtype=np.float32)
+    wide = np.full((len(units), len(names)), np.nan, dtype=np.float32)
     wide[codes, columns] = found
     kept = wide[codes, columns]
     differs = (kept != found) & ~(np.isnan(kept) & np.isnan(found))
-    _refuse(slices[np.unique(codes[differs])], "two values for one label", path)
+    _refuse(units[np.unique(codes[differs])], "two values for one label", path, unit)
     if labels.union is not None:
         place = labels.index(labels.union)
         wrong = _fill_union(wide[:, place], np.delete(wide, place, axis=1))
-        _refuse(slices[wrong], f"a label {labels.union} that is not the largest of the other labels", path)
-    return pd.DataFrame(wide, index=pd.Index(slices, name="SOPInstanceUID"), columns=list(names))
+        what = f"a label {labels.union} that is not the largest of the other labels"
+        _refuse(units[wrong], what, path, unit)
+    return pd.DataFrame(wide, index=pd.Index(units, name=unit), columns=list(names))
 
 
 def _fill_union(union: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -310,7 +344,8 @@ def count_repeats(path: Path, labels: LabelSet = RSNA_LABELS) -> int:
     return 0 if key is None else int(table[key].duplicated().sum())
 
 
-def _refuse(names: Any, what: str, path: Path) -> None:
+def _refuse(names: Any, what: str, path: Path, unit: str) -> None:
     if len(names):
         examples = ", ".join(map(str, names[:5]))
-        raise UserError(f"{path} has {what}, for {len(names)} of its slices: {examples}; correct them")
+        among = {"SOPInstanceUID": "slices", "StudyInstanceUID": "studies", "PatientID": "patients"}[unit]
+        raise UserError(f"{path} has {what}, for {len(names)} of its {among}: {examples}; correct them")

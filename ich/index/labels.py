@@ -22,6 +22,9 @@ from ich.schema import LABELS, UserError
 LABEL_KEYS = ("SOPInstanceUID", "ID")
 """Columns that may name the slice in a wide label file; the first one present counts."""
 
+STUDY_KEYS = ("StudyInstanceUID", "PatientID")
+"""Columns that may name the study or the patient in a file of study labels; the first one present counts."""
+
 _NAMES = (*LABEL_KEYS, "Label")
 """Columns that mean something here, beside the labels."""
 

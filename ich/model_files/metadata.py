@@ -45,6 +45,7 @@ __all__ = [
     "OodReference",
     "Origin",
     "OwnBackbone",
+    "Recalibration",
     "Training",
     "Versions",
     "read_metadata",
@@ -153,6 +154,23 @@ class OodReference:
     patients: Count
 
 
+@dataclass(frozen=True)
+class Recalibration:
+    """The studies of a site that calibration and operating points were fitted to; it names no patient.
+
+    Attributes:
+        site: Name of the site, as its user gave it; empty if none was given.
+        studies: Number of the studies.
+        patients: Number of their patients.
+        positives: Studies with each label.
+    """
+
+    site: Annotated[Text, Expected("a text on one line of at most 200 characters", str.isprintable)]
+    studies: Count
+    patients: Count
+    positives: Mapping[str, Count]
+
+
 def _choose_ood(found: Mapping[str, Any]) -> str:
     return "NotFitted" if "missing" in found else "OodReference"
 
@@ -178,6 +196,8 @@ class ModelMetadata:
         ood: What out-of-distribution detection was fitted on, or why there is none.
         training: What the run was.
         origin: The weights that the model began with, also before an earlier training; None for random ones.
+        tta: Test-time augmentations that ``decisions`` were fitted with, and that prediction uses by default.
+        recalibration: The studies of a site that ``decisions`` were fitted to after the run.
     """
 
     __pydantic_config__ = STRICT
@@ -194,6 +214,8 @@ class ModelMetadata:
     ood: Annotated[OodReference | NotFitted, ChosenBy(_choose_ood, "fields")] | None = None
     training: Training | None = None
     origin: Origin | None = None
+    tta: tuple[Text, ...] | None = None
+    recalibration: Recalibration | None = None
 
     def __post_init__(self) -> None:
         names = self.labels.names
@@ -204,6 +226,8 @@ class ModelMetadata:
         if self.smoothing is not None:
             check_keys(self.smoothing, names, "smoothing")
             object.__setattr__(self, "smoothing", {name: self.smoothing[name] for name in names})
+        if self.recalibration is not None:
+            check_keys(self.recalibration.positives, names, "recalibration.positives")
         if self.decisions is not None:  # in the order of the labels, which files need not keep
             object.__setattr__(self, "decisions", order_decisions(self.decisions, names, "decisions"))
 

@@ -12,8 +12,9 @@ from ich.image.augment import Changes, apply_changes
 from ich.networks import Network, Output
 from ich.schema import UserError
 
-TTA = ("flip", "scale")
-"""``flip`` adds mirrored slices; ``scale`` adds smaller and larger ones, about their center."""
+TTA = ("flip", "scale", "reverse")
+"""``flip`` adds mirrored slices; ``scale`` adds smaller and larger ones, about their center. ``reverse`` adds
+slices with their neighbors in reverse order, and changes nothing for a network without neighbors."""
 
 SCALES = (0.9, 1.1)
 
@@ -21,7 +22,7 @@ SCALES = (0.9, 1.1)
 def augmented(network: Network, tta: Sequence[str]) -> Network:
     """Returns a network that gives the mean over views of its slices.
 
-    With ``flip`` and ``scale`` the views are all pairs of both: six.
+    The views are all combinations: with ``flip`` and ``scale`` there are six.
 
     Args:
         network: A network of any kind, because views are made of HU.
@@ -30,9 +31,14 @@ def augmented(network: Network, tta: Sequence[str]) -> Network:
     Raises:
         UserError: For another name.
     """
+    check_tta(tta)
+    return _Augmented(network, tta) if tta else network
+
+
+def check_tta(tta: Sequence[str]) -> None:
+    """Raises ``UserError`` for a name that is not in ``TTA``."""
     if unknown := set(tta) - set(TTA):
         raise UserError(f"tta={', '.join(sorted(unknown))}: expected some of {', '.join(TTA)}")
-    return _Augmented(network, tta) if tta else network
 
 
 class _Augmented:
@@ -43,18 +49,19 @@ class _Augmented:
         self.limit = network.limit
         self._network = network
         mirrors, scales = (1, -1) if "flip" in tta else (1,), (1.0, *SCALES) if "scale" in tta else (1.0,)
+        orders = (1, -1) if "reverse" in tta and network.input.neighbors else (1,)
         center = (network.input.size - 1) / 2
-        _, *views = product(mirrors, scales)  # the first is the plain one
-        self._matrices = [_make_matrix(*view, center) for view in views]
+        _, *views = product(mirrors, scales, orders)  # the first is the plain one
+        self._views = [(_make_matrix(mirror, scale, center), order) for mirror, scale, order in views]
 
     def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
         """Runs the network on each view; distances are those of the unchanged slices."""
         probs, distance = self._network.run(hu, window)
-        views = [
-            probs,
-            *(self._network.run(_transform(hu, matrix), window).probs for matrix in self._matrices),
+        others = [
+            self._network.run(_transform(hu[:, ::order], matrix), window).probs
+            for matrix, order in self._views
         ]
-        mean: NDArray[np.float64] = np.mean(views, axis=0, dtype=np.float64)
+        mean: NDArray[np.float64] = np.mean([probs, *others], axis=0, dtype=np.float64)
         return Output(mean.astype(np.float32), distance)
 
 

@@ -71,7 +71,7 @@ class Predictor:
 
     Args:
         networks: The members.
-        tta: Test-time augmentations from ``ich.networks.views.TTA``.
+        tta: Test-time augmentations from ``ich.networks.views.TTA``; None takes those that the models name.
         decisions: Calibration and operating points by level, which replace those of the models. For an
             ensemble they apply to the mean of its probabilities.
 
@@ -88,12 +88,13 @@ class Predictor:
         self,
         networks: Sequence[Network],
         *,
-        tta: Sequence[str] = (),
+        tta: Sequence[str] | None = None,
         decisions: Mapping[str, Decision] | None = None,
     ) -> None:
         if not networks:
             raise UserError("there is no model: give a checkpoint, a bundle or an ONNX file")
         self.networks = list(networks)
+        tta = _find_tta(networks) if tta is None else tta
         self._views = [augmented(network, tta) for network in networks]
         self.label_set = _find_labels(networks)
         given: list[Mapping[str, Decision]] = (
@@ -120,7 +121,7 @@ class Predictor:
     def load(
         cls,
         *paths: str | Path,
-        tta: Sequence[str] = (),
+        tta: Sequence[str] | None = None,
         decisions: Mapping[str, Decision] | None = None,
         threads: int | None = None,
         gpus: int | None = None,
@@ -285,6 +286,16 @@ class Predictor:
             distances.append(np.nan if output.distance is None else pool_distances(output.distance[counted]))
             limits.append(np.nan if network.limit is None else network.limit)
         return Scores(self.label_set.names, np.stack(probs), np.array(distances), np.array(limits))
+
+
+def _find_tta(networks: Sequence[Network]) -> tuple[str, ...]:
+    """The test-time augmentations that the models' decisions were fitted with."""
+    found = {network.metadata.tta or () for network in networks}
+    if len(found) > 1:
+        raise UserError(
+            "the models name different test-time augmentations: choose by --tta, which takes no name for none"
+        )
+    return found.pop()
 
 
 def _find_labels(networks: Sequence[Network]) -> LabelSet:

@@ -146,3 +146,19 @@ class ResultFolder:
                 raise UserError(
                     f"{self.path / DONE}: line {number} is damaged; remove it, and its study is read again"
                 ) from error
+
+
+def is_result_folder(path: Path) -> bool:
+    """Whether ``ich predict`` wrote results to a folder."""
+    return (path / DONE).is_file() and (path / RESULTS).is_dir()
+
+
+def read_results(path: Path) -> list[StudyResult]:
+    """Reads the results in a folder of ``ich predict``, in the order of their numbers.
+
+    Raises:
+        UserError: If a file is damaged.
+    """
+    return [
+        read_json(file) for file in sorted((path / RESULTS).glob("*.json"), key=lambda file: int(file.stem))
+    ]

@@ -74,6 +74,9 @@ class Reason(Code):
 NO_RESULT = frozenset({Reason.IMPLAUSIBLE_HU, Reason.NO_DECISION})
 """With these a study is not ``POSITIVE`` either: its probabilities, or a threshold on them, mean nothing."""
 
+OF_MODEL = frozenset({Reason.UNLIKE_TRAINING, Reason.NO_DECISION, Reason.NO_REFERENCE})
+"""These are about the model. All other reasons are about the files and pixels of the study."""
+
 
 class Note(Code):
     """What a reader should know although it prevents no outcome: `notes` of a study result."""
