@@ -22,8 +22,6 @@ from ich.calibration.fits import Floats, fit_shrunk_logistic
 from ich.calibration.points import OperatingPoint, choose_expected_point
 from ich.calibration.sample import find_shortage, take_known
 
-__all__ = ["SiteFit", "recalibrate_decision", "recalibrate_label"]
-
 SLOPE_SD, INTERCEPT_SD = 0.5, 1.5
 """Standard deviations of the prior of slope and intercept. ``benchmarks/recalibration.py simulate`` compares
 others on simulated sites, where these have the lowest log loss with 10 to 50 studies, or nearly so."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,8 @@ from ich.calibration.recalibration import recalibrate_label
 from ich.evaluate.calibration_error import measure_calibration
 from ich.evaluate.estimate import REPLICATES, draw_patients
 from ich.evaluate.figures import CalibrationMeasures, Counts, OperatingFigures
-from ich.evaluate.levels import Column
 from ich.evaluate.thresholds import measure_at_point, without_point
+from ich.evaluate.units import Column
 
 FOLDS = 20
 """Number of fits behind the figures after a recalibration. With as many patients or fewer, each leaves out
@@ -71,27 +71,32 @@ def measure_change(
     codes, people = pd.factorize(known["PatientID"])
     calibrator, own_point = own.calibration[label], own.operating_points[label]
     before = prob if isinstance(calibrator, NotFitted) else calibrator.apply(prob)
-    after, called = _cross_fit(own, label, target, prob, codes, rule)
-    column = Column(label, target, before, after, codes, len(units) - len(known), level)
+    after, called, undecided = _cross_fit(own, label, target, prob, codes, rule)
+    missing = len(units) - len(known)
+    column = Column(label, target, before, after, called, codes, missing, level, "", undecided)
     counts = draw_patients(len(people), REPLICATES, seed)
-    called_before = np.full(len(before), np.nan)
-    if not isinstance(own_point, NotFitted):
-        called_before = (before >= own_point.threshold).astype(np.float64)
+    threshold = np.nan if isinstance(own_point, NotFitted) else own_point.threshold
     return Change(
         column,
         measure_calibration(target, before, codes, counts, column.shortage)[0],
         measure_calibration(target, after, codes, counts, column.shortage)[0],
-        _measure_point(column, called_before, own_point, counts),
-        _measure_point(column, called, new.operating_points[label], counts),
+        _measure_point(column, before >= threshold, own_point, counts),
+        without_point(undecided, ())
+        if undecided
+        else _measure_point(column, called, new.operating_points[label], counts),
     )
 
 
 def _cross_fit(
     own: Decision, label: str, target: Floats, prob: Floats, codes: Ints, rule: str
-) -> tuple[Floats, Floats]:
-    """Calibrates units by fits without their patients, and calls them: 1 or 0, NaN without a threshold."""
-    after, called = np.empty(len(prob)), np.full(len(prob), np.nan)
-    folds = codes % FOLDS
+) -> tuple[Floats, NDArray[np.bool_], str]:
+    """Calibrates and calls units by fits without their patients.
+
+    Returns:
+        (N,) probabilities, (N,) whether they reach their operating point, and why there is none, or empty.
+    """
+    after, called = np.empty(len(prob)), np.zeros(len(prob), np.bool_)
+    folds, undecided = codes % FOLDS, ""
     for fold in np.unique(folds):
         held, rest = folds == fold, folds != fold
         fit = recalibrate_label(
@@ -105,18 +110,19 @@ def _cross_fit(
         after[held] = (
             prob[held] if isinstance(fit.calibrator, NotFitted) else fit.calibrator.apply(prob[held])
         )
-        if not isinstance(fit.point, NotFitted):
+        if isinstance(fit.point, NotFitted):
+            undecided = f"a fit without some of the patients has none: {fit.point.missing}"
+        else:
             called[held] = after[held] >= fit.point.threshold
-    return after, called
+    return after, called, undecided
 
 
 def _measure_point(
-    column: Column, called: Floats, point: OperatingPoint | NotFitted, counts: NDArray[np.int32]
+    column: Column,
+    called: NDArray[np.bool_],
+    point: OperatingPoint | NotFitted,
+    counts: NDArray[np.int32],
 ) -> OperatingFigures:
     if isinstance(point, NotFitted):
         return without_point(point.missing, ())
-    if np.isnan(called).any():
-        return without_point("without some of the patients there is no operating point", ())
-    halfway = replace(point, threshold=0.5)  # the calls are 0 and 1
-    figures = measure_at_point(column.target, called, column.codes, counts, halfway, (), column.shortages)
-    return replace(figures, threshold=point.threshold)
+    return measure_at_point(column.target, called, column.codes, counts, point, (), column.shortages)
