@@ -15,7 +15,7 @@ from ich.networks import Network
 from ich.schema import UserError
 from ich.schema.codes import OF_MODEL, Reason
 from ich.schema.results import StudyResult
-from ich.tables import name_columns
+from ich.tables import SLAB_COLUMN, name_columns
 
 MIN_STUDIES = 10
 """Studies with a known label that a recalibration needs."""
@@ -141,6 +141,7 @@ def _tabulate(results: Sequence[StudyResult], names: Sequence[str]) -> pd.DataFr
             "StudyInstanceUID": result.StudyInstanceUID,
             "PatientID": result.PatientID or result.StudyInstanceUID,
             "part": "",
+            SLAB_COLUMN: np.nan if each.slab is None else each.slab,
             **{f"prob_{name}": each.probs[name] for name in names},
             **dict.fromkeys(name_columns("target", names), np.nan),
         }
