@@ -42,13 +42,13 @@ from ich.evaluation_report.inputs import (
     list_levels,
     read_inputs,
 )
-from ich.evaluation_report.outputs import Steps, make_folder, write_outputs
+from ich.evaluation_report.outputs import make_folder, show_steps, write_outputs
 from ich.evaluation_report.report_data import ReportData
 from ich.files import for_owner_alone
 from ich.schema import UserError
 from ich.tables import name_columns
 
-if TYPE_CHECKING:  # a type alone, and torch takes seconds
+if TYPE_CHECKING:  # importing torch takes seconds
     from ich.models import SliceNet
 
 __all__ = ["Written", "write_evaluation"]
@@ -143,7 +143,7 @@ def write_evaluation(
         if write_calibration is not None:
             write_decisions(decisions, write_calibration)
             tell(f"wrote the calibration to {write_calibration}")
-        with Steps() as steps:
+        with show_steps() as steps:
             data, slices = compute_figures(inputs, choices, decisions, model, steps)
             data = replace(data, checked=checked)
             write_outputs(data, slices, folder, steps, pdf=pdf, slides=slides)
@@ -167,7 +167,7 @@ def _check(tables: int, *, ensemble: bool, pdf: bool, slides: bool) -> None:
 def _load_model(checkpoint: str | Path | None, trusted: Sequence[str]) -> SliceNet | None:
     if checkpoint is None:
         return None
-    # These import torch, which takes seconds that an evaluation without a checkpoint is spared.
+    # These import torch, which takes seconds; an evaluation without a checkpoint does not need it.
     from ich.model_files.checkpoint import find_checkpoint
     from ich.models import load_slice_net
 

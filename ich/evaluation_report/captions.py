@@ -45,7 +45,7 @@ def plan_pictures(data: ReportData) -> dict[str, Draw]:
 
 
 class _Kind(NamedTuple):
-    """A kind of picture of a level, with the labels that it shows; of none, there is no picture."""
+    """A kind of picture of a level, with the labels that it shows; without a label it is not drawn."""
 
     name: str
     title: str
@@ -158,7 +158,7 @@ def _plan_forests(data: ReportData) -> dict[str, Draw]:
         return {}
     figures = data.evaluation.levels["slice"].labels
     areas = data.groups[data.groups["figure"] == "auroc"]
-    plans = {}
+    plans: dict[str, Draw] = {}
     for label, rows in areas.groupby("label", sort=False):
         groups: list[tuple[str, Estimate, str]] = [
             (
@@ -168,17 +168,16 @@ def _plan_forests(data: ReportData) -> dict[str, Draw]:
             )
             for _, row in rows.iterrows()
         ]
-        plans[f"subgroups_{label}"] = _plan_forest(str(label), groups, figures[str(label)].auroc.value)
+        reference = figures[str(label)].auroc.value
+        plans[f"subgroups_{label}"] = partial(_make_forest, str(label), groups, reference)
     return plans
 
 
-def _plan_forest(label: str, groups: list[tuple[str, Estimate, str]], reference: float) -> Draw:
+def _make_forest(label: str, groups: list[tuple[str, Estimate, str]], reference: float) -> Picture:
     caption = (
         f"AUROC of {label} in subgroups of slices, with 95 % intervals (bootstrap over the group's "
         "patients). Dashed: all slices. Below each name: positive slices, all slices, and patients."
     )
     alt = f"AUROC of {label} with intervals for {len(groups)} subgroups; the numbers are in the table."
-    draw = draw_forest
-    return lambda: Picture(
-        f"subgroups_{label}", encode_png(draw(groups, reference, f"AUROC of {label}")), caption, alt
-    )
+    figure = draw_forest(groups, reference, f"AUROC of {label}")
+    return Picture(f"subgroups_{label}", encode_png(figure), caption, alt)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -12,10 +12,12 @@ from ich.evaluation_report.captions import DRAWN_LEVELS
 from ich.evaluation_report.limits import list_few, list_limits, list_steps
 from ich.evaluation_report.report_data import (
     NO_INDEX,
+    NO_RUN,
     NO_VALIDATION,
     ReportData,
     describe_size,
     describe_subject,
+    name_target,
 )
 from ich.evaluation_report.tables import (
     list_reasons,
@@ -36,11 +38,12 @@ from ich.tables import SETS, say
 
 Pictures = Mapping[str, Picture]
 
+_TOO_FEW = "No label has enough patients with positives and negatives."
+
 
 def make_title(labels: LabelSet) -> str:
     """Makes the title of a report."""
-    found = "intracranial hemorrhage" if labels == RSNA_LABELS else ", ".join(labels.shown)
-    return f"Detecting {found} in head CT: an evaluation"
+    return f"Detecting {name_target(labels)} in head CT: an evaluation"
 
 
 def make_document(data: ReportData, pictures: Pictures) -> Document:
@@ -115,15 +118,8 @@ def _describe_data(data: ReportData) -> Iterator[Block]:
             "The sets share patients, because slices were split without regard to patients.", strong=True
         )
     if data.run.parts:
-        rows = [
-            [SETS.get(part, part), f"{slices:,}", f"{patients:,}"]
-            for part, (slices, patients) in data.run.parts.items()
-        ]
-        yield Table(
-            ["set", "slices", "patients"],
-            rows,
-            "Training, validation and test set. Counts have no intervals",
-        )
+        parts = {SETS.get(part, part): counts for part, counts in data.run.parts.items()}
+        yield _tabulate_sizes("set", parts, "Training, validation and test set")
     yield make_counts(data.evaluation)
     first = next(iter(data.evaluation.levels.values())).labels
     if few := list_few(first):
@@ -137,14 +133,15 @@ def _describe_data(data: ReportData) -> Iterator[Block]:
         listed = ", ".join(f"{label} {number:,}" for label, number in unknown.items())
         yield Text(f"Unknown targets are left out, label by label: {listed}.")
     if data.encodings:
-        rows = [[name, f"{slices:,}", f"{patients:,}"] for name, (slices, patients) in data.encodings.items()]
-        yield Table(
-            ["encoding", "slices", "patients"],
-            rows,
-            "How scanners stored the slices. Counts have no intervals",
-        )
+        yield _tabulate_sizes("encoding", data.encodings, "How scanners stored the slices")
     else:
         yield Missing("Scanner encodings", NO_INDEX)
+
+
+def _tabulate_sizes(name: str, sizes: Mapping[str, tuple[int, int]], caption: str) -> Table:
+    """Tabulates numbers of slices and patients."""
+    rows = [[each, f"{slices:,}", f"{patients:,}"] for each, (slices, patients) in sizes.items()]
+    return Table([name, "slices", "patients"], rows, f"{caption}. Counts have no intervals")
 
 
 def _describe_method(data: ReportData) -> Iterator[Block]:
@@ -157,7 +154,7 @@ def _describe_method(data: ReportData) -> Iterator[Block]:
             "Training settings. Settings have no patients and no intervals",
         )
     else:
-        yield Missing("How the model was trained", "The predictions are not in the folder of a run.")
+        yield Missing("How the model was trained", NO_RUN)
     pooling = next(iter(evaluation.levels.values())).pooling
     yield Text(
         f"Slices are pooled to series, studies and patients by {pooling}. A unit is positive "
@@ -212,9 +209,7 @@ def _describe_level(data: ReportData, level: str, pictures: Pictures) -> Iterato
     evaluation = data.evaluation
     figures = evaluation.levels[level].labels
     yield make_discrimination(evaluation, level)
-    if reasons := list_reasons({label: each.auroc for label, each in figures.items()}):
-        yield Text("Without an interval, or not available:")
-        yield Listing(reasons)
+    yield from _list_missing(list_reasons({label: each.auroc for label, each in figures.items()}))
     yield from _show(pictures, f"{level}_roc", f"{level}_precision_recall", f"{level}_histograms")
     sensitivities = {label: each.operating_point.sensitivity for label, each in figures.items()}
     if _has_operating_points(data, level):
@@ -223,9 +218,7 @@ def _describe_level(data: ReportData, level: str, pictures: Pictures) -> Iterato
         predictive = make_predictive(evaluation, level)
         if predictive.rows:
             yield predictive
-        if reasons := list_reasons(sensitivities):
-            yield Text("Not available at operating points:")
-            yield Listing(reasons)
+        yield from _list_missing(list_reasons(sensitivities), "Not available at operating points:")
     else:
         reasons = list_reasons(sensitivities)
         yield Missing(
@@ -236,9 +229,9 @@ def _describe_level(data: ReportData, level: str, pictures: Pictures) -> Iterato
         yield calibration
         yield from _show(pictures, f"{level}_reliability")
     else:
-        yield Missing(f"Calibration by {level}", "No label has enough patients with positives and negatives.")
+        yield Missing(f"Calibration by {level}", _TOO_FEW)
     if level in DRAWN_LEVELS and not any(name.startswith(f"{level}_") for name in pictures):
-        yield Missing(f"Curves by {level}", "No label has enough patients with positives and negatives.")
+        yield Missing(f"Curves by {level}", _TOO_FEW)
 
 
 def _list_main_tables(data: ReportData, level: str) -> Iterator[Table]:
@@ -270,9 +263,15 @@ def _describe_groups(data: ReportData, pictures: Pictures) -> Iterator[Block]:
         return
     yield from (picture for name, picture in pictures.items() if name.startswith("subgroups_"))
     yield make_subgroups(data.groups, "slice")
-    if absent := sorted(set(_list_reasons_of_groups(data.groups))):
-        yield Text("Without an interval, or not available:")
-        yield Listing(absent)
+    yield from _list_missing(sorted(set(_list_reasons_of_groups(data.groups))))
+
+
+def _list_missing(
+    reasons: Sequence[str], title: str = "Without an interval, or not available:"
+) -> Iterator[Block]:
+    if reasons:
+        yield Text(title)
+        yield Listing(reasons)
 
 
 def _list_reasons_of_groups(groups: pd.DataFrame) -> Iterator[str]:

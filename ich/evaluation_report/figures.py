@@ -21,7 +21,7 @@ from ich.evaluation_report.outputs import Steps
 from ich.evaluation_report.report_data import NO_GALLERIES, ReportData, count_encodings
 from ich.report.document import Block
 
-if TYPE_CHECKING:  # a type alone, and torch takes seconds
+if TYPE_CHECKING:  # importing torch takes seconds
     from ich.models import SliceNet
 
 

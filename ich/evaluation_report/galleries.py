@@ -22,7 +22,7 @@ from ich.schema import ReadError
 from ich.schema.labels import LabelSet, say_label
 from ich.tables import UIDS, name_columns
 
-if TYPE_CHECKING:  # a type alone, and torch takes seconds
+if TYPE_CHECKING:  # importing torch takes seconds
     from ich.models import SliceNet
 
 COUNT = 6
@@ -143,7 +143,7 @@ def compute_heat(
     Raises:
         UserError: If the network has no grid of features.
     """
-    # It imports torch, which takes seconds that an evaluation without a checkpoint is spared.
+    # It imports torch, which takes seconds; an evaluation without a checkpoint does not need it.
     from ich.explain.heatmaps import explain_slices
 
     places = pd.Index(index["SOPInstanceUID"]).get_indexer(predictions["SOPInstanceUID"].iloc[list(rows)])

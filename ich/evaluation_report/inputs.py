@@ -132,8 +132,8 @@ def read_inputs(sources: Sources, *, label_set: LabelSet | None = None, needs_ta
 
 
 def _find_label_set(run: Run, table: pd.DataFrame) -> LabelSet:
-    known = run.labels is not None and run.labels.names == find_names(table)
-    return run.labels if known and run.labels is not None else find_label_set(table)
+    labels = run.labels
+    return labels if labels is not None and labels.names == find_names(table) else find_label_set(table)
 
 
 def find_table(path: Path, *names: str) -> Path:

@@ -10,7 +10,14 @@ from collections.abc import Iterator
 from ich import __version__
 from ich.evaluate.figures import FEW
 from ich.evaluation_report.limits import list_limits
-from ich.evaluation_report.report_data import NO_INDEX, ReportData, describe_size, describe_subject
+from ich.evaluation_report.report_data import (
+    NO_INDEX,
+    NO_RUN,
+    ReportData,
+    describe_size,
+    describe_subject,
+    name_target,
+)
 from ich.evaluation_report.run import describe_input
 from ich.evaluation_report.tables import (
     make_calibration,
@@ -22,7 +29,6 @@ from ich.evaluation_report.tables import (
 )
 from ich.model_files.metadata import ModelMetadata
 from ich.report.document import Block, Document, Listing, Missing, Section, Table, Text
-from ich.schema.labels import RSNA_LABELS
 
 _PEOPLE = "This program does not know this. Add it by hand."
 
@@ -40,9 +46,8 @@ def make_model_card(data: ReportData) -> Document:
         Section("Ethical considerations", list(_list_ethics(data.evaluation.labels.finding))),
         Section("Caveats and recommendations", [Listing(list_limits(data))]),
     ]
-    labels = data.evaluation.labels
-    found = "intracranial hemorrhage" if labels == RSNA_LABELS else ", ".join(labels.shown)
-    return Document(f"Model card: {found} in head CT", describe_subject(data), sections)
+    title = f"Model card: {name_target(data.evaluation.labels)} in head CT"
+    return Document(title, describe_subject(data), sections)
 
 
 def make_imported_card(metadata: ModelMetadata) -> Document:
@@ -83,7 +88,7 @@ def _describe_model(data: ReportData) -> Iterator[Block]:
         rows = [[name, value] for name, value in data.run.settings.items()]
         yield Table(["setting", "value"], rows, "How it was trained")
     else:
-        yield Missing("Architecture and training", "The predictions are not in the folder of a run.")
+        yield Missing("Architecture and training", NO_RUN)
     yield Missing("Developers, date, license and contact", _PEOPLE)
 
 
@@ -140,7 +145,7 @@ def _describe_training_data(data: ReportData) -> Iterator[Block]:
         split = data.run.settings.get("split", "not known")
         yield Text(f"{slices:,} slices of {patients:,} patients. Split: {split}.")
     else:
-        yield Missing("Training data", "The predictions are not in the folder of a run.")
+        yield Missing("Training data", NO_RUN)
 
 
 def _list_analyses(data: ReportData) -> Iterator[Block]:

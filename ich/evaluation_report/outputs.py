@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pandas as pd
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ich.evaluate.figures import to_plain
 from ich.evaluation_report.captions import plan_pictures
@@ -28,22 +29,19 @@ GALLERIES = "galleries.csv"
 """File that names the slices of the galleries and their patients; no other output does."""
 
 
+@contextmanager
+def show_steps() -> Iterator[Steps]:
+    """Shows the steps of an evaluation on a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with make_bar(columns, shown=True) as bar:
+        yield Steps(bar)
+
+
 class Steps:
-    """A progress bar on a terminal that shows the current step."""
+    """The current step of an evaluation, in a progress bar."""
 
-    def __init__(self) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = make_bar(columns, shown=True)
-        self._task = self._bar.add_task("", total=None)
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._bar.stop()
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._task = bar, bar.add_task("", total=None)
 
     def begin(self, what: str, number: int = 0, total: int | None = None) -> None:
         """Shows the next step, with its number if there are several of a kind."""

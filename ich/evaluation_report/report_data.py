@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import pandas as pd
 
@@ -14,10 +15,12 @@ from ich.evaluate.pooling import UNIT_COLUMNS
 from ich.evaluate.subgroups import describe_slices
 from ich.evaluation_report.run import Run
 from ich.report.document import Block, Missing
+from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.tables import PLURALS, SETS, say
 
 NO_VALIDATION = "This needs the predictions for the validation set: --val."
 NO_INDEX = "This needs the index of the data: --root or --index."
+NO_RUN = "The predictions are not in the folder of a run."
 NO_GALLERIES = (
     Missing(
         "Galleries of false negatives and false positives",
@@ -69,24 +72,14 @@ class ReportData:
     @property
     def rule(self) -> str:
         """Rule that chose the operating points; empty without them."""
-        rules = [
-            p.rule
-            for d in self.decisions.values()
-            for p in d.operating_points.values()
-            if not isinstance(p, NotFitted)
-        ]
-        return rules[0] if rules else ""
+        points = chain.from_iterable(each.operating_points.values() for each in self.decisions.values())
+        return next((point.rule for point in points if not isinstance(point, NotFitted)), "")
 
     @property
     def method(self) -> str:
         """Method that calibrated the probabilities; empty if there was none."""
-        fitted = [
-            c.method
-            for decision in self.decisions.values()
-            for c in decision.calibration.values()
-            if not isinstance(c, NotFitted)
-        ]
-        return fitted[0] if fitted else ""
+        fitted = chain.from_iterable(each.calibration.values() for each in self.decisions.values())
+        return next((each.method for each in fitted if not isinstance(each, NotFitted)), "")
 
     @property
     def main_level(self) -> str:
@@ -103,8 +96,13 @@ def describe_size(table: pd.DataFrame) -> str:
     )
 
 
+def name_target(labels: LabelSet) -> str:
+    """Names what a model detects."""
+    return "intracranial hemorrhage" if labels == RSNA_LABELS else ", ".join(labels.shown)
+
+
 def describe_subject(data: ReportData) -> str:
-    """What an evaluation is of, in a line."""
+    """Describes in one line which predictions were evaluated."""
     backbone = data.run.settings.get("backbone")
     averaged = f"the mean of {len(data.models)} models, " if len(data.models) > 1 else ""
     model = f"{backbone}, " if backbone and not averaged else averaged

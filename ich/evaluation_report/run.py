@@ -17,9 +17,6 @@ from ich.schema import RENAMED, UserError
 from ich.schema.labels import LabelSet
 from ich.tables import restore_texts
 
-PREDICTIONS = "predictions_{part}.csv"
-"""Name of a run's predictions tables."""
-
 
 @dataclass(frozen=True)
 class Run:

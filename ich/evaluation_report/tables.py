@@ -1,4 +1,4 @@
-"""The figures of an evaluation as tables to be read; each says what its figures rest on."""
+"""The figures of an evaluation as tables for a reader. Each says how many units and patients it covers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ich.tables import PLURALS, say
 
 
 def describe_basis(evaluation: Evaluation, level: str) -> str:
-    """What the figures of a level rest on, in words."""
+    """Says how many units and patients the figures of a level cover."""
     units, patients = evaluation.levels[level].units, evaluation.patients
     of = "" if level == "patient" else f" of {say(patients, 'patient')}"
     return (
@@ -23,16 +23,16 @@ def describe_basis(evaluation: Evaluation, level: str) -> str:
     )
 
 
-def show_difference(estimate: Estimate) -> str:
-    """A difference with its interval: ``+0.082 (-0.002 to +0.162)``."""
+def show_signed(estimate: Estimate, spec: str = "+.3f") -> str:
+    """Formats a figure that may be negative, with its interval: ``+0.082 (-0.002 to +0.162)``."""
     if math.isnan(estimate.value):
         return "n/a"
-    interval = "" if math.isnan(estimate.low) else f" ({estimate.low:+.3f} to {estimate.high:+.3f})"
-    return f"{estimate.value:+.3f}{interval}"
+    interval = "" if math.isnan(estimate.low) else f" ({estimate.low:{spec}} to {estimate.high:{spec}})"
+    return f"{estimate.value:{spec}}{interval}"
 
 
 def list_reasons(estimates: Mapping[str, Estimate]) -> list[str]:
-    """Why figures, by label, are not available: one line per reason."""
+    """Lists why figures of labels are not available: one line per reason, with its labels."""
     labels: dict[str, list[str]] = {}
     for label, estimate in estimates.items():
         if estimate.reason:
@@ -41,7 +41,7 @@ def list_reasons(estimates: Mapping[str, Estimate]) -> list[str]:
 
 
 def make_counts(evaluation: Evaluation) -> Table:
-    """Positives of each label at each level, with the patients that they come from."""
+    """Tabulates the positives of each label at each level, and their patients."""
     rows = []
     for label in next(iter(evaluation.levels.values())).labels:
         cells = []
@@ -61,7 +61,7 @@ def make_counts(evaluation: Evaluation) -> Table:
 
 
 def make_discrimination(evaluation: Evaluation, level: str) -> Table:
-    """AUROC, by bootstrap and by DeLong, and average precision."""
+    """Tabulates AUROC, with intervals by bootstrap and by DeLong, and average precision."""
     figures = evaluation.levels[level]
     rows = [
         [
@@ -79,7 +79,7 @@ def make_discrimination(evaluation: Evaluation, level: str) -> Table:
 
 
 def make_losses(evaluation: Evaluation) -> Table:
-    """The weighted log loss at each level."""
+    """Tabulates the weighted log loss at each level."""
     rows = [
         [
             f"by {level}",
@@ -98,7 +98,7 @@ def make_losses(evaluation: Evaluation) -> Table:
 
 
 def make_operating(evaluation: Evaluation, level: str) -> Table:
-    """What happens at the operating points."""
+    """Tabulates the figures at the operating points."""
     rows = []
     for label, each in evaluation.levels[level].labels.items():
         point = each.operating_point
@@ -127,7 +127,7 @@ def make_operating(evaluation: Evaluation, level: str) -> Table:
 
 
 def make_predictive(evaluation: Evaluation, level: str) -> Table:
-    """Predictive values at each prevalence asked for; labels without an operating point are left out."""
+    """Tabulates predictive values at given prevalences; labels without an operating point are left out."""
     rows = [
         [f"{label}, {value.prevalence:.0%}", f"{value.ppv:.3f}", f"{value.npv:.3f}"]
         for label, each in evaluation.levels[level].labels.items()
@@ -146,7 +146,7 @@ def make_calibration(evaluation: Evaluation, level: str) -> Table:
         for name, found in (("as predicted", each.raw), ("calibrated", each.calibrated)):
             figures = (found.brier, found.slope, found.intercept, found.in_the_large, found.expected_error)
             if not all(math.isnan(figure.value) for figure in figures):
-                rows.append([f"{label}, {name}", *(_show_real(figure) for figure in figures)])
+                rows.append([f"{label}, {name}", *(show_signed(figure, ".3f") for figure in figures)])
     header = ["label", "Brier score", "slope", "intercept", "in the large", "expected error"]
     caption = (
         "Calibration by {level}: slope 1 and intercept 0 are ideal. A slope below 1 means that "
@@ -157,7 +157,7 @@ def make_calibration(evaluation: Evaluation, level: str) -> Table:
 
 
 def make_pooling(evaluation: Evaluation) -> Table:
-    """The AUROC by study for each way of pooling."""
+    """Tabulates the AUROC by study for each pooling method."""
     effect = evaluation.pooling_effect
     labels = list(next(iter(effect.values())))
     rows = [[label, *(f"{by_label[label].auroc:.3f}" for by_label in effect.values())] for label in labels]
@@ -199,12 +199,12 @@ def make_subgroups(groups: pd.DataFrame, level: str) -> Table:
 
 
 def to_estimate(row: pd.Series) -> Estimate:
-    """A row of ``subgroups`` as an estimate."""
+    """Reads an estimate from a row of ``subgroups``."""
     return Estimate(float(row["value"]), float(row["low"]), float(row["high"]), str(row["reason"]))
 
 
 def make_models(comparison: Comparison) -> Table:
-    """The AUROC of each label, and the log loss, of each model."""
+    """Tabulates the AUROC of each label, and the log loss, of each model."""
     models = comparison.models.values()
     rows = [
         [label, *(f"{model.labels[label].auroc:.3f}" for model in models)]
@@ -217,19 +217,19 @@ def make_models(comparison: Comparison) -> Table:
 
 
 def make_pairs(comparison: Comparison) -> Iterable[Table]:
-    """The differences of every two models."""
+    """Tabulates the differences of every two models."""
     for pair in comparison.pairs:
         rows = [
             [
                 label,
-                show_difference(each.auroc),
+                show_signed(each.auroc),
                 "n/a" if math.isnan(each.auroc_delong.p_value) else f"{each.auroc_delong.p_value:.3g}",
-                show_difference(each.average_precision),
+                show_signed(each.average_precision),
             ]
             for label, each in pair.labels.items()
         ]
-        rows.append(["mean of subtypes", show_difference(pair.auroc_mean_subtypes), "", ""])
-        rows.append(["weighted log loss", show_difference(pair.weighted_log_loss), "", ""])
+        rows.append(["mean of subtypes", show_signed(pair.auroc_mean_subtypes), "", ""])
+        rows.append(["weighted log loss", show_signed(pair.weighted_log_loss), "", ""])
         header = ["label", "difference in AUROC", "p by DeLong", "difference in average precision"]
         caption = (
             f"{pair.a} minus {pair.b} by {comparison.level}, paired: {_basis(comparison)}. p-values are not "
@@ -248,11 +248,3 @@ def _basis(comparison: Comparison) -> str:
 def _positives(figures: LabelFigures) -> str:
     found = figures.counts
     return f"{found.positives:,} ({found.positive_patients:,})"
-
-
-def _show_real(estimate: Estimate) -> str:
-    """A figure that may be negative: ``-0.12 (-0.30 to 0.05)``."""
-    if math.isnan(estimate.value):
-        return "n/a"
-    interval = "" if math.isnan(estimate.low) else f" ({estimate.low:.3f} to {estimate.high:.3f})"
-    return f"{estimate.value:.3f}{interval}"

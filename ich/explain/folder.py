@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.progress import MofNCompleteColumn, Progress
 
 from ich.dicom import read_geometry, read_hu
 from ich.dicom.orientation import UNKNOWN
@@ -20,7 +19,7 @@ from ich.files import escape_path, for_owner_alone, open_alone, replacing
 from ich.folders import refusing_unwritable, settle
 from ich.index import index_paths
 from ich.models import SliceNet
-from ich.progress import make_bar
+from ich.progress import track
 from ich.report.figures import write_png
 from ich.schema import ReadError, UserError
 from ich.schema.results import KEY_SLICES
@@ -34,7 +33,6 @@ LIST, REFUSED = "slices.csv", "refused.csv"
 
 _LOCK = ".lock"
 _REFUSED_COLUMNS = ["path", "code", "detail"]
-_T = TypeVar("_T")
 
 
 class Explained(NamedTuple):
@@ -141,7 +139,7 @@ def _fill(
     unread: list[ReadError] = []
     try:
         found = explain_slices(net, root, table, waiting, labels, grid)
-        for each in _show(found, "Explaining", len(waiting)):
+        for each in track(found, "Explaining", len(waiting), shown=True):
             if isinstance(each, ReadError):  # its file has changed since it was listed
                 unread.append(each)
                 continue
@@ -187,8 +185,7 @@ def _list_slices(
     probs: list[NDArray[np.float32]] = []
     unread: list[ReadError] = []
     slabs = _list_slabs(table)
-    found = score_slices(net, root, table, list(slabs))
-    for each in _show(found, "Listing", len(slabs)):
+    for each in track(score_slices(net, root, table, list(slabs)), "Listing", len(slabs), shown=True):
         if isinstance(each, ReadError):
             unread.append(each)
         else:
@@ -243,16 +240,6 @@ def _hash_files(root: Path, table: pd.DataFrame) -> str:
     """Returns the SHA-256 of the slices, their files, and the sizes and times of these."""
     rows = table[["SOPInstanceUID", *STAMP]].itertuples(index=False, name=None)
     return hashlib.sha256(repr((escape_path(root), list(rows))).encode()).hexdigest()
-
-
-def _show(found: Iterator[_T], title: str, total: int) -> Iterator[_T]:
-    """Yields the same, with a progress bar."""
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with make_bar(columns, shown=True) as bar:
-        task = bar.add_task(title, total=total)
-        for each in found:
-            yield each
-            bar.advance(task)
 
 
 def _write_slice(found: Heat, root: Path, row: Any, out: Path, window: str, names: Sequence[str]) -> None:

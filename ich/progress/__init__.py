@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import MofNCompleteColumn, Progress, ProgressColumn
 
-_THREADS = 8  # they wait for the disk or for codecs, mostly
-_AHEAD = 4096  # items that are handed to them at a time
+_THREADS = 8  # which mostly wait for the disk or for codecs
+_AHEAD = 4096  # items that threads get at a time
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -20,6 +21,20 @@ def make_bar(columns: Iterable[ProgressColumn], shown: bool) -> Progress:
     """Makes a progress bar that disappears at the end, and appears only on a terminal."""
     shown = shown and sys.stderr.isatty()
     return Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+
+
+def track(items: Iterable[_Item], title: str, total: int | None, shown: bool) -> Iterator[_Item]:
+    """Yields items, with a progress bar.
+
+    Args:
+        items: The items.
+        title: Title of the progress bar.
+        total: Their number; None if it is not known.
+        shown: Whether to show the bar on a terminal.
+    """
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with make_bar(columns, shown and total != 0) as bar:
+        yield from bar.track(items, total=total, description=title)
 
 
 def map_in_threads(
@@ -33,10 +48,7 @@ def map_in_threads(
         title: Title of the progress bar.
         shown: Whether to show the bar on a terminal.
     """
-    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with make_bar(columns, shown and len(items) > 0) as bar, ThreadPoolExecutor(_THREADS) as pool:
-        task = bar.add_task(title, total=len(items))
-        for start in range(0, len(items), _AHEAD):
-            for result in pool.map(function, items[start : start + _AHEAD]):
-                yield result
-                bar.advance(task)
+    with ThreadPoolExecutor(_THREADS) as pool:
+        parts = (items[start : start + _AHEAD] for start in range(0, len(items), _AHEAD))
+        results = chain.from_iterable(pool.map(function, part) for part in parts)
+        yield from track(results, title, len(items), shown)

@@ -10,10 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Self, cast
 
-from rich.progress import Progress
-
 from ich.index.names import HEAD
-from ich.progress import make_bar
+from ich.progress import track
 from ich.schema.codes import InputRefusal
 from ich.studies import unpacking
 from ich.studies.unpacking import (
@@ -89,8 +87,9 @@ def unpack_tar(source: _Bounded, unpacker: Unpacker, progress: bool) -> None:
         progress: Show a bar on a terminal.
 
     Raises:
-        TooLargeError: If it unpacks to more than is allowed. tarfile.TarError: If it is damaged or cut off,
-            as others of ``DAMAGE``. Everything before the damage is unpacked.
+        TooLargeError: If it unpacks to more than is allowed.
+        tarfile.TarError: If it is damaged or cut off; so do others of ``DAMAGE``. Everything before the
+            damage is unpacked.
     """
     blocks = [b""]  # the last header that was read: at the end of an archive one of zeros
 
@@ -101,13 +100,10 @@ def unpack_tar(source: _Bounded, unpacker: Unpacker, progress: bool) -> None:
             return super().frombuf(buf, encoding, errors)
 
     done = set[str]()
-    with (
-        tarfile.open(
-            fileobj=cast("Any", source), mode="r|", tarinfo=Header, errors="surrogateescape"
-        ) as archive,
-        make_bar(Progress.get_default_columns(), progress) as bar,
-    ):
-        for number, member in enumerate(bar.track(archive, total=None, description="Unpacking"), 1):
+    with tarfile.open(
+        fileobj=cast("Any", source), mode="r|", tarinfo=Header, errors="surrogateescape"
+    ) as archive:
+        for number, member in enumerate(track(archive, "Unpacking", None, progress), 1):
             if number > unpacking.MAX_MEMBERS:
                 raise TooLargeError(f"has more than {unpacking.MAX_MEMBERS} files")
             if not (member.isdir() or (member.islnk() and member.linkname in done)):

@@ -6,9 +6,7 @@ import stat
 import zipfile
 from pathlib import Path
 
-from rich.progress import MofNCompleteColumn, Progress
-
-from ich.progress import make_bar
+from ich.progress import track
 from ich.schema.codes import InputRefusal
 from ich.studies import unpacking
 from ich.studies.unpacking import (
@@ -37,24 +35,23 @@ def unpack_zip(path: Path, unpacker: Unpacker, scratch: Path, progress: bool) ->
         progress: Show a bar on a terminal.
 
     Raises:
-        TooLargeError: If it would unpack to more than is allowed. zipfile.BadZipFile: If it is damaged as a
-        whole, as others of ``DAMAGE``.
+        TooLargeError: If it would unpack to more than is allowed.
+        zipfile.BadZipFile: If it is damaged as a whole; so do others of ``DAMAGE``.
     """
     with zipfile.ZipFile(path) as archive:
         members = [member for member in archive.infolist() if not _is_folder(member)]
         _require_bounds(members, path, scratch)
-        with make_bar((*Progress.get_default_columns(), MofNCompleteColumn()), progress) as bar:
-            for member in bar.track(members, description="Unpacking"):
-                try:
-                    _check_member(member)
-                    source = archive.open(member)
-                except RefusedMemberError as refused:
-                    unpacker.add(member.filename, refused)
-                except DAMAGE as error:
-                    unpacker.add(member.filename, RefusedMemberError(InputRefusal.BAD_MEMBER, tell(error)))
-                else:
-                    with source:
-                        unpacker.add(member.filename, source)
+        for member in track(members, "Unpacking", len(members), progress):
+            try:
+                _check_member(member)
+                source = archive.open(member)
+            except RefusedMemberError as refused:
+                unpacker.add(member.filename, refused)
+            except DAMAGE as error:
+                unpacker.add(member.filename, RefusedMemberError(InputRefusal.BAD_MEMBER, tell(error)))
+            else:
+                with source:
+                    unpacker.add(member.filename, source)
 
 
 def _is_folder(member: zipfile.ZipInfo) -> bool:
