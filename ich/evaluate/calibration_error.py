@@ -33,7 +33,7 @@ def find_entropy(target: Floats, prob: Floats) -> Floats:
 
 
 def weigh_losses(target: Floats, probs: Floats, label_weights: Sequence[float]) -> Floats:
-    """The terms of the weighted log loss, over the labels that are known of a unit.
+    """Computes the terms of the weighted log loss, over the known labels of each unit.
 
     Args:
         target: (N, L) 0 or 1; NaN where unknown.
@@ -101,6 +101,6 @@ def without_calibration(reason: str) -> CalibrationMeasures:
 
 
 def _sum_by_bin(codes: Ints, bins: Ints, patients: int, weights: Floats) -> Floats:
-    """(P, BINS) sums over each patient's units in each bin."""
+    """Sums weights over each patient's units in each bin, (P, BINS)."""
     sums = np.bincount(codes * BINS + bins, weights=weights, minlength=patients * BINS)
     return np.asarray(sums, np.float64).reshape(patients, BINS)

@@ -18,7 +18,7 @@ UNCHECKED = (
     "The predictions do not name the weights that made them. It could not be checked whether the "
     "checkpoint belongs to the same model."
 )
-"""Said to a reader if nothing shows that predictions and checkpoint belong together."""
+"""Note for a reader if nothing shows that predictions and checkpoint belong together."""
 
 _SHORT = 12  # characters of a SHA-256 in a message
 
@@ -107,7 +107,7 @@ def check_same_weights(predictions: pd.DataFrame, validation: pd.DataFrame, sour
 
 
 def check_labels(names: Sequence[str], labels: LabelSet, name: str = "the predictions table") -> None:
-    """Checks that a table has the labels that it is to be read with, in their order.
+    """Checks that a table has the expected labels, in their order.
 
     Raises:
         UserError: If it has others.
@@ -153,7 +153,7 @@ def align(tables: Tables) -> dict[str, pd.DataFrame]:
 
 
 def _follow(first: pd.DataFrame, table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    """The rows of ``table`` in the order of ``first``."""
+    """Sorts the rows of ``table`` into the order of ``first``."""
     a, b = names
     key = "SOPInstanceUID"
     only_a, only_b = (

@@ -156,7 +156,7 @@ def compare(
     for name, table in aligned.items():
         units = Units(table, patients, level, pooling)
         samples[name] = _sample(units, labels, counts)
-        figures[name] = _describe(units, labels, samples[name], counts)
+        figures[name] = _describe(labels, samples[name], len(patients))
     return Comparison(
         level=level,
         pooling=pooling,
@@ -196,18 +196,18 @@ def _sample(units: Units, labels: LabelSet, counts: NDArray[np.int32]) -> _Sampl
         columns,
         {label: area for label, (area, _) in scored.items()},
         {label: precision for label, (_, precision) in scored.items()},
-        sample_losses(units.target, units.probs, units.codes, counts, labels),
+        sample_losses(units, units.probs, labels, counts),
     )
 
 
-def _describe(units: Units, labels: LabelSet, samples: _Samples, counts: NDArray[np.int32]) -> ModelFigures:
+def _describe(labels: LabelSet, samples: _Samples, patients: int) -> ModelFigures:
     return ModelFigures(
         labels={
             label: estimate_areas(column, samples.areas[label], samples.precisions[label])
             for label, column in samples.columns.items()
         },
         auroc_mean_subtypes=average_subtypes(samples.areas, labels, _list_short(samples)),
-        weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts, labels),
+        weighted_log_loss=estimate_loss(samples.losses, patients),
     )
 
 

@@ -1,4 +1,4 @@
-"""What is drawn of a model, as plain arrays: curves with their bands, histograms."""
+"""Data for pictures, as arrays: curves with their bands, and histograms."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import norm, rankdata
 
-from ich.evaluate.figures import Estimate, unavailable
+from ich.evaluate.figures import Estimate, unavailable, without_interval
 
 Floats = NDArray[np.float64]
 
@@ -51,24 +51,24 @@ def delong(target: ArrayLike, probs: ArrayLike, clusters: ArrayLike) -> tuple[Fl
     names, codes = np.unique(np.asarray(clusters)[known], return_inverse=True)
     positive = targets[known] == 1
     scores = scores[:, known]
-    hits, misses = int(positive.sum()), int((~positive).sum())
-    hit_clusters, miss_clusters = (len(np.unique(codes[side])) for side in (positive, ~positive))
-    if min(hit_clusters, miss_clusters) < 2:
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    with_positives, with_negatives = (len(np.unique(codes[side])) for side in (positive, ~positive))
+    if min(with_positives, with_negatives) < 2:
         return np.full(len(scores), math.nan), np.full((len(scores), len(scores)), math.nan)
     ranks = rankdata(scores, axis=1)
     # The share of negatives below each positive, and of positives above each negative.
-    below = (ranks[:, positive] - rankdata(scores[:, positive], axis=1)) / misses
-    beyond = 1 - (ranks[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / hits
+    below = (ranks[:, positive] - rankdata(scores[:, positive], axis=1)) / negatives
+    beyond = 1 - (ranks[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / positives
     areas = below.mean(axis=1)
-    at_hits, at_misses = (
+    at_positives, at_negatives = (
         np.stack([np.bincount(codes[side], weights=row, minlength=len(names)) for row in centered])
         for side, centered in ((positive, below - areas[:, None]), (~positive, beyond - areas[:, None]))
     )
-    cross = at_hits @ at_misses.T
+    cross = at_positives @ at_negatives.T
     covariance = (
-        hit_clusters / (hit_clusters - 1) * (at_hits @ at_hits.T) / hits**2
-        + miss_clusters / (miss_clusters - 1) * (at_misses @ at_misses.T) / misses**2
-        + len(names) / (len(names) - 1) * (cross + cross.T) / (hits * misses)
+        with_positives / (with_positives - 1) * (at_positives @ at_positives.T) / positives**2
+        + with_negatives / (with_negatives - 1) * (at_negatives @ at_negatives.T) / negatives**2
+        + len(names) / (len(names) - 1) * (cross + cross.T) / (positives * negatives)
     )
     return areas, covariance
 
@@ -87,9 +87,7 @@ def estimate_delong(target: ArrayLike, prob: ArrayLike, clusters: ArrayLike, sho
     areas, covariance = delong(target, np.asarray(prob)[None], clusters)
     area, variance = float(areas[0]), float(covariance[0, 0])
     if not variance > 0:
-        return Estimate(
-            area, math.nan, math.nan, "the classes are fully separated, so DeLong's variance is 0"
-        )
+        return without_interval(area, "the classes are fully separated, so DeLong's variance is 0")
     reach = norm.ppf(0.975) * math.sqrt(variance)
     return Estimate(area, max(0.0, area - reach), min(1.0, area + reach))
 
@@ -111,9 +109,9 @@ def compare_delong(
     areas, covariance = delong(target, np.stack([np.asarray(a), np.asarray(b)]), clusters)
     difference = float(areas[0] - areas[1])
     variance = float(covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1])
-    if not variance > 1e-18:  # of equal models nothing but rounding errors is left
+    if not variance > 1e-18:  # equal models leave only rounding errors
         reason = "the models rank alike, so DeLong's variance of the difference is 0"
-        return DeLongTest(Estimate(difference, math.nan, math.nan, reason), math.nan, math.nan, math.nan)
+        return DeLongTest(without_interval(difference, reason), math.nan, math.nan, math.nan)
     error = math.sqrt(variance)
     reach = float(norm.ppf(0.975)) * error
     z = difference / error

@@ -11,7 +11,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from ich.evaluate.figures import FEW, Estimate, unavailable
+from ich.evaluate.figures import FEW, Estimate, unavailable, without_interval
 from ich.schema import UserError, check_seed
 
 REPLICATES = 1000
@@ -66,11 +66,11 @@ def estimate(samples: Floats, shortage: str = "", *, bounds: tuple[float, ...] =
     if math.isnan(value):
         return unavailable(shortage or "it is not defined on this table")
     if shortage:
-        return Estimate(value, math.nan, math.nan, shortage)
+        return without_interval(value, shortage)
     if not drawn.size:
-        return Estimate(value, math.nan, math.nan, "it is defined in no bootstrap sample")
+        return without_interval(value, "it is defined in no bootstrap sample")
     if value in bounds and (drawn == value).all():
-        return Estimate(value, math.nan, math.nan, SAME)
+        return without_interval(value, SAME)
     low, high = np.percentile(drawn, [2.5, 97.5])
     return Estimate(value, float(low), float(high))
 
@@ -94,7 +94,7 @@ def estimate_share(samples: Floats, patients: int, shortage: str = "") -> Estima
 
 
 def sum_by_patient(codes: Ints, patients: int, terms: Floats) -> Floats:
-    """(N, F) terms of units -> (P, F) sums over each patient's units; ``counts @`` it sums a sample's."""
+    """Sums (N, F) terms of units by patient, (P, F). ``counts @`` these are the sums of the samples."""
     return np.stack([np.bincount(codes, weights=term, minlength=patients) for term in terms.T], axis=1)
 
 

@@ -57,7 +57,12 @@ class Estimate:
 
 def unavailable(reason: str) -> Estimate:
     """Returns the estimate of a figure that is not available."""
-    return Estimate(math.nan, math.nan, math.nan, reason)
+    return without_interval(math.nan, reason)
+
+
+def without_interval(value: float, reason: str) -> Estimate:
+    """Returns a figure whose interval is not available."""
+    return Estimate(value, math.nan, math.nan, reason)
 
 
 @dataclass(frozen=True)
@@ -196,7 +201,7 @@ class LevelFigures:
         units: Slices, series, studies or patients in the table.
         labels: Figures of each label.
         auroc_mean_subtypes: Mean over the subtypes that have an AUROC.
-        weighted_log_loss: The RSNA 2019 metric, or with other labels the like, of the raw probabilities.
+        weighted_log_loss: The RSNA 2019 metric of the raw probabilities; with other labels their own weights.
         weighted_log_loss_calibrated: The same after calibration.
         constant_log_loss: The same for a predictor that always predicts the prevalences; NaN if unknown.
     """
@@ -252,8 +257,9 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values fit for JSON, as the docstring of this module describes them."""
-        figures = {each.name: getattr(self, each.name) for each in fields(self)[:-2]}
-        plain = {name: to_plain(value) for name, value in figures.items()}
+        plain = {
+            name: to_plain(each) for name, each in vars(self).items() if name not in ("labels", "curves")
+        }
         return {"schema": SCHEMA, "note": DISCLAIMER, "few": FEW} | plain
 
 

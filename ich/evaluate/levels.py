@@ -21,6 +21,7 @@ from ich.evaluate.figures import (
     LevelFigures,
     OperatingFigures,
     unavailable,
+    without_interval,
 )
 from ich.evaluate.roc import GRID, find_auroc, find_average_precision, find_precision_recall, find_roc
 from ich.evaluate.thresholds import measure_at_point, without_point
@@ -28,7 +29,6 @@ from ich.evaluate.units import NO_DECISION, Column, Units
 from ich.schema.labels import LabelSet
 
 Floats = NDArray[np.float64]
-Ints = NDArray[np.intp]
 
 HISTOGRAM_BINS = 50
 
@@ -62,16 +62,16 @@ def measure_level(
         known = (~np.isnan(units.target)).sum(axis=0)
         training_prevalences = divide(np.nansum(units.target, axis=0), known)
     constant = np.broadcast_to(training_prevalences, units.target.shape)
-    missing = unavailable(NO_DECISION)
+    patients = counts.shape[1]
     figures = LevelFigures(
         pooling=pooling,
         units=len(units.target),
         labels=by_label,
         auroc_mean_subtypes=average_subtypes(areas, labels, short),
-        weighted_log_loss=estimate_loss(units.target, units.probs, units.codes, counts, labels),
-        weighted_log_loss_calibrated=missing
+        weighted_log_loss=estimate_loss(sample_losses(units, units.probs, labels, counts), patients),
+        weighted_log_loss_calibrated=unavailable(NO_DECISION)
         if decision is None
-        else estimate_loss(units.target, units.calibrated, units.codes, counts, labels),
+        else estimate_loss(sample_losses(units, units.calibrated, labels, counts), patients),
         constant_log_loss=float(divide(*weigh_losses(units.target, constant, labels.weights).sum(axis=0))),
     )
     return figures, curves
@@ -98,30 +98,24 @@ def average_subtypes(areas: Mapping[str, Floats], labels: LabelSet, short: Seque
     return estimate(np.mean([areas[label] for label in subtypes], axis=0), shortage, bounds=(0.0, 1.0))
 
 
-def sample_losses(
-    target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32], labels: LabelSet
-) -> Floats:
-    """Returns the (R,) weighted log losses of samples."""
-    terms = weigh_losses(target, probs, labels.weights)
-    loss, weight = (counts @ sum_by_patient(codes, counts.shape[1], terms)).T
+def sample_losses(units: Units, probs: Floats, labels: LabelSet, counts: NDArray[np.int32]) -> Floats:
+    """Returns the (R,) weighted log losses of samples, from (N, L) probabilities of the units."""
+    terms = weigh_losses(units.target, probs, labels.weights)
+    loss, weight = (counts @ sum_by_patient(units.codes, counts.shape[1], terms)).T
     return divide(loss, weight)
 
 
-def estimate_loss(
-    target: Floats, probs: Floats, codes: Ints, counts: NDArray[np.int32], labels: LabelSet
-) -> Estimate:
+def estimate_loss(samples: Floats, patients: int) -> Estimate:
     """Estimates the weighted log loss; without an interval if there are fewer than ``FEW`` patients."""
-    figure = estimate(sample_losses(target, probs, codes, counts, labels))
-    few = say_too_few(counts.shape[1], "in all")
-    if few and not math.isnan(figure.value):
-        return Estimate(figure.value, math.nan, math.nan, few)
-    return figure
+    figure = estimate(samples)
+    few = say_too_few(patients, "in all")
+    return figure if math.isnan(figure.value) or not few else without_interval(figure.value, few)
 
 
 def _measure_label(
     column: Column, counts: NDArray[np.int32], decision: Decision | None, prevalences: Sequence[float]
 ) -> tuple[LabelFigures, Curves, Floats]:
-    """Figures, curves, and the AUROC of every sample."""
+    """Measures a label; returns its figures, its curves, and the AUROC of every sample."""
     shortage = column.shortage
     if shortage:
         area, precision = column.score_areas(counts)
@@ -138,12 +132,13 @@ def _measure_label(
         if obstacle
         else measure_calibration(column.target, column.calibrated, column.codes, counts, shortage)
     )
+    areas = estimate_areas(column, area, precision)
     figures = LabelFigures(
         counts=column.counts,
         prevalence=_measure_prevalence(column, counts),
-        auroc=estimate(area, shortage, bounds=(0.0, 1.0)),
+        auroc=areas.auroc,
         auroc_delong=estimate_delong(column.target, column.prob, column.codes, shortage),
-        average_precision=estimate(precision, shortage, bounds=(0.0, 1.0)),
+        average_precision=areas.average_precision,
         raw=raw,
         calibrated=calibrated,
         operating_point=measure_point(column, counts, decision, prevalences),
@@ -173,7 +168,7 @@ def _measure_prevalence(column: Column, counts: NDArray[np.int32]) -> Estimate:
 
 
 def _band(samples: Floats) -> Band:
-    """(R, G) curves of samples, the table's own first -> the curve with its band."""
+    """Returns the curve of the table with its band, from (R, G) curves of samples with the table's first."""
     drawn = samples[1:][~np.isnan(samples[1:, 0])]
     low, high = np.percentile(drawn, [2.5, 97.5], axis=0) if len(drawn) else np.full((2, len(GRID)), math.nan)
     return Band(GRID, samples[0], low, high)

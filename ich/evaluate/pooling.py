@@ -81,7 +81,7 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
         firsts = np.searchsorted(codes[kept], np.arange(len(units)))
         probs = _combine(probs[kept], codes[kept], firsts, method)
     table[prob_columns] = probs
-    # Hit, then unknown, then free of it: -1 < 0 < 1 once NaN lies in the middle.
+    # Positive over unknown over negative: 1 > 0 > -1.
     ranked = np.select([target == 1, np.isnan(target)], [1.0, 0.0], -1.0)[order]
     highest = np.maximum.reduceat(ranked, starts) if len(starts) else ranked
     table[target_columns] = np.select([highest == 1, highest == 0], [1.0, np.nan], 0.0)
@@ -97,7 +97,7 @@ def _is_first_of_slab(predictions: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:
-    """(N, L) probabilities of the slices of one unit -> (L,) of the unit, by one of ``METHODS``.
+    """Pools the (N, L) probabilities of one unit's slices to its (L,), by one of ``METHODS``.
 
     Raises:
         UserError: If the method is unknown.
@@ -111,14 +111,14 @@ def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:
 def _combine(
     probs: NDArray[np.float64], codes: NDArray[np.intp], starts: NDArray[np.intp], method: str
 ) -> NDArray[np.float64]:
-    """(N, L) probabilities of slices, unit by unit -> (U, L) of units, which begin at ``starts``."""
+    """Pools (N, L) probabilities of slices, unit by unit, to (U, L); units begin at ``starts``."""
     sizes = np.diff(starts, append=len(codes))
     if method == "max":
         return np.maximum.reduceat(probs, starts)
     if method == "mean":
         return np.add.reduceat(probs, starts) / sizes[:, None]
     if method == "noisy_or":
-        with np.errstate(divide="ignore"):  # a certain slice makes its unit certain: exp(-inf) is 0
+        with np.errstate(divide="ignore"):  # a slice with 1 gives its unit 1, because exp(-inf) is 0
             return -np.expm1(np.add.reduceat(np.log1p(-probs), starts))
     falling = np.stack([column[np.lexsort((-column, codes))] for column in probs.T], axis=1)
     rank = np.arange(len(codes)) - np.repeat(starts, sizes)

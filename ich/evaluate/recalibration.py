@@ -74,7 +74,7 @@ def _start(target: Floats) -> Floats:
 
 
 def _spread(x: Floats, step: float, codes: Ints, patients: int) -> tuple[Floats, Floats]:
-    """(K,) points of the grid near ``x``, and (P, K) weight that each patient's units have there."""
+    """Returns the (K,) points of the grid near ``x``, and the (P, K) weight of each patient's units there."""
     cell = np.floor(x / step)
     offset = x / step - cell
     cells = (cell[:, None] + POINTS).astype(np.intp)

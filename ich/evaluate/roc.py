@@ -76,10 +76,10 @@ def find_roc(sweep: Sweep) -> Floats:
         sweep.negatives,
         strict=True,
     ):
-        alarms = np.stack([above, reached], axis=1).ravel()
-        found = np.stack([hits - gained, hits], axis=1).ravel()
+        false_positives = np.stack([above, reached], axis=1).ravel()
+        true_positives = np.stack([hits - gained, hits], axis=1).ravel()
         # Past the last positive nothing is gained; before the first the curve stays at 0.
-        curve[:] = np.interp(GRID * negatives, alarms, found, left=0.0) / positives
+        curve[:] = np.interp(GRID * negatives, false_positives, true_positives, left=0.0) / positives
     return curves
 
 
@@ -164,7 +164,7 @@ class Ranking:
 
 
 def _run(counts: NDArray[np.integer], codes: NDArray[np.int32]) -> NDArray[np.integer]:
-    """(B, P) counts -> (B, K + 1) running sums along the ranking, from 0."""
+    """Returns the (B, K + 1) running sums of (B, P) counts along the ranking, from 0."""
     sums = np.zeros((len(counts), len(codes) + 1), counts.dtype)
     np.cumsum(np.take(counts, codes, axis=1), axis=1, dtype=counts.dtype, out=sums[:, 1:])
     return sums

@@ -55,11 +55,11 @@ def subgroups(
 
     Args:
         predictions: A predictions table.
-        by: Group of each row, one value per row in their order; its name is that of the grouping. Numbers of
-            more than ``bins`` distinct values are cut at quantiles. A study (series, patient) has the median
-            of its slices' numbers, or their one text; else it is ``mixed``.
+        by: Group of each row, one value per row in their order; its name is that of the grouping. Numbers
+            with more than ``bins`` distinct values are cut at quantiles. A study (series, patient) has the
+            median of its slices' numbers, or the text that they share; without one it is ``mixed``.
         level: One of ``ich.evaluate.pooling.LEVELS``.
-        pooling: One of ``ich.evaluate.pooling.METHODS``; that of ``decision`` goes before it.
+        pooling: One of ``ich.evaluate.pooling.METHODS``; that of ``decision`` takes precedence.
         decision: Decision with the operating points, for sensitivity and specificity.
         labels: Some of the labels; by default all.
         bins: Groups that numbers are cut into.
@@ -67,9 +67,9 @@ def subgroups(
         seed: Random seed for the resampling.
 
     Returns:
-        A row a group, label and figure (``auroc``, ``average_precision``, ``sensitivity``,
-        ``specificity``): ``SUBGROUP_COLUMNS``. Figures of groups with too few patients have no
-        interval, and the reason.
+        One row for each group, label and figure (``auroc``, ``average_precision``, ``sensitivity``,
+        ``specificity``): ``SUBGROUP_COLUMNS``. Figures of groups with too few patients have a reason and no
+        interval.
 
     Raises:
         UserError: If the table is not a predictions table, or ``by`` has another length.
@@ -134,7 +134,7 @@ def describe_slices(predictions: pd.DataFrame, index: pd.DataFrame) -> pd.DataFr
 
 
 def _describe_units(by: pd.Series, units: pd.Series) -> pd.Series:
-    """The value of each row's unit: the median of numbers, the one text or ``mixed``."""
+    """Returns the value of each row's unit: the median of numbers, the shared text, or ``mixed``."""
     values = pd.Series(by.to_numpy(), name=by.name)
     groups = values.groupby(units.to_numpy(), sort=False)
     if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
@@ -145,7 +145,7 @@ def _describe_units(by: pd.Series, units: pd.Series) -> pd.Series:
 
 
 def _group(values: pd.Series, bins: int) -> pd.Series:
-    """Values -> names of groups in their order, ``unknown`` last."""
+    """Names the group of each value; the categories are in order, ``unknown`` last."""
     if pd.api.types.is_numeric_dtype(values):
         if values.nunique() > bins:
             edges = np.unique(values.quantile(np.linspace(0, 1, bins + 1)))

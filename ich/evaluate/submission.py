@@ -19,7 +19,7 @@ from ich.tables import PROB_COLUMNS, find_names, require_columns
 
 __all__ = ["write_submission"]
 
-_DIGITS = "%.9g"  # what a float32 takes to come back as it was
+_DIGITS = "%.9g"  # enough to restore a float32 exactly
 
 
 def write_submission(
@@ -36,7 +36,7 @@ def write_submission(
     Args:
         predictions: A predictions table; its ``SOPInstanceUID`` and ``PROB_COLUMNS`` are used.
         sample: CSV file with the columns ``ID`` (``ID_0123456789_epidural``) and ``Label``, of any value.
-        out: CSV file to write, whole or not at all.
+        out: CSV file to write, completely or not at all.
         prevalences: Share of positives of each of ``LABELS`` in the training set; not needed if every slice
             has a prediction.
 
@@ -44,8 +44,9 @@ def write_submission(
         The number of slices that were filled with the prevalences.
 
     Raises:
-        UserError: If the labels are not the RSNA's, the sample is none, a slice is predicted twice or without
-            being in the sample, a probability is none, or there is something to fill and no prevalence.
+        UserError: If the labels are not the RSNA's, the sample is not a sample submission, a slice is
+            predicted twice or is not in the sample, a probability is missing or outside [0, 1], or a slice
+            has no prediction and there are no prevalences.
     """
     require_rsna(find_names(predictions), "a submission")
     ids = _read_ids(Path(sample))
@@ -79,7 +80,7 @@ def _read_ids(path: Path) -> pd.Series[str]:
 
 
 def _split_ids(ids: pd.Series[str], sample: str | Path) -> tuple[pd.Series[str], NDArray[np.int64]]:
-    """Parts IDs into slices and places among ``LABELS``."""
+    """Splits IDs into slices and places among ``LABELS``."""
     columns = np.full(len(ids), -1)
     slices = pd.Series("", index=ids.index, dtype="str")
     for number, label in enumerate(LABELS):
@@ -97,7 +98,7 @@ def _split_ids(ids: pd.Series[str], sample: str | Path) -> tuple[pd.Series[str],
 def _check_complete(
     codes: NDArray[np.int64], columns: NDArray[np.int64], uids: pd.Index[str], sample: str | Path
 ) -> None:
-    """Refuses a sample that has not each label of each slice once."""
+    """Refuses a sample that lacks a label of a slice, or has it twice."""
     cells = np.bincount(codes * len(LABELS) + columns, minlength=len(uids) * len(LABELS))
     counts = cells.reshape(len(uids), len(LABELS))
     for wrong, what in ((counts > 1, "more than once"), (counts == 0, "not at all")):
@@ -110,7 +111,7 @@ def _check_complete(
 
 
 def _take_probs(predictions: pd.DataFrame, uids: pd.Index[str], sample: str | Path) -> NDArray[np.float64]:
-    """(slices, 6) probabilities in the order of the sample's slices; NaN where there is no prediction."""
+    """Returns (slices, 6) probabilities in the order of the sample; NaN without a prediction."""
     require_columns(predictions, ("SOPInstanceUID", *PROB_COLUMNS), "the predictions table")
     names = predictions["SOPInstanceUID"]
     values = predictions[list(PROB_COLUMNS)].to_numpy(dtype=np.float64)

@@ -19,7 +19,7 @@ Ints = NDArray[np.intp]
 def adjust_to_prevalence(
     sensitivity: Floats, specificity: Floats, prevalence: float
 ) -> tuple[Floats, Floats]:
-    """Positive and negative predictive value where the label is as frequent as given, by Bayes' theorem.
+    """Computes predictive values at a given prevalence, by Bayes' theorem.
 
     Args:
         sensitivity: Array of any shape.
@@ -27,11 +27,11 @@ def adjust_to_prevalence(
         prevalence: Share of units that have the label.
 
     Returns:
-        PPV and NPV; NaN where no result is positive, or none negative.
+        PPV and NPV; NaN if no result is positive, or none is negative.
     """
-    hits, alarms = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
-    misses, right = prevalence * (1 - sensitivity), (1 - prevalence) * specificity
-    return divide(hits, hits + alarms), divide(right, right + misses)
+    tp, fp = prevalence * sensitivity, (1 - prevalence) * (1 - specificity)
+    fn, tn = prevalence * (1 - sensitivity), (1 - prevalence) * specificity
+    return divide(tp, tp + fp), divide(tn, tn + fn)
 
 
 def measure_at_point(
@@ -52,21 +52,21 @@ def measure_at_point(
         counts: (R, P) of ``draw_patients``.
         point: The operating point, as it was chosen.
         prevalences: Prevalences at which predictive values are given.
-        shortages: Why figures that need positives, and negatives, are not to be given; empty where they are.
+        shortages: Why figures from positives, and from negatives, have no interval; empty if they have one.
     """
     positive = target == 1
     cells = np.stack([positive & called, ~positive & called, ~positive & ~called, positive & ~called], axis=1)
     by_patient = sum_by_patient(codes, counts.shape[1], cells.astype(np.float64))
-    hits, alarms, right, misses = (counts @ by_patient).T
-    sensitivity, specificity = divide(hits, hits + misses), divide(right, right + alarms)
+    tp, fp, tn, fn = (counts @ by_patient).T
+    sensitivity, specificity = divide(tp, tp + fn), divide(tn, tn + fp)
     few_positives, few_negatives = shortages
     either = few_positives or few_negatives
-    with_label, without, raised, clear = (
+    with_label, without, called_positive, called_negative = (
         int(np.count_nonzero(by_patient[:, columns].any(axis=1)))
         for columns in ([0, 3], [1, 2], [0, 1], [2, 3])
     )
-    few_raised = say_too_few(raised, "with a unit at or above the threshold")
-    few_clear = say_too_few(clear, "with a unit below the threshold")
+    few_called_positive = say_too_few(called_positive, "with a unit at or above the threshold")
+    few_called_negative = say_too_few(called_negative, "with a unit below the threshold")
     values = []
     for prevalence in prevalences:
         ppv, npv = adjust_to_prevalence(sensitivity, specificity, prevalence)
@@ -77,15 +77,15 @@ def measure_at_point(
         rule=point.rule,
         chosen_sensitivity=point.sensitivity,
         chosen_specificity=point.specificity,
-        true_positives=int(hits[0]),
-        false_positives=int(alarms[0]),
-        true_negatives=int(right[0]),
-        false_negatives=int(misses[0]),
+        true_positives=int(tp[0]),
+        false_positives=int(fp[0]),
+        true_negatives=int(tn[0]),
+        false_negatives=int(fn[0]),
         sensitivity=estimate_share(sensitivity, with_label, few_positives),
         specificity=estimate_share(specificity, without, few_negatives),
-        ppv=estimate_share(divide(hits, hits + alarms), raised, either or few_raised),
-        npv=estimate_share(divide(right, right + misses), clear, either or few_clear),
-        f1=estimate(divide(2 * hits, 2 * hits + alarms + misses), either, bounds=(0.0, 1.0)),
+        ppv=estimate_share(divide(tp, tp + fp), called_positive, either or few_called_positive),
+        npv=estimate_share(divide(tn, tn + fn), called_negative, either or few_called_negative),
+        f1=estimate(divide(2 * tp, 2 * tp + fp + fn), either, bounds=(0.0, 1.0)),
         at_prevalences=tuple(values),
     )
 
