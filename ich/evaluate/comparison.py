@@ -106,8 +106,7 @@ class Comparison:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values fit for JSON."""
-        plain: dict[str, Any] = {"schema": SCHEMA, "note": DISCLAIMER, "few": FEW}
-        return plain | {name: to_plain(value) for name, value in vars(self).items()}
+        return {"schema": SCHEMA, "note": DISCLAIMER, "few": FEW, **to_plain(vars(self))}
 
 
 @dataclass(frozen=True)

@@ -257,10 +257,8 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values fit for JSON, as the docstring of this module describes them."""
-        plain = {
-            name: to_plain(each) for name, each in vars(self).items() if name not in ("labels", "curves")
-        }
-        return {"schema": SCHEMA, "note": DISCLAIMER, "few": FEW} | plain
+        figures = {name: each for name, each in vars(self).items() if name not in ("labels", "curves")}
+        return {"schema": SCHEMA, "note": DISCLAIMER, "few": FEW, **to_plain(figures)}
 
 
 def to_plain(value: Any) -> Any:

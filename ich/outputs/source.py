@@ -6,28 +6,24 @@ import json
 import unicodedata
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pydicom
-from highdicom import PatientSexValues, SpecificCharacterSetValues
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 from pydicom.uid import UID
-from pydicom.valuerep import DA, TM
 
 from ich.outputs.refusal import OutputRefused
-from ich.outputs.values import mend_values
+from ich.outputs.values import READERS, UIDS, mend_values
 from ich.schema.codes import OutputRefusal, Reason
 from ich.schema.results import Algorithm, StudyResult
 
 MANUFACTURER = "ich"
 """Manufacturer of the objects; the algorithm gives their other device attributes."""
-
-UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
 
 SHARED = ("PatientID", "PatientName", "PatientBirthDate", "StudyInstanceUID", "SeriesInstanceUID")
 """Slices of a series must agree in these attributes; otherwise their owner is unknown."""
@@ -44,15 +40,6 @@ REQUIRED = (
     "ReferringPhysicianName",
 )
 """Type 2 of the Patient and General Study modules (PS3.3 C.7.1.1, C.7.2.1): present, but may be empty."""
-
-_READERS: Mapping[str, Callable[[Any], object]] = {
-    "PatientBirthDate": DA,
-    "StudyDate": DA,
-    "StudyTime": TM,
-    "PatientSex": PatientSexValues,
-    "SpecificCharacterSet": SpecificCharacterSetValues,
-}
-"""Converts the value of an attribute, and raises on invalid ones."""
 
 _SIGNS = str.maketrans(
     {
@@ -200,7 +187,7 @@ def _check(source: Dataset) -> None:
     for keyword in REQUIRED:
         if keyword not in source:
             raise OutputRefused(OutputRefusal.MISSING_ATTRIBUTE, f"{keyword} is missing in a slice")
-    for keyword, read in _READERS.items():
+    for keyword, read in READERS.items():
         value = source.get(keyword)
         try:
             for one in value if isinstance(value, MultiValue) else filter(None, [value]):

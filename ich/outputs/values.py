@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from highdicom import PatientSexValues, SpecificCharacterSetValues
 from pydicom import config
 from pydicom.datadict import dictionary_VM
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
-from pydicom.valuerep import validate_value
+from pydicom.valuerep import DA, TM, validate_value
 
 from ich.outputs.refusal import OutputRefused
 from ich.schema.codes import OutputRefusal
@@ -19,13 +20,20 @@ from ich.schema.codes import OutputRefusal
 WHOSE = ("PatientID", "PatientName")
 """Attributes that identify the owner of an object, so they must be valid."""
 
-_CHECKED = (
-    *("PatientBirthDate", "StudyDate", "StudyTime", "PatientSex", "SpecificCharacterSet"),
-    *("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"),
-)
+UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
+
+READERS: Mapping[str, Callable[[Any], object]] = {
+    "PatientBirthDate": DA,
+    "StudyDate": DA,
+    "StudyTime": TM,
+    "PatientSex": PatientSexValues,
+    "SpecificCharacterSet": SpecificCharacterSetValues,
+}
+"""Converts the value of an attribute, and raises on invalid ones."""
+
 _EMPTIED = ("AccessionNumber", "StudyID", "ReferringPhysicianName")  # type 2 (PS3.3 C.7.2.1)
 _OLD = {"DA": re.compile(r"\d{4}\.\d\d\.\d\d"), "TM": re.compile(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?")}
-_PATIENT = 0x0010  # group of attributes, whose numbers are taken over; all others are made anew
+_PATIENT = 0x0010  # group of attributes whose numbers are copied; no other number is
 
 
 def mend_values(source: Dataset) -> None:
@@ -33,7 +41,8 @@ def mend_values(source: Dataset) -> None:
 
     PS3.5 6.2 asks readers to accept dates and times in the form of ACR-NEMA (``2020.01.15``, ``12:30:15``).
     They get today's form. AccessionNumber, StudyID and ReferringPhysicianName may be empty and become empty.
-    Any other attribute is left out. If it is required, its own check refuses it.
+    ``UIDS`` and the attributes of ``READERS`` stay, because their own check refuses them. Any other attribute
+    is left out.
 
     Args:
         source: Header of a slice; it is changed.
@@ -54,7 +63,7 @@ def mend_values(source: Dataset) -> None:
             element.value = str(element.value).replace("." if element.VR == "DA" else ":", "")
         elif keyword in _EMPTIED:
             element.value = ""
-        elif keyword not in _CHECKED:
+        elif keyword not in (*UIDS, *READERS):  # which have a check of their own
             del source[element.tag]
 
 

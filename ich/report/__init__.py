@@ -1,8 +1,10 @@
 """Toolkit for figures, and for documents of text, tables and figures.
 
-figures     colors; a figure as PNG
+figures     colors, sizes; a figure as PNG
 curves      the curves of a run
 sheets      sheets of slices
+heat        a heat map over its slice
+sides       the letters of the patient's sides
 document    a document: sections of text, tables and pictures
 html        a document as one page with everything inside
 fitting     text and tables fitted into a width

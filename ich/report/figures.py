@@ -1,4 +1,4 @@
-"""Shared code of all figures: colors and PNG.
+"""Shared code of all figures: colors, sizes and PNG.
 
 Figures do not use pyplot, so there is no global state, and no display is needed.
 """
@@ -20,6 +20,9 @@ from ich.schema import WINDOWS
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 """Colors for people with any color vision. Source: Okabe and Ito, Color Universal Design, 2008."""
+
+WIDTH = 5.2  # inches: at a phone's width a point is about a pixel
+SMALL, TINY = 9.0, 8.0  # points
 
 _COMPRESSION = 3  # of 9: the next is twice as slow, and a file is 3 % smaller
 

@@ -20,12 +20,12 @@ from ich.evaluate.figures import LabelFigures, OperatingFigures
 from ich.evaluation_report.pictures.panels import (
     BLUE,
     RED,
-    SMALL,
     draw_legend,
     draw_panels,
     set_title,
     set_unit_axes,
 )
+from ich.report.figures import SMALL
 
 
 def draw_roc(curves: Mapping[str, Curves], figures: Mapping[str, LabelFigures]) -> Figure:

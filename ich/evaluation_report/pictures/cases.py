@@ -7,19 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
-from ich.evaluation_report.pictures.panels import SMALL, TINY, WIDTH
-from ich.report.figures import hide_axis
+from ich.report.figures import SMALL, TINY, WIDTH, draw_slice, hide_axis
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
-from ich.schema import WINDOWS
 from ich.schema.labels import LabelSet
 
-_PLAIN = ("brain", "subdural", "bone")
+_WINDOWS = ("brain", "subdural", "bone")
+_BACK = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.5}  # of the window's name
 
 
 @dataclass(frozen=True)
@@ -47,33 +45,27 @@ def draw_cases(cases: Sequence[Case]) -> Figure:
     Raises:
         ValueError: If there is no case.
     """
-    side = WIDTH / len(_PLAIN)
+    side = WIDTH / len(_WINDOWS)
     layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, wspace=0, hspace=0)
     figure = Figure(figsize=(WIDTH, (side + 0.42) * len(cases)), layout=layout, facecolor="black")
     rows = figure.subfigures(len(cases), 1, squeeze=False).ravel()
     for subfigure, case in zip(rows, cases, strict=True):
         subfigure.set_facecolor("black")
         subfigure.suptitle(case.title, color="white", fontsize=SMALL, x=0.01, ha="left")
-        for axes, window in zip(subfigure.subplots(1, len(_PLAIN)), _PLAIN, strict=True):
-            hide_axis(axes)
+        for axes, window in zip(subfigure.subplots(1, len(_WINDOWS)), _WINDOWS, strict=True):
             if case.hu is None:
+                hide_axis(axes)
                 axes.text(0.5, 0.5, case.problem, color="white", ha="center", va="center", fontsize=TINY)
-            elif window == _PLAIN[-1] and case.heat is not None:
-                _draw_slice(axes, case.hu, "brain", "heat over brain")
-                lay_heat(axes, case.heat, width=0.7)
-            else:
-                _draw_slice(axes, case.hu, window, window)
-            if case.hu is not None and case.in_lps:
+                continue
+            heat = case.heat if window == _WINDOWS[-1] else None
+            name = window if heat is None else "heat over brain"
+            draw_slice(axes, case.hu, window if heat is None else "brain")
+            axes.text(0.03, 0.03, name, color="white", fontsize=TINY, transform=axes.transAxes, bbox=_BACK)
+            if heat is not None:
+                lay_heat(axes, heat, width=0.7)
+            if case.in_lps:
                 mark_sides(axes, TINY)
     return figure
-
-
-def _draw_slice(axes: Axes, hu: NDArray[np.int16], window: str, name: str) -> None:
-    center, width = WINDOWS[window]
-    # matplotlib's gray from vmin to vmax is DICOM's LINEAR_EXACT.
-    axes.imshow(hu, cmap="gray", vmin=center - width / 2, vmax=center + width / 2)
-    back = {"facecolor": "black", "edgecolor": "none", "alpha": 0.6, "pad": 1.5}
-    axes.text(0.03, 0.03, name, color="white", fontsize=TINY, transform=axes.transAxes, bbox=back)
 
 
 def describe_target(labels: LabelSet, target: NDArray[np.float64]) -> str:

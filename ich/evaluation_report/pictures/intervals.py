@@ -9,16 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ich.evaluate.figures import Areas, Estimate
-from ich.evaluation_report.pictures.panels import (
-    BLUE,
-    GREEN,
-    RED,
-    SMALL,
-    WIDTH,
-    draw_intervals,
-    set_reach,
-    tidy,
-)
+from ich.evaluation_report.pictures.panels import BLUE, GREEN, RED, draw_intervals, set_reach, tidy
+from ich.report.figures import SMALL, WIDTH
 
 _STYLES = (("o", BLUE), ("s", RED), ("^", GREEN), ("D", "black"))
 

@@ -13,11 +13,9 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 
 from ich.evaluate.figures import Estimate
-from ich.report.figures import OKABE_ITO
+from ich.report.figures import OKABE_ITO, SMALL, TINY, WIDTH
 
 BLUE, GREEN, RED = OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[5]
-WIDTH = 5.2  # inches: at a phone's width a point is about a pixel
-SMALL, TINY = 9.0, 8.0  # points
 _PANEL_HEIGHT = 2.05  # inches
 
 

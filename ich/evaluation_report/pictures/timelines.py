@@ -14,7 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from ich.evaluation_report.pictures.panels import RED, SMALL, draw_panels, set_title
+from ich.evaluation_report.pictures.panels import RED, draw_panels, set_title
+from ich.report.figures import SMALL
 
 _SIGNS: tuple[tuple[float, str, dict[str, Any]], ...] = (
     (1.0, "positive", {"marker": "o", "color": RED, "edgecolors": "0.2", "linewidths": 0.8}),

@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ich.outputs.pages.views import SliceView, choose_slices
-from ich.report.figures import OKABE_ITO, draw_slice
+from ich.report.figures import OKABE_ITO, SMALL, TINY, WIDTH, draw_slice
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
 from ich.schema import DISCLAIMER
 from ich.schema.hu import BODY
 from ich.schema.results import StudyResult
 
-WIDTH = 5.2  # inches: at a phone's width a point is about a pixel
-SMALL, TINY = 9.0, 8.0  # points
 _TALLEST = 6.0  # inches
 
 _LINES = list(zip(OKABE_ITO, ("--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1))), "s^vDX", strict=False))
