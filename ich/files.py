@@ -76,7 +76,7 @@ def open_alone(path: Path) -> IO[bytes]:
 
 
 def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file, in hexadecimal.
+    """Returns the SHA-256 of a file, in hexadecimal.
 
     Raises:
         OSError: If it cannot be read.

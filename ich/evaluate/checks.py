@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
-from ich.tables import PROB_COLUMNS, WEIGHTS_COLUMN, find_label_set, find_names, name_columns, require_columns
+from ich.tables import (
+    PROB_COLUMNS,
+    WEIGHTS_COLUMN,
+    find_label_set,
+    find_names,
+    name_columns,
+    require_columns,
+    require_probs,
+)
 
 Tables = Mapping[str, pd.DataFrame]
 
@@ -39,9 +47,7 @@ def check_predictions(predictions: pd.DataFrame, name: str = "the predictions ta
         raise UserError(f"{name} has {twice} slices more than once: give it one row per slice")
     if nameless := int(predictions["PatientID"].replace("", None).isna().sum()):
         raise UserError(f"{name} lacks the PatientID of {nameless} slices")
-    probs = predictions[prob_columns].to_numpy(np.float64)
-    if not ((probs >= 0) & (probs <= 1)).all():
-        raise UserError(f"{name} holds probabilities that are missing or outside [0, 1]")
+    require_probs(predictions, prob_columns, name)
     target = predictions[target_columns].to_numpy(np.float64)
     if not (np.isnan(target) | (target == 0) | (target == 1)).all():
         raise UserError(f"{name} holds targets other than 0, 1 and unknown (empty)")

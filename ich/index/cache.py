@@ -17,7 +17,7 @@ import pandas as pd
 from ich.image import sort_slices
 from ich.schema import UserError
 from ich.schema.codes import Refusal
-from ich.tables import HEADER_DTYPES, INDEX_DTYPES, read_index, restore_texts, write_table
+from ich.tables import HEADER_DTYPES, INDEX_DTYPES, make_table, read_index, restore_texts, write_table
 from ich.tables.stacks import number_stacks
 
 REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
@@ -25,9 +25,9 @@ REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "i
 _VERSION = 9  # raised when what a header yields changes, or the order of slices
 _OTHER_ORDER = 8  # the same with slices in another order
 _SERIES = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
-# What these say may change while the file does not: a codec is installed, a permission given.
+# These may change while the file does not, as when a codec is installed or a permission is given.
 _PASSING = [Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX]
-_PREFIX = "unfinished-"  # of the folders of what was read before an index is whole
+_PREFIX = "unfinished-"  # of folders with the parts of an unfinished index
 _INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
 
 Row = tuple[Any, ...]
@@ -54,16 +54,8 @@ class Index(NamedTuple):
 
 def make_index(slices: list[Row], refused: list[Row]) -> Index:
     """Makes an index of rows, each in the order of its table's columns, with all slices in one stack."""
-    table = _make_table(slices, HEADER_DTYPES).assign(stack=np.int32(0))
-    return Index(table, _make_table(refused, REFUSED_DTYPES))
-
-
-def _make_table(rows: list[Row], dtypes: dict[str, str]) -> pd.DataFrame:
-    columns = zip(*rows, strict=True) if rows else [()] * len(dtypes)
-    # Column by column, as rows of mixed types take pandas several times as long.
-    return pd.DataFrame(
-        {name: pd.Series(column, dtype=dtypes[name]) for name, column in zip(dtypes, columns, strict=True)}
-    )
+    table = make_table(slices, HEADER_DTYPES).assign(stack=np.int32(0))
+    return Index(table, make_table(refused, REFUSED_DTYPES))
 
 
 def order_index(table: pd.DataFrame) -> pd.DataFrame:

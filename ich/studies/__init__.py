@@ -7,44 +7,17 @@ DICOMDIR. ``reading`` identifies each file, and ``grouping`` groups files by stu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
-from ich.schema.results import Remark
-from ich.studies.grouping import group_files
+from ich.studies.grouping import StudyFiles, group_files
 from ich.studies.listing import list_inputs
 from ich.studies.reading import read_files
 from ich.studies.refusal import REFUSED_COLUMNS
 
 __all__ = ["Found", "StudyFiles", "find_studies"]
-
-
-@dataclass(frozen=True, eq=False)
-class StudyFiles:
-    """The files of a study, from any input.
-
-    Attributes:
-        StudyInstanceUID: UID of the study.
-        PatientID: As stored; if a study has several, that of most files.
-        root: The folder that holds all of the files.
-        files: One row per file, including files that are not slices or cannot be read:
-            ``reading.FILE_DTYPES``. Ordered by series and SOPInstanceUID. Only one of several copies is kept.
-        remarks: Problems with the files, by codes of ``Reason``: MISSING_FILE, STRAY_FILE,
-            CONFLICTING_COPIES, MIXED_PATIENTS.
-        fingerprint: SHA-256 of the identity of the files and of the remarks. It is the same for the same
-            study, whatever the place, names and dates of its files. It covers all of a short file, and the
-            first and some further blocks of a longer one.
-    """
-
-    StudyInstanceUID: str
-    PatientID: str
-    root: Path
-    files: pd.DataFrame
-    remarks: tuple[Remark, ...]
-    fingerprint: str
 
 
 class Found(NamedTuple):
@@ -85,4 +58,4 @@ def find_studies(inputs: Sequence[Path], *, scratch: Path, progress: bool = True
     files = read_files([file.path for file in listing.files], progress)
     studies, refused = group_files(files, listing)
     table = pd.DataFrame(sorted([*listing.refused, *refused]), columns=list(REFUSED_COLUMNS), dtype="str")
-    return Found([StudyFiles(*study) for study in studies], table)
+    return Found(studies, table)

@@ -18,12 +18,9 @@ from ich.schema.codes import InputRefusal, Note, Reason, Refusal
 from ich.schema.results import Remark
 from ich.studies.joining import join_slices
 from ich.studies.listing import Listing
-from ich.studies.reading import FILE_DTYPES, Files, hash_file, looks_like_text
+from ich.studies.reading import FILE_DTYPES, Files, hash_content, looks_like_text
 from ich.studies.refusal import Refused
 from ich.tables import split_name
-
-GroupedFiles = tuple[str, str, Path, pd.DataFrame, tuple[Remark, ...], str]
-"""The fields of ``ich.studies.StudyFiles``."""
 
 _DETAILS: dict[Reason | Note, str] = {
     Reason.MISSING_FILE: "images that a DICOMDIR names and that are not there: {}",
@@ -34,6 +31,31 @@ _DETAILS: dict[Reason | Note, str] = {
 }
 
 
+@dataclass(frozen=True, eq=False)
+class StudyFiles:
+    """The files of a study, from any input.
+
+    Attributes:
+        StudyInstanceUID: UID of the study.
+        PatientID: As stored; if a study has several, that of most files.
+        root: The folder that holds all of the files.
+        files: One row per file, including files that are not slices or cannot be read:
+            ``reading.FILE_DTYPES``. Ordered by series and SOPInstanceUID. Only one of several copies is kept.
+        remarks: Problems with the files, by codes of ``Reason``: MISSING_FILE, STRAY_FILE,
+            CONFLICTING_COPIES, MIXED_PATIENTS; and of ``Note``: STUDY_EACH.
+        fingerprint: SHA-256 of the identity of the files and of the remarks. It is the same for the same
+            study, whatever the place, names and dates of its files. It covers all of a short file, and the
+            first and some further blocks of a longer one.
+    """
+
+    StudyInstanceUID: str
+    PatientID: str
+    root: Path
+    files: pd.DataFrame
+    remarks: tuple[Remark, ...]
+    fingerprint: str
+
+
 @dataclass
 class _Strays:
     """Counts of files that may have been slices but do not name their series."""
@@ -42,7 +64,7 @@ class _Strays:
     by_study: Counter[str] = field(default_factory=Counter)
 
 
-def group_files(files: Files, listing: Listing) -> tuple[list[GroupedFiles], list[Refused]]:
+def group_files(files: Files, listing: Listing) -> tuple[list[StudyFiles], list[Refused]]:
     """Groups files by study.
 
     Args:
@@ -66,7 +88,7 @@ def group_files(files: Files, listing: Listing) -> tuple[list[GroupedFiles], lis
     whole, conflicts = _drop_copies(table[is_owned])
     whole, joined = join_slices(whole)
     missing = _find_missing(listing, {split_name(name)[0] for name in whole["SOPInstanceUID"]})
-    studies: list[GroupedFiles] = []
+    studies: list[StudyFiles] = []
     for name, rows in whole.groupby("StudyInstanceUID", sort=True):
         uid = str(name)
         patients = len(set(rows["PatientID"]))
@@ -89,7 +111,7 @@ def _list_refused(others: pd.DataFrame) -> list[Refused]:
 
 
 def _list_lost(missing: Mapping[str, list[str]], lost: Collection[str]) -> list[Refused]:
-    """Lists the files of studies that a DICOMDIR names and of which there is none."""
+    """Lists the files of studies that a DICOMDIR names but that have no file."""
     detail = "a DICOMDIR names it, but no file of its study exists"
     return [(path, InputRefusal.MISSING_FILE, detail) for uid in lost for path in missing[uid]]
 
@@ -97,11 +119,8 @@ def _list_lost(missing: Mapping[str, list[str]], lost: Collection[str]) -> list[
 def _refuse(path: str, shown: str, code: str, detail: str) -> Refused:
     """Says why a file belongs to no study; an archive is reported as one, whatever its name."""
     if code == Refusal.NOT_DICOM and is_archive(read_head(path)):
-        return (
-            shown,
-            str(Refusal.ARCHIVE),
-            ("is an archive, by its first bytes: name this file itself, or unpack it"),
-        )
+        detail = "is an archive, by its first bytes: name this file itself, or unpack it"
+        return shown, str(Refusal.ARCHIVE), detail
     return shown, code, detail
 
 
@@ -142,11 +161,11 @@ def _drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
 
     Returns:
         The files, and for each study the number of SOPInstanceUIDs with several contents, even if the other
-        file is in another study. Of these, a readable slice is kept, the first by its hash.
+        file is in another study. Among several contents, a readable slice is kept, the first by its hash.
     """
     is_copy = (table["SOPInstanceUID"] != "") & table["SOPInstanceUID"].duplicated(keep=False)
     copies = table[is_copy]
-    copies = copies.assign(refused=copies["code"] != "", hash=[hash_file(path) for path in copies["path"]])
+    copies = copies.assign(refused=copies["code"] != "", hash=[hash_content(path) for path in copies["path"]])
     keys = ["StudyInstanceUID", "SOPInstanceUID"]
     contents = copies.groupby("SOPInstanceUID")["hash"].transform("nunique")
     differ = copies[contents > 1].drop_duplicates(keys)
@@ -156,7 +175,7 @@ def _drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
     return whole.sort_values(order, ignore_index=True), Counter(differ["StudyInstanceUID"].to_list())
 
 
-def _make_study(uid: str, rows: pd.DataFrame, remarks: tuple[Remark, ...]) -> GroupedFiles:
+def _make_study(uid: str, rows: pd.DataFrame, remarks: tuple[Remark, ...]) -> StudyFiles:
     root = os.path.commonpath(list(set(rows["folder"])))
     files = rows[list(FILE_DTYPES)].reset_index(drop=True)
     files["path"] = [os.path.relpath(path, root) for path in files["path"]]
@@ -164,4 +183,4 @@ def _make_study(uid: str, rows: pd.DataFrame, remarks: tuple[Remark, ...]) -> Gr
     patient = min(patients, key=lambda name: (-patients[name], name))
     marks = sorted(zip(*(rows[c].to_list() for c in ("SOPInstanceUID", "file_size", "digest")), strict=True))
     fingerprint = hashlib.sha256(repr((uid, marks, remarks)).encode()).hexdigest()
-    return uid, patient, Path(root), files, remarks, fingerprint
+    return StudyFiles(uid, patient, Path(root), files, remarks, fingerprint)

@@ -14,11 +14,11 @@ from ich.dicom import list_headers, read_frame_texts
 from ich.dicom.attributes import Attributes, read_attributes
 from ich.dicom.groups import ENHANCED
 from ich.dicom.header import Header
-from ich.files import find_on_disk
+from ich.files import find_on_disk, hash_file
 from ich.progress import map_in_threads
 from ich.schema import ReadError
 from ich.schema.codes import Refusal
-from ich.tables import HEADER_DTYPES, STAMP
+from ich.tables import HEADER_DTYPES, STAMP, make_table
 
 _KINDS = {name: "str" for name in Attributes._fields if name not in HEADER_DTYPES}
 
@@ -59,13 +59,7 @@ def read_files(paths: Sequence[str], progress: bool) -> Files:
         rows += of_file
         numbers += [number] * len(of_file)
         digests += [digest] * len(of_file)
-    columns = zip(*rows, strict=True) if rows else [()] * len(FILE_DTYPES)
-    # Column by column, as rows of mixed types take pandas several times as long.
-    series = {
-        name: pd.Series(column, dtype=FILE_DTYPES[name])
-        for name, column in zip(FILE_DTYPES, columns, strict=True)
-    }
-    return Files(pd.DataFrame(series), numbers, digests)
+    return Files(make_table(rows, FILE_DTYPES), numbers, digests)
 
 
 def _read_file(path: str) -> tuple[list[tuple[Any, ...]], str]:
@@ -130,11 +124,10 @@ def _digest(path: str, size: int) -> str:
     return digest.hexdigest()
 
 
-def hash_file(path: str) -> str:
+def hash_content(path: str) -> str:
     """Returns the SHA-256 of a whole file; empty if it can no longer be read."""
     try:
-        with open(find_on_disk(path), "rb") as file:  # noqa: PTH123 - a text
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return hash_file(find_on_disk(path))
     except OSError:
         return ""
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,27 +31,27 @@ __all__ = ["hash_slices", "make_predictions", "read_index", "read_predictions"]
 UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 
 PLURALS = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}
-"""What a table counts, in words."""
+"""Plurals of the units that a table counts."""
 
 SETS = {"train": "training", "val": "validation", "test": "test"}
-"""What the parts of a split are called in texts, before the word set."""
+"""Names of the parts of a split in texts, before the word set."""
 
 HEADER_DTYPES = {
     "path": "str",  # POSIX, relative to the root
     "file_size": "int64",  # bytes
     "mtime_ns": "int64",
-    "SOPInstanceUID": "str",  # names the slice: of a file of several frames with # and the frame's number
+    "SOPInstanceUID": "str",  # names the slice; in a file of several frames # and the frame's number follow
     "PatientID": "str",
     "StudyInstanceUID": "str",
     "SeriesInstanceUID": "str",
-    "frame": "int32",  # from 1, of a file of several; 0 where the file holds one slice
-    "position": "float64",  # mm, from feet to head along the slice normal; NaN where not given
-    "InstanceNumber": "float64",  # NaN where not given
+    "frame": "int32",  # number of the frame, from 1; 0 if the file holds one slice
+    "position": "float64",  # mm, from feet to head along the slice normal; NaN if unknown
+    "InstanceNumber": "float64",  # NaN if unknown
     "tilt": "float64",  # degrees between the slice normal and the patient's long axis, signed
-    "orientation": "int32",  # what brings the stored pixels to LPS: a number of ich.dicom.orientation
-    "Rows": "int32",  # of the slice in LPS, as all that is said of rows and columns
+    "orientation": "int32",  # conversion of the stored pixels to LPS: a number of ich.dicom.orientation
+    "Rows": "int32",  # of the slice in LPS, like everything about rows and columns
     "Columns": "int32",
-    "row_spacing": "float64",  # mm between rows, of PixelSpacing; NaN where not given
+    "row_spacing": "float64",  # mm between rows, from PixelSpacing; NaN if unknown
     "column_spacing": "float64",  # mm between columns
     "PhotometricInterpretation": "str",
     "BitsAllocated": "int32",
@@ -58,13 +59,13 @@ HEADER_DTYPES = {
     "PixelRepresentation": "int32",
     "RescaleSlope": "float64",
     "RescaleIntercept": "float64",
-    "WindowCenter": "float64",  # HU, the first of several; NaN where not given
+    "WindowCenter": "float64",  # HU, the first of several; NaN if missing
     "WindowWidth": "float64",
     "TransferSyntaxUID": "str",
     "padding_low": "int32",  # lowest stored value that is padding
-    "padding_high": "int32",  # highest; below the lowest where none is named
-    "pixel_offset": "int64",  # bytes from the start of the file to the pixels; -1 where they need decoding
-    "RescaleType": "str",  # as stored, as the five below; empty where not given
+    "padding_high": "int32",  # highest; below the lowest if there is no padding
+    "pixel_offset": "int64",  # bytes from the start of the file to the pixels; -1 if they need decoding
+    "RescaleType": "str",  # as stored, like the five below; empty if missing
     "ImageType": "str",
     "AcquisitionNumber": "str",
     "ConvolutionKernel": "str",
@@ -82,8 +83,17 @@ STAMP = ["path", "file_size", "mtime_ns"]
 """Columns of the index that show whether a file has changed."""
 
 
+def make_table(rows: Sequence[Sequence[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
+    """Makes a table of rows, whose values are in the order of ``dtypes``."""
+    columns = zip(*rows, strict=True) if rows else [()] * len(dtypes)
+    # Column by column, as rows of mixed types take pandas several times as long.
+    return pd.DataFrame(
+        {name: pd.Series(column, dtype=dtypes[name]) for name, column in zip(dtypes, columns, strict=True)}
+    )
+
+
 def name_columns(kind: str, names: Sequence[str]) -> list[str]:
-    """The columns of one kind, such as ``prob`` or ``target``: one for each label."""
+    """Returns the columns of one kind, such as ``prob`` or ``target``: one for each label."""
     return [f"{kind}_{name}" for name in names]
 
 
@@ -159,7 +169,7 @@ def find_names(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def find_label_set(table: pd.DataFrame) -> LabelSet:
-    """The labels of a predictions table; those that are not the RSNA's weigh the same, and none decides."""
+    """Finds the labels of a predictions table. Other labels than the RSNA's weigh the same, and none decides."""
     names = find_names(table)
     return RSNA_LABELS if names == LABELS else LabelSet(names, (1.0,) * len(names))
 
@@ -193,9 +203,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     needed = (*UIDS, "part", *(prob_columns or PROB_COLUMNS))
     if missing := [column for column in needed if column not in table]:
         raise UserError(f"{path} lacks the columns {', '.join(missing)} of a predictions table")
-    probs = table[prob_columns].to_numpy(dtype=np.float64)
-    if not ((probs >= 0) & (probs <= 1)).all():
-        raise UserError(f"{path} holds probabilities that are missing or outside [0, 1]")
+    require_probs(table, prob_columns, path)
     if WEIGHTS_COLUMN not in table:
         table[WEIGHTS_COLUMN] = ""
     if not all(name == "" or re.fullmatch(DIGEST, name) for name in table[WEIGHTS_COLUMN].unique()):
@@ -254,6 +262,13 @@ def read_index(path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path} is not an index: {error}. Remove it to make a new one") from error
     require_columns(table, tuple(INDEX_DTYPES), path)
     return table
+
+
+def require_probs(table: pd.DataFrame, columns: Sequence[str], source: str | Path) -> None:
+    """Raises ``UserError`` if columns of a table do not hold probabilities."""
+    probs = table[list(columns)].to_numpy(np.float64)
+    if not ((probs >= 0) & (probs <= 1)).all():
+        raise UserError(f"{source} holds probabilities that are missing or outside [0, 1]")
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], path: str | Path) -> None:
