@@ -3,7 +3,7 @@
 The modules read from top to bottom like the flow of the data. Each imports only from a lower floor.
 
     schema             1  labels, InputSpec, results and codes, ranges of HU, the error types
-    files              1  files, whole or not at all, for their owner alone
+    files              1  complete files that only their owner can read
     progress           1  work on many files with a bar; printing to a terminal or a pipe
     dicom              2  one file: header, stored pixels -> HU
     phantom            2  synthetic head-CT studies as real DICOM

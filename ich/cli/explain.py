@@ -65,7 +65,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(args: argparse.Namespace) -> None:
-    # These import torch, which takes seconds that the other commands are spared.
+    # These import torch, which takes seconds, so other commands do not.
     from ich.explain.folder import LIST, REFUSED, write_heatmaps
     from ich.model_files.checkpoint import find_checkpoint
     from ich.models import load_slice_net

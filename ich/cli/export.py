@@ -32,9 +32,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(args: argparse.Namespace) -> None:
-    from ich.networks.export import (
-        export_onnx,  # imports torch, which takes seconds, so other commands do not
-    )
+    # It imports torch, which takes seconds, so other commands do not.
+    from ich.networks.export import export_onnx
 
     slices, difference, distance = export_onnx(args.source, args.out, args.check, trusted=args.trusted)
     print(f"wrote the model of {args.source} to {args.out}")

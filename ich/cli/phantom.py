@@ -32,8 +32,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument("out", type=Path, metavar="OUT", help="new folder")
     for name, meaning in _NUMBERS.items():
         defaults = dict.fromkeys(str(_find_default(write, name)) for write in (write_phantom, write_archive))
-        told = " or, for an archive, ".join(defaults)
-        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{meaning} (default: {told})")
+        shown = " or, for an archive, ".join(defaults)
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"{meaning} (default: {shown})")
     parser.add_argument(
         "--step",
         type=float,

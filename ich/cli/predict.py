@@ -17,7 +17,7 @@ from ich.schema import DISCLAIMER, UserError
 from ich.schema.codes import InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
 from ich.studies.refusal import LOST
 
-if TYPE_CHECKING:  # it imports torch, which takes seconds that the other commands are spared
+if TYPE_CHECKING:  # it imports torch, which takes seconds, so other commands do not
     from ich.predict.run import Summary
 
 UNREADABLE = 3
@@ -99,7 +99,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _run(args: argparse.Namespace) -> int:
-    # These import torch, which takes seconds that the other commands are spared.
+    # These import torch, which takes seconds, so other commands do not.
     from ich.calibration.files import read_calibration
     from ich.predict import Predictor
     from ich.predict.run import predict_folder

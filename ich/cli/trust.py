@@ -1,4 +1,4 @@
-"""The consent to code of the user's own that a model file names."""
+"""The user's consent to run own code that a model file names."""
 
 from __future__ import annotations
 

@@ -153,8 +153,8 @@ class _Slice(NamedTuple):
 
     header: Header
     kind: Kind
-    data_set: DataSet  # as of a file that would hold it alone
-    which: Which  # of the frames of its file
+    data_set: DataSet  # as in a file with only this slice
+    which: Which  # its frame in the file
 
     def open(self, file: int, size: int) -> Stream:
         """Opens its file, or what was inflated from it, at the value of its pixels."""
@@ -210,7 +210,7 @@ def _read_headers(file: int, size: int) -> list[Header]:
 
 
 def _read_groups(data_set: DataSet, file: int, size: int) -> tuple[list[Raw], DataSet]:
-    """What is said of each frame. A file is opened anew afterwards, as another stream has moved in it."""
+    """Reads the groups of each frame. The file is opened again later, because another stream moved in it."""
     frames = read_frames(file, size)
     is_file = data_set.stream is not None and data_set.stream.size == size
     return frames, data_set._replace(stream=None) if is_file else data_set

@@ -36,7 +36,7 @@ DECODERS = _find_decoders()
 
 
 ENCAPSULATED = frozenset(syntax for syntax, decoder in DECODERS.items() if decoder.is_encapsulated)
-"""Transfer syntaxes whose pixels are compressed, each frame apart."""
+"""Transfer syntaxes that compress each frame by itself."""
 
 
 _LOSSY = frozenset(s for s, coding in CODINGS.items() if coding is Coding.DCT)
@@ -91,7 +91,7 @@ def decode(data: bytes, syntax: str, vr: str, pixel_format: PixelFormat) -> np.n
         stored = _decode_by_pydicom(data, syntax, vr, pixel_format)
     elif syntax in _LOSSY and (precision := find_codestream(data).precision) > 8:
         stored = _decode_12_bits(data, precision, pixel_format)
-    elif syntax in _LOSSY and pixel_format.bits_allocated > 8:  # of which pydicom's plugins fill a half
+    elif syntax in _LOSSY and pixel_format.bits_allocated > 8:  # pydicom's plugins fill only a half
         narrow = replace(pixel_format, bits_allocated=8, bits_stored=8, pixel_representation=0)
         stored = _decode_by_pydicom(encapsulate([data], has_bot=False), syntax, vr, narrow)
         stored = _fit(stored.astype(np.uint16), pixel_format)
@@ -120,7 +120,7 @@ def _decode_by_pydicom(data: bytes, syntax: str, vr: str, pixel_format: PixelFor
 def _decode_12_bits(frame: bytes, precision: int, pixel_format: PixelFormat) -> Stored:
     """Decodes lossy JPEG of 12 bits with GDCM, which pydicom does not use for it.
 
-    Values agree within one step with a decoder that was written from ITU-T T.81 alone (``tests/jpeg12.py``).
+    Values agree within one step with a decoder written from the text of ITU-T T.81 (``tests/jpeg12.py``).
     """
     import gdcm  # of the extra "codecs"
 

@@ -54,7 +54,7 @@ class Codestream(NamedTuple):
     """A JPEG or JPEG 2000 stream within a frame."""
 
     start: int  # bytes from the start of the frame
-    data: int  # where the coded pixels begin, likewise
+    data: int  # bytes from the start of the frame to the coded pixels
     coding: Coding
     rows: int
     columns: int
@@ -162,7 +162,7 @@ def _read_jpeg(head: bytes, start: int) -> Codestream:
             if found is None:
                 raise ValueError("its compressed pixels lack the header of their frame")
             return found._replace(data=end)
-    raise AssertionError  # likewise
+    raise AssertionError  # the walk ends at the end of ``head``, by an error
 
 
 def _walk(head: bytes, offset: int) -> Iterator[tuple[int, int, int]]:

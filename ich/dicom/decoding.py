@@ -43,7 +43,7 @@ _REPLY = struct.Struct("<BI")  # one of the next three, bytes that follow
 _DONE, _FAILED, _NO_MEMORY = range(3)
 _READY = b"\1"
 _MOST_TEXT = 1000  # bytes of what a codec says of a failure
-_MOST_WALKED = 1 << 20  # bytes of the values that pydicom finds, of which few may be long
+_MOST_WALKED = 1 << 20  # bytes of the values that pydicom finds; few of them may be long
 _PIPE_SIZE = 1 << 20  # bytes; with the usual 64 KiB the two sides wait for each other more often
 
 
@@ -74,7 +74,7 @@ def walk_apart(data: bytes, tags: Collection[int]) -> Walked:
 
 
 def _ask(how: dict[str, Any], data: bytes, most: int) -> bytearray:
-    # A process may end for a reason that is not the file's, such as a signal: a fresh one tells.
+    # A process may end for another reason than the file, such as a signal, so a fresh one tries again.
     for find in (_take, _Worker):
         worker = find()
         try:

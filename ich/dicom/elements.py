@@ -18,7 +18,7 @@ from pydicom.charset import python_encoding
 
 from ich.dicom.stream import DELIMITERS, Element, Stream
 
-MAX_VALUE = 1 << 10  # bytes of a usual value, all of which are short; many are cached
+MAX_VALUE = 1 << 10  # bytes of a usual value: these are short, and many are cached
 MAX_TEXT = 0xFFFE  # bytes of any value that is read: the most that a length of 16 bits can say
 
 TRANSFER_SYNTAX = 0x00020010
@@ -85,7 +85,7 @@ DESCRIPTION = (
     Tag.SeriesNumber,
     Tag.FrameOfReferenceUID,
 )
-"""What only tells of which kind a series is: a slice is read without, whatever stands there."""
+"""Elements that only describe the series. A slice is read whatever they hold."""
 
 TAGS = frozenset(map(int, Tag)) - frozenset(map(int, DESCRIPTION))
 UIDS = (Tag.SOPInstanceUID, Tag.StudyInstanceUID, Tag.SeriesInstanceUID)
@@ -104,9 +104,9 @@ NEEDED = (
     Tag.RescaleSlope,
     Tag.RescaleIntercept,
 )
-"""What a slice must have; several frames have some of it elsewhere."""
+"""Elements that a slice must have. A multi-frame file has some of them elsewhere."""
 
-SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # of which only presence matters
+SEQUENCES = (Tag.ModalityLUTSequence, Tag.SharedFunctionalGroupsSequence)  # only their presence matters
 
 
 _CHARSET = int(Tag.SpecificCharacterSet)

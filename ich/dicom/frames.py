@@ -176,7 +176,7 @@ def find_fragments(stream: Stream, which: Which = ONLY) -> list[tuple[int, int]]
 
 
 def _take_by_table(stream: Stream, items: list[tuple[int, int]], which: Which) -> list[tuple[int, int]]:
-    """The fragments of a frame by the Basic Offset Table (PS3.5 A.4), which counts from the first one."""
+    """Finds a frame's fragments by the Basic Offset Table (PS3.5 A.4), which counts from the first one."""
     (place, length), *fragments = items
     stream.file.seek(place)
     table = np.frombuffer(stream.take(length), "<u4").astype(np.int64)

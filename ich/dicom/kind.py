@@ -18,7 +18,7 @@ from ich.dicom.refusal import RefusedError
 from ich.dicom.rescale import Rescale
 from ich.schema.codes import Refusal
 
-MAX_SIDE = 4096  # pixels; CT is 512, at times 1024 or 2048
+MAX_SIDE = 4096  # pixels; CT is 512, sometimes 1024 or 2048
 MAX_SLOPE, MAX_INTERCEPT = 1e4, 1e6  # HU; beyond these nothing of CT is left
 
 _ONE_FRAME = re.compile(r"\+?0*[01]")  # an integer string (PS3.5 6.2); pydicom takes 0 for 1, too
@@ -61,7 +61,7 @@ KIND_TAGS = (
     Tag.ModalityLUTSequence,
     Tag.SharedFunctionalGroupsSequence,
 )
-"""What a kind follows from."""
+"""The elements that determine a kind."""
 
 
 @lru_cache(maxsize=4096)

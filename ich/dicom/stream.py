@@ -104,7 +104,7 @@ class Stream:
                 return
             if item.tag == _ITEM:
                 yield item
-            elif item.tag != _ITEM_END:  # of which one may be too many
+            elif item.tag != _ITEM_END:  # one too many does no harm
                 raise ValueError(f"has {_name(item.tag)} where an item is due")
         raise self._cut()
 

@@ -38,8 +38,8 @@ def draw_heat(
     height = 4.2 * hu.shape[0] * spacing[0] / (hu.shape[1] * spacing[1]) + 1.0  # inches, the texts included
     figure = Figure(figsize=(9.6, min(height, 20.0)), layout="constrained")
     figure.suptitle(title, fontsize=12)
-    plain, covered = figure.subplots(1, 2)
-    for axes in (plain, covered):
+    bare, covered = figure.subplots(1, 2)
+    for axes in (bare, covered):
         draw_slice(axes, hu, window, spacing[0] / spacing[1])
         if in_lps:
             mark_sides(axes)
@@ -48,7 +48,7 @@ def draw_heat(
     bar = figure.colorbar(colors, ax=covered, shrink=0.8, label="share of the slice's peak")
     for share, line in CONTOURS.items():
         bar.ax.axhline(share, color="white", linestyle=line)
-    plain.set_title(f"{window} window", fontsize=9, y=1)
+    bare.set_title(f"{window} window", fontsize=9, y=1)
     covered.set_title(
         "evidence for the label; + its peak" if heat.max() > 0 else "no evidence for the label",
         fontsize=9,

@@ -17,8 +17,8 @@ from ich.schema import UserError
 FINE = 12
 """A grid with at least this many cells a side is fine enough: a cell is then 15 to 20 mm of a head."""
 
-_LEAST = 1e-3  # of what is left over the channels; in float32, what cancels out leaves less than 1e-5
-_NOISE = 4  # images that tell where a cell looks
+_LEAST = 1e-3  # share that must remain after the sum over channels; rounding in float32 leaves less than 1e-5
+_NOISE = 4  # images of noise that show where a cell looks
 
 
 class Classifier(Protocol):
@@ -28,7 +28,7 @@ class Classifier(Protocol):
     training: bool
 
     def __call__(self, x: Tensor, /) -> Tensor:
-        """(N, C, S, S) images -> (N, L) logits, one per label."""
+        """Maps (N, C, S, S) images to (N, L) logits, one per label."""
 
 
 class Layout(NamedTuple):
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
     prefix: int = 0  # tokens before those of the grid, such as the class token
 
     def to_grid(self, features: Tensor) -> Tensor:
-        """-> (N, C, h, w)."""
+        """Returns the features as (N, C, h, w)."""
         if self.kind == "tokens":
             tokens = features[:, self.prefix :].transpose(1, 2)  # (N, C, T)
             return tokens.reshape(*tokens.shape[:2], self.side, self.side)
@@ -86,7 +86,7 @@ def find_grid(model: Classifier, x: Tensor, grids: Sequence[Grid] | None = None)
     with gradients(model, x) as x:
         latest = (list_grids(model, x[:1]) if grids is None else grids)[::-1]
         for grid in sorted(latest, key=lambda grid: -min(grid.layout.side, FINE)):
-            if _tells(model, x[:1], grid):
+            if _is_informative(model, x[:1], grid):
                 return replace(grid, shift=_measure_shift(model, x, grid))
     raise UserError(
         f"no heat map of {type(model.backbone).__name__}: it has no square grid of features; explain a "
@@ -190,11 +190,11 @@ def _pass(model: Classifier, x: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     return logits, cells[-1]
 
 
-def _tells(model: Classifier, x: Tensor, grid: Grid) -> bool:
+def _is_informative(model: Classifier, x: Tensor, grid: Grid) -> bool:
     """Whether the products of gradients and activations on a grid carry information.
 
-    They are 0 where the logits do not depend on the grid, and in every cell cancel out over the channels
-    where a normalization of each cell comes next, which makes the scale of a cell's features of no account.
+    They are 0 if the logits do not depend on the grid. If a normalization of each cell comes next, they
+    cancel out over the channels of every cell, because the scale of its features then has no effect.
     """
     logits, cells = _pass(model, x, grid)
     (gradient,) = torch.autograd.grad(logits[:, -1].sum(), cells, allow_unused=True)
@@ -205,10 +205,10 @@ def _tells(model: Classifier, x: Tensor, grid: Grid) -> bool:
 
 
 def _measure_shift(model: Classifier, x: Tensor, grid: Grid) -> tuple[float, float]:
-    """Where the cells in the middle look, beside where they would if the grid were the image made smaller.
+    """Measures how far from their own squares the cells in the middle look, down and to the right, in pixels.
 
-    The mean place of the squared gradient of a cell's features, with random signs, on noise: its effective
-    receptive field (Luo et al., NeurIPS 2016). A patch of a transformer is the square that it was cut from.
+    A cell looks at the mean place of the squared gradient of its features, with random signs, on noise: its
+    effective receptive field (Luo et al., NeurIPS 2016). A patch of a transformer looks at its own square.
     """
     if grid.layout.kind == "tokens":
         return 0.0, 0.0

@@ -162,9 +162,7 @@ def _explain_sample(facts: Facts) -> str:
     read, total = facts.sample.read, len(facts.table)
     if len(facts.sample.rows) == total:
         return f"From the pixels of all {say(total, 'slice')}; {read:,} of them could be read."
-    favored = (
-        "" if facts.labeling is None else (" Half of them are drawn so that each subtype is represented.")
-    )
+    favored = "" if facts.labeling is None else " Half of them are drawn so that each subtype is represented."
     return (
         f"From the pixels of a sample: {len(facts.sample.rows):,} of {total:,} slices, spread over "
         f"patients; {read:,} of them could be read.{favored} Use --slices for more."

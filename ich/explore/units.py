@@ -48,7 +48,7 @@ class LabelCounts:
         labels: The labels.
         positive: (L,) units with each of them.
         negative: (L,) units without it.
-        unknown: (L,) units of which it is not known.
+        unknown: (L,) units for which it is unknown.
         together: (L, L) units with both labels.
         subtypes: Units with none, one, ... all of ``labels.averaged``, among those with all of them known.
     """

@@ -30,12 +30,12 @@ from ich.schema import ReadError, UserError
 from ich.schema.codes import Refusal
 from ich.tables import STAMP
 
-_File = tuple[str, int, int]  # path, bytes and time of change in ns; -1 where these are not to be had
+_File = tuple[str, int, int]  # path, bytes and time of change in ns; -1 if these are unknown
 
 _CHUNK = 200  # files
-_MOMENT = 1.0  # seconds of listing that are not worth a word
+_MOMENT = 1.0  # seconds of listing without a progress bar
 _QUIET = 4000  # files that are read without a progress bar, in a few seconds
-_PATIENCE = 20.0  # seconds of reading that are worth starting processes, each of which imports torch
+_PATIENCE = 20.0  # seconds of reading that justify several processes; each of them imports torch
 OWN_FOLDER = ".ich"
 """Subfolder with this program's data about a folder; its files are not listed."""
 

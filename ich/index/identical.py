@@ -31,8 +31,8 @@ def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool
 
     Candidates agree in some blocks of their files. A compressed copy of a slice, or a copy in another
     orientation, is therefore not found. Candidates count if all their stored pixels are the same in HU and
-    not all one value, because slices of air alone look alike in every patient. Slices without a PatientID are
-    distinguished by their study.
+    not all one value, because slices that hold only air are alike in every patient. Slices without a
+    PatientID are distinguished by their study.
 
     Args:
         root: Folder of the data set.

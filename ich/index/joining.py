@@ -14,8 +14,8 @@ from ich.schema import UserError
 from ich.tables import INDEX_DTYPES, SLAB_COLUMN
 
 USUAL_SHARE, LEAST_SHARE = 0.9, 0.1
-"""Shares of the slices that have a row in the label file. Below the first a user is warned. Below the second
-the file is taken for that of other slices; it is a share of the file's slices where these are fewer."""
+"""Shares of the slices that have a row in the label file. Below the first, the user is warned. Below the
+second, the file is refused because it is for other slices; with fewer slices it is a share of those."""
 
 
 class JoinCounts(NamedTuple):

@@ -22,13 +22,13 @@ SLICE_SUFFIXES = (".dcm", ".dicom", ".ima")
 
 VOLUME_SUFFIXES = _list_suffixes("mha mhd nii nrrd")
 
-# DICOM files bear any suffix or none, so what is hardly one is named here.
+# DICOM files have any suffix or none, so this lists suffixes of other files.
 _OTHER_SUFFIXES = _list_suffixes(
     "csv doc docx htm html json log md pdf tsv txt xls xlsx xml yaml yml",
     "bmp gif jp2 jpeg jpg png svg tif tiff webp",
     "h5 hdf5 npy npz parquet pkl tfrecord",
     "ckpt onnx pt pth py sh",
-    # Of the viewer that comes with a medium.
+    # Files of the viewer on a medium.
     "app bat cab cfg chm class cmd com config css db dll dylib exe hlp icns ico inf ini jar js lnk",
     "manifest msi ocx plist rtf so swf sys ttf url xsl",
 )

@@ -1,6 +1,6 @@
-"""What is not plausible of a slice's pixels and of a series, though it can be read.
+"""Data quality: what is not plausible in the pixels of a slice, or in a series, although it can be read.
 
-No data are left out because of it. Each problem is for a person to look at.
+No data are left out because of it. A person should look at each problem.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUALITY = "quality.csv"
 COLUMNS = ("code", "SeriesInstanceUID", "path", "detail")
 """Columns of a table of data-quality problems; ``path`` is empty if a problem concerns a series."""
 
-LEAST_AIR = 0.1  # share of a slice: the field of 210 to 250 mm is a good deal wider than a head
+LEAST_AIR = 0.1  # share of a slice: the field of 210 to 250 mm is much wider than a head
 LEAST_TISSUE = 0.005  # share of a slice: a circle of 18 mm in a field of 230 mm
 MOST_BONE = 0.25  # share of a slice: a skull of 10 mm takes up some 10 % of a field of 230 mm
 GAP = 1.5  # steps: half-way between none and one slice that is missing
@@ -44,7 +44,7 @@ _Counted = tuple[Quality, "pd.Series[str]"]
 
 
 def find_in_slice(hu: NDArray[np.int16]) -> list[Found]:
-    """Finds what is not plausible of the pixels of a slice of head CT.
+    """Finds what is not plausible in the pixels of a slice of head CT.
 
     The slices of CT-ICH (1,491 of 50 patients) have shares of 0.41 to 0.90 of air, 0.016 to 0.46 of soft
     tissue and at most 0.16 of bone.
@@ -67,13 +67,13 @@ def find_in_slice(hu: NDArray[np.int16]) -> list[Found]:
 
 
 def check_series(table: pd.DataFrame) -> pd.DataFrame:
-    """Finds what is not plausible of the order and the geometry of each series of an index.
+    """Finds what is not plausible in the order and the geometry of each series of an index.
 
     Positions are those along the slice normal (PS3.3 C.7.6.2.1.1). Steps may change within a series, as in
     protocols with thinner slices at the skull base: a gap is larger than those on its either side.
 
-    Images that are not slices of their series are reported as such and for nothing else, and each stack of
-    slices stands for itself.
+    An image that is not a slice of its series is reported only as such. Each stack of slices is checked by
+    itself.
 
     Returns:
         A table of ``COLUMNS``, one row per stack and code.
@@ -108,10 +108,7 @@ def _find_mixtures(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Cou
     yield Quality.SEVERAL_STACKS, stacks[stacks > 1].map("{} stacks of slices at the same places".format)
 
 
-def _find_in_positions(
-    table: pd.DataFrame, number: pd.Series[int]
-) -> Iterator[tuple[Quality, pd.Series[str]]]:
-    """Yields codes, each with what was found by the number of the series."""
+def _find_in_positions(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Counted]:
     slices = table[["position", "InstanceNumber"]].assign(series=number)
     lacks = slices["position"].isna()
     yield _count(Quality.NO_POSITION, lacks, number, "slice", ("has", "have"), "no position")
@@ -139,13 +136,13 @@ def _count(
     unit: str,
     verbs: tuple[str, str],
     rest: str,
-) -> tuple[Quality, pd.Series[str]]:
+) -> _Counted:
     """Counts by series; the verbs are those of one and of several."""
     counts = found.groupby(series).sum()
     return code, counts[counts > 0].map(lambda count: f"{say(count, unit, *verbs)} {rest}")
 
 
-def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[Quality, pd.Series[str]]]:
+def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Counted]:
     for code, columns, same, share in (
         (Quality.MIXED_ORIENTATION, ["tilt"], SAME_TILT, 0.0),
         (Quality.MIXED_SPACING, ["row_spacing", "column_spacing"], 0.0, SAME_SPACING),
@@ -162,9 +159,9 @@ def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[tuple[Q
 
 
 def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
-    """Reads the pixels of every slice of an index, and finds what is not plausible of them.
+    """Reads the pixels of every slice of an index, and finds what is not plausible in them.
 
-    Slices above the head hold only air. At an end of a series this is normal, if the rest has tissue.
+    Slices above the head hold only air. At an end of a series this is normal if the rest has tissue.
 
     Args:
         root: Folder of the data set.
@@ -176,8 +173,7 @@ def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.D
     """
     found = []
     places = list(zip(table["path"], table["frame"], strict=True))
-    results = map_in_threads(partial(_check_slice, root), places, "Reading pixels", progress)
-    by_slice = list(results)
+    by_slice = list(map_in_threads(partial(_check_slice, root), places, "Reading pixels", progress))
     beyond = _find_beyond_head(table, [Quality.LITTLE_TISSUE in dict(codes) for codes in by_slice])
     rows = zip(table["SeriesInstanceUID"], table["path"], by_slice, beyond, strict=True)
     for series, path, codes, is_beyond in rows:
@@ -190,7 +186,7 @@ def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.D
 
 
 def _find_beyond_head(table: pd.DataFrame, is_bare: list[bool]) -> NDArray[np.bool_]:
-    """Which slices have little tissue at an end of a series that mostly has some."""
+    """Finds slices with little tissue at an end of a series that mostly has some."""
     beyond = np.zeros(len(table), bool)
     order = np.argsort(table["position"].to_numpy(), kind="stable")
     for _, places in pd.Series(order).groupby(table["SeriesInstanceUID"].to_numpy()[order], sort=False):
@@ -210,7 +206,7 @@ def _check_slice(root: Path, place: tuple[str, int]) -> list[Found] | list[tuple
 
 
 def write_quality(problems: pd.DataFrame, folder: Path) -> None:
-    """Writes a table of data-quality problems beside the index, for its owner alone as it names files.
+    """Writes a table of data-quality problems beside the index. Only its owner can read it: it names files.
 
     Raises:
         UserError: If it cannot be written.

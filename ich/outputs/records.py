@@ -25,10 +25,10 @@ _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one milli
 
 
 def from_dict(found: Any, source: str) -> StudyResult:
-    """Returns the result that ``to_plain`` made plain values of.
+    """Reads a result from the values that ``to_plain`` returned.
 
-    In version 2 the label any decided, always. Before version 4 no slices were averaged. A reason in version
-    1 may now be a note, so such a file is refused by name.
+    In version 2 the label ``any`` always decided. Before version 4 no slices were averaged. A reason in
+    version 1 may now be a note, so such a file is refused by name.
 
     Args:
         found: Content of a file.
@@ -140,7 +140,7 @@ def _tidy(schema: Any) -> Any:
 
 
 def _find_contradiction(result: StudyResult) -> str:
-    """What a field says that another contradicts; empty where none does."""
+    """Says which field contradicts another; empty if none does."""
     read = [series for series in result.series if series.set_aside is None]
     if result.outcome is None:
         if result.refusal is None:

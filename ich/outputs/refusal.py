@@ -6,7 +6,7 @@ from ich.schema import UserError
 from ich.schema.codes import OutputRefusal
 
 
-class OutputRefused(UserError):  # noqa: N818 - as a result it is no error: the other outputs go on
+class OutputRefused(UserError):  # noqa: N818 - the other outputs are still written
     """Raised if a DICOM object is not written, because its source lacks required attributes.
 
     Neither the message nor the detail names a patient, a file or a value of the source.

@@ -134,7 +134,7 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
             *(_make_group(result, label, sources) for label in dict.fromkeys(shown)),
         ],
     )
-    # TID 1500 is extensible, and has no place for words.
+    # TID 1500 is extensible, and has no item for text.
     report[0].ContentSequence.extend(
         TextContentItem(codes.DCM.Comment, to_ascii(text), RelationshipTypeValues.CONTAINS)
         for text in (
@@ -149,7 +149,7 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
 
 
 def _list_coded(result: StudyResult) -> list[str]:
-    """The labels with a code; ``any`` has one only in the RSNA's label set, where it is any hemorrhage."""
+    """Lists the labels with a code; ``any`` has one only in the RSNA's set, where it is any hemorrhage."""
     is_rsna = result.labels.keys() == set(LABELS)
     return [label for label in result.labels if label in FINDINGS and (label != "any" or is_rsna)]
 

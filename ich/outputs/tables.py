@@ -20,45 +20,45 @@ __all__ = ["write_tables"]
 
 
 def list_study_columns(labels: LabelSet = RSNA_LABELS) -> dict[str, str]:
-    """The columns of ``studies.csv`` and their types."""
+    """Lists the columns of ``studies.csv`` and their types."""
     point = () if labels.decides is None else (labels.decides,)
     return {
         "number": "int64",  # of the study, from 1
         "StudyInstanceUID": "str",
         "PatientID": "str",
-        "SeriesInstanceUID": "str",  # of the series that was read; empty where none was
-        "outcome": "str",  # POSITIVE, NEGATIVE or INDETERMINATE; empty where the study was refused
-        "refusal": "str",  # the code of why it was; empty where it was read
-        "reasons": "str",  # codes of the reasons against NEGATIVE, a space between
-        "notes": "str",  # codes of what is worth knowing and bars nothing
-        # Pooled over the slices, and calibrated where the model can.
+        "SeriesInstanceUID": "str",  # of the series that was read; empty if none was
+        "outcome": "str",  # POSITIVE, NEGATIVE or INDETERMINATE; empty if the study was refused
+        "refusal": "str",  # code of the refusal; empty if the study was read
+        "reasons": "str",  # codes of the reasons against NEGATIVE, with spaces between
+        "notes": "str",  # codes of the notes
+        # Pooled over the slices, and calibrated if the model has a calibration.
         **dict.fromkeys(name_columns("prob", labels.names), "float64"),
-        # 1 called present, 0 absent; empty where nothing is said.
+        # 1 is called present, 0 absent; empty if undecided.
         **dict.fromkeys(name_columns("positive", labels.names), "Int8"),
         # The operating point of the label that decides; empty without one.
         **dict.fromkeys(name_columns("threshold", point), "float64"),
-        "key_slices": "str",  # by ``slice`` of slices.csv, the most telling first, a space between
+        "key_slices": "str",  # numbers in the column slice of slices.csv, the most probable first
         "distance": "float64",  # from the training data, 1 is usual; empty without a reference
-        "distance_limit": "float64",  # above which a study is unlike them
+        "distance_limit": "float64",  # above which a study is out of distribution
     }
 
 
 def list_slice_columns(labels: LabelSet = RSNA_LABELS) -> dict[str, str]:
-    """The columns of ``slices.csv`` and their types."""
+    """Lists the columns of ``slices.csv`` and their types."""
     return {
         "number": "int64",
         "slice": "int64",  # counted from 1 in order of position, as pages and key images count
         **dict.fromkeys(UIDS, "str"),
-        "part": "str",  # of a predictions table, which this is: empty, as the study belongs to no data set
-        "InstanceNumber": "Int64",  # as stored; empty where not given
-        "position": "float64",  # mm along the slice normal, from feet to head; empty where not known
+        "part": "str",  # as in any predictions table; empty, because a study belongs to no set
+        "InstanceNumber": "Int64",  # as stored; empty if missing
+        "position": "float64",  # mm along the slice normal, from feet to head; empty if unknown
         SLAB_COLUMN: "Int64",  # slices of a slab were averaged and share probabilities; empty without any
         **dict.fromkeys(name_columns("prob", labels.names), "float64"),  # as the network gave them
         # Empty without a calibration of slices.
         **dict.fromkeys(name_columns("calibrated", labels.names), "float64"),
-        "key": "int8",  # 1 where it is a key slice
-        "left_out": "str",  # the code of why it does not count for the study; empty where it counts
-        WEIGHTS_COLUMN: "str",  # of the model; empty of an ensemble and of an ONNX file
+        "key": "int8",  # 1 for a key slice
+        "left_out": "str",  # code why it does not count for the study; empty if it counts
+        WEIGHTS_COLUMN: "str",  # of the model; empty for an ensemble or an ONNX file
     }
 
 
@@ -68,9 +68,9 @@ SERIES_DTYPES = {
     "PatientID": "str",
     "SeriesInstanceUID": "str",
     "Modality": "str",
-    "files": "int64",  # those that were refused included
-    "read": "int8",  # 1 for the series that the result is of
-    "code": "str",  # of why it was set aside; empty where it was read
+    "files": "int64",  # including refused ones
+    "read": "int8",  # 1 for the series that was read
+    "code": "str",  # why it was set aside; empty if it was read
     "detail": "str",
 }
 """Columns of ``series.csv``."""

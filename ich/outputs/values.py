@@ -17,7 +17,7 @@ from pydicom.valuerep import DA, TM, validate_value
 from ich.outputs.refusal import OutputRefused
 from ich.schema.codes import OutputRefusal
 
-WHOSE = ("PatientID", "PatientName")
+OWNER = ("PatientID", "PatientName")
 """Attributes that identify the owner of an object, so they must be valid."""
 
 UIDS = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID")
@@ -54,7 +54,7 @@ def mend_values(source: Dataset) -> None:
         if element.tag.is_private or _is_sound(element):
             continue
         keyword = element.keyword
-        if keyword in WHOSE:
+        if keyword in OWNER:
             raise OutputRefused(
                 OutputRefusal.INVALID_VALUE,
                 f"{keyword} of a slice breaks the rules of {element.VR} (PS3.5 6.2)",

@@ -12,7 +12,7 @@ from ich.schema.errors import ReadError as ReadError
 from ich.schema.errors import UserError as UserError
 from ich.schema.formats import Expected
 
-if TYPE_CHECKING:  # a type alone, and torch takes seconds that reading headers need not wait for
+if TYPE_CHECKING:  # importing torch takes seconds, and reading headers does not need it
     from torch import Tensor
 
 __all__ = [

@@ -216,7 +216,7 @@ _EXPECTED = {
 
 
 def _rank(error: ErrorDetails) -> tuple[bool, int]:
-    """Missing and unknown fields come first, those of the whole before those of its parts."""
+    """Ranks missing and unknown fields first, those of the whole before those of its parts."""
     is_key = error["loc"][-1:] == ("[key]",)
     return not (is_key or error["type"] in _OTHER_FIELDS), len(error["loc"]) - is_key
 

@@ -1,4 +1,4 @@
-"""The labels of a run or a model: data, of which the RSNA's six are the default."""
+"""The labels of a run or a model. The RSNA's six are the default."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MOST = 64
 """Maximum number of labels."""
 
 MIN_PREVALENCE = 1e-4
-"""Prevalence of a label without positives: it may still have some elsewhere."""
+"""Prevalence of a label without positives, because it may have some elsewhere."""
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _TAKEN = ("allow_pickle", "file", "id", "label", "mean", "part", "probs", "slices", "spacing")
@@ -23,7 +23,7 @@ _TAKEN = ("allow_pickle", "file", "id", "label", "mean", "part", "probs", "slice
 
 
 def say_label(name: str, names: Iterable[str]) -> str:
-    """A label within a sentence: ``any`` of the RSNA's labels is any hemorrhage."""
+    """Names a label within a sentence: ``any`` among the RSNA's labels is any hemorrhage."""
     return "any hemorrhage" if name == "any" and set(names) <= set(LABELS) else name
 
 
@@ -112,7 +112,7 @@ class LabelSet:
         return say_label(self.headline, self.names).removeprefix("any ")
 
     def index(self, name: str) -> int:
-        """The place of a label among the outputs of a network."""
+        """Returns the place of a label among the outputs of a network."""
         return self.names.index(name)
 
 

@@ -16,7 +16,7 @@ from ich.schema import ReadError
 from ich.schema.codes import InputRefusal
 
 DICOMDIR = "DICOMDIR"
-"""Name of the file, in lower case."""
+"""Name of the file, as ``fold_name`` returns it."""
 
 MAX_BYTES = 1 << 26  # of a DICOMDIR: some 100,000 images
 _IN_USE = 0xFFFF  # PS3.3 F.3.2.2; 0 is a record that was deleted
@@ -57,9 +57,9 @@ def read_dicomdir(path: Path) -> list[Entry]:
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # pydicom's, of values that break the rules of their kind
+            warnings.simplefilter("ignore")  # pydicom warns of values that break the rules of their VR
             return list(_walk(_read(path)))
-    except Exception as error:  # pydicom raises whatever it comes upon
+    except Exception as error:  # pydicom raises any exception
         detail = " ".join(str(error).split()) or type(error).__name__
         remedy = "give its folder to read all files in it"
         raise ReadError(InputRefusal.BAD_DICOMDIR, path, f"{detail}; {remedy}") from error

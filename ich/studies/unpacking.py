@@ -21,7 +21,7 @@ from ich.schema.codes import InputRefusal, Refusal
 from ich.studies.refusal import Refused
 
 MAX_MEMBERS = 200_000  # of an archive: some thousand studies
-MAX_RATIO = 100  # of unpacked to packed: slices deflate to a half or a quarter, and blank ones to a hundredth
+MAX_RATIO = 100  # of unpacked to packed: slices deflate to a half or a quarter, blank ones to a hundredth
 FREE_RATIO = 1 << 28  # bytes that any archive may unpack to
 MOST_OF_DISK = 0.9  # of what is free
 

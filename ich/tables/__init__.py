@@ -1,9 +1,9 @@
-"""The two tables at the waist of the library: the index and the predictions.
+"""The two tables that all parts of the library share: the index and the predictions.
 
 The index has one row per slice, and is all that training knows about the disk. The predictions table has one
 row per slice, and is all that evaluation knows about a model.
 
-A spreadsheet takes a text for a formula if it begins with ``=``, ``+``, ``-``, ``@``, a tab or an end of
+A spreadsheet reads a text as a formula if it begins with ``=``, ``+``, ``-``, ``@``, a tab or an end of
 line. In a CSV such a text gets an apostrophe before it. A text that begins with apostrophes and then such a
 character gets one more. ``restore_texts`` removes one apostrophe again, and leaves all others. Every text is
 quoted, so that no line within it begins a row. Source: OWASP, CSV Injection.
@@ -169,7 +169,7 @@ def find_names(table: pd.DataFrame) -> tuple[str, ...]:
 
 
 def find_label_set(table: pd.DataFrame) -> LabelSet:
-    """Finds the labels of a predictions table. Other labels than the RSNA's weigh the same, and none decides."""
+    """Finds the labels of a predictions table. Labels other than the RSNA's weigh the same; none decides."""
     names = find_names(table)
     return RSNA_LABELS if names == LABELS else LabelSet(names, (1.0,) * len(names))
 

@@ -32,9 +32,9 @@ _COLUMNS = ("SOPInstanceUID", "position", "orientation", *KEYS, *TIMES)
 NO_STACK = -1
 """Stack number of an odd image."""
 
-_FEW = 3  # slices: fewer are no scan of their own, and are told apart at the same position alone
-_TWIN = 0.75  # of a step: nearer to a slice of another scan than to the next of its own
-_MOST_TWINS = 0.5  # of the slices of the smaller scan: with more the two lie at the same places
+_FEW = 3  # slices: fewer do not form a scan, and count as twins only at the same position
+_TWIN = 0.75  # of a step: twins are nearer to each other than to the next slice of their scan
+_MOST_TWINS = 0.5  # of the slices of the smaller scan: with more, two scans lie at the same places
 
 Columns = dict[str, NDArray[Any]]
 Rows = NDArray[np.int64]

@@ -28,7 +28,7 @@ def describe_glance(result: StudyResult) -> str:
 
 
 def _name_finding(result: StudyResult) -> str:
-    """What the outcome is about, in a sentence."""
+    """Names what the outcome is about, within a sentence."""
     if not result.labels:
         return "what the model looks for"
     label = say_label(result.headline, result.labels)

@@ -17,7 +17,7 @@ from ich.schema import ReadError, UserError
 from ich.schema.results import StudyResult, list_middles
 from ich.tables import SLAB_COLUMN
 
-if TYPE_CHECKING:  # a type alone, and torch takes seconds that a page without heat maps is spared
+if TYPE_CHECKING:  # importing torch takes seconds, and a page without heat maps does not need it
     from ich.models import SliceNet
 
 COUNT = 3
@@ -102,7 +102,7 @@ def _explain(
     net: SliceNet, root: Path, table: pd.DataFrame, numbers: Sequence[int], label: str
 ) -> dict[int, NDArray[np.float32]] | str:
     """Explains slices with the same slabs and neighbors as in prediction: those that count, in one stack."""
-    # It imports torch, which takes seconds.
+    # It imports torch, which takes seconds; a page without heat maps does not need it.
     from ich.explain.heatmaps import explain_slices
 
     try:

@@ -72,7 +72,7 @@ def check_geometry(slices: pd.DataFrame) -> list[Remark]:
     found: dict[Reason | Note, str] = {
         code: detail
         for code, detail in zip(map(_sort_code, problems["code"]), problems["detail"], strict=True)
-        if code not in (Reason.GAP, Reason.NOT_MONOTONE)  # these are judged here, with more care
+        if code not in (Reason.GAP, Reason.NOT_MONOTONE)  # these are checked here, with more care
     }
     for code, detail in _find_more(slices):
         found.setdefault(code, detail)
@@ -109,12 +109,12 @@ def _find_gaps(
     if missing := _count_missing_numbers(numbers, positions):
         yield Reason.GAP, f"{say(missing, 'gap')} in InstanceNumber"
     if len(steps) and thickness > 0 and (step := float(np.median(steps))) > APART * thickness:
-        # As where every other slice is missing, which steps and numbers by themselves do not show.
+        # If every other slice is missing, steps and numbers do not show it.
         yield Reason.GAP, f"slices are {thickness:g} mm thick but {step:g} mm apart"
 
 
 def _measure_turn(orientations: pd.Series[str]) -> float:
-    """Measures how far, in radians, the directions of slices lie from what is usual among them; 0 of none."""
+    """Measures how far, in radians, the directions of slices lie from the usual one; 0 without any."""
     directions = find_directions(orientations)
     known = directions[np.isfinite(directions).all(axis=(1, 2))]
     if not len(known):
@@ -166,7 +166,7 @@ def _is_in_sweeps(numbers: Array, positions: Array) -> bool:
     if len(way) < 2:
         return True
     _, first = np.unique(np.round(way / SAME_POSITION), return_index=True)
-    way = way[np.sort(first)]  # what lies where another does is no reason to doubt the order of the others
+    way = way[np.sort(first)]  # a slice at the place of another does not change the order of the others
     moved = np.diff(way)
     direction = 1.0 if np.median(np.sign(moved)) >= 0 else -1.0
     sweeps = np.split(way, np.flatnonzero(direction * moved < 0) + 1)

@@ -51,7 +51,7 @@ HEAD = Words(
     "cabeza, cabeca, encefal*, testa, capo",
 )
 OTHER_PART = Words(
-    # Parts of the head of which a scan does not show the whole brain.
+    # Parts of the head. A scan of one does not show the whole brain.
     "face, facial*, faces, orbit, orbits, orbita, orbitas, orbite*, orbital*, sinus, sinuses, pns, nnh",
     "temporal*, petro*, petrous, mastoid*, felsenbein*, rocher*, penasco*, inner ear, iac, ear, ohr",
     "maxill*, mandib*, dental*, jaw, kiefer*, tmj, pituitar*, hypophys*, sella, nase*, nasal*",

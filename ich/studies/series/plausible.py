@@ -21,18 +21,16 @@ from ich.studies.series.pixels import Change, Look, Looks
 from ich.tables.stacks import SAME_POSITION
 
 # Of ich.schema.hu: BRAIN_MIDDLE is 12 to 58 in R and 23 to 53 in C; BRAIN_SCALE 23 to 42 in R, 23 to 40 in C.
-LEAST_SLICES, LEAST_SHARE = 3, 0.2  # with brain, of a series of a head: at least 0.33 in R, 0.37 in C
+LEAST_BRAINS, LEAST_SHARE = 3, 0.2  # slices with brain in a series of a head: at least 0.33 in R, 0.37 in C
 
-LEAST_OF_AIR = (
-    0.5  # share of what is not body, the rest is foam, hair and edges: at least 0.70 in R, 0.76 in C
-)
+LEAST_OF_AIR = 0.5  # share of what is not body; foam, hair and edges are the rest: 0.70 in R, 0.76 in C
 MOST_NEITHER = 0.3  # share of the slice: at most 0.20 in R, 0.18 in C
 MOST_OF_BONE = 2000.0  # HU of the middle of bone around brain: at most 1453 in R, 1413 in C
 MOST_HARD = 4.0
 """Share of the body that is denser than tissue and softer than bone, times the root of its area in cm.
 
-It is the rim of the skull, which is the larger a part the smaller the slice: at most 2.3 in R, where a slice
-at the vertex has a share of 0.40, and 2.4 in C.
+It is the rim of the skull, whose share is larger in a smaller slice: at most 2.3 in R, where a slice at the
+vertex has a share of 0.40, and 2.4 in C.
 """
 
 MOST_RISE = 2.0  # of the middle of bone over that of the slices on either side: at most 1.26 in R, 1.21 in C
@@ -48,7 +46,7 @@ A sphere of radius r loses 2 pi r mm² in a mm wherever it is cut, also at its t
 r is 90 mm. A crown is flatter than that.
 """
 
-LEAST_STEP, USUAL_STEP = 2.5, 5.0  # mm, for this: of thinner ones noise is the most; where not known
+LEAST_STEP, USUAL_STEP = 2.5, 5.0  # mm, for this: noise dominates thinner steps; if unknown
 
 END_OF_BRAIN = 0.25
 """Largest area inside the skull in the uppermost slice of a whole head, as a fraction of the largest brain.
@@ -131,7 +129,7 @@ def _count_brains(slices: Sequence[Look]) -> int:
 
 
 def _find_least(looks: Looks) -> float:
-    return max(LEAST_SLICES, LEAST_SHARE * len(looks.slices))
+    return max(LEAST_BRAINS, LEAST_SHARE * len(looks.slices))
 
 
 def _describe(found: Mapping[int, str], looks: Looks) -> str:
@@ -156,7 +154,7 @@ def _check_ends(looks: Looks, odd: Collection[int]) -> Iterator[Remark]:
     left = [look for place, look in enumerate(looks.slices) if place not in odd]
     largest = max((look.inside for look in left if _shows_brain(look)), default=0.0)
     if not largest or np.isnan(looks.positions).any():
-        return  # of slices in no order the outermost are not known
+        return  # without an order the outermost slices are unknown
     first, last = left[0], left[-1]
     for code, look, share in (
         (Reason.NO_VERTEX, last, END_OF_BRAIN),
@@ -191,7 +189,7 @@ def _find_odd(looks: Looks) -> dict[int, str]:
     for place, original in enumerate(looks.same_as):
         if original is not None and not _is_at_place_of_another(looks, place):
             odd.setdefault(place, f"its pixels are those of slice {original + 1}")
-    # The worst first: what is beside it differs from its own neighbors by half as much.
+    # The worst first, because a slice beside it differs from its own neighbors by half as much.
     for place in sorted(
         range(1, len(looks.slices) - 1), key=lambda place: -abs(np.nan_to_num(looks.off[place]))
     ):
@@ -242,7 +240,7 @@ def _choose_runs(weights: Sequence[int], differs: Sequence[bool]) -> list[int]:
 
 def _check_alone(look: Look) -> str:
     """Says what is not plausible in a slice; empty if nothing."""
-    if look.is_constant and look.air < 1:  # above the head there is air alone, which some scanners cut off
+    if look.is_constant and look.air < 1:  # above the head there is only air, which some scanners clip
         return "all pixels are the same"
     if look.air < LEAST_AIR:
         return f"{100 * look.air:.0f} % of the pixels are air"
