@@ -47,7 +47,7 @@ def list_remarks(facts: Facts) -> list[str]:
 
 
 def say_share(share: float) -> str:
-    """Formats a share in per cent with suitable precision."""
+    """Formats a share in percent with suitable precision."""
     percent = 100 * share
     if 0 < percent < 0.1:
         return "less than 0.1 %"
@@ -127,15 +127,12 @@ def _remark_together(labeling: Labeling) -> Iterator[str]:
 
 
 def _remark_patients(facts: Facts) -> Iterator[str]:
-    blank = int((facts.table["PatientID"].str.strip() == "").sum())
-    if blank:
+    if blank := int((facts.table["PatientID"].str.strip() == "").sum()):
         lacking = say(blank, "slice", "has", "have")
         yield f"{lacking} no PatientID. They are counted by study, and a split is not possible."
-    several = int((facts.count_per("study", "patient") > 1).sum())
-    if several:
+    if several := int((facts.count_per("study", "patient") > 1).sum()):
         yield f"{say(several, 'patient', 'has', 'have')} several studies. A split by study would leak."
-    several = int((facts.count_per("series", "study") > 1).sum())
-    if several:
+    if several := int((facts.count_per("series", "study") > 1).sum()):
         yield f"{say(several, 'study', 'has', 'have')} several series."
     patients = facts.count("patient")
     if patients < FEW_PATIENTS:
@@ -147,11 +144,9 @@ def _remark_series(facts: Facts) -> Iterator[str]:
     for problem in OF_SERIES:
         if count := facts.problems[problem]:
             yield f"{problem.sentence}: {say(count, 'series')}."
-    short = int((facts.series["slices"] < FEW_SLICES).sum())
-    if short:
+    if short := int((facts.series["slices"] < FEW_SLICES).sum()):
         yield f"{say(short, 'series', 'has', 'have')} fewer than {FEW_SLICES} slices."
-    tilted = int((facts.series["tilt"].abs() > TILTED).sum())
-    if tilted:
+    if tilted := int((facts.series["tilt"].abs() > TILTED).sum()):
         yield f"{say(tilted, 'series', 'is', 'are')} tilted by more than {TILTED:g} degrees."
     steps = facts.series["step"].dropna()
     if len(steps) and steps.max() > 1.5 * steps.min():
@@ -169,28 +164,24 @@ def _remark_encodings(facts: Facts) -> Iterator[str]:
         rest = float(shares[MOST_ENCODINGS:].sum())
         named += [f"{say_share(rest)} otherwise"] if rest else []
         yield f"Pixels are stored in {len(shares)} ways: {'; '.join(named)}."
-    wrapped = sum(
-        int((facts.encoding == number).sum()) for number, e in enumerate(facts.encodings) if e.wraps
-    )
-    if wrapped:
+    wrapping = [number for number, encoding in enumerate(facts.encodings) if encoding.wraps]
+    if wrapped := int(np.isin(facts.encoding, wrapping).sum()):
         yield (
             f"{say(wrapped, 'slice', 'has', 'have')} 12 bit unsigned with an intercept above -100: shifted "
             "and wrapped values, as in the RSNA set. Reading corrects them."
         )
     table = facts.table
-    if decoded := int((table["pixel_offset"] < 0).sum()):
-        yield (
-            f"{say(decoded, 'slice', 'has', 'have')} to be decoded, which takes longer than reading directly."
-        )
-    lacking = int((table["WindowCenter"].isna() | table["WindowWidth"].isna()).sum())
-    if lacking:
-        yield (
-            f"{say(lacking, 'slice', 'has', 'have')} no window in the header, so input=dicom cannot be used."
-        )
-    if not_square := int(((table["row_spacing"] / table["column_spacing"] - 1).abs() > 0.01).sum()):
-        yield f"{say(not_square, 'slice', 'has', 'have')} pixels that are not square."
-    if lacking := int(table["row_spacing"].isna().sum()):
-        yield f"{say(lacking, 'slice', 'has', 'have')} no PixelSpacing."
+    for found, what in (
+        (table["pixel_offset"] < 0, "to be decoded, which takes longer than reading directly"),
+        (
+            table["WindowCenter"].isna() | table["WindowWidth"].isna(),
+            "no window in the header, so input=dicom cannot be used",
+        ),
+        ((table["row_spacing"] / table["column_spacing"] - 1).abs() > 0.01, "pixels that are not square"),
+        (table["row_spacing"].isna(), "no PixelSpacing"),
+    ):
+        if count := int(found.sum()):
+            yield f"{say(count, 'slice', 'has', 'have')} {what}."
 
 
 def _remark_pixels(facts: Facts) -> Iterator[str]:

@@ -33,7 +33,7 @@ from ich.phantom.head import CENTER_Z, Head
 from ich.phantom.shapes import Array, Block, Points, bump, find_block, paint
 
 Push = Callable[[Points], tuple[Array, Array]]
-"""Tells by how many mm to x and y the brain has been displaced by a mass."""
+"""Returns by how many mm in x and in y a mass displaces the brain."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Ground:
 
 @dataclass(frozen=True)
 class Plane:
-    """A drawn plane and what a lesion needs to know of it; all but ``hu`` is of the window.
+    """A drawn plane and what a lesion needs to know about it; all but ``hu`` is of the window.
 
     Attributes:
         hu: HU, (H, W).
@@ -124,7 +124,7 @@ def draw_plane(head: Head, points: Points, fields: list[Array], push: Push) -> P
         head: Its measures.
         points: Where the pixels lie.
         fields: The head's fields there; they change little within a slice.
-        push: Tells how the brain has been displaced by a mass.
+        push: Returns how a mass displaces the brain.
 
     Returns:
         The plane in HU, without noise.

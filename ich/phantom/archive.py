@@ -120,15 +120,15 @@ SET_ASIDE: Mapping[str, tuple[str, ...]] = {
 def write_archive(out: str | Path, *, patients: int = 200, seed: int = 0, size: int = 256) -> None:
     """Writes the archive of a department, unless one with the same parameters exists.
 
-    ``out`` then holds ``P<number>/ST0001/SE<number>/IM<number>``, files in no order, and ``archive.json``:
-    the parameters, and under ``studies`` of each study
+    ``out`` then holds ``P<number>/ST0001/SE<number>/IM<number>``, files in no order, and ``archive.json``.
+    That file holds the parameters, and for each study under ``studies``:
 
-    - ``StudyInstanceUID``, ``PatientID``, ``folder`` and ``kind``, a key of ``KINDS``;
-    - ``labels``: 0 or 1 by each of ``LABELS``, of the whole series; null where none is to be read;
-    - ``read``: SeriesInstanceUID of the series to be read; null where the study is to be refused;
-    - ``damage``: what was done to that series, empty for none; ``whole``: whether all of it can be read;
-    - ``series``: of each ``SeriesInstanceUID``, ``kind``, ``files`` (before any damage) and ``set_aside``,
-      the codes by which it may be set aside, empty for the one that is to be read.
+    - ``StudyInstanceUID``, ``PatientID``, ``folder`` and ``kind``, a key of ``KINDS``
+    - ``labels``: 0 or 1 for each of ``LABELS``, over the whole series; null if no series should be read
+    - ``read``: SeriesInstanceUID of the series that should be read; null if the study should be refused
+    - ``damage``: damage of that series, empty for none; ``whole``: whether all of it can be read
+    - ``series``: for each its ``SeriesInstanceUID``, ``kind``, ``files`` (before any damage) and
+      ``set_aside``, the codes by which it may be set aside, empty for the one that should be read
 
     Args:
         out: Folder; made if it does not exist.
@@ -252,7 +252,7 @@ class _Writer:
         uid = make_uid(self.rng, self.header.conformant)
         folder = self.folder / f"SE{number:04d}"
         folder.mkdir(parents=True)
-        with pydicom.config.disable_value_validation():  # of UIDs that are none
+        with pydicom.config.disable_value_validation():  # some UIDs are not valid
             objects = list(self._make(part, replace(self.header, series=uid)))
             names = self.rng.permutation(len(objects))
             for name, ds in zip(names, objects, strict=True):
@@ -286,7 +286,7 @@ class _Writer:
             yield ds
 
     def _name(self, part: str) -> dict[str, Any]:
-        """What the header of a CT series says of it."""
+        """Returns the values in the header of a CT series."""
         description, kernel = self.scanner.names.get(part, ("", ""))
         values = {
             "Manufacturer": self.scanner.manufacturer,

@@ -54,7 +54,7 @@ def _within(x: Array, y: Array, center: tuple[float, float], radii: tuple[float,
 
 
 def _draw_trunk(x: Array, y: Array, width: float, depth: float, rng: np.random.Generator) -> Array:
-    """Skin, fat and muscle, and the table below."""
+    """Draws skin, fat and muscle, and the table below."""
     hu = np.full(x.shape, -1000, dtype=np.float32)
     hu[(np.abs(y - (depth + 14 + 0.0008 * x * x)) < 3) & (np.abs(x) < 200)] = -150
     hu[_within(x, y, (0, 0), (width, depth))] = 20  # skin
@@ -74,7 +74,7 @@ def _draw_spine(hu: Array, x: Array, y: Array, depth: float) -> None:
 
 
 def _draw_chest(hu: Array, x: Array, y: Array, up: float, width: float, depth: float) -> None:
-    """Two lungs with vessels, the heart, the aorta, ribs; ``up`` goes from 0 at the diaphragm to 1."""
+    """Draws two lungs with vessels, the heart, the aorta and ribs; ``up`` is 0 at the diaphragm, 1 on top."""
     scale = 1 - 0.35 * up
     for side in (-1, 1):
         center = (side * 0.45 * width, -5.0)
@@ -93,7 +93,7 @@ def _draw_chest(hu: Array, x: Array, y: Array, up: float, width: float, depth: f
 
 
 def _draw_abdomen(hu: Array, x: Array, y: Array, up: float, width: float, depth: float) -> None:
-    """Fat between the organs, the liver, the spleen, kidneys, bowel with gas; ``up`` as in the chest."""
+    """Draws fat between organs, liver, spleen, kidneys and bowel with gas; ``up`` as in the chest."""
     hu[_within(x, y, (0, -8), (width - 38, depth - 34))] = -105
     hu[_within(x, y, (-0.4 * width, -12), (62 * up + 12, 60 * up + 12))] = 60
     hu[_within(x, y, (0.52 * width, 18), (34 * up + 4, 40 * up + 4))] = 50

@@ -100,7 +100,7 @@ class SeriesHeader:
 
 
 def write_slice(path: Path, uid: str, header: SeriesHeader, study: Study, k: int) -> None:
-    """Writes slice ``k`` of a study as a DICOM file; the arguments as of ``make_slice``."""
+    """Writes slice ``k`` of a study as a DICOM file; arguments as in ``make_slice``."""
     make_slice(uid, header, study, k).save_as(path, enforce_file_format=True)
 
 

@@ -1,4 +1,4 @@
-"""Folders that are written once, whole or not at all, by several processes."""
+"""Folders that several processes write once, completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from typing import Any, TypeVar
 
 import cv2
 import numpy as np
-from rich.console import Console
-from rich.progress import track
 
+from ich.progress import track
 from ich.schema import UserError
 
 MANIFEST = "phantom.json"
@@ -31,7 +30,7 @@ _Result = TypeVar("_Result")
 
 
 def check_numbers(patients: int, seed: int, size: int) -> None:
-    """Raises ``UserError`` for a number that no phantom has."""
+    """Raises ``UserError`` for a number that is out of range."""
     if patients < 1:
         raise UserError(f"patients={patients}: expected 1 or more")
     if seed < 0:
@@ -61,7 +60,7 @@ def write_once(out: Path, parameters: dict[str, Any], write: Callable[[Path], No
 
 
 def _holds(out: Path, parameters: dict[str, Any]) -> bool:
-    """Tells whether ``out`` holds the phantom, and refuses anything else that is not empty."""
+    """Whether ``out`` holds the phantom; refuses anything else that is not empty."""
     if not out.exists():
         return False
     if not out.is_dir():
@@ -98,26 +97,18 @@ def _write_whole(out: Path, parameters: dict[str, Any], write: Callable[[Path], 
 
 
 def map_patients(write: Callable[[int], _Result], patients: int) -> Iterator[_Result]:
-    """Yields what a function makes of each patient's number, in order; of many in several processes."""
+    """Applies a function to each patient's number, in order; to many of them in several processes."""
     numbers = range(patients)
     if patients < POOL_FROM:
         _keep_memory()
         yield from map(write, numbers)
         return
-    console = Console(stderr=True)
     start = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with warnings.catch_warnings():
         # Python 3.12 warns of any fork beside threads. The children only draw and write, on one thread.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         with ProcessPoolExecutor(min(8, os.cpu_count() or 1), start, _prepare_worker) as pool:
-            yield from track(
-                pool.map(write, numbers),
-                "Writing the phantom",
-                total=patients,
-                console=console,
-                disable=not console.is_terminal,
-                transient=True,
-            )
+            yield from track(pool.map(write, numbers), "Writing the phantom", patients, shown=True)
 
 
 def _prepare_worker() -> None:
@@ -126,6 +117,6 @@ def _prepare_worker() -> None:
 
 
 def _keep_memory() -> None:
-    # glibc keeps memory up to twice the largest block that was ever freed (mallopt(3), M_MMAP_THRESHOLD);
-    # without this one it would hand back and ask for the memory of every array: a quarter of the time.
+    # glibc keeps memory up to twice the largest block that was ever freed (mallopt(3), M_MMAP_THRESHOLD).
+    # Without this block it would return and request the memory of every array, a quarter of the time.
     np.empty(30 * 2**20, dtype=np.uint8)

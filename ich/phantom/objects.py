@@ -1,4 +1,4 @@
-"""What lies beside the images of a study and is none of its slices: a dose report, the photo of a screen."""
+"""Objects of a study that are not slices: a dose report and the photo of a screen."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHARED = (
     "StudyInstanceUID",
     "StudyID",
 )
-"""Keywords of what all objects of a study say alike."""
+"""Attributes that are the same in all objects of a study."""
 
 
 def make_dose_report(source: Dataset, uid: str, series: str) -> Dataset:

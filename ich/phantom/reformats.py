@@ -1,4 +1,4 @@
-"""What is made of a drawn study: the other series that a department keeps of the same head.
+"""Makes the other series that a department keeps of the same head, from a drawn study.
 
 Each is a ``Study`` of its own, for a series of its own.
 """
@@ -36,7 +36,7 @@ def plan_contrast(plan: Plan) -> Plan:
 
 
 def sharpen(study: Study, rng: np.random.Generator) -> Study:
-    """The same slices by a bone kernel: edges overshoot, and noise is several times as strong."""
+    """Makes the slices of a bone kernel: edges overshoot, and noise is several times as strong."""
     sharp = np.empty_like(study.hu)
     for k, hu in enumerate(study.hu):
         soft = hu.astype(np.float32)
@@ -47,12 +47,12 @@ def sharpen(study: Study, rng: np.random.Generator) -> Study:
 
 
 def crop(study: Study, slices: slice) -> Study:
-    """Some slices of a study, as of a repeated scan of a part."""
+    """Takes some slices of a study, as in a repeated scan of a part."""
     return replace(study, hu=study.hu[slices], mask=study.mask[slices], origins=study.origins[slices])
 
 
 def reformat_coronal(study: Study, step: float) -> Study:
-    """Coronal planes at a step in mm; a row of all slices is such a plane, however the gantry is tilted."""
+    """Makes coronal planes at a step in mm: a row of all slices is one, however the gantry is tilted."""
     size = study.hu.shape[1]
     rows = np.arange(size // 8, size - size // 8, max(1, round(step / study.spacing)))
     hu = np.stack([_interpolate(study, study.hu[:, row].astype(np.float32)) for row in rows])
@@ -62,7 +62,7 @@ def reformat_coronal(study: Study, step: float) -> Study:
 
 
 def project(study: Study) -> Study:
-    """A scout: the mean along the rays from front to back."""
+    """Makes a scout: the mean along the rays from front to back."""
     view = _interpolate(study, study.hu.mean(axis=1, dtype=np.float32))
     return _make_view(study, view[None], study.origins[-1:])
 
@@ -82,7 +82,7 @@ def _make_view(study: Study, hu: NDArray[np.int16], corners: NDArray[np.float64]
 
 
 def weight_t1(study: Study, rng: np.random.Generator) -> Study:
-    """An MR image of the head: air and bone are dark, fat is bright, and values are of no scale."""
+    """Makes MR images of the head: air and bone are dark, fat is bright, and values have no scale."""
     hu = study.hu.astype(np.float32)
     brain = 300 + 6 * np.clip(hu - BRAIN_CENTER, -BRAIN_WIDTH, BRAIN_WIDTH)
     fat = 900 * np.exp(-(((hu + 90) / 40) ** 2))

@@ -30,7 +30,7 @@ NOWHERE: Block = (slice(0, 0), slice(0, 0))
 
 
 class Span:
-    """Between which coordinates the rows and columns of a plane lie, mm; it spares work far from a shape.
+    """The coordinates between which the rows and columns of a plane lie, mm; saves work far from a shape.
 
     Args:
         columns: (2, W) least and greatest x of every column, growing.

@@ -1,4 +1,4 @@
-"""At which heights slices lie: from below the base of the head to its vertex, in the steps that are real."""
+"""Heights of slices, from below the base of the head to its vertex, in steps as in real scans."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ich.phantom.chances import Chances
 from ich.phantom.head import CENTER_Z, Head
 
 SHORT = (0.98, 3.75)
-"""mm of a short step among others: as seen in RSNA 2019 series of which no slice is missing."""
+"""mm of a short step among others, as in RSNA 2019 series without a missing slice."""
 
 COARSE = 10.0
 """mm, steps above the base in older protocols."""
