@@ -228,7 +228,7 @@ CUTS: dict[str, Callable[[bytes, int], bytes]] = {
 
 
 @pytest.mark.parametrize("cut", CUTS)
-def test_an_archive_that_ends_early_or_goes_on_is_named(
+def test_an_archive_that_ends_early_or_continues_is_named(
     department: Path,
     scratch: Path,
     tmp_path: Path,

@@ -76,7 +76,7 @@ def test_a_transfer_syntax_that_is_not_known_does_not_hide_whose_a_file_is(tmp_p
     assert read_attributes(path)._asdict().items() >= TEXTS.items()
 
 
-def test_a_damaged_file_says_what_stands_before_the_damage(tmp_path: Path) -> None:
+def test_values_before_the_damage_are_read(tmp_path: Path) -> None:
     whole = make_file(tmp_path / "a.dcm", undefined=True).read_bytes()
     expected = read_attributes(tmp_path / "a.dcm")
     path, seen = tmp_path / "cut.dcm", set()
@@ -95,7 +95,7 @@ def test_a_damaged_file_says_what_stands_before_the_damage(tmp_path: Path) -> No
     ("content", "code"),
     [(b"", Refusal.EMPTY), (b"\0" * 100, Refusal.NOT_DICOM), (b"Some text. " * 100, Refusal.NOT_DICOM)],
 )
-def test_what_is_no_dicom_file_is_an_error(tmp_path: Path, content: bytes, code: str) -> None:
+def test_a_file_that_is_not_dicom_is_an_error(tmp_path: Path, content: bytes, code: str) -> None:
     (tmp_path / "a").write_bytes(content)
     with pytest.raises(ReadError) as refused:
         read_attributes(tmp_path / "a")

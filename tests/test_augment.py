@@ -44,7 +44,7 @@ def apply(augment: Augment, hu: np.ndarray, *key: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("depth", [1, 3, 5])
-def test_output_depends_on_input_and_seed_alone(depth: int) -> None:
+def test_output_depends_only_on_input_and_seed(depth: int) -> None:
     augment, hu = Augment(**EVERYTHING), head(depth)
     before = hu.copy()
     first = apply(augment, hu, 7, 0, 3)
@@ -153,7 +153,7 @@ def test_device_gives_what_the_cpu_gives(device: str, depth: int, size: int) -> 
 
 
 @pytest.mark.parametrize("name", ["flip", "rotate", "holes", "shift_hu", "noise_hu"])
-def test_device_gives_what_the_cpu_gives_for_each_change_alone(name: str) -> None:
+def test_device_and_cpu_agree_for_each_single_change(name: str) -> None:
     changes = Augment(**{name: EVERYTHING[name]}).draw([(5, 1)], 64)
     slices = head()
     alone = Changes(*(field if field is None else torch.from_numpy(field) for field in changes))

@@ -153,7 +153,7 @@ def test_bundle_takes_a_new_file_and_a_run(trained, bundle: Path, monkeypatch, c
     assert "nothing to load" in " ".join(capsys.readouterr().err.split())
 
 
-def test_checkpoints_are_loaded_as_weights_alone(trained) -> None:
+def test_checkpoints_are_loaded_with_weights_only(trained) -> None:
     _, loads = trained
     assert len(loads) >= 3
     assert all(loads)
@@ -518,7 +518,7 @@ def flip(bundle: Path) -> None:
         (flip, "is damaged"),
     ],
 )
-def test_archive_that_is_no_bundle(bundle: Path, change, message: str) -> None:
+def test_an_archive_that_is_not_a_bundle_is_refused(bundle: Path, change, message: str) -> None:
     change(bundle)
     assert_refused(bundle, message)
 

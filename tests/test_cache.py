@@ -100,7 +100,7 @@ def test_a_sample_is_read_from_the_cache_of_all(root: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.races
-def test_what_was_stopped_goes_on(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_build_continues(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ich.data.cache, "_INTERVAL", 0.0)
     with monkeypatch.context() as patch:
         count_reads(patch, stop_at=150)
@@ -243,7 +243,7 @@ def test_runs_that_start_together_share_one_build(root: Path, tmp_path: Path) ->
 
 
 @pytest.mark.races
-def test_a_killed_build_goes_on(root: Path, tmp_path: Path) -> None:
+def test_a_killed_build_continues(root: Path, tmp_path: Path) -> None:
     make(root, None)
     script = (
         "import os, ich.data.cache as cache; from ich.data import HeadCTDataModule; "

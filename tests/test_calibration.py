@@ -44,7 +44,7 @@ def log_likelihood(target: np.ndarray, prob: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_temperature_is_that_of_a_plain_search(seed: int) -> None:
+def test_temperature_is_that_of_a_grid_search(seed: int) -> None:
     target, prob = make_cases(seed)
     x = logit(prob.clip(1e-7, 1 - 1e-7))
     found = minimize_scalar(
@@ -365,6 +365,6 @@ def test_plain_values_of_others_are_checked(method, place, value, message) -> No
 
 
 @pytest.mark.parametrize("found", [None, [], "slice", 3])
-def test_what_is_no_decisions_at_all(found) -> None:
+def test_other_values_are_not_decisions(found) -> None:
     with pytest.raises(UserError, match=r"here is .*; expected fields"):
         read_plain(dict[Level, Decision], found, "here")

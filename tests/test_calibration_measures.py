@@ -47,7 +47,7 @@ def test_slope_of_few_units_with_certain_probabilities_equals_statsmodels():
         np.testing.assert_allclose(row, fit_reference(target, prob, drawn[codes]), rtol=1e-6, atol=1e-6)
 
 
-def test_samples_whose_classes_are_apart_have_no_slope():
+def test_samples_with_separated_classes_have_no_slope():
     target = np.array([0, 0, 0, 1, 1, 1.0])
     prob = np.array([0.1, 0.2, 0.6, 0.4, 0.7, 0.8])
     counts = np.array(

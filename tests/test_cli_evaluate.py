@@ -81,7 +81,7 @@ def decode(path: Path) -> str:
     return path.read_bytes().decode("utf-8", errors="replace")
 
 
-def test_all_is_written_for_the_owner_alone(evaluated: Path, run_dir: Path) -> None:
+def test_only_the_owner_can_read_the_files(evaluated: Path, run_dir: Path) -> None:
     names = {path.name for path in evaluated.iterdir()}
     assert FILES | {"report.pdf", "slides.pptx", "slice_roc.png", "study_roc.png", "timelines.png"} <= names
     for path in [evaluated, run_dir / "calibration.json", *evaluated.iterdir()]:
@@ -310,7 +310,7 @@ def test_bad_arguments_are_one_message(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_run_s_folder_stands_for_its_predictions(
+def test_the_folder_of_a_run_gives_its_predictions(
     run_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     sample = ["--submission", str(tmp_path / "none.csv")]  # refused, but only after the tables are read

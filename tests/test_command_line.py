@@ -36,7 +36,7 @@ NAMES = [
 
 
 @pytest.mark.parametrize("name", [*NAMES, "plain", "/abs/a-b.c", "\\'", "a\\'b", "日本"])
-def test_a_path_is_taken_as_it_stands(name: str) -> None:
+def test_a_path_is_taken_literally(name: str) -> None:
     for key in ("data.root", "run_dir", "pretrain.data.root", "+pretrain.data.cache"):
         (item,) = prepare_arguments([f"{key}={name}"])
         found = parse_overrides([item.lstrip("+")])
@@ -101,7 +101,7 @@ def refuse(
     return call
 
 
-def test_a_file_with_a_name_of_the_last_version_is_told_the_new_one(
+def test_a_file_with_an_earlier_name_gets_the_new_one_in_a_message(
     refuse: Callable[..., str], tmp_path: Path
 ) -> None:
     file = tmp_path / "my" / "input" / "mine.yaml"

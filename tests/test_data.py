@@ -173,7 +173,7 @@ def test_the_device_augments_as_the_cpu_does(phantom: Path) -> None:
 
 
 @pytest.mark.parametrize("learnable", [False, True])
-def test_random_windows_change_training_batches_alone(phantom: Path, learnable: bool) -> None:
+def test_random_windows_change_only_training_batches(phantom: Path, learnable: bool) -> None:
     spec = InputSpec(size=64, neighbors=1, learnable=learnable)
     augment = Augment(window_center=10, window_width=0.25)
     datamodule = make(phantom, spec, augment=augment)
@@ -355,7 +355,7 @@ def test_sizes_that_a_backbone_does_not_take_are_refused() -> None:
         net.require_sizes([64, 48])
 
 
-def test_parts_share_no_patient_and_folds_partition_the_patients(phantom: Path) -> None:
+def test_sets_share_no_patient_and_folds_partition_the_patients(phantom: Path) -> None:
     tested: list[str] = []
     for fold in range(3):
         table = make(phantom, fold=fold, folds=3).table
@@ -448,7 +448,7 @@ def test_memory_of_a_batch_is_used_again_once_nobody_holds_it() -> None:
 
 
 @pytest.mark.races
-def test_summary_tells_which_way_slices_took(copy: Path) -> None:
+def test_the_summary_says_how_slices_were_read(copy: Path) -> None:
     decoded = make(copy).table["pixel_offset"].lt(0).sum()
     datamodule = make(copy, num_workers=2)
     changed = datamodule.table["pixel_offset"].ge(0).idxmax()
@@ -489,7 +489,7 @@ def test_neighbors_count_as_what_is_read(phantom: Path) -> None:
     assert datamodule.read == 3 * sum(len(batch["row"]) for batch in batches)
 
 
-def test_each_epoch_and_each_repeat_is_augmented_anew(phantom: Path) -> None:
+def test_each_epoch_and_each_repeat_is_augmented_differently(phantom: Path) -> None:
     dataset = make(phantom, augment=Augment(noise_hu=5)).train_dataloader().dataset
     seen = [dataset[item]["hu"].numpy().tobytes() for item in ((0, 3, 0), (1, 3, 0), (0, 3, 1), (0, 3, 0))]
     assert len(set(seen)) == 3

@@ -140,7 +140,7 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_studies_that_contradict_their_patients_cost_their_figures_alone(
+def test_studies_that_contradict_their_patients_lack_only_their_figures(
     run: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     tables = {
@@ -173,6 +173,6 @@ def test_metrics_are_the_evaluation_of_the_table_at_the_decisions_of_the_checkpo
         ({"levels": ["head"]}, "level=head"),
     ],
 )
-def test_what_is_no_choice_names_the_choices(run: Path, given: dict[str, str], message: str) -> None:
+def test_an_unknown_choice_names_the_known_ones(run: Path, given: dict[str, str], message: str) -> None:
     with pytest.raises(UserError, match=f"{message}: expected"):
         fit_decisions(read_predictions(run / "predictions_val.csv"), **given)

@@ -183,7 +183,7 @@ def test_files_of_pydicom(name):
     assert header.row_spacing == ds.PixelSpacing[0]
 
 
-def test_a_slope_that_is_no_integer_rounds_to_the_nearest(write):
+def test_a_slope_that_is_not_an_integer_rounds_to_the_nearest(write):
     path = write(make_slice(RescaleSlope=0.7, RescaleIntercept=-10.25))
     assert np.array_equal(read_hu(path), np.rint(STORED * 0.7 - 10.25))
 
@@ -341,7 +341,7 @@ def test_a_codec_that_is_not_installed_is_named(write, monkeypatch):
 
 
 @pytest.mark.parametrize("read", [read_header, read_hu])
-def test_what_is_no_file_is_refused_at_once(tmp_path, read):
+def test_what_is_not_a_file_is_refused_at_once(tmp_path, read):
     assert refusal(read, tmp_path).code == Refusal.NOT_FILE
     assert refusal(read, tmp_path / "none.dcm").code == Refusal.UNREADABLE
     fifo = tmp_path / "fifo.dcm"

@@ -176,7 +176,7 @@ def test_a_report_belongs_to_the_study_and_to_a_series_of_its_own(whole: Series,
         ("without a decision", "Indeterminate", None, None),
     ],
 )
-def test_nothing_is_absent_where_a_reason_speaks_against_it(
+def test_nothing_is_called_absent_with_a_reason_against_it(
     whole: Series, tmp_path: Path, given: str, any_is: str, subdural_is: str | None, epidural_is: str | None
 ) -> None:
     result = make_result(whole.index, **RESULTS[given])

@@ -75,7 +75,7 @@ def test_hounsfield_units_by_decimal_commas(write: Write) -> None:
     np.testing.assert_array_equal(read_hu(path), np.rint(STORED * 0.5 - 24.5))
 
 
-def test_a_patient_of_a_long_name_is_told_from_another(write: Write) -> None:
+def test_patients_with_long_names_are_distinguished(write: Write) -> None:
     long = "P" * 3000
     path = write(PatientID=long)
     assert read_header(path).PatientID == read_attributes(path).PatientID == long
@@ -108,7 +108,7 @@ def test_a_value_that_is_too_long_costs_no_slice(
         ("RescaleType", "OD"),  # optical density
     ],
 )
-def test_a_scale_that_is_not_told_is_refused(write: Write, keyword: str, value: str) -> None:
+def test_a_missing_scale_is_refused(write: Write, keyword: str, value: str) -> None:
     with pytest.raises(ReadError) as caught:
         read_hu(write(**{keyword: value}))
     assert caught.value.code == Refusal.NO_RESCALE

@@ -142,7 +142,7 @@ def test_stored_decisions_go_before_those_of_the_validation_part():
     assert both.levels["patient"].labels["any"].operating_point.rule == "sensitivity>=0.95"
 
 
-def test_without_validation_nothing_is_calibrated_and_the_reason_stands_there():
+def test_without_validation_nothing_is_calibrated_and_the_reason_is_given():
     label = evaluate(make_table(), levels=["slice"], replicates=5).levels["slice"].labels["any"]
     assert "neither a validation set nor a stored calibration" in label.calibrated.slope.reason
     assert (
@@ -380,7 +380,7 @@ def test_bad_tables_are_refused(change, message):
         evaluate(change(make_table()), replicates=2)
 
 
-def test_a_validation_part_that_is_no_other_part_is_refused():
+def test_a_validation_set_that_is_the_evaluated_set_is_refused():
     table = make_table()
     with pytest.raises(UserError, match="holds all slices"):
         evaluate(table, validation=table, replicates=2)

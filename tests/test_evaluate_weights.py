@@ -100,7 +100,7 @@ def test_what_cannot_be_checked_is_said(
     assert UNCHECKED not in (tmp_path / "evaluation/report.html").read_text(encoding="utf-8")
 
 
-def test_slices_of_several_models_are_no_one_model_s(bundles: dict[str, Path], tmp_path: Path) -> None:
+def test_slices_of_several_models_name_no_weights(bundles: dict[str, Path], tmp_path: Path) -> None:
     named = [name_weights(bundle)[WEIGHTS_COLUMN] for bundle in bundles.values()]
     table = make_table(patients=8)
     table[WEIGHTS_COLUMN] = [named[n % 2] for n in range(len(table))]
@@ -131,7 +131,7 @@ def test_the_hash_is_of_every_tensor_and_of_nothing_else(bundles: dict[str, Path
     assert hash_weights(model) == before
 
 
-def test_a_name_that_is_no_sha256_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_is_not_a_sha256_is_refused(tmp_path: Path) -> None:
     path = write_predictions(tmp_path / "table.csv", **{WEIGHTS_COLUMN: "resnet"})
     with pytest.raises(UserError, match="values that are not SHA-256"):
         read_predictions(path)

@@ -207,7 +207,9 @@ class Flat(nn.Module):
         (make(windows=["brain"]).train(), "any", METHODS[0], ValueError, r"call model\.eval\(\)"),
     ],
 )
-def test_what_cannot_be_explained_is_said(model, label: str, method: str, kind: type, message: str) -> None:
+def test_a_network_that_cannot_be_explained_is_an_error(
+    model, label: str, method: str, kind: type, message: str
+) -> None:
     with pytest.raises(kind, match=message):
         explain(model, torch.zeros(1, 1, 64, 64), label, method)
 
@@ -351,7 +353,7 @@ def test_pixels_that_cannot_be_read_are_refused(
         (["text"], "not_dicom 1"),
     ],
 )
-def test_nothing_to_explain_is_one_message(
+def test_without_readable_slices_there_is_one_message(
     checkpoint: Path, monkeypatch, capsys, paths: list[str], message: str
 ) -> None:
     monkeypatch.chdir(checkpoint.parent)
@@ -362,6 +364,6 @@ def test_nothing_to_explain_is_one_message(
     assert not Path("explained").exists()
 
 
-def test_a_folder_in_use_is_left_alone(checkpoint: Path, series: list[Path], capsys) -> None:
+def test_a_folder_in_use_is_refused(checkpoint: Path, series: list[Path], capsys) -> None:
     assert call("explain", str(checkpoint), str(series[0]), "--out", str(checkpoint.parent)) == 2
     assert "is not empty" in capsys.readouterr().err

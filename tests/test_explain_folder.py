@@ -135,7 +135,7 @@ def test_the_list_is_there_before_any_picture(
     assert listed["prob_any"].between(0, 1).all()
 
 
-def test_a_call_goes_on_where_the_last_one_stopped(
+def test_a_call_continues_where_the_last_one_stopped(
     checkpoints: list[Path], studies: Path, whole: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     out = tmp_path / "out"

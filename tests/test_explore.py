@@ -335,7 +335,7 @@ def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look
     assert "A slice of: intraparenchymal" in page.text["Slices through each window"]
 
 
-def test_a_wrong_intercept_stands_out_and_nothing_readable_is_no_error(
+def test_a_wrong_intercept_stands_out_and_unreadable_slices_are_not_an_error(
     phantom: Path, tmp_path: Path, look, damage
 ) -> None:
     paths = copy_slices(phantom, tmp_path / "data", patients=1)
@@ -402,7 +402,7 @@ def test_all_slices_are_compared_when_asked(conformant: Looked) -> None:
     assert found == ["0", f"of {slices} slices"]
 
 
-def test_a_folder_of_something_else_is_left_alone(
+def test_a_folder_with_other_files_is_not_changed(
     twice: Twice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     assert "labels.png" in twice.names

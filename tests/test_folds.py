@@ -67,7 +67,7 @@ def test_a_fold_without_enough_others_has_no_held_out_figures() -> None:
     assert point.sensitivity.reason == "no operating point was chosen: positives: 0, fewer than 10"
 
 
-def test_tables_that_are_no_folds_of_one_split_are_refused() -> None:
+def test_tables_that_are_not_folds_of_one_split_are_refused() -> None:
     tables = deal()
     with pytest.raises(UserError, match="1 folds: expected"):
         pool_folds({"fold_0": tables["fold_0"]})

@@ -128,7 +128,7 @@ def test_what_is_not_on_the_scale_is_not_believed_without_a_unit(head: list[Path
     assert reading.refusal is not None or reading.reasons
 
 
-def test_an_object_of_no_modality_is_no_ct(head: list[Path], tmp_path: Path) -> None:
+def test_an_object_without_modality_is_not_ct(head: list[Path], tmp_path: Path) -> None:
     def forget(ds: Dataset, number: int) -> None:
         ds.Modality, ds.SOPClassUID = "OT", uid.SecondaryCaptureImageStorage
         ds.file_meta.MediaStorageSOPClassUID = ds.SOPClassUID

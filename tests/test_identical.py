@@ -90,7 +90,7 @@ def test_what_is_alike_for_another_reason_is_not(copy: Path) -> None:
     assert (twins == -1).all()
 
 
-def test_hashes_are_kept_and_made_anew_for_files_that_changed(
+def test_hashes_are_kept_and_renewed_for_files_that_changed(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     find(copy)

@@ -319,7 +319,7 @@ def test_what_was_read_before_the_process_was_killed_is_not_read_again(
         pd.testing.assert_frame_equal(found, expected)
 
 
-def test_the_kept_index_is_its_owners_alone(tmp_path: Path) -> None:
+def test_only_the_owner_can_read_the_index(tmp_path: Path) -> None:
     write_slice(tmp_path / "1.dcm", name="1")
     build_index(tmp_path)
     assert stat.S_IMODE((tmp_path / ".ich").stat().st_mode) == 0o700
@@ -329,7 +329,7 @@ def test_the_kept_index_is_its_owners_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["index.parquet", "refused.csv"])
-def test_a_broken_or_foreign_index_is_made_anew(tmp_path: Path, name: str) -> None:
+def test_a_broken_or_foreign_index_is_rebuilt(tmp_path: Path, name: str) -> None:
     write_slice(tmp_path / "1.dcm", name="1")
     (tmp_path / "2.dcm").write_bytes(b"no DICOM")
     first = build_index(tmp_path)
@@ -436,7 +436,7 @@ def test_any_follows_from_five_subtypes_and_not_from_fewer(tmp_path: Path) -> No
     assert read_labels(path)["any"].isna().all()
 
 
-def test_texts_stay_as_they_are_whether_the_file_is_plain_or_not(tmp_path: Path) -> None:
+def test_texts_are_the_same_by_either_parser(tmp_path: Path) -> None:
     for last in ("NA,1", "NA", '"NA",1', "   \nNA,1"):
         labels = read_labels(write_csv(tmp_path / "x.csv", "ID,any", "007,1", "1.20,0", last))
         assert labels.index.tolist() == ["007", "1.20", "NA"]
@@ -492,7 +492,7 @@ def test_labels_that_are_wrong_are_an_error_that_names_them(
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89PNG\r\n\x1a\n\x00\xff\xfe", bytes(range(256)) * 9, None])
-def test_a_label_file_that_is_no_csv_is_an_error(tmp_path: Path, content: bytes | None) -> None:
+def test_a_label_file_that_is_not_csv_is_an_error(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "x.csv"
     if content is not None:
         path.write_bytes(content)

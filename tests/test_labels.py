@@ -128,7 +128,7 @@ def test_labels_of_few_of_the_slices_are_a_warning_and_of_hardly_any_an_error(
         assert any(told in text for text in warned) is (share < 0.9)
 
 
-def test_a_file_that_labels_a_few_slices_is_no_other_file(tmp_path: Path) -> None:
+def test_a_file_that_labels_a_few_slices_is_accepted(tmp_path: Path) -> None:
     table = make_table(*(f"s{number}" for number in range(100)))
     _, counts = join_labels(table, read_labels(write(tmp_path, "ID,any\ns3,1\ns7,0\n")))
     assert counts.matched == 2

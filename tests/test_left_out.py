@@ -72,7 +72,7 @@ def test_one_odd_slice_takes_no_positive_back(study: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_what_is_left_is_no_negative(study: Path, name: str) -> None:
+def test_a_study_with_slices_left_out_is_not_negative(study: Path, name: str) -> None:
     middle = find_middle(study)
     bleed(study, middle)
     ODD[name](study, middle)

@@ -43,7 +43,7 @@ def find_end(study: Path) -> int:
     [(lose_place, "no_geometry"), (lose_orientation, "no_geometry"), (turn_across, "across")],
 )
 @pytest.mark.parametrize("place", ["lowest", "uppermost"])
-def test_a_slice_at_an_end_that_lost_its_place_bars_a_negative(
+def test_a_slice_at_an_end_that_lost_its_place_prevents_a_negative(
     study: Path, damage: Callable[[Dataset], None], code: str, place: str
 ) -> None:
     number = 0 if place == "lowest" else find_end(study)
@@ -92,7 +92,7 @@ def draw_page() -> np.ndarray:
         (lambda study: draw_page(), {"ImagePositionPatient": None}),
     ],
 )
-def test_a_scout_or_a_page_bars_nothing(
+def test_a_scout_or_a_page_prevents_nothing(
     study: Path, draw: Callable[[Path], np.ndarray], changes: dict[str, object]
 ) -> None:
     extra = make_extra(study, draw(study))
@@ -116,7 +116,7 @@ def test_the_pixels_of_a_slice_that_is_read_bar_nothing_where_they_stand_without
     assert (result.outcome, result.reasons) == (Outcome.NEGATIVE, ())
 
 
-def test_an_image_without_a_place_that_cannot_be_decoded_bars_a_negative(study: Path) -> None:
+def test_an_image_without_a_place_that_cannot_be_decoded_prevents_a_negative(study: Path) -> None:
     ds = pydicom.dcmread(study / "007.dcm")
     ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
     lose_place(ds)

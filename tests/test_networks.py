@@ -67,7 +67,7 @@ def test_windows_of_the_header_and_learnable_ones() -> None:
     assert learnable.run(hu).probs.shape == (len(hu), 6)
 
 
-def test_what_is_no_slice_is_refused(bundle: Path) -> None:
+def test_what_is_not_a_slice_is_refused(bundle: Path) -> None:
     network, hu = load_network(bundle, gpus=0), draw_slices(3)
     for wrong in (hu[:0], hu[:, :1], hu[..., :32], hu.astype(np.float32)):
         with pytest.raises(ValueError, match=r"expected int16 HU of shape \(N, 3, 64, 64\)"):

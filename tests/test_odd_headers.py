@@ -228,7 +228,7 @@ def test_a_patient_is_not_quoted_where_pydicom_fails(path: Path, monkeypatch: py
         decoding._close_all()
 
 
-def test_a_file_without_pixels_is_no_slice_by_pydicom_either(path: Path) -> None:
+def test_a_file_without_pixels_is_not_a_slice_for_pydicom_either(path: Path) -> None:
     for changes in ({"PixelData": None}, {"PixelData": None, "Modality": "SR"}):
         path.write_bytes(to_bytes(make_slice(**changes)))
         with pytest.raises(ReadError) as caught:

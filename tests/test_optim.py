@@ -136,7 +136,7 @@ def test_the_backbone_rests_while_frozen() -> None:
 
 
 @pytest.mark.trains
-def test_a_schedule_goes_on_where_it_stopped() -> None:
+def test_a_schedule_continues_where_it_stopped() -> None:
     spec = OptimSpec(freeze_epochs=1)
 
     def build() -> tuple[Network, torch.optim.Optimizer, torch.optim.lr_scheduler.LambdaLR]:

@@ -169,7 +169,7 @@ def test_a_result_of_version_2_is_read(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [*BY_BOTH, *(f"{name} by reading alone" for name in BY_READING)])
-def test_what_is_no_result_is_refused(name: str, tmp_path: Path, validator) -> None:
+def test_a_file_that_is_not_a_result_is_refused(name: str, tmp_path: Path, validator) -> None:
     alone = name.removesuffix(" by reading alone")
     start, change, message = BY_BOTH[name] if name in BY_BOTH else BY_READING[alone]
     found = copy.deepcopy(to_plain(RESULTS[start]))
@@ -185,7 +185,7 @@ def test_what_is_no_result_is_refused(name: str, tmp_path: Path, validator) -> N
 @pytest.mark.parametrize(
     "text", ["", "[]", "nul", '{"schema": "ich study result 1"', '{"a": NaN}', "[" * 10**5]
 )
-def test_what_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
+def test_a_file_that_is_not_json_is_refused(text: str, tmp_path: Path) -> None:
     path = tmp_path / "study.json"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=r"is not valid JSON|is not a JSON object"):
@@ -194,6 +194,6 @@ def test_what_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
         read_json(tmp_path / "none.json")
 
 
-def test_a_list_is_no_result() -> None:
+def test_a_list_is_not_a_result() -> None:
     with pytest.raises(UserError, match=r"here is not a study result of this version: found \[\]"):
         from_dict([], "here")

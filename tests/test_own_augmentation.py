@@ -116,7 +116,7 @@ def test_neighbors_move_together(phantom: Path) -> None:
 
 
 @pytest.mark.races
-def test_changes_depend_on_seed_epoch_and_slice_alone(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changes_depend_only_on_seed_epoch_and_slice(phantom: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transform = pipeline()
     first = read_training(phantom, transform, neighbors=1)
     for workers in (1, 2):
@@ -220,9 +220,7 @@ def test_whatever_ends_in_a_slice_is_taken(phantom: Path, transform: Any) -> Non
         (Divides(p=1), "augment: Divides returned values that are not finite"),
     ],
 )
-def test_what_goes_wrong_on_some_slices_alone_is_one_message(
-    phantom: Path, transform: Any, message: str
-) -> None:
+def test_an_error_on_some_slices_is_one_message(phantom: Path, transform: Any, message: str) -> None:
     with pytest.raises(UserError, match=message):
         list(make(phantom, transform, num_workers=2).train_dataloader())
 

@@ -219,7 +219,9 @@ def test_an_object_is_taken_and_given_again(tmp_path: Path) -> None:
         (partial(nn.Flatten, start_dim=0), {}, r"into \(4096,\); expected \(1, F\) or \(1, F, h, w\)"),
     ],
 )
-def test_what_is_no_backbone_is_one_message(backbone: Any, settings: dict[str, Any], message: str) -> None:
+def test_a_part_that_is_not_a_backbone_is_one_message(
+    backbone: Any, settings: dict[str, Any], message: str
+) -> None:
     spec = InputSpec(size=64, windows=("brain",))
     with pytest.raises(UserError, match=message):
         SliceClassifier(backbone, input=spec, **{"pretrained": False} | settings)

@@ -72,7 +72,7 @@ def folder(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.trains
-def test_a_run_of_own_labels_goes_on_and_says_so_in_its_files(folder: Path) -> None:
+def test_a_run_with_own_labels_resumes_and_names_them_in_its_files(folder: Path) -> None:
     assert len(pd.read_csv(folder / "run/metrics.csv")) == 2
     assert "val_auroc_fracture" in pd.read_csv(folder / "run/metrics.csv")
     metadata = read_checkpoint(folder / "run/checkpoints/best.ckpt")["metadata"]
@@ -226,7 +226,7 @@ class Finds:
         return Output(probs, np.zeros(len(hu), np.float32))
 
 
-def test_models_of_different_labels_are_no_ensemble() -> None:
+def test_models_of_different_labels_do_not_form_an_ensemble() -> None:
     with pytest.raises(UserError, match="the models predict different labels, fracture, bleed and epidural"):
         Predictor([Finds(OWN), Finds(RSNA_LABELS)])
 

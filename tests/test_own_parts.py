@@ -109,7 +109,7 @@ def write(path: str, text: str) -> None:
     Path(path).write_text(text + "\n")
 
 
-def test_what_is_given_stands_beside_what_a_run_needs(tmp_path: Path) -> None:
+def test_given_parts_are_used_beside_those_that_a_run_needs(tmp_path: Path) -> None:
     timer, logger, bar = Timer(), CSVLogger(tmp_path), TQDMProgressBar()
     other = ModelCheckpoint(dirpath=tmp_path / "mine")
     trainer = build_trainer(
@@ -201,7 +201,7 @@ def test_a_callback_whose_state_cannot_be_loaded_again_is_refused_before_a_save(
 
 
 @pytest.mark.trains
-def test_a_callback_with_a_plain_state_goes_on(small: list[str], mine: None) -> None:
+def test_a_callback_with_plain_values_as_state_resumes(small: list[str], mine: None) -> None:
     assert call(*small, "run_dir=run", "callbacks=keeper", "trusted=[mine.]") == 0
     assert call("train", "ckpt_path=run", "trainer.max_epochs=2", "trusted=[mine.]") == 0
 
@@ -218,7 +218,7 @@ def test_states_that_are_refused_are_those_that_a_checkpoint_does_not_give_back(
 
 
 @pytest.mark.trains
-def test_a_loss_of_torch_trains_and_goes_on(small: list[str]) -> None:
+def test_a_loss_of_torch_trains_and_resumes(small: list[str]) -> None:
     assert call(*small, "run_dir=run", "loss=plain") == 0
     assert call("train", "ckpt_path=run", "trainer.max_epochs=2") == 0
     assert pd.read_csv("run/metrics.csv")["epoch"].tolist() == [0, 1]
@@ -252,7 +252,7 @@ def test_a_run_cannot_carry_the_environment_away(small: list[str], caplog: pytes
 
 
 @pytest.mark.trains
-def test_an_older_run_without_callbacks_goes_on(small: list[str]) -> None:
+def test_an_older_run_without_callbacks_resumes(small: list[str]) -> None:
     assert call(*small, "run_dir=run") == 0
     config = yaml.safe_load(Path("run/config.yaml").read_text())
     del config["callbacks"], config["trusted"]
@@ -330,7 +330,7 @@ def test_what_is_trusted_is_a_prefix_or_a_name(trusted: Any) -> None:
         check_trusted(trusted)
 
 
-def test_hydra_is_told_the_same_list(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hydra_gets_the_same_list(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[list[str]] = []
 
     def execution_whitelist(entries: list[str]) -> Any:

@@ -264,7 +264,7 @@ def test_a_probability_is_never_said_to_be_certain(prob: float, shown: str) -> N
         (0.3, None, ("0.30", "none")),
     ],
 )
-def test_a_probability_and_its_operating_point_are_told_apart(prob, threshold, shown) -> None:
+def test_a_probability_and_its_operating_point_are_shown_as_different(prob, threshold, shown) -> None:
     assert show_label(LabelResult(prob, threshold, None)) == shown
 
 

@@ -285,7 +285,7 @@ def test_an_empty_folder_is_filled_and_nothing_is_left_beside_it(tmp_path):
     assert list(tmp_path.iterdir()) == [out]
 
 
-def test_a_folder_with_something_else_is_refused_and_left_alone(phantom, tmp_path):
+def test_a_folder_with_something_else_is_refused_and_not_changed(phantom, tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         write_phantom(tmp_path, patients=1, size=SIZE)

@@ -299,7 +299,9 @@ def test_a_file_that_changes_while_it_is_read_is_an_unread_slice(model: Path, ne
     ]
 
 
-def test_what_may_hold_studies_and_cannot_be_read_is_no_success(model: Path, tmp_path: Path) -> None:
+def test_inputs_that_may_hold_studies_but_cannot_be_read_are_not_a_success(
+    model: Path, tmp_path: Path
+) -> None:
     content = model.read_bytes()
     (tmp_path / "in").mkdir()
     assert call("predict", str(model), str(tmp_path / "in"), "--out", str(tmp_path / "out")) == 3
@@ -533,7 +535,7 @@ def test_sparse_headers_get_a_result_and_no_dicom_objects(
     assert len(list((out / "pages").iterdir())) == 2
 
 
-def test_what_is_no_head_ct_is_refused_with_a_code(
+def test_what_is_not_head_ct_is_refused_with_a_code(
     model: Path, studies: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     study = tmp_path / "study"

@@ -233,7 +233,7 @@ def test_a_log_names_the_row_and_the_terminal_the_file(used: Used, marked: Path,
     assert all(path in error for error in used.errors)
 
 
-def test_files_of_a_run_and_of_a_cache_are_for_their_owner_alone(used: Used) -> None:
+def test_only_the_owner_can_read_the_files_of_a_run_and_of_a_cache(used: Used) -> None:
     for folder in ("run", "failed", "tolerant", "cache", "cache2", "index", "looked", "predicted"):
         for path in (used.folder / folder, *(used.folder / folder).rglob("*")):
             assert path.stat().st_mode & 0o077 == 0, path

@@ -217,7 +217,7 @@ def test_save_that_fails_leaves_the_one_before(tmp_path: Path) -> None:
     assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
 
 
-def test_disk_that_is_too_small_is_told_before_the_first_step(
+def test_a_disk_that_is_too_small_is_reported_before_the_first_step(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 4_000_000))
@@ -252,7 +252,7 @@ def test_loss_that_is_not_finite_saves_nothing(
     assert {path.name: path.read_bytes() for path in tmp_path.glob("checkpoints/*")} == before
 
 
-def test_generators_go_on_where_they_were() -> None:
+def test_generators_continue_where_they_were() -> None:
     def draw() -> list[float]:
         return [random.gauss(0, 1), np.random.standard_normal(), float(torch.rand(()))]  # noqa: NPY002
 
@@ -329,7 +329,7 @@ ich.train.main()
 
 
 @pytest.mark.races
-def test_real_process_that_is_killed_and_stopped_goes_on(
+def test_a_real_process_that_is_killed_and_stopped_resumes(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

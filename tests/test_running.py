@@ -73,7 +73,7 @@ TWICE = "from ich.train.trainer import saving; saving._TWICE = 0; " + "; ".join(
 @pytest.mark.trains
 @pytest.mark.races
 @pytest.mark.parametrize(("press", "saves"), [(ONCE, True), (TWICE, False)])
-def test_ctrl_c_says_what_was_saved_and_how_to_go_on(small: list[str], press: str, saves: bool) -> None:
+def test_ctrl_c_says_what_was_saved_and_how_to_resume(small: list[str], press: str, saves: bool) -> None:
     words = [*small, "run_dir=run", "trainer.max_epochs=2"]
     program = STOPPED.format(press=press)
     done = run_program(program, *words)
@@ -90,7 +90,7 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(small: list[str], press: st
 
 
 @pytest.mark.trains
-def test_what_goes_on_though_it_is_done_or_older_is_told(
+def test_resuming_a_finished_or_older_run_gives_a_message(
     small: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert call(*small, "run_dir=run", "trainer.max_epochs=1") == 0
@@ -119,7 +119,7 @@ def test_what_goes_on_though_it_is_done_or_older_is_told(
 
 
 @pytest.mark.trains
-def test_what_goes_on_though_it_ran_out_of_patience_is_told(
+def test_resuming_a_run_out_of_patience_gives_a_message(
     small: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     stuck = ["optim.lr=1e-12", "trainer.patience=1", "trainer.max_epochs=9"]

@@ -135,7 +135,7 @@ def test_a_protocol_of_the_whole_body_does_not_say_which_part_a_series_shows() -
     assert code_of(**texts, BodyPartExamined="CHEST") == SetAside.OTHER_BODY_PART
 
 
-def test_few_slices_are_no_series() -> None:
+def test_few_slices_are_not_a_series() -> None:
     assert rank(make_series(count=4)).set_aside["a"].code == SetAside.TOO_FEW_SLICES
     assert rank(make_series(count=5)).candidates == ["a"]
 

@@ -90,7 +90,7 @@ def make_slices(positions: list[float], **columns) -> pd.DataFrame:
         (make_slices(WHOLE, InstanceNumber=[2, 1, *range(3, 25)]), [Reason.NOT_MONOTONE]),
     ],
 )
-def test_what_speaks_against_a_series(slices: pd.DataFrame, codes: list[str]) -> None:
+def test_reasons_against_a_series(slices: pd.DataFrame, codes: list[str]) -> None:
     for rows in (slices, slices.sample(frac=1, random_state=0)):
         assert [remark.code for remark in check_geometry(rows)] == codes
 

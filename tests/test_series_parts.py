@@ -92,7 +92,7 @@ SCOUT = {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}
     ],
 )
 @pytest.mark.parametrize("number", [0, 7])
-def test_an_image_that_is_no_slice_is_set_aside_and_the_head_is_read(
+def test_an_image_that_is_not_a_slice_is_set_aside_and_the_head_is_read(
     tmp_path: Path, head: list[Dataset], code: str, make: Callable[[Dataset], Dataset], number: int
 ) -> None:
     slices = [change(ds, "a", InstanceNumber=n + (n >= number)) for n, ds in enumerate(head, 1)]
@@ -126,9 +126,7 @@ def test_of_two_reconstructions_the_one_for_soft_tissue_is_read_and_named(
     assert not codes & {Reason.ONLY_BONE_KERNEL, Reason.GAP}
 
 
-def test_two_scans_are_not_stacked_and_one_that_nothing_tells_apart_is(
-    tmp_path: Path, head: list[Dataset]
-) -> None:
+def test_two_scans_are_separated_only_if_their_headers_differ(tmp_path: Path, head: list[Dataset]) -> None:
     first = [change(ds, "first", AcquisitionNumber=1) for ds in head]
     second = [change(ds, "second", AcquisitionNumber=2) for ds in head]
     reading = read(tmp_path / "told", [*first, *second])

@@ -186,7 +186,7 @@ def test_a_slice_that_is_stored_twice_is_read_once(heads: list[Head]) -> None:
         assert left_out == {7: Remark(Note.REPEATED_SLICE, "its pixels are those of slice 7")}
 
 
-def test_air_above_the_head_is_no_lost_slice(heads: list[Head]) -> None:
+def test_air_above_the_head_is_not_a_lost_slice(heads: list[Head]) -> None:
     seen = 0
     for head in heads:
         above = [look.body < 5 for look in look_at(head.hu, head.spacing).slices]  # cm²
@@ -265,7 +265,7 @@ def draw_disc(values: dict[float, int], stretch: float = 1.0, size: int = SIZE) 
         (draw_disc({45: 40, 42: 900, 39: 35}), 0.7),  # of a mouse
     ],
 )
-def test_what_is_no_head(stack: Stack, spacing: float) -> None:
+def test_pixels_that_do_not_show_a_head(stack: Stack, spacing: float) -> None:
     remark = find_head(look_at(stack, spacing))
     assert remark is not None
     assert remark.code == SetAside.NO_HEAD

@@ -96,7 +96,7 @@ def test_a_head_ends_within_a_few_slices() -> None:
         {"neither": dict.fromkeys(range(WHOLE), 0.2), "of_air": dict.fromkeys(range(WHOLE), 0.7)},  # foam
     ],
 )
-def test_what_is_real_bars_nothing(changes: dict[str, dict[int, float]]) -> None:
+def test_properties_of_real_heads_prevent_nothing(changes: dict[str, dict[int, float]]) -> None:
     assert check_pixels(draw_head(**changes)) == Verdict([], {})
 
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_left_out(changes: dict[str, dict[int, float]], said: 
 
 
 @pytest.mark.parametrize("hu", [31 - 24, 31 + 24])
-def test_a_scale_that_is_off_by_24_hu_is_told_from_all_slices(hu: float) -> None:
+def test_a_scale_that_is_off_by_24_hu_is_detected_from_all_slices(hu: float) -> None:
     (remark,), left_out = check_pixels(draw_head(inside_hu=dict.fromkeys(range(8, 22), float(hu))))
     assert remark.code == Reason.IMPLAUSIBLE_HU
     assert f"brain has {hu} HU as the median" in remark.detail

@@ -51,7 +51,7 @@ def test_a_turned_head_is_named(stacks: list[Stack], name: str) -> None:
         assert remark.detail == f"the head seems to lie differently: {words}"
 
 
-def test_a_mirrored_head_is_not_told(stacks: list[Stack]) -> None:
+def test_a_mirrored_head_is_not_detected(stacks: list[Stack]) -> None:
     assert all(check_turn(np.ascontiguousarray(stack[:, :, ::-1])) == [] for stack in stacks)
 
 
@@ -63,7 +63,7 @@ def test_what_a_head_carries_does_not_turn_it(name: str) -> None:
         assert check_turn(np.ascontiguousarray(np.rot90(study.hu, 1, axes=(1, 2)))) != []
 
 
-def test_a_head_without_face_or_table_is_told_by_the_rest(stacks: list[Stack]) -> None:
+def test_a_turned_head_without_face_or_table_is_still_detected(stacks: list[Stack]) -> None:
     """Cut off at the orbits, and all beside the head is air: a quarter turn and the order are still told."""
     for stack in stacks:
         upper = stack[len(stack) // 3 :].copy()

@@ -113,7 +113,7 @@ def test_unknown_labels_do_not_hinder_and_a_share_of_nothing_is_empty() -> None:
     ],
 )
 @pytest.mark.parametrize("split", [split_patients, split_slices])
-def test_shares_that_cannot_be_had_are_an_error(split: Any, options: dict[str, Any], message: str) -> None:
+def test_impossible_shares_are_an_error(split: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
         split(make_table(8), replace(SHARES, **options))
 

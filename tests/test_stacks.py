@@ -44,7 +44,7 @@ HEAD = [5.0 * number for number in range(30)]
     ],
 )
 @pytest.mark.parametrize("shift", [0.0, 1.0, 2.5])
-def test_what_tells_two_scans_of_a_head_apart_parts_them(
+def test_two_scans_of_a_head_are_separated_by_what_differs(
     column: str, first: str, second: str, shift: float
 ) -> None:
     if "Time" in column and shift:
@@ -79,7 +79,7 @@ def test_numbers_that_go_up_with_each_slice_tell_as_well() -> None:
     assert (find_stacks(table) == (table["AcquisitionNumber"].astype(int) > 30)).all()
 
 
-def test_a_rescan_that_nothing_tells_apart_is_not_parted() -> None:
+def test_a_rescan_with_the_same_headers_is_not_separated() -> None:
     table = join(make_images(HEAD), make_images(HEAD))
     assert not find_stacks(table).any()
     slow = table.assign(ContentTime=[f"10{n:04}" for n in range(len(table))])  # twin after twin

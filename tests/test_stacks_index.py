@@ -90,7 +90,7 @@ def test_a_scout_is_nobodys_neighbor_and_reported(tmp_path: Path, head: list[pyd
     )
 
 
-def test_an_index_that_grows_numbers_the_stacks_anew(tmp_path: Path, head: list[pydicom.Dataset]) -> None:
+def test_an_index_that_grows_renumbers_the_stacks(tmp_path: Path, head: list[pydicom.Dataset]) -> None:
     root = tmp_path / "grows"
     write(root, head[:5], "a", AcquisitionNumber=1)
     assert not build_index(root).table["stack"].any()

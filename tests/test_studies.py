@@ -46,7 +46,7 @@ def list_refused(found: Found) -> list[tuple[str, str]]:
     return [(Path(path).name, code) for path, code in found.refused[["path", "code"]].to_numpy()]
 
 
-def test_a_folder_is_parted_into_its_studies(department: Path, scratch: Path) -> None:
+def test_a_folder_is_split_into_its_studies(department: Path, scratch: Path) -> None:
     found = find_studies([department], scratch=scratch)
     folders = sorted(department.iterdir())
     assert [study.StudyInstanceUID for study in found.studies] == [folder.name for folder in folders]
@@ -94,7 +94,7 @@ def test_slices_of_the_rsna_layout_are_studies(phantom: Path, scratch: Path) -> 
     assert all(study.remarks == () and study.StudyInstanceUID.startswith("ID_") for study in found.studies)
 
 
-def test_a_file_that_is_no_slice_stays_with_its_study(department: Path, scratch: Path) -> None:
+def test_a_file_that_is_not_a_slice_stays_with_its_study(department: Path, scratch: Path) -> None:
     folder, *_ = sorted(department.iterdir())
     first, second, *_ = sorted(folder.iterdir())
     first.write_bytes(first.read_bytes()[:-100])
@@ -175,7 +175,7 @@ def test_a_slice_that_lost_its_series_is_held_against_its_study(
     assert list_refused(found) == [("IM1", Refusal.NO_UID)]
 
 
-def test_other_contents_under_one_uid_are_told(department: Path, scratch: Path) -> None:
+def test_other_contents_under_one_uid_are_reported(department: Path, scratch: Path) -> None:
     folder, *_ = sorted(department.iterdir())
     path = min(folder.iterdir())
     ds = pydicom.dcmread(path)
@@ -194,7 +194,7 @@ def test_other_contents_under_one_uid_are_told(department: Path, scratch: Path) 
     assert study.fingerprint != whole[2] or study.remarks
 
 
-def test_several_patients_in_a_study_are_told(department: Path, scratch: Path) -> None:
+def test_several_patients_in_a_study_are_reported(department: Path, scratch: Path) -> None:
     folder, *_ = sorted(department.iterdir())
     path = min(folder.iterdir())
     ds = pydicom.dcmread(path)

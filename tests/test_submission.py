@@ -79,7 +79,7 @@ def test_nothing_is_made_up_where_no_prevalence_is_known(tmp_path, sample, preva
         ([], "ID,Label", "no rows"),
     ],
 )
-def test_what_is_no_sample_is_refused(tmp_path, sample, rows, header, message):
+def test_a_file_that_is_not_a_sample_submission_is_refused(tmp_path, sample, rows, header, message):
     with pytest.raises(UserError, match=message):
         write_submission(make_predictions(SLICES), sample(rows, header), tmp_path / "out.csv")
 

@@ -132,7 +132,7 @@ def test_run_leaves_one_folder_with_all_there_is(finished: Path) -> None:
     assert "epoch 2 of 2" in (finished / "run.log").read_text()
 
 
-def test_run_is_for_its_owner_alone(finished: Path) -> None:
+def test_only_the_owner_can_read_a_run(finished: Path) -> None:
     assert finished.stat().st_mode & 0o077 == 0
 
 
@@ -199,7 +199,7 @@ def test_augmenting_on_the_device_trains_on_changed_slices(run, finished: Path) 
     assert np.abs(on_device - none).max() > 1e-6
 
 
-def test_stopped_run_goes_on_with_its_own_settings(run, finished: Path) -> None:
+def test_a_stopped_run_resumes_with_its_own_settings(run, finished: Path) -> None:
     shutil.copytree(finished, "out")
     assert run("ckpt_path=out", "trainer.max_epochs=3", base=[]) == 0
     metrics = pd.read_csv("out/metrics.csv")
@@ -242,7 +242,9 @@ def test_pretraining_is_a_run_of_its_own_whose_weights_are_the_start(pretrained:
 
 
 @pytest.mark.parametrize("lost", [["metrics.json"], []], ids=["in pretraining", "after it"])
-def test_run_that_stopped_before_its_first_checkpoint_goes_on(run, pretrained: Path, lost: list[str]) -> None:
+def test_a_run_that_stopped_before_its_first_checkpoint_resumes(
+    run, pretrained: Path, lost: list[str]
+) -> None:
     shutil.copytree(pretrained.parent, Path.cwd(), dirs_exist_ok=True)
     shutil.rmtree("out/checkpoints")
     for path in [Path("out/metrics.csv"), *(Path("out/pretrain", name) for name in lost)]:
@@ -281,7 +283,7 @@ def test_ct_ich_trains_and_pretrains_on_as_many_threads_as_either_is_given(
     assert torch.get_num_threads() == before
 
 
-def test_multirun_trains_each_and_a_bad_job_fails_alone(run, caplog) -> None:
+def test_a_multirun_trains_each_job_and_only_a_bad_one_fails(run, caplog) -> None:
     nets = "model.backbone=test_resnet,no_such_net,test_efficientnet"
     before = torch.get_num_threads()
     code = run("-m", "hydra.sweep.dir=sweep", nets, f"threads={before + 1}")

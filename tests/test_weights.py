@@ -67,7 +67,7 @@ def test_safetensors_are_read(tmp_path: Path, published: dict[str, Tensor]) -> N
     assert is_loaded(backbone, published)
 
 
-def test_the_stem_alone_is_made_over(tmp_path: Path, published: dict[str, Tensor]) -> None:
+def test_only_the_stem_is_changed(tmp_path: Path, published: dict[str, Tensor]) -> None:
     """A gray image gives the same features through any number of channels."""
     gray = torch.rand(1, 1, 64, 64)
     single = timm.create_model(TINY, pretrained=False, in_chans=1).state_dict()

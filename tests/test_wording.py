@@ -26,7 +26,7 @@ def list_sentences(markdown: str) -> list[str]:
     return [sentence for paragraph in paragraphs for sentence in _END.split(paragraph) if sentence]
 
 
-def test_sentences_are_told_apart() -> None:
+def test_sentences_are_separated() -> None:
     text = (
         "# No\n\nOne, `a.b` and 0.5: two. Three\nfour!\n\n- Five; six.\n- Seven\n\n| no |\n```sh\nno\n```\n"
     )
