@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 from test_studies import describe, list_codes, list_refused
 
-from ich.schema.codes import InputRefusal, Reason, Refusal
+from ich.schema.codes import LOST, InputRefusal, Reason, Refusal
 from ich.studies import find_studies, unpacking
-from ich.studies.refusal import LOST
 
 
 def tar_folder(folder: Path, out: Path, mode: str, form: int = tarfile.PAX_FORMAT) -> Path:

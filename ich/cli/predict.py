@@ -14,8 +14,7 @@ from ich.cli.trust import add_trust
 from ich.cli.tta import add_tta
 from ich.outputs import OUTPUTS
 from ich.schema import DISCLAIMER, UserError
-from ich.schema.codes import InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
-from ich.studies.refusal import LOST
+from ich.schema.codes import LOST, InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds, so other commands do not
     from ich.predict.run import Summary

@@ -14,6 +14,7 @@ from ich.dicom.stream import Stream
 from ich.files import find_on_disk
 from ich.schema import ReadError, UserError
 from ich.schema.codes import Refusal
+from ich.schema.errors import describe_error
 
 MAX_BYTES = 1 << 31  # of a file: 4096 frames of 512 x 512 pixels
 MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header
@@ -50,10 +51,9 @@ def read_file(path: str, use: Callable[[int, int], _Result], most: float = MAX_B
     except (UserError, MemoryError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        # pydicom and the codecs raise whatever they come upon (one in Rust panics, which is no Exception),
-        # and one bad file of 750,000 must be no more than that: refused under its name.
-        detail = " ".join(str(error).split()) or type(error).__name__
-        raise ReadError(Refusal.CORRUPT, path, detail) from error
+        # pydicom and the codecs raise any exception; one in Rust panics, which is not an Exception. One bad
+        # file of 750,000 must only be refused.
+        raise ReadError(Refusal.CORRUPT, path, describe_error(error)) from error
 
 
 def _check_file(status: os.stat_result, most: float) -> int:

@@ -23,7 +23,15 @@ from ich.progress import track
 from ich.report.figures import write_png
 from ich.schema import ReadError, UserError
 from ich.schema.results import KEY_SLICES
-from ich.tables import SLAB_COLUMN, STAMP, find_names, name_columns, restore_texts, write_table
+from ich.tables import (
+    REFUSED_COLUMNS,
+    SLAB_COLUMN,
+    STAMP,
+    find_names,
+    name_columns,
+    restore_texts,
+    write_table,
+)
 from ich.tables.slabs import find_middle, number_slabs
 
 Choice = int | Literal["key", "all"]
@@ -32,7 +40,6 @@ Choice = int | Literal["key", "all"]
 LIST, REFUSED = "slices.csv", "refused.csv"
 
 _LOCK = ".lock"
-_REFUSED_COLUMNS = ["path", "code", "detail"]
 
 
 class Explained(NamedTuple):
@@ -104,7 +111,7 @@ def write_heatmaps(
         raise UserError(
             f"the model needs the window of the header, which is missing in {lacking} of the slices"
         )
-    refused = refused[_REFUSED_COLUMNS].assign(path=f"{escape_path(root)}/" + refused["path"])
+    refused = refused[REFUSED_COLUMNS].assign(path=f"{escape_path(root)}/" + refused["path"])
     settings = {"files": _hash_files(root, table), "labels": labels, "model": sha256, "window": window}
     table[SLAB_COLUMN] = number_slabs(table, net.metadata.thickness)
     with for_owner_alone():
@@ -212,7 +219,7 @@ def _list_slabs(table: pd.DataFrame) -> dict[int, list[int]]:
 
 def _add_refused(refused: pd.DataFrame, unread: Sequence[ReadError]) -> pd.DataFrame:
     rows = [(error.path, str(error.code), error.detail) for error in unread]
-    return pd.concat([refused, pd.DataFrame(rows, columns=_REFUSED_COLUMNS)]).drop_duplicates()
+    return pd.concat([refused, pd.DataFrame(rows, columns=REFUSED_COLUMNS)]).drop_duplicates()
 
 
 def _write_list(listed: pd.DataFrame, out: Path, done: set[int], waiting: Sequence[int]) -> None:

@@ -157,6 +157,10 @@ class InputRefusal(Code):
     MISSING_FILE = "missing_file", "The DICOMDIR names a file that is missing, as is the whole study"
 
 
+LOST = frozenset([*InputRefusal, Refusal.ARCHIVE, Refusal.VOLUME, Refusal.UNREADABLE])
+"""Refusals of inputs that may hold whole studies, which were then not read."""
+
+
 class OutputRefusal(Code):
     """Why no DICOM object of a study is written: codes of `refused_outputs.csv`."""
 

@@ -1,4 +1,4 @@
-"""Errors that the user can mend."""
+"""Errors that the user can fix, and the texts of others."""
 
 from __future__ import annotations
 
@@ -51,3 +51,8 @@ class ReadError(UserError):
     def kept(self) -> str:
         """The row and the code, because the path names folders and the detail may quote the header."""
         return f"{'a slice' if self.row is None else f'row {self.row}'}: {self.code}"
+
+
+def describe_error(error: BaseException) -> str:
+    """Returns the text of an error on one line, or the name of its class if it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -15,7 +15,7 @@ import pandas as pd
 from ich.studies.grouping import StudyFiles, group_files
 from ich.studies.listing import list_inputs
 from ich.studies.reading import read_files
-from ich.studies.refusal import REFUSED_COLUMNS
+from ich.tables import REFUSED_COLUMNS
 
 __all__ = ["Found", "StudyFiles", "find_studies"]
 
@@ -57,5 +57,5 @@ def find_studies(inputs: Sequence[Path], *, scratch: Path, progress: bool = True
     listing = list_inputs(inputs, scratch, progress)
     files = read_files([file.path for file in listing.files], progress)
     studies, refused = group_files(files, listing)
-    table = pd.DataFrame(sorted([*listing.refused, *refused]), columns=list(REFUSED_COLUMNS), dtype="str")
+    table = pd.DataFrame(sorted([*listing.refused, *refused]), columns=REFUSED_COLUMNS, dtype="str")
     return Found(studies, table)

@@ -10,8 +10,9 @@ from ich.files import find_on_disk
 from ich.index.names import read_head
 from ich.schema import UserError
 from ich.schema.codes import InputRefusal, Refusal
+from ich.schema.errors import describe_error
 from ich.studies.tars import can_open, is_tar, open_unpacked, unpack_tar
-from ich.studies.unpacking import DAMAGE, NoRoomError, TooLargeError, Unpacked, Unpacker, tell
+from ich.studies.unpacking import DAMAGE, NoRoomError, TooLargeError, Unpacked, Unpacker
 from ich.studies.zips import unpack_zip
 
 _ZIP = (b"PK\3\4", b"PK\5\6")
@@ -39,7 +40,8 @@ def unpack(shown: str, scratch: Path, progress: bool) -> Unpacked:
         return Unpacked(refused=[(shown, str(InputRefusal.ARCHIVE_TOO_LARGE), str(error))])
     except (NoRoomError, OSError) as error:
         raise UserError(
-            f"{shown} cannot be unpacked to {scratch}: {tell(error)}; make room, or unpack it yourself"
+            f"{shown} cannot be unpacked to {scratch}: {describe_error(error)}; make room, or unpack it "
+            "yourself"
         ) from error
 
 
@@ -57,5 +59,5 @@ def _unpack(path: Path, unpacker: Unpacker, into: Path, progress: bool) -> Unpac
         else:
             unpacker.refuse(Refusal.ARCHIVE, _UNKNOWN)
     except DAMAGE as error:
-        unpacker.refuse(InputRefusal.BAD_ARCHIVE, tell(error))
+        unpacker.refuse(InputRefusal.BAD_ARCHIVE, describe_error(error))
     return unpacker.unpacked

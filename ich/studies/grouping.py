@@ -19,7 +19,7 @@ from ich.schema.results import Remark
 from ich.studies.joining import join_slices
 from ich.studies.listing import Listing
 from ich.studies.reading import FILE_DTYPES, Files, hash_content, looks_like_text
-from ich.studies.refusal import Refused
+from ich.studies.unpacking import Refused
 from ich.tables import split_name
 
 _DETAILS: dict[Reason | Note, str] = {

@@ -18,8 +18,7 @@ from ich.schema import ReadError, UserError
 from ich.schema.codes import InputRefusal, Refusal
 from ich.studies.archives import unpack
 from ich.studies.media import DICOMDIR, Entry, fold_name, read_dicomdir
-from ich.studies.refusal import Refused
-from ich.studies.unpacking import File
+from ich.studies.unpacking import File, Refused
 
 
 class Missing(NamedTuple):

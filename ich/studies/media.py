@@ -14,6 +14,7 @@ from pydicom.uid import MediaStorageDirectoryStorage
 
 from ich.schema import ReadError
 from ich.schema.codes import InputRefusal
+from ich.schema.errors import describe_error
 
 DICOMDIR = "DICOMDIR"
 """Name of the file, as ``fold_name`` returns it."""
@@ -60,9 +61,8 @@ def read_dicomdir(path: Path) -> list[Entry]:
             warnings.simplefilter("ignore")  # pydicom warns of values that break the rules of their VR
             return list(_walk(_read(path)))
     except Exception as error:  # pydicom raises any exception
-        detail = " ".join(str(error).split()) or type(error).__name__
-        remedy = "give its folder to read all files in it"
-        raise ReadError(InputRefusal.BAD_DICOMDIR, path, f"{detail}; {remedy}") from error
+        detail = f"{describe_error(error)}; give its folder to read all files in it"
+        raise ReadError(InputRefusal.BAD_DICOMDIR, path, detail) from error
 
 
 def _read(path: Path) -> Dataset:

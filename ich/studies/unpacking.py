@@ -18,7 +18,7 @@ from ich.dicom.files import MAX_BYTES
 from ich.files import escape_path
 from ich.index.names import HEAD, SLICE_SUFFIXES, judge_name
 from ich.schema.codes import InputRefusal, Refusal
-from ich.studies.refusal import Refused
+from ich.schema.errors import describe_error
 
 MAX_MEMBERS = 200_000  # of an archive: some thousand studies
 MAX_RATIO = 100  # of unpacked to packed: slices deflate to a half or a quarter, blank ones to a hundredth
@@ -30,6 +30,9 @@ DAMAGE = (
     *(EOFError, OSError, RuntimeError, ValueError),  # NotImplementedError among them
 )
 """Exceptions that a damaged archive raises."""
+
+Refused = tuple[str, str, str]
+"""Path, code and detail of a refused part of an input."""
 
 LINK = "is a link or a device, not a file"
 """Detail for a member without content of its own."""
@@ -151,7 +154,7 @@ class Unpacker:
             self.unpacked.refused.append((file.shown, str(refused.code), str(refused)))
             self.unpacked.strays[file.folder] += refused.is_stray
         except OSError as error:
-            raise NoRoomError(tell(error)) from error
+            raise NoRoomError(describe_error(error)) from error
         else:
             self.unpacked.files.append((name, file))
 
@@ -199,7 +202,7 @@ def _read_piece(source: Source, size: int) -> bytes:
     try:
         return source.read(size)
     except DAMAGE as error:
-        raise RefusedMemberError(InputRefusal.BAD_MEMBER, tell(error)) from error
+        raise RefusedMemberError(InputRefusal.BAD_MEMBER, describe_error(error)) from error
 
 
 class TooLargeError(Exception):
@@ -216,8 +219,3 @@ def find_bound(path: Path, scratch: Path) -> tuple[int, str]:
     if ratio <= MOST_OF_DISK * free:
         return ratio, f"more than {MAX_RATIO} times its size"
     return int(MOST_OF_DISK * free), f"and {free} are free"
-
-
-def tell(error: BaseException) -> str:
-    """Returns the text of an error in one line."""
-    return " ".join(str(error).split()) or type(error).__name__

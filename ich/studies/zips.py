@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ich.progress import track
 from ich.schema.codes import InputRefusal
+from ich.schema.errors import describe_error
 from ich.studies import unpacking
 from ich.studies.unpacking import (
     DAMAGE,
@@ -18,7 +19,6 @@ from ich.studies.unpacking import (
     find_bound,
     fold_name,
     require_size,
-    tell,
 )
 
 _ENCRYPTED = 0x1  # bit of a member's flags (APPNOTE 4.4.4)
@@ -45,10 +45,11 @@ def unpack_zip(path: Path, unpacker: Unpacker, scratch: Path, progress: bool) ->
             try:
                 _check_member(member)
                 source = archive.open(member)
-            except RefusedMemberError as refused:
-                unpacker.add(member.filename, refused)
+            except RefusedMemberError as error:
+                unpacker.add(member.filename, error)
             except DAMAGE as error:
-                unpacker.add(member.filename, RefusedMemberError(InputRefusal.BAD_MEMBER, tell(error)))
+                refused = RefusedMemberError(InputRefusal.BAD_MEMBER, describe_error(error))
+                unpacker.add(member.filename, refused)
             else:
                 with source:
                     unpacker.add(member.filename, source)

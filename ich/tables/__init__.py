@@ -82,6 +82,9 @@ INDEX_DTYPES = HEADER_DTYPES | {
 STAMP = ["path", "file_size", "mtime_ns"]
 """Columns of the index that show whether a file has changed."""
 
+REFUSED_COLUMNS = ["path", "code", "detail"]
+"""Columns of a table of refused files."""
+
 
 def make_table(rows: Sequence[Sequence[Any]], dtypes: Mapping[str, str]) -> pd.DataFrame:
     """Makes a table of rows, whose values are in the order of ``dtypes``."""

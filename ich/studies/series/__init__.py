@@ -43,7 +43,7 @@ from ich.studies.series.keywords import (
     RENDERED,
     WHOLE_BODY,
     is_sharp,
-    plain,
+    simplify,
     tell_contrast,
 )
 from ich.studies.series.parts import list_stacks
@@ -283,7 +283,7 @@ def _find_contrast(series: _Series) -> str:
     said = tell_contrast(series.description)
     if said is not None:
         return f"SeriesDescription names {CONTRAST.find(series.description)!r}" if said else ""
-    agent = plain(series.texts["ContrastBolusAgent"])
+    agent = simplify(series.texts["ContrastBolusAgent"])
     if agent not in _NO_AGENT and tell_contrast(agent) is not False:
         return "ContrastBolusAgent has a value"
     if not agent and series.texts["ContrastBolusAgentSequence"]:
@@ -296,7 +296,7 @@ def _measure(series: _Series) -> _Candidate:
     names = ("SeriesDescription", "ProtocolName", "BodyPartExamined")
     return _Candidate(
         uid=series.uid,
-        is_reformatted=plain(kind).startswith("derived") or bool(REFORMATTED.find(kind)),
+        is_reformatted=simplify(kind).startswith("derived") or bool(REFORMATTED.find(kind)),
         is_sharp=is_sharp(series.texts["ConvolutionKernel"], series.description),
         is_named=any(HEAD.find(series.texts[name]) for name in names),
         step=measure_step(positions),

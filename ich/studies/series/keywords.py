@@ -15,8 +15,8 @@ _MANY = 4096  # texts that are kept: those of a series' files are mostly the sam
 
 
 @lru_cache(_MANY)
-def plain(text: str) -> str:
-    """Returns lower case without accents; all but letters, digits, plus and slash becomes a space."""
+def simplify(text: str) -> str:
+    """Returns a text in lower case without accents; signs other than plus and slash become spaces."""
     folded = unicodedata.normalize("NFKD", text.lower().replace("ß", "ss"))
     bare = "".join(c for c in folded if not unicodedata.combining(c))
     spaced = re.sub(r"[^a-z0-9+/]+", " ", bare)
@@ -37,12 +37,12 @@ class Words:
 
     def find(self, text: str) -> str:
         """Finds the first of the words in a text; empty if there is none."""
-        found = self._pattern.search(plain(text))
+        found = self._pattern.search(simplify(text))
         return found[0] if found else ""
 
     def remove(self, text: str) -> str:
         """Removes the words from a text."""
-        return self._pattern.sub(" ", plain(text))
+        return self._pattern.sub(" ", simplify(text))
 
 
 HEAD = Words(
