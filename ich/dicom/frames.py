@@ -24,7 +24,7 @@ _PIECE = 4096  # bytes of either end of a compressed frame that are read first
 _SLACK = 1 << 16  # bytes of a compressed frame beyond twice its pixels, for the headers of small ones
 
 
-def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFormat, frames: int = 1) -> None:
+def check_length(pixels: Element, left: int, syntax: str, pixel_format: PixelFormat, frames: int) -> None:
     """Refuses impossible pixel data, as far as this is visible without reading them.
 
     Args:
@@ -130,7 +130,7 @@ def _find_end(frame: Pieces, data: int) -> int:
 
 
 def read_stored(
-    pixels: Element, stream: Stream, syntax: str, pixel_format: PixelFormat, which: Which = ONLY
+    pixels: Element, stream: Stream, syntax: str, pixel_format: PixelFormat, which: Which
 ) -> np.ndarray:
     """Reads stored values, from a stream at the value of Pixel Data.
 
@@ -152,7 +152,7 @@ def read_stored(
     return stored
 
 
-def find_fragments(stream: Stream, which: Which = ONLY) -> list[tuple[int, int]]:
+def find_fragments(stream: Stream, which: Which) -> list[tuple[int, int]]:
     """Finds the fragments of a frame (PS3.5 A.4): place and length of each, in bytes.
 
     The first item is the offset table, not a fragment. If frames have several fragments, the table must say

@@ -75,7 +75,7 @@ def estimate(samples: Floats, shortage: str = "", *, bounds: tuple[float, ...] =
     return Estimate(value, float(low), float(high))
 
 
-def estimate_share(samples: Floats, patients: int, shortage: str = "") -> Estimate:
+def estimate_share(samples: Floats, patients: int, shortage: str) -> Estimate:
     """Estimates a share of units, such as a sensitivity.
 
     If it is 0 or 1 in every sample, its interval is that of Clopper and Pearson (Biometrika 1934;26:404),

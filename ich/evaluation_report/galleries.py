@@ -85,9 +85,9 @@ def make_galleries(
     root: Path,
     index: pd.DataFrame,
     *,
-    decision: Decision | None = None,
+    decision: Decision | None,
     labels: LabelSet,
-    heat: Mapping[int, NDArray[np.float32]] | None = None,
+    heat: Mapping[int, NDArray[np.float32]] | None,
 ) -> Galleries:
     """Draws the slices on which a model was most wrong.
 

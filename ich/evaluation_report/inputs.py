@@ -89,12 +89,12 @@ class Inputs:
     notes: Sequence[str]
 
 
-def read_inputs(sources: Sources, *, label_set: LabelSet | None = None, needs_targets: bool) -> Inputs:
+def read_inputs(sources: Sources, *, label_set: LabelSet | None, needs_targets: bool) -> Inputs:
     """Reads the inputs of an evaluation.
 
     Args:
         sources: Places of the inputs.
-        label_set: What the model predicts; by default what the run's folder or the first table says.
+        label_set: What the model predicts; if None, what the run's folder or the first table says.
         needs_targets: Whether a table without any target is refused.
 
     Raises:

@@ -159,7 +159,7 @@ def read_sample(
     table: pd.DataFrame,
     rows: NDArray[np.int64],
     encodings: NDArray[np.int64],
-    progress: bool = True,
+    progress: bool,
 ) -> Sample:
     """Reads the pixels of a sample; unreadable slices are counted.
 

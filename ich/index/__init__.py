@@ -106,12 +106,11 @@ def build_index(
     return index
 
 
-def index_paths(paths: Sequence[Path], *, progress: bool = True) -> tuple[Path, Index]:
+def index_paths(paths: Sequence[Path]) -> tuple[Path, Index]:
     """Reads the headers of files, and of files below folders, without keeping an index.
 
     Args:
         paths: DICOM files and folders; a file that is given twice counts once.
-        progress: Whether to show a bar on a terminal if reading takes longer than a moment.
 
     Returns:
         The folder that holds all of them, and their index.
@@ -124,7 +123,7 @@ def index_paths(paths: Sequence[Path], *, progress: bool = True) -> tuple[Path, 
     for path in paths:
         below = escape_path(path.absolute().relative_to(root))
         if path.is_dir():
-            files, unread = list_files(path, progress)
+            files, unread = list_files(path, progress=True)
             tables.append(files.assign(path=f"{below}/" + files["path"]))
             closed += [(f"{below}/{name}", *rest) for name, *rest in unread]
         elif path.exists():
@@ -133,7 +132,7 @@ def index_paths(paths: Sequence[Path], *, progress: bool = True) -> tuple[Path, 
         else:
             raise UserError(f"{path} does not exist")
     files = pd.concat(tables, ignore_index=True).drop_duplicates("path")
-    rows = (make_index(*chunk) for chunk in read_headers(root, files, None, progress))
+    rows = (make_index(*chunk) for chunk in read_headers(root, files, None, progress=True))
     index = _merge(*rows, make_index([], closed))
     if index.table.empty:
         raise UserError(f"{', '.join(map(str, paths[:3]))}: no readable CT slice; {_tell(index)}")
@@ -337,7 +336,7 @@ def _fill_union(union: NDArray[np.float32], others: NDArray[np.float32]) -> NDAr
     return np.asarray(wrong)
 
 
-def count_repeats(path: Path, labels: LabelSet = RSNA_LABELS) -> int:
+def count_repeats(path: Path, labels: LabelSet) -> int:
     """Counts the rows of a label file that repeat an earlier row; ``read_labels`` checks them."""
     table = read_csv(path, labels.names)
     key = find_slice_column(table.columns, labels.names)

@@ -66,7 +66,7 @@ def read_csv(path: Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
     return table.rename(columns=_find_known_names(names, labels, path))
 
 
-def read_columns(path: Path, labels: Sequence[str] = LABELS) -> list[str]:
+def read_columns(path: Path, labels: Sequence[str]) -> list[str]:
     """Reads the column names of a CSV file, as in ``read_csv``.
 
     Raises:
@@ -173,7 +173,7 @@ def _fold(name: str) -> str:
     return name.strip().lower()
 
 
-def find_slice_column(columns: Collection[Hashable], labels: Sequence[str] = LABELS) -> str | None:
+def find_slice_column(columns: Collection[Hashable], labels: Sequence[str]) -> str | None:
     """Returns the column that names the slice, or None if a table with these columns holds no labels."""
     if "Label" in columns:
         return "ID" if "ID" in columns else None

@@ -39,16 +39,13 @@ class Timeline:
     target: NDArray[np.float64]
 
 
-def choose_timelines(
-    predictions: pd.DataFrame, label: str, prob: NDArray[np.float64], count: int = 3
-) -> list[Timeline]:
+def choose_timelines(predictions: pd.DataFrame, label: str, prob: NDArray[np.float64]) -> list[Timeline]:
     """Chooses studies with and without a label: the highest, the middle and the lowest in probability.
 
     Args:
         predictions: A predictions table; the slices of a study are drawn in its order.
         label: One of the labels of the table.
         prob: (N,) probabilities of the label, raw or calibrated.
-        count: Maximum number of studies of each kind.
     """
     target = predictions[f"target_{label}"].to_numpy(np.float64)
     table = pd.DataFrame(
@@ -60,7 +57,7 @@ def choose_timelines(
     timelines = []
     for value, name in ((1, "positive"), (0, "negative")):
         studies = highest.index[highest["target"] == value]
-        places = np.unique(np.linspace(0, len(studies) - 1, min(count, len(studies))).round().astype(int))
+        places = np.unique(np.linspace(0, len(studies) - 1, min(3, len(studies))).round().astype(int))
         for place in places:
             rows = np.asarray(groups.indices[studies[place]])
             title = f"{name} study, rows {rows.min()} to {rows.max()}"
