@@ -15,7 +15,7 @@ from typing import Literal
 from ich.calibration import DECIDED_LEVELS, Decision, Level
 from ich.files import replacing
 from ich.schema import DISCLAIMER, UserError
-from ich.schema.formats import STRICT, Text, parse_fields, read_plain, to_plain
+from ich.schema.formats import STRICT, Text, read_fields, read_plain, to_plain
 
 _LARGEST = 256 * 1024  # bytes
 
@@ -63,13 +63,6 @@ def read_calibration(path: str | Path) -> dict[str, Decision]:
     Raises:
         UserError: If the file is missing, or is not a file of ``write_calibration``.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise UserError(f"the calibration {path} cannot be read: {error.strerror or error}") from error
-    if len(text) > _LARGEST:
-        raise UserError(f"{path} is not a calibration: it is larger than {_LARGEST} bytes")
-    found = read_plain(CalibrationFile, parse_fields(text, str(path)), str(path))
+    fields = read_fields(Path(path), "calibration", _LARGEST)
+    found = read_plain(CalibrationFile, fields, str(path))
     return dict(found.decisions)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ich.files import for_owner_alone, replacing
 from ich.schema import UserError
-from ich.schema.formats import adapt, parse_fields, read_plain, show, to_plain
+from ich.schema.formats import adapt, read_fields, read_plain, show, to_plain
 from ich.schema.results import Outcome, SliceResult, StudyResult, decide_labels, decide_outcome
 
 __all__ = ["make_schema", "read_json", "write_json"]
@@ -64,15 +64,7 @@ def read_json(path: str | Path) -> StudyResult:
     Raises:
         UserError: If it cannot be read, or is not a result of this version.
     """
-    path = Path(path)
-    try:
-        with path.open("rb") as file:
-            text = file.read(_LARGEST + 1)
-    except OSError as error:
-        raise UserError(f"the study result {path} cannot be read: {error.strerror or error}") from error
-    if len(text) > _LARGEST:
-        raise UserError(f"{path} is not a study result: it is larger than {_LARGEST} bytes")
-    return from_dict(parse_fields(text, str(path)), str(path))
+    return from_dict(read_fields(Path(path), "study result", _LARGEST), str(path))
 
 
 def make_schema() -> dict[str, Any]:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast, get_args
 
 from annotated_types import Interval, MaxLen
@@ -174,6 +175,27 @@ def parse_fields(text: bytes, source: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise UserError(f"{source} is not a JSON object")
     return found
+
+
+def read_fields(path: Path, what: str, largest: int) -> dict[str, Any]:
+    """Reads a JSON object from a file.
+
+    Args:
+        path: The file.
+        what: Kind of the file, for messages.
+        largest: Maximum size of the file, bytes.
+
+    Raises:
+        UserError: If it cannot be read, is larger, or holds something else.
+    """
+    try:
+        with path.open("rb") as file:
+            text = file.read(largest + 1)
+    except OSError as error:
+        raise UserError(f"the {what} {path} cannot be read: {error.strerror or error}") from error
+    if len(text) > largest:
+        raise UserError(f"{path} is not a {what}: it is larger than {largest} bytes")
+    return parse_fields(text, str(path))
 
 
 def check_keys(found: Collection[str], names: Collection[str], place: str) -> None:
