@@ -51,7 +51,7 @@ def make_model_card(data: ReportData) -> Document:
 
 
 def make_imported_card(metadata: ModelMetadata) -> Document:
-    """Makes the model card of a model that was imported, of which only its metadata are known."""
+    """Makes the model card of an imported model. Only its metadata are known."""
     labels, model = metadata.labels, metadata.model
     origin = "not known" if metadata.origin is None else metadata.origin.describe()
     rows = [
