@@ -23,6 +23,7 @@ MODULES = (
     "ich.image",
     "ich.image.window",
     "ich.image.augment",
+    "ich.image.lesions",
     "ich.tables",
     "ich.calibration",
     "ich.index",

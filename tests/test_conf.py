@@ -37,7 +37,8 @@ def test_every_file_composes_and_binds_to_its_constructor(choice: str) -> None:
     cfg = compose_with(choice.replace("/", "="), *own)
     assert not OmegaConf.missing_keys(cfg)
     nodes = [
-        cfg[group] for group in ("labels", "input", "augment", "loss", "optim", "model", "trainer", "data")
+        cfg[group]
+        for group in ("labels", "input", "augment", "lesions", "loss", "optim", "model", "trainer", "data")
     ]
     for node in (*nodes, *cfg.logger.values(), *cfg.callbacks.values()):
         if not node:
@@ -51,7 +52,7 @@ def test_every_file_composes_and_binds_to_its_constructor(choice: str) -> None:
 def test_defaults_of_the_constructors_are_the_defaults_of_the_configuration() -> None:
     cfg = compose_with("data=rsna")
     for name, parameter in inspect.signature(HeadCTDataModule).parameters.items():
-        if name not in ("root", "input", "label_set", "augment", "seed"):
+        if name not in ("root", "input", "label_set", "augment", "lesions", "seed"):
             assert cfg.data[name] == parameter.default, name
     assert cfg.model.pretrained is True
 

@@ -24,10 +24,11 @@ from ich.data.source import Source
 from ich.data.training import Training, TrainingSpec
 from ich.image.augment import Augment
 from ich.image.augment.transforms import Transform, adapt
+from ich.image.lesions import Lesions
 from ich.image.window import Window
 from ich.index.split import Shares
 from ich.schema import InputSpec, ReadError, UserError
-from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet
+from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet, require_rsna
 from ich.tables.slabs import measure_thickness
 
 __all__ = ["HeadCTDataModule"]
@@ -57,6 +58,7 @@ class HeadCTDataModule(LightningDataModule):
             slowly.
         phantom: Arguments of ``write_phantom``, which first writes to ``root`` unless the phantom exists.
         augment: Changes training slices: an ``Augment``, or any transform of albumentations.
+        lesions: Paints hemorrhages into healthy training slices, before ``augment``; for the RSNA's labels.
         split: ``patient``, ``slice`` (which leaks, and only reproduces work that did so), or a CSV file with
             ``part`` and ``PatientID`` or ``SOPInstanceUID``.
         group: ``PatientID``, or ``StudyInstanceUID`` if PatientIDs are missing or the same for all. It
@@ -100,6 +102,7 @@ class HeadCTDataModule(LightningDataModule):
         cache: str | None = None,
         phantom: Mapping[str, Any] | None = None,
         augment: Augment | Transform | None = None,
+        lesions: Lesions | None = None,
         split: str = "patient",
         group: str = "PatientID",
         val_fraction: float = 0.15,
@@ -124,6 +127,8 @@ class HeadCTDataModule(LightningDataModule):
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
         if thickness is not None and not 0 < thickness <= MOST_THICKNESS:
             raise UserError(f"data.thickness={thickness}: expected above 0 and up to {MOST_THICKNESS:g} mm")
+        if lesions is not None:
+            require_rsna(label_set.names, "lesions")
         self.source = Source(
             root=Path(root),
             labels=labels,
@@ -145,6 +150,7 @@ class HeadCTDataModule(LightningDataModule):
         self.training = TrainingSpec(
             size=input.size,
             augment=adapt(augment, input),
+            lesions=lesions,
             sampling=sampling,
             label_smoothing=label_smoothing,
             first_sizes=tuple(first_sizes),

@@ -23,8 +23,9 @@ from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
 from ich.image import average_hu, find_neighbors
+from ich.image.lesions import Lesions
 from ich.image.resize import keeps_shift, resize_hu
-from ich.schema import AIR_HU, InputSpec, ReadError
+from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
 from ich.tables import SLAB_COLUMN
 
 _LAYOUT = [
@@ -62,6 +63,8 @@ class SliceArrays(NamedTuple):
     slab: NDArray[np.int32]  # (rows,) number of the slab, from 0 by first row; its slices are averaged
     target: NDArray[np.float32]  # (rows, L), NaN where unknown
     window: NDArray[np.float32]  # (rows, 2) center and width of the header, HU
+    side: NDArray[np.float32]  # (rows,) of the slice padded to a square, mm; NaN where unknown
+    position: NDArray[np.float32]  # (rows,) mm along the slice normal; NaN where unknown
 
 
 def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
@@ -83,6 +86,8 @@ def to_arrays(table: pd.DataFrame, names: Sequence[str] = ()) -> SliceArrays:
         slab=_number(table.assign(stack=stack), ["stack", SLAB_COLUMN]) if SLAB_COLUMN in table else rows,
         target=table[list(names)].to_numpy(dtype=np.float32),
         window=table[["WindowCenter", "WindowWidth"]].to_numpy(dtype=np.float32),
+        side=(table["row_spacing"] * table[["Rows", "Columns"]].max(axis=1)).to_numpy(np.float32),
+        position=table["position"].to_numpy(np.float32),
     )
 
 
@@ -252,14 +257,34 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def _make_batch(self, hu: Tensor, items: Sequence[Item]) -> dict[str, Any]:
         """Adds what the table says about slices that were read, (N, D, S, S) HU; training changes them."""
         rows = [row for _, row, _ in items]
+        target = self.arrays.target[rows]
+        if self.training is not None and (lesions := self.training.spec.lesions) is not None:
+            for slices, known, item in zip(hu.numpy(), target, items, strict=True):
+                self._paint(lesions, self.training.spec.seed, slices, known, item)
         batch = {
             "hu": hu,
-            "target": torch.from_numpy(self.arrays.target[rows]),
+            "target": torch.from_numpy(target),
             "row": torch.tensor(rows),
         }
         if "dicom" in self.spec.windows:
             batch["window"] = torch.from_numpy(self.arrays.window[rows])
         return batch if self.training is None else self.training.change(batch, items)
+
+    def _paint(
+        self, lesions: Lesions, seed: int, hu: NDArray[np.int16], target: NDArray[np.float32], item: Item
+    ) -> None:
+        """Paints into a slice and its neighbors, (D, S, S), and sets its targets, (L,)."""
+        slabs, position = self._list_rows(item[1]), self.arrays.position
+        negative = [(self.arrays.target[rows] == 0).all(axis=1).any() for rows in slabs]  # one row has labels
+        names = lesions(
+            hu,
+            (seed, *item),
+            mm=float(self.arrays.side[item[1]]) / self.spec.size,
+            z=np.array([position[rows].mean() for rows in slabs]) if len(slabs) > 1 else np.zeros(1),
+            healthy=all(negative),
+        )
+        for name in (*names, "any") if names else ():
+            target[LABELS.index(name)] = 1
 
     def _read(self, out: NDArray[np.int16], row: int) -> None:
         """Reads a slice and its neighbors into ``out``, (D, S, S); each may be the mean of a slab."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ich.data.order import Item, balance_weights, draw_order, measure_draws
 from ich.image.augment import Augment
 from ich.image.augment.transforms import UserTransform
+from ich.image.lesions import Lesions
 from ich.schema import UserError
 
 SAMPLINGS = ("natural", "balanced")
@@ -29,6 +30,7 @@ class TrainingSpec:
 
     size: int  # input.size
     augment: Augment | UserTransform | None = None
+    lesions: Lesions | None = None
     sampling: str = "natural"
     label_smoothing: float = 0.0
     first_sizes: Sequence[int] = ()

@@ -47,7 +47,9 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     seed_everything(cfg.seed, workers=True, verbose=False)
     spec, labels = build("input"), build("labels")
     trainer = _build_trainer(build, cfg, run_dir)
-    datamodule = build("data", input=spec, label_set=labels, augment=build("augment"))
+    datamodule = build(
+        "data", input=spec, label_set=labels, augment=build("augment"), lesions=build("lesions")
+    )
     model = build("model", input=spec, label_set=labels, loss=build("loss", nn.Module), optim=build("optim"))
     build_optimizer(model.optim, model)  # refuses bad settings before anything is written
     model.net.require_sizes(datamodule.training.first_sizes)

@@ -30,6 +30,7 @@ OF_A_RUN = (
 ADDED: dict[str, Any] = {
     "smoothing": False,
     "callbacks": {},
+    "lesions": {},
     "trusted": [],
     "labels": {"_target_": "ich.schema.labels.LabelSet", **asdict(RSNA_LABELS)},
 }

@@ -15,6 +15,7 @@ from pytorch_lightning import Trainer
 
 from ich.data import HeadCTDataModule
 from ich.image.augment import Augment
+from ich.image.lesions import Lesions
 from ich.models import SliceClassifier
 from ich.models.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
 from ich.models.optim import OptimSpec
@@ -27,6 +28,7 @@ TARGETS: tuple[Callable[..., Any], ...] = (
     HeadCTDataModule,
     InputSpec,
     Augment,
+    Lesions,
     SliceClassifier,
     WeightedBCE,
     FocalLoss,
@@ -39,7 +41,7 @@ default."""
 
 TARGET_PATHS = {target: f"{target.__module__}.{target.__qualname__}" for target in TARGETS}
 
-GIVEN = {"input", "label_set", "augment", "loss", "optim", "callbacks", "logger", "run_dir"}
+GIVEN = {"input", "label_set", "augment", "lesions", "loss", "optim", "callbacks", "logger", "run_dir"}
 """Arguments that are not settings: objects of other groups, and values that ``train`` decides."""
 
 REPLACED = {"accelerator", "default_root_dir", "enable_checkpointing"}
