@@ -35,6 +35,7 @@ MODULES = (
     "ich.models.losses",
     "ich.models.metrics",
     "ich.models.optim",
+    "ich.models.series",
     "ich.evaluate",
     "ich.evaluate.comparison",
     "ich.evaluate.folds",

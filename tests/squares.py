@@ -28,7 +28,12 @@ class FindsSquares:
         self.sha256 = "c0ffee" + "0" * 58
         self.limit = 1.0
 
-    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+    def run(
+        self,
+        hu: NDArray[np.int16],
+        window: NDArray[np.float32] | None = None,
+        positions: NDArray[np.float64] | None = None,
+    ) -> Output:
         found = (hu[:, 0] == BLOOD).sum(axis=(1, 2)) > 20
         probs = np.full((len(hu), len(LABELS)), 0.05, np.float32)
         probs[found, -1] = 0.95

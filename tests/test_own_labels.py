@@ -220,7 +220,7 @@ class Finds:
         model = ModelArguments("finds", self.input, 0.0, 0.0, "sigmoid", True)
         self.metadata = ModelMetadata(model, labels=labels)
 
-    def run(self, hu: np.ndarray, window: np.ndarray | None = None) -> Output:
+    def run(self, hu: np.ndarray, window: np.ndarray | None = None, positions: object = None) -> Output:
         probs = np.full((len(hu), len(self.metadata.labels.names)), 0.05, np.float32)
         probs[:, -1] = 0.95
         return Output(probs, np.zeros(len(hu), np.float32))

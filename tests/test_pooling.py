@@ -32,6 +32,7 @@ REFERENCES = {
     "max": lambda p: p.max(),
     "mean": lambda p: p.mean(),
     "top3_mean": lambda p: p.nlargest(3).mean(),
+    "top5_mean": lambda p: p.nlargest(5).mean(),
     "noisy_or": lambda p: 1 - (1 - p).prod(),
 }
 

@@ -29,7 +29,12 @@ class KeepsSlices(FindsSquares):
         super().__init__()
         self.input = SPEC
 
-    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+    def run(
+        self,
+        hu: NDArray[np.int16],
+        window: NDArray[np.float32] | None = None,
+        positions: NDArray[np.float64] | None = None,
+    ) -> Output:
         self.seen = hu.copy()
         return super().run(hu, window)
 

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 from ich.calibration import NotFitted, Platt, find_obstacle, fit_calibrator
 from ich.calibration.choice import is_better, measure_losses
 from ich.calibration.fits import Floats
-from ich.schema import UserError
 from ich.schema.formats import ChosenBy, Number, Positive
 
 WIDTHS = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0, 20.0)
@@ -108,22 +107,19 @@ def _fit(target: Floats, prob: Floats, groups: _Groups, patients: ArrayLike) -> 
         return NotFitted("no series with the positions of several slices")
     if obstacle := find_obstacle(target, prob, "platt", patients=patients):
         return NotFitted(obstacle)
-    choices = [_calibrate(target, _average(prob, groups, width), width, patients) for width in (0.0, *WIDTHS)]
-    (without, _), *others = filter(None, choices)
-    if not others:
+    before = measure_calibrated(target, prob, patients)
+    after = {width: measure_calibrated(target, _average(prob, groups, width), patients) for width in WIDTHS}
+    choices = [(width, *found) for width, found in after.items() if found is not None]
+    if before is None or not choices:
         return TIED
-    losses, kernel = min(others, key=lambda choice: float(choice[0].sum()))
-    return kernel if is_better(without, losses, patients) else TIED
+    width, losses, curve = min(choices, key=lambda choice: float(choice[1].sum()))
+    return Kernel(width, curve.slope, curve.intercept) if is_better(before[0], losses, patients) else TIED
 
 
-def _calibrate(
-    target: Floats, averaged: Floats, width: float, patients: ArrayLike
-) -> tuple[Floats, Kernel] | None:
-    """Returns (N,) losses of averaged probabilities, and their kernel; None if they cannot be calibrated."""
-    curve = fit_calibrator(target, averaged, "platt", patients=patients)
-    if not isinstance(curve, Platt):
-        return None
-    return measure_losses(target, curve.apply(averaged)), Kernel(width, curve.slope, curve.intercept)
+def measure_calibrated(target: Floats, prob: Floats, patients: ArrayLike) -> tuple[Floats, Platt] | None:
+    """Returns (N,) losses of one label after Platt's calibration, and its curve; None if it has none."""
+    curve = fit_calibrator(target, prob, "platt", patients=patients)
+    return (measure_losses(target, curve.apply(prob)), curve) if isinstance(curve, Platt) else None
 
 
 _Groups = Sequence[tuple[NDArray[np.intp], Floats]]
@@ -141,23 +137,7 @@ def _group(positions: ArrayLike, series: ArrayLike) -> _Groups:
 def _average(prob: Floats, groups: _Groups, width: float) -> Floats:
     """(N,) probabilities of one label -> (N,) means; those of no group stay as they are."""
     averaged = prob.copy()
-    if not width:
-        return averaged
     for rows, distances in groups:
         weights = np.exp(-0.5 * (distances / width) ** 2)
         averaged[rows] = np.minimum(weights @ prob[rows] / weights.sum(axis=1), 1.0)
     return averaged
-
-
-def require_positions(smoothing: Smoothing | None, positions: ArrayLike | None) -> None:
-    """Refuses slices without positions for a model that smooths.
-
-    Raises:
-        UserError: If they are needed.
-    """
-    smooths = any(isinstance(kernel, Kernel) for kernel in (smoothing or {}).values())
-    if smooths and positions is None:
-        raise UserError(
-            "the model averages over neighboring slices by their distance: give the positions of the slices "
-            "along the slice normal, in mm"
-        )

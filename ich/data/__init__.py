@@ -158,6 +158,7 @@ class HeadCTDataModule(LightningDataModule):
         )
         self.tolerate = tolerate
         self.seed = seed
+        self.predict_sets: tuple[str, ...] = ("val", "test")
         self.predict_limit: int | float | None = None  # batches of each part, or its share; None is all
         self.unread: dict[str, ReadError] = {}
         self.read, self.decoded = 0, 0
@@ -264,9 +265,9 @@ class HeadCTDataModule(LightningDataModule):
         return self._load(self._rows("test"))
 
     def predict_dataloader(self) -> SliceLoader:
-        """Returns batches of the validation and the test set, in the order of the table."""
+        """Returns batches of ``predict_sets``, in the order of the table, as they are."""
         return self._load(
-            np.sort(np.concatenate([self._limit(self._rows(part)) for part in ("val", "test")]))
+            np.sort(np.concatenate([self._limit(self._rows(part)) for part in self.predict_sets]))
         )
 
     def _limit(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:

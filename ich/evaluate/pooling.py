@@ -19,13 +19,14 @@ UNIT_COLUMNS = {
     "patient": "PatientID",
 }
 
-METHODS = ("max", "mean", "top3_mean", "noisy_or")
-"""How slices become one probability: the highest; their mean; the mean of the three highest; the chance
-that at least one is positive if slices were independent, ``1 - prod(1 - p)``."""
+METHODS = ("max", "mean", "top3_mean", "top5_mean", "noisy_or")
+"""How slices become one probability: the highest; their mean; the mean of the three or five highest; the
+chance that at least one is positive if slices were independent, ``1 - prod(1 - p)``."""
 
 DEFAULT_POOLING = "max"
 
-TOP = 3
+TOP = {"top3_mean": 3, "top5_mean": 5}
+"""How many of the highest probabilities are averaged."""
 
 
 def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -> pd.DataFrame:
@@ -122,5 +123,5 @@ def _combine(
             return -np.expm1(np.add.reduceat(np.log1p(-probs), starts))
     falling = np.stack([column[np.lexsort((-column, codes))] for column in probs.T], axis=1)
     rank = np.arange(len(codes)) - np.repeat(starts, sizes)
-    top = np.where(rank[:, None] < TOP, falling, 0.0)
-    return np.add.reduceat(top, starts) / np.minimum(sizes, TOP)[:, None]
+    top = np.where(rank[:, None] < TOP[method], falling, 0.0)
+    return np.add.reduceat(top, starts) / np.minimum(sizes, TOP[method])[:, None]

@@ -17,7 +17,7 @@ def fit_table(validation: pd.DataFrame) -> dict[str, Kernel | NotFitted]:
     return fit_smoothing(
         validation[name_columns("target", names)],
         validation[name_columns("prob", names)],
-        *_place(validation),
+        *find_place(validation),
         validation["PatientID"],
         names,
     )
@@ -32,12 +32,12 @@ def smooth_table(table: pd.DataFrame, smoothing: Smoothing) -> pd.DataFrame:
     """
     columns = name_columns("prob", list(smoothing))
     smoothed = table.copy()
-    smoothed[columns] = smooth(table[columns], *_place(table), smoothing)
+    smoothed[columns] = smooth(table[columns], *find_place(table), smoothing)
     return smoothed
 
 
-def _place(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Returns positions, NaN for a slice that names no series, and the number of each slice's stack."""
+def find_place(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Returns (N,) positions in mm, NaN for a slice that names no series, and (N,) numbers of stacks."""
     named = table["SeriesInstanceUID"] != ""
     positions = np.asarray(table["position"].where(named), np.float64)
     stacks = table.groupby(["StudyInstanceUID", "SeriesInstanceUID", "stack"], sort=False).ngroup()

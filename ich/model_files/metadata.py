@@ -59,6 +59,10 @@ Backbone = Annotated[
 ]
 
 
+def _is_width(value: int) -> bool:
+    return value % 4 == 0
+
+
 @dataclass(frozen=True)
 class Versions:
     """Versions of the libraries that wrote a file."""
@@ -95,6 +99,16 @@ class ModelArguments:
     channels_last: bool
     own: OwnBackbone | None = None
     pool: Literal["last"] | None = None
+
+
+@dataclass(frozen=True)
+class SeriesArguments:
+    """The arguments that build a network over series; see ``ich.models.series.SeriesNet``."""
+
+    kind: Annotated[str, Expected("gru or transformer", pattern="^(gru|transformer)$")]
+    width: Annotated[int, Interval(ge=8, le=1024), Expected("a multiple of 4 from 8 to 1024", _is_width)]
+    layers: Annotated[int, Interval(ge=1, le=8), Expected("a whole number from 1 to 8")]
+    drop_rate: Rate
 
 
 @dataclass(frozen=True)
@@ -188,6 +202,7 @@ class ModelMetadata:
         labels: What the model predicts, in the order of its outputs.
         trained_on: ``hash_slices`` of the training set.
         prevalences: The share of its known slices that have each label; None where none is known.
+        series: The network over series, where it improves the predictions.
         smoothing: For each label, how its probabilities are averaged over neighboring slices, before slices
             are pooled and calibrated. It was fitted on the validation set.
         thickness: The usual step between its slices, mm; see ``ich.tables.slabs``. Much thinner slices are
@@ -208,6 +223,7 @@ class ModelMetadata:
     model: ModelArguments
     trained_on: Digest | None = None
     prevalences: Mapping[str, Share | None] | None = None
+    series: SeriesArguments | None = None
     smoothing: Smoothing | None = None
     thickness: Positive | None = None
     decisions: Mapping[Level, Decision] | None = None

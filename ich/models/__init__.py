@@ -16,7 +16,7 @@ from ich.model_files.checkpoint import gather_states
 from ich.model_files.metadata import Origin
 from ich.models.losses import WeightedBCE, prevalence_logits
 from ich.models.metrics import build_metrics
-from ich.models.network import SliceNet, hash_weights, load_slice_net, without_ood
+from ich.models.network import SliceNet, hash_weights, load_slice_net, without_fitted
 from ich.models.optim import OptimSpec, build_optimizer, build_schedule
 from ich.models.own import Maker
 from ich.schema import Batch, InputSpec
@@ -108,8 +108,10 @@ class SliceClassifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Drops everything that was fitted to the old weights."""
         if stage == "fit":
-            self.net.ood = None
-            self.net.metadata = replace(self.net.metadata, ood=None, smoothing=None, decisions=None)
+            self.net.ood = self.net.series = None
+            self.net.metadata = replace(
+                self.net.metadata, ood=None, series=None, smoothing=None, decisions=None
+            )
 
     def start_at(self, prevalences: Sequence[float]) -> None:
         """Sets the head's bias so that an untrained model predicts the prevalences.
@@ -193,12 +195,12 @@ class SliceClassifier(LightningModule):
         checkpoint["train_loss"] = gather_states(so_far)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restores the origin and the loss of the epoch, but no reference: a finished model has that."""
-        self.net.ood = None
+        """Restores the origin and the loss of the epoch, but nothing of a finished model."""
+        self.net.ood = self.net.series = None
         if found := checkpoint.get("metadata", {}).get("origin"):
             origin = read_plain(Origin, found, "the checkpoint: metadata.origin")
             self.net.metadata = replace(self.net.metadata, origin=origin)
-        checkpoint["state_dict"] = without_ood(checkpoint["state_dict"])
+        checkpoint["state_dict"] = without_fitted(checkpoint["state_dict"])
         if self.global_rank < len(every := checkpoint["train_loss"]):
             mean, weight = (value.to(self.device) for value in every[self.global_rank])
             self.train_loss.mean_value, self.train_loss.weight = mean, weight

@@ -26,6 +26,7 @@ from ich.models.own import (
     describe_backbone,
     find_maker,
 )
+from ich.models.series.network import SeriesNet
 from ich.schema import Batch, InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
@@ -56,6 +57,7 @@ class SliceNet(nn.Module):
 
     Attributes:
         metadata: Metadata of the network for its files.
+        series: The network that corrects logits by the series; None for a network for slices alone.
         ood: Reference for the distance from the training data; None if none was fitted.
 
     Raises:
@@ -122,6 +124,7 @@ class SliceNet(nn.Module):
         nn.init.normal_(linear.weight, std=0.01)
         nn.init.zeros_(linear.bias)
         self.head = nn.Sequential(nn.Dropout(drop_rate), linear)
+        self.series: SeriesNet | None = None
         self.ood: OodDistance | None = None
         self.keep_in(self.memory_format)
 
@@ -165,7 +168,7 @@ class SliceNet(nn.Module):
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
         if (pool := metadata.model.pool) != self.metadata.model.pool:
             raise UserError(f"model.init_from={path} has model.pool={pool or 'null'}; set it")
-        weights = without_ood(_without_loss(state_dict))
+        weights = without_fitted(_without_loss(state_dict))
         same_labels = metadata.labels.names == self.metadata.labels.names
         if not same_labels:
             weights |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
@@ -189,6 +192,8 @@ class SliceNet(nn.Module):
         """
         weights = rename_parts(_without_loss(state_dict))
         self.metadata = metadata
+        labels = len(metadata.labels.names)
+        self.series = None if metadata.series is None else SeriesNet(metadata.series, self.features, labels)
         self.ood = OodDistance.restore(weights, self.features, str(path))
         try:
             self.load_state_dict(weights)
@@ -234,7 +239,10 @@ class SliceNet(nn.Module):
         Returns:
             (N, L) probabilities and, with a reference, (N,) distances.
         """
-        features = self.extract(image)  # (N, F)
+        return self.classify_features(self.extract(image))
+
+    def classify_features(self, features: Tensor) -> tuple[Tensor, ...]:
+        """Classifies slices by their features, (N, F); as ``classify``."""
         probs = self.to_probs(self.head(features))
         return (probs,) if self.ood is None else (probs, self.ood(features))
 
@@ -308,6 +316,16 @@ def hash_weights(net: SliceNet) -> str:
 def without_ood(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights of a model without those of its reference."""
     return {name: value for name, value in state_dict.items() if not is_part(name)}
+
+
+def without_fitted(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of a network for slices, without what was fitted after its training."""
+    return drop_series(without_ood(state_dict))
+
+
+def drop_series(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights of a model without those of its network over series."""
+    return {name: value for name, value in state_dict.items() if not name.startswith("series.")}
 
 
 def _refuse_settings(target: str, **settings: Any) -> None:

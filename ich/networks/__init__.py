@@ -19,6 +19,7 @@ from ich.model_files.bundle import is_bundle
 from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint
 from ich.model_files.metadata import ModelMetadata
 from ich.models import SliceNet, load_slice_net
+from ich.models.series import Slices, correct
 from ich.schema import InputSpec, UserError, check_threads
 
 __all__ = ["Network", "Output", "TorchNetwork", "is_network", "load_network"]
@@ -60,13 +61,20 @@ class Network(Protocol):
     sha256: str
     limit: float | None
 
-    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+    def run(
+        self,
+        hu: NDArray[np.int16],
+        window: NDArray[np.float32] | None = None,
+        positions: NDArray[np.float64] | None = None,
+    ) -> Output:
         """Runs the network.
 
         Args:
             hu: (N, D, S, S) HU of slices with their neighbors, N at least 1.
             window: (N, 2) center and width in HU from the header of each slice; needed if ``input`` has the
                 window ``"dicom"``, otherwise unused.
+            positions: (N,) of the slices of one series along the slice normal, mm; NaN for a slice that says
+                nothing about the others. Needed if the metadata name a network over series, otherwise unused.
 
         Raises:
             ValueError: If the shapes are wrong.
@@ -96,18 +104,37 @@ class TorchNetwork:
         self.sha256 = sha256
         self.limit = None if net.ood is None else float(net.ood.limit)
 
-    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+    def run(
+        self,
+        hu: NDArray[np.int16],
+        window: NDArray[np.float32] | None = None,
+        positions: NDArray[np.float64] | None = None,
+    ) -> Output:
         """Runs the network; see ``Network``."""
         check_slices(self.input, hu, window)
         with torch.inference_mode(), _exactly(self.device):
-            parts = [self._run(*batch) for batch in split(self.input, hu, window)]
-        return join(parts)
+            parts, features = zip(
+                *(self._run(*batch) for batch in split(self.input, hu, window)), strict=True
+            )
+            output = join(parts)
+            if self.net.series is None:
+                return output
+            if positions is None or positions.shape != (len(hu),):
+                raise ValueError(
+                    f"expected the positions of {len(hu)} slices in mm, for the network over series"
+                )
+            one = np.zeros(len(hu), np.int64)
+            slices = Slices(np.concatenate(features), output.probs, positions, one)
+            return output._replace(probs=correct(self.net.series, slices))
 
-    def _run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> list[NDArray[np.float32]]:
+    def _run(
+        self, hu: NDArray[np.int16], window: NDArray[np.float32] | None
+    ) -> tuple[list[NDArray[np.float32]], NDArray[np.float32]]:
         x = torch.from_numpy(np.array(hu, order="C")).to(self.device)  # a copy: views may be reversed
         header = None if window is None else torch.tensor(window, device=self.device)
         image = window_batch(self.net.window, x, header)
-        return [part.cpu().numpy() for part in self.net.classify(image)]
+        features = self.net.extract(image)
+        return [part.cpu().numpy() for part in self.net.classify_features(features)], features.cpu().numpy()
 
 
 def is_network(path: str | Path) -> bool:
@@ -191,7 +218,7 @@ def split(
     return [(hu[part], window[part].astype(np.float32)) for part in parts]
 
 
-def join(parts: list[list[NDArray[np.float32]]]) -> Output:
+def join(parts: Sequence[Sequence[NDArray[np.float32]]]) -> Output:
     """Joins the outputs of a network for batches: probabilities, and distances if there are any.
 
     Raises:

@@ -88,6 +88,11 @@ def export_onnx(
     network = load_network(source, gpus=0, trusted=trusted)
     if not isinstance(network, TorchNetwork):
         raise UserError(f"{source} is an ONNX file; give the checkpoint or bundle that it was made from")
+    if network.net.series is not None:
+        raise UserError(
+            f"{source} holds a network over series, which `ich export` cannot write: share it with "
+            "`ich bundle`, or train a model for slices alone with series=none"
+        )
     slices = _read_slices(paths, network.input) if paths else _draw_slices(network.input)
     content = _convert(network.net, network.limit)
     try:

@@ -92,7 +92,12 @@ class OnnxNetwork:
         except Exception as error:  # of its own kinds, which share no base
             raise UserError(f"{path} is not a network that onnxruntime can run: {error}") from error
 
-    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+    def run(
+        self,
+        hu: NDArray[np.int16],
+        window: NDArray[np.float32] | None = None,
+        positions: NDArray[np.float64] | None = None,
+    ) -> Output:
         """Runs the network; see ``ich.networks.Network``."""
         check_slices(self.input, hu, window)
         return join([self._run(*batch) for batch in split(self.input, hu, window)])
@@ -116,6 +121,8 @@ def _check(content: bytes, source: str) -> Description:
         raise UserError(f"{source} is another ONNX file: `ich export` did not write it")
     fields = upgrade_file(parse_fields(texts[0].encode(), source), Description.format, "ich network 1")
     description = read_plain(Description, fields, source)
+    if description.metadata.series is not None:
+        raise UserError(f"{source} names a network over series, which an ONNX file does not hold")
     if fault := _find_fault(model):
         raise UserError(f"{source} has {fault}, which does not occur in networks of `ich export`")
     found = {value.name: _to_shape(value) for value in (*model.graph.input, *model.graph.output)}

@@ -14,7 +14,7 @@ from ich.schema import UserError
 
 TTA = ("flip", "scale", "reverse")
 """``flip`` adds mirrored slices; ``scale`` adds smaller and larger ones, about their center. ``reverse`` adds
-slices with their neighbors in reverse order, and changes nothing for a network without neighbors."""
+slices with their neighbors and series in reverse order, and changes nothing for a network without both."""
 
 SCALES = (0.9, 1.1)
 
@@ -49,20 +49,31 @@ class _Augmented:
         self.limit = network.limit
         self._network = network
         mirrors, scales = (1, -1) if "flip" in tta else (1,), (1.0, *SCALES) if "scale" in tta else (1.0,)
-        orders = (1, -1) if "reverse" in tta and network.input.neighbors else (1,)
+        orders = (1, -1) if "reverse" in tta and _has_order(network) else (1,)
         center = (network.input.size - 1) / 2
         _, *views = product(mirrors, scales, orders)  # the first is the plain one
         self._views = [(_make_matrix(mirror, scale, center), order) for mirror, scale, order in views]
 
-    def run(self, hu: NDArray[np.int16], window: NDArray[np.float32] | None = None) -> Output:
+    def run(
+        self,
+        hu: NDArray[np.int16],
+        window: NDArray[np.float32] | None = None,
+        positions: NDArray[np.float64] | None = None,
+    ) -> Output:
         """Runs the network on each view; distances are those of the unchanged slices."""
-        probs, distance = self._network.run(hu, window)
+        probs, distance = self._network.run(hu, window, positions)
         others = [
-            self._network.run(_transform(hu[:, ::order], matrix), window).probs
+            self._network.run(
+                _transform(hu[:, ::order], matrix), window, None if positions is None else order * positions
+            ).probs
             for matrix, order in self._views
         ]
         mean: NDArray[np.float64] = np.mean([probs, *others], axis=0, dtype=np.float64)
         return Output(mean.astype(np.float32), distance)
+
+
+def _has_order(network: Network) -> bool:
+    return network.input.neighbors > 0 or network.metadata.series is not None
 
 
 def _make_matrix(mirror: int, scale: float, center: float) -> NDArray[np.float32]:

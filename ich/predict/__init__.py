@@ -29,7 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from ich import __version__
 from ich.calibration import Decision, order_decisions
 from ich.calibration.ood import pool_distances
-from ich.calibration.smoothing import require_positions, smooth
+from ich.calibration.smoothing import Kernel, smooth
 from ich.image import prepare_series
 from ich.image.resize import resize_hu
 from ich.models import SliceNet, hash_weights
@@ -168,7 +168,7 @@ class Predictor:
                 must be in LPS: rows run to the patient's left, columns to the back, as ``ich.dicom.read_hu``
                 gives them. An array cannot show whether this is so.
             window: (N, 2) center and width of the headers in HU, if a model needs them.
-            positions: (N,) along the slice normal in mm, if a model averages over neighboring slices.
+            positions: (N,) along the slice normal in mm, if a model reads slices with their series.
 
         Returns:
             (M, N, L) probabilities of the M models, not calibrated, and distances from their training data.
@@ -178,8 +178,11 @@ class Predictor:
         """
         pixels = [_to_pixels(hu) for hu in slices]
         resized = {size: stack_hu([resize_hu(hu, size) for hu in pixels], size) for size in self._sizes}
-        for network in self.networks:
-            require_positions(network.metadata.smoothing, positions)
+        if positions is None and self._takes_positions:
+            raise UserError(
+                "the model reads a slice with its series: give the positions of the slices along the slice "
+                "normal, in mm"
+            )
         places = np.full(len(pixels), np.nan) if positions is None else np.asarray(positions, np.float64)
         if places.shape != (len(pixels),):
             raise UserError(f"{len(pixels)} slices have {places.size} positions: give one for each slice")
@@ -262,6 +265,12 @@ class Predictor:
     def _takes_window(self) -> bool:
         return any("dicom" in network.input.windows for network in self.networks)
 
+    @property
+    def _takes_positions(self) -> bool:
+        every = [network.metadata for network in self.networks]
+        kernels = [kernel for each in every for kernel in (each.smoothing or {}).values()]
+        return any(each.series for each in every) or any(isinstance(each, Kernel) for each in kernels)
+
     def _score(
         self,
         hu: Mapping[int, Pixels],
@@ -277,7 +286,9 @@ class Predictor:
         places[list(left_out)] = np.nan  # such a slice says nothing about its neighbors
         probs, distances, limits = [], [], []
         for network in self._views:
-            output = network.run(prepare_series(hu[network.input.size], network.input, left_out), window)
+            output = network.run(
+                prepare_series(hu[network.input.size], network.input, left_out), window, places
+            )
             found = output.probs
             if (smoothing := network.metadata.smoothing) is not None:
                 found = smooth(found, places, np.zeros(len(places)), smoothing)

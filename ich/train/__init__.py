@@ -177,6 +177,7 @@ def _prepare_pretraining(cfg: DictConfig, run_dir: Path) -> Run | Path | None:
     # What a run's own file says there of trusted code does not count: see resume_config.
     own = {
         "pretrain": None,
+        "series": None,
         "ckpt_path": str(folder) if _has_begun(folder) else None,
         "trusted": cfg.trusted,
     }
@@ -217,6 +218,8 @@ def _complete(run: Run, started: float) -> float:
             limit=limit,
             backbone=parts.model.net.copy_backbone(),
             smoothing=cfg.smoothing,
+            series=parts.series,
+            seed=cfg.seed,
         )
     if limit is not None:
         log.warning("debugging: only a few batches of each set were used, so the figures mean nothing")

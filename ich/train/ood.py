@@ -17,7 +17,7 @@ from ich.model_files.metadata import OodReference
 
 
 class FeatureLog(Callback):
-    """Keeps the features of some slices during prediction.
+    """Keeps rows and features of some slices during prediction.
 
     Args:
         wanted: (rows,) bool, for the rows of the data module's table.
@@ -27,6 +27,12 @@ class FeatureLog(Callback):
         self._wanted = torch.tensor(wanted)
         self._seen = torch.empty(0)
         self._kept: list[Tensor] = []
+        self._rows: list[Tensor] = []
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """(N,) rows of the wanted slices, in the order of prediction."""
+        return torch.cat(self._rows).numpy()
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -41,7 +47,9 @@ class FeatureLog(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, *_: Any
     ) -> None:
         """Collects the wanted slices of a batch."""
-        self._kept.append(self._seen[self._wanted[outputs["row"]]].float())
+        wanted = self._wanted[outputs["row"]]
+        self._kept.append(self._seen[wanted].float())
+        self._rows.append(outputs["row"][wanted])
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stops collecting."""

@@ -13,6 +13,7 @@ from torch import nn
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier
 from ich.models.optim import build_optimizer
+from ich.models.series import SeriesSpec
 from ich.schema import UserError, check_seed, check_threads
 from ich.train.command import require_known_settings
 from ich.train.settings import accept_old_names
@@ -27,6 +28,7 @@ class Parts:
     trainer: Trainer
     datamodule: HeadCTDataModule
     model: SliceClassifier
+    series: SeriesSpec | None
 
 
 def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
@@ -57,7 +59,7 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     datamodule.setup()
     if model.has_new_head:
         model.start_at(datamodule.prevalences())
-    return Parts(trainer, datamodule, model)
+    return Parts(trainer, datamodule, model, build("series", SeriesSpec))
 
 
 def _with_recipe(cfg: DictConfig) -> DictConfig:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import logging
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from rich.console import Console
 from torch import nn
@@ -26,18 +29,24 @@ from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
 from ich.model_files.checkpoint import find_checkpoint, read_checkpoint
+from ich.model_files.features import Description, Features, hash_state, read_features, write_features
 from ich.models import SliceNet, hash_weights
-from ich.models.network import build_slice_net
+from ich.models.network import build_slice_net, drop_series
+from ich.models.series import SeriesSpec
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
 from ich.schema.labels import LabelSet
-from ich.tables import SETS, make_predictions, read_predictions, write_table
+from ich.tables import SETS, WEIGHTS_COLUMN, make_predictions, name_columns, read_predictions, write_table
 from ich.train.best import add_to_checkpoint
 from ich.train.ood import FeatureLog, describe_ood
+from ich.train.series import correct_tables, fit_series
 from ich.train.summary import summarize, write_model_card
 from ich.train.trainer import build_trainer
 
 log = logging.getLogger(__name__)
+
+SERIES, FEATURES = "series", "features.safetensors"
+"""Folder of a run for its model over series, and the file of features in it."""
 
 
 def write_results(
@@ -49,11 +58,14 @@ def write_results(
     limit: int | float | None = None,
     backbone: nn.Module | None = None,
     smoothing: bool = True,
+    series: SeriesSpec | None = None,
+    seed: int = 0,
 ) -> float:
     """Writes predictions, ``metrics.json``, the model card and the curves of a run, and prints its table.
 
-    The best checkpoint gets the smoothing over neighbors, the decisions, the reference for
-    out-of-distribution detection, and a summary of the run. The predictions are smoothed.
+    The best checkpoint gets the network over series, the smoothing over neighbors, the decisions, the
+    reference for out-of-distribution detection, and a summary of the run. The predictions are those after
+    series and smoothing.
 
     Args:
         run_dir: Folder of the run, with its best checkpoint.
@@ -63,6 +75,8 @@ def write_results(
         limit: Number or share of batches to predict in each set; None for all.
         backbone: A copy of the run's backbone if it is not a timm model.
         smoothing: Whether probabilities may be averaged over neighboring slices.
+        series: Network over series to train; None for none.
+        seed: Random seed for this training.
 
     Returns:
         The monitored metric of the best epoch.
@@ -76,9 +90,20 @@ def write_results(
     best = metrics.iloc[int(metrics[MONITOR].argmin())]
     path = find_checkpoint(run_dir, "best")
     checkpoint = read_checkpoint(path)
+    # A network over series that an earlier end of this run has added is made again.
+    checkpoint["state_dict"] = drop_series(checkpoint["state_dict"])
+    checkpoint["metadata"] = replace(checkpoint["metadata"], series=None)
     net = build_slice_net(checkpoint["metadata"], checkpoint["state_dict"], path, backbone)
-    seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
-    tables, kernels = _smooth(predict_parts(net, datamodule, gpus, seen, limit), smoothing)
+    if series is None:
+        seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
+        tables, features = predict_parts(net, datamodule, gpus, seen, limit), {"val": seen.features}
+    else:
+        tables, features = score_with_features(net, datamodule, run_dir / SERIES, gpus, limit)
+        net.series = fit_series(
+            tables, features, series, datamodule.label_set, run_dir / SERIES, seed=seed, gpus=gpus
+        )
+        tables = _correct(net, tables, features, datamodule.label_set)
+    tables, kernels = _smooth(tables, smoothing)
     for part, table in tables.items():
         write_table(table, run_dir / f"predictions_{part}.csv")
     # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
@@ -86,15 +111,18 @@ def write_results(
     predictions = {part: read_predictions(run_dir / f"predictions_{part}.csv") for part in tables}
     evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences(), datamodule.label_set)
     fields: dict[str, Any] = {
+        "series": None if net.series is None else net.series.spec,
         "smoothing": kernels,
         "decisions": decisions,
         "training": summarize(datamodule, metrics, evaluations),
     }
     weights: dict[str, torch.Tensor] = {}
     if net.metadata.ood is None:
-        fields["ood"], weights = describe_ood(seen.features, tables["val"])
+        fields["ood"], weights = describe_ood(features["val"], tables["val"])
         if isinstance(fields["ood"], NotFitted):
             log.warning("out-of-distribution detection: not available, %s", fields["ood"].missing)
+    if net.series is not None:
+        weights |= nn.ModuleDict({"series": net.series}).state_dict()
     checkpoint = add_to_checkpoint(path, checkpoint, fields, weights)
     net.restore(checkpoint["metadata"], checkpoint["state_dict"], path)
     write_model_card(run_dir, predictions, evaluations, decisions)
@@ -126,8 +154,8 @@ def write_results(
 
 
 def _smooth(
-    tables: Mapping[str, pd.DataFrame], wanted: bool
-) -> tuple[Mapping[str, pd.DataFrame], Smoothing | None]:
+    tables: dict[str, pd.DataFrame], wanted: bool
+) -> tuple[dict[str, pd.DataFrame], Smoothing | None]:
     """Fits the smoothing over neighboring slices on the validation set, and applies it to all sets."""
     if not wanted:
         return tables, None
@@ -186,8 +214,9 @@ def predict_parts(
     gpus: int | None = None,
     seen: FeatureLog | None = None,
     limit: int | float | None = None,
+    sets: Sequence[str] = ("val", "test"),
 ) -> dict[str, pd.DataFrame]:
-    """Predicts the validation and the test set, on one device.
+    """Predicts the validation and the test set, or other sets, on one device.
 
     Args:
         net: A trained network.
@@ -195,25 +224,89 @@ def predict_parts(
         gpus: As in ``build_trainer``; more than one counts as one.
         seen: Collects the features of the slices that it wants.
         limit: Number or share of batches in each set; None for all.
+        sets: Some of ``train``, ``val`` and ``test``.
 
     Returns:
-        A predictions table for each of ``val`` and ``test`` that has slices.
+        A predictions table for each set that has slices.
     """
     trainer = build_trainer(
         gpus=gpus if gpus is None else min(gpus, 1), devices=1, callbacks=[] if seen is None else [seen]
     )
-    datamodule.predict_limit = limit
+    datamodule.predict_sets, datamodule.predict_limit = tuple(sets), limit
     outputs = trainer.predict(_Scoring(net), datamodule=datamodule) or []
     batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)
     rows = torch.cat([batch["row"] for batch in batches]).numpy()
     probs = torch.cat([batch["probs"] for batch in batches]).numpy()
+    return _tabulate(rows, probs, net, datamodule)
+
+
+def _tabulate(
+    rows: NDArray[np.int64], probs: NDArray[np.float32], net: SliceNet, datamodule: HeadCTDataModule
+) -> dict[str, pd.DataFrame]:
     slices = datamodule.table.iloc[rows].reset_index(drop=True)
     weights = hash_weights(net)
     return {
         part: make_predictions(slices[within], part, probs[within], weights, datamodule.label_set.names)
-        for part in ("val", "test")
+        for part in SETS
         if (within := slices["part"] == part).any()
     }
+
+
+def score_with_features(
+    net: SliceNet,
+    datamodule: HeadCTDataModule,
+    folder: Path,
+    gpus: int | None = None,
+    limit: int | float | None = None,
+) -> tuple[dict[str, pd.DataFrame], dict[str, NDArray[np.float32]]]:
+    """Predicts all sets and keeps the features, or reads them if they were kept before.
+
+    Args:
+        net: A trained network for slices.
+        datamodule: The data module, after ``setup``.
+        folder: Folder of the file with the features.
+        gpus: As ``predict_parts`` takes it.
+        limit: As ``predict_parts`` takes it.
+
+    Returns:
+        For each set its predictions table, and the (N, F) features of its slices.
+    """
+    path, description = (
+        folder / FEATURES,
+        Description(hash_weights(net), hash_state(datamodule.table), net.input),
+    )
+    parts = datamodule.table["part"].to_numpy()
+    try:
+        found = read_features(path, description)
+        tables = _tabulate(found.rows, found.probs, net, datamodule)
+    except UserError as error:
+        if path.exists():
+            log.info("%s", error)
+        seen = FeatureLog(np.ones(len(parts), bool))
+        tables = predict_parts(net, datamodule, gpus, seen, limit, tuple(SETS))
+        columns = name_columns("prob", datamodule.label_set.names)
+        probs = np.empty((len(seen.rows), len(columns)), np.float32)
+        for part, table in tables.items():
+            probs[parts[seen.rows] == part] = table[columns]
+        found = Features(seen.rows, seen.features, probs)
+        if limit is None:
+            write_features(found, description, path)
+    return tables, {part: found.features[parts[found.rows] == part] for part in tables}
+
+
+def _correct(
+    net: SliceNet,
+    tables: Mapping[str, pd.DataFrame],
+    features: Mapping[str, NDArray[np.float32]],
+    labels: LabelSet,
+) -> dict[str, pd.DataFrame]:
+    """Returns the tables of validation and test set, after the network over series if there is one."""
+    kept = {part: table for part, table in tables.items() if part != "train"}
+    if net.series is None:
+        return kept
+    weights = hash_weights(net)
+    corrected = correct_tables(net.series, kept, features, labels)
+    return {part: table.assign(**{WEIGHTS_COLUMN: weights}) for part, table in corrected.items()}
 
 
 class _Scoring(LightningModule):

@@ -29,6 +29,7 @@ OF_A_RUN = (
 
 ADDED: dict[str, Any] = {
     "smoothing": False,
+    "series": None,
     "callbacks": {},
     "lesions": {},
     "trusted": [],

@@ -19,6 +19,7 @@ from ich.image.lesions import Lesions
 from ich.models import SliceClassifier
 from ich.models.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
 from ich.models.optim import OptimSpec
+from ich.models.series import SeriesSpec
 from ich.schema import InputSpec
 from ich.schema.labels import LabelSet
 from ich.train.trainer import build_trainer
@@ -34,6 +35,7 @@ TARGETS: tuple[Callable[..., Any], ...] = (
     FocalLoss,
     SoftmaxCrossEntropy,
     OptimSpec,
+    SeriesSpec,
     build_trainer,
 )
 """Classes and functions of the configuration. A signature is the schema, and the only home of each

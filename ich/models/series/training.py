@@ -1,0 +1,135 @@
+"""``SeriesClassifier``, which trains a ``SeriesNet``, and its settings."""
+
+from __future__ import annotations
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from ich.model_files.metadata import SeriesArguments
+from ich.models.losses import WeightedBCE
+from ich.models.series.network import HEADS, SeriesBatch, SeriesNet
+from ich.schema import MONITOR, UserError
+from ich.schema.labels import LabelSet
+
+
+@dataclass(frozen=True)
+class SeriesSpec:
+    """A network over series and its training, on features that are computed once.
+
+    Attributes:
+        kind: ``gru``, a bidirectional one, or ``transformer``.
+        width: Number of features within the network; a multiple of 4.
+        layers: Number of layers.
+        drop_rate: Dropout.
+        epochs: Number of epochs; the best one is kept.
+        batch_size: Number of series per batch.
+        lr: Largest learning rate; it falls as a cosine.
+        weight_decay: Weight decay of AdamW.
+        series_weight: Weight of the loss of series beside that of slices.
+        reverse: Share of the series that are read from the head to the feet in training.
+        drop_slices: Share of the slices that are left out in training.
+        max_slices: Longest run of slices in training; a longer series is cut at a random place.
+
+    Raises:
+        UserError: If a value is not allowed.
+    """
+
+    kind: str = "gru"
+    width: int = 64
+    layers: int = 1
+    drop_rate: float = 0.3
+    epochs: int = 20
+    batch_size: int = 8
+    lr: float = 1e-3
+    weight_decay: float = 0.05
+    series_weight: float = 0.25
+    reverse: float = 0.5
+    drop_slices: float = 0.1
+    max_slices: int = 128
+
+    def __post_init__(self) -> None:
+        checks = {
+            "kind": (self.kind in ("gru", "transformer"), "gru or transformer"),
+            "width": (self.width % HEADS == 0 and 8 <= self.width <= 1024, "a multiple of 4 from 8 to 1024"),
+            "layers": (1 <= self.layers <= 8, "1 to 8"),
+            "drop_rate": (0 <= self.drop_rate < 1, "a number from 0 to below 1"),
+            "epochs": (self.epochs >= 1, "1 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "lr": (self.lr > 0, "a number above 0"),
+            "weight_decay": (self.weight_decay >= 0, "0 or more"),
+            "series_weight": (self.series_weight >= 0, "0 or more"),
+            "reverse": (0 <= self.reverse <= 1, "a number from 0 to 1"),
+            "drop_slices": (0 <= self.drop_slices < 1, "a number from 0 to below 1"),
+            "max_slices": (self.max_slices >= 2, "2 or more"),
+        }
+        for name, (holds, expected) in checks.items():
+            if not holds:
+                raise UserError(f"series.{name}={getattr(self, name)}: expected {expected}")
+
+    @property
+    def arguments(self) -> SeriesArguments:
+        """What builds the network."""
+        return SeriesArguments(self.kind, self.width, self.layers, self.drop_rate)
+
+
+class SeriesClassifier(LightningModule):
+    """Trains a ``SeriesNet`` on batches of ``SeriesBatch``, and keeps the weights of its best epoch.
+
+    Args:
+        net: The network.
+        spec: How to train it.
+        label_set: What it predicts, with the weights of both losses.
+
+    Attributes:
+        best: Log loss of the best epoch, and the weights there.
+    """
+
+    def __init__(self, net: SeriesNet, spec: SeriesSpec, label_set: LabelSet) -> None:
+        super().__init__()
+        self.net = net
+        self.spec = spec
+        self.loss = WeightedBCE(label_set.weights)
+        self.best: tuple[float, dict[str, Tensor]] = (math.inf, {})
+        self._known: list[Tensor] = []  # of a validation: (N, 2, L) logits and targets of slices
+
+    def training_step(self, batch: SeriesBatch, batch_idx: int) -> Tensor:
+        """Returns the weighted sum of the losses of slices and of series."""
+        slices, series = self._run(batch)
+        of_slices = self.loss(slices[batch["mask"]], batch["target"][batch["mask"]])
+        loss: Tensor = of_slices + self.spec.series_weight * self.loss(series, batch["series_target"])
+        self.log("train_loss", loss, on_step=False, on_epoch=True, batch_size=len(series))
+        return loss
+
+    def validation_step(self, batch: SeriesBatch, batch_idx: int) -> None:
+        """Collects the logits of slices."""
+        slices, _ = self._run(batch)
+        self._known.append(torch.stack([slices[batch["mask"]], batch["target"][batch["mask"]]], dim=1))
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the loss over all slices, and keeps the weights if it is the lowest."""
+        logits, target = torch.cat(self._known).unbind(dim=1)
+        self._known.clear()
+        loss = float(self.loss(logits, target))
+        self.log(MONITOR, loss)
+        if not self.trainer.sanity_checking and loss < self.best[0]:
+            self.best = loss, deepcopy({name: value.cpu() for name, value in self.net.state_dict().items()})
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Builds AdamW with a cosine over all steps."""
+        spec = self.spec
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _run(self, batch: SeriesBatch) -> tuple[Tensor, Tensor]:
+        found: tuple[Tensor, Tensor] = self.net(
+            batch["features"], batch["steps"], batch["logits"], batch["mask"]
+        )
+        return found
