@@ -55,7 +55,7 @@ class Features(NamedTuple):
 
 
 def hash_state(table: pd.DataFrame) -> str:
-    """Returns the SHA-256 of the rows of an index: slices, size and change of their files, and what they average."""
+    """Returns the SHA-256 of the rows of an index: slices, slabs, and size and change of their files."""
     names = ("SOPInstanceUID", "file_size", "mtime_ns", SLAB_COLUMN)
     columns = [table[name] for name in names if name in table]
     lines = "".join(" ".join(map(str, row)) + "\n" for row in zip(*columns, strict=True))
