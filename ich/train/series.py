@@ -38,8 +38,9 @@ def fit_series(
 ) -> SeriesNet | None:
     """Trains a network over series, and decides on the validation set how much of it each label takes.
 
-    The predictions of training slices come from a network that learned these slices. Tables and features may
-    also be out-of-fold ones, from networks that did not.
+    In a run, the training slices are those that the network for slices has learned, so its predictions there
+    are surer than elsewhere. Slices that it has not learned are better. All features must come from one
+    network, because those of two networks mean different things.
 
     Args:
         tables: Predictions tables of ``train`` and ``val`` by the network for slices.
