@@ -63,8 +63,12 @@ def test_a_run_keeps_features_metrics_and_the_network(run: Path, phantom: Path) 
     assert read_checkpoint(run / "checkpoints/last.ckpt")["metadata"].series is None
 
 
-def test_a_study_is_predicted_as_in_the_table_of_the_run(run: Path, phantom: Path, tmp_path: Path) -> None:
+def test_a_study_is_predicted_as_in_the_table_of_the_run(
+    run: Path, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert call("bundle", str(run), str(tmp_path / "model.zip")) == 0
+    assert call("bundle", str(tmp_path / "model.zip")) == 0
+    assert "network over series: transformer, 16 wide" in capsys.readouterr().out
     table = read_predictions(run / "predictions_test.csv").set_index("SOPInstanceUID")
     compared = 0
     for result in Predictor.load(tmp_path / "model.zip").predict(phantom):

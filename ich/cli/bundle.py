@@ -114,6 +114,8 @@ def _describe(metadata: ModelMetadata) -> Iterator[str]:
         losses = {"validation": training.val_log_loss, "test": training.test_log_loss}
         figures = (f"{part} {'none' if loss is None else f'{loss:.4f}'}" for part, loss in losses.items())
         yield f"weighted log loss: {', '.join(figures)}"
+    series = metadata.series
+    yield f"network over series: {'none' if series is None else f'{series.kind}, {series.width} wide'}"
     kernels = (metadata.smoothing or {}).items()
     widths = [f"{label} {each.width:g} mm" for label, each in kernels if isinstance(each, Kernel)]
     yield f"smoothing over neighboring slices: {', '.join(widths) or 'none'}"

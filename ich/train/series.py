@@ -58,6 +58,8 @@ def fit_series(
     if not all(each.list_series() for each in slices.values()):
         log.warning("no model over series: slices do not name their series and positions")
         return None
+    count = len(slices["train"].list_series())
+    log.info("training a %s over %d series, on the features of their slices", spec.kind, count)
     net = _train(slices, tables, spec, label_set, folder, seed=seed, gpus=gpus)
     val = tables["val"]
     best = smooth_table(val, fit_table(val))[name_columns("prob", label_set.names)]
