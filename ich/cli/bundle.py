@@ -8,8 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ich.cli.trust import add_trust
-from ich.cli.tta import add_tta
+from ich.cli.options import add_trust, add_tta
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import show
 

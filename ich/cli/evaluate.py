@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ich.calibration import METHODS
-from ich.cli.trust import add_trust
+from ich.cli.options import add_trust
 from ich.evaluate import evaluate
 from ich.evaluate.pooling import METHODS as POOLING
 from ich.schema import DISCLAIMER

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from ich.cli.codes import print_codes
-from ich.cli.trust import add_trust
+from ich.cli.options import add_trust
 from ich.files import hash_file
 from ich.schema import WINDOWS
 from ich.schema.codes import Refusal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ich.cli.options import add_index_dir
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
 
@@ -40,9 +41,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser.add_argument(
         "--hash", action="store_true", help="look for identical pixels among all slices, not only the sample"
     )
-    parser.add_argument(
-        "--index-dir", type=Path, metavar="DIR", help="where to keep the index (default: ROOT/.ich)"
-    )
+    add_index_dir(parser)
     parser.set_defaults(run=_run)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ich.cli.trust import add_trust
+from ich.cli.options import add_trust
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

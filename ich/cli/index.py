@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.cli.codes import print_codes
+from ich.cli.options import add_index_dir
 from ich.index import build_index, locate_index
 from ich.index.identical import find_identical
 from ich.index.quality import QUALITY, check_series, check_slices, write_quality
@@ -27,9 +28,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "call only updates this table. The command reports which files were refused and why.",
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
-    parser.add_argument(
-        "--index-dir", type=Path, metavar="DIR", help="where to keep the index (default: ROOT/.ich)"
-    )
+    add_index_dir(parser)
     parser.add_argument(
         "--workers", type=int, metavar="N", help="number of processes that read (default: automatic)"
     )

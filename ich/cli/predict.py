@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ich.cli.codes import print_codes
-from ich.cli.trust import add_trust
-from ich.cli.tta import add_tta
+from ich.cli.options import add_devices, add_trust, add_tta
 from ich.outputs import OUTPUTS
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.codes import LOST, InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
@@ -84,15 +83,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="FILE",
         help="file from `ich evaluate --write-calibration`; replaces the calibration of the models",
     )
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="number of CPU threads (default: one per core)"
-    )
-    parser.add_argument(
-        "--gpus",
-        type=int,
-        metavar="N",
-        help="number of GPUs; 0 uses the CPU (default: a GPU if there is one)",
-    )
+    add_devices(parser)
     add_trust(parser)
     parser.set_defaults(run=_run)
 

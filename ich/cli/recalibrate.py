@@ -10,11 +10,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ich.cli.trust import add_trust
-from ich.cli.tta import add_tta
+from ich.cli.options import add_devices, add_trust, add_tta
 from ich.schema import DISCLAIMER, UserError
 
-if TYPE_CHECKING:  # they import torch, which takes seconds that the other commands are spared
+if TYPE_CHECKING:  # they import torch, which takes seconds, so other commands do not
     import pandas as pd
 
     from ich.predict import Predictor
@@ -85,21 +84,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "--site", default="", metavar="NAME", help="name of the site, which the new bundle keeps"
     )
     add_tta(parser, "what MODEL names; the new bundle names what was used")
-    parser.add_argument(
-        "--threads", type=int, metavar="N", help="number of CPU threads (default: one per core)"
-    )
-    parser.add_argument(
-        "--gpus",
-        type=int,
-        metavar="N",
-        help="number of GPUs; 0 uses the CPU (default: a GPU if there is one)",
-    )
+    add_devices(parser)
     add_trust(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    # These import torch, which takes seconds that the other commands are spared.
+    # These import torch, which takes seconds, so other commands do not.
     from ich.predict import Predictor
     from ich.recalibrate import MODEL, require_recalibrable, write_recalibrated
     from ich.recalibrate.report import describe_studies, tabulate_change, tabulate_labels
