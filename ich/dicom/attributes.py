@@ -91,7 +91,7 @@ def _read_attributes(file: int, size: int) -> Attributes:
 
 
 def _fill(values: Values, stream: Stream, head: bytes) -> bool:
-    """Reads values one by one, so that those before a damage are there; tells whether all were seen."""
+    """Reads values one by one, so that those before a damage are kept; returns whether all were seen."""
     if read_syntax(stream) == _DEFLATED:
         head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(stream.file.read(_INFLATED), _INFLATED)
         stream = Stream(io.BytesIO(head), len(head))

@@ -160,7 +160,7 @@ def building() -> Iterator[None]:
 def _read(path: Path) -> Dataset:
     try:
         return pydicom.dcmread(path, stop_before_pixels=True)
-    except Exception as error:  # pydicom raises whatever it comes upon
+    except Exception as error:  # pydicom raises any exception
         raise OutputRefused(
             OutputRefusal.UNREADABLE_SOURCE,
             f"a file of the series can no longer be read ({type(error).__name__})",

@@ -42,6 +42,7 @@ from ich.phantom.reformats import (
 from ich.phantom.scanners import CT_ONLY, IMAGE_TYPES, MR_VALUES, SCANNERS, Scanner
 from ich.phantom.study import Plan, Study, draw_plan, plan_study
 from ich.schema import LABELS, SUBTYPES
+from ich.schema.codes import SetAside
 
 TRUTH = "archive.json"
 """File that describes the content of the folder."""
@@ -99,22 +100,23 @@ KINDS: Mapping[str, Kind] = {
 """Kinds of studies, in the order in which patients have them."""
 
 HARMLESS = ("", "identical_copies")
-"""Changes to a study that lose nothing."""
+"""Kinds of damage that lose nothing."""
 
-SET_ASIDE: Mapping[str, tuple[str, ...]] = {
-    "scout": ("localizer",),
-    "bone": ("bone_kernel",),
-    "contrast": ("contrast",),
-    "coronal": ("not_axial", "derived"),
-    "dose_report": ("dose_report", "not_ct"),
-    "screen": ("dose_report", "secondary_capture", "not_ct"),  # by its name it is a page with the dose
-    "chest": ("other_body_part", "no_head"),
-    "abdomen": ("no_head",),
-    "mr": ("not_ct",),
-    "thin": ("another_read",),
-    "repeat": ("another_read", "too_few_slices"),
+SET_ASIDE: Mapping[str, tuple[SetAside, ...]] = {
+    "scout": (SetAside.LOCALIZER,),
+    "bone": (SetAside.BONE_KERNEL,),
+    "contrast": (SetAside.CONTRAST,),
+    "coronal": (SetAside.NOT_AXIAL, SetAside.DERIVED),
+    "dose_report": (SetAside.DOSE_REPORT, SetAside.NOT_CT),
+    # By its name it is a page with the dose.
+    "screen": (SetAside.DOSE_REPORT, SetAside.SECONDARY_CAPTURE, SetAside.NOT_CT),
+    "chest": (SetAside.OTHER_BODY_PART, SetAside.NO_HEAD),
+    "abdomen": (SetAside.NO_HEAD,),
+    "mr": (SetAside.NOT_CT,),
+    "thin": (SetAside.ANOTHER_READ,),
+    "repeat": (SetAside.ANOTHER_READ, SetAside.TOO_FEW_SLICES),
 }
-"""Codes of ``ich.studies.series`` that are true for a series that may be set aside."""
+"""Codes that are true for a series of a kind, if it is set aside."""
 
 
 def write_archive(out: str | Path, *, patients: int = 200, seed: int = 0, size: int = 256) -> None:

@@ -56,7 +56,7 @@ def list_inputs(inputs: Sequence[Path], scratch: Path, progress: bool) -> Listin
     """Lists the files of all inputs, and unpacks archives.
 
     Raises:
-        UserError: If an input does not exist, or an archive cannot be unpacked for want of space.
+        UserError: If an input does not exist, or an archive cannot be unpacked because space is short.
     """
     listing = Listing()
     for path in dict.fromkeys(Path(os.path.abspath(path)) for path in inputs):  # noqa: PTH100 - no links
