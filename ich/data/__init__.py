@@ -83,6 +83,8 @@ class HeadCTDataModule(LightningDataModule):
             for all, this keeps the mean of the targets, so rare labels stay calibrated.
         first_sizes: Sizes of the images in the first epochs of the training, one for each, which is cheaper.
             Later epochs and evaluation use ``input.size``.
+        unlabeled: Add slices without a label to the training set, unless their patient is in another set.
+        views: Times that a slice of the training or validation set comes in a row, augmented anew each time.
         tolerate: Number of unreadable slices to leave out and count before the run stops.
         seed: Random seed for the split, the sample, the sampling order and the augmentation.
 
@@ -117,6 +119,8 @@ class HeadCTDataModule(LightningDataModule):
         sampling: str = "natural",
         label_smoothing: float = 0.0,
         first_sizes: Sequence[int] = (),
+        unlabeled: bool = False,
+        views: int = 1,
         tolerate: int = 0,
         seed: int = 0,
     ) -> None:
@@ -141,6 +145,7 @@ class HeadCTDataModule(LightningDataModule):
             check_pixels=check_pixels,
             limit_slices=limit_slices,
             thickness=thickness,
+            unlabeled=unlabeled,
         )
         self.input = input
         self.label_set = label_set
@@ -154,6 +159,7 @@ class HeadCTDataModule(LightningDataModule):
             sampling=sampling,
             label_smoothing=label_smoothing,
             first_sizes=tuple(first_sizes),
+            views=views,
             seed=seed,
         )
         self.tolerate = tolerate
@@ -249,16 +255,20 @@ class HeadCTDataModule(LightningDataModule):
         rows = self._rows("train")
         training = Training(self.training, rows, self._arrays.target[rows])
         return self._load(
-            rows,
+            training.rows,
             training.draw_order,
             training=training,
-            drop_last=len(rows) > self.batch_size,
+            drop_last=len(training.rows) > self.batch_size,
             start=lambda: self._batches_done(),
         )
 
     def val_dataloader(self) -> SliceLoader:
-        """Returns batches of the validation set, in the order of the table."""
-        return self._load(self._rows("val"))
+        """Returns batches of the validation set, in the order of the table; several views are augmented."""
+        rows = self._rows("val")
+        if self.training.views == 1:
+            return self._load(rows)
+        training = Training(self.training, rows, self._arrays.target[rows])
+        return self._load(training.rows, training=training)
 
     def test_dataloader(self) -> SliceLoader:
         """Returns batches of the test set, in the order of the table."""

@@ -44,6 +44,7 @@ class Source:
     check_pixels: bool
     limit_slices: int | None
     thickness: float | None
+    unlabeled: bool
 
     def __post_init__(self) -> None:
         if self.group not in GROUPS:
@@ -77,7 +78,7 @@ class Source:
             index: From ``read_index``.
 
         Returns:
-            The index with the label columns and ``part``, which is ``unlabeled`` for slices without a label.
+            The index with the label columns and ``part``, which is ``unlabeled`` for slices in no set.
             With ``thickness`` it has ``SLAB_COLUMN`` too, and a slab's labels are those of its middle slice.
 
         Raises:
@@ -104,6 +105,10 @@ class Source:
         parts = self.split.divide(labeled, names, self._find_twins(labeled) if self.check_pixels else None)
         self.split.check(parts, labeled, names)
         table["part"] = parts.reindex(table.index).fillna("unlabeled")
+        if self.unlabeled:
+            free = _find_free(table)
+            table.loc[free, "part"] = "train"
+            log.info("%d slices without a label are in the training set", free.sum())
         return table.reset_index(drop=True)
 
     def _find_twins(self, table: pd.DataFrame) -> pd.Series[int]:
@@ -112,6 +117,15 @@ class Source:
         if count := int((twins >= 0).sum()):
             log.warning("%d slices have the pixels of a slice of another patient", count)
         return twins
+
+
+def _find_free(table: pd.DataFrame) -> pd.Series[bool]:
+    """Finds slices without a label that may be trained on: their patient is known and not held out."""
+    held_out = table.loc[table["part"].isin(["val", "test"]), "PatientID"]
+    free = (table["part"] == "unlabeled") & ~table["PatientID"].isin(["", *held_out])
+    if SLAB_COLUMN in table:
+        free &= find_middles(table[SLAB_COLUMN].to_numpy(np.int32))
+    return free
 
 
 def _label_slabs(table: pd.DataFrame, thickness: float, names: Sequence[str]) -> pd.DataFrame:

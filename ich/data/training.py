@@ -34,6 +34,7 @@ class TrainingSpec:
     sampling: str = "natural"
     label_smoothing: float = 0.0
     first_sizes: Sequence[int] = ()
+    views: int = 1
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -43,6 +44,8 @@ class TrainingSpec:
             raise UserError(
                 f"data.label_smoothing={self.label_smoothing}: expected a number from 0 to below 1"
             )
+        if self.views < 1:
+            raise UserError(f"data.views={self.views}: expected 1 or more")
         if not all(isinstance(size, int) and 16 <= size <= self.size for size in self.first_sizes):
             raise UserError(
                 f"data.first_sizes={list(self.first_sizes)}: expected sizes from 16 to input.size={self.size}"
@@ -58,11 +61,15 @@ class Training:
         spec: How to draw and change them.
         rows: (N,) the set's rows.
         target: (N, L) targets of these rows, NaN where unknown.
+
+    Attributes:
+        rows: (N * V,) the rows, each as often in a row as a slice has views.
     """
 
     def __init__(self, spec: TrainingSpec, rows: NDArray[np.int64], target: NDArray[np.float32]) -> None:
         self.spec = spec
-        self.rows = rows
+        self._slices = rows
+        self.rows = np.repeat(rows, spec.views)
         self.augment = spec.augment
         self.weights = balance_weights(target) if spec.sampling == "balanced" else None
         weights = np.ones(len(rows)) if self.weights is None else self.weights
@@ -77,7 +84,7 @@ class Training:
 
     def draw_order(self, epoch: int) -> NDArray[np.int64]:
         """Draws the rows of an epoch, in their order."""
-        return draw_order(self.rows, self.spec.seed, epoch, self.weights)
+        return np.repeat(draw_order(self._slices, self.spec.seed, epoch, self.weights), self.spec.views)
 
     def change(self, batch: dict[str, Any], items: Sequence[Item]) -> dict[str, Any]:
         """Changes a batch.

@@ -98,7 +98,11 @@ def describe_input(given: Mapping[str, Any]) -> str:
 def _describe_start(config: dict[str, Any]) -> str:
     pretrain = config.get("pretrain") or {}
     first = _describe_weights(config["model"] | (pretrain.get("model") or {}))
-    return f"{first}, then pretrained on synthetic head CT" if pretrain else first
+    if not pretrain:
+        return first
+    target = str((pretrain.get("model") or {}).get("_target_"))
+    how = "without labels on slices" if target.endswith(".SelfSupervised") else "on synthetic head CT"
+    return f"{first}, then pretrained {how}"
 
 
 def _describe_weights(model: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ from pathlib import Path
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hydra
+import pandas as pd
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -32,13 +33,14 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from ich.files import for_owner_alone, replacing
 from ich.index.split import write_split
 from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
+from ich.models.self_supervised import SelfSupervised
 from ich.progress.printing import printing
 from ich.schema import UserError
 from ich.tables import SETS, SLAB_COLUMN, hash_slices, write_table
 from ich.tables.slabs import list_averaged
 from ich.train.command import VERSION_BASE, reading_arguments
 from ich.train.parts import Parts, build_parts
-from ich.train.results import write_results
+from ich.train.results import write_pretraining, write_results
 from ich.train.resume import find_newest, require_same_split, resume_config, without_start
 from ich.train.running import (
     LOG,
@@ -101,6 +103,8 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     with keeping_log() as buffer, telling_stops(run_dir):
         run = prepare(cfg, run_dir)
         starts_from = None if run.resumed else _prepare_pretraining(cfg, run_dir)
+        if isinstance(starts_from, Run):
+            _require_apart(starts_from.parts, run.parts)
         _begin(run)
         with occupying(run_dir):
             if run.resumed is None:
@@ -188,6 +192,18 @@ def _prepare_pretraining(cfg: DictConfig, run_dir: Path) -> Run | Path | None:
     return prepare(typing.cast("DictConfig", first), folder)
 
 
+def _require_apart(first: Parts, parts: Parts) -> None:
+    """Refuses a self-supervised pretraining on patients that the run holds out."""
+    if not isinstance(first.model, SelfSupervised):
+        return
+    held_out = pd.concat([parts.datamodule.part("val"), parts.datamodule.part("test")])["PatientID"]
+    if common := len(set(first.datamodule.part("train")["PatientID"]) & set(held_out)):
+        raise UserError(
+            f"pretrain would train on {common} patients of the run's validation or test set: give both the "
+            "same seed and split, or leave these patients out of pretrain.data.root"
+        )
+
+
 def _begin(run: Run) -> None:
     run.folder.mkdir(parents=True, exist_ok=True)
     run.folder.chmod(0o700)  # it may have been there, open to others
@@ -209,6 +225,8 @@ def _complete(run: Run, started: float) -> float:
     with _naming_sizes(cfg), _computing_with(cfg.threads):
         fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
         seconds = time.monotonic() - started
+        if isinstance(parts.model, SelfSupervised):
+            return write_pretraining(run.folder, parts.model.monitor, seconds=seconds)
         limit = limit_of_debugging(parts.trainer)
         result = write_results(
             run.folder,

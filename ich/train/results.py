@@ -166,6 +166,22 @@ def _smooth(
     return {part: smooth_table(table, kernels) for part, table in tables.items()}, kernels
 
 
+def write_pretraining(run_dir: Path, monitor: str, *, seconds: float) -> float:
+    """Writes ``metrics.json`` of a self-supervised run, which has no predictions; returns its lowest loss.
+
+    Args:
+        run_dir: Folder of the run.
+        monitor: The metric that chose the best epoch.
+        seconds: Duration of the training.
+    """
+    metrics = pd.read_csv(run_dir / "metrics.csv")
+    best = metrics.iloc[int(metrics[monitor].argmin())]
+    report = {"best_epoch": int(best["epoch"]), monitor: float(best[monitor]), "seconds": round(seconds, 1)}
+    with replacing(run_dir / "metrics.json") as partial:
+        partial.write_text(json.dumps(report | {"note": DISCLAIMER}, indent=2) + "\n", encoding="utf-8")
+    return float(best[monitor])
+
+
 def evaluate_parts(
     tables: Mapping[str, pd.DataFrame], prevalences: tuple[float, ...], labels: LabelSet
 ) -> tuple[dict[str, Evaluation], dict[str, Decision]]:

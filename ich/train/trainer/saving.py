@@ -104,8 +104,9 @@ class Checkpoints(Checkpoint):
         """
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        if (score := trainer.callback_metrics.get(MONITOR)) is None:
-            raise UserError(f"the model does not log {MONITOR}, which chooses the best epoch")
+        monitor = getattr(pl_module, "monitor", MONITOR)
+        if (score := trainer.callback_metrics.get(monitor)) is None:
+            raise UserError(f"the model does not log {monitor}, which chooses the best epoch")
         if float(score) < self.best:
             self.best = float(score)
             self._save(trainer, "best")
