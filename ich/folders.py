@@ -32,7 +32,7 @@ def refusing_unwritable(path: Path) -> Iterator[None]:
         raise UserError(f"cannot write to --out {path}: {error.strerror or error}") from error
 
 
-def settle(path: Path, settings: Mapping[str, Any]) -> None:
+def prepare_folder(path: Path, settings: Mapping[str, Any]) -> None:
     """Makes a folder with its settings, or checks that an earlier call made it with the same ones.
 
     Args:
@@ -43,16 +43,12 @@ def settle(path: Path, settings: Mapping[str, Any]) -> None:
         UserError: If the folder holds other files, or results of other settings.
         OSError: If it cannot be written to.
     """
-    if path.exists() and (not path.is_dir() or any(map(_is_shown, path.iterdir()))):
+    # A process that was killed at its start leaves only hidden files.
+    if path.exists() and not (path.is_dir() and all(each.name.startswith(".") for each in path.iterdir())):
         _require_same(path, settings)
     path.mkdir(parents=True, exist_ok=True)
     with replacing(path / SETTINGS) as partial:
         partial.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-
-
-def _is_shown(path: Path) -> bool:
-    """Whether a file is visible. A process that was killed at its start leaves only hidden files."""
-    return not path.name.startswith(".")
 
 
 def _require_same(path: Path, settings: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import astuple
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,6 @@ import pandas as pd
 from ich.calibration import Decision
 from ich.evaluate.checks import check_predictions
 from ich.evaluate.estimate import REPLICATES, draw_patients
-from ich.evaluate.figures import Estimate
 from ich.evaluate.levels import estimate_areas, measure_point
 from ich.evaluate.pooling import DEFAULT_POOLING, UNIT_COLUMNS
 from ich.evaluate.units import Patients, Units
@@ -99,7 +99,7 @@ def subgroups(
                 "sensitivity": point.sensitivity,
                 "specificity": point.specificity,
             }
-            rows += [(*head, name, *_flatten(figure)) for name, figure in figures.items()]
+            rows += [(*head, name, *astuple(figure)) for name, figure in figures.items()]
     return pd.DataFrame(rows, columns=list(SUBGROUP_COLUMNS))
 
 
@@ -163,7 +163,3 @@ def _group(values: pd.Series, bins: int) -> pd.Series:
     if named.isna().any():
         order = [*(name for name in order if name != UNKNOWN), UNKNOWN]
     return pd.Series(pd.Categorical(named.where(named.notna(), UNKNOWN), categories=order))
-
-
-def _flatten(figure: Estimate) -> tuple[float, float, float, str]:
-    return figure.value, figure.low, figure.high, figure.reason

@@ -16,7 +16,7 @@ from ich.dicom.orientation import UNKNOWN
 from ich.explain.drawing import draw_heat
 from ich.explain.heatmaps import Heat, explain_slices, find_first_grid, score_slices
 from ich.files import escape_path, for_owner_alone, open_alone, replacing
-from ich.folders import refusing_unwritable, settle
+from ich.folders import prepare_folder, refusing_unwritable
 from ich.index import index_paths
 from ich.models import SliceNet
 from ich.progress import track
@@ -116,7 +116,7 @@ def write_heatmaps(
     table[SLAB_COLUMN] = number_slabs(table, net.metadata.thickness)
     with for_owner_alone():
         with refusing_unwritable(out):
-            settle(out, settings)
+            prepare_folder(out, settings)
             lock = open_alone(out / _LOCK)
         with lock:
             return _fill(net, root, table, refused, out, labels, window, choice)

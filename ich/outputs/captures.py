@@ -27,7 +27,7 @@ from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_devi
 from ich.schema import DISCLAIMER, SIDES, WINDOWS, ReadError
 from ich.schema.codes import OutputRefusal
 from ich.schema.labels import say_label
-from ich.schema.results import SliceResult, StudyResult
+from ich.schema.results import StudyResult
 from ich.tables import split_name
 
 __all__ = ["write_key_images"]
@@ -141,11 +141,12 @@ def _make_image(
         )
     n = result.key_slices[rank - 1]
     seen = "this slice" if len(result.list_slab(n)) == 1 else "this mean"
-    told = (
-        f"{MANUFACTURER} {result.algorithm.version}: {result.name_slice(n)}, "
-        f"{_say_finding(result)} in {seen} {_find_prob(result, result.slices[n]):.0%}"
+    finding = say_label(result.headline, result.labels).removeprefix("any ")
+    prob = (result.slices[n].calibrated or result.slices[n].probs)[result.headline]
+    line = (
+        f"{MANUFACTURER} {result.algorithm.version}: {result.name_slice(n)}, {finding} in {seen} {prob:.0%}"
     )
-    pixels, times = draw_key_image(hu, (WARNING, DISCLAIMER, told), result.knows_sides)
+    pixels, times = draw_key_image(hu, (WARNING, DISCLAIMER, line), result.knows_sides)
     image = SCImage.from_ref_dataset(
         source,
         pixel_array=pixels,
@@ -172,7 +173,7 @@ def _describe(image: SCImage, source: Dataset, header: Header, times: int) -> No
     """Describes how the image was made (PS3.3 C.7.6.1, General Image)."""
     center, width = WINDOWS[WINDOW]
     enlarged = f", enlarged {times} times by linear interpolation" if times > 1 else ""
-    image.BodyPartExamined = "HEAD"  # no other part is read, and it has no left or right one
+    image.BodyPartExamined = "HEAD"  # no other part is read, and a head is not paired
     image.ConversionType = "WSD"  # a workstation; no film was scanned
     image.ImageComments = f"{WARNING}. {DISCLAIMER}."
     image.DerivationDescription = (
@@ -191,8 +192,8 @@ def _describe(image: SCImage, source: Dataset, header: Header, times: int) -> No
     spacing = (header.row_spacing, header.column_spacing)
     if all(map(math.isfinite, spacing)):
         image.PixelSpacing = [DS(each / times, auto_format=True) for each in spacing]
-    # Burned-in annotation is what tells patient and date (PS3.3 C.7.6.1): the strip tells neither, and a
-    # reconstruction from the scanner's data holds none.
+    # Burned-in annotation identifies the patient or the date (PS3.3 C.7.6.1). The strip does neither, and a
+    # reconstruction from the scanner's data has none.
     if "BurnedInAnnotation" in source:
         image.BurnedInAnnotation = source.BurnedInAnnotation
     elif source.get("ImageType", [""])[0] == "ORIGINAL":
@@ -200,11 +201,3 @@ def _describe(image: SCImage, source: Dataset, header: Header, times: int) -> No
     for keyword in _LOSSY:  # once lossy, always lossy (PS3.3 C.7.6.1.1.5)
         if keyword in source:
             setattr(image, keyword, source[keyword].value)
-
-
-def _say_finding(result: StudyResult) -> str:
-    return say_label(result.headline, result.labels).removeprefix("any ")
-
-
-def _find_prob(result: StudyResult, piece: SliceResult) -> float:
-    return (piece.calibrated or piece.probs)[result.headline]

@@ -39,7 +39,7 @@ from ich.outputs.source import (
 )
 from ich.schema import DISCLAIMER, LABELS
 from ich.schema.codes import Note, OutputRefusal, Reason, describe_code
-from ich.schema.results import Algorithm, Outcome, Remark, StudyResult
+from ich.schema.results import Algorithm, Outcome, StudyResult
 from ich.tables import split_name
 
 __all__ = ["write_sr"]
@@ -181,7 +181,10 @@ def _make_study_group(result: StudyResult) -> MeasurementsAndQualitativeEvaluati
         measurements=[measurement for measurement in measurements if measurement is not None],
         qualitative_evaluations=[
             QualitativeEvaluation(OUTCOME, OUTCOMES[result.outcome]),
-            *(QualitativeEvaluation(REASON, _make_code(reason)) for reason in result.reasons),
+            *(
+                QualitativeEvaluation(REASON, CodedConcept(r.code, SCHEME, r.code.replace("_", " ")))
+                for r in result.reasons
+            ),
         ],
     )
 
@@ -246,10 +249,6 @@ def _state_presence(result: StudyResult, label: str) -> list[QualitativeEvaluati
         return []
     concept = {True: PRESENT, False: ABSENT, None: INDETERMINATE}[decided]
     return [QualitativeEvaluation(PRESENCE, concept)]
-
-
-def _make_code(reason: Remark) -> CodedConcept:
-    return CodedConcept(reason.code, SCHEME, reason.code.replace("_", " "))
 
 
 def _measure(name: CodedConcept, value: float | None) -> Measurement | None:

@@ -72,8 +72,8 @@ def _is_sound(element: DataElement) -> bool:
         return all(_is_sound(inner) for item in element.value for inner in item)
     if element.VR in ("DS", "IS") and element.tag.group != _PATIENT:
         return True
-    several = isinstance(element.value, MultiValue)
-    if several and not element.tag.is_private and _takes_one(element):
+    has_several = isinstance(element.value, MultiValue)
+    if has_several and element.keyword and dictionary_VM(element.tag) == "1":
         return False
     try:
         for value in _list_values(element.value):
@@ -81,10 +81,6 @@ def _is_sound(element: DataElement) -> bool:
     except (ValueError, TypeError):
         return False
     return True
-
-
-def _takes_one(element: DataElement) -> bool:
-    return bool(element.keyword) and dictionary_VM(element.tag) == "1"
 
 
 def _list_values(value: Any) -> Iterator[Any]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from ich.files import open_alone
-from ich.folders import refusing_unwritable, settle
+from ich.folders import prepare_folder, refusing_unwritable
 from ich.outputs.records import read_json, write_json
 from ich.schema import UserError
 from ich.schema.results import StudyResult
@@ -48,7 +48,7 @@ class ResultFolder:
     def __init__(self, path: Path, settings: Mapping[str, Any]) -> None:
         self.path = path
         with refusing_unwritable(path):
-            settle(path, settings)
+            prepare_folder(path, settings)
             (path / RESULTS).mkdir(exist_ok=True)
             self._file = open_alone(path / DONE)
             for left in path.glob(f"{SCRATCH}*"):  # of a process that was killed

@@ -39,7 +39,7 @@ def unpack_zip(path: Path, unpacker: Unpacker, scratch: Path, progress: bool) ->
         zipfile.BadZipFile: If it is damaged as a whole; so do others of ``DAMAGE``.
     """
     with zipfile.ZipFile(path) as archive:
-        members = [member for member in archive.infolist() if not _is_folder(member)]
+        members = [m for m in archive.infolist() if not fold_name(m.filename).endswith("/")]  # no folders
         _require_bounds(members, path, scratch)
         for member in track(members, "Unpacking", len(members), progress):
             try:
@@ -53,10 +53,6 @@ def unpack_zip(path: Path, unpacker: Unpacker, scratch: Path, progress: bool) ->
             else:
                 with source:
                     unpacker.add(member.filename, source)
-
-
-def _is_folder(member: zipfile.ZipInfo) -> bool:
-    return fold_name(member.filename).endswith("/")
 
 
 def _require_bounds(members: list[zipfile.ZipInfo], path: Path, scratch: Path) -> None:
