@@ -195,12 +195,17 @@ HAND = [1.0] * 20 + [0.0] * 10, POSITIVES + NEGATIVES
         ("sensitivity>=0.95", 0.10, 0.95, 0.2),  # 19 of 20; 0.00 and 0.05 are below
         ("sensitivity>=0.951", 0.05, 1.0, 0.1),
         ("sensitivity>=1", 0.05, 1.0, 0.1),
-        ("sensitivity >= .5", 0.50, 0.55, 1.0),  # 0.55 has no fewer false alarms, and misses one more
-        ("specificity>=0.9", 0.45, 0.6, 0.9),  # 0.45 is the one false alarm
+        (
+            "sensitivity >= .5",
+            0.50,
+            0.55,
+            1.0,
+        ),  # 0.55 has one more false negative
+        ("specificity>=0.9", 0.45, 0.6, 0.9),  # 0.45 is the only false positive
         ("specificity>=0.91", 0.50, 0.55, 1.0),
         ("specificity>=1.0", 0.50, 0.55, 1.0),
-        ("cost:1", 0.05, 1.0, 0.1),  # 9 false alarms; up to 0.50 each that is saved is a miss
-        ("cost:5", 0.05, 1.0, 0.1),  # 9 false alarms, where 0.10 has 8 and a miss
+        ("cost:1", 0.05, 1.0, 0.1),  # 9 false positives; up to 0.50 each one less costs a false negative
+        ("cost:5", 0.05, 1.0, 0.1),  # 9 false positives; 0.10 has 8 and a false negative
         ("cost: 0.6", 0.50, 0.55, 1.0),
     ],
 )

@@ -189,7 +189,7 @@ def test_log_loss_of_the_constant_predictor_equals_scikit_learn():
         expected = reference_loss(own.assign(**{f"prob_{k}": own[f"target_{k}"].mean() for k in LABELS}))
         found = evaluate(table, levels=[level], replicates=2).levels[level].constant_log_loss
         assert found == pytest.approx(expected)
-    # By study a training part's share of slices says nothing.
+    # By study the share of slices in the training set says nothing.
     assert evaluation.levels["study"].constant_log_loss == pytest.approx(expected)
 
 

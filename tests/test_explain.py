@@ -30,7 +30,7 @@ BACKBONES = {
     "test_efficientnet": 64,
     "test_convnext": 64,
     "test_byobnet": 64,
-    "test_vit": 160,  # goes on with the class token alone
+    "test_vit": 160,  # continues with the class token only
     "test_vit3": 160,
     "test_mambaout": 64,
     "baseline_cnn": 64,  # none of timm's own

@@ -145,7 +145,7 @@ def test_best_checkpoint_carries_the_reference_of_its_validation_part(run: Path,
             features.append(model.extract(batch["image"]))
     again = fit_ood(torch.cat(features).numpy(), val["StudyInstanceUID"], val["PatientID"])
     for name, buffer in model.ood.named_buffers():
-        if name != "components":  # whose directions are told apart by rounding where variances are equal
+        if name != "components":  # rounding decides between its directions if variances are equal
             torch.testing.assert_close(again.get_buffer(name), buffer, rtol=1e-3, atol=1e-6)
 
 

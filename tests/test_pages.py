@@ -284,7 +284,7 @@ def test_the_timeline_is_drawn_from_the_slices() -> None:
         places, values = lines[label]
         assert places.tolist() == [each.position for each in result.slices]
         assert values.tolist() == [each.calibrated[label] for each in result.slices]
-    # They are told apart without color.
+    # They can be distinguished without color.
     drawn = [line for line in figure.axes[0].lines if not str(line.get_label()).startswith("_")]
     assert len({(line.get_linestyle(), line.get_marker()) for line in drawn}) == 3
     low, high = min(result.key_slices), max(result.key_slices)

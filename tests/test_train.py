@@ -346,7 +346,7 @@ def test_unreadable_slice_in_one_of_two_processes_is_one_message(
     run, phantom: Path, finished: Path, damage, forked: None, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     shutil.copytree(phantom, "copy")
-    # Of the training part the last batch may be left out, of this one none is.
+    # The last batch of the training set may be left out, but none of this set.
     split = pd.read_csv(finished / "split.csv").query("part == 'val'")
     path = Path("copy/stage_2_train") / f"{split['SOPInstanceUID'].iloc[0]}.dcm"
     damage(path)

@@ -34,7 +34,7 @@ __all__ = ["list_headers", "read_geometry", "read_header", "read_hu", "read_pixe
 
 _BLOCKS, _BLOCK = 4, 4096  # of the pixels, and bytes of one: what a disk reads at once
 
-# Plain texts, as a UID of pydicom takes several times as long to compare.
+# Python texts, because a UID of pydicom takes several times as long to compare.
 _PLAIN = frozenset(map(str.__str__, (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian)))
 
 

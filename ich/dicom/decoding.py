@@ -226,7 +226,7 @@ def serve() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):  # for the process that it serves
         signal.signal(number, signal.SIG_IGN)
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a codec prints is no reply
+    os.dup2(2, 1)  # so that no output of a codec becomes a reply
     _limit()
     replies.write(_READY)
     replies.flush()
@@ -241,7 +241,7 @@ def serve() -> None:
 def _limit() -> None:
     """Limits the memory of this process, if the system can, and disables core dumps."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    with suppress(OSError, ValueError):  # no such file or no such limit outside Linux
+    with suppress(OSError, ValueError):  # this file and this limit exist only on Linux
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         limit = pages * resource.getpagesize() + MEMORY_LIMIT
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -255,7 +255,7 @@ def _answer(how: dict[str, Any], data: bytes) -> tuple[int, bytes]:
         return _DONE, stored.tobytes()
     except MemoryError:
         return _NO_MEMORY, f"takes more than {MEMORY_LIMIT} bytes to decode".encode()
-    except BaseException as error:  # a codec in Rust panics, which is no Exception
+    except BaseException as error:  # a codec in Rust panics, with a BaseException
         # What pydicom says of a file may quote it, patients included; what a codec says of pixels does not.
         detail = "" if "tags" in how else " ".join(str(error).split())
         return _FAILED, (detail or type(error).__name__).encode()[:_MOST_TEXT]

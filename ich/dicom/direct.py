@@ -77,7 +77,7 @@ def read_hu_at(path: str | os.PathLike[str] | bytes, place: Place, frame: Frame)
         return None
     try:
         count = os.preadv(file, [frame.pixels], place.offset)
-        # Afterwards: what was written over meanwhile has another time by now.
+        # After the read, because a file that was overwritten meanwhile then has another time.
         status = os.fstat(file)
         is_same = (status.st_size, status.st_mtime_ns) == (place.file_size, place.mtime_ns)
         if count != frame.pixels.nbytes or not is_same:

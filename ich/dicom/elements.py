@@ -204,7 +204,7 @@ def read_values(stream: Stream, explicit: bool) -> tuple[Values, Element | None]
     return values, element
 
 
-# Cached, as most values of a slice are those of its neighbor.
+# Cached, because neighboring slices share most values.
 @lru_cache(maxsize=4096)
 def _parse_text(value: bytes, charset: bytes) -> str:
     return _find_first(_decode(value, charset))

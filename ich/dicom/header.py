@@ -112,7 +112,7 @@ def make_header(values: Values, kind: Kind, syntax: str, pixel_offset: int) -> H
     low, high = kind.rescale.padding or (0, -1)
     return Header(
         SOPInstanceUID=instance,
-        PatientID=values.whole(Tag.PatientID),  # what stands behind a backslash tells patients apart
+        PatientID=values.whole(Tag.PatientID),  # the part behind a backslash may distinguish patients
         StudyInstanceUID=study,
         SeriesInstanceUID=series,
         frame=0,

@@ -171,7 +171,7 @@ def detour(grid: Grid) -> Iterator[nn.Module]:
 
     def lead(_: nn.Module, __: tuple[Any, ...], features: Tensor) -> Tensor:
         cells = passage(grid.layout.to_grid(features))
-        # A copy, since what comes next may work in place.
+        # A copy, because the next module may work in place.
         return grid.layout.from_grid(cells, features).clone()
 
     handle = grid.module.register_forward_hook(lead)

@@ -51,7 +51,7 @@ def read_header_table(path: Path) -> Table | Missing:
         with warnings.catch_warnings(action="ignore"):
             ds = pydicom.dcmread(path, stop_before_pixels=True)
             rows = [_describe(element) for element in (*ds.file_meta, *ds)]
-    except Exception as error:  # of any kind, as pydicom reads what is in the file only now
+    except Exception as error:  # pydicom parses values only now, and raises any exception
         return Missing(what, f"pydicom cannot read it ({type(error).__name__}).")
     return Table(("Attribute", "Value", "Tag", "VR"), rows)
 

@@ -67,7 +67,7 @@ class Window(nn.Module):
         named = {**WINDOWS, "dicom": (float("nan"), float("nan"))}
         pairs = [named[w] if isinstance(w, str) else w for w in spec.windows]
         first = torch.tensor(pairs, dtype=torch.float32).reshape(-1, 2)  # (W, 2)
-        # The spec travels in the checkpoint and rebuilds these, so they are no part of the state.
+        # The spec travels in the checkpoint and rebuilds these, so they are not part of the state.
         self.register_buffer("first_center", first[:, 0].clone(), persistent=False)
         self.register_buffer("first_width", first[:, 1].clone(), persistent=False)
         self.register_buffer("from_header", first[:, 0].isnan(), persistent=False)

@@ -160,7 +160,7 @@ def read_headers(root: Path, files: pd.DataFrame, workers: int | None, progress:
 def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | None) -> Iterator[Rows]:
     if not chunks:
         return
-    # Spawned, as a fork would copy the locks of torch's threads.
+    # Spawned, because a fork would copy the locks of torch's threads.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
         try:

@@ -83,7 +83,7 @@ def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) 
         for done, value in enumerate(map_in_threads(_hash, paths, "Reading blocks of pixels", progress), 1):
             known[rows[done - 1]] = value
     finally:
-        if done:  # after an interruption, what was read until then
+        if done:  # after an interruption, the hashes until then
             fresh = table[_SLICE].iloc[rows[:done]].assign(hash=known[rows[:done]])
             _keep(pd.concat([fresh[fresh["hash"] != ""], kept]).drop_duplicates(["path", "frame"]), folder)
     return known

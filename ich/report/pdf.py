@@ -89,7 +89,7 @@ def write_pdf(document: Document, path: str | Path) -> None:
     ]
     for section in document.sections:
         parts = [_lay_out(block) for block in section.blocks] or [[]]
-        # A heading stands on the page of what it is for.
+        # A heading stays on the page of its first block.
         parts[0].insert(
             1 if parts[0] and isinstance(parts[0][0], CondPageBreak) else 0, _Heading(section.title)
         )

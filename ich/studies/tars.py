@@ -30,8 +30,8 @@ OPENERS: dict[bytes, Callable[[IO[bytes]], gzip.GzipFile | bz2.BZ2File]] = {
 }
 """Functions that undo a compression, by the first bytes of the file."""
 
-_SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2")  # of what is a tar archive even without the magic of POSIX
-_REST = 1 << 20  # bytes that are read at a time of what follows the last member
+_SUFFIXES = (".tar", ".tgz", ".tbz", ".tbz2")  # of tar archives, also without the magic of POSIX
+_REST = 1 << 20  # bytes that are read at a time after the last member
 
 
 class _Bounded:
@@ -109,7 +109,7 @@ def unpack_tar(source: _Bounded, unpacker: Unpacker, progress: bool) -> None:
             if not (member.isdir() or (member.islnk() and member.linkname in done)):
                 unpacker.add(member.name, _open_member(archive, member))
                 done.add(member.name)
-        # The module takes a damaged header for the end, and what follows for nothing.
+        # The module treats a damaged header as the end, and ignores everything after it.
         if len(blocks[0]) < tarfile.BLOCKSIZE or any(blocks[0]) or _has_more(archive):
             raise tarfile.ReadError(
                 "is cut off or damaged: everything after the last file that was read is lost"

@@ -23,7 +23,7 @@ from ich.schema.errors import describe_error
 MAX_MEMBERS = 200_000  # of an archive: some thousand studies
 MAX_RATIO = 100  # of unpacked to packed: slices deflate to a half or a quarter, blank ones to a hundredth
 FREE_RATIO = 1 << 28  # bytes that any archive may unpack to
-MOST_OF_DISK = 0.9  # of what is free
+MOST_OF_DISK = 0.9  # of the free space
 
 DAMAGE = (
     *(zipfile.BadZipFile, TarError, zlib.error),

@@ -228,7 +228,7 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     path = Path(path)
     with replacing(path) as partial:
         if path.suffix == ".parquet":
-            with partial.open("wb") as file:  # Arrow takes no path that is no UTF-8
+            with partial.open("wb") as file:  # Arrow refuses a path that is not UTF-8
                 table.to_parquet(file, index=False)
             return
         escaped = _replace(table, _FORMULA, r"'\1")
@@ -259,7 +259,7 @@ def read_index(path: str | Path) -> pd.DataFrame:
         UserError: If the file is not an index of this version.
     """
     try:
-        with Path(path).open("rb") as file:  # Arrow takes no path that is no UTF-8
+        with Path(path).open("rb") as file:  # Arrow refuses a path that is not UTF-8
             table = pd.read_parquet(file)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not an index: {error}. Remove it to make a new one") from error

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ich.schema.codes import Odd
 
-SAME_POSITION = 0.01  # mm: slices that are no farther apart lie at one position
+SAME_POSITION = 0.01  # mm: slices that are nearer to each other lie at one position
 
 KEYS = ("ImageType", "ConvolutionKernel", "AcquisitionNumber")
 TIMES = ("AcquisitionTime", "ContentTime")

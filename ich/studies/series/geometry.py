@@ -20,8 +20,8 @@ LEAST_COVERAGE = 90.0  # mm: a newborn's head is some 100 high
 UNEVEN = 1.5  # a step over another of the same series
 APART = 1.75  # steps over the thickness of slices: where every other slice is missing, two or more
 LARGE = 1.4  # a gap over the step that is usual around it: 1.5 where one is missing between steps of 1 and 2
-MOST_WEIGHT = 2.0  # of a step over the median of those around it, in what is usual
-AROUND = 3  # steps on either side that show what is usual
+MOST_WEIGHT = 2.0  # of a step over the median around it, in the usual step
+AROUND = 3  # steps on either side that determine the usual step
 LEAST_SWEEP = 3  # slices of a second scan that lie at places of their own
 _TURN = np.radians(SAME_TILT)  # of a unit vector; small angles and their chords are alike
 

@@ -107,7 +107,7 @@ def tell_contrast(text: str) -> bool | None:
     return None if CONTRAST.find(rest) or _WITH.find(rest) else False
 
 
-# Siemens names a kernel by what it is for and its sharpness (H30s, Hr40f, J40s, B70f), Canon by a number.
+# Siemens names a kernel by its purpose and sharpness (H30s, Hr40f, J40s, B70f), Canon by a number.
 _SIEMENS, _CANON = re.compile(r"[A-Z][a-z]?(\d\d)[a-z]*"), re.compile(r"FC(\d\d)")
 _SHARP_FROM = 50  # of Siemens: soft tissue up to 48, bone from 60
 _SHARP_TENS = (3, 5, 8)  # of Canon: inner ear, lung, bone; 2 is a head, 0, 1, 4 and 6 soft tissue

@@ -38,7 +38,7 @@ MOST_SPREAD = 75.0  # HU from the first to the last tenth of brain, a large hemo
 LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
 WIDE = 0.3  # of a row, from its first to its last bone: beside an empty row at most 0.22 in CT-ICH
 MUCH = 0.6  # of the tissue and bone in the widest row: beside an empty row at most 0.46 in CT-ICH
-LEAST_WIDTH = 0.2  # of a row, for this: less is no head
+LEAST_WIDTH = 0.2  # of a row, for this: a head is wider
 
 _SQUARE = np.ones((3, 3), np.uint8)
 
@@ -52,7 +52,7 @@ class Look(NamedTuple):
 
     is_constant: bool
     air: float  # share of the slice
-    of_air: float  # share of what is not body
+    of_air: float  # share of the pixels outside the body
     neither: float  # share of the slice
     body: float
     hard: float  # share of the body

@@ -23,7 +23,7 @@ from ich.tables.stacks import SAME_POSITION
 # Of ich.schema.hu: BRAIN_MIDDLE is 12 to 58 in R and 23 to 53 in C; BRAIN_SCALE 23 to 42 in R, 23 to 40 in C.
 LEAST_BRAINS, LEAST_SHARE = 3, 0.2  # slices with brain in a series of a head: at least 0.33 in R, 0.37 in C
 
-LEAST_OF_AIR = 0.5  # share of what is not body; foam, hair and edges are the rest: 0.70 in R, 0.76 in C
+LEAST_OF_AIR = 0.5  # share outside the body; the rest is foam, hair and edges: 0.70 in R, 0.76 in C
 MOST_NEITHER = 0.3  # share of the slice: at most 0.20 in R, 0.18 in C
 MOST_OF_BONE = 2000.0  # HU of the middle of bone around brain: at most 1453 in R, 1413 in C
 MOST_HARD = 4.0
@@ -36,7 +36,7 @@ vertex has a share of 0.40, and 2.4 in C.
 MOST_RISE = 2.0  # of the middle of bone over that of the slices on either side: at most 1.26 in R, 1.21 in C
 LEAST_BONE = 0.01  # share of the slice, for its middle to be compared: below it a clip is most of it
 MOST_OFF = 20.0  # HU of tissue, from the slices on either side: at most 16 in C
-MOST_STEP = 16.0  # HU of what is tissue in two slices side by side: at most 10 in R, 12 in C
+MOST_STEP = 16.0  # HU of tissue in two slices side by side: at most 10 in R, 12 in C
 MOST_FALL = 40.0  # HU of tissue, to the next slice: at most 19 in R, 18 in C
 LEAST_SHARED = 0.7  # of the larger body, from slice to slice
 MOST_SHRINKING = 11.0
