@@ -1,8 +1,8 @@
 """CT-ICH on five patient-wise folds: the recipe against a plain script, and the old network step by step.
 
-Every row is trained on the same folds (seed 0), the epoch chosen inside the training part, and the test
-predictions of the five folds are pooled. What is done already is not done again. The recipe's pretraining
-sees no slice of the data and is the same for every fold, so the first fold's serves them all.
+Every row is trained on the same folds (seed 0). The epoch is chosen inside the training set, and the test
+predictions of the five folds are pooled. Finished runs are not repeated. The recipe's pretraining sees no
+slice of the data and is the same for every fold, so all folds use that of the first.
 
     python benchmarks/ct_ich.py --root data/ct_ich --out runs/ct_ich               # hours on two cores
     python benchmarks/ct_ich.py --root data/ct_ich --out runs/ct_ich --rows recipe plain

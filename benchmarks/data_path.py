@@ -1,21 +1,21 @@
-"""The way from DICOM files to batches, beside what other libraries take for the same.
+"""The way from DICOM files to batches, compared with other libraries.
 
-It writes a small phantom of 512 x 512 slices first, or reads a folder of yours, and checks that this library
-reads the same HU from it as pydicom does. Then variants take turns in one process, on the same slices, and
-their times are compared round by round. The files lie in the page cache: what is measured is the work, not
-the disk. Readers have one core, loaders all; let nothing else run beside. Sections:
+It first writes a small phantom of 512 x 512 slices, or reads a folder of yours. It checks that this library
+and pydicom read the same HU. Then variants take turns in one process on the same slices, and their times are
+compared round by round. The files are in the page cache, so the disk is not measured. Readers have one core,
+loaders have all. Run nothing else at the same time. Sections:
 
-    reads     a file to one small slice: HU, or three windows that are normalized
+    reads     a file to one small slice: HU, or three normalized windows
     loaders   batches with augmentation from threads, beside PyTorch's DataLoader over PNGs
     headers   a folder of headers to an index
     index     opening the index of 750,000 slices
-    memory    what a worker's memory grows by over an epoch of 750,000 slices: a minute
+    memory    memory that a worker gains over an epoch of 750,000 slices: a minute
 
     python benchmarks/data_path.py                                   # a few minutes on two cores
     python benchmarks/data_path.py --work runs/bench --json runs/bench/data_path.json
     python benchmarks/data_path.py --root data/rsna --only reads headers
 
-The packages that it compares with come with `pip install -e '.[bench]'`; without them their rows say so.
+The other packages come with `pip install -e '.[bench]'`. Without a package, its rows say so.
 """
 
 import argparse

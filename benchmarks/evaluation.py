@@ -1,6 +1,6 @@
-"""Evaluation: what the intervals cover, what an evaluation takes, and a loop of scikit-learn beside it.
+"""Evaluation: coverage of the intervals, time and memory, and a loop of scikit-learn beside it.
 
-The tables are drawn, not read: patients of one or two studies, slices that go together within a study.
+The tables are drawn at random: patients with one or two studies, whose slices are correlated.
 
     python benchmarks/evaluation.py coverage    # 2,000 simulated tables: minutes on a core
     python benchmarks/evaluation.py timing      # 121,232 slices, 1,000 bootstrap samples

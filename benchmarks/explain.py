@@ -1,11 +1,10 @@
-"""Whether a model looks at the hemorrhage: heat maps on the phantom, where the lesion's mask is known.
+"""Whether a model looks at the hemorrhage: heat maps on the phantom, which has a mask of every lesion.
 
-For slices that hold a label and that the model calls positive (probability of 0.5 or more), in the held-out
-parts of a run: how often the map's peak lies in the lesion, and how often within one cell of the feature grid
-of it; beside both the rate of a peak that is put at random into the head, which is the share of the head's
-pixels that would count. The table has every grid of the network that tells something, and several methods;
-"as pixels" lays the grid over the image as if it were the image made smaller. The row with a star is what
-`ich explain` does.
+It takes held-out slices that have a label and that the model calls positive (probability of 0.5 or more). It
+counts how often the map's peak lies in the lesion, and how often within one cell of the feature grid of it.
+Beside both is the rate of a random point in the head. The table has every informative grid of the network,
+and several methods. "as pixels" places the cells as if the grid were a smaller copy of the image. The row
+with a star is what `ich explain` does.
 
     python benchmarks/phantom.py --out runs/phantom --seeds 0
     python benchmarks/explain.py --run runs/phantom/0 --data data/phantom --masks data/phantom_masks
@@ -108,7 +107,7 @@ def occlude(model, x, *, label):
 
 
 def compare(model, images, slices, label):
-    """Yields a row a grid and method."""
+    """Yields one row for each grid and method."""
     chosen = find_grid(model, images)
     positive = ((slices[f"target_{label}"] == 1) & (slices[f"prob_{label}"] >= THRESHOLD)).to_numpy(copy=True)
     if not positive.any():

@@ -1,12 +1,12 @@
-"""What happens when things go wrong: long runs that count it.
+"""Long runs that count what happens after faults.
 
     python benchmarks/faults.py files --count 100000     # mutated DICOM files, twenty minutes on a core
-    python benchmarks/faults.py bombs                     # small files that ask for much
-    python benchmarks/faults.py kills --count 50          # trainings that are killed and go on
-    python benchmarks/faults.py sigterm --count 20        # trainings that are told to stop
+    python benchmarks/faults.py bombs                     # small files that need much time or memory
+    python benchmarks/faults.py kills --count 50          # trainings that are killed and resume
+    python benchmarks/faults.py sigterm --count 20        # trainings that are stopped by a signal
     python benchmarks/faults.py disk --count 20           # saves to a full or closed disk
 
-Each subcommand prints its counts, and exits with 1 if one is not what it has to be.
+Each subcommand prints its counts, and exits with 1 if one is not as expected.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Mutated DICOM files: read or refused by code, and never anything else.
+"""Mutated DICOM files must be read or refused with a code, and never anything else.
 
-Ten slices of the phantom, each in another encoding, are changed at random in their headers, lengths, value
-representations and pixel data, are cut, and lose, repeat or gain bytes. A process reads one after the other;
-the number of a file and the seed say what it is, so that what goes wrong can be had again with ``--first``.
+Ten slices of the phantom, each in another encoding, are changed at random. Their headers, lengths, value
+representations and pixel data are changed, and they are cut, or lose, repeat or gain bytes. A process reads
+them one after the other. The number of a file and the seed determine it, so ``--first`` repeats a failure.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Sections of ``faults.py``: a training that is killed, stopped, or cannot save, and then goes on.
+"""Sections of ``faults.py``: trainings that are killed, are stopped or cannot save, and then resume.
 
-Each case is a training of its own in a process of its own, on a small phantom, interrupted once and resumed;
-then weights, optimizer and metrics are compared to the bit with a training that was never interrupted.
+Each case is one training in its own process, on a small phantom, interrupted once and resumed. Then weights,
+optimizer and metrics are compared to the bit with a training that was never interrupted.
 
-PyTorch, which takes seconds to import, is imported where it is used: every process that another section of
-``faults.py`` spawns imports this module, too.
+PyTorch takes seconds to import, so it is imported where it is used: every process of another section of
+``faults.py`` imports this module too.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Bench:
             raise SystemExit(f"the training that is not interrupted ended with {code}")
 
     def start(self, run: Path, moment: str = "", save: int = 0) -> subprocess.Popen[bytes]:
-        """Starts or goes on with a training; it kills itself at a moment of the save of that number."""
+        """Starts or resumes a training, which kills itself at a moment of the save of that number."""
         workers = f"data.num_workers={self.random.choice((0, 2, 4))}"
         began = (run / "config.yaml").exists()
         fresh = [*SMALL, f"data.root={self.data}", f"run_dir={run}", f"trainer.devices={self.devices}"]
@@ -88,7 +88,7 @@ class Bench:
         process.send_signal(signum)
 
     def finish(self, run: Path) -> None:
-        """Goes on, and counts whether the end is that of the whole training."""
+        """Resumes, and counts whether the end is that of the uninterrupted training."""
         from ich.model_files.checkpoint import find_checkpoint, is_whole
 
         if any(run.glob("checkpoints/*.ckpt")):

@@ -1,11 +1,11 @@
-"""A model as ONNX beside the same in PyTorch: what differs, how long a study takes, what of it is reading.
+"""A model as ONNX beside the same in PyTorch: differences, time of a study, and the share of reading.
 
-`difference` exports a trained model and prints by how much its probabilities differ over slices. `time` runs
-a study of 35 slices through a ResNet-18 of random weights at 256 px: by PyTorch in inference mode and by
-onnxruntime, with the same batches and threads, in turn; and beside them what it takes to read the slices,
-resize and window them. It writes a small phantom of 512 x 512 slices first, or takes a folder of yours; the
-files lie in the page cache. With `--processor-time` the processor's time counts and not the clock's, of which
-other programs take a part; that is for one thread, as several wait for each other at work.
+`difference` exports a trained model and prints how much its probabilities differ over slices. `time` runs a
+study of 35 slices through a ResNet-18 with random weights at 256 px, by PyTorch in inference mode and by
+onnxruntime. Both take turns, with the same batches and threads. Beside them is the time to read, resize and
+window the slices. It first writes a small phantom of 512 x 512 slices, or takes a folder of yours. The files
+are in the page cache. `--processor-time` counts processor time instead of clock time, without that of other
+programs. Use it with one thread, because several threads wait for each other.
 
     python benchmarks/inference.py difference runs/mine data/ct_ich data/phantom
     python benchmarks/inference.py time --threads 1 --json runs/bench/inference.json

@@ -1,8 +1,8 @@
-"""Side-by-side timing, and the tables and the JSON file that come of it.
+"""Side-by-side timing, with tables and a JSON file of the results.
 
-A machine's pace drifts: other programs come and go, clocks rise and fall. So variants take turns within one
-process, in another order each round, on the same slices; what is compared is their ratio within a round, and
-what is printed is the median of the rounds beside their 10th and 90th percentile.
+The speed of a machine drifts: other programs come and go, and clocks rise and fall. Variants therefore take
+turns within one process, in another order each round, on the same slices. Their ratio within a round is
+compared. The median of the rounds is printed, with their 10th and 90th percentile.
 """
 
 import json
@@ -121,7 +121,7 @@ def interleave(
     Args:
         variants: By name; None for one whose package is not installed.
         count: Rows that there are.
-        batch: Rows of a round, drawn anew for each and the same for every variant.
+        batch: Rows of a round, drawn again for each and the same for every variant.
         rounds: Rounds that count. One more comes first, in which caches fill and modules are imported.
         seed: Of the rows and the order.
     """
@@ -142,7 +142,7 @@ def ratio(times: Times, slow: str, fast: str) -> NDArray[np.float64] | None:
 
 
 def print_times(title: str, times: Times, own: str) -> None:
-    """Prints a row a variant: time of an item, items a second, and the ratio to this library's variant."""
+    """Prints one row per variant: time of an item, items per second, and the ratio to this library."""
     table = Table(title=title, title_justify="left", caption=f"ratio: to {own}", caption_justify="left")
     table.add_column("variant")
     for heading in ("µs each (10 % to 90 %)", "a second", "ratio (10 % to 90 %)"):
@@ -158,7 +158,7 @@ def print_times(title: str, times: Times, own: str) -> None:
 
 
 def print_figures(figures: Sequence[Figure]) -> None:
-    """Prints a row a figure: what was to be reached, what was measured, ok or short."""
+    """Prints one row per figure: target, measured value, ok or short."""
     table = Table(title="Figures", title_justify="left")
     table.add_column("figure")
     for heading in ("to reach", "measured (10 % to 90 %)"):
@@ -173,7 +173,7 @@ def print_figures(figures: Sequence[Figure]) -> None:
 
 
 def draw_times(titles: Mapping[str, str], sections: Mapping[str, tuple[str, Times]], path: Path) -> None:
-    """Draws the median time of an item as a bar, a panel a section; this library's are blue.
+    """Draws the median time of an item as a bar, one panel per section; this library's are blue.
 
     Args:
         titles: Of the sections that are drawn.

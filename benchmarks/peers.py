@@ -1,8 +1,8 @@
-"""What people use in place of this library, as they use it.
+"""Other ways to read slices, as people use them.
 
-Each function takes the paths of the slices and the size of the output, and returns what reads one slice by
-its row; it returns None where the package is not installed. Files, settings and models are made before, so
-that a call does what a training run does for every slice and no more.
+Each function takes the paths of the slices and the size of the output. It returns a function that reads one
+slice by its row, or None if the package is not installed. Files, settings and models are made before, so that
+a call does only what a training run does for every slice.
 """
 
 import logging

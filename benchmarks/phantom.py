@@ -1,9 +1,9 @@
 """The default run on three seeds, beside a logistic regression on each slice's histogram of HU.
 
 The phantom must not be easy: a threshold or a count of bright pixels must not do what the network does. Both
-see the same patients; the regression gets the logarithm of the counts in bins of 4 HU from -100 to 200.
-Slices below and above the brain hold no hemorrhage and are told by their bone and air alone, so `any` is also
-scored among the slices that show the brain, by the same network and the same regression.
+see the same patients. The regression gets the logarithm of the counts in bins of 4 HU from -100 to 200.
+Slices below and above the brain hold no hemorrhage, and their bone and air are enough to identify them. So
+`any` is also scored among the slices that show the brain, for the same network and the same regression.
 
     python benchmarks/phantom.py --out runs/phantom          # needs pip install -e '.[test]'
 """
@@ -42,7 +42,7 @@ def shows_brain(path: Path, spacing_mm: float) -> bool:
 
 
 def score(root: Path, run: Path) -> dict[str, float]:
-    """AUROC on the run's test part, of the network and of a regression fitted on its training part."""
+    """AUROC on the run's test set, of the network and of a regression fitted on its training set."""
     split = pd.read_csv(run / "split.csv").merge(
         read_index(root / ".ich" / "index.parquet"), on="SOPInstanceUID"
     )

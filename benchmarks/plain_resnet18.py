@@ -1,7 +1,7 @@
-"""A plain training script, the measure that `experiment=ct_ich` has to beat on the same patients.
+"""A plain training script that `experiment=ct_ich` must beat on the same patients.
 
 timm's ResNet-18 from scratch at 160 px on three windows; AdamW with one cycle, flips and small affine, 16
-epochs; the epoch with the best validation loss predicts the test part. It knows nothing of the library.
+epochs; the epoch with the lowest validation loss predicts the test set. It uses nothing of the library.
 
     python benchmarks/plain_resnet18.py --root data/ct_ich --split RUN/split.csv --out predictions.csv
 """

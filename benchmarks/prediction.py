@@ -1,4 +1,4 @@
-"""Damages studies that are POSITIVE when whole, and counts what comes out; and an archive, study by study.
+"""Damages studies that are POSITIVE when whole, and counts the outcomes; reads an archive with known truth.
 
     ich phantom data/held_out --conformant --patients 200 --seed 11 --size 256
     python benchmarks/prediction.py damage MODEL data/held_out --copies 1000
@@ -6,10 +6,9 @@
     python benchmarks/prediction.py archive MODEL data/archive
     python benchmarks/prediction.py others MODEL [FOLDER]
 
-A damaged copy must never be NEGATIVE. Damage is aimed: it hits the very slices that make a study POSITIVE,
-all of them, so that what is left looks free of hemorrhage; slices are lost within the stack and at its ends.
-Nothing of it is random but by ``--seed``.
-``others`` reads the files that pydicom ships, or those of a folder, none of which is a head CT.
+A damaged copy must never be NEGATIVE. The damage hits all slices that make a study POSITIVE, so the remaining
+slices look free of hemorrhage. Slices are lost within the stack and at its ends. All random choices follow
+from ``--seed``. ``others`` reads the files that pydicom ships, or those of a folder; none is a head CT.
 """
 
 from __future__ import annotations
@@ -185,7 +184,7 @@ class Whole:
 
 
 def find_hits(result: StudyResult, threshold: float) -> list[int]:
-    """Places of the slices that would make a study POSITIVE each alone, and of the key slices."""
+    """Places of the slices that would each make a study POSITIVE, and of the key slices."""
     probs = np.array([0.0 if each.left_out else each.probs["any"] for each in result.slices])
     return sorted({*np.flatnonzero(probs >= threshold).tolist(), *result.key_slices})
 
@@ -294,7 +293,7 @@ def run_archive(args: argparse.Namespace) -> None:
 
 
 def run_others(args: argparse.Namespace) -> None:
-    """Lists what becomes of the studies of files that are no head CT."""
+    """Lists the outcomes of studies of files that are not head CT."""
     inputs = [args.root] if args.root else [Path(path) for path in get_testdata_files()]
     studies, results = read_all(Predictor.load(*args.model, gpus=0), inputs)
     kinds = [" ".join(sorted({str(m) or "none" for m in study.files["Modality"]})) for study in studies]

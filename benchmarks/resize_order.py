@@ -1,7 +1,7 @@
-"""What it changes to resize HU and then window, as this library does, and not the other way round.
+"""Effect of resizing HU before windowing, as this library does, instead of after it.
 
-Windowing clips, resizing averages: they differ where a pixel's neighborhood crosses an end of the window, at
-the skull above all. Differences are in units of the window's width.
+Windowing clips, and resizing averages. Their order matters where the surroundings of a pixel cross an end of
+the window, mostly at the skull. Differences are in units of the window's width.
 
     python benchmarks/resize_order.py data/ct_ich --size 256
 """

@@ -1,13 +1,13 @@
-"""How much of a training step waits for data.
+"""Share of a training step that waits for data.
 
-A network trains for some steps as `python train.py` would have it: `HeadCTDataModule` reads DICOM in threads,
-Lightning's Trainer runs a `SliceClassifier`. What counts is the time from the end of a step until the next
-batch is there, moved and windowed, as a share of all the time after a few first steps. A GPU may still be at
-work on the last step meanwhile; so there the same steps run once more on a batch that lies on it already, and
+A network trains for some steps as with `python train.py`: `HeadCTDataModule` reads DICOM in threads,
+and Lightning's Trainer runs a `SliceClassifier`. It measures the time from the end of a step until the next
+batch is there, moved and windowed, as a share of all time after the first few steps. A GPU may still compute
+the last step meanwhile. On a GPU the same steps therefore run once more on a batch that is already there, and
 the two rates are compared.
 
-It writes a small phantom of 512 x 512 slices first, or takes a folder of yours in the RSNA layout. Each file
-is read once before, so that the disk has no say. The training part is repeated until it fills the steps.
+It first writes a small phantom of 512 x 512 slices, or takes a folder of yours in the RSNA layout. Each file
+is read once before, so the disk is not measured. The training set is repeated until it fills the steps.
 
     python benchmarks/training.py                                    # a minute or two on two cores
     python benchmarks/training.py --model resnet50 --size 256 --batch-size 256 --workers 8 --steps 60
@@ -46,7 +46,7 @@ class LongEpoch(HeadCTDataModule):
     steps: int
 
     def train_dataloader(self) -> SliceLoader:
-        """Returns the training part as often as it takes, shuffled once."""
+        """Returns the training set, repeated as often as needed and shuffled once."""
         loader = super().train_dataloader()
         rows = np.random.default_rng(self.seed).permutation(loader.sampler.rows)
         return SliceLoader(

@@ -108,7 +108,9 @@ def read_exports(root: Path, patient: int, numbers: Sequence[int], set_aside: Co
             continue
         brain, bone = (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) for path in paths)
         if brain is None or bone is None or brain.shape != bone.shape:
-            raise UserError(f"{paths[0]} and its bone window are no two pictures of one size: download anew")
+            raise UserError(
+                f"{paths[0]} and its bone window are not pictures of one size: download them again"
+            )
         hu = cv2.resize(rebuild_hu(brain, bone), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
         corner = -SIZE * SPACING / 2
         # The files of the RSNA are about half signed and half unsigned; so are these.
@@ -145,7 +147,7 @@ def read_volume(root: Path, patient: int, numbers: Sequence[int], set_aside: Cou
         image = image.as_reoriented(nib.orientations.ornt_transform(nib.io_orientation(image.affine), wanted))
         volume = np.asanyarray(image.dataobj)
     except (OSError, EOFError, zlib.error, nib.filebasedimages.ImageFileError) as error:
-        raise UserError(f"{path} cannot be read: {error}. Download it anew") from error
+        raise UserError(f"{path} cannot be read: {error}. Download it again") from error
     affine = np.diag([-1, -1, 1, 1]) @ image.affine  # NIfTI counts to the right and to the front
     columns, rows = affine[:3, 0], affine[:3, 1]
     spacing = [float(np.linalg.norm(rows)), float(np.linalg.norm(columns))]
@@ -210,7 +212,7 @@ def write_dataset(root: Path, out: Path, patients: Sequence[int] | None) -> tupl
     table = root / ("hemorrhage_diagnosis_raw_ct.csv" if nifti else "hemorrhage_diagnosis.csv")
     if not table.is_file() or not (nifti or (root / "Patients_CT").is_dir()):
         raise UserError(
-            f"{root} is no CT-ICH download: expected hemorrhage_diagnosis.csv beside Patients_CT/, or "
+            f"{root} is not a CT-ICH download: expected hemorrhage_diagnosis.csv beside Patients_CT/, or "
             "hemorrhage_diagnosis_raw_ct.csv beside ct_scans/"
         )
     set_aside: Counter[str] = Counter()

@@ -63,7 +63,7 @@ def make_result(
     """A study that was read.
 
     Args:
-        index: One series, a row a slice; by default one that is made up.
+        index: One series, one row per slice; by default one that is made up.
         number: Of the study.
         present: Subtypes with a high probability; with none of them the study is NEGATIVE.
         reasons: With some and none present it is INDETERMINATE.

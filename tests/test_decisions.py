@@ -30,7 +30,7 @@ pytestmark = pytest.mark.trains
 
 @pytest.fixture(scope="module")
 def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one epoch with many patients in its validation part."""
+    """A run of one epoch with many patients in its validation set."""
     folder = tmp_path_factory.mktemp("decided")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -241,7 +241,7 @@ def refuse(script, capsys, arguments):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda root: (root / "hemorrhage_diagnosis.csv").unlink(), "no CT-ICH download"),
+        (lambda root: (root / "hemorrhage_diagnosis.csv").unlink(), "not a CT-ICH download"),
         (
             lambda root: write_diagnoses(root / "hemorrhage_diagnosis.csv", columns=COLUMNS[1:]),
             "Intraventricular",

@@ -94,7 +94,7 @@ def looked(phantom: Path, look) -> Looked:
 
 @pytest.fixture(scope="module")
 def headers(phantom: Path) -> pd.DataFrame:
-    """What pydicom reads, a row a slice, with the labels as pandas reads them."""
+    """What pydicom reads, one row per slice, with the labels as pandas reads them."""
     with pydicom.config.disable_value_validation():
         slices = [pydicom.dcmread(path) for path in sorted((phantom / "stage_2_train").iterdir())]
         rows = [

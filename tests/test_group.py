@@ -1,4 +1,4 @@
-"""Data sets whose PatientIDs tell no patients apart: by study, with a word about what that leaks."""
+"""Data sets whose PatientIDs do not distinguish patients: split by study, with a warning of the leak."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders and files whose names are no UTF-8: read, and shown in an escaped form wherever they are named."""
+"""Folders and files whose names are not UTF-8: read, and shown in an escaped form wherever they are named."""
 
 from __future__ import annotations
 

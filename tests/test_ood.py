@@ -116,7 +116,7 @@ def test_features_that_hardly_vary_give_finite_distances() -> None:
 
 @pytest.fixture(scope="module")
 def run(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with five patients in its validation part."""
+    """A run with five patients in its validation set."""
     folder = tmp_path_factory.mktemp("ood")
     tiny = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1"]
     data = ["data=rsna", f"data.root={phantom}", "input.size=32", "data.val_fraction=0.5"]

@@ -48,7 +48,7 @@ def test_two_scans_of_a_head_are_separated_by_what_differs(
     column: str, first: str, second: str, shift: float
 ) -> None:
     if "Time" in column and shift:
-        pytest.skip("times tell scans apart at the same positions alone")
+        pytest.skip("times distinguish scans only at the same positions")
     both = (make_images(HEAD, **{column: first}), make_images([z + shift for z in HEAD], **{column: second}))
     table = join(*both)
     stacks = find_stacks(table)

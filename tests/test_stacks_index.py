@@ -1,4 +1,4 @@
-"""Several scans, and images that are no slices, in one series of an index: neighbors are never twins."""
+"""Several scans, and images that are not slices, in one series of an index: neighbors are never twins."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def read_lock(name: str) -> dict[str, list[str]]:
         if line.lstrip().startswith("#"):
             continue
         found = re.match(r"([\w.-]+)==([\w.+-]+)( ;[^#]*?)?\s+(--hash=sha256:[0-9a-f]{64}\s*)+$", line)
-        assert found, f"{name} has a line that is no package with its hashes: {line[:80]}"
+        assert found, f"{name} has a line that is not a package with its hashes: {line[:80]}"
         versions.setdefault(canonicalize_name(found[1]), []).append(found[2])
     return versions
 
