@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
 from ich.data.cache import CacheReader, build_cache
-from ich.data.loader import SliceLoader
+from ich.data.loader import SliceLoader, count_cores
 from ich.data.on_device import finish_batch
 from ich.data.order import EpochSampler, FixedSampler
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
-from ich.data.source import Source
+from ich.data.source import Source, require_windows
 from ich.data.training import Training, TrainingSpec
 from ich.image.augment import Augment
 from ich.image.augment.transforms import Transform, adapt
@@ -151,7 +150,7 @@ class HeadCTDataModule(LightningDataModule):
         self.label_set = label_set
         self.cache = Path(cache) if cache else None
         self.batch_size = batch_size
-        self.num_workers = min(8, _cores()) if num_workers is None else num_workers
+        self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
         self.training = TrainingSpec(
             size=input.size,
             augment=adapt(augment, input),
@@ -238,17 +237,10 @@ class HeadCTDataModule(LightningDataModule):
             return
         # In the process that has just brought it up to date, a look at each file again would tell no news.
         table = self.source.make_table(self.source.read_index() if index is None else index)
-        self._require_windows(table)
+        if "dicom" in self.input.windows:
+            require_windows(table)
         self._arrays = to_arrays(table, self.label_set.names)
         self._table = table
-
-    def _require_windows(self, table: pd.DataFrame) -> None:
-        lacking = int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum())
-        if "dicom" in self.input.windows and lacking:
-            raise UserError(
-                f"input.windows holds dicom, but {lacking} of {len(table)} slices have no WindowCenter, or "
-                "no WindowWidth above 0; use named windows"
-            )
 
     def train_dataloader(self) -> SliceLoader:
         """Returns batches of the training set, in a new order in each epoch."""
@@ -362,7 +354,3 @@ class HeadCTDataModule(LightningDataModule):
     def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Augments the batch on its device if requested, and windows it unless the model does."""
         return finish_batch(batch, self._window)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

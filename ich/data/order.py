@@ -61,9 +61,11 @@ def measure_draws(
 
     The shift is the logarithm of the mean weight of a label's positives over that of its negatives. So much
     higher are the log odds of the label among the draws. A model that is trained on its logits plus the shift
-    therefore has logits for the natural prevalences. This is exact for one label. With several it is exact
-    on the whole, but not for every slice, because the weight of a slice also depends on its other labels.
-    Source: Menon et al., Long-tail learning via logit adjustment, ICLR 2021 (arXiv:2007.07314), section 4.
+    therefore has logits for the natural prevalences. This is exact for one label. With several it is close
+    but not exact, because the weight of a slice also depends on its other labels.
+    Sources: King and Zeng, Logistic regression in rare events data, Political Analysis 2001;9:137, for the
+    shift; Menon et al., Long-tail learning via logit adjustment, ICLR 2021 (arXiv:2007.07314), for training
+    with it.
 
     Args:
         target: (N, L), NaN where unknown.

@@ -128,6 +128,19 @@ def _find_free(table: pd.DataFrame) -> pd.Series[bool]:
     return free
 
 
+def require_windows(table: pd.DataFrame) -> None:
+    """Refuses slices without a window in their header, for an input that uses it.
+
+    Raises:
+        UserError: If there are some.
+    """
+    if lacking := int((table["WindowCenter"].isna() | ~(table["WindowWidth"] > 0)).sum()):
+        raise UserError(
+            f"input.windows holds dicom, but {lacking} of {len(table)} slices have no WindowCenter, or "
+            "no WindowWidth above 0; use named windows"
+        )
+
+
 def _label_slabs(table: pd.DataFrame, thickness: float, names: Sequence[str]) -> pd.DataFrame:
     """Gives the labels of each slab to its middle slice, and none to its others.
 
