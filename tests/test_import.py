@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,7 @@ from ich.model_files.bundle import read_bundle
 from ich.model_files.metadata import Origin
 from ich.models import SliceClassifier
 from ich.networks import load_network
-from ich.predict import Predictor
-from ich.schema import LABELS
+from ich.schema import LABELS, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
 TINY = "test_resnet"
@@ -149,13 +150,38 @@ def test_what_is_known_of_an_imported_model_is_said(
     assert str(file) not in shown
 
 
-def test_an_imported_model_decides_nothing(
-    foreign: tuple[nn.Module, Path], study: Path, tmp_path: Path
+def test_the_place_of_the_mean_is_kept(foreign: tuple[nn.Module, Path], tmp_path: Path) -> None:
+    """This backbone has no layer after the mean, so it gives the same with either."""
+    model, file = foreign
+    path = str(tmp_path / "model.zip")
+    assert import_(file, Path(path), pool=["last"], labels=list(LABELS)) == 0
+    network = load_network(path)
+    with torch.no_grad():
+        expected = model(window(draw_hu(64)).flatten(1, 2)).sigmoid()
+    torch.testing.assert_close(torch.from_numpy(network.run(draw_hu(64)).probs), expected)
+    assert (
+        SliceClassifier(TINY, input=network.input, init_from=path, pool="last").net.metadata.model.pool
+        == "last"
+    )
+    with pytest.raises(UserError, match=r"model\.zip has model\.pool=last; set it"):
+        SliceClassifier(TINY, input=network.input, init_from=path)
+
+
+@pytest.mark.trains
+def test_the_way_to_a_decision_is_the_printed_one(
+    foreign: tuple[nn.Module, Path], phantom: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert import_(foreign[1], tmp_path / "model.zip") == 0
-    (result,) = Predictor.load(tmp_path / "model.zip").predict(study)
-    assert result.outcome == "INDETERMINATE"
-    assert {"no_decision", "no_reference"} <= {reason.code for reason in result.reasons}
+    monkeypatch.chdir(tmp_path)
+    assert import_(foreign[1], Path("model.zip")) == 0
+    (command,) = re.findall(r"^  ich (.*)$", capsys.readouterr().out, re.MULTILINE)
+    named = {"STUDIES": str(phantom), "LABELS.csv": str(phantom / "stage_2_train.csv")}
+    assert call(*(named.get(word, word) for word in shlex.split(command))) == 0
+    result = json.loads(next(Path("recalibrated/predicted/results").iterdir()).read_text())
+    assert result["outcome"] == "INDETERMINATE"
+    assert {reason["code"] for reason in result["reasons"]} >= {"no_decision", "no_reference"}
+    fitted = read_bundle("recalibrated/model.zip").metadata
+    assert fitted.decisions is not None
+    assert fitted.origin == read_bundle("model.zip").metadata.origin
 
 
 @pytest.mark.parametrize(

@@ -118,10 +118,9 @@ def _run(args: argparse.Namespace) -> None:
     )
     print(f"wrote {net.metadata.model.backbone} of {args.file} to {args.out}, license {terms}")
     print(
-        "It has no calibration and no operating point, so every study is INDETERMINATE (no_decision). "
-        "`ich evaluate --write-calibration FILE` fits both to a validation set, and "
-        f"`ich bundle {args.out} NEW --calibration FILE` keeps them. It has "
-        "no reference to its training data either, so no study becomes NEGATIVE (no_reference)."
+        "It has no calibration and no operating point, so every study is INDETERMINATE (no_decision). To fit "
+        f"both to studies with labels:\n  ich recalibrate {args.out} STUDIES --labels LABELS.csv\n"
+        "It has no reference to its training data either, so no study becomes NEGATIVE (no_reference)."
     )
 
 
