@@ -244,23 +244,19 @@ class HeadCTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> SliceLoader:
         """Returns batches of the training set, in a new order in each epoch."""
-        rows = self._rows("train")
-        training = Training(self.training, rows, self._arrays.target[rows])
+        training = self._draw("train")
         return self._load(
             training.rows,
             training.draw_order,
-            training=training,
+            training,
             drop_last=len(training.rows) > self.batch_size,
             start=lambda: self._batches_done(),
         )
 
     def val_dataloader(self) -> SliceLoader:
         """Returns batches of the validation set, in the order of the table; several views are augmented."""
-        rows = self._rows("val")
-        if self.training.views == 1:
-            return self._load(rows)
-        training = Training(self.training, rows, self._arrays.target[rows])
-        return self._load(training.rows, training=training)
+        views = self._draw("val")
+        return self._load(views.rows, training=views if self.training.views > 1 else None)
 
     def test_dataloader(self) -> SliceLoader:
         """Returns batches of the test set, in the order of the table."""
@@ -271,6 +267,10 @@ class HeadCTDataModule(LightningDataModule):
         return self._load(
             np.sort(np.concatenate([self._limit(self._rows(part)) for part in self.predict_sets]))
         )
+
+    def _draw(self, part: str) -> Training:
+        rows = self._rows(part)
+        return Training(self.training, rows, self._arrays.target[rows])
 
     def _limit(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         if isinstance(limit := self.predict_limit, float):
