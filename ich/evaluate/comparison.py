@@ -205,7 +205,7 @@ def _describe(labels: LabelSet, samples: _Samples, patients: int) -> ModelFigure
             label: estimate_areas(column, samples.areas[label], samples.precisions[label])
             for label, column in samples.columns.items()
         },
-        auroc_mean_subtypes=average_subtypes(samples.areas, labels, _list_short(samples)),
+        auroc_mean_subtypes=average_subtypes(samples.areas, labels, samples.columns),
         weighted_log_loss=estimate_loss(samples.losses, patients),
     )
 
@@ -216,7 +216,7 @@ def _pair(name_a: str, name_b: str, labels: LabelSet, a: _Samples, b: _Samples) 
         a=name_a,
         b=name_b,
         labels={label: _pair_label(label, a, b) for label in labels.names},
-        auroc_mean_subtypes=average_subtypes(differences, labels, _list_short(a)),
+        auroc_mean_subtypes=average_subtypes(differences, labels, a.columns),
         weighted_log_loss=estimate(a.losses - b.losses),
     )
 
@@ -230,7 +230,3 @@ def _pair_label(label: str, a: _Samples, b: _Samples) -> PairedFigures:
         ),
         average_precision=estimate(a.precisions[label] - b.precisions[label], column.shortage),
     )
-
-
-def _list_short(samples: _Samples) -> list[str]:
-    return [label for label, column in samples.columns.items() if column.shortage]

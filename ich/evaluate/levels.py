@@ -53,11 +53,10 @@ def measure_level(
         prevalences: Prevalences at which predictive values are given.
         training_prevalences: (L,) what the constant predictor says; the table's own without them.
     """
+    columns = {label: units.column(label) for label in labels.names}
     by_label, curves, areas = {}, {}, {}
-    for label in labels.names:
-        column = units.column(label)
+    for label, column in columns.items():
         by_label[label], curves[label], areas[label] = _measure_label(column, counts, decision, prevalences)
-    short = [label for label in labels.names if units.column(label).shortage]
     if training_prevalences is None:
         known = (~np.isnan(units.target)).sum(axis=0)
         training_prevalences = divide(np.nansum(units.target, axis=0), known)
@@ -67,7 +66,7 @@ def measure_level(
         pooling=pooling,
         units=len(units.target),
         labels=by_label,
-        auroc_mean_subtypes=average_subtypes(areas, labels, short),
+        auroc_mean_subtypes=average_subtypes(areas, labels, columns),
         weighted_log_loss=estimate_loss(sample_losses(units, units.probs, labels, counts), patients),
         weighted_log_loss_calibrated=unavailable(NO_DECISION)
         if decision is None
@@ -82,18 +81,20 @@ def estimate_areas(column: Column, area: Floats, precision: Floats) -> Areas:
     return Areas(*(estimate(samples, column.shortage, bounds=(0.0, 1.0)) for samples in (area, precision)))
 
 
-def average_subtypes(areas: Mapping[str, Floats], labels: LabelSet, short: Sequence[str]) -> Estimate:
+def average_subtypes(
+    areas: Mapping[str, Floats], labels: LabelSet, columns: Mapping[str, Column]
+) -> Estimate:
     """Averages over the subtypes that have an AUROC.
 
     Args:
         areas: (R,) AUROC of samples, or differences of them, by label.
         labels: The mean is over ``LabelSet.averaged``.
-        short: Labels with too few patients for an interval.
+        columns: The units of each label.
     """
     subtypes = [label for label in labels.averaged if not math.isnan(areas[label][0])]
     if not subtypes:
         return unavailable("no subtype has an AUROC")
-    few = [label for label in subtypes if label in short]
+    few = [label for label in subtypes if columns[label].shortage]
     shortage = f"fewer than {FEW} patients with, or without, {', '.join(few)}" if few else ""
     return estimate(np.mean([areas[label] for label in subtypes], axis=0), shortage, bounds=(0.0, 1.0))
 
