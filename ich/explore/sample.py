@@ -172,18 +172,18 @@ def read_sample(
     """
     sample = Sample(rows)
     places = list(zip(table["path"].iloc[rows], table["frame"].iloc[rows], strict=True))
-    looks = map_in_threads(partial(_look, root), places, "Reading a sample of pixels", progress)
-    for encoding, look in zip(np.minimum(encodings[rows], MOST_ENCODINGS).tolist(), looks, strict=True):
-        if isinstance(look, str):
-            sample.unread[look] += 1
+    measured = map_in_threads(partial(_measure, root), places, "Reading a sample of pixels", progress)
+    for encoding, found in zip(np.minimum(encodings[rows], MOST_ENCODINGS).tolist(), measured, strict=True):
+        if isinstance(found, str):
+            sample.unread[found] += 1
             continue
-        sample.stored.setdefault(encoding, Histogram()).add(*look.stored)
-        sample.hu.setdefault(encoding, Histogram()).add(*look.hu)
-        sample.problems.update(look.codes)
+        sample.stored.setdefault(encoding, Histogram()).add(*found.stored)
+        sample.hu.setdefault(encoding, Histogram()).add(*found.hu)
+        sample.problems.update(found.codes)
     return sample
 
 
-class _Look(NamedTuple):
+class _Measures(NamedTuple):
     """Measures of the pixels of a slice: few, because many wait at a time."""
 
     stored: tuple[int, NDArray[np.int64]]
@@ -191,13 +191,13 @@ class _Look(NamedTuple):
     codes: list[str]
 
 
-def _look(root: Path, place: tuple[str, int]) -> _Look | str:
+def _measure(root: Path, place: tuple[str, int]) -> _Measures | str:
     path, frame = place
     try:
         stored, hu = read_pixels(root / path, frame)
     except ReadError as error:
         return str(error.code)
-    return _Look(_count(stored), _count(hu), [str(code) for code, _ in find_in_slice(hu)])
+    return _Measures(_count(stored), _count(hu), [str(code) for code, _ in find_in_slice(hu)])
 
 
 def _count(values: NDArray[np.int16]) -> tuple[int, NDArray[np.int64]]:
