@@ -93,7 +93,7 @@ def make_page() -> str:
     import ich
 
     lines = [
-        "<!-- Made by .ci/api.py. After a change, write it anew: python .ci/api.py > docs/api.md -->",
+        "<!-- Made by .ci/api.py. After a change, renew it: python .ci/api.py > docs/api.md -->",
         "",
         "# Public API",
         "",

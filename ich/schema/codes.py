@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Self
 
 PAGE = """\
-<!-- Made from ich/schema/codes.py. After a change there, write it anew:
+<!-- Made from ich/schema/codes.py. After a change there, renew it:
      python -c "from ich.schema.codes import make_page; print(make_page(), end='')" > docs/codes.md -->
 
 # Codes
