@@ -23,6 +23,7 @@ from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
 from ich.image import average_hu, find_neighbors
+from ich.image.brain import show_brain
 from ich.image.lesions import Lesions
 from ich.image.resize import keeps_shift, resize_hu
 from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
@@ -194,7 +195,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     Args:
         reader: Reads the slices of the table.
         arrays: The table's columns.
-        spec: Size and neighbors of the input.
+        spec: Size, neighbors and brain of the input.
         training: Changes the batches of the training set; None for other sets.
         pinned: Put batches into page-locked memory, from which a GPU copies while it computes.
 
@@ -245,7 +246,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         for item in items:
             row = item[1]
             try:
-                self._read(slots[len(kept)], row)
+                self._read(slots[len(kept), : self.spec.slices], row)
                 kept.append(item)
             except ReadError as error:
                 # The traceback would keep the memory of the batch.
@@ -259,8 +260,11 @@ class SliceDataset(Dataset[dict[str, Any]]):
         rows = [row for _, row, _ in items]
         target = self.arrays.target[rows]
         if self.training is not None and (lesions := self.training.spec.lesions) is not None:
-            for slices, known, item in zip(hu.numpy(), target, items, strict=True):
-                self._paint(lesions, self.training.spec.seed, slices, known, item)
+            for planes, known, item in zip(hu.numpy(), target, items, strict=True):
+                self._paint(lesions, self.training.spec.seed, planes[: self.spec.slices], known, item)
+        if self.spec.brain is not None:
+            for planes in hu.numpy():
+                planes[:] = show_brain(planes[: self.spec.slices], self.spec.brain)
         batch = {
             "hu": hu,
             "target": torch.from_numpy(target),
@@ -273,7 +277,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     def _paint(
         self, lesions: Lesions, seed: int, hu: NDArray[np.int16], target: NDArray[np.float32], item: Item
     ) -> None:
-        """Paints into a slice and its neighbors, (D, S, S), and sets its targets, (L,)."""
+        """Paints into a slice and its neighbors, (P, S, S), and sets its targets, (L,)."""
         slabs, position = self._list_rows(item[1]), self.arrays.position
         negative = [(self.arrays.target[rows] == 0).all(axis=1).any() for rows in slabs]  # one row has labels
         names = lesions(
@@ -287,7 +291,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
             target[LABELS.index(name)] = 1
 
     def _read(self, out: NDArray[np.int16], row: int) -> None:
-        """Reads a slice and its neighbors into ``out``, (D, S, S); each may be the mean of a slab."""
+        """Reads a slice and its neighbors into ``out``, (P, S, S); each may be the mean of a slab."""
         for slot, rows in zip(out, self._list_rows(row), strict=True):
             if len(rows) == 1:
                 self._read_slice(slot, rows[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.explain import explain
 from ich.explain.grids import Grid, find_grid
+from ich.image.brain import Box, find_shown, restore_box, show_brain
 from ich.image.resize import restore_size
 from ich.image.window import window_batch
 from ich.models import SliceNet
@@ -53,7 +55,7 @@ def score_slices(
     net: SliceNet, root: Path, table: pd.DataFrame, rows: Sequence[int]
 ) -> Iterator[tuple[int, NDArray[np.float32]] | ReadError]:
     """Yields the row and the probabilities of slices, or why one cannot be read; see ``explain_slices``."""
-    for x, read, unread in _read_batches(net, root, table, rows):
+    for x, read, _, unread in _read_batches(net, root, table, rows):
         yield from unread
         if x is not None:
             yield from zip(read, _compute_probs(net, x), strict=True)
@@ -82,15 +84,18 @@ def explain_slices(
         UserError: If the network cannot be explained.
     """
     sizes, names = table[["Rows", "Columns"]].to_numpy(), net.metadata.labels.names
-    for x, read, unread in _read_batches(net, root, table, rows):
+    for x, read, boxes, unread in _read_batches(net, root, table, rows):
         yield from unread
         if x is None:
             continue
         grid = grid or find_grid(net, x)
         probs = _compute_probs(net, x)
         maps = {label: explain(net, x, label, names=names, grid=grid).cpu().numpy() for label in labels}
-        for number, row in enumerate(read):
-            heat = {label: restore_size(each[number], *sizes[row].tolist()) for label, each in maps.items()}
+        for number, (row, box) in enumerate(zip(read, boxes, strict=True)):
+            heat = {
+                label: restore_size(restore_box(each[number], box), *sizes[row].tolist())
+                for label, each in maps.items()
+            }
             yield Heat(row, probs[number], heat)
 
 
@@ -99,6 +104,7 @@ class _Batch(NamedTuple):
 
     x: Tensor | None  # (N, C, S, S); None where none can be read
     rows: list[int]  # (N,) of the table
+    boxes: list[Box]  # (N,) the part of each slice that the network sees
     unread: list[ReadError]
 
 
@@ -112,17 +118,20 @@ def _read_batches(net: SliceNet, root: Path, table: pd.DataFrame, rows: Sequence
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     net.to(device)
     arrays = to_arrays(table)
-    dataset = SliceDataset(SliceReader(root, arrays), arrays, net.input)
+    dataset = SliceDataset(SliceReader(root, arrays), arrays, replace(net.input, brain=None))
     for start in range(0, len(rows), _BATCH):
         items = [(0, row, 0) for row in rows[start : start + _BATCH]]
         batch: dict[str, Any] = dataset.__getitems__(items)
         unread = [error for _, error in batch["unread"]]
         if "hu" not in batch:
-            yield _Batch(None, [], unread)
+            yield _Batch(None, [], [], unread)
             continue
         header = batch["window"].to(device) if "window" in batch else None
-        x = window_batch(net.window, batch["hu"].to(device), header)
-        yield _Batch(x, batch["row"].tolist(), unread)
+        planes = batch["hu"].numpy()
+        hu = np.stack([show_brain(each, net.input.brain) for each in planes])
+        boxes = [find_shown(each, net.input.brain) for each in planes]
+        x = window_batch(net.window, torch.from_numpy(hu).to(device), header)
+        yield _Batch(x, batch["row"].tolist(), boxes, unread)
 
 
 def _compute_probs(net: SliceNet, x: Tensor) -> NDArray[np.float32]:

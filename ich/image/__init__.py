@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ich.image.brain import show_brain
 from ich.image.resize import resize_hu
 from ich.schema import InputSpec
 
@@ -79,7 +80,7 @@ def find_neighbors(kept: Sequence[int], row: int, neighbors: int) -> list[int]:
 def prepare_series(
     slices: Sequence[NDArray[np.int16]] | NDArray[np.int16], spec: InputSpec, left_out: Collection[int] = ()
 ) -> NDArray[np.int16]:
-    """Prepares a series for a network: each slice with its neighbors, in the network's size.
+    """Prepares a series for a network: each slice with its neighbors, in its size, and its brain.
 
     Args:
         slices: N of (Rows, Columns) HU, at least one, from the feet to the head.
@@ -93,4 +94,5 @@ def prepare_series(
     kept = [number for number in range(len(slices)) if number not in left_out] or range(len(slices))
     resized = np.stack([resize_hu(hu, spec.size) for hu in slices])
     rows = [find_neighbors(kept, number, spec.neighbors) for number in range(len(slices))]
-    return np.asarray(resized[np.array(rows)])
+    planes = resized[np.array(rows)]  # (N, P, S, S), P = spec.slices
+    return planes if spec.brain is None else np.stack([show_brain(each, spec.brain) for each in planes])

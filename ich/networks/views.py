@@ -51,8 +51,13 @@ class _Augmented:
         mirrors, scales = (1, -1) if "flip" in tta else (1,), (1.0, *SCALES) if "scale" in tta else (1.0,)
         orders = (1, -1) if "reverse" in tta and _has_order(network) else (1,)
         center = (network.input.size - 1) / 2
+        slices, depth = network.input.slices, network.input.depth
+        # The brain alone is no neighbor, and stays the last plane.
+        planes = {1: [*range(depth)], -1: [*reversed(range(slices)), *range(slices, depth)]}
         _, *views = product(mirrors, scales, orders)  # the first is the plain one
-        self._views = [(_make_matrix(mirror, scale, center), order) for mirror, scale, order in views]
+        self._views = [
+            (_make_matrix(mirror, scale, center), planes[order], order) for mirror, scale, order in views
+        ]
 
     def run(
         self,
@@ -64,9 +69,9 @@ class _Augmented:
         probs, distance = self._network.run(hu, window, positions)
         others = [
             self._network.run(
-                _transform(hu[:, ::order], matrix), window, None if positions is None else order * positions
+                _transform(hu[:, planes], matrix), window, None if positions is None else order * positions
             ).probs
-            for matrix, order in self._views
+            for matrix, planes, order in self._views
         ]
         mean: NDArray[np.float64] = np.mean([probs, *others], axis=0, dtype=np.float64)
         return Output(mean.astype(np.float32), distance)

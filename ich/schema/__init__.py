@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # importing torch takes seconds, and reading headers does not
     from torch import Tensor
 
 __all__ = [
+    "BRAINS",
     "DISCLAIMER",
     "LABELS",
     "LABEL_WEIGHTS",
@@ -69,6 +70,10 @@ values. ``max_abs`` divides HU by the largest magnitude in the slice, and takes 
 MOST_WINDOWS = 16
 """Windows that an input may have."""
 
+BRAINS = ("crop", "channel", "blank")
+"""Ways to show a network the brain that ``ich.image.brain`` finds by thresholds. ``crop`` enlarges a square
+around it. ``blank`` sets everything outside to air. ``channel`` adds the blanked slice as one more plane."""
+
 RENAMED = {"neighbours": "neighbors", "normalisation": "normalization"}
 """Old names of fields of ``InputSpec``, as in version 0.1 and its files."""
 
@@ -91,6 +96,7 @@ class InputSpec:
             ``normalization="max_abs"``, and only then.
         normalization: One of ``NORMALIZATIONS``.
         learnable: Whether centers and widths are parameters of the model, which then takes HU.
+        brain: One of ``BRAINS``; None shows the slice as it is.
 
     Raises:
         UserError: If a value is not allowed.
@@ -101,6 +107,7 @@ class InputSpec:
     windows: tuple[_Window, ...] = ("brain", "subdural", "soft_tissue")
     normalization: str = "imagenet"
     learnable: bool = False
+    brain: str | None = None
 
     def __post_init__(self) -> None:
         given = (self.windows,) if isinstance(self.windows, str) else self.windows  # one by its name
@@ -127,13 +134,20 @@ class InputSpec:
                 f"input.windows={list(windows)} with input.normalization={self.normalization}: max_abs "
                 "takes no windows, and every other normalization needs at least one"
             )
+        if self.brain is not None and self.brain not in BRAINS:
+            raise UserError(f"input.brain={self.brain}: expected null or one of {', '.join(BRAINS)}")
         if self.learnable and (not windows or "dicom" in windows):
             raise UserError("input.learnable=true needs named windows or [center, width]")
 
     @property
-    def depth(self) -> int:
+    def slices(self) -> int:
         """Number of slices in one input: the slice itself and its neighbors."""
         return 2 * self.neighbors + 1
+
+    @property
+    def depth(self) -> int:
+        """Number of planes in one input: its slices, and with ``brain="channel"`` the brain alone."""
+        return self.slices + (self.brain == "channel")
 
     @property
     def in_chans(self) -> int:
@@ -192,7 +206,7 @@ class Batch(TypedDict):
     """
 
     image: NotRequired[Tensor]  # (N, C, S, S) float32, windowed and normalized
-    hu: NotRequired[Tensor]  # (N, D, S, S) int16, Hounsfield units, D = 2 * neighbors + 1
+    hu: NotRequired[Tensor]  # (N, D, S, S) int16, Hounsfield units, D = InputSpec.depth
     window: NotRequired[Tensor]  # (N, 2) float32, the header's center and width in HU, on request
     window_changes: NotRequired[Tensor]  # (N, 16, 2) float32, beside ``hu``: of random windows in training
     target: Tensor  # (N, L) float32, 0 or 1 for each label; in training also between them; NaN where unknown

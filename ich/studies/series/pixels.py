@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ich.image.brain import find_inside
 from ich.schema import AIR_HU
 from ich.schema.hu import (
     AIR_AROUND,
@@ -24,15 +25,12 @@ from ich.schema.hu import (
     HARD,
     MOST_HU,
     MUSCLE_AND_BRAIN,
-    NEAR_TISSUE,
     NEITHER,
     PURE_AIR,
     USUAL_BRAIN,
 )
 
 BRAIN_AREA = (35.0, 290.0)  # cm² in a slice: a newborn's is some 60, the largest of CT-ICH 261
-LEAST_ENCLOSED = 0.65  # share of the edge of brain that is bone; an opened skull has some 0.7
-MOST_AROUND = 3.5  # body over brain, both areas: 1.2 to 2 of a head, beyond 5 of a chest or a pelvis
 MOST_SPREAD = 75.0  # HU from the first to the last tenth of brain, a large hemorrhage included
 
 LEAST_TISSUE = 0.06  # share of the slice: above the brain, bone lies between brain and scalp
@@ -40,11 +38,8 @@ WIDE = 0.3  # of a row, from its first to its last bone: beside an empty row at 
 MUCH = 0.6  # of the tissue and bone in the widest row: beside an empty row at most 0.46 in CT-ICH
 LEAST_WIDTH = 0.2  # of a row, for this: a head is wider
 
-_SQUARE = np.ones((3, 3), np.uint8)
-
 Stack = NDArray[np.int16]
 Slice = NDArray[np.int16]
-Mask = NDArray[np.uint8]  # 0 or 1
 
 
 class Look(NamedTuple):
@@ -188,19 +183,11 @@ def _look(hu: Slice, pixel: float, is_transposed: bool) -> Look:
     no_body, bones = int(np.count_nonzero(outside)), int(np.count_nonzero(bone))
     air = int(np.count_nonzero(hu <= AIR_AROUND[1]))
     body = (hu.size - no_body) * pixel
-    skull = _dilate((hu > NEAR_TISSUE[1]).view(np.uint8))
-    core = _find_core((_count_directions(skull) >= 3) & (hu > NEAR_TISSUE[0]) & (hu < NEAR_TISSUE[1]))
-    whole = _dilate(core)
-    area = int(np.count_nonzero(whole)) * pixel
-    values = np.sort(hu[core.view(bool)])
+    inside = find_inside(hu)
+    area = int(np.count_nonzero(inside.whole)) * pixel
+    values = np.sort(hu[inside.core.view(bool)])
     tenth, middle, last = values[[len(values) * tenths // 10 for tenths in (1, 5, 9)]] if area else (0, 0, 0)
-    edge = (_dilate(whole) - whole).view(bool)
-    is_brain = (
-        BRAIN_AREA[0] <= area <= BRAIN_AREA[1]
-        and body <= MOST_AROUND * area
-        and last - tenth <= MOST_SPREAD
-        and float(_dilate(skull)[edge].mean()) >= LEAST_ENCLOSED
-    )
+    is_brain = BRAIN_AREA[0] <= area <= BRAIN_AREA[1] and last - tenth <= MOST_SPREAD and inside.is_enclosed
     return Look(
         is_constant=bool(hu.min() == hu.max()),
         air=air / hu.size,
@@ -234,31 +221,3 @@ def _has_hole(hu: Slice, bone: NDArray[np.bool_]) -> bool:
     wide = (width > WIDE * len(hu)) | (much > MUCH * max(much.max(), LEAST_WIDTH * len(hu)))
     wide = wide.astype(np.uint8)[:, None]
     return bool((cv2.dilate(wide, np.ones((5, 1), np.uint8))[:, 0].view(bool) & empty).any())
-
-
-def _find_core(inside: NDArray[np.bool_]) -> Mask:
-    """Finds the part of a mask that holds its deepest point, one pixel inside its edge; (S, S), 0 or 1."""
-    core = np.asarray(cv2.erode(inside.view(np.uint8), _SQUARE), np.uint8)
-    # The largest part by its depth, as labeling all of them takes several times as long.
-    _, depth, _, deepest = cv2.minMaxLoc(cv2.distanceTransform(core, cv2.DIST_L1, 3))
-    if depth > 0:
-        cv2.floodFill(core, None, deepest, 2)
-    return core >> np.uint8(1)
-
-
-def _dilate(mask: Mask) -> Mask:
-    """Widens a mask by a pixel."""
-    return np.asarray(cv2.dilate(mask, _SQUARE), np.uint8)
-
-
-def _count_directions(bone: Mask) -> Mask:
-    """Counts in how many of the four directions along rows and columns bone lies from each pixel."""
-    places = np.arange(len(bone), dtype=np.int16)
-    count = np.zeros_like(bone)
-    for image, total in ((bone.view(bool), count), (np.ascontiguousarray(bone.T).view(bool), count.T)):
-        first, last = image.argmax(axis=1), len(places) - 1 - image[:, ::-1].argmax(axis=1)
-        first[~image[places, first]] = len(places)  # none
-        last[first == len(places)] = -1
-        total += places >= first.astype(np.int16)[:, None]
-        total += places <= last.astype(np.int16)[:, None]
-    return count
