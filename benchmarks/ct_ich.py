@@ -19,6 +19,7 @@ import pandas as pd
 
 from ich.evaluate import evaluate
 from ich.evaluate.comparison import compare
+from ich.evaluate.folds import pool_folds
 from ich.tables import read_predictions
 
 REPOSITORY = Path(__file__).parent.parent
@@ -59,7 +60,8 @@ def train_plain(root: Path, folder: Path, split: Path) -> None:
 
 
 def pool(out: Path, row: str) -> pd.DataFrame:
-    return pd.concat([read_predictions(out / f"{row}_{fold}" / "predictions_test.csv") for fold in FOLDS])
+    folders = [out / f"{row}_{fold}" for fold in FOLDS]
+    return pool_folds({folder.name: read_predictions(folder / "predictions_test.csv") for folder in folders})
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ class FindsSquares:
         self.metadata = ModelMetadata(ModelArguments("squares", self.input, 0.0, 0.0, "sigmoid", True))
         self.sha256 = "c0ffee" + "0" * 58
         self.limit = 1.0
+        self.name = "squares"
 
     def run(
         self,

@@ -103,7 +103,8 @@ def test_what_it_says_of_itself(exported: Path) -> None:
 
 def make_older(description: Fields) -> None:
     """Turns the description into that of "ich network 1", with the names of then."""
-    card = description.pop("metadata") | {"format": "ich slice classifier 1", "labels": list(LABELS)}
+    (member,) = description.pop("ensemble")["members"]
+    card = member | {"format": "ich slice classifier 1", "labels": list(LABELS)}
     spec = card["model"]["input"]
     spec |= {"neighbours": spec.pop("neighbors"), "normalisation": spec.pop("normalization")}
     description |= {"format": "ich network 1", "card": card}
@@ -143,8 +144,8 @@ def test_what_differs_is_not_written(
     exported: Path, checks: list[str], tmp_path: Path, monkeypatch, capsys, weights: str, message: str
 ) -> None:
     file = onnx.load(exported / "model.onnx")
-    (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name == weights)
-    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.01, weights))
+    (tensor,) = (tensor for tensor in file.graph.initializer if tensor.name.endswith(weights))
+    tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) + 0.01, tensor.name))
     monkeypatch.setattr(ich.networks.export, "_convert", lambda *_: file.SerializeToString())
     command = ("export", str(exported / "model.zip"), str(tmp_path / "model.onnx"), "--check", *checks)
     assert call(*command) == 2
@@ -250,11 +251,16 @@ def break_graph(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 2'"),
+        (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 3'"),
         (change_description(lambda found: found.update(_target_="os.system")), "unknown field '_target_'"),
-        (change_description(lambda found: found["metadata"].update(labels=["any"])), "metadata.labels is"),
         (
-            change_description(lambda found: found["metadata"]["model"]["input"].update(size=32)),
+            change_description(lambda found: found["ensemble"]["members"][0].update(labels=["any"])),
+            "labels is",
+        ),
+        (
+            change_description(
+                lambda found: found["ensemble"]["members"][0]["model"]["input"].update(size=32)
+            ),
             "its metadata says",
         ),
         (change_description(lambda found: found.update(limit="2.5")), "limit is '2.5'; expected a number"),

@@ -20,7 +20,8 @@ from ich.calibration import Decision, Isotonic, NotFitted, OperatingPoint, Platt
 from ich.calibration.fits import fit_shrunk_logistic
 from ich.calibration.recalibration import INTERCEPT_SD, SLOPE_SD, recalibrate_label
 from ich.files import hash_file
-from ich.model_files.bundle import read_bundle, write_bundle
+from ich.model_files.bundle import read_bundle, write_bundle, write_ensemble
+from ich.model_files.ensemble import EnsembleMetadata
 from ich.outputs.records import write_json
 from ich.recalibrate import require_recalibrable
 from ich.schema import LABELS, InputSpec, UserError
@@ -193,6 +194,22 @@ def test_new_bundle_has_the_sites_decisions_and_says_where_they_come_from(model,
     assert "recalibrated on 40 studies of 40 patients of 'Hospital A'" in capsys.readouterr().out
 
 
+def test_of_an_ensemble_the_mean_is_recalibrated(model, predicted) -> None:
+    one = read_bundle(model)
+    both = EnsembleMetadata((one.metadata,) * 2).with_decisions(one.metadata.decisions or {})
+    path = predicted.with_name("both.zip")
+    write_ensemble(both, one.state_dicts * 2, path)
+    for number, prob in enumerate(draw_site(40)[1], 1):
+        write_study(predicted, make_study(number, prob, hash_file(path)))
+    assert recalibrate(path, predicted) == 0
+    new = read_bundle(predicted.with_name("out") / "model.zip").ensemble
+    target, prob = draw_site(40)
+    expected = recalibrate_label(Platt(1.0, 0.0), POINT, target, prob, np.arange(40), rule="cost:1")
+    assert new.decisions["study"].calibration["any"] == expected.calibrator
+    assert [member.decisions for member in new.members] == [None, None]
+    assert new.members[1].recalibration.studies == 40
+
+
 def test_slices_are_recalibrated_with_labels_of_slices(model, predicted, capsys) -> None:
     target, _ = draw_site(40)
     slices = [
@@ -264,4 +281,4 @@ def test_models_and_results_that_do_not_serve_are_refused(model, predicted, caps
     assert recalibrate(model, predicted) == 2
     assert "results are those of another model file" in capsys.readouterr().err
     with pytest.raises(UserError, match="export the new bundle"):
-        require_recalibrable(object())
+        require_recalibrable([object()])

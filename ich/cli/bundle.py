@@ -1,10 +1,9 @@
-"""``ich bundle``: one file to share a model."""
+"""``ich bundle``: one file to share a model, or several as an ensemble."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,25 +12,41 @@ from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import show
 
 if TYPE_CHECKING:
-    from ich.model_files.metadata import ModelMetadata
+    from ich.model_files.ensemble import EnsembleMetadata
+from ich.model_files.metadata import ModelMetadata
+
+_EXAMPLES = """\
+examples:
+
+  ich bundle runs/mine model.zip                  the best epoch of a run
+  ich bundle runs/folds model.zip                 all models of a run with data.fold=all
+  ich bundle runs/a runs/b both.zip --stack       two such runs, weighed by their predictions
+  ich bundle runs/mine/checkpoints/best.ckpt runs/mine/checkpoints/last.ckpt two.zip
+  ich bundle model.zip                            prints the model metadata
+"""
 
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the command to a parser."""
     parser = commands.add_parser(
         "bundle",
-        help="write a trained model to one file to share",
-        description="Writes the weights of a run's best epoch to one file, with all that is needed to use "
-        "them and with the run's model card. The file names no patient and contains no code. "
-        "Without OUT, prints the model metadata.",
+        help="write a trained model, or several as an ensemble, to one file to share",
+        usage="ich bundle RUN... OUT [--calibration FILE] [--stack] [--trust PREFIX]\n       ich bundle RUN",
+        description="Writes the weights of a run's best epoch to one file, with all that is needed to use\n"
+        "them and with the run's model card. Several models become an ensemble: their\n"
+        "probabilities are averaged. If they are the folds of one split, calibration and\n"
+        "operating points are fitted on their out-of-fold predictions. The file names no\n"
+        "patient and contains no code. Without OUT, prints the model metadata.",
+        epilog=f"{_EXAMPLES}\n{DISCLAIMER}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("source", type=Path, metavar="RUN", help="a run's folder, a checkpoint or a bundle")
     parser.add_argument(
-        "out",
+        "paths",
         type=Path,
-        nargs="?",
-        metavar="OUT",
-        help="new file, for instance model.zip; without it, print the model metadata",
+        nargs="+",
+        metavar="RUN... OUT",
+        help="folders of runs, checkpoints or bundles, then a new file, for instance model.zip; a single "
+        "path is described",
     )
     parser.add_argument(
         "--calibration",
@@ -42,59 +57,62 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         "ones",
     )
     add_tta(parser, "as it is; `ich predict` uses it")
+    parser.add_argument(
+        "--stack",
+        action="store_true",
+        help="weigh several runs over all folds by the log loss of their out-of-fold predictions (default: "
+        "all alike)",
+    )
     add_trust(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds, so other commands do not.
-    from ich.calibration import order_decisions
     from ich.calibration.files import read_calibration
-    from ich.model_files.bundle import write_bundle
+    from ich.networks.bundling import bundle_models
+
+    if len(args.paths) == 1:
+        return _print_metadata(args)
+    *sources, out = args.paths
+    decisions = None if args.calibration is None else read_calibration(args.calibration)
+    bundled = bundle_models(
+        sources, out, decisions=decisions, stack=args.stack, tta=args.tta, trusted=args.trusted
+    )
+    print(f"wrote {bundled.metadata.name} of {', '.join(map(str, sources))} to {out}")
+    print(f"calibration and operating points: {bundled.source}")
+    if bundled.shares is not None:
+        weighed = (f"{share:.3f} {path}" for share, path in zip(bundled.shares, sources, strict=True))
+        print(f"weights: {', '.join(weighed)}")
+    return None
+
+
+def _print_metadata(args: argparse.Namespace) -> None:
     from ich.model_files.checkpoint import find_checkpoint
-    from ich.models import load_slice_net
-    from ich.networks.views import check_tta
+    from ich.models import load_ensemble
+    from ich.networks.bundling import find_model_card
 
-    source = find_checkpoint(args.source, "best")
-    model = load_slice_net(source, trusted=args.trusted)
-    model_card = _find_model_card(source)
-    if args.out is None:
-        if args.calibration is not None or args.tta is not None:
-            raise UserError("--calibration and --tta need a bundle to write: give OUT, a new file")
-        print("\n".join(_describe(model.metadata)), model_card, sep="\n\n")
+    if args.calibration is not None or args.tta is not None or args.stack:
+        raise UserError("--calibration, --tta and --stack need a bundle to write: give OUT, a new file")
+    source = find_checkpoint(args.paths[0], "best")
+    ensemble = load_ensemble(source, trusted=args.trusted).metadata
+    print("\n".join([*_describe(ensemble), DISCLAIMER]), find_model_card(source), sep="\n\n")
+
+
+def _describe(ensemble: EnsembleMetadata) -> Iterator[str]:
+    if len(ensemble.members) == 1:
+        yield from _describe_member(ensemble.members[0])
         return
-    if args.calibration is not None:
-        decisions = order_decisions(
-            read_calibration(args.calibration),
-            model.metadata.labels.names,
-            f"--calibration {args.calibration}",
-        )
-        model.metadata = replace(model.metadata, decisions=decisions)
-        model_card = ""
-    if args.tta is not None:
-        check_tta(args.tta)
-        model.metadata = replace(model.metadata, tta=tuple(args.tta) or None)
-    write_bundle(model.metadata, model.state_dict(), args.out, model_card=model_card)
-    print(f"wrote {model.metadata.model.backbone} of {source} to {args.out}")
+    yield f"an ensemble of {len(ensemble.members)} models: the mean of their probabilities"
+    if ensemble.decisions is not None:
+        yield f"calibration and operating points of the mean: by {' and '.join(ensemble.decisions)}"
+    for number, member in enumerate(ensemble.members, 1):
+        share = "" if ensemble.shares is None else f", weight {ensemble.shares[number - 1]:.3f}"
+        yield f"model {number}{share}:"
+        yield from (f"  {line}" for line in _describe_member(member))
 
 
-def _find_model_card(source: Path) -> str:
-    """Reads the model card of a bundle, or of a checkpoint's run; empty if there is none."""
-    from ich.model_files.bundle import MODEL_CARD, is_bundle, read_bundle
-    from ich.model_files.checkpoint import CHECKPOINTS
-
-    if is_bundle(source):
-        return read_bundle(source).model_card
-    file = source.resolve().parent.parent / MODEL_CARD
-    if source.resolve().parent.name != CHECKPOINTS or not file.is_file():
-        return ""
-    try:
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}; remove it or write it again") from error
-
-
-def _describe(metadata: ModelMetadata) -> Iterator[str]:
+def _describe_member(metadata: ModelMetadata) -> Iterator[str]:
     from ich.calibration import NotFitted
     from ich.calibration.smoothing import Kernel
 
@@ -128,4 +146,3 @@ def _describe(metadata: ModelMetadata) -> Iterator[str]:
         yield f"out-of-distribution detection: not available, {ood.missing}"
     else:
         yield f"out-of-distribution detection: fitted on {ood.studies:,} studies of {ood.patients:,} patients"
-    yield DISCLAIMER

@@ -68,11 +68,13 @@ def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds, so other commands do not.
     from ich.explain.folder import LIST, REFUSED, write_heatmaps
     from ich.model_files.checkpoint import find_checkpoint
-    from ich.models import load_slice_net
+    from ich.models import load_ensemble
 
     path = find_checkpoint(args.checkpoint, "best")
-    model, sha256 = load_slice_net(path, trusted=args.trusted), hash_file(path)
-    done = write_heatmaps(model, sha256, args.paths, args.out, args.label, args.window, args.choice)
+    nets, sha256 = load_ensemble(path, trusted=args.trusted).nets, hash_file(path)
+    if len(nets) > 1:
+        print(f"{path} is an ensemble of {len(nets)} models; probabilities and maps are those of the first")
+    done = write_heatmaps(nets[0], sha256, args.paths, args.out, args.label, args.window, args.choice)
     print(
         f"{done.slices} slices listed in {args.out / LIST}, {done.explained} explained, {done.now} of them "
         "now"

@@ -91,19 +91,20 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds, so other commands do not.
+    from ich.networks import load_members
     from ich.predict import Predictor
     from ich.recalibrate import MODEL, require_recalibrable, write_recalibrated
     from ich.recalibrate.report import describe_studies, tabulate_change, tabulate_labels
 
     if (model := args.out / MODEL).exists():
         raise UserError(f"{model} exists; name a new folder by --out, or remove it")
-    predictor = Predictor.load(
-        args.model, tta=args.tta, threads=args.threads, gpus=args.gpus, trusted=args.trusted
-    )
-    require_recalibrable(predictor.networks[0])
+    members = load_members(args.model, threads=args.threads, gpus=args.gpus, trusted=args.trusted)
+    require_recalibrable(members.networks)
+    decisions, shares = members.metadata.decisions, members.metadata.shares
+    predictor = Predictor(members.networks, tta=args.tta, decisions=decisions, shares=shares)
     labels = _read_labels(args.labels, predictor.label_set)
     results = _find_results(predictor, args)
-    done = write_recalibrated(predictor.networks[0], results, labels, args.out, site=args.site)
+    done = write_recalibrated(members, results, labels, args.out, site=args.site)
     console = Console(highlight=False)
     for sentence in describe_studies(done.studies):
         console.print(sentence, markup=False, soft_wrap=True)

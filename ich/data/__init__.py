@@ -65,7 +65,8 @@ class HeadCTDataModule(LightningDataModule):
             Studies of one patient may then be in several sets.
         val_fraction: Share of the slices in the validation set, which chooses the epoch.
         test_fraction: Share of the slices in the test set; not used with ``fold``.
-        fold: Use this fold, counted from 0, as the test set.
+        fold: Use this fold, counted from 0, as the test set. A run also takes ``all``, and trains one fold
+            after another.
         folds: Number of folds.
         check_pixels: Find slices that are the same under different patients, which needs some reads of each
             file the first time. Such patients go to one set; a split file that separates them is refused.
@@ -108,7 +109,7 @@ class HeadCTDataModule(LightningDataModule):
         group: str = "PatientID",
         val_fraction: float = 0.15,
         test_fraction: float = 0.15,
-        fold: int | None = None,
+        fold: int | str | None = None,
         folds: int = 5,
         check_pixels: bool = False,
         limit_slices: int | None = None,

@@ -36,15 +36,13 @@ from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE, HeldOut, f
 from ich.evaluate.estimate import REPLICATES, draw_patients
 from ich.evaluate.figures import Areas, Evaluation
 from ich.evaluate.levels import estimate_areas, measure_level
-from ich.evaluate.pooling import DEFAULT_POOLING, LEVELS, METHODS
+from ich.evaluate.pooling import DEFAULT_LEVELS, DEFAULT_POOLING, LEVELS, METHODS
 from ich.evaluate.units import Patients, Units
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
 from ich.tables import find_label_set, find_names
 
 __all__ = ["evaluate"]
-
-DEFAULT_LEVELS = ("slice", "study", "patient")
 
 PREVALENCES = (0.02, 0.05, 0.10, 0.20)
 """Prevalences for predictive values: that of an emergency department, and lower and higher ones."""

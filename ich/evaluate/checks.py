@@ -67,29 +67,29 @@ def check_validation(validation: pd.DataFrame, predictions: pd.DataFrame) -> Non
         )
 
 
-def check_weights(tables: Sequence[pd.DataFrame], weights: str, source: str) -> bool:
+def check_weights(tables: Sequence[pd.DataFrame], weights: Sequence[str], source: str) -> bool:
     """Checks that the predictions come from a model.
 
     Args:
         tables: Predictions tables. If the mean of several is evaluated, one of them must come from the model.
-        weights: SHA-256 of the model's weights.
+        weights: SHA-256 of the weights of the model, or of each member of an ensemble.
         source: File of the model, for messages.
 
     Returns:
-        True if a table names these weights in every row. False if a table does not say which weights made it.
+        True if a table names such weights in every row. False if a table does not say which weights made it.
 
     Raises:
         UserError: If every table names other weights.
     """
     named = [set(table[WEIGHTS_COLUMN]) for table in tables]
-    if not any(names <= {weights, ""} for names in named):
-        others = sorted(set.union(*named) - {weights, ""})
+    if not any(names <= {*weights, ""} for names in named):
+        others = sorted(set.union(*named) - {*weights, ""})
         listed = ", ".join(f"{name[:_SHORT]}..." for name in others[:3])
         raise UserError(
-            f"{source} did not make the predictions: the SHA-256 of its weights is {weights[:_SHORT]}..., "
+            f"{source} did not make the predictions: the SHA-256 of its weights is {weights[0][:_SHORT]}..., "
             f"but the predictions name {listed}. Give the model that made them, or predict with this one"
         )
-    return {weights} in named
+    return any(names <= set(weights) for names in named)
 
 
 def check_same_weights(predictions: pd.DataFrame, validation: pd.DataFrame, source: str) -> None:

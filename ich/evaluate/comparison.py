@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -168,11 +168,12 @@ def compare(
     )
 
 
-def ensemble(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+def ensemble(tables: Mapping[str, pd.DataFrame], shares: Sequence[float] | None = None) -> pd.DataFrame:
     """Averages the probabilities of models.
 
     Args:
         tables: Predictions tables by name, of the same slices in any order.
+        shares: Weight of each model, summing to 1; None weighs all alike.
 
     Returns:
         A predictions table in the order of the first, without ``WEIGHTS_COLUMN``, because no single model
@@ -184,7 +185,8 @@ def ensemble(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     aligned = align(tables)
     table = next(iter(aligned.values())).drop(columns=WEIGHTS_COLUMN, errors="ignore")
     columns = name_columns("prob", find_names(table))
-    table[columns] = np.mean([each[columns].to_numpy(np.float64) for each in aligned.values()], axis=0)
+    probs = [each[columns].to_numpy(np.float64) for each in aligned.values()]
+    table[columns] = np.average(probs, axis=0, weights=shares)
     return table
 
 

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ich.calibration import DECIDED_LEVELS, Decision
-from ich.evaluate import DEFAULT_LEVELS, evaluate
+from ich.evaluate import evaluate
 from ich.evaluate.checks import Tables, check_labels, check_predictions
 from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE, HeldOut, fit_decisions
 from ich.evaluate.estimate import REPLICATES
 from ich.evaluate.figures import Evaluation
-from ich.evaluate.pooling import DEFAULT_POOLING
+from ich.evaluate.pooling import DEFAULT_LEVELS, DEFAULT_POOLING
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
-from ich.tables import find_label_set, find_names
+from ich.tables import WEIGHTS_COLUMN, find_label_set, find_names
 
-__all__ = ["OutOfFold", "evaluate_folds", "fit_held_out", "pool_folds"]
+__all__ = ["OutOfFold", "evaluate_folds", "fit_held_out", "pool_folds", "split_folds"]
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,19 @@ def pool_folds(tables: Tables) -> pd.DataFrame:
     pooled = pd.concat(tables.values(), ignore_index=True)
     check_predictions(pooled, "the table of all folds")
     return pooled
+
+
+def split_folds(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Splits out-of-fold predictions by the model that made them; empty if they are not that.
+
+    Each row names its model in ``WEIGHTS_COLUMN``, and no patient is predicted by two models.
+    """
+    if WEIGHTS_COLUMN not in table or (table[WEIGHTS_COLUMN] == "").any():
+        return {}
+    models = table[["PatientID", WEIGHTS_COLUMN]].drop_duplicates()
+    if models[WEIGHTS_COLUMN].nunique() < 2 or models["PatientID"].duplicated().any():
+        return {}
+    return {str(name): each for name, each in table.groupby(WEIGHTS_COLUMN, sort=False)}
 
 
 def fit_held_out(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -9,8 +11,12 @@ from numpy.typing import NDArray
 from ich.schema import UserError
 from ich.tables import PROB_COLUMNS, SLAB_COLUMN, find_names, name_columns, require_columns
 
+log = logging.getLogger(__name__)
+
 LEVELS = ("slice", "series", "study", "patient")
 """Levels of evaluation. Slices, series and studies are units of their patient."""
+
+DEFAULT_LEVELS = ("slice", "study", "patient")
 
 UNIT_COLUMNS = {
     "slice": "SOPInstanceUID",
@@ -95,6 +101,27 @@ def _is_first_of_slab(predictions: pd.DataFrame) -> NDArray[np.bool_]:
         return np.ones(len(predictions), bool)
     repeated = predictions.duplicated(["StudyInstanceUID", "SeriesInstanceUID", SLAB_COLUMN])
     return (~repeated | predictions[SLAB_COLUMN].isna()).to_numpy()
+
+
+def find_levels(predictions: pd.DataFrame, name: str) -> list[str]:
+    """Finds the levels that a table can be pooled to. Others, with contradicting UIDs, are warned of.
+
+    Args:
+        predictions: A predictions table.
+        name: Name of the table, for the warning about a level that it cannot be pooled to.
+
+    Returns:
+        Those of ``DEFAULT_LEVELS``.
+    """
+    levels = []
+    for level in DEFAULT_LEVELS:
+        try:
+            pool(predictions, level)
+        except UserError as error:
+            log.warning("no figures for %s by %s: %s", name, level, error)
+        else:
+            levels.append(level)
+    return levels
 
 
 def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:

@@ -46,7 +46,7 @@ from ich.evaluation_report.outputs import make_folder, show_steps, write_outputs
 from ich.evaluation_report.report_data import ReportData
 from ich.files import for_owner_alone
 from ich.schema import UserError
-from ich.tables import name_columns
+from ich.tables import OUT_OF_FOLD, name_columns
 
 if TYPE_CHECKING:  # importing torch takes seconds
     from ich.models import SliceNet
@@ -102,7 +102,8 @@ def write_evaluation(
         labels: A label CSV, which replaces the targets.
         root: The folder of the DICOM files, for galleries.
         index: Its index, for subgroups; by default that of ``root``.
-        checkpoint: A run's folder, a checkpoint or a bundle, for heat maps and decisions.
+        checkpoint: A run's folder, a checkpoint or a bundle, for decisions and heat maps. Heat maps of an
+            ensemble are of its first member.
         by: Columns to group by; by default, with an index, encoding, slice spacing and tilt.
         ensemble: Evaluate the mean of several tables, not the first.
         pooling: Method that pools slices to studies and patients, one of ``ich.evaluate.pooling.METHODS``.
@@ -122,13 +123,14 @@ def write_evaluation(
     """
     given = [predictions] if isinstance(predictions, str | Path) else predictions
     _check(len(given), ensemble=ensemble, pdf=pdf, slides=slides)
-    tables = [find_table(Path(path), TEST, PREDICTED) for path in given]
+    tables = [find_table(Path(path), TEST, OUT_OF_FOLD, PREDICTED) for path in given]
     validation = [find_table(Path(path), VALIDATION) for path in val or ()]
     sources = Sources(tables, validation, _to_path(labels), _to_path(root), _to_path(index), by, ensemble)
-    model = _load_model(checkpoint, trusted)
+    nets = _load_nets(checkpoint, trusted)
+    model = nets[0] if nets else None
     label_set = None if model is None else model.metadata.labels
     inputs = read_inputs(sources, label_set=label_set, needs_targets=submission is None)
-    checked = model is None or _is_checked(inputs, model, f"--checkpoint {checkpoint}")
+    checked = not nets or _is_checked(inputs, nets, f"--checkpoint {checkpoint}")
     for note in [*inputs.notes, *([] if checked else [UNCHECKED])]:
         tell(note)
     folder = Path(out or tables[0].parent / "evaluation")
@@ -164,17 +166,20 @@ def _check(tables: int, *, ensemble: bool, pdf: bool, slides: bool) -> None:
         raise UserError("--ensemble averages several PREDICTIONS: give two or more")
 
 
-def _load_model(checkpoint: str | Path | None, trusted: Sequence[str]) -> SliceNet | None:
+def _load_nets(checkpoint: str | Path | None, trusted: Sequence[str]) -> Sequence[SliceNet]:
+    """Loads the members of a model; the first gets the decisions of all, and draws the heat maps."""
     if checkpoint is None:
-        return None
+        return ()
     # These import torch, which takes seconds; an evaluation without a checkpoint does not need it.
     from ich.model_files.checkpoint import find_checkpoint
-    from ich.models import load_slice_net
+    from ich.models import load_ensemble
 
-    return load_slice_net(find_checkpoint(checkpoint, "best"), trusted=trusted)
+    nets, metadata = load_ensemble(find_checkpoint(checkpoint, "best"), trusted=trusted)
+    nets[0].metadata = metadata.joined
+    return nets
 
 
-def _is_checked(inputs: Inputs, model: SliceNet, name: str) -> bool:
+def _is_checked(inputs: Inputs, nets: Sequence[SliceNet], name: str) -> bool:
     """Whether the predictions name the checkpoint's weights; False if they name none.
 
     Raises:
@@ -183,7 +188,7 @@ def _is_checked(inputs: Inputs, model: SliceNet, name: str) -> bool:
     from ich.models import hash_weights
 
     tables = list(inputs.tables.values())
-    return check_weights(tables if inputs.averaged else tables[:1], hash_weights(model), name)
+    return check_weights(tables if inputs.averaged else tables[:1], list(map(hash_weights, nets)), name)
 
 
 def _submit(inputs: Inputs, sample: str | Path, out: Path, model: SliceNet | None) -> str:

@@ -103,8 +103,8 @@ def _list_kinds(data: ReportData, level: str) -> list[_Kind]:
         _Kind(
             "confusion",
             "Confusion at the operating point",
-            f"Chosen on the validation set with {data.rule}. Percentages are of the row, and darker means "
-            "more.",
+            f"Chosen on {data.evaluation.decided_on} with {data.rule}. Percentages are of the row, and "
+            "darker means more.",
             decided,
             partial(draw_confusion, decided),
         ),

@@ -173,8 +173,8 @@ def _describe_method(data: ReportData) -> Iterator[Block]:
         source = "" if data.validation is None else f" ({describe_size(data.validation)})"
         yield Text(
             f"Calibration ({data.method or 'none could be fitted'}) and operating points "
-            f"({data.rule or 'none could be chosen'}) were fitted on the validation set{source} and applied "
-            "unchanged."
+            f"({data.rule or 'none could be chosen'}) were fitted on "
+            f"{data.evaluation.decided_on}{source} and applied unchanged."
         )
     else:
         yield Missing("Calibration and operating points", NO_VALIDATION)

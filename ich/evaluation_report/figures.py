@@ -13,7 +13,8 @@ from ich.calibration import Decision
 from ich.evaluate import evaluate
 from ich.evaluate.checks import check_predictions, check_validation
 from ich.evaluate.comparison import compare
-from ich.evaluate.decisions import fit_decisions
+from ich.evaluate.decisions import HeldOut, fit_decisions
+from ich.evaluate.folds import fit_held_out, split_folds
 from ich.evaluate.subgroups import subgroups
 from ich.evaluation_report.galleries import KINDS, Galleries, choose_worst, compute_heat, make_galleries
 from ich.evaluation_report.inputs import Inputs
@@ -37,6 +38,16 @@ class Choices:
     seed: int
 
     @property
+    def fitting(self) -> dict[str, Any]:
+        """Arguments of ``fit_decisions``."""
+        return {
+            "levels": self.levels,
+            "pooling": self.pooling,
+            "method": self.calibration,
+            "rule": self.rule,
+        }
+
+    @property
     def sampling(self) -> dict[str, Any]:
         """Arguments for drawing patients, the same for all figures."""
         return {"replicates": self.replicates, "seed": self.seed}
@@ -44,6 +55,8 @@ class Choices:
 
 def find_decisions(inputs: Inputs, choices: Choices, model: SliceNet | None) -> dict[str, Decision]:
     """Fits calibration and operating points, or takes those of the model.
+
+    Without a validation set, those of out-of-fold predictions are fitted on them; see ``compute_figures``.
 
     Args:
         inputs: Inputs with the validation set.
@@ -53,13 +66,9 @@ def find_decisions(inputs: Inputs, choices: Choices, model: SliceNet | None) -> 
     check_predictions(inputs.predictions)
     if (validation := inputs.validation) is not None:
         check_validation(validation, inputs.predictions)
-        return fit_decisions(
-            validation,
-            levels=choices.levels,
-            pooling=choices.pooling,
-            method=choices.calibration,
-            rule=choices.rule,
-        )
+        return fit_decisions(validation, **choices.fitting)
+    if model is None and split_folds(inputs.predictions):
+        return fit_decisions(inputs.predictions, **choices.fitting)
     carried = None if model is None else model.metadata.decisions
     return {level: decision for level, decision in (carried or {}).items() if level in choices.levels}
 
@@ -71,13 +80,18 @@ def compute_figures(
     model: SliceNet | None,
     steps: Steps,
 ) -> tuple[ReportData, pd.DataFrame | None]:
-    """Computes all figures; returns the data of a report, and the slices of its galleries."""
+    """Computes all figures; returns the data of a report, and the slices of its galleries.
+
+    Each fold of out-of-fold predictions is judged by decisions that are fitted on the other folds.
+    """
     predictions, decision = inputs.predictions, decisions.get("slice")
     steps.begin("figures and intervals")
+    folds = {} if inputs.validation is not None else split_folds(predictions)
     evaluation = evaluate(
         predictions,
         labels=inputs.labels,
         decisions=decisions,
+        held_out=_fit_held_out(folds, choices, decisions),
         levels=choices.levels,
         pooling=choices.pooling,
         training_prevalences=find_prevalences(model),
@@ -107,6 +121,7 @@ def compute_figures(
         validation=inputs.validation,
         decisions=decisions,
         run=inputs.run,
+        members=len(folds),
         models=inputs.averaged,
         encodings={} if inputs.index is None else count_encodings(predictions, inputs.index),
         groups=pd.concat(groups, ignore_index=True) if groups else None,
@@ -115,6 +130,17 @@ def compute_figures(
         heat=slices is not None and model is not None,
     )
     return data, slices
+
+
+def _fit_held_out(
+    folds: Mapping[str, pd.DataFrame], choices: Choices, decisions: Mapping[str, Decision]
+) -> dict[str, HeldOut]:
+    """Fits decisions for each fold on the others, with the pooling of the model's own; none without folds."""
+    found: dict[str, HeldOut] = {}
+    for level in choices.levels if folds else ():
+        pooling = decisions[level].pooling if level in decisions else choices.pooling
+        found |= fit_held_out(folds, **{**choices.fitting, "levels": [level], "pooling": pooling})
+    return found
 
 
 def _make_galleries(

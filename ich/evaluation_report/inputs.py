@@ -20,7 +20,15 @@ from ich.index.joining import match_slices, require_matches
 from ich.index.labels import find_slice_column, read_csv
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
-from ich.tables import UIDS, find_label_set, find_names, name_columns, read_index, read_predictions
+from ich.tables import (
+    OUT_OF_FOLD,
+    UIDS,
+    find_label_set,
+    find_names,
+    name_columns,
+    read_index,
+    read_predictions,
+)
 
 TEST, VALIDATION = "predictions_test.csv", "predictions_val.csv"
 """Names of a run's tables."""
@@ -154,7 +162,7 @@ def find_table(path: Path, *names: str) -> Path:
 
 def _find_run(predictions: Path) -> Run:
     """Reads the run in whose folder a table lies; empty for any other table."""
-    return read_run(predictions.parent) if predictions.name in (TEST, VALIDATION) else Run()
+    return read_run(predictions.parent) if predictions.name in (TEST, VALIDATION, OUT_OF_FOLD) else Run()
 
 
 def _join_runs(runs: Sequence[Run]) -> Run:

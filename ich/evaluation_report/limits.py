@@ -35,6 +35,11 @@ def list_limits(data: ReportData) -> list[str]:
             f"{say(data.validation['PatientID'].nunique(), 'patient')} of the validation set. The intervals "
             "here do not include their variation."
         )
+    if data.members:
+        limits.append(
+            "Calibration and operating points were fitted on predictions of single models. The mean of all "
+            "models is less extreme, so they fit it less well."
+        )
     if not data.checked:
         limits.append(UNCHECKED)
     if data.groups is None:

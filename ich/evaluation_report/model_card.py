@@ -82,6 +82,12 @@ def _describe_model(data: ReportData) -> Iterator[Block]:
     yield Text(
         f"A network that gives each slice a probability for each of {names}. Written by ich {__version__}."
     )
+    if data.members:
+        yield Text(
+            f"An ensemble of {data.members} models, whose probabilities are averaged. Each has another fold "
+            "of the patients as its test set. The figures here are of these test sets. Each patient is "
+            "predicted by the one model that did not learn from this patient, and not by the mean."
+        )
     if len(data.models) > 1:
         yield Text(f"The evaluation uses the mean of the probabilities of {len(data.models)} models.")
     if data.run.settings:

@@ -39,6 +39,7 @@ class ReportData:
         validation: The table that calibration and operating points were fitted on, if there is one.
         decisions: Fitted decisions, by level.
         run: The run that made the table.
+        members: Number of models with one fold each that predicted the table; 0 for a single model.
         models: Names of the models whose probabilities are averaged; one name or none if they are not.
         encodings: Slices and patients of each scanner encoding; empty without an index.
         groups: Figures from ``subgroups`` for some columns, by slice; None without them.
@@ -53,6 +54,7 @@ class ReportData:
     validation: pd.DataFrame | None = None
     decisions: Mapping[str, Decision] = field(default_factory=dict)
     run: Run = field(default_factory=Run)
+    members: int = 0
     models: Sequence[str] = ()
     encodings: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     groups: pd.DataFrame | None = None
@@ -64,6 +66,8 @@ class ReportData:
     @property
     def parts(self) -> str:
         """The sets that the predictions belong to, such as ``the test set``."""
+        if self.members:
+            return f"the test sets of {self.members} folds"
         names = [SETS.get(str(part), str(part)) for part in self.predictions["part"].unique() if part]
         if not names:
             return "a set without a name"

@@ -121,6 +121,9 @@ def _describe_split(config: dict[str, Any]) -> str:
     data = config["data"]
     if data["split"] not in ("patient", "slice"):
         return "by a user's file"
+    if data.get("fold") == "all":
+        each = f"{data['folds']} folds, each the test set of one model"
+        return f"by {data['split']}, {each}, seed {data['seed']}"
     if data.get("fold") is not None:
         return f"by {data['split']}, fold {data['fold']} of {data['folds']} held out, seed {data['seed']}"
     shares = f"{data['val_fraction']:.0%} validation set, {data['test_fraction']:.0%} test set"

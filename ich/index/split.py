@@ -41,7 +41,7 @@ class Shares:
 
     val_fraction: float
     test_fraction: float
-    fold: int | None
+    fold: int | str | None
     folds: int
     seed: int
 
@@ -54,9 +54,10 @@ class Shares:
         if self.fold is not None:
             if self.folds < 2:
                 raise UserError(f"data.folds={self.folds}: at least 2 folds are needed")
-            if not 0 <= self.fold < self.folds:
+            if not isinstance(self.fold, int) or not 0 <= self.fold < self.folds:
                 raise UserError(
-                    f"data.fold={self.fold}: expected 0 to {self.folds - 1}, as data.folds={self.folds}"
+                    f"data.fold={self.fold}: expected 0 to {self.folds - 1}, as data.folds={self.folds}; "
+                    "train.py also takes all"
                 )
             test, source = 1 / self.folds, f"one of data.folds={self.folds}"
         if not self.val_fraction + test < 1:

@@ -1,12 +1,13 @@
-"""Bundles: one file to share a model.
+"""Bundles: one file to share a model, or the members of an ensemble.
 
 A bundle is a ZIP archive with exactly these uncompressed members: ``model.json`` describes the model,
 ``model.safetensors`` holds its weights, and ``model_card.md``, if present, tells a reader about it. It is one
 file, and any tool opens it. Because its members are uncompressed, none is larger than the file. Nothing is
 ever extracted to the disk, and no member is requested by a name from the archive.
 
-``model.json`` is a ``Description``. Bundles of format 1, which had no model card, and of format 2, which had
-the metadata under other names, can be read too.
+``model.json`` is a ``Description``. Tensors of the first model are named ``members.0.``, of the second
+``members.1.``, and so on. Bundles of formats 1 to 3 can be read too: they hold a single model, whose tensors
+have no such prefix. Format 1 has no model card, and 1 and 2 have the metadata under other names.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import hashlib
 import json
 import unicodedata
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -28,19 +29,23 @@ from torch import Tensor
 
 from ich import __version__
 from ich.files import replacing
+from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import ModelMetadata, Versions, upgrade_file
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import STRICT, Digest, Text, parse_fields, read_plain, show, to_plain
 
-__all__ = ["Bundle", "is_bundle", "read_bundle", "write_bundle"]
+__all__ = ["Bundle", "is_bundle", "read_bundle", "write_bundle", "write_ensemble"]
 
 DESCRIPTION, WEIGHTS, MODEL_CARD = "model.json", "model.safetensors", "model_card.md"
 
-_FORMATS = ("ich bundle 1", "ich bundle 2", "ich bundle 3")
+_FORMATS = ("ich bundle 1", "ich bundle 2", "ich bundle 3", "ich bundle 4")
 
 _MEMBERS = ([DESCRIPTION, WEIGHTS], [DESCRIPTION, WEIGHTS, MODEL_CARD])
 
-_LARGEST_TEXT = 256 * 1024  # bytes; a description with isotonic curves of all their knots takes 110 thousand
+_LARGEST_CARD = 256 * 1024  # bytes
+_LARGEST_DESCRIPTION = 1024 * 1024  # bytes; isotonic curves of all their knots take 110 thousand for a model
+
+_LARGEST = {DESCRIPTION: _LARGEST_DESCRIPTION, MODEL_CARD: _LARGEST_CARD}
 
 _BAD_ARCHIVE = (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, LookupError)
 _BAD_TENSORS = (ValueError, RuntimeError, TypeError, LookupError, OverflowError)
@@ -52,25 +57,43 @@ class Description:
 
     __pydantic_config__ = STRICT
 
-    format: Literal["ich bundle 3"]
+    format: Literal["ich bundle 4"]
     note: Text
-    metadata: ModelMetadata
+    ensemble: EnsembleMetadata
     versions: Versions
     weights_sha256: Digest
 
 
 class Bundle(NamedTuple):
-    """Content of a bundle; ``model_card`` is Markdown, and empty if there is none."""
+    """Content of a bundle.
 
-    metadata: ModelMetadata
-    state_dict: dict[str, Tensor]
+    Attributes:
+        ensemble: Metadata of the members; a single model is the only one.
+        state_dicts: Tensors of each member.
+        model_card: Markdown; empty if there is none.
+    """
+
+    ensemble: EnsembleMetadata
+    state_dicts: tuple[dict[str, Tensor], ...]
     model_card: str
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Metadata of a single model; ``ValueError`` for an ensemble."""
+        (metadata,) = self.ensemble.members
+        return metadata
+
+    @property
+    def state_dict(self) -> dict[str, Tensor]:
+        """Tensors of a single model; ``ValueError`` for an ensemble."""
+        (state_dict,) = self.state_dicts
+        return state_dict
 
 
 def write_bundle(
     metadata: ModelMetadata, state_dict: Mapping[str, Tensor], path: str | Path, *, model_card: str = ""
 ) -> None:
-    """Writes a bundle; the same model gives the same bytes.
+    """Writes a bundle of one model; the same model gives the same bytes.
 
     Args:
         metadata: The model's metadata.
@@ -79,23 +102,54 @@ def write_bundle(
         model_card: Model card for readers, as Markdown; empty if there is none.
 
     Raises:
-        UserError: If ``path`` exists or cannot be written, or the model card is too long or not plain text.
+        UserError: As ``write_ensemble`` does.
+    """
+    write_ensemble(EnsembleMetadata((metadata,)), [state_dict], path, model_card=model_card)
+
+
+def write_ensemble(
+    ensemble: EnsembleMetadata,
+    state_dicts: Sequence[Mapping[str, Tensor]],
+    path: str | Path,
+    *,
+    model_card: str = "",
+) -> None:
+    """Writes a bundle of several models, whose probabilities are averaged.
+
+    Args:
+        ensemble: Metadata of the members.
+        state_dicts: Weights of each member.
+        path: A new file.
+        model_card: Model card for readers, as Markdown; empty if there is none.
+
+    Raises:
+        UserError: If ``path`` exists or cannot be written, or a text is too long or not plain.
     """
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists; name a new file, or remove it")
-    if not _is_plain(model_card) or len(model_card.encode()) > _LARGEST_TEXT:
-        raise UserError(f"the model card is longer than {_LARGEST_TEXT} bytes, or not plain text")
+    if not _is_plain(model_card) or len(model_card.encode()) > _LARGEST_CARD:
+        raise UserError(f"the model card is longer than {_LARGEST_CARD} bytes, or not plain text")
     # Copies: weights may share memory, or lie with their channels last, and the format knows neither.
-    weights = safetensors.torch.save({k: v.detach().contiguous().clone() for k, v in state_dict.items()})
+    tensors = {
+        f"{_prefix(number)}{name}": tensor.detach().contiguous().clone()
+        for number, state_dict in enumerate(state_dicts)
+        for name, tensor in state_dict.items()
+    }
+    weights = safetensors.torch.save(tensors)
     description = Description(
-        format="ich bundle 3",
+        format="ich bundle 4",
         note=DISCLAIMER,
-        metadata=metadata,
+        ensemble=ensemble,
         versions=Versions(__version__, torch.__version__, timm.__version__),
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
-    text = json.dumps(to_plain(description) | {"metadata": metadata.to_plain()}, indent=2) + "\n"
+    text = json.dumps(to_plain(description) | {"ensemble": ensemble.to_plain()}, indent=2) + "\n"
+    if len(text) > _LARGEST_DESCRIPTION:
+        raise UserError(
+            f"{path}: the metadata of {len(state_dicts)} members take {len(text)} bytes, more than "
+            f"{_LARGEST_DESCRIPTION}; give decisions for all of them with --calibration, or fewer members"
+        )
     members = {DESCRIPTION: text.encode(), WEIGHTS: weights}
     if model_card:
         members[MODEL_CARD] = model_card.encode()
@@ -105,6 +159,10 @@ def write_bundle(
                 archive.writestr(zipfile.ZipInfo(name), content)  # dated 1980, so that no clock is in it
     except OSError as error:
         raise UserError(f"the bundle {path} cannot be written: {error.strerror or error}") from error
+
+
+def _prefix(number: int) -> str:
+    return f"members.{number}."
 
 
 def is_bundle(path: str | Path) -> bool:
@@ -142,9 +200,31 @@ def read_bundle(path: str | Path) -> Bundle:
     if not _is_plain(model_card):
         raise UserError(f"{path}: {MODEL_CARD} is not plain text")
     try:
-        return Bundle(description.metadata, safetensors.torch.load(weights), model_card)
+        tensors = safetensors.torch.load(weights)
     except (SafetensorError, *_BAD_TENSORS) as error:
         raise UserError(f"{path}: {WEIGHTS} cannot be read: {error}") from error
+    if found != _FORMATS[-1]:
+        return Bundle(description.ensemble, (tensors,), model_card)
+    return Bundle(
+        description.ensemble, _split_members(tensors, len(description.ensemble.members), path), model_card
+    )
+
+
+def _split_members(tensors: dict[str, Tensor], count: int, path: Path) -> tuple[dict[str, Tensor], ...]:
+    """Assigns tensors to members, by the prefixes of their names."""
+    members: list[dict[str, Tensor]] = [{} for _ in range(count)]
+    for number, member in enumerate(members):
+        prefix = _prefix(number)
+        member.update(
+            (name.removeprefix(prefix), tensors.pop(name))
+            for name in list(tensors)
+            if name.startswith(prefix)
+        )
+    if tensors:
+        raise UserError(
+            f"the bundle {path} is damaged: {show(min(tensors))} belongs to none of {count} members"
+        )
+    return tuple(members)
 
 
 def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
@@ -159,8 +239,9 @@ def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
             raise UserError(f"{path} is not a bundle: {member.filename} is compressed")
         if member.file_size > path.stat().st_size:
             raise UserError(f"{path} is not a bundle: {member.filename} claims to be larger than the file")
-        if member.filename != WEIGHTS and member.file_size > _LARGEST_TEXT:
-            raise UserError(f"{path} is not a bundle: {member.filename} is larger than {_LARGEST_TEXT} bytes")
+        largest = _LARGEST.get(member.filename, member.file_size)
+        if member.file_size > largest:
+            raise UserError(f"{path} is not a bundle: {member.filename} is larger than {largest} bytes")
     return {member.filename: archive.read(member.filename) for member in members}
 
 

@@ -24,6 +24,9 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 """Folder of a run with ``best.ckpt``, ``last.ckpt`` and ``previous.ckpt``, which is one save older."""
 
+ENSEMBLE = "ensemble.zip"
+"""Bundle of the members in the folder of a run over all folds."""
+
 GENERATIONS = {"last": ("last", "previous"), "best": ("best",)}
 """Files that may hold a checkpoint, newest first."""
 
@@ -144,7 +147,7 @@ def find_checkpoint(path: str | Path, name: str = "last") -> Path:
 
     Args:
         path: A run's folder, or a checkpoint file itself.
-        name: ``last`` or ``best``.
+        name: ``last`` or ``best``. The best of a run over all folds is the bundle of their models.
 
     Returns:
         The file.
@@ -155,6 +158,8 @@ def find_checkpoint(path: str | Path, name: str = "last") -> Path:
     path = Path(path)
     if path.is_file():
         return path
+    if name == "best" and (path / ENSEMBLE).is_file():
+        return path / ENSEMBLE
     files = [path / CHECKPOINTS / f"{generation}.ckpt" for generation in GENERATIONS[name]]
     if not any(file.is_file() for file in files):
         state = "does not hold it" if path.is_dir() else "does not exist"

@@ -1,5 +1,7 @@
 """Model metadata: the description of a model in a checkpoint, a bundle or an exported network.
 
+A bundle or an exported network can hold several models, the members of an ensemble.
+
 Metadata may come from a file of unknown origin. They are data, without names of files or addresses. They name
 a class only if the backbone is not a timm model, and that class is imported only if the user trusts it. The
 types of the fields say what they may hold.
@@ -294,14 +296,20 @@ def _rename(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgrade_file(found: dict[str, Any], newest: str, *older: str) -> dict[str, Any]:
-    """Brings the fields of a file that holds metadata to the names of today.
+    """Brings the fields of a file that holds metadata of an ensemble to the names of today.
 
     Args:
         found: Content of the file.
         newest: The format of today.
-        older: Formats that are read too; they had the metadata under ``card``.
+        older: Formats that are read too; they had a single model under ``metadata``, or earlier ``card``.
     """
+    found = dict(found)
     if found.get("format") in older:
-        found = {"metadata" if name == "card" else name: value for name, value in found.items()}
         found["format"] = newest
-    return {name: upgrade(value) if name == "metadata" else value for name, value in found.items()}
+        for name in ("card", "metadata"):
+            if name in found:
+                found["ensemble"] = {"members": [found.pop(name)]}
+    ensemble = found.get("ensemble")
+    if isinstance(ensemble, dict) and isinstance(members := ensemble.get("members"), list):
+        found["ensemble"] = ensemble | {"members": [upgrade(member) for member in members]}
+    return found

@@ -14,16 +14,17 @@ from torchmetrics import MeanMetric, MetricCollection
 
 from ich.model_files.checkpoint import gather_states
 from ich.model_files.metadata import Origin
+from ich.models.loading import Ensemble, load_ensemble, load_slice_net
 from ich.models.losses import WeightedBCE, prevalence_logits
 from ich.models.metrics import build_metrics
-from ich.models.network import SliceNet, hash_weights, load_slice_net, without_fitted
+from ich.models.network import SliceNet, hash_weights, without_fitted
 from ich.models.optim import OptimSpec, build_optimizer, build_schedule
 from ich.models.own import Maker
 from ich.schema import Batch, InputSpec
 from ich.schema.formats import read_plain
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
-__all__ = ["SliceClassifier", "SliceNet", "hash_weights", "load_slice_net"]
+__all__ = ["Ensemble", "SliceClassifier", "SliceNet", "hash_weights", "load_ensemble", "load_slice_net"]
 
 
 class SliceClassifier(LightningModule):

@@ -1,4 +1,4 @@
-"""``SliceNet``: the network itself, from HU to probabilities, and loading it from a file."""
+"""``SliceNet``: the network itself, from HU to probabilities."""
 
 from __future__ import annotations
 
@@ -14,17 +14,14 @@ from torch import Tensor, nn
 
 from ich.calibration.ood import OodDistance, is_part, rename_parts
 from ich.image.window import Window
-from ich.model_files.bundle import is_bundle, read_bundle
-from ich.model_files.checkpoint import read_checkpoint
 from ich.model_files.metadata import ModelArguments, ModelMetadata
+from ich.model_files.reading import read_model
 from ich.models.backbones import create_backbone, find_origin
 from ich.models.own import (
     Maker,
     build_backbone,
-    check_trusted,
     count_features,
     describe_backbone,
-    find_maker,
 )
 from ich.models.series.network import SeriesNet
 from ich.schema import Batch, InputSpec, UserError
@@ -162,7 +159,7 @@ class SliceNet(nn.Module):
         Raises:
             UserError: If it is another kind of file, or holds a model with other parts or another input.
         """
-        metadata, state_dict = _read_model(path)
+        metadata, state_dict = read_model(path)
         other = metadata.model.backbone
         if other != self.metadata.model.backbone:
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
@@ -259,47 +256,6 @@ class SliceNet(nn.Module):
         return self.classify(self.window(hu, header))
 
 
-def load_slice_net(
-    path: str | Path, *, trusted: Sequence[str] = (), backbone: nn.Module | Maker | None = None
-) -> SliceNet:
-    """Loads a trained network from its file. Code of your own is used only if you trust it.
-
-    Args:
-        path: A checkpoint that a run wrote, or a bundle.
-        trusted: Code of your own that the file may name as its backbone: prefixes such as ``mypackage.``, or
-            whole names such as ``mypackage.Net``.
-        backbone: The backbone, in place of the one that the file names.
-
-    Returns:
-        The network in evaluation mode on the CPU.
-
-    Raises:
-        UserError: If the file is missing, damaged or not a model, or its backbone is not trusted.
-    """
-    metadata, state_dict = _read_model(path)
-    model = metadata.model
-    if backbone is None and model.own is not None:
-        backbone = find_maker(model.backbone, model.own.arguments, check_trusted(trusted), str(path))
-    return build_slice_net(metadata, state_dict, path, backbone)
-
-
-def build_slice_net(
-    metadata: ModelMetadata,
-    state_dict: Mapping[str, Tensor],
-    path: str | Path,
-    backbone: nn.Module | Maker | None = None,
-) -> SliceNet:
-    """Builds the network of a file that was read.
-
-    Arguments and errors are those of ``SliceNet.restore``. A ``backbone`` is used instead of timm's.
-    """
-    settings = {name: value for name, value in vars(metadata.model).items() if name != "own"}
-    settings["label_set"] = metadata.labels
-    net = SliceNet(**settings if backbone is None else settings | {"backbone": backbone})
-    net.restore(metadata, state_dict, path)
-    return net.eval()
-
-
 def hash_weights(net: SliceNet) -> str:
     """Returns the SHA-256 of a network's tensors: name, type, shape and values, sorted by name.
 
@@ -338,15 +294,6 @@ def _refuse_settings(target: str, **settings: Any) -> None:
                 f"model.{name}={shown}: {target} is not a timm model; set model.{name}={off}, and use the "
                 "backbone's own arguments"
             )
-
-
-def _read_model(path: str | Path) -> tuple[ModelMetadata, Mapping[str, Tensor]]:
-    """Reads the metadata and the tensors of a network."""
-    if is_bundle(path):
-        bundle = read_bundle(path)
-        return bundle.metadata, bundle.state_dict
-    checkpoint = read_checkpoint(path)
-    return checkpoint["metadata"], checkpoint["state_dict"]
 
 
 def _without_loss(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -16,13 +16,23 @@ from torch.backends import cudnn
 from ich.files import hash_file
 from ich.image.window import window_batch
 from ich.model_files.bundle import is_bundle
-from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint
+from ich.model_files.checkpoint import CHECKPOINTS, ENSEMBLE, find_checkpoint
+from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import ModelMetadata
-from ich.models import SliceNet, load_slice_net
+from ich.models import SliceNet, load_ensemble
 from ich.models.series import Slices, correct
 from ich.schema import InputSpec, UserError, check_threads
 
-__all__ = ["Network", "Output", "TorchNetwork", "is_network", "load_network"]
+__all__ = [
+    "MeanNetwork",
+    "Members",
+    "Network",
+    "Output",
+    "TorchNetwork",
+    "is_network",
+    "load_members",
+    "load_network",
+]
 
 BATCH = 16
 """Number of slices that a network gets at a time."""
@@ -50,13 +60,16 @@ class Network(Protocol):
     The same slices give the same output, to the bit. For other batch sizes it agrees to 1e-5.
 
     Attributes:
-        metadata: Metadata from its file.
+        metadata: Metadata from its file. Those of an ensemble are of its first member, with the decisions for
+            the mean.
+        name: Name of its backbone, or of several.
         input: Input of the network.
         sha256: SHA-256 of its file.
         limit: Distance above which a study is out of distribution; None without distances.
     """
 
     metadata: ModelMetadata
+    name: str
     input: InputSpec
     sha256: str
     limit: float | None
@@ -100,6 +113,7 @@ class TorchNetwork:
         self.device = _choose_device(gpus)
         self.net = net.to(self.device)
         self.metadata = net.metadata
+        self.name = net.metadata.model.backbone
         self.input = net.input
         self.sha256 = sha256
         self.limit = None if net.ood is None else float(net.ood.limit)
@@ -137,6 +151,59 @@ class TorchNetwork:
         return [part.cpu().numpy() for part in self.net.classify_features(features)], features.cpu().numpy()
 
 
+class MeanNetwork:
+    """Several networks of one input as one: the mean of their probabilities.
+
+    A distance is given in units of the members' limits, so that the limit of their mean is 1.
+
+    Args:
+        members: The networks.
+        metadata: Their metadata.
+
+    Raises:
+        UserError: If they are not their mean, because their inputs differ or they decide by themselves.
+    """
+
+    def __init__(self, members: Sequence[Network], metadata: EnsembleMetadata) -> None:
+        first = members[0]
+        if obstacle := metadata.obstacle:
+            raise UserError(
+                f"an ensemble of {len(members)} models cannot be one network: {obstacle}. `ich predict` and "
+                "ich.predict.Predictor take it as it is"
+            )
+        self.members = tuple(members)
+        self.ensemble = metadata
+        self.metadata = metadata.joined
+        self.name = metadata.name
+        self.input = first.input
+        self.sha256 = first.sha256
+        self.limit = None if any(member.limit is None for member in members) else 1.0
+
+    def run(
+        self,
+        hu: NDArray[np.int16],
+        window: NDArray[np.float32] | None = None,
+        positions: NDArray[np.float64] | None = None,
+    ) -> Output:
+        """Runs the networks; see ``Network``."""
+        outputs = [member.run(hu, window) for member in self.members]
+        probs = np.average([each.probs for each in outputs], axis=0, weights=self.ensemble.shares)
+        shares = [
+            each.distance / member.limit
+            for each, member in zip(outputs, self.members, strict=True)
+            if each.distance is not None and member.limit is not None
+        ]
+        distance = None if self.limit is None else np.mean(shares, axis=0).astype(np.float32)
+        return Output(probs.astype(np.float32), distance)
+
+
+class Members(NamedTuple):
+    """The networks of a model file, whose probabilities are averaged; often one."""
+
+    networks: tuple[Network, ...]
+    metadata: EnsembleMetadata
+
+
 def is_network(path: str | Path) -> bool:
     """Whether a path looks like a trained network, by its content and not by its name.
 
@@ -144,7 +211,7 @@ def is_network(path: str | Path) -> bool:
     """
     path = Path(path)
     if path.is_dir():
-        return (path / CHECKPOINTS).is_dir()
+        return (path / CHECKPOINTS).is_dir() or is_bundle(path / ENSEMBLE)
     try:
         with zipfile.ZipFile(path) as archive:
             return is_bundle(path) or any(name.endswith("/data.pkl") for name in archive.namelist())
@@ -165,15 +232,28 @@ def load_network(
     """Loads a trained network, recognized by its content and not by its name.
 
     Args:
-        path: A run's folder (its best epoch is used), a checkpoint, a bundle, or an ONNX file.
+        path: A run's folder (its best epoch is used), a checkpoint, a bundle, or an ONNX file. The members of
+            an ensemble become one network, the mean.
         threads: Number of CPU threads; None leaves it to PyTorch or onnxruntime. PyTorch's hold for all
             networks of the process.
         gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU. ONNX files run on the CPU.
         trusted: Code that a model file may name as its backbone; see ``ich.models.load_slice_net``.
 
     Raises:
-        UserError: If the file is missing, damaged or not a model, or there is no such GPU or number of
-            threads.
+        UserError: If the file is missing, damaged or not a model, an ensemble is not one network, or there is
+            no such GPU or number of threads.
+    """
+    networks, metadata = load_members(path, threads=threads, gpus=gpus, trusted=trusted)
+    return networks[0] if len(networks) == 1 else MeanNetwork(networks, metadata)
+
+
+def load_members(
+    path: str | Path, *, threads: int | None = None, gpus: int | None = None, trusted: Sequence[str] = ()
+) -> Members:
+    """Loads the networks of a model file, those of an ensemble one by one; arguments as ``load_network``.
+
+    Raises:
+        UserError: As ``load_network`` does, but members may have different inputs.
     """
     check_threads(threads)
     path = find_checkpoint(path, "best")
@@ -184,11 +264,13 @@ def load_network(
             raise UserError(
                 f"gpus={gpus}: {path} is an ONNX file, which runs on the CPU; leave out gpus, or use 0"
             )
-        return OnnxNetwork(path, threads=threads)
-    net = load_slice_net(path, trusted=trusted)
+        network = OnnxNetwork(path, threads=threads)
+        return Members((network,), EnsembleMetadata((network.metadata,)))
+    ensemble = load_ensemble(path, trusted=trusted)
     if threads is not None:
         torch.set_num_threads(threads)
-    return TorchNetwork(net, hash_file(path), gpus=gpus)
+    sha256 = hash_file(path)
+    return Members(tuple(TorchNetwork(net, sha256, gpus=gpus) for net in ensemble.nets), ensemble.metadata)
 
 
 def check_slices(spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> None:

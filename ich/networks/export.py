@@ -12,15 +12,17 @@ import numpy as np
 import timm
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from ich import __version__
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.files import replacing
 from ich.image import prepare_series
 from ich.index import index_paths
+from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import Versions
 from ich.models import SliceNet
-from ich.networks import BATCH, Network, TorchNetwork, load_network
+from ich.networks import BATCH, MeanNetwork, Network, TorchNetwork, load_members
 from ich.networks.onnx import KEY, Description, OnnxNetwork
 from ich.phantom import draw_patient
 from ich.schema import WINDOWS, InputSpec, UserError
@@ -64,6 +66,8 @@ def export_onnx(
 ) -> Exported:
     """Writes a model as ONNX, if it gives the same results as PyTorch.
 
+    An ensemble becomes one network, which gives the mean of the probabilities.
+
     Inputs are ``hu``, (N, D, S, S) int16, for any N, and, where the model has the window ``"dicom"``,
     ``window``, (N, 2) float32. Outputs are ``probs``, (N, L) float32, a column for each label, not
     calibrated, and, if the model has a reference, ``distance``, (N,) float32. The file's own metadata hold a
@@ -85,16 +89,21 @@ def export_onnx(
         raise UserError(f"{out} exists; name a new file, or remove it")
     if not out.parent.is_dir():
         raise UserError(f"the folder {out.parent} does not exist")
-    network = load_network(source, gpus=0, trusted=trusted)
-    if not isinstance(network, TorchNetwork):
+    networks, ensemble = load_members(source, gpus=0, trusted=trusted)
+    nets = [network.net for network in networks if isinstance(network, TorchNetwork)]
+    if not nets:
         raise UserError(f"{source} is an ONNX file; give the checkpoint or bundle that it was made from")
-    if network.net.series is not None:
+    if any(net.series is not None for net in nets):
         raise UserError(
             f"{source} holds a network over series, which `ich export` cannot write: share it with "
             "`ich bundle`, or train a model for slices alone with series=none"
         )
+    network: Network = networks[0]
+    module: nn.Module = _Single(nets[0])
+    if len(nets) > 1:
+        network, module = MeanNetwork(networks, ensemble), _Mean(nets, ensemble.shares)
     slices = _read_slices(paths, network.input) if paths else _draw_slices(network.input)
-    content = _convert(network.net, network.limit)
+    content = _convert(module.eval(), ensemble, network.limit)
     try:
         with replacing(out) as partial:
             partial.write_bytes(content)
@@ -105,27 +114,55 @@ def export_onnx(
     return exported
 
 
-def _convert(net: SliceNet, limit: float | None) -> bytes:
-    """Returns the network as an ONNX file without names from this machine."""
-    backbone, spec = net.metadata.model.backbone, net.input
-    size = sum(tensor.nbytes for tensor in net.state_dict().values())
+class _Single(nn.Module):
+    """What is exported of a network: from HU to probabilities and distance."""
+
+    def __init__(self, net: SliceNet) -> None:
+        super().__init__()
+        self.net = deepcopy(net)
+        # The exporter of torch 2.10 turns the pooling of images with channels last into a loop.
+        self.net.keep_in(torch.contiguous_format)
+
+    def forward(self, hu: Tensor, window: Tensor | None = None) -> tuple[Tensor, ...]:
+        return self.net.classify_hu(hu, window)
+
+
+class _Mean(nn.Module):
+    """What is exported of an ensemble, as ``MeanNetwork`` computes it."""
+
+    def __init__(self, nets: Sequence[SliceNet], shares: Sequence[float] | None) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(map(_Single, nets))
+        self.shares = [1 / len(nets)] * len(nets) if shares is None else list(shares)
+        self.limits = [None if net.ood is None else float(net.ood.limit) for net in nets]
+
+    def forward(self, hu: Tensor, window: Tensor | None = None) -> tuple[Tensor, ...]:
+        outputs = [member(hu, window) for member in self.members]
+        weighed = [share * each[0] for each, share in zip(outputs, self.shares, strict=True)]
+        probs = torch.stack(weighed).sum(dim=0)
+        if None in self.limits:
+            return (probs,)
+        pairs = zip(outputs, self.limits, strict=True)
+        distances = [each[1] / limit for each, limit in pairs if limit is not None]
+        return probs, torch.stack(distances).mean(dim=0)
+
+
+def _convert(module: nn.Module, ensemble: EnsembleMetadata, limit: float | None) -> bytes:
+    """Returns a network as an ONNX file without names from this machine."""
+    spec = ensemble.joined.model.input
+    size = sum(tensor.nbytes for tensor in module.state_dict().values())
     if size > LARGEST:
         raise UserError(
-            f"{backbone} has {size / 1e9:.1f} GB of weights, but one ONNX file holds at most "
+            f"{ensemble.name} has {size / 1e9:.1f} GB of weights, but one ONNX file holds at most "
             f"{LARGEST / 1e9:.0f}"
         )
     example = [torch.zeros(2, spec.depth, spec.size, spec.size, dtype=torch.int16)]
     if "dicom" in spec.windows:
         example.append(torch.tensor([WINDOWS["brain"]] * 2))
-    # The exporter of torch 2.10 turns the pooling of images with channels last into a loop.
-    net = deepcopy(net)
-    net.keep_in(torch.contiguous_format)
-    # What is exported is a module's forward.
-    net.forward = net.classify_hu  # type: ignore[method-assign, assignment]
     several = torch.export.Dim("N", min=1)
     try:
         program = torch.onnx.export(
-            net,
+            module,
             tuple(example),
             dynamo=True,
             opset_version=OPSET,
@@ -137,7 +174,7 @@ def _convert(net: SliceNet, limit: float | None) -> bytes:
         )
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
-        raise UserError(f"{backbone} cannot be written as ONNX: {reason}") from error
+        raise UserError(f"{ensemble.name} cannot be written as ONNX: {reason}") from error
     assert program is not None
     file = program.model_proto
     graph = file.graph
@@ -147,7 +184,7 @@ def _convert(net: SliceNet, limit: float | None) -> bytes:
         part.ClearField("doc_string")
     file.ClearField("metadata_props")
     versions = Versions(__version__, torch.__version__, timm.__version__)
-    file.metadata_props.add(key=KEY, value=Description(net.metadata, limit, versions).to_text())
+    file.metadata_props.add(key=KEY, value=Description(ensemble, limit, versions).to_text())
     return bytes(file.SerializeToString(deterministic=True))
 
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import ModelMetadata, Versions, upgrade_file
 from ich.networks import Output, check_slices, join, split
 from ich.schema import DISCLAIMER, UserError
@@ -32,7 +33,7 @@ except ImportError as error:
 KEY = "ich"
 """Key in the file's metadata that holds the description as JSON."""
 
-_LARGEST_DESCRIPTION = 256 * 1024  # characters; see ich.model_files.bundle
+_LARGEST_DESCRIPTION = 1024 * 1024  # characters; see ich.model_files.bundle
 
 _NESTED = {
     *(onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS),
@@ -47,22 +48,22 @@ class Description:
     Attributes:
         format: Name and version of this format.
         note: The disclaimer.
-        metadata: The model's metadata.
+        ensemble: Metadata of the model, or of all whose mean the network is.
         limit: Distance above which a study is out of distribution; None without distances.
         versions: Versions of the libraries at the export.
     """
 
     __pydantic_config__ = STRICT
 
-    format: Literal["ich network 2"] = field(default="ich network 2", kw_only=True)
+    format: Literal["ich network 3"] = field(default="ich network 3", kw_only=True)
     note: Text = field(default=DISCLAIMER, kw_only=True)
-    metadata: ModelMetadata
+    ensemble: EnsembleMetadata
     limit: Positive | None
     versions: Versions
 
     def to_text(self) -> str:
         """Returns the text that stands in a file's metadata."""
-        return json.dumps(to_plain(self) | {"metadata": self.metadata.to_plain()}, allow_nan=False)
+        return json.dumps(to_plain(self) | {"ensemble": self.ensemble.to_plain()}, allow_nan=False)
 
 
 class OnnxNetwork:
@@ -79,7 +80,8 @@ class OnnxNetwork:
     def __init__(self, path: Path, *, threads: int | None = None) -> None:
         content = path.read_bytes()
         description = _check(content, str(path))
-        self.metadata = description.metadata
+        self.metadata = description.ensemble.joined
+        self.name = description.ensemble.name
         self.limit = description.limit
         self.input = self.metadata.model.input
         self.sha256 = hashlib.sha256(content).hexdigest()
@@ -119,14 +121,15 @@ def _check(content: bytes, source: str) -> Description:
     texts = [entry.value for entry in model.metadata_props if entry.key == KEY]
     if len(texts) != 1 or len(texts[0]) > _LARGEST_DESCRIPTION:
         raise UserError(f"{source} is another ONNX file: `ich export` did not write it")
-    fields = upgrade_file(parse_fields(texts[0].encode(), source), Description.format, "ich network 1")
+    fields = parse_fields(texts[0].encode(), source)
+    fields = upgrade_file(fields, Description.format, "ich network 1", "ich network 2")
     description = read_plain(Description, fields, source)
-    if description.metadata.series is not None:
+    if any(member.series is not None for member in description.ensemble.members):
         raise UserError(f"{source} names a network over series, which an ONNX file does not hold")
     if fault := _find_fault(model):
         raise UserError(f"{source} has {fault}, which does not occur in networks of `ich export`")
     found = {value.name: _to_shape(value) for value in (*model.graph.input, *model.graph.output)}
-    expected = _expect_shapes(description.metadata, description.limit is not None)
+    expected = _expect_shapes(description.ensemble.joined, description.limit is not None)
     if found != expected:
         raise UserError(f"{source} has the inputs and outputs {found}, but its metadata says {expected}")
     return description

@@ -44,6 +44,7 @@ def check_tta(tta: Sequence[str]) -> None:
 class _Augmented:
     def __init__(self, network: Network, tta: Sequence[str]) -> None:
         self.metadata = network.metadata
+        self.name = network.name
         self.input = network.input
         self.sha256 = network.sha256
         self.limit = network.limit

@@ -32,8 +32,9 @@ from ich.calibration.ood import pool_distances
 from ich.calibration.smoothing import Kernel, smooth
 from ich.image import prepare_series
 from ich.image.resize import resize_hu
+from ich.model_files.ensemble import join_names, require_same_labels
 from ich.models import SliceNet, hash_weights
-from ich.networks import Network, TorchNetwork, load_network
+from ich.networks import Network, TorchNetwork, load_members
 from ich.networks.views import augmented
 from ich.predict.outcome import (
     Rules,
@@ -50,7 +51,6 @@ from ich.predict.stacks import Pixels, average_stack, describe_slabs, has_window
 from ich.schema import AIR_HU, UserError
 from ich.schema.formats import to_plain
 from ich.schema.hu import MOST_HU
-from ich.schema.labels import LabelSet
 from ich.schema.results import Algorithm, StudyResult, decide_labels, decide_outcome
 from ich.studies import StudyFiles, find_studies
 from ich.tables.slabs import find_slabs
@@ -74,6 +74,7 @@ class Predictor:
         tta: Test-time augmentations from ``ich.networks.views.TTA``; None takes those that the models name.
         decisions: Calibration and operating points by level, which replace those of the models. For an
             ensemble they apply to the mean of its probabilities.
+        shares: Weight of each member in this mean, summing to 1; None weighs all alike.
 
     Attributes:
         networks: The members, as given.
@@ -90,13 +91,16 @@ class Predictor:
         *,
         tta: Sequence[str] | None = None,
         decisions: Mapping[str, Decision] | None = None,
+        shares: Sequence[float] | None = None,
     ) -> None:
         if not networks:
             raise UserError("there is no model: give a checkpoint, a bundle or an ONNX file")
         self.networks = list(networks)
         tta = _find_tta(networks) if tta is None else tta
         self._views = [augmented(network, tta) for network in networks]
-        self.label_set = _find_labels(networks)
+        require_same_labels([network.metadata.labels for network in networks])
+        self.label_set = networks[0].metadata.labels
+        self._shares = None if shares is None else np.asarray(shares, np.float64)
         given: list[Mapping[str, Decision]] = (
             [order_decisions(decisions, self.label_set.names, "decisions")]
             if decisions is not None
@@ -109,9 +113,9 @@ class Predictor:
         self._thickness = _find_thickness(networks)
         self._decisions = given
         self.algorithm = Algorithm(
-            name="+".join(network.metadata.model.backbone for network in networks),
+            name=join_names(network.name for network in networks),
             version=__version__,
-            weights=tuple(network.sha256 for network in networks),
+            weights=tuple(dict.fromkeys(network.sha256 for network in networks)),  # a file may hold several
             tta=tuple(tta),
             pooling="+".join(dict.fromkeys(rules.pooling for rules in self._rules)),
             rule="+".join(dict.fromkeys(rules.rule for rules in self._rules if rules.rule)),
@@ -130,14 +134,30 @@ class Predictor:
         """Loads models from checkpoints, bundles, folders of runs or ONNX files; see ``load_network``.
 
         Raises:
-            UserError: If a file is missing, damaged or not a model.
+            UserError: If a file is missing, damaged or not a model, or an ensemble that decides by its mean
+                is given beside other models.
         """
-        networks = [load_network(path, threads=threads, gpus=gpus, trusted=trusted) for path in paths]
+        files = [load_members(path, threads=threads, gpus=gpus, trusted=trusted) for path in paths]
+        networks = [network for file in files for network in file.networks]
+        if len(files) == 1:
+            ((_, ensemble),) = files
+            given = ensemble.decisions if decisions is None else decisions
+            return cls(networks, tta=tta, decisions=given, shares=ensemble.shares)
+        for path, (_, ensemble) in zip(paths, files, strict=True):
+            if ensemble.shares is not None or (ensemble.decisions is not None and decisions is None):
+                raise UserError(
+                    f"{path} is an ensemble that decides by the mean of its members, which other models "
+                    "would change: use it alone, or bundle all models together"
+                )
         return cls(networks, tta=tta, decisions=decisions)
 
     def describe(self) -> dict[str, Any]:
         """Returns all settings that determine a result, as plain values."""
-        levels = [{level: to_plain(each) for level, each in levels.items()} for levels in self._decisions]
+        levels: list[Any] = [
+            {level: to_plain(each) for level, each in levels.items()} for levels in self._decisions
+        ]
+        if self._shares is not None:
+            levels.append(self._shares.tolist())
         text = json.dumps(levels, sort_keys=True).encode()
         algorithm = {
             name: list(value) if isinstance(value, tuple) else value
@@ -296,7 +316,9 @@ class Predictor:
             counted = list_counted(len(output.probs), left_out)
             distances.append(np.nan if output.distance is None else pool_distances(output.distance[counted]))
             limits.append(np.nan if network.limit is None else network.limit)
-        return Scores(self.label_set.names, np.stack(probs), np.array(distances), np.array(limits))
+        return Scores(
+            self.label_set.names, np.stack(probs), np.array(distances), np.array(limits), self._shares
+        )
 
 
 def _find_tta(networks: Sequence[Network]) -> tuple[str, ...]:
@@ -307,18 +329,6 @@ def _find_tta(networks: Sequence[Network]) -> tuple[str, ...]:
             "the models name different test-time augmentations: choose by --tta, which takes no name for none"
         )
     return found.pop()
-
-
-def _find_labels(networks: Sequence[Network]) -> LabelSet:
-    first = networks[0].metadata.labels
-    for network in networks[1:]:
-        labels = network.metadata.labels
-        if (labels.names, labels.decides) != (first.names, first.decides):
-            raise UserError(
-                f"the models predict different labels, {', '.join(first.names)} and "
-                f"{', '.join(labels.names)}, or other ones decide: predict with each on its own"
-            )
-    return first
 
 
 def _find_thickness(networks: Sequence[Network]) -> float | None:

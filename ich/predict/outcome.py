@@ -54,12 +54,18 @@ class Scores:
         distance: (M,) distance of the study from each member's training data; NaN if a member has no
             reference.
         limit: (M,) distance above which the study is out of distribution; NaN likewise.
+        shares: (M,) weight of each member in the mean; None weighs all alike.
     """
 
     names: Sequence[str]
     probs: Floats
     distance: Floats
     limit: Floats
+    shares: Floats | None = None
+
+    def average(self) -> Floats:
+        """Computes the (N, L) mean of the members' probabilities."""
+        return np.asarray(np.average(self.probs, axis=0, weights=self.shares), np.float64)
 
 
 def list_counted(slices: int, left_out: Collection[int]) -> list[int]:
@@ -84,8 +90,8 @@ def pool_labels(
     """
     found, thresholds = [], []
     counted = list_counted(scores.probs.shape[1], left_out)
-    for probs, rule in _pair(scores.probs[:, counted], rules):
-        pooled = pool_unit(probs, rule.pooling)  # (L,)
+    for probs, rule in _pair(scores, rules):
+        pooled = pool_unit(probs[counted], rule.pooling)  # (L,)
         found.append(pooled if rule.study is None else rule.study.calibrate(pooled[None])[0])
         given = [None if rule.study is None else rule.study.find_point(label) for label in scores.names]
         thresholds.append([np.nan if point is None else point.threshold for point in given])
@@ -116,14 +122,10 @@ def make_slices(
     """
     slab_of = {place: number for number, slab in enumerate(slabs) for place in slab}
     is_averaged = len(slabs) < len(slices)
-    mean = scores.probs.mean(axis=0)
+    mean = scores.average()
     calibrated = None
     if all(rule.slice is not None for rule in rules):
-        each = [
-            rule.slice.calibrate(probs)
-            for probs, rule in _pair(scores.probs, rules)
-            if rule.slice is not None
-        ]
+        each = [rule.slice.calibrate(probs) for probs, rule in _pair(scores, rules) if rule.slice is not None]
         calibrated = np.mean(each, axis=0)
     return tuple(
         SliceResult(
@@ -163,12 +165,16 @@ def find_model_reasons(scores: Scores, labels: dict[str, LabelResult], decides: 
 
 
 def find_distance(scores: Scores) -> tuple[float, float]:
-    """Finds distance and limit of the member that the study resembles least; NaN without a reference."""
-    share = scores.distance / scores.limit
-    if np.isnan(share).all():
-        return float("nan"), float("nan")
-    member = int(np.nanargmax(share))
-    return float(scores.distance[member]), float(scores.limit[member])
+    """Finds the distance of a study and its limit; NaN without a reference.
+
+    Members have features of their own, so the distance of an ensemble is in units of their limits. It is the
+    mean over the members. Their maximum would call more studies unlike the training data the more members
+    there are.
+    """
+    if len(scores.distance) == 1:
+        return float(scores.distance[0]), float(scores.limit[0])
+    shares = (scores.distance / scores.limit)[~np.isnan(scores.distance / scores.limit)]
+    return (float(shares.mean()), 1.0) if len(shares) else (float("nan"), float("nan"))
 
 
 def choose_key_slices(
@@ -186,8 +192,8 @@ def choose_key_slices(
     return tuple(dict.fromkeys(chosen))
 
 
-def _pair(probs: Floats, rules: Sequence[Rules]) -> list[tuple[Floats, Rules]]:
+def _pair(scores: Scores, rules: Sequence[Rules]) -> list[tuple[Floats, Rules]]:
     """Pairs each member's probabilities with its rules, or the mean of all with the common rules."""
     if len(rules) == 1:
-        return [(probs.mean(axis=0), rules[0])]
-    return list(zip(probs, rules, strict=True))
+        return [(scores.average(), rules[0])]
+    return list(zip(scores.probs, rules, strict=True))

@@ -20,9 +20,9 @@ from ich.calibration.recalibration import SiteFit, recalibrate_decision
 from ich.evaluate.decisions import DEFAULT_RULE
 from ich.evaluate.pooling import DEFAULT_POOLING
 from ich.files import for_owner_alone
-from ich.model_files.bundle import write_bundle
+from ich.model_files.bundle import write_ensemble
 from ich.model_files.metadata import ModelMetadata, Recalibration
-from ich.networks import Network, TorchNetwork
+from ich.networks import Members, Network, TorchNetwork
 from ich.recalibrate.change import Change, measure_change
 from ich.recalibrate.report import write_report
 from ich.recalibrate.studies import SiteStudies, gather_studies, require_labels
@@ -55,28 +55,29 @@ class Recalibrated:
     changes: Mapping[str, Mapping[str, Change]]
 
 
-def require_recalibrable(network: Network) -> TorchNetwork:
-    """Returns a model that can be recalibrated into a new bundle.
+def require_recalibrable(networks: Sequence[Network]) -> list[TorchNetwork]:
+    """Returns the networks of a model that can be recalibrated into a new bundle.
 
     Raises:
         UserError: If it is an ONNX file, or was recalibrated already.
     """
-    if not isinstance(network, TorchNetwork):
+    found = [network for network in networks if isinstance(network, TorchNetwork)]
+    if not found:
         raise UserError(
             "the model is an ONNX file, which is not rewritten: recalibrate the checkpoint or bundle that it "
             "was exported from, and export the new bundle"
         )
-    if (earlier := network.metadata.recalibration) is not None:
+    if (earlier := found[0].metadata.recalibration) is not None:
         where = f" at {earlier.site}" if earlier.site else ""
         raise UserError(
             f"the model was recalibrated already{where}: give the file that this was done with, and all "
             "studies, because the same study must not count twice"
         )
-    return network
+    return found
 
 
 def write_recalibrated(
-    network: Network,
+    model: Members,
     results: Sequence[StudyResult],
     labels: pd.DataFrame,
     out: str | Path,
@@ -87,7 +88,7 @@ def write_recalibrated(
     """Fits calibration and operating points to the studies of a site, and writes a new bundle and a report.
 
     Args:
-        network: A checkpoint or bundle, from ``load_network``.
+        model: A checkpoint or bundle, from ``load_members``; of an ensemble, the mean is recalibrated.
         results: Results of ``ich predict`` by the same file.
         labels: Labels of studies or patients from ``ich.index.read_study_labels``, or of slices from
             ``ich.index.read_labels``. Slices are recalibrated only with labels of slices.
@@ -99,40 +100,39 @@ def write_recalibrated(
         UserError: If the model cannot be recalibrated, the results are those of another model, too few
             studies have labels, all have the same, or ``out`` has a bundle or cannot be written to.
     """
-    source, out = require_recalibrable(network), Path(out)
+    networks, out = require_recalibrable(model.networks), Path(out)
     _check_site(site)
-    names = network.metadata.labels.names
-    headline = network.metadata.labels.decides or names[0]
-    studies = gather_studies(results, network, labels)
+    before = model.metadata.joined
+    names = before.labels.names
+    headline = before.labels.decides or names[0]
+    studies = gather_studies(results, networks[0], labels)
     require_labels(studies, headline)
-    decisions, fits, changes = _fit(source, studies, seed)
+    decisions, fits, changes = _fit(before, studies, seed)
     positives = (studies.targets == 1).sum()
-    metadata = replace(
-        network.metadata,
-        decisions=decisions,
-        tta=results[0].algorithm.tta or None,
-        recalibration=Recalibration(
-            site=site,
-            studies=len(studies.targets),
-            patients=studies.slices["PatientID"].nunique(),
-            positives={name: int(positives[f"target_{name}"]) for name in names},
-        ),
+    recalibration = Recalibration(
+        site=site,
+        studies=len(studies.targets),
+        patients=studies.slices["PatientID"].nunique(),
+        positives={name: int(positives[f"target_{name}"]) for name in names},
     )
+    tta = results[0].algorithm.tta or None
+    members = [replace(each, tta=tta, recalibration=recalibration) for each in model.metadata.members]
+    metadata = replace(model.metadata, members=tuple(members)).with_decisions(decisions)
     try:
         with for_owner_alone():
             out.mkdir(parents=True, exist_ok=True)
-            write_bundle(metadata, source.net.state_dict(), out / MODEL)
+            write_ensemble(metadata, [network.net.state_dict() for network in networks], out / MODEL)
             write_report(site, studies, headline, fits, changes, out)
     except OSError as error:
         raise UserError(f"cannot write to {out}: {error.strerror or error}") from error
-    return Recalibrated(metadata, studies, headline, fits, changes)
+    return Recalibrated(metadata.joined, studies, headline, fits, changes)
 
 
 def _fit(
-    network: TorchNetwork, studies: SiteStudies, seed: int
+    metadata: ModelMetadata, studies: SiteStudies, seed: int
 ) -> tuple[dict[str, Decision], dict[str, dict[str, SiteFit]], dict[str, dict[str, Change]]]:
     """Fits both levels; a level without any label that can be fitted keeps the model's own decision."""
-    names, given = network.metadata.labels.names, network.metadata.decisions or {}
+    names, given = metadata.labels.names, metadata.decisions or {}
     none = dict.fromkeys(names, NotFitted("the model has none"))
     decisions = dict(given)
     fits: dict[str, dict[str, SiteFit]] = {}

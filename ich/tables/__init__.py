@@ -33,6 +33,9 @@ UIDS = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 PLURALS = {"slice": "slices", "series": "series", "study": "studies", "patient": "patients"}
 """Plurals of the units that a table counts."""
 
+OUT_OF_FOLD = "predictions_oof.csv"
+"""Name of the predictions table of all folds, in the folder of a run over all folds."""
+
 SETS = {"train": "training", "val": "validation", "test": "test"}
 """Names of the parts of a split in texts, before the word set."""
 

@@ -9,9 +9,8 @@ import sys
 import time
 import typing
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from logging.handlers import MemoryHandler
 from pathlib import Path
 
 # Read when torch is imported: threads that wait for each other by spinning take the cores from the threads
@@ -20,7 +19,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import hydra
 import pandas as pd
-import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -28,23 +26,26 @@ from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import seed_everything
 from rich.console import Console
 from rich.logging import RichHandler
-from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ich.files import for_owner_alone, replacing
 from ich.index.split import write_split
 from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
+from ich.models.own import check_trusted
 from ich.models.self_supervised import SelfSupervised
 from ich.progress.printing import printing
 from ich.schema import UserError
 from ich.tables import SETS, SLAB_COLUMN, hash_slices, write_table
 from ich.tables.slabs import list_averaged
 from ich.train.command import VERSION_BASE, reading_arguments
+from ich.train.folds import ALL_FOLDS, FOLD, Job, pool_jobs, train_folds
 from ich.train.parts import Parts, build_parts
 from ich.train.results import write_pretraining, write_results
 from ich.train.resume import find_newest, require_same_split, resume_config, without_start
 from ich.train.running import (
     LOG,
+    computing_with,
     keeping_log,
+    naming_sizes,
     occupying,
     require_resumable,
     tell_of_end,
@@ -64,9 +65,6 @@ log = logging.getLogger("ich")
 PRETRAIN = "pretrain"
 """Folder in a run that holds its pretraining run."""
 
-OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-"""Messages of PyTorch if memory runs out, on each of its devices."""
-
 NO_NEWS = (
     ".*does not have many workers",
     "This DataLoader will create .* worker processes",  # ours are threads
@@ -77,12 +75,23 @@ NO_NEWS = (
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is ready to start, or to resume from ``resumed``."""
+    """A run that is ready to start, or to resume from ``resumed``.
+
+    Attributes:
+        cfg: Its configuration.
+        folder: Its folder.
+        parts: What it is built of.
+        resumed: Checkpoint to resume from; None for a new run.
+        starts_from: A pretraining that comes first, or the weights of one; None for another start.
+        started: Clock time at which it was prepared, for its duration.
+    """
 
     cfg: DictConfig
     folder: Path
     parts: Parts
     resumed: Path | None
+    starts_from: Run | Path | None
+    started: float
 
 
 def train(cfg: DictConfig, run_dir: Path) -> float:
@@ -90,58 +99,63 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
 
     Args:
         cfg: The composed configuration. ``ckpt_path`` resumes the run at this path. With ``pretrain``,
-            another run comes first, in a folder of the run, and this one starts from its best weights.
+            another run comes first, in a folder of the run, and this one starts from its best weights. With
+            ``data.fold=all``, there is one run for each fold; see ``ich.train.folds``.
         run_dir: The run's folder.
 
     Returns:
-        The monitored metric of the best epoch.
+        The monitored metric of the best epoch; with all folds, its mean over them.
 
     Raises:
         UserError: For anything that the user must fix; a run that was not started leaves no files.
     """
-    started = time.monotonic()
     with keeping_log() as buffer, telling_stops(run_dir):
-        run = prepare(cfg, run_dir)
-        starts_from = None if run.resumed else _prepare_pretraining(cfg, run_dir)
+        if cfg.data.get("fold") == ALL_FOLDS:
+            return train_folds(cfg, run_dir, buffer, prepare, complete)
+        return complete(prepare(cfg, run_dir, run_dir / PRETRAIN), buffer)
+
+
+def complete(run: Run, buffer: MemoryHandler) -> float:
+    """Trains a run that was prepared, after its pretraining if it has one, and writes its folder.
+
+    Args:
+        run: The run.
+        buffer: The messages so far, which go to the run's log with all that follow.
+
+    Returns:
+        The monitored metric of the best epoch.
+    """
+    _begin(run)
+    with occupying(run.folder):
+        if run.resumed is None:
+            _require_new(run.cfg, run.folder)  # again: another one may have begun and ended meanwhile
+        write_log(buffer, run.folder / LOG)
+        _describe_run(run)
+        starts_from = run.starts_from
         if isinstance(starts_from, Run):
-            _require_apart(starts_from.parts, run.parts)
-        _begin(run)
-        with occupying(run_dir):
-            if run.resumed is None:
-                _require_new(cfg, run_dir)  # again: another one may have begun and ended meanwhile
-            write_log(buffer, run_dir / LOG)
-            _describe_run(run)
-            if isinstance(starts_from, Run):
-                log.info("pretraining in %s", starts_from.folder)
-                _begin(starts_from)
-                _describe_run(starts_from)
-                _complete(starts_from, time.monotonic())
-                log.info("pretraining is done; training starts from its best weights")
-                starts_from = find_checkpoint(starts_from.folder, "best")
-            if starts_from is not None:
-                run.parts.model.net.load_weights(starts_from)
-            return _complete(run, started)
+            log.info("pretraining in %s", starts_from.folder)
+            _begin(starts_from)
+            _describe_run(starts_from)
+            _fit(starts_from)
+            log.info("pretraining is done; training starts from its best weights")
+            starts_from = find_checkpoint(starts_from.folder, "best")
+        if starts_from is not None:
+            run.parts.model.net.load_weights(starts_from)
+        return _fit(run)
 
 
-@contextmanager
-def _computing_with(threads: int | None) -> Iterator[None]:
-    """Restores the number of threads for the next training in this process, such as a job of a sweep."""
-    before = torch.get_num_threads()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def prepare(cfg: DictConfig, run_dir: Path) -> Run:
+def prepare(cfg: DictConfig, run_dir: Path, pretraining: Path | None = None) -> Run:
     """Builds a run, or refuses one that cannot start; writes nothing.
+
+    Args:
+        cfg: As ``train`` takes it.
+        run_dir: The run's folder.
+        pretraining: Folder of its pretraining, if it may have one.
 
     Raises:
         UserError: For anything that the user must fix.
     """
-    resumed = None
+    started, resumed = time.monotonic(), None
     if cfg.ckpt_path and _has_begun(run_dir):
         resumed = find_checkpoint(run_dir)
         checkpoint = read_checkpoint(resumed)
@@ -154,11 +168,15 @@ def prepare(cfg: DictConfig, run_dir: Path) -> Run:
     parts = build_parts(cfg if resumed is None else without_start(cfg), run_dir)
     if cfg.ckpt_path:
         require_same_split(parts.datamodule, run_dir / "split.csv")
-    return Run(cfg, run_dir, parts, resumed)
+    starts_from = None if pretraining is None or resumed else _prepare_pretraining(cfg, pretraining)
+    if isinstance(starts_from, Run):
+        _require_apart(starts_from.parts, parts)
+    return Run(cfg, run_dir, parts, resumed, starts_from, started)
 
 
 def _require_new(cfg: DictConfig, run_dir: Path) -> None:
-    if not cfg.ckpt_path and (_has_begun(run_dir) or (run_dir / PRETRAIN).exists()):
+    begun = _has_begun(run_dir) or (run_dir / PRETRAIN).exists() or any(run_dir.glob(f"{FOLD}*"))
+    if not cfg.ckpt_path and begun:
         raise UserError(f"{run_dir} already holds a run; resume it with ckpt_path={run_dir}")
 
 
@@ -166,7 +184,7 @@ def _has_begun(run_dir: Path) -> bool:
     return any((run_dir / CHECKPOINTS).glob("*.ckpt"))
 
 
-def _prepare_pretraining(cfg: DictConfig, run_dir: Path) -> Run | Path | None:
+def _prepare_pretraining(cfg: DictConfig, folder: Path) -> Run | Path | None:
     """Finds the start of a run: a prepared run, the best checkpoint of a finished one, or nothing."""
     if not cfg.pretrain:
         return None
@@ -175,7 +193,6 @@ def _prepare_pretraining(cfg: DictConfig, run_dir: Path) -> Run | Path | None:
             f"model.init_from={cfg.model.init_from} and pretrain: a run can have only one start; leave out "
             "one of the two"
         )
-    folder = run_dir / PRETRAIN
     if (folder / "metrics.json").is_file():
         return find_checkpoint(folder, "best")
     # What a run's own file says there of trusted code does not count: see resume_config.
@@ -209,7 +226,7 @@ def _begin(run: Run) -> None:
     run.folder.chmod(0o700)  # it may have been there, open to others
 
 
-def _complete(run: Run, started: float) -> float:
+def _fit(run: Run) -> float:
     """Trains the remaining epochs, and writes the results."""
     cfg, parts = run.cfg, run.parts
     # Again: what came between, another run even, must not matter.
@@ -222,9 +239,9 @@ def _complete(run: Run, started: float) -> float:
         thickness=parts.datamodule.measure_thickness(),
     )
     settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
-    with _naming_sizes(cfg), _computing_with(cfg.threads):
+    with naming_sizes(cfg), computing_with(cfg.threads):
         fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
-        seconds = time.monotonic() - started
+        seconds = time.monotonic() - run.started
         if isinstance(parts.model, SelfSupervised):
             return write_pretraining(run.folder, parts.model.monitor, seconds=seconds)
         limit = limit_of_debugging(parts.trainer)
@@ -242,22 +259,6 @@ def _complete(run: Run, started: float) -> float:
     if limit is not None:
         log.warning("debugging: only a few batches of each set were used, so the figures mean nothing")
     return result
-
-
-@contextmanager
-def _naming_sizes(cfg: DictConfig) -> Iterator[None]:
-    """Turns an out-of-memory error into a message with the relevant sizes."""
-    try:
-        yield
-    except (RuntimeError, MemoryError, ProcessRaisedException) as error:
-        words = str(error).lower()
-        if not isinstance(error, MemoryError) and not any(sign in words for sign in OUT_OF_MEMORY):
-            raise
-        raise UserError(
-            f"out of memory with data.batch_size={cfg.data.batch_size}, input.size={cfg.input.size} and "
-            f"model.backbone={cfg.model.backbone}: lower data.batch_size (trainer.accumulate_grad_batches "
-            "makes up for it) or input.size"
-        ) from error
 
 
 def _describe_run(run: Run) -> None:
@@ -297,7 +298,10 @@ def run_job(cfg: DictConfig) -> float:
     """
     hydra_config = HydraConfig.get()
     made = Path(hydra_config.runtime.output_dir)
+    several = hydra_config.mode is RunMode.MULTIRUN
     try:
+        if several:
+            _jobs.append(Job(made, tuple(hydra_config.overrides.task), check_trusted(cfg.trusted)))
         if cfg.ckpt_path:
             run_dir = find_newest(made.parent) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
             return train(resume_config(run_dir, list(hydra_config.overrides.task), cfg.trusted), run_dir)
@@ -306,7 +310,7 @@ def run_job(cfg: DictConfig) -> float:
         return train(cfg, made)
     except (UserError, OSError) as error:
         log.error("%s", error)  # noqa: TRY400 - one message, no traceback
-        if hydra_config.mode is RunMode.MULTIRUN:
+        if several:
             _failures.append(made.name)
             return float("nan")
         raise SystemExit(2) from None
@@ -315,6 +319,7 @@ def run_job(cfg: DictConfig) -> float:
             made.rmdir()
 
 
+_jobs: list[Job] = []
 _failures: list[str] = []
 
 
@@ -334,10 +339,12 @@ def main() -> None:
     for known in NO_NEWS:
         warnings.filterwarnings("ignore", message=known)
     register_signatures()
+    _jobs.clear()
     _failures.clear()
     conf = find_conf()
     with printing(), for_owner_alone(), handling_stops(exit_at_once), reading_arguments(conf), allowing():
         hydra.main(**VERSION_BASE, config_path=str(conf), config_name="config")(run_job)()
+        _failures.extend(pool_jobs(_jobs, _failures))
     if _failures:
         log.error("%d jobs failed: %s", len(_failures), ", ".join(_failures))
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""The end of a run: the reference for out-of-distribution detection, fitted on the validation set."""
+"""The end of a run: the reference for out-of-distribution detection, fitted on held-out slices."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def describe_ood(
     """Fits the reference for a checkpoint, or says why there is none.
 
     Args:
-        features: (N, F) features of the slices of the validation set.
+        features: (N, F) features of slices that the model did not learn from.
         slices: (N rows) UIDs of these slices.
 
     Returns:

@@ -21,17 +21,18 @@ from torch import nn
 from ich.calibration import DECIDED_LEVELS, Decision, NotFitted
 from ich.calibration.smoothing import Kernel, Smoothing
 from ich.data import HeadCTDataModule
-from ich.evaluate import DEFAULT_LEVELS, evaluate
+from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.figures import Evaluation
-from ich.evaluate.pooling import pool
+from ich.evaluate.pooling import find_levels
 from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
 from ich.model_files.checkpoint import find_checkpoint, read_checkpoint
 from ich.model_files.features import Description, Features, hash_state, read_features, write_features
 from ich.models import SliceNet, hash_weights
-from ich.models.network import build_slice_net, drop_series
+from ich.models.loading import build_slice_net
+from ich.models.network import drop_series
 from ich.models.series import SeriesSpec
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
@@ -94,9 +95,12 @@ def write_results(
     checkpoint["state_dict"] = drop_series(checkpoint["state_dict"])
     checkpoint["metadata"] = replace(checkpoint["metadata"], series=None)
     net = build_slice_net(checkpoint["metadata"], checkpoint["state_dict"], path, backbone)
+    parts = _list_held_out(datamodule)
     if series is None:
-        seen = FeatureLog((datamodule.table["part"] == "val").to_numpy())
-        tables, features = predict_parts(net, datamodule, gpus, seen, limit), {"val": seen.features}
+        seen = FeatureLog(datamodule.table["part"].isin(parts).to_numpy())
+        tables = predict_parts(net, datamodule, gpus, seen, limit)
+        part_of = datamodule.table["part"].to_numpy()[seen.rows]
+        features = {part: seen.features[part_of == part] for part in parts}
     else:
         tables, features = score_with_features(net, datamodule, run_dir / SERIES, gpus, limit)
         net.series = fit_series(
@@ -118,7 +122,10 @@ def write_results(
     }
     weights: dict[str, torch.Tensor] = {}
     if net.metadata.ood is None:
-        fields["ood"], weights = describe_ood(features["val"], tables["val"])
+        known = [part for part in parts if part in tables]
+        fields["ood"], weights = describe_ood(
+            np.concatenate([features[part] for part in known]), pd.concat([tables[part] for part in known])
+        )
         if isinstance(fields["ood"], NotFitted):
             log.warning("out-of-distribution detection: not available, %s", fields["ood"].missing)
     if net.series is not None:
@@ -151,6 +158,16 @@ def write_results(
         log.warning("%d slices could not be read and were left out", len(datamodule.unread))
     log.info("wrote everything to %s", run_dir)
     return float(best[MONITOR])
+
+
+def _list_held_out(datamodule: HeadCTDataModule) -> tuple[str, ...]:
+    """Lists the sets that a study's distance is measured from.
+
+    It is the validation set, and in a run of one fold the test set too. Folds are for few patients, of which
+    the reference needs several. It needs no targets and changes no probability, so the figures of the test
+    set do not depend on it. Its limit comes from patients that it leaves out in turn.
+    """
+    return ("val",) if datamodule.source.split.shares.fold is None else ("val", "test")
 
 
 def _smooth(
@@ -195,7 +212,7 @@ def evaluate_parts(
     Returns:
         An evaluation for each part, and the decisions for the levels of the validation set.
     """
-    levels = {part: _list_levels(part, table) for part, table in tables.items()}
+    levels = {part: find_levels(table, f"the {SETS[part]} set") for part, table in tables.items()}
     decided = [level for level in DECIDED_LEVELS if level in levels["val"]]
     decisions = fit_decisions(tables["val"], levels=decided)
     evaluations = {
@@ -209,19 +226,6 @@ def evaluate_parts(
         for part, table in tables.items()
     }
     return evaluations, decisions
-
-
-def _list_levels(part: str, table: pd.DataFrame) -> list[str]:
-    """The levels to evaluate: UIDs that contradict each other must not prevent the others' figures."""
-    levels = []
-    for level in DEFAULT_LEVELS:
-        try:
-            pool(table, level)
-        except UserError as error:
-            log.warning("no figures for the %s set by %s: %s", SETS[part], level, error)
-        else:
-            levels.append(level)
-    return levels
 
 
 def predict_parts(

@@ -14,7 +14,9 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ich import __version__
 from ich.files import open_alone
@@ -28,6 +30,9 @@ log = logging.getLogger(__name__)
 LOG = "run.log"
 """File with the printed log. It also locks a run's folder, because it exists from the start of a run to its
 end."""
+
+OUT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+"""Messages of PyTorch if memory runs out, on each of its devices."""
 
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
@@ -106,6 +111,34 @@ def _describe_saved(run_dir: Path) -> str:
     last = max(saved, key=lambda path: path.stat().st_mtime)
     clock = time.strftime("%H:%M:%S", time.localtime(last.stat().st_mtime))
     return f"{last} holds the state at {clock}; to resume: {command}"
+
+
+@contextmanager
+def computing_with(threads: int | None) -> Iterator[None]:
+    """Restores the number of threads for the next training in this process, such as a job of a sweep."""
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def naming_sizes(cfg: DictConfig) -> Iterator[None]:
+    """Turns an out-of-memory error into a message with the relevant sizes."""
+    try:
+        yield
+    except (RuntimeError, MemoryError, ProcessRaisedException) as error:
+        words = str(error).lower()
+        if not isinstance(error, MemoryError) and not any(sign in words for sign in OUT_OF_MEMORY):
+            raise
+        raise UserError(
+            f"out of memory with data.batch_size={cfg.data.batch_size}, input.size={cfg.input.size} and "
+            f"model.backbone={cfg.model.backbone}: lower data.batch_size (trainer.accumulate_grad_batches "
+            "makes up for it) or input.size"
+        ) from error
 
 
 def require_resumable(checkpoint: dict[str, Any], path: Path) -> None:
