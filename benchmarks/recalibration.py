@@ -33,6 +33,7 @@ from ich.evaluate.decisions import DEFAULT_RULE
 from ich.evaluate.pooling import DEFAULT_POOLING
 from ich.index import read_labels, read_study_labels
 from ich.index.labels import find_slice_column, read_columns
+from ich.networks import load_members
 from ich.predict import Predictor
 from ich.predict.run import predict_folder
 from ich.recalibrate.studies import SiteStudies, gather_studies, require_labels
@@ -151,8 +152,8 @@ def _measure_draw(site: Site, fitted: NDArray[np.bool_], rng: np.random.Generato
 
 def measure(args: argparse.Namespace) -> None:
     """Measures a model on labeled studies."""
-    predictor = Predictor.load(args.model, tta=args.tta, threads=args.threads, trusted=args.trusted)
-    (network,) = predictor.networks
+    networks, ensemble = load_members(args.model, threads=args.threads, trusted=args.trusted)
+    predictor = Predictor(networks, tta=args.tta, decisions=ensemble.decisions, shares=ensemble.shares)
     label_set = predictor.label_set
     label = args.label or label_set.decides or label_set.names[0]
     is_slices = find_slice_column(read_columns(args.labels, label_set.names), label_set.names) is not None
@@ -160,9 +161,9 @@ def measure(args: argparse.Namespace) -> None:
     results = predict_folder(predictor, [args.root], args.out / "predicted").results
     if args.all:  # also those with a reason about their data, such as a gap
         results = [replace(result, reasons=()) for result in results]
-    studies = gather_studies(results, network, labels)
+    studies = gather_studies(results, networks[0], labels)
     require_labels(studies, label)
-    site = make_site(studies, network.metadata.decisions or {}, label, label_set)
+    site = make_site(studies, ensemble.joined.decisions or {}, label, label_set)
     figures = measure_draws(site, args.studies, args.draws, args.seed)
     tell(site, figures, args)
     if args.json is not None:

@@ -282,3 +282,11 @@ def test_models_and_results_that_do_not_serve_are_refused(model, predicted, caps
     assert "results are those of another model file" in capsys.readouterr().err
     with pytest.raises(UserError, match="export the new bundle"):
         require_recalibrable([object()])
+
+
+def test_labels_that_contradict_the_model_are_refused(model, predicted, capsys) -> None:
+    path = predicted.with_name("labels.csv")
+    table = pd.read_csv(path)
+    table.assign(any=1 - table["any"]).to_csv(path, index=False)
+    assert recalibrate(model, predicted) == 2
+    assert "Check the labels" in capsys.readouterr().err

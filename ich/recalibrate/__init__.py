@@ -87,8 +87,11 @@ def write_recalibrated(
 ) -> Recalibrated:
     """Fits calibration and operating points to the studies of a site, and writes a new bundle and a report.
 
+    An ensemble is recalibrated by the mean of its members. If each of them has decisions of its own, there
+    are none for the mean, so the fit starts from its probabilities as they are.
+
     Args:
-        model: A checkpoint or bundle, from ``load_members``; of an ensemble, the mean is recalibrated.
+        model: A checkpoint or bundle, from ``load_members``.
         results: Results of ``ich predict`` by the same file.
         labels: Labels of studies or patients from ``ich.index.read_study_labels``, or of slices from
             ``ich.index.read_labels``. Slices are recalibrated only with labels of slices.
@@ -98,7 +101,8 @@ def write_recalibrated(
 
     Raises:
         UserError: If the model cannot be recalibrated, the results are those of another model, too few
-            studies have labels, all have the same, or ``out`` has a bundle or cannot be written to.
+            studies have labels, all have the same, the labels contradict the model, or ``out`` has a bundle
+            or cannot be written to.
     """
     networks, out = require_recalibrable(model.networks), Path(out)
     _check_site(site)
@@ -108,6 +112,8 @@ def write_recalibrated(
     studies = gather_studies(results, networks[0], labels)
     require_labels(studies, headline)
     decisions, fits, changes = _fit(before, studies, seed)
+    if (fit := fits["study"][headline]).site is None:
+        raise UserError(f"{headline} cannot be recalibrated: {fit.kept}. Check the labels")
     positives = (studies.targets == 1).sum()
     recalibration = Recalibration(
         site=site,
