@@ -125,6 +125,7 @@ def test_the_preset_is_a_network_of_that_layout(tmp_path: Path, capsys: pytest.C
     torch.testing.assert_close(torch.from_numpy(network.run(draw_hu(64)).probs), expected)
     name = "imported weights of ianpan/ct-head-hemorrhage-detection"
     assert network.metadata.origin == Origin(name, "MIT", digest)
+    assert network.metadata.thickness == 5.0
     assert "MIT" in read_bundle(out).model_card
 
 

@@ -300,5 +300,5 @@ def test_the_thickness_of_an_index_is_that_of_most_stacks(patients: Path) -> Non
     table = build_index(patients).table
     assert measure_thickness(table) == pytest.approx(STEP)
     assert measure_thickness(table.assign(position=np.nan)) is None
-    with pytest.raises(UserError, match=r"data\.thickness=0: expected above 0"):
+    with pytest.raises(UserError, match=r"data\.thickness=0: expected mm above 0"):
         HeadCTDataModule(str(patients), SPEC, thickness=0)

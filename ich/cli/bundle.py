@@ -131,6 +131,8 @@ def _describe_member(metadata: ModelMetadata) -> Iterator[str]:
         losses = {"validation": training.val_log_loss, "test": training.test_log_loss}
         figures = (f"{part} {'none' if loss is None else f'{loss:.4f}'}" for part, loss in losses.items())
         yield f"weighted log loss: {', '.join(figures)}"
+    if metadata.thickness is not None:
+        yield f"thin slices are averaged to {metadata.thickness:g} mm"
     series = metadata.series
     yield f"network over series: {'none' if series is None else f'{series.kind}, {series.width} wide'}"
     kernels = (metadata.smoothing or {}).items()

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ich.schema import DISCLAIMER, InputSpec, UserError
+from ich.schema import DISCLAIMER, InputSpec, UserError, check_thickness
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds that other commands need not wait for
     from ich.models.foreign import Layout, Preset
@@ -85,6 +85,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         choices=("last",),
         help="last: the mean over the image is taken after the last layer of the backbone (MaxViT)",
     )
+    parser.add_argument(
+        "--thickness",
+        type=float,
+        metavar="MM",
+        help="usual distance between the slices of the training data; much thinner slices are averaged to it",
+    )
     parser.add_argument("--license", metavar="NAME", help="license of the weights; kept in the bundle")
     parser.set_defaults(run=_run)
 
@@ -105,6 +111,7 @@ def _run(args: argparse.Namespace) -> None:
 
     if args.preset is not None and args.preset not in PRESETS:
         raise UserError(f"--preset {args.preset}: expected one of {', '.join(PRESETS)}")
+    check_thickness("--thickness", args.thickness)
     if not args.file.is_file():
         raise UserError(f"{args.file} does not exist")
     preset = PRESETS.get(args.preset)
@@ -128,9 +135,8 @@ def _make_layout(args: argparse.Namespace, preset: Preset | None) -> Layout:
     """Merges the options over the settings of a preset."""
     from ich.models.foreign import Layout
 
-    given = {
-        name: getattr(args, name) for name in ("backbone", "labels", "decides", "channels", "link", "pool")
-    }
+    names = ("backbone", "labels", "decides", "channels", "link", "pool", "thickness")
+    given = {name: getattr(args, name) for name in names}
     given["renamed"] = None if args.map is None else dict(args.map)
     given = {name: value for name, value in given.items() if value is not None}
     if preset is not None:

@@ -26,15 +26,13 @@ from ich.image.augment.transforms import Transform, adapt
 from ich.image.lesions import Lesions
 from ich.image.window import Window
 from ich.index.split import Shares
-from ich.schema import InputSpec, ReadError, UserError
+from ich.schema import InputSpec, ReadError, UserError, check_thickness
 from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet, require_rsna
 from ich.tables.slabs import measure_thickness
 
 __all__ = ["HeadCTDataModule"]
 
 log = logging.getLogger(__name__)
-
-MOST_THICKNESS = 20.0  # mm: thicker slices of a head are not made
 
 
 class HeadCTDataModule(LightningDataModule):
@@ -129,8 +127,7 @@ class HeadCTDataModule(LightningDataModule):
             raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
-        if thickness is not None and not 0 < thickness <= MOST_THICKNESS:
-            raise UserError(f"data.thickness={thickness}: expected above 0 and up to {MOST_THICKNESS:g} mm")
+        check_thickness("data.thickness", thickness)
         if lesions is not None:
             require_rsna(label_set.names, "lesions")
         self.source = Source(

@@ -40,6 +40,7 @@ class Layout:
             slice.
         link: As in ``SliceNet``.
         pool: As in ``SliceNet``.
+        thickness: As in ``ModelMetadata``, mm: much thinner slices are averaged to it.
     """
 
     backbone: str
@@ -50,6 +51,7 @@ class Layout:
     channels: str = "slice"
     link: str = "sigmoid"
     pool: Literal["last"] | None = None
+    thickness: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ PRESETS: Mapping[str, Preset] = MappingProxyType(
                 labels=LABELS,
                 renamed={"backbone.": "backbone.", "linear.": "head.1."},
                 pool="last",
+                thickness=5.0,  # the usual step of the RSNA 2019 data, on which it was trained
             ),
         )
     }
@@ -120,7 +123,9 @@ def import_network(file: Path, layout: Layout, *, weights: str, license: str) ->
         tensors[stem] = _order_by_slice(tensors[stem], layout.input)
     net.load_state_dict(tensors)
     origin = Origin(weights, license, hash_file(file))
-    net.metadata = replace(net.metadata, origin=origin, ood=NotFitted("the model was imported"))
+    net.metadata = replace(
+        net.metadata, origin=origin, thickness=layout.thickness, ood=NotFitted("the model was imported")
+    )
     return net.eval()
 
 

@@ -188,6 +188,20 @@ def check_seed(name: str, seed: Any) -> None:
         raise UserError(f"{name}={seed}: expected a whole number from 0 to {2**32 - 1}")
 
 
+def check_thickness(name: str, thickness: Any) -> None:
+    """Refuses an impossible thickness of slices in mm; None averages no slices.
+
+    Args:
+        name: The setting's name, for the message.
+        thickness: Its value.
+
+    Raises:
+        UserError: If it is not a number above 0 and up to 20, because thicker slices of a head are not made.
+    """
+    if thickness is not None and not (isinstance(thickness, int | float) and 0 < thickness <= 20):
+        raise UserError(f"{name}={thickness}: expected mm above 0 and up to 20")
+
+
 def check_threads(threads: Any) -> None:
     """Refuses an impossible number of threads; None leaves the number open.
 
