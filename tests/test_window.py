@@ -5,9 +5,10 @@ import pytest
 import torch
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_voi_lut
+from torchvision.transforms.functional import normalize
 
 from ich.image.window import Window, apply_window, window_batch
-from ich.schema import WINDOWS, InputSpec
+from ich.schema import WINDOWS, InputSpec, UserError
 
 PAIRS = [*WINDOWS.values(), (35.5, 71.0), (-600.0, 1500.0)]
 
@@ -57,6 +58,18 @@ def test_normalizations(normalization: str, low: float, high: float) -> None:
     hu = torch.tensor([-1000, 40, 1000]).reshape(1, 1, 1, 3)
     image = Window(InputSpec(windows=("brain",), normalization=normalization))(hu)
     torch.testing.assert_close(image.flatten(), torch.tensor([low, (low + high) / 2, high]))
+
+
+def test_three_windows_are_normalized_like_red_green_and_blue() -> None:
+    hu = hu_batch(depth=3)
+    plain, colored = (
+        Window(InputSpec(neighbors=1, normalization=name))(hu) for name in ("unit", "imagenet_rgb")
+    )
+    for each in (slice(0, 3), slice(3, 6), slice(6, 9)):
+        expected = normalize(plain[:, each], [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        torch.testing.assert_close(colored[:, each], expected)
+    with pytest.raises(UserError, match="imagenet_rgb needs three windows"):
+        InputSpec(windows=("brain",), normalization="imagenet_rgb")
 
 
 def test_max_abs_divides_each_slice_by_its_peak() -> None:

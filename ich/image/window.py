@@ -15,6 +15,7 @@ __all__ = ["Window", "apply_window", "window_batch"]
 # A window is gray, so all its channels get the same values.
 IMAGENET_MEAN = 0.449
 IMAGENET_STD = 0.226
+IMAGENET_RGB = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's, in terms of [0, 1]
 
 
 def apply_window(hu: Tensor, center: float | Tensor, width: float | Tensor) -> Tensor:
@@ -58,6 +59,7 @@ class Window(nn.Module):
     first_center: Tensor
     first_width: Tensor
     from_header: Tensor
+    rgb: Tensor
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
@@ -71,6 +73,7 @@ class Window(nn.Module):
         self.register_buffer("first_center", first[:, 0].clone(), persistent=False)
         self.register_buffer("first_width", first[:, 1].clone(), persistent=False)
         self.register_buffer("from_header", first[:, 0].isnan(), persistent=False)
+        self.register_buffer("rgb", torch.tensor(IMAGENET_RGB)[..., None, None], persistent=False)
         self.learnable = spec.learnable
         if spec.learnable:
             self.shift = nn.Parameter(torch.zeros(self.windows))
@@ -125,8 +128,10 @@ class Window(nn.Module):
             center[:, None, :, None, None],  # (1 or N, 1, W, 1, 1)
             width[:, None, :, None, None],
         )  # (N, D, W, H, W)
-        gray = gray.flatten(1, 2)  # (N, D * W, H, W)
         # In place: on a CPU a batch costs as much as the memory that it passes through.
+        if self.normalization == "imagenet_rgb":
+            gray.sub_(self.rgb[0]).div_(self.rgb[1])
+        gray = gray.flatten(1, 2)  # (N, D * W, H, W)
         if self.normalization == "imagenet":
             return gray.sub_(IMAGENET_MEAN).div_(IMAGENET_STD)
         if self.normalization == "symmetric":

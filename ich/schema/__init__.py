@@ -62,9 +62,10 @@ MONITOR = "val_weighted_log_loss"
 AIR_HU = -1024
 """HU outside the image: the lowest value of the CT scale."""
 
-NORMALIZATIONS = ("unit", "symmetric", "imagenet", "max_abs")
+NORMALIZATIONS = ("unit", "symmetric", "imagenet", "imagenet_rgb", "max_abs")
 """``unit`` is [0, 1] and ``symmetric`` [-1, 1]. ``imagenet`` uses the mean and deviation of ImageNet's gray
-values. ``max_abs`` divides HU by the largest magnitude in the slice, and takes no windows."""
+values. ``imagenet_rgb`` uses those of red, green and blue for three windows in turn, as networks of other
+programs often do. ``max_abs`` divides HU by the largest magnitude in the slice, and takes no windows."""
 
 
 MOST_WINDOWS = 16
@@ -134,6 +135,8 @@ class InputSpec:
                 f"input.windows={list(windows)} with input.normalization={self.normalization}: max_abs "
                 "takes no windows, and every other normalization needs at least one"
             )
+        if self.normalization == "imagenet_rgb" and len(windows) != 3:
+            raise UserError(f"input.windows={list(windows)}: imagenet_rgb needs three windows")
         if self.brain is not None and self.brain not in BRAINS:
             raise UserError(f"input.brain={self.brain}: expected null or one of {', '.join(BRAINS)}")
         if self.learnable and (not windows or "dicom" in windows):
