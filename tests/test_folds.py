@@ -64,7 +64,9 @@ def test_a_fold_without_enough_others_has_no_held_out_figures() -> None:
     held_out = fit_held_out(tables)["slice"]
     assert isinstance(held_out.decisions["fold_0"].operating_points["any"], NotFitted)
     point = evaluate_folds(tables, replicates=20).evaluation.levels["slice"].labels["any"].operating_point
-    assert point.sensitivity.reason == "no operating point was chosen: positives: 0, fewer than 10"
+    assert point.sensitivity.reason == (
+        "without one of the folds no operating point was chosen: positives: 0, fewer than 10"
+    )
 
 
 def test_tables_that_are_not_folds_of_one_split_are_refused() -> None:

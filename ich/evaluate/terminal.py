@@ -44,14 +44,13 @@ def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") 
 
 
 def render_operating_points(evaluation: Evaluation, level: str = "study") -> Table:
-    """Lays the operating points of out-of-fold predictions out as a table that fits into 80 columns.
-
-    Labels without one are left out.
-    """
+    """Lays the operating points of out-of-fold predictions out as a table that fits into 80 columns."""
+    headline = evaluation.levels[level].labels[evaluation.labels.headline].operating_point
+    obstacle = f"\n{evaluation.labels.headline}: {headline.sensitivity.reason}" if not headline.rule else ""
     table = Table(
         title=f"operating points by {level}, fitted on {PLURALS[level]} of all {evaluation.folds} folds",
         caption="held out: each fold at the threshold of the other folds\nfitted: on the data that chose the "
-        "threshold, and so too good",
+        f"threshold, and so too good{obstacle}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
         show_edge=False,
@@ -63,14 +62,8 @@ def render_operating_points(evaluation: Evaluation, level: str = "study") -> Tab
         table.add_column("\nfitted", no_wrap=True)
     for name, label in evaluation.levels[level].labels.items():
         point = label.operating_point
-        if math.isnan(point.threshold):
-            continue
-        table.add_row(
-            name,
-            f"{point.threshold:.3g}",
-            f"{point.sensitivity:.2f}",
-            f"{point.chosen_sensitivity:.2f}",
-            f"{point.specificity:.2f}",
-            f"{point.chosen_specificity:.2f}",
-        )
+        chosen = (point.threshold, point.chosen_sensitivity, point.chosen_specificity)
+        threshold, *fitted = ("n/a" if math.isnan(value) else f"{value:.2g}" for value in chosen)
+        held_out = (f"{point.sensitivity:.2f}", f"{point.specificity:.2f}")
+        table.add_row(name, threshold, held_out[0], fitted[0], held_out[1], fitted[1])
     return table

@@ -166,7 +166,8 @@ class Units:
 
     def _find_reason(self, find: Callable[[Decision | None, str], str], label: str) -> str:
         """Returns the first reason among the decisions that apply; empty if there is none."""
-        return next(filter(None, (find(each, label) for each in self._decisions)), "")
+        own, *held_out = (find(each, label) for each in self._decisions)
+        return own or next((f"without one of the folds {reason}" for reason in held_out if reason), "")
 
 
 def _find_uncalibrated(decision: Decision | None, label: str) -> str:
