@@ -151,7 +151,7 @@ def test_reversed_neighbors_leave_the_brain_in_its_place() -> None:
     seen = []
 
     class Recorder:
-        metadata, sha256, limit = None, "", None
+        metadata, name, sha256, limit = None, "", "", None
         input = InputSpec(size=64, neighbors=1, brain="channel")
 
         def run(self, hu: np.ndarray, window: object = None, positions: object = None) -> Output:

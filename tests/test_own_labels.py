@@ -214,7 +214,7 @@ def test_a_pretraining_has_the_labels_of_its_phantom(
 class Finds:
     """Gives the last of its labels 0.95 in every slice, and the others 0.05."""
 
-    sha256, limit, input = "c0ffee" + "0" * 58, 1.0, InputSpec(size=64)
+    name, sha256, limit, input = "finds", "c0ffee" + "0" * 58, 1.0, InputSpec(size=64)
 
     def __init__(self, labels: LabelSet) -> None:
         model = ModelArguments("finds", self.input, 0.0, 0.0, "sigmoid", True)
