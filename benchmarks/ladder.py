@@ -51,26 +51,26 @@ class Step:
         base: The step that it is compared with.
         overrides: Settings of `train.py` beside those of the base; none for a mean of steps.
         members: Steps whose mean it is.
+        script: Script that trains it, in place of `train.py`.
+        start: Step whose pretraining it uses, if not its own.
     """
 
     text: str
     base: str | None = None
     overrides: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
+    script: str | None = None
+    start: str | None = None
 
 
 RECIPE = ("experiment=ct_ich",)
 LITE0 = ("model=efficientnet_lite0", "model.pretrained=true")
 STEPS = {
+    "timm": Step("`efficientnet_lite0` from ImageNet by timm's own steps", script="plain_timm.py"),
     "recipe": Step("`regnetx_002` from the phantom: the recipe until now", None, RECIPE),
     "imagenet": Step("`efficientnet_lite0` from ImageNet", "recipe", (*RECIPE, *LITE0, "pretrain=none")),
     "both": Step("from ImageNet, then the phantom", "imagenet", (*RECIPE, *LITE0)),
 }
-
-
-def list_settings(name: str) -> list[str]:
-    """Returns the settings of a step."""
-    return list(STEPS[name].overrides)
 
 
 def find_record(name: str, fold: int, seed: int) -> Path:
@@ -107,26 +107,16 @@ def train(folds: Folds, out: Path, name: str, fold: int, seed: int) -> None:
     if record.exists():
         return
     folder = out / f"{name}_{fold}_{seed}"
-    settings = list_settings(name)
-    arguments = [
-        *("data=rsna", "logger=csv", f"data.root={folds.root}", f"run_dir={folder}", f"seed={seed}"),
-        f"data.split={folds.write(fold, out / f'fold_{fold}.csv')}",
-        *settings,
-    ]
-    # Pretraining sees no slice of the data and is the same for every fold, so the first fold's serves all.
-    start = out / f"{name}_0_{seed}" / "pretrain" / "checkpoints" / "best.ckpt"
-    if fold > 0 and start.exists():
-        arguments += ["pretrain=none", f"model.init_from={start}"]
+    split = folds.write(fold, out / f"fold_{fold}.csv")
     before = measure_minutes()
-    if not (folder / "metrics.json").exists():
-        resume = [f"ckpt_path={folder}"] if (folder / "checkpoints" / "last.ckpt").exists() else arguments
-        subprocess.run([sys.executable, REPOSITORY / "train.py", *resume], check=True)
+    if not (folder / "predictions_test.csv").exists():
+        subprocess.run([sys.executable, *make_command(folds.root, folder, split, name, seed)], check=True)
     minutes = measure_minutes() - before
     content: dict[str, Any] = {
         "step": name,
         "fold": fold,
         "seed": seed,
-        "settings": settings,
+        "settings": list(STEPS[name].overrides),
         "processor_minutes": round(minutes, 2),
     }
     for part in PARTS:
@@ -137,6 +127,24 @@ def train(folds: Folds, out: Path, name: str, fold: int, seed: int) -> None:
         content[part] = [[float(f"{prob:.4g}") for prob in row] for row in probs]
     record.parent.mkdir(exist_ok=True)
     record.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def make_command(root: Path, folder: Path, split: Path, name: str, seed: int) -> list[str]:
+    """Returns the arguments of Python that train one fold of a step, or resume it."""
+    step = STEPS[name]
+    if step.script is not None:
+        script = str(REPOSITORY / "benchmarks" / step.script)
+        data = ["--root", str(root), "--split", str(split)]
+        return [script, *data, "--out", str(folder), "--seed", str(seed)]
+    program = str(REPOSITORY / "train.py")
+    if (folder / "checkpoints" / "last.ckpt").exists():
+        return [program, f"ckpt_path={folder}"]
+    run = ("data=rsna", "logger=csv", f"data.root={root}", f"data.split={split}", f"seed={seed}")
+    # Pretraining sees no slice of the data and is the same for every fold, so the first fold's serves all.
+    owner = folder.parent / f"{step.start or name}_0_{seed}"
+    start = owner / "pretrain" / "checkpoints" / "best.ckpt"
+    shared = ["pretrain=none", f"model.init_from={start}"] if start.exists() else []
+    return [program, *run, f"run_dir={folder}", *step.overrides, *shared]
 
 
 def measure_minutes() -> float:
@@ -264,9 +272,9 @@ TEXT = """\
 CT-ICH has {slices:,} slices of {patients} patients. All steps use the same five patient-wise folds. The
 figures are those of the pooled test sets. Several seeds are given as their mean, with each seed's value in
 parentheses. Intervals in brackets are 95 % intervals of the first seed, from a bootstrap over patients.
-Differences are paired, and those of the first seed. Minutes are processor minutes per fold and include a
-fifth of the pretraining. A step is chosen by the mean log loss of the validation sets. The constant predictor
-has a log loss of {constant:.3f}.
+Differences are paired, and those of the first seed. Minutes are processor minutes per fold. They include a
+fifth of the pretraining where a step is the first to need it. A step is chosen by the mean log loss of the
+validation sets. The constant predictor has a log loss of {constant:.3f}.
 
 Research use only; not a medical device.
 
