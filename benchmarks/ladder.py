@@ -31,6 +31,7 @@ from ich.data import HeadCTDataModule
 from ich.evaluate import evaluate
 from ich.evaluate.comparison import Pair, compare, ensemble
 from ich.evaluate.figures import Evaluation
+from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.index.split import write_split
 from ich.schema import InputSpec
 from ich.tables import PROB_COLUMNS, hash_slices, make_predictions, read_predictions
@@ -53,6 +54,7 @@ class Step:
         members: Steps whose mean it is.
         script: Script that trains it, in place of `train.py`.
         start: Step whose pretraining it uses, if not its own.
+        smooths: Step whose probabilities are smoothed over neighboring slices, as its validation sets say.
     """
 
     text: str
@@ -61,15 +63,44 @@ class Step:
     members: tuple[str, ...] = ()
     script: str | None = None
     start: str | None = None
+    smooths: str | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Steps whose predictions it changes, without a training of its own."""
+        return self.members or ((self.smooths,) if self.smooths else ())
 
 
-RECIPE = ("experiment=ct_ich",)
-LITE0 = ("model=efficientnet_lite0", "model.pretrained=true")
+RECIPE = ("experiment=ct_ich", "smoothing=false")
+LITE0 = (*RECIPE, "model=efficientnet_lite0", "model.pretrained=true", "model.drop_rate=0.3")
+BOTH = "both"
+
+
+def change(text: str, *overrides: str) -> Step:
+    """Returns a step that changes one thing of the start from ImageNet and the phantom."""
+    return Step(text, BOTH, (*LITE0, *overrides), start=BOTH)
+
+
 STEPS = {
     "timm": Step("`efficientnet_lite0` from ImageNet by timm's own steps", script="plain_timm.py"),
     "recipe": Step("`regnetx_002` from the phantom: the recipe until now", None, RECIPE),
-    "imagenet": Step("`efficientnet_lite0` from ImageNet", "recipe", (*RECIPE, *LITE0, "pretrain=none")),
-    "both": Step("from ImageNet, then the phantom", "imagenet", (*RECIPE, *LITE0)),
+    "imagenet": Step("`efficientnet_lite0` from ImageNet", "recipe", (*LITE0, "pretrain=none")),
+    BOTH: Step("from ImageNet, then the phantom", "imagenet", LITE0),
+    "lesions": change("painted hemorrhages", "lesions=drawn"),
+    "robust": change("random windows, HU off by 10 % and 20 HU", "augment=robust"),
+    "mixup": change("mixup", "augment.mixup=0.3"),
+    "cutmix": change("CutMix", "augment.cutmix=0.3"),
+    "label_smoothing": change("smoothed targets", "data.label_smoothing=0.05"),
+    "layer_decay": change("lower learning rates in lower layers", "optim.layer_decay=0.8"),
+    "drop_path": change("more stochastic depth", "model.drop_path_rate=0.3"),
+    "balanced": change("more slices with rare subtypes", "data.sampling=balanced"),
+    "first_sizes": change("smaller images first", "data.first_sizes=[96,96,112,112]"),
+    "longer": change("16 epochs", "trainer.max_epochs=16"),
+    "size_192": change("192 px", "input.size=192"),
+    "gru": change("a network over the series", "series=gru"),
+    "lite2": Step("`efficientnet_lite2`", BOTH, (*LITE0, "model=efficientnet_lite2", "model.drop_rate=0.3")),
+    "smoothed": Step("smoothed over neighbors", BOTH, smooths=BOTH),
+    "mean": Step("mean of three backbones", BOTH, members=("recipe", BOTH, "lite2")),
 }
 
 
@@ -157,6 +188,9 @@ def read_fold(folds: Folds, name: str, fold: int, seed: int, part: str) -> pd.Da
     """Reads the predictions of one part from a record; of a mean of steps from those of its members."""
     if members := STEPS[name].members:
         return ensemble({member: read_fold(folds, member, fold, seed, part) for member in members})
+    if (smooths := STEPS[name].smooths) is not None:
+        kernels = fit_table(read_fold(folds, smooths, fold, seed, "val"))
+        return smooth_table(read_fold(folds, smooths, fold, seed, part), kernels)
     record = json.loads(find_record(name, fold, seed).read_text(encoding="utf-8"))
     slices = folds.select(fold, part)
     if record[f"{part}_slices"] != hash_slices(slices):
@@ -180,7 +214,7 @@ def measure_validation(folds: Folds, name: str, seed: int) -> float:
 
 def list_seeds(name: str) -> list[int]:
     """Lists the seeds of which all folds are there."""
-    trained = STEPS[name].members or (name,)
+    trained = STEPS[name].parts or (name,)
     found = [
         {
             int(path.stem.rpartition("_")[2])
@@ -194,7 +228,7 @@ def list_seeds(name: str) -> list[int]:
 
 def count_minutes(name: str, seed: int) -> float:
     """Returns the processor minutes of a fold, on average; pretraining is in the first fold's."""
-    trained = STEPS[name].members or (name,)
+    trained = STEPS[name].parts or (name,)
     return sum(
         mean(json.loads(find_record(step, fold, seed).read_text())["processor_minutes"] for fold in FOLDS)
         for step in trained
@@ -305,7 +339,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     training = commands.add_parser("train", help="train steps that have no record yet")
     training.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    trained = [name for name, step in STEPS.items() if not step.members]
+    trained = [name for name, step in STEPS.items() if not step.parts]
     training.add_argument("--steps", nargs="+", choices=trained, default=trained)
     training.add_argument("--seeds", nargs="+", type=int, default=[0])
     training.add_argument("--folds", nargs="+", type=int, choices=FOLDS, default=list(FOLDS))
