@@ -283,6 +283,12 @@ def test_ct_ich_trains_and_pretrains_on_as_many_threads_as_either_is_given(
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize("recipe", ["rsna_fast", "rsna_best"])
+def test_recipes_for_the_rsna_train(run, phantom: Path, recipe: str) -> None:
+    small = "model.backbone=test_resnet", "model.pretrained=false", "trainer.precision=32-true"
+    train_shortly(run, phantom, recipe, *small, "data.fold=0", "data.first_sizes=[]", "data.batch_size=16")
+
+
 def test_a_multirun_trains_each_job_and_only_a_bad_one_fails(run, caplog) -> None:
     nets = "model.backbone=test_resnet,no_such_net,test_efficientnet"
     before = torch.get_num_threads()
