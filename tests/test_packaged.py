@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import sys
 from collections import OrderedDict
+from importlib.util import find_spec
 from pathlib import Path
 
 import huggingface_hub
@@ -18,6 +19,7 @@ from torch import Tensor
 from ich.model_files.metadata import Origin
 from ich.models import SliceClassifier, load_slice_net
 from ich.models.backbones import create_backbone
+from ich.models.packaged import find_packaged
 from ich.schema import InputSpec, UserError
 
 LITE = "tf_efficientnet_lite0"
@@ -78,6 +80,16 @@ def test_installed_weights_of_another_kind_are_refused(package: Path, published:
     package.unlink()
     with pytest.raises(UserError, match=r"holds 0 files .*install version 0\.1\.0 of efficientnet-lite0"):
         build()
+
+
+@pytest.mark.skipif(find_spec(MODULE) is None, reason="the package is not installed")
+def test_the_package_itself_holds_the_weights_that_its_file_is_named_after() -> None:
+    net = SliceClassifier(LITE, input=InputSpec(size=64)).net
+    file = find_packaged(LITE)
+    assert file is not None
+    assert net.metadata.origin is not None
+    assert file.stem.rpartition("-")[2] == str(net.metadata.origin.sha256)[:8]
+    assert net.extract(torch.rand(1, 3, 64, 64)).isfinite().all()
 
 
 @pytest.mark.parametrize(
