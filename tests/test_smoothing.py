@@ -16,7 +16,7 @@ from test_left_out import turn_to_air
 from ich.calibration import NotFitted
 from ich.calibration.choice import is_better, measure_losses
 from ich.calibration.smoothing import TIED, Kernel, smooth
-from ich.evaluate.smoothing import fit_table, smooth_table
+from ich.evaluate.smoothing import fit_table, smooth_folds, smooth_table
 from ich.model_files.metadata import read_metadata
 from ich.predict import Predictor
 from ich.schema import LABELS, UserError
@@ -91,6 +91,28 @@ def test_slices_without_positions_or_series_are_left_alone(tmp_path: Path) -> No
     write_table(table.assign(position="low"), tmp_path / "other.csv")
     with pytest.raises(UserError, match=r"other\.csv is not a predictions table"):
         read_predictions(tmp_path / "other.csv")
+
+
+def test_folds_are_smoothed_by_the_others_and_their_models_by_all() -> None:
+    tables = {
+        str(n): draw_table(length=8, patients=6, seed=n).assign(
+            PatientID=lambda table, n=n: f"{n}" + table["PatientID"]
+        )
+        for n in range(3)
+    }
+    smoothed, kernels = smooth_folds(tables)
+    assert kernels == fit_table(pd.concat(tables.values(), ignore_index=True))
+    for name, table in tables.items():
+        others = pd.concat([each for other, each in tables.items() if other != name], ignore_index=True)
+        assert isinstance(fit_table(others)["any"], Kernel)
+        pd.testing.assert_frame_equal(smoothed[name], smooth_table(table, fit_table(others)))
+
+
+def test_a_smoothed_table_comes_back_from_its_file(tmp_path: Path) -> None:
+    table = draw_table(length=8)
+    smoothed = smooth_table(table, fit_table(table))
+    write_table(smoothed, tmp_path / "smoothed.csv")
+    pd.testing.assert_frame_equal(read_predictions(tmp_path / "smoothed.csv"), smoothed)
 
 
 def test_stacks_of_one_series_do_not_meet() -> None:

@@ -23,6 +23,7 @@ from test_train import FILES, TINY, train
 import ich.train.folds
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.folds import evaluate_folds
+from ich.evaluate.smoothing import smooth_folds
 from ich.model_files.bundle import read_bundle
 from ich.model_files.checkpoint import DurableIO
 from ich.models import hash_weights, load_ensemble, load_slice_net
@@ -91,6 +92,7 @@ def test_all_folds_become_one_model(pooled: Path) -> None:
         assert hash_weights(net) == hash_weights(load_slice_net(fold / "checkpoints/best.ckpt"))
         assert set(rows[WEIGHTS_COLUMN]) == {hash_weights(net)}
         assert net.metadata.decisions is None  # their own thresholds are not those of the mean
+        assert net.metadata.smoothing == smooth_folds(read_tables(pooled))[1]  # of all patients, for each
     assert ensemble.metadata.decisions == fit_decisions(table)
     assert read_bundle(pooled / "ensemble.zip").model_card == card
     for said in ("An ensemble of 2 models", "2 folds; each is the test set of one model"):
@@ -101,7 +103,7 @@ def test_all_folds_become_one_model(pooled: Path) -> None:
 
 def test_figures_are_those_of_the_pooled_table(pooled: Path) -> None:
     report = json.loads((pooled / "metrics.json").read_text())
-    found = evaluate_folds(read_tables(pooled), labels=RSNA_LABELS)
+    found = evaluate_folds(smooth_folds(read_tables(pooled))[0], labels=RSNA_LABELS)
     assert report["out_of_fold"] == json.loads(json.dumps(found.evaluation.to_dict()))
     each = [json.loads((pooled / f"fold_{n}" / "metrics.json").read_text()) for n in range(2)]
     scores = [one["val_weighted_log_loss"] for one in each]

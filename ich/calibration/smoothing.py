@@ -141,3 +141,10 @@ def _average(prob: Floats, groups: _Groups, width: float) -> Floats:
         weights = np.exp(-0.5 * (distances / width) ** 2)
         averaged[rows] = np.minimum(weights @ prob[rows] / weights.sum(axis=1), 1.0)
     return averaged
+
+
+def describe_kernels(smoothing: Smoothing | None) -> str:
+    """Returns the labels that are smoothed, each with its width."""
+    kernels = (smoothing or {}).items()
+    widths = [f"{label} {each.width:g} mm" for label, each in kernels if isinstance(each, Kernel)]
+    return ", ".join(widths) or "none"

@@ -114,7 +114,7 @@ def _describe(ensemble: EnsembleMetadata) -> Iterator[str]:
 
 def _describe_member(metadata: ModelMetadata) -> Iterator[str]:
     from ich.calibration import NotFitted
-    from ich.calibration.smoothing import Kernel
+    from ich.calibration.smoothing import describe_kernels
 
     model = metadata.model
     windows = [window if isinstance(window, str) else list(window) for window in model.input.windows]
@@ -135,9 +135,7 @@ def _describe_member(metadata: ModelMetadata) -> Iterator[str]:
         yield f"thin slices are averaged to {metadata.thickness:g} mm"
     series = metadata.series
     yield f"network over series: {'none' if series is None else f'{series.kind}, {series.width} wide'}"
-    kernels = (metadata.smoothing or {}).items()
-    widths = [f"{label} {each.width:g} mm" for label, each in kernels if isinstance(each, Kernel)]
-    yield f"smoothing over neighboring slices: {', '.join(widths) or 'none'}"
+    yield f"smoothing over neighboring slices: {describe_kernels(metadata.smoothing)}"
     yield f"calibration and operating points: by {' and '.join(metadata.decisions or ['nothing'])}"
     yield f"test-time augmentation: {', '.join(map(show, metadata.tta or ())) or 'none'}"
     if (site := metadata.recalibration) is not None:

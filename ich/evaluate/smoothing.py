@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -32,8 +34,25 @@ def smooth_table(table: pd.DataFrame, smoothing: Smoothing) -> pd.DataFrame:
     """
     columns = name_columns("prob", list(smoothing))
     smoothed = table.copy()
-    smoothed[columns] = smooth(table[columns], *find_place(table), smoothing)
+    probs = smooth(table[columns], *find_place(table), smoothing)
+    smoothed[columns] = probs.astype(str).astype(np.float64)  # the shortest digits, as a CSV holds them
     return smoothed
+
+
+def smooth_folds(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], Smoothing]:
+    """Smooths out-of-fold predictions, each fold by kernels that were fitted on the other folds.
+
+    Args:
+        tables: Predictions table of each fold's test set, by the name of the fold.
+
+    Returns:
+        The smoothed tables, and the kernels for the models of all folds, fitted on all tables.
+    """
+    smoothed = {}
+    for name, table in tables.items():
+        others = [each for other, each in tables.items() if other != name]
+        smoothed[name] = smooth_table(table, fit_table(pd.concat(others, ignore_index=True)))
+    return smoothed, fit_table(pd.concat(tables.values(), ignore_index=True))
 
 
 def find_place(table: pd.DataFrame) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -252,7 +252,8 @@ def _fit(run: Run) -> float:
             seconds=seconds,
             limit=limit,
             backbone=parts.model.net.copy_backbone(),
-            smoothing=cfg.smoothing,
+            # Of one fold, few patients validate. All folds together smooth by the patients of all.
+            smoothing=cfg.smoothing and cfg.data.get("fold") is None,
             series=parts.series,
             seed=cfg.seed,
         )

@@ -19,7 +19,7 @@ from rich.console import Console
 from torch import nn
 
 from ich.calibration import DECIDED_LEVELS, Decision, NotFitted
-from ich.calibration.smoothing import Kernel, Smoothing
+from ich.calibration.smoothing import Smoothing, describe_kernels
 from ich.data import HeadCTDataModule
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
@@ -177,9 +177,7 @@ def _smooth(
     if not wanted:
         return tables, None
     kernels = fit_table(tables["val"])
-    widths = {label: each.width for label, each in kernels.items() if isinstance(each, Kernel)}
-    shown = ", ".join(f"{label} {width:g} mm" for label, width in widths.items())
-    log.info("smoothing over neighboring slices: %s", shown or "off, since it does not help")
+    log.info("smoothing over neighboring slices: %s", describe_kernels(kernels))
     return {part: smooth_table(table, kernels) for part, table in tables.items()}, kernels
 
 
