@@ -42,6 +42,7 @@ MODULES = (
     "ich.evaluate.folds",
     "ich.evaluate.submission",
     "ich.explore",
+    "ich.generate",
     "ich.studies",
     "ich.networks",
     "ich.networks.bundling",

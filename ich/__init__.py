@@ -19,6 +19,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     evaluate           4  predictions table -> figures with intervals; the RSNA's submission
     explore            4  a data set -> a page that shows what is in it
     studies            4  files, archives, media -> studies -> the series that is read
+    generate           5  lesions learned from a data set, for the augmentation
     networks           5  trained networks, by PyTorch or as ONNX: HU -> probabilities; export
     explain            5  heat maps as arrays and pictures
     outputs            6  a study's result -> JSON, tables, page, DICOM report, key images

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from heads import BRAIN, MM, draw_slice, make, read, x, y
 from scipy import ndimage
 
 from ich.data import HeadCTDataModule
@@ -17,20 +18,6 @@ from ich.schema import LABELS, SUBTYPES, InputSpec, UserError
 from ich.schema.labels import LabelSet
 
 SPEC = InputSpec(size=64, neighbors=1)
-
-
-def make(root: Path, lesions: Lesions | None, spec: InputSpec = SPEC) -> HeadCTDataModule:
-    datamodule = HeadCTDataModule(str(root), spec, lesions=lesions, num_workers=0)
-    datamodule.prepare_data()
-    datamodule.setup()
-    return datamodule
-
-
-def read(datamodule: HeadCTDataModule, rows: np.ndarray, epoch: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """HU and targets of these rows, as the training reads them in an epoch."""
-    dataset = datamodule.train_dataloader().dataset
-    batch = dataset.__getitems__([(epoch, int(row), 0) for row in rows])
-    return batch["hu"].numpy().copy(), batch["target"].numpy().copy()
 
 
 @pytest.fixture(scope="module")
@@ -49,23 +36,6 @@ def head() -> Head:
     found = find_head(np.repeat(draw_slice()[None], 5, axis=0), MM, 8.0 * np.arange(5))
     assert found is not None
     return found
-
-
-MM = 1.8
-y, x = (np.indices((128, 128)) - 63.5) * MM
-BRAIN = np.hypot(x / 66, y / 82) < 1
-
-
-def draw_slice() -> np.ndarray:
-    """A head: brain of 132 by 164 mm in a ring of bone, with sulci, two ventricles and noise of 3 HU."""
-    hu = np.full((128, 128), -1000.0)
-    hu[np.hypot(x / 82, y / 98) < 1] = 30  # scalp
-    hu[np.hypot(x / 75, y / 91) < 1] = 900  # skull
-    hu[BRAIN] = 34
-    around = (np.arctan2(y, x) * 16) % np.pi < 0.5
-    hu[around & BRAIN & (np.hypot(x / 54, y / 70) > 1)] = 8  # sulci
-    hu[(np.abs(np.abs(x) - 10) < 6) & (np.abs(y) < 30)] = 8  # ventricles
-    return np.rint(hu + np.random.default_rng(0).normal(0, 3, hu.shape)).astype(np.int16)
 
 
 def paint(head: Head, subtype: str, number: int = 20) -> list[np.ndarray]:

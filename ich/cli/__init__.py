@@ -25,6 +25,7 @@ COMMANDS = (
     "bundle",
     "import",
     "export",
+    "generate",
 )
 """All commands except ``train``. A module is imported only if its command is given, or to list them all."""
 

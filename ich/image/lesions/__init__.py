@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ich.image.lesions.bank import read_bank
 from ich.image.lesions.head import Field, Head, find_head
 from ich.image.lesions.subtypes import SUBTYPE_PAINTERS, paint_calcification
 from ich.schema import SUBTYPES, UserError
@@ -35,13 +38,19 @@ class Lesions:
         probability: Probability that a healthy slice gets a hemorrhage.
         subtypes: Subtypes to paint, each equally often.
         calcifications: Probability that a slice gets a calcification, which changes no target.
+        bank: File of generated lesions, from ``ich generate``. They replace the drawn ones of their subtypes.
 
     Raises:
-        UserError: If a probability is out of range, or a subtype is unknown.
+        UserError: If a probability is out of range, a subtype is unknown, or the file cannot be used.
     """
 
     def __init__(
-        self, *, probability: float = 0.2, subtypes: Sequence[str] = SUBTYPES, calcifications: float = 0.1
+        self,
+        *,
+        probability: float = 0.2,
+        subtypes: Sequence[str] = SUBTYPES,
+        calcifications: float = 0.1,
+        bank: str | None = None,
     ) -> None:
         for name, value in (("probability", probability), ("calcifications", calcifications)):
             if not 0 <= value <= 1:
@@ -50,6 +59,10 @@ class Lesions:
             raise UserError(f"lesions.subtypes={subtypes}: expected a list of {', '.join(SUBTYPES)}")
         self.probability, self.calcifications = probability, calcifications
         self.subtypes = tuple(subtypes)
+        self._painters = dict(SUBTYPE_PAINTERS)
+        if bank is not None:
+            generated = read_bank(Path(bank))
+            self._painters |= {name: partial(generated.paint, name) for name in generated.images}
 
     def __call__(
         self,
@@ -94,7 +107,7 @@ class Lesions:
         wanted = 1 + int(rng.random() < SECOND)
         names: list[str] = []
         for name in rng.permutation(self.subtypes):
-            painted = SUBTYPE_PAINTERS[name](head, rng)
+            painted = self._painters[name](head, rng)
             if painted is not None and _is_visible(head, painted):
                 head = head._replace(hu=painted)
                 names.append(str(name))
