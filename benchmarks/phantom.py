@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from ich.dicom import read_hu
 from ich.schema import LABELS, SUBTYPES
-from ich.studies.series.pixels import look_at
+from ich.studies.series.pixels import measure_series
 from ich.tables import PROB_COLUMNS, read_index, read_predictions
 
 REPOSITORY = Path(__file__).parent.parent
@@ -38,7 +38,7 @@ def count_hu(path: Path) -> np.ndarray:
 
 
 def shows_brain(path: Path, spacing_mm: float) -> bool:
-    return look_at(read_hu(path)[None], spacing_mm).slices[0].is_brain
+    return measure_series(read_hu(path)[None], spacing_mm).slices[0].is_brain
 
 
 def score(root: Path, run: Path) -> dict[str, float]:

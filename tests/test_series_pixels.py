@@ -16,7 +16,7 @@ from ich.phantom import draw_patient, write_phantom
 from ich.schema import ReadError
 from ich.schema.codes import Note, Reason, SetAside
 from ich.schema.results import Remark
-from ich.studies.series.pixels import look_at
+from ich.studies.series.pixels import measure_series
 from ich.studies.series.plausible import Verdict, check_pixels, find_head
 
 Stack = NDArray[np.int16]
@@ -35,7 +35,7 @@ class Head(NamedTuple):
 
     def judge(self, hu: Stack) -> Verdict:
         """What is said of other pixels in the place of these."""
-        return check_pixels(look_at(hu, self.spacing, self.positions))
+        return check_pixels(measure_series(hu, self.spacing, self.positions))
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def heads(tmp_path_factory: pytest.TempPathFactory) -> list[Head]:
 
 def find_brain(stack: Stack, spacing: float) -> int:
     """Number of the slice that shows most brain."""
-    return int(np.argmax([look.inside for look in look_at(stack, spacing).slices]))
+    return int(np.argmax([each.inside for each in measure_series(stack, spacing).slices]))
 
 
 def rescale(slope: float, intercept: float, stored_zero: float) -> Callable[[Stack], Stack]:
@@ -104,10 +104,10 @@ DAMAGES = {
 def test_heads_are_heads_and_plausible(heads: list[Head]) -> None:
     assert len(heads) == HEADS
     for head in heads:
-        assert find_head(look_at(head.hu, head.spacing)) is None
+        assert find_head(measure_series(head.hu, head.spacing)) is None
         assert head.judge(head.hu) == Verdict([], {})
         half = np.stack([shrink(hu, SIZE // 2) for hu in head.hu])
-        assert find_head(look_at(half, 2 * head.spacing)) is None
+        assert find_head(measure_series(half, 2 * head.spacing)) is None
 
 
 @pytest.mark.parametrize("name", DAMAGES)
@@ -181,7 +181,7 @@ def test_a_slice_that_is_stored_twice_is_read_once(heads: list[Head]) -> None:
     for head in heads:
         twice = np.insert(head.hu, 7, head.hu[6], axis=0)
         positions = np.insert(head.positions, 7, head.positions[6])
-        (remark,), left_out = check_pixels(look_at(twice, head.spacing, positions))
+        (remark,), left_out = check_pixels(measure_series(twice, head.spacing, positions))
         assert remark.code == Note.REPEATED_SLICE
         assert left_out == {7: Remark(Note.REPEATED_SLICE, "its pixels are those of slice 7")}
 
@@ -189,7 +189,7 @@ def test_a_slice_that_is_stored_twice_is_read_once(heads: list[Head]) -> None:
 def test_air_above_the_head_is_not_a_lost_slice(heads: list[Head]) -> None:
     seen = 0
     for head in heads:
-        above = [look.body < 5 for look in look_at(head.hu, head.spacing).slices]  # cm²
+        above = [each.body < 5 for each in measure_series(head.hu, head.spacing).slices]  # cm²
         cut_off = np.maximum(head.hu, -1000)
         cut_off[above] = -1000
         seen += sum(above)
@@ -201,32 +201,32 @@ def test_air_above_the_head_is_not_a_lost_slice(heads: list[Head]) -> None:
 def test_a_vertex_that_is_missing_is_named(heads: list[Head], mm: int) -> None:
     for head in heads:
         kept = head.positions <= head.positions.max() - mm
-        (remark,), left_out = check_pixels(look_at(head.hu[kept], head.spacing, head.positions[kept]))
+        (remark,), left_out = check_pixels(measure_series(head.hu[kept], head.spacing, head.positions[kept]))
         assert remark.code == Reason.NO_VERTEX
         assert not left_out
 
 
 def test_a_base_that_is_missing_is_named(heads: list[Head]) -> None:
     for head in heads:
-        looks = look_at(head.hu, head.spacing)
-        largest = max(look.inside for look in looks.slices if look.is_brain)
+        series = measure_series(head.hu, head.spacing)
+        largest = max(each.inside for each in series.slices if each.is_brain)
         first = next(
-            n for n, look in enumerate(looks.slices) if look.is_brain and look.inside > 0.7 * largest
+            n for n, each in enumerate(series.slices) if each.is_brain and each.inside > 0.7 * largest
         )
-        remarks, _ = check_pixels(look_at(head.hu[first:], head.spacing, head.positions[first:]))
+        remarks, _ = check_pixels(measure_series(head.hu[first:], head.spacing, head.positions[first:]))
         assert [remark.code for remark in remarks] == [Reason.NO_BASE]
 
 
 def test_slices_in_no_order_have_no_ends(heads: list[Head]) -> None:
     for head in heads:
-        assert check_pixels(look_at(head.hu[5:-8], head.spacing)).remarks == []
+        assert check_pixels(measure_series(head.hu[5:-8], head.spacing)).remarks == []
 
 
 def test_a_lesion_does_not_hide_a_head() -> None:
     for patient in range(4):
         (study, *_) = draw_patient(11, patient, SIZE)
-        assert find_head(look_at(study.hu, study.spacing)) is None
-        assert check_pixels(look_at(study.hu, study.spacing)) == Verdict([], {})
+        assert find_head(measure_series(study.hu, study.spacing)) is None
+        assert check_pixels(measure_series(study.hu, study.spacing)) == Verdict([], {})
 
 
 def test_an_opened_skull_and_sutures_are_heads(heads: list[Head]) -> None:
@@ -234,11 +234,11 @@ def test_an_opened_skull_and_sutures_are_heads(heads: list[Head]) -> None:
         opened = stack.copy()
         left = opened[:, 40:80, :64]
         left[left > 150] = 45  # a flap of bone is gone
-        assert find_head(look_at(opened, spacing)) is None
+        assert find_head(measure_series(opened, spacing)) is None
         sutures = stack.copy()
         cut = sutures[:, :, 62:65]
         cut[cut > 150] = 45
-        assert find_head(look_at(sutures, spacing)) is None
+        assert find_head(measure_series(sutures, spacing)) is None
 
 
 def draw_disc(values: dict[float, int], stretch: float = 1.0, size: int = SIZE) -> Stack:
@@ -266,7 +266,7 @@ def draw_disc(values: dict[float, int], stretch: float = 1.0, size: int = SIZE) 
     ],
 )
 def test_pixels_that_do_not_show_a_head(stack: Stack, spacing: float) -> None:
-    remark = find_head(look_at(stack, spacing))
+    remark = find_head(measure_series(stack, spacing))
     assert remark is not None
     assert remark.code == SetAside.NO_HEAD
     assert "of 20 slices" in remark.detail
@@ -274,7 +274,7 @@ def test_pixels_that_do_not_show_a_head(stack: Stack, spacing: float) -> None:
 
 def test_a_head_by_its_size() -> None:
     stack = draw_disc({45: 40, 42: 900, 39: 35})
-    assert [find_head(look_at(stack, spacing)) is None for spacing in (1.0, 1.5, 2.0)] == [
+    assert [find_head(measure_series(stack, spacing)) is None for spacing in (1.0, 1.5, 2.0)] == [
         True
     ] * 3  # infant to adult
 
@@ -282,7 +282,7 @@ def test_a_head_by_its_size() -> None:
 def test_a_head_among_many_slices_of_a_body_is_none(heads: list[Head]) -> None:
     stack, spacing, _ = heads[0]
     body = np.tile(draw_disc({45: -100, 40: 50}, 1.3), (10, 1, 1))
-    assert find_head(look_at(np.concatenate([stack, body]), spacing)) is not None
+    assert find_head(measure_series(np.concatenate([stack, body]), spacing)) is not None
 
 
 def test_nothing_that_pydicom_ships_is_a_head() -> None:
@@ -297,5 +297,5 @@ def test_nothing_that_pydicom_ships_is_a_head() -> None:
         seen += 1
         stack = np.repeat(shrink(hu)[None], 20, axis=0)
         for field in (200, 250, 500):  # mm
-            assert find_head(look_at(stack, field / SIZE)) is not None, path.name
+            assert find_head(measure_series(stack, field / SIZE)) is not None, path.name
     assert seen > 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ich.schema.codes import Reason
-from ich.studies.series.pixels import Change, Look, Looks
+from ich.studies.series.pixels import Change, SeriesMeasures, SliceMeasures
 from ich.studies.series.plausible import Verdict, check_pixels, find_head
 
 STEP = 5.0  # mm
@@ -40,11 +40,11 @@ INSIDE = (100, 45, 20, 15, 32, 42, 50, 57, 80, 125, 150, 160, 165, 165, 160, 152
 LAST = (70, 48, 28, 9, 0, 0, 0)
 
 
-def draw_head(**changes: dict[int, float]) -> Looks:
+def draw_head(**changes: dict[int, float]) -> SeriesMeasures:
     """A whole adult head in steps of 5 mm; ``changes`` are by measure and slice."""
     slices = []
     for place, (body, inside) in enumerate(zip((*BODY, *CROWN), (*INSIDE, *LAST), strict=True)):
-        look = Look(
+        measures = SliceMeasures(
             is_constant=False,
             air=1 - body / 600,
             of_air=0.93,
@@ -59,13 +59,13 @@ def draw_head(**changes: dict[int, float]) -> Looks:
             is_brain=inside >= 35 and place > 7,
         )
         given = {name: values[place] for name, values in changes.items() if place in values}
-        slices.append(look._replace(**given))
-    return make_looks(slices)
+        slices.append(measures._replace(**given))
+    return make_series(slices)
 
 
-def make_looks(slices: Sequence[Look], step: float = STEP) -> Looks:
+def make_series(slices: Sequence[SliceMeasures], step: float = STEP) -> SeriesMeasures:
     count = len(slices)
-    return Looks(
+    return SeriesMeasures(
         slices=slices,
         changes=[Change(0.0, 0.0, 0.0)] * (count - 1),
         off=[math.nan] * count,
@@ -131,35 +131,35 @@ def test_a_scale_that_is_off_by_24_hu_is_detected_from_all_slices(hu: float) -> 
 
 
 def test_of_two_slices_that_differ_the_fewer_are_left_out() -> None:
-    looks = draw_head()
-    changes = list(looks.changes)
+    series = draw_head()
+    changes = list(series.changes)
     changes[9] = changes[13] = Change(-24.0, -24.0, 24.0)
-    assert check_pixels(looks._replace(changes=changes)).left_out.keys() == {10, 11, 12, 13}
-    only_one = [*looks.changes[:21], Change(0.0, -60.0, 0.0), *looks.changes[22:]]
-    assert check_pixels(looks._replace(changes=only_one)).left_out.keys() == set(range(22, WHOLE))
+    assert check_pixels(series._replace(changes=changes)).left_out.keys() == {10, 11, 12, 13}
+    only_one = [*series.changes[:21], Change(0.0, -60.0, 0.0), *series.changes[22:]]
+    assert check_pixels(series._replace(changes=only_one)).left_out.keys() == set(range(22, WHOLE))
 
 
 def test_tissue_that_jumps_to_and_fro_is_of_one_slice() -> None:
-    looks = draw_head()
-    off = list(looks.off)
+    series = draw_head()
+    off = list(series.off)
     off[11:14] = [-30.0, 61.0, -30.0]
-    assert check_pixels(looks._replace(off=off)).left_out.keys() == {12}
+    assert check_pixels(series._replace(off=off)).left_out.keys() == {12}
 
 
 @pytest.mark.parametrize("lost", range(16))
 def test_a_vertex_is_missing_where_the_brain_is_still_wide(lost: int) -> None:
     slices = draw_head().slices
-    codes = [remark.code for remark in check_pixels(make_looks(slices[: len(slices) - lost])).remarks]
+    codes = [remark.code for remark in check_pixels(make_series(slices[: len(slices) - lost])).remarks]
     is_wide = (*INSIDE, *LAST)[WHOLE - lost - 1] > 0.25 * max(INSIDE)
     assert codes == ([Reason.NO_VERTEX] if is_wide else [])
 
 
 @pytest.mark.parametrize("lost", range(12))
 def test_a_base_is_missing_where_the_brain_is_already_wide(lost: int) -> None:
-    codes = [remark.code for remark in check_pixels(make_looks(draw_head().slices[lost:])).remarks]
+    codes = [remark.code for remark in check_pixels(make_series(draw_head().slices[lost:])).remarks]
     assert codes == ([Reason.NO_BASE] if lost >= 9 else [])
 
 
 def test_a_step_of_ten_mm_shrinks_twice_as_much() -> None:
     slices = draw_head().slices[::2]
-    assert check_pixels(make_looks(slices, 10.0)).left_out == {}
+    assert check_pixels(make_series(slices, 10.0)).left_out == {}

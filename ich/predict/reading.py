@@ -19,7 +19,7 @@ from ich.studies import StudyFiles
 from ich.studies.series import Ranking, rank_series
 from ich.studies.series.geometry import check_geometry
 from ich.studies.series.parts import close_numbers, describe_parts, find_others, list_displaced
-from ich.studies.series.pixels import Looks, bring_to_scale, look_at
+from ich.studies.series.pixels import SeriesMeasures, bring_to_scale, measure_series
 from ich.studies.series.plausible import Verdict, check_pixels, find_head, may_be_slice
 from ich.studies.series.turned import check_turn
 from ich.tables import say
@@ -72,18 +72,20 @@ def read_study(
     files = study.files
     ranking = rank_series(files)
     set_aside = dict(ranking.set_aside)
-    off_scale: tuple[str, Stack, Looks] | None = None
+    off_scale: tuple[str, Stack, SeriesMeasures] | None = None
     for uid in ranking.candidates:
         _, rows = _find_slices(files, ranking, uid)
         stack = read_stack(study.root, rows, {CHECK_SIZE, *sizes}, pool)
         transposed = find_transposed(stack.slices["orientation"].to_numpy())
-        looks = look_at(stack.hu[CHECK_SIZE], _find_spacing(stack.slices), stack.positions, transposed)
-        problem = _find_problem(stack, looks, takes_window)
+        measures = measure_series(
+            stack.hu[CHECK_SIZE], _find_spacing(stack.slices), stack.positions, transposed
+        )
+        problem = _find_problem(stack, measures, takes_window)
         if problem is None:
-            return _make_reading(study, ranking, set_aside, pool, uid, stack, looks)
+            return _make_reading(study, ranking, set_aside, pool, uid, stack, measures)
         set_aside[uid] = problem
         if off_scale is None and problem.code == SetAside.NO_HEAD and _shows_head_off_scale(stack):
-            off_scale = uid, stack, looks
+            off_scale = uid, stack, measures
     if off_scale is not None:
         return _make_reading(study, ranking, set_aside, pool, *off_scale)
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), (), (), {})
@@ -102,7 +104,7 @@ def _make_reading(
     pool: Executor,
     uid: str,
     stack: Stack,
-    looks: Looks,
+    measures: SeriesMeasures,
 ) -> Reading:
     """Collects reasons and notes for the series that is read."""
     files = study.files
@@ -110,7 +112,7 @@ def _make_reading(
     set_aside = dict.fromkeys(ranking.candidates, others) | dict(set_aside)
     set_aside.pop(uid)
     whole, rows = _find_slices(files, ranking, uid)
-    verdict = check_pixels(looks)
+    verdict = check_pixels(measures)
     lost = _list_lost(study, whole, stack, pool)
     found = (
         *_find_unread(files, uid, set_aside, stack, lost),
@@ -134,7 +136,9 @@ def _make_reading(
 def _shows_head_off_scale(stack: Stack) -> bool:
     scaled = bring_to_scale(stack.hu[CHECK_SIZE])
     spacing = _find_spacing(stack.slices)
-    return scaled is not None and bool(np.isfinite(spacing)) and find_head(look_at(scaled, spacing)) is None
+    if scaled is None or not np.isfinite(spacing):
+        return False
+    return find_head(measure_series(scaled, spacing)) is None
 
 
 def _find_turn(hu: NDArray[np.int16], verdict: Verdict) -> list[Remark]:
@@ -144,7 +148,7 @@ def _find_turn(hu: NDArray[np.int16], verdict: Verdict) -> list[Remark]:
     return check_turn(np.delete(hu, list(verdict.left_out), axis=0))
 
 
-def _find_problem(stack: Stack, looks: Looks, takes_window: bool) -> Remark | None:
+def _find_problem(stack: Stack, measures: SeriesMeasures, takes_window: bool) -> Remark | None:
     if stack.slices.empty:
         codes = ", ".join(sorted({str(error.code) for error in stack.unread}))
         return Remark(SetAside.ALL_REFUSED, f"the pixels of {say(len(stack.unread), 'slice')}: {codes}")
@@ -154,7 +158,7 @@ def _find_problem(stack: Stack, looks: Looks, takes_window: bool) -> Remark | No
         )
     if np.isnan(_find_spacing(stack.slices)):
         return Remark(SetAside.NO_HEAD, "no PixelSpacing, so a head cannot be recognized by its size")
-    return find_head(looks)
+    return find_head(measures)
 
 
 def _find_spacing(slices: pd.DataFrame) -> float:
@@ -175,8 +179,11 @@ def _list_lost(study: StudyFiles, whole: pd.DataFrame, stack: Stack, pool: Execu
     images = read_stack(study.root, list_displaced(whole), [CHECK_SIZE], pool)
     hu = images.hu[CHECK_SIZE]
     known = {each.tobytes() for each in stack.hu[CHECK_SIZE]}
-    looks = look_at(hu, _find_spacing(stack.slices)).slices
-    lost = [may_be_slice(look) and each.tobytes() not in known for look, each in zip(looks, hu, strict=True)]
+    slices = measure_series(hu, _find_spacing(stack.slices)).slices
+    lost = [
+        may_be_slice(measured) and each.tobytes() not in known
+        for measured, each in zip(slices, hu, strict=True)
+    ]
     return [*images.slices["odd"][lost], *(error.code for error in images.unread)]
 
 

@@ -42,7 +42,7 @@ Stack = NDArray[np.int16]
 Slice = NDArray[np.int16]
 
 
-class Look(NamedTuple):
+class SliceMeasures(NamedTuple):
     """Measures of a slice; areas in cm²."""
 
     is_constant: bool
@@ -73,8 +73,8 @@ class Change(NamedTuple):
     down: float
 
 
-class Looks(NamedTuple):
-    """Measures of the slices of a series, from ``look_at``.
+class SeriesMeasures(NamedTuple):
+    """Measures of the slices of a series, from ``measure_series``.
 
     Attributes:
         slices: One entry per slice.
@@ -85,19 +85,19 @@ class Looks(NamedTuple):
         positions: Position of each slice, mm along the slice normal; NaN where unknown.
     """
 
-    slices: Sequence[Look]
+    slices: Sequence[SliceMeasures]
     changes: Sequence[Change]
     off: Sequence[float]
     same_as: Sequence[int | None]
     positions: NDArray[np.float64]
 
 
-def look_at(
+def measure_series(
     hu: Stack,
     spacing_mm: float,
     positions: NDArray[np.float64] | None = None,
     transposed: NDArray[np.bool_] | None = None,
-) -> Looks:
+) -> SeriesMeasures:
     """Measures the slices of a series.
 
     Args:
@@ -109,8 +109,8 @@ def look_at(
     middle = range(1, len(hu) - 1)
     turned = np.zeros(len(hu), bool) if transposed is None else transposed
     pixel = spacing_mm * spacing_mm / 100  # cm²
-    return Looks(
-        slices=[_look(each, pixel, is_turned) for each, is_turned in zip(hu, turned, strict=True)],
+    return SeriesMeasures(
+        slices=[_measure_slice(each, pixel, is_turned) for each, is_turned in zip(hu, turned, strict=True)],
         changes=[_compare(hu[place], hu[place + 1]) for place in range(len(hu) - 1)],
         off=[
             _measure_off(*hu[place - 1 : place + 2]) if place in middle else math.nan
@@ -125,7 +125,7 @@ def bring_to_scale(hu: Stack) -> Stack | None:
     """Rescales slices that are not on the scale as if they showed a head: air around it, brain in the middle.
 
     Args:
-        hu: As in ``look_at``.
+        hu: As in ``measure_series``.
 
     Returns:
         The same shape, to search for a head; None if the surrounding air is on the scale, or if there is only
@@ -177,7 +177,7 @@ def _find_middle(values: NDArray[np.int32], where: NDArray[np.bool_]) -> float:
     return float(np.median(values[where]))
 
 
-def _look(hu: Slice, pixel: float, is_transposed: bool) -> Look:
+def _measure_slice(hu: Slice, pixel: float, is_transposed: bool) -> SliceMeasures:
     """Measures a slice; ``pixel`` in cm²."""
     outside, bone = hu < BODY, hu >= BONE[0]
     no_body, bones = int(np.count_nonzero(outside)), int(np.count_nonzero(bone))
@@ -188,7 +188,7 @@ def _look(hu: Slice, pixel: float, is_transposed: bool) -> Look:
     values = np.sort(hu[inside.core.view(bool)])
     tenth, middle, last = values[[len(values) * tenths // 10 for tenths in (1, 5, 9)]] if area else (0, 0, 0)
     is_brain = BRAIN_AREA[0] <= area <= BRAIN_AREA[1] and last - tenth <= MOST_SPREAD and inside.is_enclosed
-    return Look(
+    return SliceMeasures(
         is_constant=bool(hu.min() == hu.max()),
         air=air / hu.size,
         of_air=air / max(no_body, 1),

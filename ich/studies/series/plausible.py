@@ -17,7 +17,7 @@ from ich.index.quality import LEAST_AIR, MOST_BONE
 from ich.schema.codes import Note, Reason, SetAside
 from ich.schema.hu import BRAIN_MIDDLE, BRAIN_SCALE
 from ich.schema.results import Remark
-from ich.studies.series.pixels import Change, Look, Looks
+from ich.studies.series.pixels import Change, SeriesMeasures, SliceMeasures
 from ich.tables.stacks import SAME_POSITION
 
 # Of ich.schema.hu: BRAIN_MIDDLE is 12 to 58 in R and 23 to 53 in C; BRAIN_SCALE 23 to 42 in R, 23 to 40 in C.
@@ -75,132 +75,134 @@ class Verdict(NamedTuple):
     left_out: dict[int, Remark]
 
 
-def find_head(looks: Looks) -> Remark | None:
-    """Looks for a head, from an infant's to a large adult's, without using the header.
+def find_head(series: SeriesMeasures) -> Remark | None:
+    """Searches for a head, from an infant's to a large adult's, without using the header.
 
     Returns:
         None if there is one, else ``SetAside.NO_HEAD`` with the observation.
     """
-    count, least = _count_brains(looks.slices), _find_least(looks)
+    count, least = _count_brains(series.slices), _find_least(series)
     if count >= least:
         return None
     return Remark(
         SetAside.NO_HEAD,
-        f"{count} of {len(looks.slices)} slices show brain in a skull, but a head needs {math.ceil(least)}",
+        f"{count} of {len(series.slices)} slices show brain in a skull, but a head needs {math.ceil(least)}",
     )
 
 
-def may_be_slice(look: Look) -> bool:
+def may_be_slice(measures: SliceMeasures) -> bool:
     """Whether a single image may be a slice of a head with some brain.
 
     In a scout, air and tissue are off the scale, because it sums along rays. A page has no tissue.
     """
-    return look.inside > 0 and look.of_air >= LEAST_OF_AIR and look.neither <= MOST_NEITHER
+    return measures.inside > 0 and measures.of_air >= LEAST_OF_AIR and measures.neither <= MOST_NEITHER
 
 
-def check_pixels(looks: Looks) -> Verdict:
+def check_pixels(series: SeriesMeasures) -> Verdict:
     """Finds slices that are not believable, and missing ends of the head.
 
     Some slices do not resemble a head or their neighbors: those with a wrong slope or intercept, swapped
     bytes, noise, constant or empty pixels, lost pixels, or the pixels of another slice. They are left out. If
     too few remain to show a head, or all are off the scale, the whole series is not believable.
     """
-    repeated = _find_repeated(looks)
-    odd = _find_odd(looks)
-    left = [look for place, look in enumerate(looks.slices) if place not in odd]
-    remarks = [Remark(Note.REPEATED_SLICE, _describe(repeated, looks))] if repeated else []
-    if fault := _check_scale(left, _find_least(looks)):
-        detail = f"{_describe(odd, looks)}; {fault}" if odd else fault
+    repeated = _find_repeated(series)
+    odd = _find_odd(series)
+    left = [measures for place, measures in enumerate(series.slices) if place not in odd]
+    remarks = [Remark(Note.REPEATED_SLICE, _describe(repeated, series))] if repeated else []
+    if fault := _check_scale(left, _find_least(series)):
+        detail = f"{_describe(odd, series)}; {fault}" if odd else fault
         remarks.append(Remark(Reason.IMPLAUSIBLE_HU, detail))
     elif odd:
-        remarks.append(Remark(Reason.IMPLAUSIBLE_SLICE, _describe(odd, looks)))
-    remarks += _check_ends(looks, odd)
+        remarks.append(Remark(Reason.IMPLAUSIBLE_SLICE, _describe(odd, series)))
+    remarks += _check_ends(series, odd)
     left_out = {place: Remark(Note.REPEATED_SLICE, detail) for place, detail in repeated.items()}
     left_out |= {place: Remark(Reason.IMPLAUSIBLE_SLICE, detail) for place, detail in odd.items()}
     return Verdict(remarks, dict(sorted(left_out.items())))
 
 
-def _shows_brain(look: Look) -> bool:
-    return look.is_brain and BRAIN_MIDDLE[0] <= look.inside_hu <= BRAIN_MIDDLE[1]
+def _shows_brain(measures: SliceMeasures) -> bool:
+    return measures.is_brain and BRAIN_MIDDLE[0] <= measures.inside_hu <= BRAIN_MIDDLE[1]
 
 
-def _count_brains(slices: Sequence[Look]) -> int:
+def _count_brains(slices: Sequence[SliceMeasures]) -> int:
     return sum(map(_shows_brain, slices))
 
 
-def _find_least(looks: Looks) -> float:
-    return max(LEAST_BRAINS, LEAST_SHARE * len(looks.slices))
+def _find_least(series: SeriesMeasures) -> float:
+    return max(LEAST_BRAINS, LEAST_SHARE * len(series.slices))
 
 
-def _describe(found: Mapping[int, str], looks: Looks) -> str:
+def _describe(found: Mapping[int, str], series: SeriesMeasures) -> str:
     first = min(found)
-    return f"{len(found)} of {len(looks.slices)} slices, the first of them slice {first + 1}: {found[first]}"
+    return f"{len(found)} of {len(series.slices)} slices, the first of them slice {first + 1}: {found[first]}"
 
 
-def _check_scale(left: Sequence[Look], least: float) -> str:
+def _check_scale(left: Sequence[SliceMeasures], least: float) -> str:
     """Checks whether the remaining slices show a head on the scale; says what is wrong, or is empty."""
     if (count := _count_brains(left)) < least:
         which = "believable slice shows" if count == 1 else "believable slices show"
         return f"{count} {which} brain, but a head needs {math.ceil(least)}"
-    middle = float(np.median([look.inside_hu for look in left if look.is_brain]))
+    middle = float(np.median([measures.inside_hu for measures in left if measures.is_brain]))
     if not BRAIN_SCALE[0] <= middle <= BRAIN_SCALE[1]:
         low, high = BRAIN_SCALE
         return f"brain has {middle:.0f} HU as the median of its slices; expected {low:g} to {high:g}"
     return ""
 
 
-def _check_ends(looks: Looks, odd: Collection[int]) -> Iterator[Remark]:
+def _check_ends(series: SeriesMeasures, odd: Collection[int]) -> Iterator[Remark]:
     """Yields missing ends above and below, from the width of the brain in the outermost slices."""
-    left = [look for place, look in enumerate(looks.slices) if place not in odd]
-    largest = max((look.inside for look in left if _shows_brain(look)), default=0.0)
-    if not largest or np.isnan(looks.positions).any():
+    left = [measures for place, measures in enumerate(series.slices) if place not in odd]
+    largest = max((measures.inside for measures in left if _shows_brain(measures)), default=0.0)
+    if not largest or np.isnan(series.positions).any():
         return  # without an order the outermost slices are unknown
     first, last = left[0], left[-1]
-    for code, look, share in (
+    for code, measures, share in (
         (Reason.NO_VERTEX, last, END_OF_BRAIN),
         (Reason.NO_BASE, first if first.is_brain else None, START_OF_BRAIN),
     ):
-        if look is not None and look.inside > share * largest:
+        if measures is not None and measures.inside > share * largest:
             where = "uppermost" if code is Reason.NO_VERTEX else "lowest"
             yield Remark(
                 code,
-                f"{look.inside:.0f} cm² of brain in the {where} slice, {largest:.0f} cm² in the largest",
+                f"{measures.inside:.0f} cm² of brain in the {where} slice, {largest:.0f} cm² in the largest",
             )
 
 
-def _find_repeated(looks: Looks) -> dict[int, str]:
+def _find_repeated(series: SeriesMeasures) -> dict[int, str]:
     """Finds copies of slices that were stored twice, if no other slice is missing for them."""
     return {
         place: f"its pixels are those of slice {original + 1}"
-        for place, original in enumerate(looks.same_as)
-        if original is not None and _is_at_place_of_another(looks, place)
+        for place, original in enumerate(series.same_as)
+        if original is not None and _is_at_place_of_another(series, place)
     }
 
 
-def _is_at_place_of_another(looks: Looks, place: int) -> bool:
-    apart = np.abs(looks.positions - looks.positions[place])
+def _is_at_place_of_another(series: SeriesMeasures, place: int) -> bool:
+    apart = np.abs(series.positions - series.positions[place])
     apart[place] = np.inf
     return bool(np.nanmin(apart, initial=np.inf) < SAME_POSITION)
 
 
-def _find_odd(looks: Looks) -> dict[int, str]:
+def _find_odd(series: SeriesMeasures) -> dict[int, str]:
     """Finds the slices that are not believable, with reasons."""
-    odd = {place: detail for place, look in enumerate(looks.slices) if (detail := _check_alone(look))}
-    for place, original in enumerate(looks.same_as):
-        if original is not None and not _is_at_place_of_another(looks, place):
+    odd = {
+        place: detail for place, measures in enumerate(series.slices) if (detail := _check_alone(measures))
+    }
+    for place, original in enumerate(series.same_as):
+        if original is not None and not _is_at_place_of_another(series, place):
             odd.setdefault(place, f"its pixels are those of slice {original + 1}")
     # The worst first, because a slice beside it differs from its own neighbors by half as much.
     for place in sorted(
-        range(1, len(looks.slices) - 1), key=lambda place: -abs(np.nan_to_num(looks.off[place]))
+        range(1, len(series.slices) - 1), key=lambda place: -abs(np.nan_to_num(series.off[place]))
     ):
         if not {place - 1, place, place + 1} & odd.keys():
-            around = looks.slices[place - 1 : place + 2]
-            if detail := _check_off(looks.off[place]) or _check_bone(*around):
+            around = series.slices[place - 1 : place + 2]
+            if detail := _check_off(series.off[place]) or _check_bone(*around):
                 odd[place] = detail
-    return odd | _find_odd_runs(looks, odd)
+    return odd | _find_odd_runs(series, odd)
 
 
-def _find_odd_runs(looks: Looks, odd: Collection[int]) -> dict[int, str]:
+def _find_odd_runs(series: SeriesMeasures, odd: Collection[int]) -> dict[int, str]:
     """Finds runs of slices that differ too much from their neighbors.
 
     If two neighboring slices differ, either may be wrong. Runs of consistent slices are declared wrong, so
@@ -208,17 +210,17 @@ def _find_odd_runs(looks: Looks, odd: Collection[int]) -> dict[int, str]:
     """
     runs: list[list[int]] = []
     details: list[str] = []  # why a run differs from the one before; empty for the first after an odd slice
-    for place in range(len(looks.slices)):
+    for place in range(len(series.slices)):
         if place in odd:
             continue
         is_beside = place > 0 and place - 1 not in odd
-        detail = _check_pair(looks, place - 1) if is_beside else ""
+        detail = _check_pair(series, place - 1) if is_beside else ""
         if is_beside and not detail:
             runs[-1].append(place)
         else:
             runs.append([place])
             details.append(detail)
-    weights = [len(run) + sum(_shows_brain(looks.slices[place]) for place in run) for run in runs]
+    weights = [len(run) + sum(_shows_brain(series.slices[place]) for place in run) for run in runs]
     chosen = _choose_runs(weights, [bool(detail) for detail in details])
     return {place: details[number] or details[number + 1] for number in chosen for place in runs[number]}
 
@@ -238,35 +240,36 @@ def _choose_runs(weights: Sequence[int], differs: Sequence[bool]) -> list[int]:
     return min(kept, taken)[1]
 
 
-def _check_alone(look: Look) -> str:
+def _check_alone(measures: SliceMeasures) -> str:
     """Says what is not plausible in a slice; empty if nothing."""
-    if look.is_constant and look.air < 1:  # above the head there is only air, which some scanners clip
+    # Above the head there is only air, which some scanners clip.
+    if measures.is_constant and measures.air < 1:
         return "all pixels are the same"
-    if look.air < LEAST_AIR:
-        return f"{100 * look.air:.0f} % of the pixels are air"
-    if look.of_air < LEAST_OF_AIR:
-        return f"only {100 * look.of_air:.0f} % of the pixels outside the body have the HU of air"
-    if look.neither > MOST_NEITHER:
-        return f"{100 * look.neither:.0f} % of the pixels are neither air nor tissue"
-    if look.has_hole:
+    if measures.air < LEAST_AIR:
+        return f"{100 * measures.air:.0f} % of the pixels are air"
+    if measures.of_air < LEAST_OF_AIR:
+        return f"only {100 * measures.of_air:.0f} % of the pixels outside the body have the HU of air"
+    if measures.neither > MOST_NEITHER:
+        return f"{100 * measures.neither:.0f} % of the pixels are neither air nor tissue"
+    if measures.has_hole:
         return "there are rows of equal pixels within the head"
-    if look.hard * math.sqrt(look.body) > MOST_HARD:
-        return f"{100 * look.hard:.0f} % of the body is neither tissue nor bone"
-    if look.bone > MOST_BONE:
-        return f"{100 * look.bone:.0f} % of the pixels are bone"
-    if look.is_brain and not _shows_brain(look):
-        return f"brain has {look.inside_hu:.0f} HU"
-    if look.is_brain and look.bone_hu > MOST_OF_BONE:
-        return f"bone has {look.bone_hu:.0f} HU"
+    if measures.hard * math.sqrt(measures.body) > MOST_HARD:
+        return f"{100 * measures.hard:.0f} % of the body is neither tissue nor bone"
+    if measures.bone > MOST_BONE:
+        return f"{100 * measures.bone:.0f} % of the pixels are bone"
+    if measures.is_brain and not _shows_brain(measures):
+        return f"brain has {measures.inside_hu:.0f} HU"
+    if measures.is_brain and measures.bone_hu > MOST_OF_BONE:
+        return f"bone has {measures.bone_hu:.0f} HU"
     return ""
 
 
-def _check_bone(before: Look, look: Look, after: Look) -> str:
+def _check_bone(before: SliceMeasures, measures: SliceMeasures, after: SliceMeasures) -> str:
     """Says what is not plausible in the bone of a slice between two others; empty if nothing."""
     usual = max(before.bone_hu, after.bone_hu)
-    if look.bone < LEAST_BONE or not 0 < usual * MOST_RISE < look.bone_hu:
+    if measures.bone < LEAST_BONE or not 0 < usual * MOST_RISE < measures.bone_hu:
         return ""
-    return f"bone has {look.bone_hu:.0f} HU, in other slices {usual:.0f}"
+    return f"bone has {measures.bone_hu:.0f} HU, in other slices {usual:.0f}"
 
 
 def _check_off(off: float) -> str:
@@ -277,14 +280,14 @@ def _check_off(off: float) -> str:
     return f"tissue differs by {off:.0f} HU from the tissue of its neighbors" if abs(off) > MOST_OFF else ""
 
 
-def _check_pair(looks: Looks, place: int) -> str:
+def _check_pair(series: SeriesMeasures, place: int) -> str:
     """Says what is not plausible in a slice and the next; empty if nothing."""
-    lower, upper = looks.slices[place : place + 2]
-    step = looks.positions[place + 1] - looks.positions[place]
-    return _check_body(lower, upper, step) or _check_change(looks.changes[place])
+    lower, upper = series.slices[place : place + 2]
+    step = series.positions[place + 1] - series.positions[place]
+    return _check_body(lower, upper, step) or _check_change(series.changes[place])
 
 
-def _check_body(lower: Look, upper: Look, step: float) -> str:
+def _check_body(lower: SliceMeasures, upper: SliceMeasures, step: float) -> str:
     small, large = sorted((lower.body, upper.body))
     step = USUAL_STEP if math.isnan(step) else max(step, LEAST_STEP)
     if small >= LEAST_SHARED * large or large - small <= MOST_SHRINKING * step:
