@@ -91,7 +91,7 @@ def train_folds(
     with ExitStack() as stack:
         for fold, folder in left:
             with keeping_log() as own:
-                log.info("fold %d of 0 to %d in %s", fold, len(folders) - 1, folder)
+                log.info("data.fold=%d of %d folds, in %s", fold, len(folders), folder)
                 shared = run_dir if _shares_pretraining(cfg) else folder
                 run = prepare(_choose_fold(cfg, fold, folder), folder, shared / "pretrain")
                 if fold == left[0][0]:  # not before, as what is refused leaves no files
