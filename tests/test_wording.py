@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
+import tokenize
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +56,10 @@ PHRASES = {
     r"(?<!here )\b(?:is|are) no (?!longer\b|more\b)\w+": "is not a",
     r"\ba (?:row|line|page|weight|window|file|panel|thread|slide|column|channel|figure) an? \w+": "one per",
     r"\b(?:goes|go|going|went) on (?:where|by|with|there)\b": "continues, resumes",
-    r"\bare spared\b|\bbe it\b|\bmade anew\b|\bfor one[,:]": "said in words of every day",
+    r"\bwhole or not at all\b": "completely or not at all",
+    r"\bgoes before\b": "takes precedence",
+    r"\bbars? (?:a |no\b|nothing)": "prevents",
+    r"\bspared\b|\bbe it\b|\bmade anew\b|\bfor one[,:]": "said in words of every day",
 }
 """Words that may not come back, and what stands in their place."""
 
@@ -67,10 +72,12 @@ OLD_NAMES = {"neighbours", "normalisation"}  # read for one release
 
 
 def list_texts(path: Path) -> list[str]:
-    """The texts of a file, each on one line: strings of a module, comments of a configuration, or all."""
+    """The texts of a file, each on one line: strings and comments of code, comments of YAML, or all."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
-        return [" ".join(found.split()) for found in _list_literals(ast.parse(text))]
+        tokens = tokenize.generate_tokens(io.StringIO(text).readline)
+        comments = [token.string for token in tokens if token.type == tokenize.COMMENT]
+        return [*comments, *(" ".join(found.split()) for found in _list_literals(ast.parse(text)))]
     if path.suffix == ".yaml":
         return [line.partition("#")[2] for line in text.splitlines() if "#" in line]
     return [" ".join(paragraph.split()) for paragraph in re.split(r"\n\s*\n", text)]

@@ -1,10 +1,10 @@
 """One DICOM file: its header, and its stored pixels as Hounsfield units.
 
-``elements`` walks the data set, and ``skimming`` its plain part. ``kind`` recognizes the kind of slice, and
-``header`` holds its values for the index. ``frames`` reads pixels with ``codecs``, compressed ones in another
-process (``decoding``). ``rescale`` converts them to HU, and ``orientation`` to LPS. ``direct`` reads the
-pixels of an uncompressed slice at their place in the file. ``files`` opens files. ``attributes`` reads the
-series of any DICOM file. ``refusal`` says why a file is not a slice.
+``elements`` walks the data set, and ``skimming`` reads simple ones faster. ``kind`` recognizes the kind of
+slice, and ``header`` holds its values for the index. ``frames`` reads pixels with ``codecs``, compressed ones
+in another process (``decoding``). ``rescale`` converts them to HU, and ``orientation`` to LPS. ``direct``
+reads the pixels of an uncompressed slice at their place in the file. ``files`` opens files. ``attributes``
+reads the series of any DICOM file. ``refusal`` says why a file is not a slice.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Reads the elements of a file up to its pixels, in the fastest way that understands them.
 
-Most headers are plain and short, and ``skimming`` reads them. ``elements`` walks the others. If neither finds
-what a slice must have, pydicom reads the file in another process (``decoding``), and decides.
+Most headers are simple and short, and ``skimming`` reads them. ``elements`` walks the others. If neither
+finds what a slice must have, pydicom reads the file in another process (``decoding``), and decides.
 """
 
 from __future__ import annotations

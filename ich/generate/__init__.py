@@ -88,7 +88,7 @@ def generate_lesions(
 
 
 def _cut_lesions(data: HeadCTDataModule, batches: Iterable[dict[str, Any]]) -> Patches:
-    """Cuts the lesions out of slices that are labeled with one subtype alone."""
+    """Cuts the lesions out of slices that are labeled with only one subtype."""
     lesions: Patches = defaultdict(list)
     sides = (data.table["row_spacing"] * data.table[["Rows", "Columns"]].max(axis=1)).to_numpy()
     places = {name: data.label_set.index(name) for name in STEPS_MM}
@@ -117,7 +117,7 @@ def _choose_subtypes(learned: Patches, held_out: Patches) -> list[str]:
         found = ", ".join(f"{len(learned[name])} and {len(held_out[name])} of {name}" for name in STEPS_MM)
         raise UserError(
             f"too few lesions to learn from in the training and the validation set: {found}; expected at "
-            f"least {LEAST} and 1 of a subtype, in slices that are labeled with it alone"
+            f"least {LEAST} and 1 of a subtype, in slices that are labeled with only this one"
         )
     return names
 

@@ -1,9 +1,9 @@
 """Networks of other programs: their weights under the names of a ``SliceNet``, for a bundle.
 
-Such a network is a timm backbone with one linear layer for the labels. ``InputSpec`` alone describes its
-input. A scaling of the image that ``InputSpec`` cannot express is refused by it. It is not folded into the
-first convolution: that pads its image with zeros, and a zero would then stand for another gray value, which
-changes all features along the borders.
+Such a network is a timm backbone with one linear layer for the labels. ``InputSpec`` describes its input, and
+refuses a scaling of the image that it cannot express. Such a scaling is not folded into the first
+convolution: that pads its image with zeros, and a zero would then stand for another gray value, which changes
+all features along the borders.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ class SliceNet(nn.Module):
 
     Attributes:
         metadata: Metadata of the network for its files.
-        series: The network that corrects logits by the series; None for a network for slices alone.
+        series: The network that corrects logits by the series; None for a network that sees only slices.
         ood: Reference for the distance from the training data; None if none was fitted.
 
     Raises:

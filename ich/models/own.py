@@ -114,7 +114,7 @@ def check_trusted(trusted: Any) -> tuple[str, ...]:
 
 
 def suggest_entry(target: str, others: Iterable[str] = ()) -> str:
-    """Suggests what to trust for a name: the user's own package, but of other packages the name alone.
+    """Suggests what to trust for a name: the user's own package, but of other packages only the name.
 
     Packages that are not the user's own hold functions that run code from files.
 

@@ -68,7 +68,7 @@ def read_packaged(file: Path, backbone: str) -> dict[str, Tensor]:
         UserError: If the entries do not correspond to those of timm's model, one to one in order.
     """
     package = name_package(backbone)
-    with torch.device("meta"):  # names and shapes alone
+    with torch.device("meta"):  # only names and shapes
         expected = timm.create_model(backbone).state_dict()
     found = read_weights(file, f"the package {package}")
     if [tensor.shape for tensor in found.values()] != [tensor.shape for tensor in expected.values()]:

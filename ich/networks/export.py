@@ -96,7 +96,7 @@ def export_onnx(
     if any(net.series is not None for net in nets):
         raise UserError(
             f"{source} holds a network over series, which `ich export` cannot write: share it with "
-            "`ich bundle`, or train a model for slices alone with series=none"
+            "`ich bundle`, or train a model without a network over the series (series=none)"
         )
     network: Network = networks[0]
     module: nn.Module = _Single(nets[0])

@@ -53,9 +53,9 @@ class _Augmented:
         orders = (1, -1) if "reverse" in tta and _has_order(network) else (1,)
         center = (network.input.size - 1) / 2
         slices, depth = network.input.slices, network.input.depth
-        # The brain alone is no neighbor, and stays the last plane.
+        # A plane that shows only the brain is not a neighbor, and stays the last one.
         planes = {1: [*range(depth)], -1: [*reversed(range(slices)), *range(slices, depth)]}
-        _, *views = product(mirrors, scales, orders)  # the first is the plain one
+        _, *views = product(mirrors, scales, orders)  # the first changes nothing
         self._views = [
             (_make_matrix(mirror, scale, center), planes[order], order) for mirror, scale, order in views
         ]

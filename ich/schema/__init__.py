@@ -149,7 +149,7 @@ class InputSpec:
 
     @property
     def depth(self) -> int:
-        """Number of planes in one input: its slices, and with ``brain="channel"`` the brain alone."""
+        """Number of planes in one input: its slices, and with ``brain="channel"`` one of only the brain."""
         return self.slices + (self.brain == "channel")
 
     @property

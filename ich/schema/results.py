@@ -242,7 +242,7 @@ class StudyResult:
         return self.decides or next(iter(self.labels))
 
     def list_slab(self, place: int) -> list[int]:
-        """Lists the places of the slices whose mean the network saw for a slice: itself alone, or its slab.
+        """Lists the places of the slices whose mean the network saw for a slice: only itself, or its slab.
 
         Args:
             place: Place in ``slices``, from 0.

@@ -136,5 +136,5 @@ class _StopAtOnce(Callback):
     """Ends the process on a signal, as there is nothing to save: a resumed run trains these minutes again."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Replaces the handlers of Lightning, which would end the training alone."""
+        """Replaces the handlers of Lightning, which would end only the training."""
         catch_stops(exit_at_once)

@@ -136,7 +136,7 @@ def _try(transform: Transform, image: Any, changed: list[str]) -> Any:
     Returns:
         The image after all parts; of alternatives, after the last.
     """
-    # The parts of a ReplayCompose work within it alone.
+    # The parts of a ReplayCompose work only within it.
     if isinstance(transform, Compose | Sequential) and not isinstance(transform, ReplayCompose):
         for part in transform:
             image = _try(part, image, changed)

@@ -54,7 +54,7 @@ def find_blood(head: Head, subtype: str) -> NDArray[np.bool_] | None:
     """Finds the largest part of a central slice that is as bright as blood, where the subtype lies.
 
     Args:
-        head: A slice that is labeled with this subtype alone.
+        head: A slice that is labeled with only this subtype.
         subtype: One of ``STEPS_MM``.
 
     Returns:

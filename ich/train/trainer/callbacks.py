@@ -75,7 +75,7 @@ class MetricsLog(Callback):
         return pd.read_csv(self.path, dtype=str)  # as text: what is written stays as it was
 
     def _write(self, rows: pd.DataFrame) -> None:
-        with replacing(self.path) as partial:  # numbers alone, which need no quotes
+        with replacing(self.path) as partial:  # only numbers, which need no quotes
             rows.to_csv(partial, index=False)
 
 
