@@ -17,16 +17,17 @@ from scipy.optimize import minimize
 from test_predict import make_decision, write_model
 
 from ich.calibration.files import write_calibration
+from ich.calibration.smoothing import Kernel
 from ich.evaluate.comparison import ensemble
 from ich.evaluate.folds import evaluate_folds
 from ich.evaluate.stacking import fit_shares
 from ich.model_files.bundle import read_bundle, write_ensemble
 from ich.model_files.ensemble import EnsembleMetadata
 from ich.models import hash_weights, load_ensemble, load_slice_net
-from ich.networks import load_members, load_network
+from ich.networks import MeanNetwork, load_members, load_network
 from ich.networks.bundling import bundle_models
 from ich.predict import Predictor
-from ich.schema import InputSpec, UserError
+from ich.schema import LABELS, InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS
 from ich.tables import WEIGHTS_COLUMN
 
@@ -100,6 +101,11 @@ def test_network_of_an_ensemble_is_the_mean(folder: Path) -> None:
     distance = (outputs[0].distance / 2 + outputs[1].distance / 8) / 2
     np.testing.assert_allclose(mean.run(hu).distance, distance, rtol=1e-6)
     assert (mean.limit, mean.metadata.decisions) == (1.0, DECISIONS)
+    metadata = load_members(folder / "both.zip").metadata
+    kernels = {label: Kernel(5.0, 1.0, 0.0) for label in LABELS}
+    smoothing = tuple(replace(member, smoothing=kernels) for member in metadata.members)
+    with pytest.raises(UserError, match="which training with smoothing=false leaves out"):
+        MeanNetwork(each, replace(metadata, members=smoothing))
 
 
 @pytest.mark.trains

@@ -253,7 +253,7 @@ class Evaluation:
     @property
     def decided_on(self) -> str:
         """The data that calibration and operating points were fitted on, in words."""
-        return f"the other folds, for each of {self.folds}" if self.folds else "the validation set"
+        return f"the other folds ({self.folds} in all)" if self.folds else "the validation set"
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values fit for JSON, as the docstring of this module describes them."""

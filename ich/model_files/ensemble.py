@@ -87,7 +87,9 @@ class EnsembleMetadata:
         if any(
             isinstance(kernel, Kernel) for each in self.members for kernel in (each.smoothing or {}).values()
         ):
-            return "its members average over neighboring slices, each in its own way"
+            return (
+                "its members average over neighboring slices, which training with smoothing=false leaves out"
+            )
         if any(member.series is not None for member in self.members):
             return "its members have networks over series"
         if self.decisions is None and any(member.decisions for member in self.members):
