@@ -67,11 +67,14 @@ class SelfSupervised(SliceClassifier):
         self.loss = ViewLoss(self.net.features)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        """Checks the first batch of an epoch.
+        """Checks the first batch of an epoch, which must hold two views of each slice in turn."""
+        self._require_views(batch, batch_idx)
 
-        Raises:
-            UserError: If it does not hold two views of each slice in turn.
-        """
+    def on_validation_batch_start(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
+        """Checks the first batch of a validation likewise."""
+        self._require_views(batch, batch_idx)
+
+    def _require_views(self, batch: Batch, batch_idx: int) -> None:
         rows = batch["row"]
         if batch_idx == 0 and not torch.equal(rows[0::2], rows[1::2]):
             raise UserError(
