@@ -57,7 +57,7 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def open_alone(path: Path) -> IO[bytes]:
+def open_locked(path: Path) -> IO[bytes]:
     """Opens a file to read and append, unless another process has opened it in this way.
 
     The kernel forgets the lock when the process ends, however it ends.
@@ -86,7 +86,7 @@ def hash_file(path: str | Path) -> str:
 
 
 @contextmanager
-def for_owner_alone() -> Iterator[None]:
+def for_owner_only() -> Iterator[None]:
     """Makes new files and folders private to their owner, also those of started processes.
 
     Threads share one umask. The first one here narrows it, and the last one restores it.

@@ -14,7 +14,7 @@ import torch
 from command import call
 
 import ich.explain.folder
-from ich.files import open_alone
+from ich.files import open_locked
 from ich.models import SliceClassifier
 from ich.schema import InputSpec
 from ich.train.trainer import build_trainer
@@ -188,7 +188,7 @@ def test_two_at_once_and_no_number_are_refused(
     checkpoints: list[Path], studies: Path, whole: Path, capsys
 ) -> None:
     command = ["explain", str(checkpoints[0]), str(studies), "--out", str(whole), "--limit"]
-    with open_alone(whole / ".lock"):
+    with open_locked(whole / ".lock"):
         assert call(*command, "2") == 2
     assert "another process is writing to" in capsys.readouterr().err
     assert call(*command, "0") == 2

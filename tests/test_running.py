@@ -17,7 +17,7 @@ from processes import run_program
 from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from ich.files import open_alone
+from ich.files import open_locked
 from ich.train.trainer import build_trainer
 
 TINY = [
@@ -34,18 +34,18 @@ def small(phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> lis
 
 def test_second_training_in_a_run_dir_is_refused(small: list[str], caplog: pytest.LogCaptureFixture) -> None:
     Path("run").mkdir()
-    with open_alone(Path("run/run.log")):  # as the first one has it
+    with open_locked(Path("run/run.log")):  # as the first one has it
         assert call(*small, "run_dir=run", "trainer.max_epochs=1") == 2
     assert "another training uses" in caplog.text
     assert not Path("run/metrics.csv").exists()
 
 
 def test_lock_of_a_crashed_training_does_not_stand_in_the_way(tmp_path: Path) -> None:
-    program = "import os, sys; from pathlib import Path; from ich.files import open_alone\n"
-    program += "f = open_alone(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
+    program = "import os, sys; from pathlib import Path; from ich.files import open_locked\n"
+    program += "f = open_locked(Path(sys.argv[1])); os.kill(os.getpid(), 9)"
     killed = subprocess.run([sys.executable, "-c", program, str(tmp_path / "run.log")], check=False)
     assert killed.returncode == -signal.SIGKILL
-    open_alone(tmp_path / "run.log").close()
+    open_locked(tmp_path / "run.log").close()
 
 
 STOPPED = """

@@ -24,7 +24,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler
 from ich.data.slices import SliceArrays, SliceDataset, SliceReader
-from ich.files import for_owner_alone, replacing
+from ich.files import for_owner_only, replacing
 from ich.progress import make_bar
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.codes import Refusal
@@ -77,7 +77,7 @@ def build_cache(
         if (manifest := _read_manifest(folder)) is not None and manifest.done == len(manifest.slices):
             _locate_slices(folder, manifest, table, size)
             return
-        with for_owner_alone(), _lock(folder):
+        with for_owner_only(), _lock(folder):
             manifest = _read_manifest(folder) or _begin(folder, table, size)
             _locate_slices(folder, manifest, table, size)
             if not np.array_equal(manifest.slices["path"], _hash_paths(table, manifest.key)):

@@ -44,7 +44,7 @@ from ich.evaluation_report.inputs import (
 )
 from ich.evaluation_report.outputs import make_folder, show_steps, write_outputs
 from ich.evaluation_report.report_data import ReportData
-from ich.files import for_owner_alone
+from ich.files import for_owner_only
 from ich.schema import UserError
 from ich.tables import OUT_OF_FOLD, name_columns
 
@@ -141,7 +141,7 @@ def write_evaluation(
             return Written(folder, None)
     choices = Choices(list_levels(inputs.predictions), pooling, rule, calibration, replicates, seed)
     decisions = find_decisions(inputs, choices, model)
-    with for_owner_alone():
+    with for_owner_only():
         if write_calibration is not None:
             write_decisions(decisions, write_calibration)
             tell(f"wrote the calibration to {write_calibration}")
@@ -193,7 +193,7 @@ def _is_checked(inputs: Inputs, nets: Sequence[SliceNet], name: str) -> bool:
 
 def _submit(inputs: Inputs, sample: str | Path, out: Path, model: SliceNet | None) -> str:
     """Writes the challenge's CSV, and reports its content."""
-    with for_owner_alone():
+    with for_owner_only():
         make_folder(out)
         path = out / "submission.csv"
         filled = write_submission(inputs.predictions, sample, path, find_prevalences(model))

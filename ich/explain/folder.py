@@ -15,7 +15,7 @@ from ich.dicom import read_geometry, read_hu
 from ich.dicom.orientation import UNKNOWN
 from ich.explain.drawing import draw_heat
 from ich.explain.heatmaps import Heat, explain_slices, find_first_grid, score_slices
-from ich.files import escape_path, for_owner_alone, open_alone, replacing
+from ich.files import escape_path, for_owner_only, open_locked, replacing
 from ich.folders import prepare_folder, refusing_unwritable
 from ich.index import index_paths
 from ich.models import SliceNet
@@ -114,10 +114,10 @@ def write_heatmaps(
     refused = refused[REFUSED_COLUMNS].assign(path=f"{escape_path(root)}/" + refused["path"])
     settings = {"files": _hash_files(root, table), "labels": labels, "model": sha256, "window": window}
     table[SLAB_COLUMN] = number_slabs(table, net.metadata.thickness)
-    with for_owner_alone():
+    with for_owner_only():
         with refusing_unwritable(out):
             prepare_folder(out, settings)
-            lock = open_alone(out / _LOCK)
+            lock = open_locked(out / _LOCK)
         with lock:
             return _fill(net, root, table, refused, out, labels, window, choice)
 

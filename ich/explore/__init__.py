@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ich.explore.document import NAMES, make_document
 from ich.explore.facts import collect_facts
-from ich.files import for_owner_alone, replacing
+from ich.files import for_owner_only, replacing
 from ich.report.document import Document
 from ich.report.html import write_html
 from ich.schema import UserError
@@ -88,7 +88,7 @@ def write_exploration(document: Document, folder: Path) -> Path:
         UserError: If the folder holds other files.
     """
     check_folder(folder)
-    with for_owner_alone():
+    with for_owner_only():
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             path.unlink()

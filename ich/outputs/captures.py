@@ -20,7 +20,7 @@ from pydicom.valuerep import DS
 from ich.dicom import read_header, read_hu
 from ich.dicom.header import Header
 from ich.dicom.orientation import UNKNOWN
-from ich.files import for_owner_alone, replacing
+from ich.files import for_owner_only, replacing
 from ich.image.window import apply_window
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.source import MANUFACTURER, building, derive_uid, describe_device, read_sources
@@ -73,7 +73,7 @@ def write_key_images(result: StudyResult, files: Mapping[str, Path], out_dir: Pa
         ]
         paths = [out_dir / f"key_image_{rank}.dcm" for rank in range(1, len(images) + 1)]
         for image, path in zip(images, paths, strict=True):
-            with for_owner_alone(), replacing(path) as partial:
+            with for_owner_only(), replacing(path) as partial:
                 image.save_as(partial)
     return paths
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ich.files import for_owner_alone, replacing
+from ich.files import for_owner_only, replacing
 from ich.schema import UserError
 from ich.schema.formats import adapt, read_fields, read_plain, show, to_plain
 from ich.schema.results import Outcome, SliceResult, StudyResult, decide_labels, decide_outcome
@@ -54,7 +54,7 @@ def from_dict(found: Any, source: str) -> StudyResult:
 def write_json(result: StudyResult, path: str | Path) -> None:
     """Writes a result as JSON, completely or not at all, readable by the owner only."""
     text = json.dumps(to_plain(result), indent=1, allow_nan=False) + "\n"
-    with for_owner_alone(), replacing(Path(path)) as partial:
+    with for_owner_only(), replacing(Path(path)) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -26,7 +26,7 @@ from highdicom.sr import (
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
-from ich.files import for_owner_alone, replacing
+from ich.files import for_owner_only, replacing
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.source import (
     MANUFACTURER,
@@ -120,7 +120,7 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
             ],
             **describe_device(result.algorithm),
         )
-        with for_owner_alone(), replacing(out) as partial:
+        with for_owner_only(), replacing(out) as partial:
             report.save_as(partial)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from ich.files import for_owner_alone
+from ich.files import for_owner_only
 from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.schema.results import Remark, SliceResult, StudyResult
 from ich.tables import SLAB_COLUMN, UIDS, WEIGHTS_COLUMN, name_columns, write_table
@@ -90,7 +90,7 @@ def write_tables(
         labels: What the model predicts.
     """
     folder = Path(folder)
-    with for_owner_alone():
+    with for_owner_only():
         write_table(tabulate_studies(results, labels), folder / "studies.csv")
         write_table(tabulate_slices(results, weights, labels), folder / "slices.csv")
         write_table(tabulate_series(results), folder / "series.csv")

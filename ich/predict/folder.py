@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from ich.files import open_alone
+from ich.files import open_locked
 from ich.folders import prepare_folder, refusing_unwritable
 from ich.outputs.records import read_json, write_json
 from ich.schema import UserError
@@ -50,7 +50,7 @@ class ResultFolder:
         with refusing_unwritable(path):
             prepare_folder(path, settings)
             (path / RESULTS).mkdir(exist_ok=True)
-            self._file = open_alone(path / DONE)
+            self._file = open_locked(path / DONE)
             for left in path.glob(f"{SCRATCH}*"):  # of a process that was killed
                 shutil.rmtree(left)
         try:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 from rich.progress import MofNCompleteColumn, Progress
 
-from ich.files import find_on_disk, for_owner_alone
+from ich.files import find_on_disk, for_owner_only
 from ich.outputs.captures import write_key_images
 from ich.outputs.pages import write_study_page
 from ich.outputs.pages.views import make_views
@@ -76,7 +76,7 @@ def predict_folder(
         UserError: If an input does not exist, ``out`` cannot be used, or ``out`` lies in an input.
     """
     _require_apart(inputs, out)
-    with for_owner_alone(), ResultFolder(out, predictor.describe()) as folder:
+    with for_owner_only(), ResultFolder(out, predictor.describe()) as folder:
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
             found = find_studies(inputs, scratch=Path(scratch), progress=progress)
             left = [study for study in found.studies if not folder.has(study, outputs)]

@@ -19,7 +19,7 @@ from ich.calibration import DECIDED_LEVELS, Decision, NotFitted
 from ich.calibration.recalibration import SiteFit, recalibrate_decision
 from ich.evaluate.decisions import DEFAULT_RULE
 from ich.evaluate.pooling import DEFAULT_POOLING
-from ich.files import for_owner_alone
+from ich.files import for_owner_only
 from ich.model_files.bundle import write_ensemble
 from ich.model_files.metadata import ModelMetadata, Recalibration
 from ich.networks import Members, Network, TorchNetwork
@@ -125,7 +125,7 @@ def write_recalibrated(
     members = [replace(each, tta=tta, recalibration=recalibration) for each in model.metadata.members]
     metadata = replace(model.metadata, members=tuple(members)).with_decisions(decisions)
     try:
-        with for_owner_alone():
+        with for_owner_only():
             out.mkdir(parents=True, exist_ok=True)
             write_ensemble(metadata, [network.net.state_dict() for network in networks], out / MODEL)
             write_report(site, studies, headline, fits, changes, out)

@@ -27,7 +27,7 @@ from pytorch_lightning import seed_everything
 from rich.console import Console
 from rich.logging import RichHandler
 
-from ich.files import for_owner_alone, replacing
+from ich.files import for_owner_only, replacing
 from ich.index.split import write_split
 from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
 from ich.models.own import check_trusted
@@ -343,7 +343,7 @@ def main() -> None:
     _jobs.clear()
     _failures.clear()
     conf = find_conf()
-    with printing(), for_owner_alone(), handling_stops(exit_at_once), reading_arguments(conf), allowing():
+    with printing(), for_owner_only(), handling_stops(exit_at_once), reading_arguments(conf), allowing():
         hydra.main(**VERSION_BASE, config_path=str(conf), config_name="config")(run_job)()
         _failures.extend(pool_jobs(_jobs, _failures))
     if _failures:

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from ich import __version__
-from ich.files import open_alone
+from ich.files import open_locked
 from ich.model_files.checkpoint import CHECKPOINTS
 from ich.schema import UserError
 from ich.train.trainer.callbacks import Patience
@@ -45,7 +45,7 @@ def occupying(run_dir: Path) -> Iterator[None]:
         UserError: If another process trains there.
     """
     try:
-        file = open_alone(run_dir / LOG)
+        file = open_locked(run_dir / LOG)
     except BlockingIOError:
         raise UserError(
             f"another training uses {run_dir}: wait until it ends, or name another folder with run_dir="

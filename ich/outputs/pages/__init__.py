@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ich.files import for_owner_alone
+from ich.files import for_owner_only
 from ich.outputs.pages.drawing import Frame, draw_timeline, draw_view, find_frame
 from ich.outputs.pages.sentences import (
     describe_called,
@@ -49,7 +49,7 @@ def write_study_page(result: StudyResult, views: Sequence[SliceView], path: str 
             marked as missing.
         path: The page's path.
     """
-    with for_owner_alone():
+    with for_owner_only():
         write_html(make_document(result, views), path)
 
 
