@@ -99,7 +99,7 @@ def test_a_network_needs_the_positions_of_its_slices(run: Path) -> None:
 
 
 def test_what_no_file_can_hold_names_the_way_out(run: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"share it with `ich bundle`, or train .* with series=none"):
+    with pytest.raises(UserError, match=r"share it with `ich bundle`, or train .*series=none"):
         export_onnx(run, tmp_path / "model.onnx")
 
 
