@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,22 +13,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich.calibration import DECIDED_LEVELS, Decision, order_decisions
+from ich.calibration.smoothing import describe_kernels
 from ich.evaluate.comparison import ensemble as average
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.folds import pool_folds
 from ich.evaluate.pooling import find_levels
+from ich.evaluate.smoothing import smooth_folds
 from ich.evaluate.stacking import fit_shares
 from ich.model_files.bundle import MODEL_CARD, is_bundle, read_bundle, write_ensemble
 from ich.model_files.checkpoint import CHECKPOINTS, ENSEMBLE, find_checkpoint
 from ich.model_files.ensemble import EnsembleMetadata, require_same_labels
 from ich.models import Ensemble, hash_weights, load_ensemble
-from ich.networks.folds import find_fold, read_folds
+from ich.networks.folds import asks_for_smoothing, find_fold, read_folds
 from ich.networks.views import check_tta
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
 from ich.tables import OUT_OF_FOLD, WEIGHTS_COLUMN, read_predictions
 
 __all__ = ["Bundled", "bundle_models"]
+
+log = logging.getLogger("ich")
 
 FROM_FILE = "from the calibration file"
 
@@ -125,6 +130,28 @@ def join_models(
     return metadata, [net.state_dict() for net in nets]
 
 
+def smooth_models(
+    runs: Sequence[Path], tables: dict[str, pd.DataFrame], ensembles: Sequence[Ensemble]
+) -> dict[str, pd.DataFrame]:
+    """Smooths the predictions of all folds over neighboring slices if their runs ask for it.
+
+    Args:
+        runs: The folders of the folds.
+        tables: Their predictions, by the name of the fold.
+        ensembles: Their networks, which get the kernels of all folds together.
+
+    Returns:
+        The tables, each smoothed by kernels of the other folds.
+    """
+    if not all(map(asks_for_smoothing, runs)):
+        return tables
+    smoothed, kernels = smooth_folds(tables)
+    log.info("smoothing over neighboring slices: %s", describe_kernels(kernels))
+    for net in (net for each in ensembles for net in each.nets):
+        net.metadata = replace(net.metadata, smoothing=kernels)
+    return smoothed
+
+
 def find_model_card(file: Path) -> str:
     """Reads the model card of a bundle, or of a checkpoint's run; empty if there is none.
 
@@ -181,9 +208,9 @@ def _read_out_of_fold(files: Sequence[Path], ensembles: Sequence[Ensemble]) -> d
     runs = [file.parent.parent for file in files if file.parent.name == CHECKPOINTS]
     if len(runs) < len(files) or any(find_fold(run) is None for run in runs):
         return {}
-    pooled = pool_folds(read_folds(runs))
-    _require_weights(pooled, ensembles, runs[0].parent)
-    return {"0": pooled}
+    tables = read_folds(runs)
+    _require_weights(pd.concat(tables.values()), ensembles, runs[0].parent)
+    return {"0": pool_folds(smooth_models(runs, tables, ensembles))}
 
 
 def _require_weights(table: pd.DataFrame, ensembles: Sequence[Ensemble], place: Path) -> None:

@@ -27,12 +27,23 @@ class Fold(NamedTuple):
 
 def find_fold(run: Path) -> Fold | None:
     """Finds which fold a run has as its test set; None for a run without folds, and for anything else."""
-    try:
-        data: Any = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))["data"]
-        fold, folds = data["fold"], data["folds"]
-    except (OSError, ValueError, yaml.YAMLError, LookupError, TypeError):
-        return None
+    data = _read_config(run).get("data")
+    fold, folds = (data.get("fold"), data.get("folds")) if isinstance(data, dict) else (None, None)
     return Fold(fold, folds) if isinstance(fold, int) and isinstance(folds, int) else None
+
+
+def asks_for_smoothing(run: Path) -> bool:
+    """Whether a run is to be smoothed over neighboring slices, which is left to all folds together."""
+    return _read_config(run).get("smoothing") is True
+
+
+def _read_config(run: Path) -> dict[str, Any]:
+    """Reads the configuration of a run; empty if there is none."""
+    try:
+        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def read_folds(runs: Sequence[Path]) -> dict[str, pd.DataFrame]:

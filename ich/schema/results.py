@@ -150,7 +150,7 @@ class Algorithm:
     """The algorithm that read the study, described so that it can be repeated."""
 
     name: str
-    """The backbone; those of an ensemble are joined by +."""
+    """The backbone; those of an ensemble are joined by +, equal ones as 5 x NAME."""
     version: str
     """The version of ich."""
     weights: tuple[Digest, ...]

@@ -21,10 +21,8 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ich.calibration.smoothing import describe_kernels
 from ich.evaluate.folds import OutOfFold, evaluate_folds, pool_folds
 from ich.evaluate.pooling import find_levels
-from ich.evaluate.smoothing import smooth_folds
 from ich.evaluate.terminal import render_evaluation, render_operating_points
 from ich.evaluation_report.model_card import make_model_card
 from ich.evaluation_report.report_data import ReportData
@@ -33,7 +31,7 @@ from ich.files import hash_file, replacing
 from ich.model_files.bundle import MODEL_CARD, write_ensemble
 from ich.model_files.checkpoint import CHECKPOINTS, ENSEMBLE, find_checkpoint
 from ich.models import load_ensemble
-from ich.networks.bundling import join_models
+from ich.networks.bundling import join_models, smooth_models
 from ich.networks.folds import find_fold, read_folds
 from ich.report.markdown import render_markdown
 from ich.schema import DISCLAIMER, MONITOR, UserError
@@ -155,11 +153,7 @@ def pool_runs(runs: Sequence[Path], out: Path, trusted: Sequence[str] = ()) -> f
     """
     tables = read_folds(runs)
     ensembles = [load_ensemble(find_checkpoint(run, "best"), trusted=trusted) for run in runs]
-    if all(OmegaConf.select(OmegaConf.load(run / "config.yaml"), "smoothing") for run in runs):
-        tables, kernels = smooth_folds(tables)
-        log.info("smoothing over neighboring slices: %s", describe_kernels(kernels))
-        for net in (net for each in ensembles for net in each.nets):
-            net.metadata = replace(net.metadata, smoothing=kernels)
+    tables = smooth_models(runs, tables, ensembles)
     labels = ensembles[0].nets[0].metadata.labels
     levels = find_levels(pool_folds(tables), "out-of-fold predictions")
     found = evaluate_folds(tables, labels=labels, levels=levels)
