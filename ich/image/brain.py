@@ -65,12 +65,25 @@ def find_inside(hu: Slice) -> Inside:
         hu: (S, S) HU, S about 128.
     """
     skull = _dilate((hu > NEAR_TISSUE[1]).view(np.uint8))
-    core = _find_core((_count_directions(skull) >= 3) & (hu > NEAR_TISSUE[0]) & (hu < NEAR_TISSUE[1]))
+    core = _find_core((count_directions(skull) >= 3) & (hu > NEAR_TISSUE[0]) & (hu < NEAR_TISSUE[1]))
     whole = _dilate(core)
     area, body = int(np.count_nonzero(whole)), int(np.count_nonzero(hu >= BODY))
     edge = (_dilate(whole) - whole).view(bool)
     is_enclosed = 0 < body <= MOST_AROUND * area and float(_dilate(skull)[edge].mean()) >= LEAST_ENCLOSED
     return Inside(core, whole, is_enclosed)
+
+
+def count_directions(bone: Mask) -> Mask:
+    """Counts in how many of the four directions along rows and columns bone lies from each pixel."""
+    places = np.arange(len(bone), dtype=np.int16)
+    count = np.zeros_like(bone)
+    for image, total in ((bone.view(bool), count), (np.ascontiguousarray(bone.T).view(bool), count.T)):
+        first, last = image.argmax(axis=1), len(places) - 1 - image[:, ::-1].argmax(axis=1)
+        first[~image[places, first]] = len(places)  # none
+        last[first == len(places)] = -1
+        total += places >= first.astype(np.int16)[:, None]
+        total += places <= last.astype(np.int16)[:, None]
+    return count
 
 
 def find_brain(hu: Slice) -> Mask:
@@ -173,16 +186,3 @@ def _find_core(inside: NDArray[np.bool_]) -> Mask:
 def _dilate(mask: Mask) -> Mask:
     """Widens a mask by a pixel."""
     return np.asarray(cv2.dilate(mask, _SQUARE), np.uint8)
-
-
-def _count_directions(bone: Mask) -> Mask:
-    """Counts in how many of the four directions along rows and columns bone lies from each pixel."""
-    places = np.arange(len(bone), dtype=np.int16)
-    count = np.zeros_like(bone)
-    for image, total in ((bone.view(bool), count), (np.ascontiguousarray(bone.T).view(bool), count.T)):
-        first, last = image.argmax(axis=1), len(places) - 1 - image[:, ::-1].argmax(axis=1)
-        first[~image[places, first]] = len(places)  # none
-        last[first == len(places)] = -1
-        total += places >= first.astype(np.int16)[:, None]
-        total += places <= last.astype(np.int16)[:, None]
-    return count

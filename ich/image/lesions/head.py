@@ -9,23 +9,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ich.image.brain import LEAST_ENCLOSED, count_directions
 from ich.schema.hu import BRAIN_MIDDLE, NEAR_TISSUE
 
 Field = NDArray[np.floating[Any]]
 Mask = NDArray[np.uint8]  # 0 or 1
 
 AREA = (35.0, 290.0)  # cm² of brain in a slice: a newborn's is some 60, the largest of CT-ICH 261
-ENCLOSED = 0.65  # least share of the brain's edge that is bone; an opened skull has some 0.7
 DEEPEST = 25.0  # mm, at least: thinner parts are orbits, muscles or the vertex
-_TURNS = tuple(math.radians(degrees) for degrees in range(-24, 25, 4))  # heads rarely lie more obliquely
-_AROUND = -60.0  # in place of HU around the brain: its shape counts most for the midline
-_SECOND = np.array([1.0, -2.0, 1.0])
+
 GAUSSIAN_MEAN, GAUSSIAN_MEDIAN = 0.7979, 0.6745
 """Mean and median of the magnitude of normal deviates; an edge changes the median less."""
 
-_OUTSIDE = 1000  # pixels
-_COARSE = 64  # pixels of a side, for the search of the midline
 _OPENING = 4.0  # mm; what joins the brain by a narrower way is not brain
+_OUTSIDE = 1000  # pixels, in place of a negative depth
+_COARSE = 64  # pixels of a side, for the search of the midline
+_TURNS = tuple(math.radians(degrees) for degrees in range(-24, 25, 4))  # heads rarely lie more obliquely
+_AROUND = -60.0  # in place of HU around the brain: its shape counts most for the midline
+_SECOND = np.array([1.0, -2.0, 1.0])
 
 
 class Head(NamedTuple):
@@ -131,7 +132,7 @@ def find_inside(hu: NDArray[np.int16], mm: float) -> Mask | None:
     """
     bone = (hu > NEAR_TISSUE[1]).view(np.uint8)
     sealed = np.asarray(cv2.dilate(bone, make_disc(1)), np.uint8)
-    soft = (hu > NEAR_TISSUE[0]) & (bone == 0) & (_count_directions(sealed) >= 3)
+    soft = (hu > NEAR_TISSUE[0]) & (bone == 0) & (count_directions(sealed) >= 3)
     disc = make_disc(max(1, round(_OPENING / mm)))
     core = np.asarray(cv2.erode(soft.view(np.uint8), disc), np.uint8)
     _, depth, _, deepest = cv2.minMaxLoc(cv2.distanceTransform(core, cv2.DIST_L2, 3))
@@ -151,20 +152,7 @@ def _is_brain(hu: NDArray[np.int16], inside: Mask, bone: Mask, mm: float) -> boo
     edge = (np.asarray(cv2.dilate(inside, make_disc(1)), np.uint8) - inside).view(np.bool_)
     enclosed = float(bone[edge].mean())
     median = float(np.median(hu[inside.view(np.bool_)]))
-    return enclosed >= ENCLOSED and BRAIN_MIDDLE[0] <= median <= BRAIN_MIDDLE[1]
-
-
-def _count_directions(bone: Mask) -> Mask:
-    """Counts in how many of the four directions along rows and columns bone lies from each pixel."""
-    places = np.arange(len(bone), dtype=np.int16)
-    count = np.zeros_like(bone)
-    for image, total in ((bone, count), (np.ascontiguousarray(bone.T), count.T)):
-        any_bone = image.any(axis=1)
-        first = np.where(any_bone, image.argmax(axis=1), len(places)).astype(np.int16)
-        last = np.where(any_bone, len(places) - 1 - image[:, ::-1].argmax(axis=1), -1).astype(np.int16)
-        total += places >= first[:, None]
-        total += places <= last[:, None]
-    return count
+    return enclosed >= LEAST_ENCLOSED and BRAIN_MIDDLE[0] <= median <= BRAIN_MIDDLE[1]
 
 
 def _find_axes(hu: Field, inside: Mask, mm: float) -> tuple[Field, Field]:
