@@ -318,7 +318,7 @@ def test_the_folder_of_a_run_gives_its_predictions(
     assert "none.csv" in refuse(capsys, str(run_dir), *sample, *out)
     predicted = tmp_path / "predicted"
     predicted.mkdir()
-    assert f"{predicted} holds no predictions_test.csv and no slices.csv" in refuse(
+    assert f"{predicted} holds none of predictions_test.csv, predictions_oof.csv, slices.csv" in refuse(
         capsys, str(predicted), *sample, *out
     )
     shutil.copy(run_dir / "predictions_test.csv", predicted / "slices.csv")

@@ -155,7 +155,7 @@ def find_table(path: Path, *names: str) -> Path:
     found = next((path / name for name in names if (path / name).is_file()), None)
     if found is None:
         raise UserError(
-            f"{path} holds no {' and no '.join(names)}: give a predictions table, or a finished run"
+            f"{path} holds none of {', '.join(names)}: give a predictions table, or a finished run"
         )
     return found
 
