@@ -14,6 +14,7 @@ from heads import BRAIN, MM, draw_slice, make, read, x, y
 
 from ich.cli import main
 from ich.generate import generate_lesions
+from ich.generate.diffusion import train_diffusion
 from ich.generate.novelty import measure_novelty
 from ich.image.lesions import Lesions
 from ich.image.lesions.bank import BankMetadata, LesionBank, Novelty, read_bank, write_bank
@@ -170,11 +171,10 @@ def test_too_few_lesions_are_refused(phantom: Path, tmp_path: Path) -> None:
         generate_lesions(data, tmp_path / "out", license="none")
 
 
-@pytest.mark.trains
 def test_the_command_writes_lesions(
     phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("monai")
+    monkeypatch.setattr("ich.generate.train_diffusion", lambda images, kinds, *_: Stub(images, kinds, False))
     out = tmp_path / "lesions.safetensors"
     settings = ["--size", "64", "--steps", "2", "--number", "12", "--license", "none"]
     monkeypatch.setattr("sys.argv", ["ich", "generate", str(phantom), str(out), *settings])
@@ -183,3 +183,17 @@ def test_the_command_writes_lesions(
     assert end.value.code == 0
     assert f"wrote {out}" in capsys.readouterr().out
     assert all(np.isfinite(images).all() for images in read_bank(out).images.values())
+
+
+@pytest.mark.trains
+def test_the_diffusion_depends_only_on_its_seed() -> None:
+    pytest.importorskip("monai")
+    images, kinds = torch.rand(6, 2, 16, 16) * 2 - 1, torch.tensor([0, 0, 0, 1, 1, 1])
+    first, same, other = (
+        train_diffusion(images, kinds, 2, seed).sample(kinds, torch.Generator().manual_seed(0), 16)
+        for seed in (0, 0, 1)
+    )
+    assert first.shape == images.shape
+    assert first.isfinite().all()
+    assert torch.equal(first, same)
+    assert not torch.equal(first, other)
