@@ -64,8 +64,9 @@ def _deflate(source: Path) -> bytes:
     pydicom.filereader.read_preamble(file, force=False)
     pydicom.filereader._read_file_meta_info(file)
     deflater = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
-    zeros = b"".join([*(deflater.compress(bytes(1 << 20)) for _ in range(1024)), deflater.flush()])
-    return whole[: file.tell()] + zeros
+    # After a full flush nothing refers back, so the same bytes can be repeated.
+    zeros = deflater.compress(bytes(1 << 20)) + deflater.flush(zlib.Z_FULL_FLUSH)
+    return whole[: file.tell()] + zeros * 1024 + deflater.flush()
 
 
 def _nest(source: Path, depth: int) -> bytes:
