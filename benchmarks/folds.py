@@ -60,10 +60,7 @@ def predict_new(net: SliceNet, root: Path, patients: int, size: int) -> dict[str
     )
     data.prepare_data()
     data.setup()
-    tables = predict_parts(net, data)
-    if net.metadata.smoothing is None:
-        return tables
-    return {part: smooth_table(table, net.metadata.smoothing) for part, table in tables.items()}
+    return predict_parts(net, data)
 
 
 def describe(name: str, level: str, figures: LabelFigures) -> dict[str, object]:
@@ -81,8 +78,13 @@ def describe(name: str, level: str, figures: LabelFigures) -> dict[str, object]:
 def measure(out: Path, patients: int) -> list[dict[str, object]]:
     nets, metadata = load_ensemble(out / "run" / "ensemble.zip")
     tables = [predict_new(net, out / "phantom_new", patients, 160) for net in nets]
+
+    def smooth(table: pd.DataFrame) -> pd.DataFrame:
+        return table if metadata.smoothing is None else smooth_table(table, metadata.smoothing)
+
     val, test = (
-        ensemble({str(number): each[part] for number, each in enumerate(tables)}) for part in ("val", "test")
+        smooth(ensemble({str(number): each[part] for number, each in enumerate(tables)}))
+        for part in ("val", "test")
     )
     out_of_fold = read_predictions(out / "run" / "predictions_oof.csv")
     for name, table in (("out of fold", out_of_fold), ("new, to fit", val), ("new, to test", test)):
@@ -95,8 +97,8 @@ def measure(out: Path, patients: int) -> list[dict[str, object]]:
     for name, decisions in chosen.items():
         levels = evaluate(test, decisions=decisions, levels=LEVELS).levels
         rows += [describe(name, level, levels[level].labels["any"]) for level in LEVELS]
-    singles = [evaluate(each["test"], decisions=metadata.decisions, levels=LEVELS).levels for each in tables]
-    for number, levels in enumerate(singles):
+    for number, each in enumerate(tables):
+        levels = evaluate(smooth(each["test"]), decisions=metadata.decisions, levels=LEVELS).levels
         name = f"single models out of fold, applied to model {number}"
         rows += [describe(name, level, levels[level].labels["any"]) for level in LEVELS]
     return rows

@@ -153,7 +153,7 @@ def _measure_draw(site: Site, fitted: NDArray[np.bool_], rng: np.random.Generato
 def measure(args: argparse.Namespace) -> None:
     """Measures a model on labeled studies."""
     networks, ensemble = load_members(args.model, threads=args.threads, trusted=args.trusted)
-    predictor = Predictor(networks, tta=args.tta, decisions=ensemble.decisions, shares=ensemble.shares)
+    predictor = Predictor(networks, tta=args.tta, ensemble=ensemble)
     label_set = predictor.label_set
     label = args.label or label_set.decides or label_set.names[0]
     is_slices = find_slice_column(read_columns(args.labels, label_set.names), label_set.names) is not None

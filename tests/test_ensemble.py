@@ -17,26 +17,31 @@ from scipy.optimize import minimize
 from test_predict import make_decision, write_model
 
 from ich.calibration.files import write_calibration
-from ich.calibration.smoothing import Kernel
+from ich.calibration.smoothing import TIED, Kernel, smooth
 from ich.evaluate.comparison import ensemble
 from ich.evaluate.folds import evaluate_folds
 from ich.evaluate.stacking import fit_shares
-from ich.model_files.bundle import read_bundle, write_ensemble
+from ich.model_files.bundle import read_bundle, write_bundle, write_ensemble
 from ich.model_files.ensemble import EnsembleMetadata
 from ich.models import hash_weights, load_ensemble, load_slice_net
-from ich.networks import MeanNetwork, load_members, load_network
+from ich.networks import load_members, load_network
 from ich.networks.bundling import bundle_models
 from ich.predict import Predictor
 from ich.schema import LABELS, InputSpec, UserError
+from ich.schema.formats import to_plain
 from ich.schema.labels import RSNA_LABELS
 from ich.tables import WEIGHTS_COLUMN
 
 DECISIONS = {"slice": make_decision(0.4), "study": make_decision(0.4, pooling="mean")}
+KERNELS = dict.fromkeys(LABELS, TIED) | {"any": Kernel(5.0, 2.0, 0.5)}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bundles of two models of one input, of one of another, and of the first two as an ensemble."""
+    """Bundles of two models of one input, of one of another, and of the first two as an ensemble.
+
+    ``smooth.zip`` is this ensemble with a smoothing of the mean.
+    """
     folder = tmp_path_factory.mktemp("ensemble")
     write_model(folder / "a.zip", 0.3, limit=2.0)
     write_model(folder / "b.zip", 0.6, limit=8.0, seed=1)
@@ -44,6 +49,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_calibration(DECISIONS, folder / "calibration.json")
     given = ["--calibration", str(folder / "calibration.json")]
     assert call("bundle", *(str(folder / name) for name in ("a.zip", "b.zip", "both.zip")), *given) == 0
+    both = read_bundle(folder / "both.zip")
+    write_ensemble(replace(both.ensemble, smoothing=KERNELS), both.state_dicts, folder / "smooth.zip")
     return folder
 
 
@@ -90,6 +97,55 @@ def test_members_of_several_inputs_and_with_decisions_of_their_own(
     assert call(*command) == 0
     assert "none, so that every study will be INDETERMINATE" in capsys.readouterr().out
     assert len(load_ensemble(tmp_path / "three.zip").nets) == 3
+    assert call("bundle", str(folder / "smooth.zip"), str(members[1]), str(tmp_path / "own.zip")) == 0
+    metadata = load_ensemble(tmp_path / "own.zip").metadata
+    assert [member.smoothing for member in metadata.members] == [KERNELS, KERNELS, None]
+    assert metadata.smoothing is None
+
+
+def change_description(source: Path, out: Path, format_: str | None = None, **changes: object) -> None:
+    """Writes a bundle that says something else of its ensemble."""
+    with zipfile.ZipFile(source) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    description = json.loads(members["model.json"])
+    description["ensemble"] |= changes
+    description["format"] = format_ or description["format"]
+    members["model.json"] = json.dumps(description).encode()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def list_any(result) -> np.ndarray:
+    return np.array([each.probs["any"] for each in result.slices])
+
+
+@pytest.mark.trains
+def test_the_mean_is_smoothed_once(folder: Path, study: Path) -> None:
+    plain, result = predict(study, folder / "both.zip"), predict(study, folder / "smooth.zip")
+    places = [np.nan if each.left_out else each.position for each in plain.slices]
+    before = list_any(plain)
+    expected = smooth(before[:, None], places, np.zeros(len(before)), {"any": KERNELS["any"]})[:, 0]
+    np.testing.assert_array_equal(list_any(result), expected)
+    assert np.abs(expected - before).max() > 0.01
+    given = Predictor.load(folder / "both.zip").describe(), Predictor.load(folder / "smooth.zip").describe()
+    assert given[0]["decisions"] != given[1]["decisions"]
+
+
+@pytest.mark.trains
+def test_members_of_format_4_smooth_by_themselves(folder: Path, study: Path, tmp_path: Path, capsys) -> None:
+    members = []
+    for name in ("a.zip", "b.zip"):
+        bundle = read_bundle(folder / name)
+        metadata = replace(bundle.metadata, smoothing=KERNELS)
+        write_bundle(metadata, bundle.state_dict, tmp_path / name)
+        members.append(replace(metadata, decisions=None).to_plain())
+    change_description(folder / "both.zip", tmp_path / "old.zip", "ich bundle 4", members=members)
+    old = predict(study, tmp_path / "old.zip")
+    compare(old, predict(study, tmp_path / "a.zip", tmp_path / "b.zip", decisions=DECISIONS))
+    assert np.abs(list_any(old) - list_any(predict(study, folder / "smooth.zip"))).max() > 1e-3
+    assert call("export", str(tmp_path / "old.zip"), str(tmp_path / "old.onnx")) == 2
+    assert "bundle the folds of one model again" in " ".join(capsys.readouterr().err.split())
 
 
 def test_network_of_an_ensemble_is_the_mean(folder: Path) -> None:
@@ -101,40 +157,50 @@ def test_network_of_an_ensemble_is_the_mean(folder: Path) -> None:
     distance = (outputs[0].distance / 2 + outputs[1].distance / 8) / 2
     np.testing.assert_allclose(mean.run(hu).distance, distance, rtol=1e-6)
     assert (mean.limit, mean.metadata.decisions) == (1.0, DECISIONS)
-    metadata = load_members(folder / "both.zip").metadata
-    kernels = {label: Kernel(5.0, 1.0, 0.0) for label in LABELS}
-    smoothing = tuple(replace(member, smoothing=kernels) for member in metadata.members)
-    with pytest.raises(UserError, match="which training with smoothing=false leaves out"):
-        MeanNetwork(each, replace(metadata, members=smoothing))
+    smooth = load_network(folder / "smooth.zip", gpus=0)
+    np.testing.assert_array_equal(smooth.run(hu).probs, mean.run(hu).probs)  # it comes after the network
+    assert (smooth.metadata.smoothing, mean.metadata.smoothing) == (KERNELS, None)
 
 
 @pytest.mark.trains
-def test_ensemble_as_onnx(folder: Path, phantom: Path, tmp_path: Path, capsys) -> None:
+def test_ensemble_as_onnx(folder: Path, phantom: Path, study: Path, tmp_path: Path, capsys) -> None:
     checks = list(map(str, sorted((phantom / "stage_2_train").iterdir())[:20]))
-    out = tmp_path / "both.onnx"
-    assert call("export", str(folder / "both.zip"), str(out), "--check", *checks) == 0
+    out = tmp_path / "smooth.onnx"
+    assert call("export", str(folder / "smooth.zip"), str(out), "--check", *checks) == 0
     assert "largest difference in a probability over 20 slices" in capsys.readouterr().out
-    ours, theirs = (load_network(path, gpus=0) for path in (folder / "both.zip", out))
+    ours, theirs = (load_network(path, gpus=0) for path in (folder / "smooth.zip", out))
     assert (ours.metadata, ours.name, ours.limit) == (theirs.metadata, theirs.name, theirs.limit)
     (probs, distance), (exported, exported_distance) = (each.run(draw_slices(1)) for each in (ours, theirs))
     np.testing.assert_allclose(probs, exported, rtol=0, atol=1e-5)
     np.testing.assert_allclose(distance, exported_distance, rtol=1e-4)
+    one, other = (predict(study, path) for path in (folder / "smooth.zip", out))
+    np.testing.assert_allclose(list_any(one), list_any(other), rtol=0, atol=1e-5)
+    assert other.labels["any"].prob == pytest.approx(one.labels["any"].prob, abs=1e-5)
+    assert one.outcome is other.outcome
     assert call("bundle", str(folder / "a.zip"), str(folder / "b.zip"), str(tmp_path / "own.zip")) == 0
     assert call("export", str(tmp_path / "own.zip"), str(tmp_path / "own.onnx")) == 2
     assert "none for their mean" in " ".join(capsys.readouterr().err.split())
 
 
 def test_what_one_file_of_several_models_says(folder: Path, tmp_path: Path, capsys) -> None:
-    assert call("bundle", str(folder / "both.zip")) == 0
+    assert call("bundle", str(folder / "smooth.zip")) == 0
     shown = capsys.readouterr().out
-    for line in ("an ensemble of 2 models", "of the mean: by slice and study", "model 2:\n  test_resnet, 64"):
+    for line in (
+        "an ensemble of 2 models",
+        "smoothing of the mean over neighboring slices: any 5 mm",
+        "of the mean: by slice and study",
+        "model 2:\n  test_resnet, 64",
+    ):
         assert line in shown
-    assert call("bundle", str(folder / "both.zip"), str(tmp_path / "again.zip")) == 0
-    assert (tmp_path / "again.zip").read_bytes() == (folder / "both.zip").read_bytes()
+    assert "nothing" not in shown
+    assert call("bundle", str(folder / "smooth.zip"), str(tmp_path / "again.zip")) == 0
+    assert (tmp_path / "again.zip").read_bytes() == (folder / "smooth.zip").read_bytes()
     with pytest.raises(UserError, match="holds an ensemble of 2 models, where one is needed"):
         load_slice_net(folder / "both.zip")
     with pytest.raises(UserError, match="use it alone, or bundle all models together"):
         Predictor.load(folder / "both.zip", folder / "large.zip")
+    with pytest.raises(UserError, match=r"smooth\.zip is an ensemble that decides by the mean"):
+        Predictor.load(folder / "smooth.zip", folder / "large.zip", decisions=DECISIONS)
     assert call("bundle", str(folder / "a.zip"), str(folder / "b.zip"), str(tmp_path / "x"), "--stack") == 2
     assert "stacking needs out-of-fold predictions" in " ".join(capsys.readouterr().err.split())
 
@@ -178,15 +244,10 @@ def test_prepared_ensembles_are_refused(folder: Path, tmp_path: Path) -> None:
         ({"shares": (1.0,)}, "shares has 1 numbers for 2 members"),
         ({"members": []}, "members is empty"),
         ({"decisions": {"slice": {}}}, "slice lacks pooling"),
+        ({"smoothing": {}}, "smoothing lacks any"),
+        ({"smoothing": to_plain(KERNELS), "decisions": None}, "for the mean of models that smooth or decide"),
     ):
-        with zipfile.ZipFile(folder / "both.zip") as archive:
-            members = {name: archive.read(name) for name in archive.namelist()}
-        description = json.loads(members["model.json"])
-        description["ensemble"] |= change
-        members["model.json"] = json.dumps(description).encode()
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, content in members.items():
-                archive.writestr(name, content)
+        change_description(folder / "both.zip", path, **change)
         with pytest.raises(UserError, match=message):
             read_bundle(path)
     other = replace(second.labels, decides=None)

@@ -251,7 +251,7 @@ def break_graph(model: onnx.ModelProto) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 3'"),
+        (change_description(lambda found: found.update(format="ich network 9")), "expected 'ich network 4'"),
         (change_description(lambda found: found.update(_target_="os.system")), "unknown field '_target_'"),
         (
             change_description(lambda found: found["ensemble"]["members"][0].update(labels=["any"])),

@@ -18,9 +18,11 @@ import pytest
 import yaml
 from command import call
 from omegaconf import OmegaConf
+from test_predict import make_decision
 from test_train import FILES, TINY, train
 
 import ich.train.folds
+from ich.calibration.files import write_calibration
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.folds import evaluate_folds
 from ich.evaluate.smoothing import smooth_folds
@@ -107,7 +109,8 @@ def test_all_folds_become_one_model(pooled: Path) -> None:
         assert hash_weights(net) == hash_weights(load_slice_net(fold / "checkpoints/best.ckpt"))
         assert set(rows[WEIGHTS_COLUMN]) == {hash_weights(net)}
         assert net.metadata.decisions is None  # their own thresholds are not those of the mean
-        assert net.metadata.smoothing == smooth_folds(read_tables(pooled))[1]  # of all patients, for each
+        assert net.metadata.smoothing is None
+    assert ensemble.metadata.smoothing == smooth_folds(read_tables(pooled))[1]  # of all patients
     assert ensemble.metadata.decisions == fit_decisions(table)
     assert read_bundle(pooled / "ensemble.zip").model_card == card
     for said in ("An ensemble of 2 models", "2 folds; each is the test set of one model"):
@@ -254,7 +257,9 @@ def test_runs_that_are_no_folds_of_one_split_are_refused(pooled: Path, tmp_path:
     assert "are runs on different data: 1 slices are in only one of them" in refuse(folds[0], other)
 
 
-def test_bundles_of_a_run_over_all_folds_and_of_its_folds(pooled: Path, tmp_path: Path, capsys) -> None:
+def test_bundles_of_a_run_over_all_folds_and_of_its_folds(
+    pooled: Path, tmp_path: Path, capsys, caplog
+) -> None:
     assert is_network(pooled)
     assert call("bundle", str(pooled), str(tmp_path / "model.zip")) == 0
     assert (tmp_path / "model.zip").read_bytes() == (pooled / "ensemble.zip").read_bytes()
@@ -264,8 +269,18 @@ def test_bundles_of_a_run_over_all_folds_and_of_its_folds(pooled: Path, tmp_path
     ours, theirs = (
         load_ensemble(path).metadata for path in (tmp_path / "folds.zip", pooled / "ensemble.zip")
     )
-    assert ours.decisions == theirs.decisions
+    assert (ours.decisions, ours.smoothing) == (theirs.decisions, theirs.smoothing)
     assert ours.members == theirs.members[::-1]
+    given = {"study": make_decision(0.4)}
+    write_calibration(given, tmp_path / "calibration.json")
+    calibrated = ("--calibration", str(tmp_path / "calibration.json"))
+    assert call("bundle", *folds, str(tmp_path / "given.zip"), *calibrated) == 0
+    metadata = load_ensemble(tmp_path / "given.zip").metadata
+    assert (metadata.decisions, metadata.smoothing) == (given, theirs.smoothing)
+    assert call("bundle", folds[0], str(tmp_path / "model.zip"), str(tmp_path / "x.zip"), *calibrated) == 0
+    assert call("bundle", folds[0], folds[0], str(tmp_path / "twice.zip"), *calibrated) == 0
+    assert load_ensemble(tmp_path / "twice.zip").metadata.smoothing is None
+    assert caplog.text.count("so no smoothing is fitted on them: the runs have data.fold=0, 0") == 1
     assert call("bundle", folds[0], folds[0], str(tmp_path / "two.zip")) == 2
     assert "the runs have data.fold=0, 0: give one run for each fold" in " ".join(
         capsys.readouterr().err.split()

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from ich.calibration import NotFitted, Platt, find_obstacle, fit_calibrator
 from ich.calibration.choice import is_better, measure_losses
 from ich.calibration.fits import Floats
-from ich.schema.formats import ChosenBy, Number, Positive
+from ich.schema.formats import ChosenBy, Number, Positive, check_keys
 
 WIDTHS = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0, 20.0)
 """Widths to choose from, mm. With slices of 5 mm, a neighbor has from 0.25 to 0.97 of the slice's weight."""
@@ -50,6 +50,21 @@ def _choose_kernel(found: Mapping[str, Any]) -> str:
 
 Smoothing = Mapping[str, Annotated[Kernel | NotFitted, ChosenBy(_choose_kernel, "fields")]]
 """For each label its kernel, or why its probabilities stay as they are."""
+
+
+def order_smoothing(smoothing: Smoothing, names: Sequence[str]) -> Smoothing:
+    """Brings kernels into the order of a model's labels, for the ``__post_init__`` of a format.
+
+    Raises:
+        ValueError: If they are for other labels.
+    """
+    check_keys(smoothing, names, "smoothing")
+    return {name: smoothing[name] for name in names}
+
+
+def has_kernels(smoothing: Smoothing | None) -> bool:
+    """Whether any label is smoothed."""
+    return any(isinstance(kernel, Kernel) for kernel in (smoothing or {}).values())
 
 
 def smooth(

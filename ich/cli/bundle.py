@@ -13,7 +13,7 @@ from ich.schema.formats import show
 
 if TYPE_CHECKING:
     from ich.model_files.ensemble import EnsembleMetadata
-from ich.model_files.metadata import ModelMetadata
+    from ich.model_files.metadata import ModelMetadata
 
 _EXAMPLES = """\
 examples:
@@ -70,6 +70,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds, so other commands do not.
     from ich.calibration.files import read_calibration
+    from ich.calibration.smoothing import describe_kernels
     from ich.networks.bundling import bundle_models
 
     if len(args.paths) == 1:
@@ -81,6 +82,8 @@ def _run(args: argparse.Namespace) -> None:
     )
     print(f"wrote {bundled.metadata.name} of {', '.join(map(str, sources))} to {out}")
     print(f"calibration and operating points: {bundled.source}")
+    if (smoothing := bundled.metadata.smoothing) is not None:
+        print(f"smoothing of the mean over neighboring slices: {describe_kernels(smoothing)}")
     if bundled.shares is not None:
         weighed = (f"{share:.3f} {path}" for share, path in zip(bundled.shares, sources, strict=True))
         print(f"weights: {', '.join(weighed)}")
@@ -100,19 +103,23 @@ def _print_metadata(args: argparse.Namespace) -> None:
 
 
 def _describe(ensemble: EnsembleMetadata) -> Iterator[str]:
+    from ich.calibration.smoothing import describe_kernels
+
     if len(ensemble.members) == 1:
         yield from _describe_member(ensemble.members[0])
         return
     yield f"an ensemble of {len(ensemble.members)} models: the mean of their probabilities"
     if ensemble.decisions is not None:
+        yield f"smoothing of the mean over neighboring slices: {describe_kernels(ensemble.smoothing)}"
         yield f"calibration and operating points of the mean: by {' and '.join(ensemble.decisions)}"
     for number, member in enumerate(ensemble.members, 1):
         share = "" if ensemble.shares is None else f", weight {ensemble.shares[number - 1]:.3f}"
         yield f"model {number}{share}:"
-        yield from (f"  {line}" for line in _describe_member(member))
+        yield from (f"  {line}" for line in _describe_member(member, ensemble.decisions is None))
 
 
-def _describe_member(metadata: ModelMetadata) -> Iterator[str]:
+def _describe_member(metadata: ModelMetadata, decides: bool = True) -> Iterator[str]:
+    """Describes a model, which decides by itself or only in the mean of an ensemble."""
     from ich.calibration import NotFitted
     from ich.calibration.smoothing import describe_kernels
 
@@ -135,8 +142,10 @@ def _describe_member(metadata: ModelMetadata) -> Iterator[str]:
         yield f"thin slices are averaged to {metadata.thickness:g} mm"
     series = metadata.series
     yield f"network over series: {'none' if series is None else f'{series.kind}, {series.width} wide'}"
-    yield f"smoothing over neighboring slices: {describe_kernels(metadata.smoothing)}"
-    yield f"calibration and operating points: by {' and '.join(metadata.decisions or ['nothing'])}"
+    if decides or metadata.smoothing is not None:
+        yield f"smoothing over neighboring slices: {describe_kernels(metadata.smoothing)}"
+    if decides:
+        yield f"calibration and operating points: by {' and '.join(metadata.decisions or ['nothing'])}"
     yield f"test-time augmentation: {', '.join(map(show, metadata.tta or ())) or 'none'}"
     if (site := metadata.recalibration) is not None:
         where = f" of {show(site.site)}" if site.site else ""

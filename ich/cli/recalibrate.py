@@ -100,8 +100,7 @@ def _run(args: argparse.Namespace) -> None:
         raise UserError(f"{model} exists; name a new folder by --out, or remove it")
     members = load_members(args.model, threads=args.threads, gpus=args.gpus, trusted=args.trusted)
     require_recalibrable(members.networks)
-    decisions, shares = members.metadata.decisions, members.metadata.shares
-    predictor = Predictor(members.networks, tta=args.tta, decisions=decisions, shares=shares)
+    predictor = Predictor(members.networks, tta=args.tta, ensemble=members.metadata)
     labels = _read_labels(args.labels, predictor.label_set)
     results = _find_results(predictor, args)
     done = write_recalibrated(members, results, labels, args.out, site=args.site)

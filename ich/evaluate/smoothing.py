@@ -46,7 +46,7 @@ def smooth_folds(tables: Mapping[str, pd.DataFrame]) -> tuple[dict[str, pd.DataF
         tables: Predictions table of each fold's test set, by the name of the fold.
 
     Returns:
-        The smoothed tables, and the kernels for the models of all folds, fitted on all tables.
+        The smoothed tables, and the kernels for the mean of the folds' models, fitted on all tables.
     """
     smoothed = {}
     for name, table in tables.items():

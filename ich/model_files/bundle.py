@@ -6,8 +6,9 @@ file, and any tool opens it. Because its members are uncompressed, none is large
 ever extracted to the disk, and no member is requested by a name from the archive.
 
 ``model.json`` is a ``Description``. Tensors of the first model are named ``members.0.``, of the second
-``members.1.``, and so on. Bundles of formats 1 to 3 can be read too: they hold a single model, whose tensors
-have no such prefix. Format 1 has no model card, and 1 and 2 have the metadata under other names.
+``members.1.``, and so on. Bundles of formats 1 to 4 can be read too. Those of 1 to 3 hold a single model,
+whose tensors have no such prefix. Format 1 has no model card, and 1 and 2 have the metadata under other
+names. Format 4 has no smoothing of a mean. Its members keep their own, so it predicts what it predicted.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ __all__ = ["Bundle", "is_bundle", "read_bundle", "write_bundle", "write_ensemble
 
 DESCRIPTION, WEIGHTS, MODEL_CARD = "model.json", "model.safetensors", "model_card.md"
 
-_FORMATS = ("ich bundle 1", "ich bundle 2", "ich bundle 3", "ich bundle 4")
+_FORMATS = ("ich bundle 1", "ich bundle 2", "ich bundle 3", "ich bundle 4", "ich bundle 5")
+_OF_ONE = _FORMATS[:3]
+"""Formats that hold a single model."""
 
 _MEMBERS = ([DESCRIPTION, WEIGHTS], [DESCRIPTION, WEIGHTS, MODEL_CARD])
 
@@ -57,7 +60,7 @@ class Description:
 
     __pydantic_config__ = STRICT
 
-    format: Literal["ich bundle 4"]
+    format: Literal["ich bundle 5"]
     note: Text
     ensemble: EnsembleMetadata
     versions: Versions
@@ -138,7 +141,7 @@ def write_ensemble(
     }
     weights = safetensors.torch.save(tensors)
     description = Description(
-        format="ich bundle 4",
+        format="ich bundle 5",
         note=DISCLAIMER,
         ensemble=ensemble,
         versions=Versions(__version__, torch.__version__, timm.__version__),
@@ -203,7 +206,7 @@ def read_bundle(path: str | Path) -> Bundle:
         tensors = safetensors.torch.load(weights)
     except (SafetensorError, *_BAD_TENSORS) as error:
         raise UserError(f"{path}: {WEIGHTS} cannot be read: {error}") from error
-    if found != _FORMATS[-1]:
+    if found in _OF_ONE:
         return Bundle(description.ensemble, (tensors,), model_card)
     return Bundle(
         description.ensemble, _split_members(tensors, len(description.ensemble.members), path), model_card

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from annotated_types import MaxLen
 
 from ich.calibration import Decision, Level, order_decisions
-from ich.calibration.smoothing import Kernel
+from ich.calibration.smoothing import Smoothing, has_kernels, order_smoothing
 from ich.model_files.metadata import ModelMetadata
 from ich.schema import UserError
 from ich.schema.formats import Expected, Share, to_plain
@@ -36,9 +36,11 @@ class EnsembleMetadata:
         members: Metadata of each member.
         shares: Weight of each member in the mean of the probabilities; None weighs all alike.
         decisions: By level, calibration and operating points of the mean. None where each member has its own.
+        smoothing: For each label, how its mean is averaged over neighboring slices, before ``decisions``
+            apply. None where members may smooth by themselves, before their mean.
 
     Raises:
-        UserError: If members predict different labels, or decisions or shares do not fit them.
+        UserError: If members predict different labels, or decisions, shares or smoothing do not fit them.
     """
 
     members: Annotated[tuple[ModelMetadata, ...], MaxLen(MAX_MEMBERS)]
@@ -46,6 +48,7 @@ class EnsembleMetadata:
         Annotated[tuple[Share, ...], Expected("numbers from 0 to 1 that sum to 1", _sums_to_one)] | None
     ) = None
     decisions: Mapping[Level, Decision] | None = None
+    smoothing: Smoothing | None = None
 
     def __post_init__(self) -> None:
         if not self.members:
@@ -53,9 +56,16 @@ class EnsembleMetadata:
         require_same_labels([member.labels for member in self.members])
         if self.shares is not None and len(self.shares) != len(self.members):
             raise UserError(f"shares has {len(self.shares)} numbers for {len(self.members)} members")
+        names = self.members[0].labels.names
         if self.decisions is not None:
-            names = self.members[0].labels.names
             object.__setattr__(self, "decisions", order_decisions(self.decisions, names, "decisions"))
+        if self.smoothing is not None:
+            if self.decisions is None or any(has_kernels(member.smoothing) for member in self.members):
+                raise UserError(
+                    "smoothing is given for the mean of models that smooth or decide by themselves: expected "
+                    "it for the mean or for each model"
+                )
+            object.__setattr__(self, "smoothing", order_smoothing(self.smoothing, names))
 
     def with_decisions(self, decisions: Mapping[str, Decision]) -> EnsembleMetadata:
         """Returns metadata with other decisions, by level. A single model keeps its decisions itself."""
@@ -65,11 +75,17 @@ class EnsembleMetadata:
 
     @property
     def joined(self) -> ModelMetadata:
-        """Metadata of the first member, with the decisions that apply to the mean."""
+        """Metadata of the first member, with the decisions and the smoothing that apply to the mean."""
         first = self.members[0]
         if len(self.members) == 1:
             return first
-        return replace(first, decisions=self.decisions, thickness=self.thickness, smoothing=None, series=None)
+        return replace(
+            first,
+            decisions=self.decisions,
+            thickness=self.thickness,
+            smoothing=self.smoothing,
+            series=None,
+        )
 
     @property
     def thickness(self) -> float | None:
@@ -84,11 +100,10 @@ class EnsembleMetadata:
             return "its members have different inputs"
         if len({member.tta for member in self.members}) > 1:
             return "its members name different test-time augmentations"
-        if any(
-            isinstance(kernel, Kernel) for each in self.members for kernel in (each.smoothing or {}).values()
-        ):
+        if any(has_kernels(member.smoothing) for member in self.members):
             return (
-                "its members average over neighboring slices, which training with smoothing=false leaves out"
+                "its members average over neighboring slices before their mean is taken; bundle the folds of "
+                "one model again, or train with smoothing=false"
             )
         if any(member.series is not None for member in self.members):
             return "its members have networks over series"

@@ -21,7 +21,7 @@ from annotated_types import Interval
 
 from ich import __version__
 from ich.calibration import Decision, Level, NotFitted, order_decisions
-from ich.calibration.smoothing import Smoothing
+from ich.calibration.smoothing import Smoothing, order_smoothing
 from ich.schema import LABELS, RENAMED, InputSpec, UserError
 from ich.schema.formats import (
     STRICT,
@@ -242,8 +242,7 @@ class ModelMetadata:
         if self.training is not None:
             check_keys(self.training.positives, names, "training.positives")
         if self.smoothing is not None:
-            check_keys(self.smoothing, names, "smoothing")
-            object.__setattr__(self, "smoothing", {name: self.smoothing[name] for name in names})
+            object.__setattr__(self, "smoothing", order_smoothing(self.smoothing, names))
         if self.recalibration is not None:
             check_keys(self.recalibration.positives, names, "recalibration.positives")
         if self.decisions is not None:  # in the order of the labels, which files need not keep
@@ -301,7 +300,7 @@ def upgrade_file(found: dict[str, Any], newest: str, *older: str) -> dict[str, A
     Args:
         found: Content of the file.
         newest: The format of today.
-        older: Formats that are read too; they had a single model under ``metadata``, or earlier ``card``.
+        older: Formats that are read too. Early ones had a single model, under ``card`` or ``metadata``.
     """
     found = dict(found)
     if found.get("format") in older:

@@ -60,8 +60,8 @@ class Network(Protocol):
     The same slices give the same output, to the bit. For other batch sizes it agrees to 1e-5.
 
     Attributes:
-        metadata: Metadata from its file. Those of an ensemble are of its first member, with the decisions for
-            the mean.
+        metadata: Metadata from its file. Those of an ensemble are of its first member, with the decisions and
+            the smoothing for the mean.
         name: Name of its backbone, or of several.
         input: Input of the network.
         sha256: SHA-256 of its file.
@@ -154,14 +154,16 @@ class TorchNetwork:
 class MeanNetwork:
     """Several networks of one input as one: the mean of their probabilities.
 
-    A distance is given in units of the members' limits, so that the limit of their mean is 1.
+    A distance is given in units of the members' limits, so that the limit of their mean is 1. As for any
+    network, the smoothing that its metadata name comes after it.
 
     Args:
         members: The networks.
         metadata: Their metadata.
 
     Raises:
-        UserError: If they are not their mean, because their inputs differ or they decide by themselves.
+        UserError: If they are not their mean, because their inputs differ, or they smooth or decide by
+            themselves.
     """
 
     def __init__(self, members: Sequence[Network], metadata: EnsembleMetadata) -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich.calibration import DECIDED_LEVELS, Decision, order_decisions
-from ich.calibration.smoothing import describe_kernels
+from ich.calibration.smoothing import Smoothing, describe_kernels
 from ich.evaluate.comparison import ensemble as average
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.folds import pool_folds
@@ -65,7 +65,8 @@ def bundle_models(
 
     A run over all folds counts as one model with out-of-fold predictions, and so do runs that together are
     the folds of one split. If there are such predictions for all models, calibration and operating points
-    are fitted on the mean of these predictions.
+    are fitted on the mean of these predictions. The mean of folds is smoothed over neighboring slices if
+    their runs ask for it. Of several models, each smooths by its own kernels.
 
     Args:
         sources: Folders of runs, checkpoints and bundles.
@@ -90,7 +91,13 @@ def bundle_models(
         decisions = order_decisions(decisions, labels.names, "the calibration")
     if len(files) == 1 and not stack:
         return _copy(files[0], ensembles[0], out, decisions)
-    tables = _read_out_of_fold(files, ensembles) if stack or decisions is None else {}
+    try:
+        tables, smoothing = _read_out_of_fold(files, ensembles)
+    except UserError as error:
+        if stack or decisions is None:
+            raise
+        log.warning("out-of-fold predictions are not used, so no smoothing is fitted on them: %s", error)
+        tables, smoothing = {}, None
     if stack and len(tables) < 2:
         raise UserError(
             "stacking needs out-of-fold predictions of two or more models for the same patients: give runs "
@@ -99,18 +106,22 @@ def bundle_models(
     shares = fit_shares(tables, labels) if stack else None
     source = FROM_FILE
     if decisions is None and tables:
-        weights = None if shares is None else shares.tolist()
-        mean = average(tables, weights) if len(tables) > 1 else next(iter(tables.values()))
+        stacked = None if shares is None else shares.tolist()
+        mean = average(tables, stacked) if len(tables) > 1 else next(iter(tables.values()))
         levels = find_levels(mean, "out-of-fold predictions")
         decisions = fit_decisions(mean, levels=[level for level in DECIDED_LEVELS if level in levels])
         source = f"fitted on out-of-fold predictions of {mean['PatientID'].nunique()} patients"
-    metadata, state_dicts = join_models(ensembles, decisions, _share_out(ensembles, len(tables), shares))
+    weights = _share_out(ensembles, len(tables), shares)
+    metadata, state_dicts = join_models(ensembles, decisions, weights, smoothing)
     write_ensemble(metadata, state_dicts, out)
     return Bundled(metadata, source if decisions else _describe_own(metadata), shares)
 
 
 def join_models(
-    ensembles: Sequence[Ensemble], decisions: Mapping[str, Decision] | None, shares: Sequence[float] | None
+    ensembles: Sequence[Ensemble],
+    decisions: Mapping[str, Decision] | None,
+    shares: Sequence[float] | None,
+    smoothing: Smoothing | None,
 ) -> tuple[EnsembleMetadata, list[dict[str, Tensor]]]:
     """Joins the networks of several files.
 
@@ -118,38 +129,40 @@ def join_models(
         ensembles: The networks of each file.
         decisions: By level, for the mean of all; None leaves each network its own.
         shares: Weight of each network in the mean; None weighs all alike.
+        smoothing: For the mean of all, with ``decisions``. None leaves each network that of its file.
 
     Returns:
         Metadata and tensors, as ``write_ensemble`` takes them.
     """
-    nets = [net for each in ensembles for net in each.nets]
-    members = tuple(net.metadata for net in nets)
+    members = tuple(
+        replace(net.metadata, smoothing=each.metadata.smoothing or net.metadata.smoothing)
+        for each in ensembles
+        for net in each.nets
+    )
     metadata = EnsembleMetadata(members, None if shares is None else tuple(shares))
     if decisions is not None:
-        metadata = metadata.with_decisions(decisions)
-    return metadata, [net.state_dict() for net in nets]
+        metadata = replace(metadata.with_decisions(decisions), smoothing=smoothing)
+    return metadata, [net.state_dict() for each in ensembles for net in each.nets]
 
 
 def smooth_models(
-    runs: Sequence[Path], tables: dict[str, pd.DataFrame], ensembles: Sequence[Ensemble]
-) -> dict[str, pd.DataFrame]:
+    runs: Sequence[Path], tables: dict[str, pd.DataFrame]
+) -> tuple[dict[str, pd.DataFrame], Smoothing | None]:
     """Smooths the predictions of all folds over neighboring slices if their runs ask for it.
 
     Args:
         runs: The folders of the folds.
         tables: Their predictions, by the name of the fold.
-        ensembles: Their networks, which get the kernels of all folds together.
 
     Returns:
-        The tables, each smoothed by kernels of the other folds.
+        The tables, each smoothed by kernels of the other folds, and the kernels for the mean of their models,
+        fitted on all tables; None if the runs ask for none.
     """
     if not all(map(asks_for_smoothing, runs)):
-        return tables
+        return tables, None
     smoothed, kernels = smooth_folds(tables)
     log.info("smoothing over neighboring slices: %s", describe_kernels(kernels))
-    for net in (net for each in ensembles for net in each.nets):
-        net.metadata = replace(net.metadata, smoothing=kernels)
-    return smoothed
+    return smoothed, kernels
 
 
 def find_model_card(file: Path) -> str:
@@ -173,8 +186,10 @@ def _copy(
     file: Path, ensemble: Ensemble, out: str | Path, decisions: Mapping[str, Decision] | None
 ) -> Bundled:
     """Writes the models of one file to another, with its model card unless that describes other decisions."""
-    given = ensemble.metadata.decisions if decisions is None else decisions
-    metadata, state_dicts = join_models([ensemble], given, ensemble.metadata.shares)
+    metadata = replace(ensemble.metadata, members=tuple(net.metadata for net in ensemble.nets))
+    if decisions is not None:
+        metadata = metadata.with_decisions(decisions)
+    state_dicts = [net.state_dict() for net in ensemble.nets]
     write_ensemble(metadata, state_dicts, out, model_card=find_model_card(file) if decisions is None else "")
     return Bundled(metadata, FROM_FILE if decisions else _describe_own(metadata))
 
@@ -194,23 +209,26 @@ def _describe_own(metadata: EnsembleMetadata) -> str:
     return "none, so that every study will be INDETERMINATE; a calibration file can be given"
 
 
-def _read_out_of_fold(files: Sequence[Path], ensembles: Sequence[Ensemble]) -> dict[str, pd.DataFrame]:
+def _read_out_of_fold(
+    files: Sequence[Path], ensembles: Sequence[Ensemble]
+) -> tuple[dict[str, pd.DataFrame], Smoothing | None]:
     """Reads the out-of-fold predictions of each model, by its number; of runs that are folds, one table.
 
     Returns:
-        Nothing unless all models have some.
+        The tables, none unless all models have some, and the smoothing of the mean of folds.
     """
     if all(file.name == ENSEMBLE and (file.parent / OUT_OF_FOLD).is_file() for file in files):
         tables = {str(n): read_predictions(file.parent / OUT_OF_FOLD) for n, file in enumerate(files)}
         for file, ensemble, table in zip(files, ensembles, tables.values(), strict=True):
             _require_weights(table, [ensemble], file.parent)
-        return tables
+        return tables, None
     runs = [file.parent.parent for file in files if file.parent.name == CHECKPOINTS]
     if len(runs) < len(files) or any(find_fold(run) is None for run in runs):
-        return {}
+        return {}, None
     tables = read_folds(runs)
     _require_weights(pd.concat(tables.values()), ensembles, runs[0].parent)
-    return {"0": pool_folds(smooth_models(runs, tables, ensembles))}
+    tables, smoothing = smooth_models(runs, tables)
+    return {"0": pool_folds(tables)}, smoothing
 
 
 def _require_weights(table: pd.DataFrame, ensembles: Sequence[Ensemble], place: Path) -> None:

@@ -33,6 +33,8 @@ except ImportError as error:
 KEY = "ich"
 """Key in the file's metadata that holds the description as JSON."""
 
+_OLDER = ("ich network 1", "ich network 2", "ich network 3")
+
 _LARGEST_DESCRIPTION = 1024 * 1024  # characters; see ich.model_files.bundle
 
 _NESTED = {
@@ -55,7 +57,7 @@ class Description:
 
     __pydantic_config__ = STRICT
 
-    format: Literal["ich network 3"] = field(default="ich network 3", kw_only=True)
+    format: Literal["ich network 4"] = field(default="ich network 4", kw_only=True)
     note: Text = field(default=DISCLAIMER, kw_only=True)
     ensemble: EnsembleMetadata
     limit: Positive | None
@@ -122,7 +124,7 @@ def _check(content: bytes, source: str) -> Description:
     if len(texts) != 1 or len(texts[0]) > _LARGEST_DESCRIPTION:
         raise UserError(f"{source} is another ONNX file: `ich export` did not write it")
     fields = parse_fields(texts[0].encode(), source)
-    fields = upgrade_file(fields, Description.format, "ich network 1", "ich network 2")
+    fields = upgrade_file(fields, Description.format, *_OLDER)
     description = read_plain(Description, fields, source)
     if any(member.series is not None for member in description.ensemble.members):
         raise UserError(f"{source} names a network over series, which an ONNX file does not hold")

@@ -29,10 +29,10 @@ from numpy.typing import ArrayLike, NDArray
 from ich import __version__
 from ich.calibration import Decision, order_decisions
 from ich.calibration.ood import pool_distances
-from ich.calibration.smoothing import Kernel, smooth
+from ich.calibration.smoothing import Smoothing, has_kernels, smooth
 from ich.image import prepare_series
 from ich.image.resize import resize_hu
-from ich.model_files.ensemble import join_names, require_same_labels
+from ich.model_files.ensemble import EnsembleMetadata, join_names
 from ich.models import SliceNet, hash_weights
 from ich.networks import Network, TorchNetwork, load_members
 from ich.networks.views import augmented
@@ -74,7 +74,7 @@ class Predictor:
         tta: Test-time augmentations from ``ich.networks.views.TTA``; None takes those that the models name.
         decisions: Calibration and operating points by level, which replace those of the models. For an
             ensemble they apply to the mean of its probabilities.
-        shares: Weight of each member in this mean, summing to 1; None weighs all alike.
+        ensemble: What the file of the networks says of this mean; None for networks of several files.
 
     Attributes:
         networks: The members, as given.
@@ -91,26 +91,25 @@ class Predictor:
         *,
         tta: Sequence[str] | None = None,
         decisions: Mapping[str, Decision] | None = None,
-        shares: Sequence[float] | None = None,
+        ensemble: EnsembleMetadata | None = None,
     ) -> None:
         if not networks:
             raise UserError("there is no model: give a checkpoint, a bundle or an ONNX file")
         self.networks = list(networks)
         tta = _find_tta(networks) if tta is None else tta
         self._views = [augmented(network, tta) for network in networks]
-        require_same_labels([network.metadata.labels for network in networks])
+        self._ensemble = ensemble or EnsembleMetadata(tuple(network.metadata for network in networks))
         self.label_set = networks[0].metadata.labels
-        self._shares = None if shares is None else np.asarray(shares, np.float64)
+        common: Mapping[str, Decision] | None = self._ensemble.decisions
+        if decisions is not None:
+            common = order_decisions(decisions, self.label_set.names, "decisions")
         given: list[Mapping[str, Decision]] = (
-            [order_decisions(decisions, self.label_set.names, "decisions")]
-            if decisions is not None
-            else [network.metadata.decisions or {} for network in networks]
+            [common] if common is not None else [network.metadata.decisions or {} for network in networks]
         )
         self._rules = [
             Rules(levels.get("slice"), levels.get("study"), self.label_set.decides) for levels in given
         ]
         self._sizes = sorted({network.input.size for network in networks})
-        self._thickness = _find_thickness(networks)
         self._decisions = given
         self.algorithm = Algorithm(
             name=join_names(network.name for network in networks),
@@ -140,11 +139,10 @@ class Predictor:
         files = [load_members(path, threads=threads, gpus=gpus, trusted=trusted) for path in paths]
         networks = [network for file in files for network in file.networks]
         if len(files) == 1:
-            ((_, ensemble),) = files
-            given = ensemble.decisions if decisions is None else decisions
-            return cls(networks, tta=tta, decisions=given, shares=ensemble.shares)
+            return cls(networks, tta=tta, decisions=decisions, ensemble=files[0].metadata)
         for path, (_, ensemble) in zip(paths, files, strict=True):
-            if ensemble.shares is not None or (ensemble.decisions is not None and decisions is None):
+            is_whole = ensemble.shares is not None or ensemble.smoothing is not None
+            if is_whole or (ensemble.decisions is not None and decisions is None):
                 raise UserError(
                     f"{path} is an ensemble that decides by the mean of its members, which other models "
                     "would change: use it alone, or bundle all models together"
@@ -156,8 +154,8 @@ class Predictor:
         levels: list[Any] = [
             {level: to_plain(each) for level, each in levels.items()} for levels in self._decisions
         ]
-        if self._shares is not None:
-            levels.append(self._shares.tolist())
+        of_mean = self._ensemble.shares, self._ensemble.smoothing
+        levels += [to_plain(each) for each in of_mean if each is not None]
         text = json.dumps(levels, sort_keys=True).encode()
         algorithm = {
             name: list(value) if isinstance(value, tuple) else value
@@ -253,7 +251,7 @@ class Predictor:
                 number, study.StudyInstanceUID, study.PatientID, None, reading.refusal, (), (),
                 {}, (), (), None, None, reading.series, self.algorithm, decides=self.label_set.decides,
             )  # fmt: skip
-        slabs = find_slabs(stack.positions, self._thickness, reading.left_out)
+        slabs = find_slabs(stack.positions, self._ensemble.thickness, reading.left_out)
         averaged = average_stack(stack, slabs)
         left_out = [number for number, slab in enumerate(slabs) if slab[0] in reading.left_out]
         scores = self._score(averaged.hu, averaged.window, averaged.positions, left_out)
@@ -287,9 +285,9 @@ class Predictor:
 
     @property
     def _takes_positions(self) -> bool:
-        every = [network.metadata for network in self.networks]
-        kernels = [kernel for each in every for kernel in (each.smoothing or {}).values()]
-        return any(each.series for each in every) or any(isinstance(each, Kernel) for each in kernels)
+        members = self._ensemble.members
+        every = [self._ensemble.smoothing, *(member.smoothing for member in members)]
+        return any(member.series for member in members) or any(map(has_kernels, every))
 
     def _score(
         self,
@@ -304,21 +302,19 @@ class Predictor:
             raise UserError("the model needs the window of the header: give (N, 2) centers and widths in HU")
         places = positions.copy()
         places[list(left_out)] = np.nan  # such a slice says nothing about its neighbors
-        probs, distances, limits = [], [], []
+        each, distances, limits = [], [], []
         for network in self._views:
             output = network.run(
                 prepare_series(hu[network.input.size], network.input, left_out), window, places
             )
-            found = output.probs
-            if (smoothing := network.metadata.smoothing) is not None:
-                found = smooth(found, places, np.zeros(len(places)), smoothing)
-            probs.append(found.astype(np.float64))
+            each.append(_smooth(output.probs, places, network.metadata.smoothing))
             counted = list_counted(len(output.probs), left_out)
             distances.append(np.nan if output.distance is None else pool_distances(output.distance[counted]))
             limits.append(np.nan if network.limit is None else network.limit)
-        return Scores(
-            self.label_set.names, np.stack(probs), np.array(distances), np.array(limits), self._shares
-        )
+        probs = np.stack(each)
+        mean = np.average(probs, axis=0, weights=self._ensemble.shares)
+        mean = _smooth(mean, places, self._ensemble.smoothing)
+        return Scores(self.label_set.names, probs, mean, np.array(distances), np.array(limits))
 
 
 def _find_tta(networks: Sequence[Network]) -> tuple[str, ...]:
@@ -331,10 +327,13 @@ def _find_tta(networks: Sequence[Network]) -> tuple[str, ...]:
     return found.pop()
 
 
-def _find_thickness(networks: Sequence[Network]) -> float | None:
-    """Finds the thickness in mm to average thin slices to: no member sees thicker ones than it knows."""
-    known = [each for network in networks if (each := network.metadata.thickness) is not None]
-    return min(known) if len(known) == len(networks) else None
+def _smooth(
+    probs: NDArray[np.floating[Any]], positions: NDArray[np.float64], smoothing: Smoothing | None
+) -> NDArray[np.float64]:
+    """Smooths the (N, L) probabilities of one series."""
+    if smoothing is not None:
+        probs = smooth(probs, positions, np.zeros(len(positions)), smoothing)
+    return probs.astype(np.float64)
 
 
 def _to_pixels(hu: ArrayLike) -> Pixels:

@@ -51,21 +51,17 @@ class Scores:
     Attributes:
         names: The labels.
         probs: (M, N, L) probabilities of M members, not calibrated. Thin slices are averaged to N slabs.
+        mean: (N, L) mean of the members' probabilities, smoothed if the ensemble smooths its mean.
         distance: (M,) distance of the study from each member's training data; NaN if a member has no
             reference.
         limit: (M,) distance above which the study is out of distribution; NaN likewise.
-        shares: (M,) weight of each member in the mean; None weighs all alike.
     """
 
     names: Sequence[str]
     probs: Floats
+    mean: Floats
     distance: Floats
     limit: Floats
-    shares: Floats | None = None
-
-    def average(self) -> Floats:
-        """Computes the (N, L) mean of the members' probabilities."""
-        return np.asarray(np.average(self.probs, axis=0, weights=self.shares), np.float64)
 
 
 def list_counted(slices: int, left_out: Collection[int]) -> list[int]:
@@ -122,7 +118,6 @@ def make_slices(
     """
     slab_of = {place: number for number, slab in enumerate(slabs) for place in slab}
     is_averaged = len(slabs) < len(slices)
-    mean = scores.average()
     calibrated = None
     if all(rule.slice is not None for rule in rules):
         each = [rule.slice.calibrate(probs) for probs, rule in _pair(scores, rules) if rule.slice is not None]
@@ -132,7 +127,7 @@ def make_slices(
             SOPInstanceUID=uid,
             InstanceNumber=int(number) if np.isfinite(number) else None,
             position=float(position) if np.isfinite(position) else None,
-            probs=dict(zip(scores.names, mean[slab_of[row]].tolist(), strict=True)),
+            probs=dict(zip(scores.names, scores.mean[slab_of[row]].tolist(), strict=True)),
             calibrated=None
             if calibrated is None
             else dict(zip(scores.names, calibrated[slab_of[row]].tolist(), strict=True)),
@@ -195,5 +190,5 @@ def choose_key_slices(
 def _pair(scores: Scores, rules: Sequence[Rules]) -> list[tuple[Floats, Rules]]:
     """Pairs each member's probabilities with its rules, or the mean of all with the common rules."""
     if len(rules) == 1:
-        return [(scores.average(), rules[0])]
+        return [(scores.mean, rules[0])]
     return list(zip(scores.probs, rules, strict=True))

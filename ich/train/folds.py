@@ -153,13 +153,13 @@ def pool_runs(runs: Sequence[Path], out: Path, trusted: Sequence[str] = ()) -> f
     """
     tables = read_folds(runs)
     ensembles = [load_ensemble(find_checkpoint(run, "best"), trusted=trusted) for run in runs]
-    tables = smooth_models(runs, tables, ensembles)
+    tables, smoothing = smooth_models(runs, tables)
     labels = ensembles[0].nets[0].metadata.labels
     levels = find_levels(pool_folds(tables), "out-of-fold predictions")
     found = evaluate_folds(tables, labels=labels, levels=levels)
     run = _describe(runs)
     card = render_markdown(make_model_card(_collect(found, run, len(runs))))
-    metadata, state_dicts = join_models(ensembles, found.decisions, None)
+    metadata, state_dicts = join_models(ensembles, found.decisions, None, smoothing)
     write_table(found.table, out / OUT_OF_FOLD)
     with replacing(out / MODEL_CARD) as partial:
         partial.write_text(card, encoding="utf-8")
