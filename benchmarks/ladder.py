@@ -91,9 +91,13 @@ STEPS = {
         "imagenet",
         (*LITE0, "pretrain=none", "input.normalization=symmetric"),
     ),
-    "brain_crop": Step("a square around the brain", "imagenet", (*LITE0, "pretrain=none", "input.brain=crop")),
+    "brain_crop": Step(
+        "a square around the brain", "imagenet", (*LITE0, "pretrain=none", "input.brain=crop")
+    ),
     "lesions": change("painted hemorrhages", "lesions=drawn"),
-    "few_lesions": change("painted hemorrhages in 10 % of slices", "lesions=drawn", "lesions.probability=0.1"),
+    "few_lesions": change(
+        "painted hemorrhages in 10 % of slices", "lesions=drawn", "lesions.probability=0.1"
+    ),
     "robust": change("random windows, HU off by 10 % and 20 HU", "augment=robust"),
     "mixup": change("mixup", "augment.mixup=0.3"),
     "cutmix": change("CutMix", "augment.cutmix=0.3"),
