@@ -164,7 +164,11 @@ def main() -> None:
     truth = tables.groupby("StudyInstanceUID")["target_any"].max()
     results = [result for _, result in predict_all(runs, args.root.resolve())]
     rows = [
-        Row(bool(truth[result.StudyInstanceUID]), str(result.outcome), tuple(reason.code for reason in result.reasons))
+        Row(
+            bool(truth[result.StudyInstanceUID]),
+            str(result.outcome),
+            tuple(reason.code for reason in result.reasons),
+        )
         for result in results
     ]
     report(rows)
