@@ -2,9 +2,9 @@
 
 The runs are the folds of one split. Each study is read as `ich predict` reads it, by the model that did not
 learn from its patient. Smoothing, calibration and operating points are fitted on the test predictions of the
-other folds. The reference for out-of-distribution detection is fitted without the patient. Studies whose
-files leave a gap are never NEGATIVE, so they are counted apart. The model of the fold chose its epoch on a validation set that
-does not hold the patient either.
+other folds. The reference for out-of-distribution detection is fitted without the patient. The epoch was
+chosen on a validation set that does not hold the patient either. Studies whose files leave a gap are never
+NEGATIVE, so they are counted apart.
 
     python benchmarks/decided.py --root data/ct_ich --runs runs/ladder/both_{0,1,2,3,4}_0
 
