@@ -319,17 +319,22 @@ def index_anew(root: Path) -> None:
 
 
 def write_headers(slices: Slices, root: Path) -> list[str]:
-    """Writes files with the headers of the slices, each its own UID, and a hole in place of the pixels."""
+    """Writes files with the headers of the slices, and a hole in place of the pixels.
+
+    Each has its own UID, and each copy of a series too. No series has two slices at one place, as is usual.
+    """
     root.mkdir(exist_ok=True)
-    heads: list[tuple[bytes, bytes, int]] = []
+    heads: list[tuple[bytes, bytes, bytes, int]] = []
     for path, row in zip(slices.paths, slices.table.itertuples(), strict=True):
         with Path(path).open("rb") as file:
-            heads.append((file.read(row.pixel_offset), row.SOPInstanceUID.encode(), row.file_size))
+            head = file.read(row.pixel_offset)
+        heads.append((head, row.SOPInstanceUID.encode(), row.SeriesInstanceUID.encode(), row.file_size))
     copies = [root / f"{number}.dcm" for number in range(HEADERS)]
     for number, copy in enumerate(copies):
-        head, uid, size = heads[number % len(heads)]
+        head, uid, series, size = heads[number % len(heads)]
+        head = head.replace(uid, uid[:-6] + b"%06d" % number)
         with copy.open("wb") as file:
-            file.write(head.replace(uid, uid[:-6] + b"%06d" % number))
+            file.write(head.replace(series, series[:-6] + b"%06d" % (number // len(heads))))
             file.truncate(size)
     return [str(copy) for copy in copies]
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from pydicom import uid
 
-from ich.dicom.elements import MAX_VALUE, PIXEL_DATA, SEQUENCES, TAGS, TRANSFER_SYNTAX, Values
+from ich.dicom.elements import MAX_VALUE, PIXEL_DATA, TAGS, TRANSFER_SYNTAX, Values
 from ich.dicom.stream import LONG_VRS, SHORT_VRS, Element
 
 HEAD = 4096  # bytes at the start of a file; the header of a slice is mostly shorter
@@ -80,26 +80,28 @@ def skim_values(
     Returns:
         Offset of the first element that is not simple, or that holds pixels.
     """
-    size, find_tag, start = len(head), wanted.get, offset
+    # Names of this function are found faster than those of the module, in a loop over all elements.
+    size, find_tag, is_long_vr, start = len(head), wanted.get, _IS_LONG.get, offset
+    unpack, unpack_implicit = _EXPLICIT.unpack_from, _IMPLICIT.unpack_from
     try:
         while True:
             if explicit:
-                tag, vr, length = _EXPLICIT.unpack_from(head, offset)
+                tag, vr, length = unpack(head, offset)
                 offset += 8
-                if (is_long := _IS_LONG.get(vr)) is None:
+                if (is_long := is_long_vr(vr)) is None:
                     return start
                 if is_long:
                     (length,) = _LENGTH.unpack_from(head, offset)
                     offset += 4
             else:
-                tag, length = _IMPLICIT.unpack_from(head, offset)
+                tag, length = unpack_implicit(head, offset)
                 offset += 8
             if tag & 0xFFFF >= _PIXEL_GROUP or (end := offset + length) > size:
                 return start
             if (known := find_tag(tag)) is not None:
                 if length > MAX_VALUE:
                     return start
-                raw[known] = b"" if known in SEQUENCES else head[offset:end]
+                raw[known] = head[offset:end]
             start = offset = end
     except struct.error:
         return start
