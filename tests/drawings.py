@@ -9,6 +9,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
+from ich.index import build_index, read_labels
 from ich.phantom import write_phantom
 
 
@@ -43,3 +44,11 @@ def copy_study(phantom: Path, out: Path) -> Path:
     for number, ds in enumerate(sorted(slices, key=lambda ds: ds.ImagePositionPatient[2])):
         ds.save_as(out / f"{number:03d}.dcm")
     return out
+
+
+def label_studies(root: Path, path: Path) -> Path:
+    """Writes the labels of the studies of a phantom: the maximum over their slices."""
+    slices = build_index(root).table.set_index("SOPInstanceUID")[["StudyInstanceUID"]]
+    labeled = slices.join(read_labels(root / "stage_2_train.csv"))
+    labeled.groupby("StudyInstanceUID").max().astype(int).to_csv(path)
+    return path

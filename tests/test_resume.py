@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from drawings import label_studies
 from processes import run_program
 from pytorch_lightning import seed_everything
 
@@ -45,6 +46,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     # A frozen backbone does not get better, so patience ends the run after two epochs.
     "patience": {"patience": 1, "max_epochs": 6, "freeze_epochs": 6, "lr": 1e-12, "workers": 4},
+    "studies": {
+        "workers": 2,
+        "study_pool": "attention",
+        "data": {"study_labels": "studies.csv", "study_slices": 24},
+    },
     "within": {"val_check_interval": 0.4, "freeze_epochs": 1},
 }
 
@@ -73,9 +79,12 @@ def go(folder: Path, phantom: Path, at: Callable[[int], None] | None = None, **s
     optim = OptimSpec(lr=settings.pop("lr", 1e-3), freeze_epochs=settings.pop("freeze_epochs", 0))
     seed_everything(1, verbose=False)
     spec = InputSpec(size=32)
+    pooling = {"study_pool": settings.pop("study_pool", "top_k")}
     drawing = {"num_workers": settings.pop("workers", 0)} | settings.pop("data", {})
+    if "study_labels" in drawing:
+        drawing["study_labels"] = str(label_studies(phantom, folder / drawing["study_labels"]))
     data = HeadCTDataModule(str(phantom), spec, augment=augment, batch_size=48, **drawing)
-    model = Classifier("test_resnet", input=spec, pretrained=False, drop_rate=0.2, optim=optim)
+    model = Classifier("test_resnet", input=spec, pretrained=False, drop_rate=0.2, optim=optim, **pooling)
     model.at = at or model.at
     trainer = build_trainer(run_dir=folder, gpus=0, enable_progress_bar=False, **settings)
     saved = any(folder.glob("checkpoints/*.ckpt"))
@@ -133,6 +142,7 @@ def whole(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
         ("plain", [4]),
         ("ema", [3, 3]),
         ("patience", [8]),
+        ("studies", [5, 1]),
         ("within", [3, 2]),
     ],
 )

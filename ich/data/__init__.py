@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
+from ich.data.by_study import Studies
 from ich.data.cache import CacheReader, build_cache
 from ich.data.loader import SliceLoader, count_cores
 from ich.data.on_device import finish_batch
@@ -28,6 +29,7 @@ from ich.image.window import Window
 from ich.index.split import Shares
 from ich.schema import InputSpec, ReadError, UserError, check_thickness
 from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet, require_rsna
+from ich.tables import find_study_targets, hides_slices
 from ich.tables.slabs import measure_thickness
 
 __all__ = ["HeadCTDataModule"]
@@ -45,8 +47,14 @@ class HeadCTDataModule(LightningDataModule):
     Args:
         root: Folder of the DICOM files, in any layout.
         input: Input of the network.
-        labels: CSV file, long (RSNA) or wide; by default the one in ``root``.
-        label_set: Labels in this file.
+        labels: CSV file, long (RSNA) or wide; by default the one in ``root``, except with ``study_labels``.
+        study_labels: CSV file with a row for each study, or for each patient of one study. Without ``labels``
+            nothing is then known of the slices of positive studies. Batches for training and validation hold
+            studies, and also have ``study`` (N,) int64, a slice's study within the batch, and
+            ``study_target`` (K, L).
+        study_slices: With ``study_labels``, number of slices of a study in a training batch, evenly spaced.
+            They differ between epochs. A batch holds as many studies as ``batch_size`` allows.
+        label_set: Labels in these files.
         index_dir: Folder of the index; by default in ``root``, or in the user's cache if ``root`` cannot be
             written to.
         pseudonyms: Keep a keyed hash of PatientID in the index, and so everywhere else. An index with
@@ -96,6 +104,8 @@ class HeadCTDataModule(LightningDataModule):
         input: InputSpec,  # noqa: A002 - the configuration's word
         *,
         labels: str | None = None,
+        study_labels: str | None = None,
+        study_slices: int = 16,
         label_set: LabelSet = RSNA_LABELS,
         index_dir: str | None = None,
         pseudonyms: bool = False,
@@ -128,11 +138,14 @@ class HeadCTDataModule(LightningDataModule):
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
         check_thickness("data.thickness", thickness)
+        if study_labels and split == "slice":
+            raise UserError("data.split=slice with data.study_labels: a study would be in several sets")
         if lesions is not None:
             require_rsna(label_set.names, "lesions")
         self.source = Source(
             root=Path(root),
             labels=labels,
+            study_labels=study_labels,
             label_set=label_set,
             index_dir=Path(index_dir) if index_dir else None,
             pseudonyms=pseudonyms,
@@ -157,6 +170,7 @@ class HeadCTDataModule(LightningDataModule):
             label_smoothing=label_smoothing,
             first_sizes=tuple(first_sizes),
             views=views,
+            study_slices=study_slices if study_labels and views == 1 else None,  # views need no labels
             seed=seed,
         )
         self.tolerate = tolerate
@@ -190,15 +204,32 @@ class HeadCTDataModule(LightningDataModule):
         """Returns the table's rows of ``train``, ``val`` or ``test``."""
         return self.table[self.table["part"] == name]
 
-    def prevalences(self) -> tuple[float, ...]:
+    @property
+    def by_study(self) -> bool:
+        """Whether batches for training and validation hold studies, with their targets."""
+        return self.training.study_slices is not None
+
+    @property
+    def hides_slices(self) -> bool:
+        """Whether targets are known of studies only; see ``ich.tables.hides_slices``."""
+        return hides_slices(self.labeled, "")
+
+    def prevalences(self, *, by_study: bool = False) -> tuple[float, ...]:
         """Returns the share of positives among known targets of the training set, one per label.
 
         It is at least ``MIN_PREVALENCE``, so that a label without positives is not ruled out; NaN if nothing
-        is known.
+        is known, or if targets of slices are hidden.
+
+        Args:
+            by_study: Count studies by their own targets, not slices.
         """
-        shares = (
-            self.part("train")[list(self.label_set.names)].mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)
-        )
+        train = self.part("train")
+        if by_study:
+            train = train.drop_duplicates("StudyInstanceUID")
+        elif self.hides_slices:
+            return (float("nan"),) * len(self.label_set.names)
+        columns = find_study_targets(train) if by_study else list(self.label_set.names)
+        shares = train[columns].mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)
         return tuple(float(share) for share in shares)
 
     def measure_thickness(self) -> float | None:
@@ -242,23 +273,33 @@ class HeadCTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> SliceLoader:
         """Returns batches of the training set, in a new order in each epoch."""
-        training = self._draw("train")
+        most = self.training.study_slices
+        studies = None if most is None else self._find_studies("train", most, self.seed)
+        training = self._draw(self._rows("train") if studies is None else studies.first)
+        batch_size = self.batch_size if most is None else max(1, self.batch_size // most)
         return self._load(
             training.rows,
             training.draw_order,
             training,
-            drop_last=len(training.rows) > self.batch_size,
+            studies,
+            batch_size=batch_size,
+            drop_last=len(training.rows) > batch_size,
             start=lambda: self._batches_done(),
         )
 
     def val_dataloader(self) -> SliceLoader:
-        """Returns batches of the validation set, in the order of the table; several views are augmented."""
-        views = self._draw("val")
-        return self._load(views.rows, training=views if self.training.views > 1 else None)
+        """Returns batches of the validation set, in the order of the table; several views are augmented.
+
+        With labels of studies a batch holds one study, and at most ``batch_size`` of its slices.
+        """
+        if self.training.views == 1:
+            return self._load_part("val")
+        views = self._draw(self._rows("val"))
+        return self._load(views.rows, training=views)
 
     def test_dataloader(self) -> SliceLoader:
-        """Returns batches of the test set, in the order of the table."""
-        return self._load(self._rows("test"))
+        """Returns batches of the test set, like those of the validation set."""
+        return self._load_part("test")
 
     def predict_dataloader(self) -> SliceLoader:
         """Returns batches of ``predict_sets``, in the order of the table, as they are."""
@@ -266,8 +307,18 @@ class HeadCTDataModule(LightningDataModule):
             np.sort(np.concatenate([self._limit(self._rows(part)) for part in self.predict_sets]))
         )
 
-    def _draw(self, part: str) -> Training:
-        rows = self._rows(part)
+    def _load_part(self, part: str) -> SliceLoader:
+        if self.training.study_slices is None:
+            return self._load(self._rows(part))
+        studies = self._find_studies(part, self.batch_size)
+        return self._load(studies.first, studies=studies, batch_size=1)
+
+    def _find_studies(self, part: str, most: int, seed: int | None = None) -> Studies:
+        numbers = pd.factorize(self.table["StudyInstanceUID"])[0]
+        target = self.table[find_study_targets(self.table)].to_numpy(np.float32)
+        return Studies(self._rows(part), numbers, target, most, seed)
+
+    def _draw(self, rows: NDArray[np.int64]) -> Training:
         return Training(self.training, rows, self._arrays.target[rows])
 
     def _limit(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -306,6 +357,7 @@ class HeadCTDataModule(LightningDataModule):
         rows: NDArray[np.int64],
         order: Callable[[int], NDArray[np.int64]] | None = None,
         training: Training | None = None,
+        studies: Studies | None = None,
         **loading: Any,
     ) -> SliceLoader:
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
@@ -314,12 +366,11 @@ class HeadCTDataModule(LightningDataModule):
             sampler = EpochSampler(rows, order, lambda: self._current_epoch())
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
-            SliceDataset(self._make_reader(), self._arrays, self.input, training, pinned),
-            batch_size=self.batch_size,
+            SliceDataset(self._make_reader(), self._arrays, self.input, training, studies, pinned),
             sampler=sampler,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(self.seed),
-            **loading,
+            **{"batch_size": self.batch_size, **loading},
         )
 
     def _make_reader(self) -> Reader:

@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from ich.data.parts import GROUPS, SplitSpec, group_slices
-from ich.index import build_index, find_labels, locate_index, read_labels
+from ich.index import build_index, find_labels, locate_index, read_labels, read_study_labels
 from ich.index.identical import find_identical
-from ich.index.joining import join_labels
+from ich.index.joining import join_labels, join_study_labels
 from ich.index.split import sample_patients
 from ich.phantom import write_phantom
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
-from ich.tables import SLAB_COLUMN
+from ich.tables import SLAB_COLUMN, STUDY_TARGET, find_study_targets
 from ich.tables.slabs import find_middles, number_slabs
 
 log = logging.getLogger(__name__)
@@ -35,6 +35,7 @@ class Source:
 
     root: Path
     labels: str | None
+    study_labels: str | None
     label_set: LabelSet
     index_dir: Path | None
     pseudonyms: bool
@@ -85,20 +86,10 @@ class Source:
             UserError: If labels and slices do not belong together, or cannot be split as requested.
         """
         names = self.label_set.names
-        file = Path(self.labels) if self.labels else find_labels(self.root, self.label_set)
-        table, counts = join_labels(index, read_labels(file, self.label_set))
-        log.info(
-            "%d slices with labels, %d files without a label, %d labels without a file",
-            counts.slices - counts.unlabeled,
-            counts.unlabeled,
-            counts.without_file,
-        )
-        if counts.warning:
-            log.warning("%s", counts.warning)
-        table = group_slices(table, self.group)
+        table = group_slices(self._join_labels(index), self.group)
         if self.thickness is not None:
             table = _label_slabs(table, self.thickness, names)
-        labeled = table[table[list(names)].notna().any(axis=1)]
+        labeled = _take_labeled(table, names)
         if self.limit_slices is not None:
             labeled = sample_patients(labeled, self.limit_slices, self.split.shares.seed)
             table = table[table["PatientID"].isin(labeled["PatientID"])]
@@ -111,12 +102,50 @@ class Source:
             log.info("%d slices without a label are in the training set", free.sum())
         return table.reset_index(drop=True)
 
+    def _join_labels(self, index: pd.DataFrame) -> pd.DataFrame:
+        """Adds the labels of slices, and those of studies if they are given."""
+        columns = list(self.label_set.names)
+        labels = pd.DataFrame(columns=columns, index=pd.Index([], dtype="str"), dtype="float32")
+        if self.labels or not self.study_labels:
+            file = Path(self.labels) if self.labels else find_labels(self.root, self.label_set)
+            labels = read_labels(file, self.label_set)
+        table, counts = join_labels(index, labels)
+        if len(labels):
+            log.info(
+                "%d slices with labels, %d files without a label, %d labels without a file",
+                counts.slices - counts.unlabeled,
+                counts.unlabeled,
+                counts.without_file,
+            )
+            if counts.warning:
+                log.warning("%s", counts.warning)
+        if not self.study_labels:
+            return table
+        by_study = read_study_labels(Path(self.study_labels), self.label_set)
+        table = join_study_labels(table, by_study)
+        studies = table.drop_duplicates("StudyInstanceUID")[find_study_targets(table)]
+        labeled, count = studies.notna().any(axis=1).sum(), len(studies)
+        log.info("%d of %d studies with labels; the epoch is chosen by figures of studies", labeled, count)
+        return table
+
     def _find_twins(self, table: pd.DataFrame) -> pd.Series[int]:
         folder = self.index_dir or locate_index(self.root)
         twins = pd.Series(find_identical(self.root, table, folder), table.index)
         if count := int((twins >= 0).sum()):
             log.warning("%d slices have the pixels of a slice of another patient", count)
         return twins
+
+
+def _take_labeled(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Returns the rows with a label of their own or of their study; the second fills in for the first.
+
+    A split then shares out positive studies, although nobody knows which of their slices are positive.
+    """
+    columns = {name: table[name] for name in names}
+    if find_study_targets(table):
+        columns = {name: own.fillna(table[f"{STUDY_TARGET}_{name}"]) for name, own in columns.items()}
+    filled = table.assign(**columns)
+    return filled[filled[list(names)].notna().any(axis=1)]
 
 
 def _find_free(table: pd.DataFrame) -> pd.Series[bool]:
@@ -142,19 +171,19 @@ def require_windows(table: pd.DataFrame) -> None:
 
 
 def _label_slabs(table: pd.DataFrame, thickness: float, names: Sequence[str]) -> pd.DataFrame:
-    """Gives the labels of each slab to its middle slice, and none to its others.
+    """Gives the labels of each slab and its study to its middle slice, and none to its others.
 
-    A label is 1 if one of the slices has it. Otherwise it is unknown if one is unknown, and else 0.
+    A label of a slab is 1 if one of the slices has it. Otherwise it is unknown if one is unknown, and else 0.
     """
     slab = number_slabs(table, thickness)
     by_slab = table[list(names)].groupby(slab)
     highest = by_slab.transform("max")
     known = by_slab.transform("count").eq(by_slab.transform("size"), axis=0)
-    labels = highest.where((highest == 1) | known)
+    labels = pd.concat([highest.where((highest == 1) | known), table[find_study_targets(table)]], axis=1)
     is_middle = find_middles(slab)
     labels[~is_middle] = np.nan
     if is_middle.all():
         log.info("data.thickness=%g: no series is so thin that its slices are averaged", thickness)
     else:
         log.info("thin slices are averaged: %d slices become %d", len(table), is_middle.sum())
-    return table.assign(**{SLAB_COLUMN: slab}, **{name: labels[name] for name in names})
+    return table.assign(**{SLAB_COLUMN: slab}, **{str(name): labels[name] for name in labels})

@@ -35,6 +35,7 @@ class TrainingSpec:
     label_smoothing: float = 0.0
     first_sizes: Sequence[int] = ()
     views: int = 1
+    study_slices: int | None = None  # None without labels of studies
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,6 +50,25 @@ class TrainingSpec:
         if not all(isinstance(size, int) and 16 <= size <= self.size for size in self.first_sizes):
             raise UserError(
                 f"data.first_sizes={list(self.first_sizes)}: expected sizes from 16 to input.size={self.size}"
+            )
+        if self.study_slices is not None:
+            self._check_studies(self.study_slices)
+
+    def _check_studies(self, study_slices: int) -> None:
+        """Refuses what cannot be with labels of studies."""
+        if study_slices < 1:
+            raise UserError(f"data.study_slices={study_slices}: expected 1 or more")
+        mixes = isinstance(self.augment, Augment) and (self.augment.mixup or self.augment.cutmix)
+        settings = {
+            f"data.sampling={self.sampling}": self.sampling != "natural",
+            f"data.label_smoothing={self.label_smoothing}": self.label_smoothing,
+            "lesions": self.lesions is not None,
+            "augment.mixup and augment.cutmix": mixes,
+        }
+        if given := [name for name, value in settings.items() if value]:
+            raise UserError(
+                f"{given[0]} with data.study_labels: this draws or changes slices one by one, so they would "
+                "no longer have the labels of their studies; leave out one of the two"
             )
 
 

@@ -15,6 +15,7 @@ from ich.tables import (
     WEIGHTS_COLUMN,
     find_label_set,
     find_names,
+    find_study_targets,
     name_columns,
     require_columns,
     require_probs,
@@ -48,7 +49,7 @@ def check_predictions(predictions: pd.DataFrame, name: str = "the predictions ta
     if nameless := int(predictions["PatientID"].replace("", None).isna().sum()):
         raise UserError(f"{name} lacks the PatientID of {nameless} slices")
     require_probs(predictions, prob_columns, name)
-    target = predictions[target_columns].to_numpy(np.float64)
+    target = predictions[target_columns + find_study_targets(predictions)].to_numpy(np.float64)
     if not (np.isnan(target) | (target == 0) | (target == 1)).all():
         raise UserError(f"{name} holds targets other than 0, 1 and unknown (empty)")
 
@@ -175,7 +176,8 @@ def _follow(first: pd.DataFrame, table: pd.DataFrame, names: Sequence[str]) -> p
         raise UserError(
             f"the predictions tables {a} and {b} name different patients for {others} of their slices"
         )
-    targets = name_columns("target", find_names(first))
+    targets = name_columns("target", find_names(first)) + find_study_targets(first)
+    require_columns(table, targets, f"the predictions table {b}")
     here, there = (t[targets].to_numpy(np.float64) for t in (first, ordered))
     if others := int((np.nan_to_num(here, nan=-1) != np.nan_to_num(there, nan=-1)).any(axis=1).sum()):
         raise UserError(

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from ich.schema import UserError
-from ich.tables import PROB_COLUMNS, SLAB_COLUMN, find_names, name_columns, require_columns
+from ich.tables import (
+    PROB_COLUMNS,
+    SLAB_COLUMN,
+    find_names,
+    find_study_targets,
+    hides_slices,
+    name_columns,
+    require_columns,
+)
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +55,8 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
     Returns:
         One row per unit in order of first appearance: ``unit`` (the UID or PatientID), ``PatientID``,
         ``part``, ``slices`` (their number), a probability and a target for each label. The target is 1 if a
-        slice has 1, else NaN if one is unknown, else 0.
+        slice has 1, else NaN if one is unknown, else 0. For studies and patients, the slices of a study with
+        a known target of its own have this target.
 
     Raises:
         UserError: If level or method is unknown, if slices do not name their unit, or if a unit belongs to
@@ -88,6 +98,9 @@ def pool(predictions: pd.DataFrame, level: str, method: str = DEFAULT_POOLING) -
         firsts = np.searchsorted(codes[kept], np.arange(len(units)))
         probs = _combine(probs[kept], codes[kept], firsts, method)
     table[prob_columns] = probs
+    if level in ("study", "patient") and (study_columns := find_study_targets(predictions)):
+        of_study = predictions[study_columns].to_numpy(np.float64)
+        target = np.where(np.isnan(of_study), target, of_study)
     # Positive over unknown over negative: 1 > 0 > -1.
     ranked = np.select([target == 1, np.isnan(target)], [1.0, 0.0], -1.0)[order]
     highest = np.maximum.reduceat(ranked, starts) if len(starts) else ranked
@@ -104,7 +117,7 @@ def _is_first_of_slab(predictions: pd.DataFrame) -> NDArray[np.bool_]:
 
 
 def find_levels(predictions: pd.DataFrame, name: str) -> list[str]:
-    """Finds the levels that a table can be pooled to. Others, with contradicting UIDs, are warned of.
+    """Finds the levels that a table can be evaluated at. Those with contradicting UIDs are warned of.
 
     Args:
         predictions: A predictions table.
@@ -113,8 +126,10 @@ def find_levels(predictions: pd.DataFrame, name: str) -> list[str]:
     Returns:
         Those of ``DEFAULT_LEVELS``.
     """
-    levels = []
-    for level in DEFAULT_LEVELS:
+    levels, known = [], keep_known(DEFAULT_LEVELS, predictions)
+    if len(known) < len(DEFAULT_LEVELS):
+        log.info("no figures for %s by slice: positive studies are labeled, but not their slices", name)
+    for level in known:
         try:
             pool(predictions, level)
         except UserError as error:
@@ -122,6 +137,12 @@ def find_levels(predictions: pd.DataFrame, name: str) -> list[str]:
         else:
             levels.append(level)
     return levels
+
+
+def keep_known(levels: Sequence[str], predictions: pd.DataFrame) -> list[str]:
+    """Leaves out slices and series where the targets of studies say less than figures of them need."""
+    hidden = ("slice", "series") if hides_slices(predictions) else ()
+    return [level for level in levels if level not in hidden]
 
 
 def pool_unit(probs: NDArray[np.float64], method: str) -> NDArray[np.float64]:

@@ -7,8 +7,9 @@ from numpy.typing import NDArray
 
 from ich.evaluate.calibration_error import EPSILON
 from ich.evaluate.checks import Tables, align
+from ich.schema import UserError
 from ich.schema.labels import LabelSet
-from ich.tables import name_columns
+from ich.tables import hides_slices, name_columns
 
 _STEPS, _TOLERANCE = 10_000, 1e-9
 
@@ -29,10 +30,14 @@ def fit_shares(tables: Tables, labels: LabelSet) -> NDArray[np.float64]:
         (M,) weights in the order of the tables.
 
     Raises:
-        UserError: If there are fewer than two tables, or they differ in slices, patients or targets.
+        UserError: If there are fewer than two tables, they differ in slices, patients or targets, or only
+            their studies are labeled.
     """
     aligned = align(tables)
-    target = next(iter(aligned.values()))[name_columns("target", labels.names)].to_numpy(np.float64)
+    first = next(iter(aligned.values()))
+    if hides_slices(first):
+        raise UserError("stacking needs labels of slices, and only studies are labeled: leave out --stack")
+    target = first[name_columns("target", labels.names)].to_numpy(np.float64)
     known = ~np.isnan(target)
     weights = np.broadcast_to(np.asarray(labels.weights, np.float64), target.shape)[known]
     weights = weights / weights.sum()

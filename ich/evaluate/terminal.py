@@ -12,8 +12,9 @@ from ich.schema import DISCLAIMER
 from ich.tables import PLURALS
 
 
-def render_evaluation(evaluation: Evaluation, title: str, level: str = "slice") -> Table:
-    """Lays one level of an evaluation out as a table that fits into 80 columns."""
+def render_evaluation(evaluation: Evaluation, title: str, level: str | None = None) -> Table:
+    """Lays one level of an evaluation, by default the first, out as a table that fits into 80 columns."""
+    level = level or next(iter(evaluation.levels))
     figures = evaluation.levels[level]
     few = any(label.auroc.reason for label in figures.labels.values())
     note = f"no interval: positives or negatives from fewer than {FEW} patients\n" if few else ""

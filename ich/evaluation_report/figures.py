@@ -108,7 +108,8 @@ def compute_figures(
     comparison = None
     if len(inputs.tables) > 1:
         steps.begin("comparison of models")
-        comparison = compare(inputs.tables, labels=inputs.labels, **choices.sampling)
+        level = "slice" if "slice" in choices.levels else "study"
+        comparison = compare(inputs.tables, labels=inputs.labels, level=level, **choices.sampling)
     blocks: Sequence[Block] = NO_GALLERIES
     slices = None
     if inputs.root is not None and inputs.index is not None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from ich.evaluate.checks import check_same_weights
 from ich.evaluate.comparison import ensemble
-from ich.evaluate.pooling import LEVELS, UNIT_COLUMNS
+from ich.evaluate.pooling import LEVELS, UNIT_COLUMNS, keep_known
 from ich.evaluate.subgroups import describe_slices
 from ich.evaluation_report.run import Run, read_run
 from ich.index import build_index, read_labels
@@ -25,6 +25,8 @@ from ich.tables import (
     UIDS,
     find_label_set,
     find_names,
+    find_study_targets,
+    hides_slices,
     name_columns,
     read_index,
     read_predictions,
@@ -80,7 +82,7 @@ class Inputs:
         averaged: Names of the averaged models.
         root: The folder of the DICOM files, or None.
         index: Its index, or None.
-        by: Groups of the slices.
+        by: Groups of the slices; none if only studies are labeled.
         labels: What was predicted.
         notes: Notes for the user.
     """
@@ -125,6 +127,7 @@ def read_inputs(sources: Sources, *, label_set: LabelSet | None, needs_targets: 
     validation, found = _read_validation(sources, tables, labels)
     predictions = ensemble(tables) if sources.ensemble else tables[names[0]]
     index = _find_index(sources.root, sources.index)
+    groups = collect_groups(predictions, index, sources.labels, sources.by, label_set)
     return Inputs(
         tables=tables,
         predictions=predictions,
@@ -133,7 +136,7 @@ def read_inputs(sources: Sources, *, label_set: LabelSet | None, needs_targets: 
         averaged=names if sources.ensemble else (),
         root=sources.root,
         index=index,
-        by=collect_groups(predictions, index, sources.labels, sources.by, label_set),
+        by=[] if hides_slices(predictions) else groups,
         labels=label_set,
         notes=[*notes, *found],
     )
@@ -219,13 +222,16 @@ def _join(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     require_matches(places, table["SOPInstanceUID"], labels)
     targets = labels.to_numpy(np.float64)[places]
     targets[places < 0] = np.nan
-    return table.assign(**dict(zip(name_columns("target", list(map(str, labels))), targets.T, strict=True)))
+    columns = name_columns("target", list(map(str, labels)))
+    table = table.drop(columns=find_study_targets(table))
+    return table.assign(**dict(zip(columns, targets.T, strict=True)))
 
 
 def _require_targets(table: pd.DataFrame, path: Path) -> None:
     if table.empty:
         raise UserError(f"{path} is empty: there is nothing to evaluate")
-    if table[name_columns("target", find_names(table))].isna().to_numpy().all():
+    columns = name_columns("target", find_names(table)) + find_study_targets(table)
+    if table[columns].isna().to_numpy().all():
         raise UserError(
             f"{path} has no targets: give the labels of its slices with --labels CSV (ID,Label like the "
             "RSNA's, or SOPInstanceUID and one column per label)"
@@ -233,8 +239,8 @@ def _require_targets(table: pd.DataFrame, path: Path) -> None:
 
 
 def list_levels(table: pd.DataFrame) -> list[str]:
-    """Lists the levels whose units the slices name; series only if they differ from studies."""
-    named = [level for level in LEVELS if (table[UNIT_COLUMNS[level]] != "").all()]
+    """Lists the levels whose units the slices name and that are labeled; series only if studies differ."""
+    named = [level for level in keep_known(LEVELS, table) if (table[UNIT_COLUMNS[level]] != "").all()]
     same = table["SeriesInstanceUID"].nunique() == table["StudyInstanceUID"].nunique()
     return [level for level in named if level != "series" or (not same or "study" not in named)]
 

@@ -42,6 +42,11 @@ def list_limits(data: ReportData) -> list[str]:
         )
     if not data.checked:
         limits.append(UNCHECKED)
+    if "slice" not in data.evaluation.levels:
+        limits.append(
+            "Positive studies were labeled, but not their slices. There are no figures by slice, and nobody "
+            "checked which slices a positive result comes from."
+        )
     if data.groups is None:
         limits.append("We did not examine whether the figures hold for every scanner and protocol.")
     return [

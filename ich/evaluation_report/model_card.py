@@ -123,10 +123,11 @@ def _describe_factors(data: ReportData) -> Iterator[Block]:
 
 
 def _describe_metrics(data: ReportData) -> Iterator[Block]:
+    levels = ", ".join(f"by {level}" for level in data.evaluation.levels)
     rule = f"chosen on {data.evaluation.decided_on} with {data.rule}" if data.rule else "not available"
     yield Listing(
         [
-            "Discrimination: AUROC and average precision, by slice, by study and by patient.",
+            f"Discrimination: AUROC and average precision, {levels}.",
             f"Operating points: {rule}.",
             "Calibration: Brier score, calibration slope and intercept, and expected calibration error. "
             f"Calibration method: {data.method or 'not available'}.",

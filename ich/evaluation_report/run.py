@@ -130,6 +130,13 @@ def _describe_split(config: dict[str, Any]) -> str:
     return f"by {data['split']}, {shares}, seed {data['seed']}"
 
 
+def _describe_labels(config: dict[str, Any]) -> str:
+    data, model = config["data"], config["model"]
+    if not data.get("study_labels"):
+        return "of slices"
+    return f"of studies{' and slices' if data.get('labels') else ''}, pooled by {model['study_pool']}"
+
+
 def _describe_augmentation(config: dict[str, Any]) -> str:
     augment = config["augment"]
     if not augment:
@@ -178,6 +185,7 @@ _SETTINGS: dict[str, Callable[[dict[str, Any]], str]] = {
     "epochs": lambda config: str(int(config["trainer"]["max_epochs"])),
     "batch size": lambda config: str(int(config["data"]["batch_size"])),
     "sampling": lambda config: str(config["data"]["sampling"]),
+    "labels": _describe_labels,
     "split": _describe_split,
     "seed": lambda config: str(int(config["seed"])),
 }

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ich.schema import UserError
-from ich.tables import INDEX_DTYPES, SLAB_COLUMN
+from ich.tables import INDEX_DTYPES, SLAB_COLUMN, STUDY_TARGET, name_columns
 
 USUAL_SHARE, LEAST_SHARE = 0.9, 0.1
 """Shares of the slices that have a row in the label file. Below the first, the user is warned. Below the
@@ -124,3 +124,92 @@ def join_labels(table: pd.DataFrame, labels: pd.DataFrame) -> tuple[pd.DataFrame
     joined[names] = values
     matched, unlabeled = int(found.sum()), int(np.isnan(values).all(axis=1).sum())
     return joined, JoinCounts(len(table), matched, unlabeled, len(labels) - matched)
+
+
+def match_studies(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Finds the targets of studies, by their own rows or by those of their patients.
+
+    Args:
+        table: Rows with StudyInstanceUID and PatientID.
+        labels: From ``ich.index.read_study_labels``.
+
+    Returns:
+        One row per study of the table, indexed by StudyInstanceUID, with the columns of ``labels``, NaN where
+        unknown.
+
+    Raises:
+        UserError: If no study has labels, or a patient's labels could be those of several studies.
+    """
+    studies = table[["StudyInstanceUID", "PatientID"]].drop_duplicates()
+    key = str(labels.index.name)
+    named = studies[studies[key].isin(labels.index)]
+    if named.empty:
+        raise UserError(
+            f"none of {len(studies)} studies is among the {len(labels)} rows of the labels: check that their "
+            f"{key} is that of the files"
+        )
+    if several := int(named[key].duplicated().sum()):
+        raise UserError(
+            f"the labels are those of patients, and {several} patients have several studies: label the "
+            "studies, by a column StudyInstanceUID"
+        )
+    return labels.reindex(studies[key]).set_axis(pd.Index(studies["StudyInstanceUID"]), axis=0)
+
+
+def join_study_labels(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Adds the targets of studies to an index with labels of slices.
+
+    The slices of a negative study are negative. Those of a positive study keep their own labels.
+
+    Args:
+        table: From ``join_labels``.
+        labels: From ``ich.index.read_study_labels``, with the same labels.
+
+    Returns:
+        The table with more known labels of slices, and with the columns of ``STUDY_TARGET``.
+
+    Raises:
+        UserError: As ``match_studies``, or if labels of slices contradict those of their study.
+    """
+    names = list(map(str, labels))
+    studies = table["StudyInstanceUID"]
+    found = match_studies(table, labels).reindex(studies).to_numpy(np.float32)  # (rows, L)
+    known = table[names].to_numpy(np.float32)
+    _refuse_contradictions(known, found, studies, names)
+    joined = table.copy(deep=False)
+    joined[names] = np.where(np.isnan(known) & (found == 0), np.float32(0), known)
+    joined[name_columns(STUDY_TARGET, names)] = found
+    return joined
+
+
+def _refuse_contradictions(
+    known: NDArray[np.float32], found: NDArray[np.float32], studies: pd.Series[str], names: list[str]
+) -> None:
+    """Refuses a positive slice in a negative study, and a positive study whose slices are all negative.
+
+    Args:
+        known: (N, L) targets of slices.
+        found: (N, L) targets of their studies.
+        studies: (N,) StudyInstanceUID.
+        names: The L labels.
+    """
+    codes, uids = pd.factorize(studies)
+    has_positive, has_other = (
+        np.stack([np.bincount(codes, column) > 0 for column in each.T], axis=1)
+        for each in (known == 1, known != 0)
+    )  # each (S, L)
+    target = found[np.unique(codes, return_index=True)[1]]  # (S, L)
+    wrong = (target == 0) & has_positive | (target == 1) & ~has_other
+    if not wrong.any():
+        return
+    study, label = np.argwhere(wrong)[0]
+    is_negative = target[study, label] == 0
+    says, but = (
+        ("negative", "one of its slices is positive")
+        if is_negative
+        else ("positive", "all of its slices are negative")
+    )
+    raise UserError(
+        f"the labels of slices contradict those of {int(wrong.any(axis=1).sum())} of {len(uids)} studies: "
+        f"for example, {uids[study]} is {says} for {names[label]}, but {but}; correct one of the two files"
+    )

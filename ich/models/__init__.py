@@ -20,7 +20,8 @@ from ich.models.metrics import build_metrics
 from ich.models.network import SliceNet, hash_weights, without_fitted
 from ich.models.optim import OptimSpec, build_optimizer, build_schedule
 from ich.models.own import Maker
-from ich.schema import Batch, InputSpec
+from ich.models.study_pooling import build_study_pool
+from ich.schema import Batch, InputSpec, UserError
 from ich.schema.formats import read_plain
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
@@ -30,7 +31,9 @@ __all__ = ["Ensemble", "SliceClassifier", "SliceNet", "hash_weights", "load_ense
 class SliceClassifier(LightningModule):
     """Trains a ``SliceNet``.
 
-    Its checkpoints name the network's tensors as the network does, such as ``backbone.conv1.weight``.
+    If batches have targets of studies, the loss is that of studies plus that of slices with known targets,
+    and metrics are those of studies. Checkpoints name the network's tensors as the network does, such as
+    ``backbone.conv1.weight``.
 
     Args:
         backbone: Name of any timm model, or a backbone of your own; see ``SliceNet``.
@@ -49,6 +52,11 @@ class SliceClassifier(LightningModule):
         channels_last: Keep the channels of images and weights last, which makes convolutions faster.
         optim: Optimizer and schedule.
         loss: (logits, target) -> scalar; by default ``WeightedBCE`` with the weights of the labels.
+        study_pool: With labels of studies, way from the logits of slices to that of a study in training:
+            ``top_k`` or ``attention``; see ``ich.models.study_pooling``.
+        study_top: Number of slices for ``top_k``.
+        slice_weight: With labels of studies, weight of the loss of slices with known targets, beside that of
+            studies.
 
     Raises:
         UserError: For an unknown backbone or link, weights that are not available, or an ``init_from`` that
@@ -73,6 +81,9 @@ class SliceClassifier(LightningModule):
         channels_last: bool = True,
         optim: OptimSpec | None = None,
         loss: nn.Module | None = None,
+        study_pool: str = "top_k",
+        study_top: int = 3,
+        slice_weight: float = 0.5,
     ) -> None:
         super().__init__()
         self.optim = optim or OptimSpec()
@@ -89,6 +100,12 @@ class SliceClassifier(LightningModule):
             pretrained=pretrained and init_from is None,
             weights_file=weights_file if init_from is None else None,
             weights_sha256=weights_sha256,
+        )
+        if slice_weight < 0:
+            raise UserError(f"model.slice_weight={slice_weight}: expected 0 or more")
+        self.slice_weight = slice_weight
+        self.study_pool = build_study_pool(
+            study_pool, top=study_top, features=self.net.features, labels=len(label_set.names)
         )
         self.register_state_dict_post_hook(_name_as_network)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_name_as_attribute)  # type: ignore[no-untyped-call]
@@ -148,7 +165,13 @@ class SliceClassifier(LightningModule):
         return self.net.score(batch)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        logits = self(self.net.take_image(batch))  # (N, L)
+        """Returns logits and loss: (K, L) logits of studies if the batch has their targets, or of slices."""
+        features = self.net.extract(self.net.take_image(batch))
+        logits = self.net.head(features)  # (N, L)
+        if "study" in batch:
+            of_slices = self.loss(logits, batch["target"])
+            logits = self.study_pool(logits, features, batch["study"])
+            return logits, self.loss(logits, batch["study_target"]) + self.slice_weight * of_slices
         shifts = "logit_shift" in batch and self.net.link == "sigmoid"
         loss: Tensor = self.loss(logits + batch["logit_shift"] if shifts else logits, batch["target"])
         return logits, loss
@@ -156,7 +179,7 @@ class SliceClassifier(LightningModule):
     def _evaluate(self, batch: Batch, part: str, metrics: MetricCollection) -> None:
         logits, loss = self._loss(batch)
         self.log(f"{part}_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
-        metrics.update(self.net.to_probs(logits), batch["target"])
+        metrics.update(self.net.to_probs(logits), batch.get("study_target", batch["target"]))
 
     def on_train_epoch_start(self) -> None:
         """Resets the mean loss."""

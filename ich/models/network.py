@@ -165,7 +165,7 @@ class SliceNet(nn.Module):
             raise UserError(f"model.init_from={path} holds {other}; set model.backbone={other}")
         if (pool := metadata.model.pool) != self.metadata.model.pool:
             raise UserError(f"model.init_from={path} has model.pool={pool or 'null'}; set it")
-        weights = without_fitted(_without_loss(state_dict))
+        weights = without_fitted(_without_training(state_dict))
         same_labels = metadata.labels.names == self.metadata.labels.names
         if not same_labels:
             weights |= {f"head.{name}": value for name, value in self.head.state_dict().items()}
@@ -187,7 +187,7 @@ class SliceNet(nn.Module):
         Raises:
             UserError: If the tensors are not those of this network.
         """
-        weights = rename_parts(_without_loss(state_dict))
+        weights = rename_parts(_without_training(state_dict))
         self.metadata = metadata
         labels = len(metadata.labels.names)
         self.series = None if metadata.series is None else SeriesNet(metadata.series, self.features, labels)
@@ -296,6 +296,11 @@ def _refuse_settings(target: str, **settings: Any) -> None:
             )
 
 
-def _without_loss(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A loss may have tensors of its own, such as weights of classes; inference needs none."""
-    return {name: value for name, value in state_dict.items() if not name.startswith("loss.")}
+def _without_training(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the weights without those of training, which inference does not need.
+
+    A loss may have tensors of its own, such as weights of classes, and so does what pools slices to studies.
+    """
+    return {
+        name: value for name, value in state_dict.items() if not name.startswith(("loss.", "study_pool."))
+    }

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ich.evaluate.pooling import pool
-from ich.index.joining import match_slices, require_matches
+from ich.index.joining import match_slices, match_studies, require_matches
 from ich.networks import Network
 from ich.schema import UserError
 from ich.schema.codes import OF_MODEL, Reason
@@ -77,7 +77,8 @@ def gather_studies(results: Sequence[StudyResult], network: Network, labels: pd.
         slices = _join_slices(slices, labels)
         targets = pool(slices, "study").set_index("unit")[name_columns("target", names)]
     else:
-        targets = _match_studies(slices, labels)
+        targets = match_studies(slices, labels).astype(np.float64)
+        targets.columns = pd.Index(name_columns("target", names))
     known = targets.notna().any(axis=1)
     kept = set(targets.index[known])
     unlike = sum(
@@ -158,23 +159,3 @@ def _join_slices(slices: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     found = labels.to_numpy(np.float64)[places]
     found[places < 0] = np.nan
     return slices.assign(**dict(zip(name_columns("target", list(map(str, labels))), found.T, strict=True)))
-
-
-def _match_studies(slices: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
-    """Targets of studies, indexed by StudyInstanceUID, by their own rows or by those of their patients."""
-    studies = slices[["StudyInstanceUID", "PatientID"]].drop_duplicates()
-    key = str(labels.index.name)
-    named = studies[studies[key].isin(labels.index)]
-    if named.empty:
-        raise UserError(
-            f"none of {len(studies)} studies is among the {len(labels)} rows of the labels: they have, for "
-            f"example, the {key} {labels.index[0]}, but not {studies[key].iloc[0]}"
-        )
-    if several := int(named[key].duplicated().sum()):
-        raise UserError(
-            f"the labels are those of patients, and {several} patients have several studies: label the "
-            "studies, by a column StudyInstanceUID"
-        )
-    targets = labels.reindex(studies[key]).astype(np.float64)
-    targets.columns = pd.Index(name_columns("target", list(map(str, labels))))
-    return targets.set_axis(pd.Index(studies["StudyInstanceUID"]), axis=0)

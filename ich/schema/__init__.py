@@ -228,4 +228,6 @@ class Batch(TypedDict):
     window_changes: NotRequired[Tensor]  # (N, 16, 2) float32, beside ``hu``: of random windows in training
     target: Tensor  # (N, L) float32, 0 or 1 for each label; in training also between them; NaN where unknown
     logit_shift: NotRequired[Tensor]  # (N, L) float32, to add to logits in training; of balanced sampling
+    study: NotRequired[Tensor]  # (N,) int64, the slice's study in the batch, from 0; with labels of studies
+    study_target: NotRequired[Tensor]  # (K, L) float32, beside ``study``; NaN where unknown
     row: Tensor  # (N,) int64, the slice's row in the data module's table

@@ -112,6 +112,10 @@ where a table of another program or an earlier version lacks them."""
 WEIGHTS_COLUMN = "weights_sha256"
 """SHA-256 of the weights that made a prediction, from ``ich.models.hash_weights``; empty if unknown."""
 
+STUDY_TARGET = "study_target"
+"""Kind of the columns with the targets of a slice's study, in the index with labels and in a predictions
+table. They exist if studies were labeled, and hold NaN where unknown."""
+
 SLAB_COLUMN = "slab"
 """Number of the slab of a predicted slice within its series, if thin slices were averaged. Slices of a slab
 share their probabilities, so a slab counts once where slices are pooled."""
@@ -148,7 +152,8 @@ def make_predictions(
         names: The L labels.
 
     Returns:
-        A predictions table, with ``PLACE_COLUMNS`` and ``WEIGHTS_COLUMN``.
+        A predictions table, with ``PLACE_COLUMNS`` and ``WEIGHTS_COLUMN``, and the targets of studies if the
+        rows have them.
     """
     table = rows.loc[:, list(UIDS)].reset_index(drop=True)
     table["part"] = part
@@ -156,6 +161,8 @@ def make_predictions(
         table[column] = rows[column].to_numpy() if column in rows else unknown
     table[name_columns("prob", names)] = probs
     table[name_columns("target", names)] = rows.loc[:, list(names)].to_numpy(dtype=np.float64)
+    for column in find_study_targets(rows):
+        table[column] = rows[column].to_numpy(np.float64)
     table[WEIGHTS_COLUMN] = weights
     return table
 
@@ -174,6 +181,26 @@ def find_names(table: pd.DataFrame) -> tuple[str, ...]:
     return LABELS if set(names) == set(LABELS) else names
 
 
+def find_study_targets(table: pd.DataFrame) -> list[str]:
+    """Finds the columns of ``STUDY_TARGET``; none if only slices were labeled."""
+    return [str(column) for column in table if str(column).startswith(f"{STUDY_TARGET}_")]
+
+
+def hides_slices(table: pd.DataFrame, prefix: str = "target_") -> bool:
+    """Whether a study is positive for a label, and the targets of its slices are not all known.
+
+    The known targets are then mostly those of negative studies, so figures of slices would mislead.
+
+    Args:
+        table: A predictions table, or an index with labels.
+        prefix: Begins the columns with the targets of slices.
+    """
+    columns = find_study_targets(table)
+    targets = [f"{prefix}{column.removeprefix(f'{STUDY_TARGET}_')}" for column in columns]
+    positive = table[columns].to_numpy(np.float64) == 1
+    return bool((positive & np.isnan(table[targets].to_numpy(np.float64))).any())
+
+
 def find_label_set(table: pd.DataFrame) -> LabelSet:
     """Finds the labels of a predictions table. Labels other than the RSNA's weigh the same; none decides."""
     names = find_names(table)
@@ -187,7 +214,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
     Returns:
         ``UIDS``, ``part``, ``PLACE_COLUMNS``, a probability and a target for each label, and
-        ``WEIGHTS_COLUMN``. If slices were averaged, ``SLAB_COLUMN`` too. Other columns are left out.
+        ``WEIGHTS_COLUMN``. If slices were averaged, ``SLAB_COLUMN`` too, and if studies were labeled, their
+        targets. Other columns are left out.
 
     Raises:
         UserError: If the file or a column is missing, a probability lies outside [0, 1], a place is not a
@@ -199,7 +227,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         names = find_names(pd.read_csv(path, nrows=0))
         prob_columns, target_columns = name_columns("prob", names), name_columns("target", names)
         # A patient may be called NA: only the numbers have missing values.
-        numbers = (*prob_columns, *target_columns, *PLACE_COLUMNS, SLAB_COLUMN)
+        study_columns = name_columns(STUDY_TARGET, names)
+        numbers = (*prob_columns, *target_columns, *study_columns, *PLACE_COLUMNS, SLAB_COLUMN)
         missing_values = {column: [""] for column in numbers}
         table = restore_texts(pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing_values))
         for column, unknown in PLACE_COLUMNS.items():
@@ -216,7 +245,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path}: {WEIGHTS_COLUMN} holds values that are not SHA-256; remove the column")
     is_averaged = SLAB_COLUMN in table and bool(table[SLAB_COLUMN].notna().any())
     places = [*PLACE_COLUMNS, *([SLAB_COLUMN] if is_averaged else [])]
-    return table.reindex(columns=[*UIDS, "part", *places, *prob_columns, *target_columns, WEIGHTS_COLUMN])
+    targets = [*target_columns, *(study_columns if find_study_targets(table) else [])]
+    return table.reindex(columns=[*UIDS, "part", *places, *prob_columns, *targets, WEIGHTS_COLUMN])
 
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"

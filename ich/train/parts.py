@@ -58,8 +58,14 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     datamodule.prepare_data()
     datamodule.setup()
     if model.has_new_head:
-        model.start_at(datamodule.prevalences())
-    return Parts(trainer, datamodule, model, build("series", SeriesSpec))
+        model.start_at(datamodule.prevalences(by_study=datamodule.by_study))
+    series = build("series", SeriesSpec)
+    if series is not None and datamodule.hides_slices:
+        raise UserError(
+            f"series={series.kind} learns from targets of slices, and data.study_labels gives none for "
+            "positive studies: leave out series, or give data.labels too"
+        )
+    return Parts(trainer, datamodule, model, series)
 
 
 def _with_recipe(cfg: DictConfig) -> DictConfig:

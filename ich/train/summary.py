@@ -47,7 +47,8 @@ def summarize(
 def _find_loss(evaluations: Mapping[str, Evaluation], part: str) -> float | None:
     if part not in evaluations:
         return None
-    value = evaluations[part].levels["slice"].weighted_log_loss.value
+    by_slice = evaluations[part].levels.get("slice")
+    value = math.nan if by_slice is None else by_slice.weighted_log_loss.value
     return None if math.isnan(value) else value
 
 
