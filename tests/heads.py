@@ -8,6 +8,8 @@ import numpy as np
 
 from ich.data import HeadCTDataModule
 from ich.image.lesions import Lesions
+from ich.image.lesions.bank import BankMetadata, LesionBank, Novelty
+from ich.image.lesions.patches import SIZE
 from ich.schema import InputSpec
 
 SMALL = InputSpec(size=64, neighbors=1)
@@ -27,6 +29,15 @@ def draw_slice() -> np.ndarray:
     hu[around & BRAIN & (np.hypot(x / 54, y / 70) > 1)] = 8  # sulci
     hu[(np.abs(np.abs(x) - 10) < 6) & (np.abs(y) < 30)] = 8  # ventricles
     return np.rint(hu + np.random.default_rng(0).normal(0, 3, hu.shape)).astype(np.int16)
+
+
+def make_bank() -> LesionBank:
+    """A lens of 12 mm at the table, one for each subtype of a file, at the side of the head."""
+    rows, columns = np.indices((SIZE, SIZE)).astype(np.float32) - (SIZE - 1) / 2
+    share = (rows + SIZE / 2 < 5 - np.square(columns / 4)).astype(np.float32)
+    images = np.stack([share, 0.75 * share])[None].repeat(6, axis=0)
+    metadata = BankMetadata("ich lesions 1", "", "CC-BY-4.0", 3, 9, {"epidural": Novelty(8, 2, 0.2, 0.3)})
+    return LesionBank(metadata, {"epidural": images}, {"epidural": np.full(6, 1.5, np.float32)})
 
 
 def make(root: Path, lesions: Lesions | None, spec: InputSpec = SMALL) -> HeadCTDataModule:

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from heads import BRAIN, MM, draw_slice, make, read, x, y
+from heads import BRAIN, MM, draw_slice, make, make_bank, read, x, y
 
 from ich.cli import main
 from ich.generate import generate_lesions
 from ich.generate.diffusion import train_diffusion
 from ich.generate.novelty import measure_novelty
 from ich.image.lesions import Lesions
-from ich.image.lesions.bank import BankMetadata, LesionBank, Novelty, read_bank, write_bank
+from ich.image.lesions.bank import LesionBank, read_bank, write_bank
 from ich.image.lesions.head import Head, find_head
 from ich.image.lesions.patches import SIZE, STEPS_MM, cut_patch, find_blood, paint_patch
 from ich.schema import InputSpec, UserError
@@ -31,12 +31,7 @@ def find(hu: np.ndarray) -> Head:
 
 @pytest.fixture(scope="module")
 def bank() -> LesionBank:
-    """A lens of 12 mm at the table, one for each subtype of a file, at the side of the head."""
-    rows, columns = np.indices((SIZE, SIZE)).astype(np.float32) - (SIZE - 1) / 2
-    share = (rows + SIZE / 2 < 5 - np.square(columns / 4)).astype(np.float32)
-    images = np.stack([share, 0.75 * share])[None].repeat(6, axis=0)
-    metadata = BankMetadata("ich lesions 1", "", "CC-BY-4.0", 3, 9, {"epidural": Novelty(8, 2, 0.2, 0.3)})
-    return LesionBank(metadata, {"epidural": images}, {"epidural": np.full(6, 1.5, np.float32)})
+    return make_bank()
 
 
 def test_copies_of_the_training_are_found_and_new_lesions_are_kept() -> None:

@@ -22,6 +22,7 @@ import ich.files
 import ich.train
 from ich.data import HeadCTDataModule
 from ich.image.augment import Augment
+from ich.image.lesions import Lesions
 from ich.model_files.checkpoint import DurableIO, find_checkpoint, is_whole, read_checkpoint
 from ich.models import SliceClassifier
 from ich.models.optim import OptimSpec
@@ -42,7 +43,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "accumulate_grad_batches": 2,
         "workers": 2,
         "augment": {"window_center": 10, "mixup": 0.5},
-        "data": {"sampling": "balanced", "label_smoothing": 0.1, "first_sizes": [24]},
+        "data": {
+            "sampling": "balanced",
+            "label_smoothing": 0.1,
+            "first_sizes": [24],
+            "lesions": Lesions(),
+        },
     },
     # A frozen backbone does not get better, so patience ends the run after two epochs.
     "patience": {"patience": 1, "max_epochs": 6, "freeze_epochs": 6, "lr": 1e-12, "workers": 4},

@@ -17,6 +17,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from heads import make_bank
 from processes import FORKING
 from pytorch_lightning.strategies import StrategyRegistry
 from sklearn.metrics import log_loss, roc_auc_score
@@ -25,6 +26,8 @@ import ich.train
 import ich.train.results
 from ich.data import HeadCTDataModule
 from ich.evaluate.smoothing import smooth_table
+from ich.files import hash_file
+from ich.image.lesions.bank import write_bank
 from ich.models import SliceClassifier, load_slice_net
 from ich.schema import LABELS, InputSpec, UserError
 from ich.train.trainer import build_trainer, fit, place
@@ -90,7 +93,7 @@ def keep(tmp_path_factory: pytest.TempPathFactory, small: list[str]) -> Callable
     return make
 
 
-SETTINGS = ["optim.lr=0.002", "augment=strong", "trainer.max_epochs=2"]
+SETTINGS = ["optim.lr=0.002", "augment=strong", "lesions=drawn", "trainer.max_epochs=2"]
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +212,22 @@ def test_a_stopped_run_resumes_with_its_own_settings(run, finished: Path) -> Non
     assert config["optim"]["lr"] == 0.002
     assert config["trainer"]["max_epochs"] == 3
     assert not list(Path("runs").iterdir())
+
+
+def test_a_run_resumes_with_the_lesions_that_it_began_with(run, caplog) -> None:
+    bank = make_bank()
+    write_bank(bank, Path("bank"))
+    short = "logger=csv", "trainer.limit_train_batches=1"
+    assert run("run_dir=out", "lesions=drawn", "lesions.bank=bank", *short) == 0
+    digest = hash_file("bank")
+    assert yaml.safe_load(Path("out/config.yaml").read_text())["lesions"]["bank_sha256"] == digest
+    Path("bank").unlink()
+    write_bank(bank._replace(angles={"epidural": -bank.angles["epidural"]}), Path("bank"))
+    assert run("ckpt_path=out", "trainer.max_epochs=2", base=[]) == 2
+    assert (
+        f"lesions.bank=bank has the SHA-256 {hash_file('bank')}; lesions.bank_sha256={digest}" in caplog.text
+    )
+    assert len(pd.read_csv("out/metrics.csv")) == 1
 
 
 def test_fine_tuning_starts_where_the_other_run_ended(run, finished: Path) -> None:

@@ -52,7 +52,7 @@ from ich.train.running import (
     telling_stops,
     write_log,
 )
-from ich.train.settings import leave_out_places
+from ich.train.settings import keep_bank_digest, leave_out_places
 from ich.train.signatures import register_signatures
 from ich.train.trainer import fit, limit_of_debugging
 from ich.train.trainer.signals import exit_at_once, handling_stops, is_requeued
@@ -109,6 +109,7 @@ def train(cfg: DictConfig, run_dir: Path) -> float:
     Raises:
         UserError: For anything that the user must fix; a run that was not started leaves no files.
     """
+    keep_bank_digest(cfg)
     with keeping_log() as buffer, telling_stops(run_dir):
         if cfg.data.get("fold") == ALL_FOLDS:
             return train_folds(cfg, run_dir, buffer, prepare, complete)

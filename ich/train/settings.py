@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from ich import __version__
 from ich.data.parts import SPLITS
+from ich.files import hash_file
 from ich.schema import RENAMED, UserError
 from ich.schema.labels import RSNA_LABELS
 
@@ -47,6 +48,13 @@ def leave_out_places(settings: Any) -> Any:
         for name, value in settings.items()
         if name not in PLACES or value is None or isinstance(value, dict) or value in SPLITS
     }
+
+
+def keep_bank_digest(cfg: DictConfig) -> None:
+    """Adds the SHA-256 of the file of generated lesions to the settings, so that a run resumes with it."""
+    bank = cfg.lesions.get("bank")
+    if bank is not None and Path(bank).is_file() and cfg.lesions.get("bank_sha256", "") is None:
+        cfg.lesions.bank_sha256 = hash_file(bank)
 
 
 def accept_old_names(cfg: DictConfig) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ich.files import hash_file
 from ich.image.lesions.bank import read_bank
 from ich.image.lesions.head import Field, Head, find_head
 from ich.image.lesions.subtypes import SUBTYPE_PAINTERS, paint_calcification
@@ -39,6 +40,7 @@ class Lesions:
         subtypes: Subtypes to paint, each equally often.
         calcifications: Probability that a slice gets a calcification, which changes no target.
         bank: File of generated lesions, from ``ich generate``. They replace the drawn ones of their subtypes.
+        bank_sha256: SHA-256 that this file must have, if given. A run writes it down when it starts.
 
     Raises:
         UserError: If a probability is out of range, a subtype is unknown, or the file cannot be used.
@@ -51,6 +53,7 @@ class Lesions:
         subtypes: Sequence[str] = SUBTYPES,
         calcifications: float = 0.1,
         bank: str | None = None,
+        bank_sha256: str | None = None,
     ) -> None:
         for name, value in (("probability", probability), ("calcifications", calcifications)):
             if not 0 <= value <= 1:
@@ -62,6 +65,11 @@ class Lesions:
         self._painters = dict(SUBTYPE_PAINTERS)
         if bank is not None:
             generated = read_bank(Path(bank))
+            if bank_sha256 is not None and (found := hash_file(bank)) != bank_sha256:
+                raise UserError(
+                    f"lesions.bank={bank} has the SHA-256 {found}; lesions.bank_sha256={bank_sha256}. A run "
+                    "resumes with the lesions that it began with: put that file back, or start a new run"
+                )
             self._painters |= {name: partial(generated.paint, name) for name in generated.images}
 
     def __call__(
