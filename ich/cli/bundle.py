@@ -34,9 +34,9 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         usage="ich bundle RUN... OUT [--calibration FILE] [--stack] [--trust PREFIX]\n       ich bundle RUN",
         description="Writes the weights of a run's best epoch to one file, with all that is needed to use\n"
         "them and with the run's model card. Several models become an ensemble: their\n"
-        "probabilities are averaged. If they are the folds of one split, calibration and\n"
-        "operating points are fitted on their out-of-fold predictions. The file names no\n"
-        "patient and contains no code. Without OUT, prints the model metadata.",
+        "probabilities are averaged. If they are the folds of one split, smoothing,\n"
+        "calibration and operating points are fitted on their out-of-fold predictions. The\n"
+        "file names no patient and contains no code. Without OUT, prints the model metadata.",
         epilog=f"{_EXAMPLES}\n{DISCLAIMER}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -54,7 +54,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="FILE",
         help="file from `ich evaluate --write-calibration`; its calibration and operating points replace "
         "those of the run, and the run's model card is left out, because it describes the replaced "
-        "ones",
+        "ones; the smoothing over neighboring slices stays",
     )
     add_tta(parser, "as it is; `ich predict` uses it")
     parser.add_argument(
