@@ -1,9 +1,9 @@
 """Labels of studies beside labels of slices: what a head learns if nobody says which slices are positive.
 
-A backbone with published weights gives the features of all slices once. For each of five folds of patients, a
-linear head on principal components learns from the other folds: from the labels of slices, or from those of
-studies, which are the maximum over their slices. Both losses are those of a training. Each way chooses its
-weight decay within the other folds, by its own labels. All are measured on the labels of slices.
+A backbone with published weights gives the features of all slices once. For each of five folds of patients,
+a linear head on principal components learns from the other folds. It knows the labels of slices, those of
+studies (the maximum over their slices), or both: the labels of slices for every second study, and those of
+studies for the others. The losses are those of a training. All are measured on the labels of slices.
 
     python benchmarks/study_labels.py --root data/ct_ich --weights FILE --features runs/lite0.npz
 """
@@ -30,92 +30,101 @@ from ich.models.study_pooling import build_study_pool
 from ich.schema import LABELS, InputSpec
 from ich.tables import make_predictions
 
-FOLDS, INNER, COMPONENTS, TOP, SLICE_WEIGHT = 5, 3, 48, 3, 0.5
-DECAYS = (0.003, 0.03, 0.3)
-STEPS, RATE = 150, 0.02
-SLICES = "slices"
-WAYS = (SLICES, "top_k", "attention")
-Rows = NDArray[np.intp]
+FOLDS, COMPONENTS, PENALTY = 5, 48, 0.003
+TOP, SLICE_WEIGHT = 3, 0.5
 
 
 @dataclass(frozen=True)
-class Data:
-    """Slices with their labels, and the number of each one's study."""
+class Way:
+    """What a head learns from.
 
-    features: Tensor  # (N, F)
-    target: Tensor  # (N, L)
-    study: Tensor  # (N,)
+    Attributes:
+        pool: Way from slices to their study; None without labels of studies.
+        share: Every study, every second or none has labels of slices: 1, 2 or 0.
+    """
 
-    def take(self, rows: Rows) -> "Data":
-        """Returns some of the slices."""
-        study = torch.unique(self.study[rows], return_inverse=True)[1]
-        return Data(self.features[rows], self.target[rows], study)
+    pool: str | None
+    share: int
 
-    @property
-    def study_target(self) -> Tensor:
-        """(K, L) the highest of each study."""
-        studies = range(int(self.study.max()) + 1)
-        return torch.stack([self.target[self.study == number].amax(dim=0) for number in studies])
+
+WAYS = {
+    "slices": Way(None, 1),
+    "top_k": Way("top_k", 0),
+    "attention": Way("attention", 0),
+    "half": Way(None, 2),
+    "half_top_k": Way("top_k", 2),
+}
+Rows = NDArray[np.intp]
 
 
 class Head(nn.Module):
-    """A linear head, and the loss of a training on labels of slices or of studies."""
+    """A linear head with the loss of a training.
 
-    def __init__(self, way: str, data: Data) -> None:
+    Args:
+        way: What it learns from.
+        features: (N, F).
+        target: (N, L) of slices.
+        study: (N,) number of each slice's study, from 0.
+    """
+
+    def __init__(self, way: Way, features: Tensor, target: Tensor, study: Tensor) -> None:
         super().__init__()
-        width, labels = data.features.shape[1], data.target.shape[1]
-        self.linear, self.loss = nn.Linear(width, labels), WeightedBCE()
-        self.pool = None if way == SLICES else build_study_pool(way, top=TOP, features=width, labels=labels)
-        known = data.target if self.pool is None else data.study_target
+        width, labels = features.shape[1], target.shape[1]
+        self.features, self.study, self.loss = features, study, WeightedBCE()
+        of_studies = torch.stack(
+            [target[study == number].amax(dim=0) for number in range(int(study.max()) + 1)]
+        )
+        labeled = (study % way.share == 0) if way.share else torch.zeros(len(study), dtype=torch.bool)
+        self.known = target.masked_fill(~labeled[:, None], torch.nan)
+        self.pool: nn.Module | None = None
+        self.of_studies = of_studies
+        if way.pool is not None:
+            self.pool = build_study_pool(way.pool, top=TOP, features=width, labels=labels)
+            self.known = torch.where(of_studies[study] == 0, 0.0, self.known)
+        self.linear = nn.Linear(width, labels)
         nn.init.zeros_(self.linear.weight)
-        self.linear.bias.data = prevalence_logits(known.mean(dim=0))
+        prevalences = target[labeled].mean(dim=0) if self.pool is None else of_studies.mean(dim=0)
+        self.linear.bias.data = prevalence_logits(prevalences)
 
-    def lose(self, data: Data) -> Tensor:
-        """Returns the loss, by the labels that this way knows."""
-        logits = self.linear(data.features)
-        if self.pool is None:
-            return self.loss(logits, data.target)
-        of_studies = data.study_target
-        known = torch.where(of_studies[data.study] == 0, 0.0, torch.nan)
-        pooled = self.pool(logits, data.features, data.study)
-        return self.loss(pooled, of_studies) + SLICE_WEIGHT * self.loss(logits, known)
+    def lose(self) -> Tensor:
+        """Returns the loss, with a penalty on the weights."""
+        logits = self.linear(self.features)
+        loss: Tensor = self.loss(logits, self.known)
+        if self.pool is not None:
+            pooled = self.pool(logits, self.features, self.study)
+            loss = self.loss(pooled, self.of_studies) + SLICE_WEIGHT * loss
+        weights = (p for p in self.parameters() if p.ndim > 1)
+        return loss + PENALTY * sum(p.square().sum() for p in weights) / len(LABELS)
 
+    def fit(self) -> None:
+        """Minimizes the loss."""
+        optimizer = torch.optim.LBFGS(self.parameters(), max_iter=60, line_search_fn="strong_wolfe")
 
-def fit(way: str, data: Data, decay: float, seed: int) -> Head:
-    torch.manual_seed(seed)
-    head = Head(way, data)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=RATE, weight_decay=decay)
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        head.lose(data).backward()
-        optimizer.step()
-    return head.eval()
+        def close() -> Tensor:
+            optimizer.zero_grad()
+            loss = self.lose()
+            loss.backward()
+            return loss
 
-
-def choose(way: str, data: Data, inner: list[tuple[Rows, Rows]], seed: int) -> float:
-    """Chooses the weight decay by the loss on patients that a head was not fitted on."""
-    losses = {}
-    for decay in DECAYS:
-        heads = [(fit(way, data.take(fitted), decay, seed), rows) for fitted, rows in inner]
-        losses[decay] = sum(float(head.lose(data.take(rows)).detach()) for head, rows in heads)
-    return min(losses, key=losses.__getitem__)
+        optimizer.step(close)
 
 
 def predict_folds(slices: pd.DataFrame, features: NDArray, seed: int) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yields each way with its predictions for each fold."""
     patients = slices["PatientID"].to_numpy()
     target = torch.from_numpy(slices[list(LABELS)].to_numpy(np.float32))
-    study = torch.from_numpy(pd.factorize(slices["StudyInstanceUID"])[0])
     for others, own in deal(np.arange(len(slices)), patients, FOLDS, seed):
         reduce = make_pipeline(StandardScaler(), PCA(COMPONENTS, whiten=True, random_state=0))
-        reduce.fit(features[others])
-        data = Data(torch.from_numpy(reduce.transform(features)).float(), target, study)
-        inner = list(deal(others, patients, INNER, seed + 100))
-        for way in WAYS:
-            head = fit(way, data.take(others), choose(way, data, inner, seed), seed)
+        known = torch.from_numpy(reduce.fit_transform(features[others])).float()
+        new = torch.from_numpy(reduce.transform(features[own])).float()
+        study = torch.from_numpy(pd.factorize(slices["StudyInstanceUID"].iloc[others])[0])
+        for name, way in WAYS.items():
+            torch.manual_seed(seed)
+            head = Head(way, known, target[others], study)
+            head.fit()
             with torch.inference_mode():
-                probs = head.linear(data.features[own]).sigmoid().numpy()
-            yield way, make_predictions(slices.iloc[own], "test", probs)
+                probs = head.linear(new).sigmoid().numpy()
+            yield name, make_predictions(slices.iloc[own], "test", probs)
 
 
 def main() -> None:
@@ -135,16 +144,16 @@ def main() -> None:
     features = compute_features(data, args.backbone, args.weights, args.features)
     slices = data.table.reset_index(drop=True)
     for seed in args.seeds:
-        found: dict[str, list[pd.DataFrame]] = {way: [] for way in WAYS}
-        for way, table in predict_folds(slices, features, seed):
-            found[way].append(table)
-        pooled = {way: pd.concat(tables, ignore_index=True) for way, tables in found.items()}
-        for level in ("slice", "patient"):
-            comparison = compare(pooled, level=level)
-            print(f"\nby {level}, {comparison.patients} patients, seed {seed}", flush=True)
-            for way, figures in comparison.models.items():
+        found: dict[str, list[pd.DataFrame]] = {name: [] for name in WAYS}
+        for name, table in predict_folds(slices, features, seed):
+            found[name].append(table)
+        pooled = {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
+        for level, pooling in (("slice", "max"), ("patient", "max"), ("patient", "top3_mean")):
+            comparison = compare(pooled, level=level, pooling=pooling)
+            print(f"\nby {level}, {pooling}, {comparison.patients} patients, seed {seed}", flush=True)
+            for name, figures in comparison.models.items():
                 print(
-                    f"  {way:10} AUROC any {figures.labels['any'].auroc:.3f}  mean of subtypes "
+                    f"  {name:10} AUROC any {figures.labels['any'].auroc:.3f}  mean of subtypes "
                     f"{figures.auroc_mean_subtypes:.3f}  log loss {figures.weighted_log_loss:.4f}"
                 )
             for pair in comparison.pairs:

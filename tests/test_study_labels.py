@@ -25,7 +25,7 @@ from ich.models import SliceClassifier, load_slice_net
 from ich.models.study_pooling import GatedAttention, TopK, build_study_pool
 from ich.schema import LABELS, InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS
-from ich.tables import hides_slices, make_predictions, read_predictions, write_table
+from ich.tables import SLAB_COLUMN, hides_slices, make_predictions, read_predictions, write_table
 
 STUDY = torch.tensor([0, 0, 0, 1])
 LOGITS = torch.tensor([[1.0, -1.0], [3.0, 0.0], [2.0, -5.0], [4.0, -2.0]])
@@ -233,6 +233,16 @@ def test_batches_hold_studies(phantom: Path, studies: Path) -> None:
     seen = [batch["row"].tolist() for batch in data.val_dataloader()]
     assert len(seen) == data.part("val")["StudyInstanceUID"].nunique()
     assert max(map(len, seen)) <= 32
+
+
+def test_averaged_slices_count_once(phantom: Path, studies: Path) -> None:
+    data = HeadCTDataModule(
+        str(phantom), InputSpec(size=32), study_labels=str(studies), thickness=15.0, num_workers=0
+    )
+    data.setup()
+    slabs = data.table.groupby(["StudyInstanceUID", "stack", SLAB_COLUMN]).ngroups
+    assert slabs == len(data.labeled) < len(data.table)
+    assert data.labeled["study_target_any"].notna().all()
 
 
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]

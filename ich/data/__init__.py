@@ -20,7 +20,7 @@ from ich.data.on_device import finish_batch
 from ich.data.order import EpochSampler, FixedSampler
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
-from ich.data.source import Source, require_windows
+from ich.data.source import Source, measure_prevalences, require_windows
 from ich.data.training import Training, TrainingSpec
 from ich.image.augment import Augment
 from ich.image.augment.transforms import Transform, adapt
@@ -28,7 +28,7 @@ from ich.image.lesions import Lesions
 from ich.image.window import Window
 from ich.index.split import Shares
 from ich.schema import InputSpec, ReadError, UserError, check_thickness
-from ich.schema.labels import MIN_PREVALENCE, RSNA_LABELS, LabelSet, require_rsna
+from ich.schema.labels import RSNA_LABELS, LabelSet, require_rsna
 from ich.tables import find_study_targets, hides_slices
 from ich.tables.slabs import measure_thickness
 
@@ -223,14 +223,9 @@ class HeadCTDataModule(LightningDataModule):
         Args:
             by_study: Count studies by their own targets, not slices.
         """
-        train = self.part("train")
-        if by_study:
-            train = train.drop_duplicates("StudyInstanceUID")
-        elif self.hides_slices:
+        if self.hides_slices and not by_study:
             return (float("nan"),) * len(self.label_set.names)
-        columns = find_study_targets(train) if by_study else list(self.label_set.names)
-        shares = train[columns].mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)
-        return tuple(float(share) for share in shares)
+        return measure_prevalences(self.part("train"), self.label_set.names, by_study=by_study)
 
     def measure_thickness(self) -> float | None:
         """Measures the usual step between slices in the training set, mm; None if positions are unknown.

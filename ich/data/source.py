@@ -18,7 +18,7 @@ from ich.index.joining import join_labels, join_study_labels
 from ich.index.split import sample_patients
 from ich.phantom import write_phantom
 from ich.schema import UserError
-from ich.schema.labels import LabelSet
+from ich.schema.labels import MIN_PREVALENCE, LabelSet
 from ich.tables import SLAB_COLUMN, STUDY_TARGET, find_study_targets
 from ich.tables.slabs import find_middles, number_slabs
 
@@ -155,6 +155,18 @@ def _find_free(table: pd.DataFrame) -> pd.Series[bool]:
     if SLAB_COLUMN in table:
         free &= find_middles(table[SLAB_COLUMN].to_numpy(np.int32))
     return free
+
+
+def measure_prevalences(table: pd.DataFrame, names: Sequence[str], *, by_study: bool) -> tuple[float, ...]:
+    """Measures the share of positives among known targets of slices or studies, one per label.
+
+    It is at least ``MIN_PREVALENCE``, so that a label without positives is not ruled out; NaN if nothing is
+    known.
+    """
+    targets = table[list(names)]
+    if by_study:
+        targets = table.drop_duplicates("StudyInstanceUID")[find_study_targets(table)]
+    return tuple(map(float, targets.mean().clip(MIN_PREVALENCE, 1 - MIN_PREVALENCE)))
 
 
 def require_windows(table: pd.DataFrame) -> None:
