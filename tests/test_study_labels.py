@@ -26,6 +26,7 @@ from ich.models.study_pooling import GatedAttention, TopK, build_study_pool
 from ich.schema import LABELS, InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS
 from ich.tables import SLAB_COLUMN, hides_slices, make_predictions, read_predictions, write_table
+from ich.train.settings import leave_out_places
 
 STUDY = torch.tensor([0, 0, 0, 1])
 LOGITS = torch.tensor([[1.0, -1.0], [3.0, 0.0], [2.0, -5.0], [4.0, -2.0]])
@@ -233,6 +234,11 @@ def test_batches_hold_studies(phantom: Path, studies: Path) -> None:
     seen = [batch["row"].tolist() for batch in data.val_dataloader()]
     assert len(seen) == data.part("val")["StudyInstanceUID"].nunique()
     assert max(map(len, seen)) <= 32
+
+
+def test_loggers_do_not_get_the_name_of_the_file() -> None:
+    settings = {"data": {"study_labels": "Doe.csv", "study_slices": 16}}
+    assert leave_out_places(settings) == {"data": {"study_slices": 16}}
 
 
 def test_averaged_slices_count_once(phantom: Path, studies: Path) -> None:

@@ -27,7 +27,7 @@ from ich.schema import RENAMED, UserError
 log = logging.getLogger("ich")
 
 PATHS = (
-    *("data.root", "data.labels", "data.index_dir", "data.cache", "data.split"),
+    *("data.root", "data.labels", "data.study_labels", "data.index_dir", "data.cache", "data.split"),
     *("model.init_from", "model.weights_file", "lesions.bank", "run_dir", "ckpt_path"),
 )
 """Settings that may name a file or a folder; ``pretrain`` has settings of the same names."""

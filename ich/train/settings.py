@@ -18,7 +18,7 @@ from ich.schema.labels import RSNA_LABELS
 
 log = logging.getLogger("ich")
 
-PLACES = ("root", "labels", "index_dir", "cache", "split", "bank")
+PLACES = ("root", "labels", "study_labels", "index_dir", "cache", "split", "bank")
 """Settings of the data that may name folders and files, and so patients. Only ``config.yaml`` of a run holds
 them as the user wrote them, because the run needs them to resume."""
 
