@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
-from ich.data.by_study import Studies
 from ich.data.cache import CacheReader, build_cache
+from ich.data.draws import Draws, draw_held_out, draw_training, find_rows
 from ich.data.loader import SliceLoader, count_cores
 from ich.data.on_device import finish_batch
 from ich.data.order import EpochSampler, FixedSampler
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.data.source import Source, measure_prevalences, require_windows
-from ich.data.training import Training, TrainingSpec
+from ich.data.training import TrainingSpec
 from ich.image.augment import Augment
 from ich.image.augment.transforms import Transform, adapt
 from ich.image.lesions import Lesions
@@ -29,7 +29,7 @@ from ich.image.window import Window
 from ich.index.split import Shares
 from ich.schema import InputSpec, ReadError, UserError, check_thickness
 from ich.schema.labels import RSNA_LABELS, LabelSet, require_rsna
-from ich.tables import find_study_targets, hides_slices
+from ich.tables import hides_slices
 from ich.tables.slabs import measure_thickness
 
 __all__ = ["HeadCTDataModule"]
@@ -268,61 +268,32 @@ class HeadCTDataModule(LightningDataModule):
 
     def train_dataloader(self) -> SliceLoader:
         """Returns batches of the training set, in a new order in each epoch."""
-        most = self.training.study_slices
-        studies = None if most is None else self._find_studies("train", most, self.seed)
-        training = self._draw(self._rows("train") if studies is None else studies.first)
-        batch_size = self.batch_size if most is None else max(1, self.batch_size // most)
-        return self._load(
-            training.rows,
-            training.draw_order,
-            training,
-            studies,
-            batch_size=batch_size,
-            drop_last=len(training.rows) > batch_size,
-            start=lambda: self._batches_done(),
-        )
+        draws = draw_training(self.table, self._arrays.target, self.training, self.batch_size)
+        is_enough = len(draws.rows) > draws.batch_size
+        return self._load(draws, drop_last=is_enough, start=lambda: self._batches_done())
 
     def val_dataloader(self) -> SliceLoader:
-        """Returns batches of the validation set, in the order of the table; several views are augmented.
-
-        With labels of studies a batch holds one study, and at most ``batch_size`` of its slices.
-        """
-        if self.training.views == 1:
-            return self._load_part("val")
-        views = self._draw(self._rows("val"))
-        return self._load(views.rows, training=views)
+        """Returns batches of the validation set, in the order of the table; several views are augmented."""
+        return self._load_held_out("val")
 
     def test_dataloader(self) -> SliceLoader:
-        """Returns batches of the test set, like those of the validation set."""
-        return self._load_part("test")
+        """Returns batches of the test set, in the order of the table."""
+        return self._load_held_out("test")
 
     def predict_dataloader(self) -> SliceLoader:
         """Returns batches of ``predict_sets``, in the order of the table, as they are."""
+        rows = [self._limit(find_rows(self.table, part)) for part in self.predict_sets]
+        return self._load(Draws(np.sort(np.concatenate(rows)), self.batch_size))
+
+    def _load_held_out(self, part: str) -> SliceLoader:
         return self._load(
-            np.sort(np.concatenate([self._limit(self._rows(part)) for part in self.predict_sets]))
+            draw_held_out(self.table, part, self._arrays.target, self.training, self.batch_size)
         )
-
-    def _load_part(self, part: str) -> SliceLoader:
-        if self.training.study_slices is None:
-            return self._load(self._rows(part))
-        studies = self._find_studies(part, self.batch_size)
-        return self._load(studies.first, studies=studies, batch_size=1)
-
-    def _find_studies(self, part: str, most: int, seed: int | None = None) -> Studies:
-        numbers = pd.factorize(self.table["StudyInstanceUID"])[0]
-        target = self.table[find_study_targets(self.table)].to_numpy(np.float32)
-        return Studies(self._rows(part), numbers, target, most, seed)
-
-    def _draw(self, rows: NDArray[np.int64]) -> Training:
-        return Training(self.training, rows, self._arrays.target[rows])
 
     def _limit(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         if isinstance(limit := self.predict_limit, float):
             return rows[: round(limit * len(rows))]
         return rows if limit is None else rows[: limit * self.batch_size]
-
-    def _rows(self, part: str) -> NDArray[np.int64]:
-        return np.flatnonzero((self.table["part"] == part).to_numpy()).astype(np.int64)
 
     def _current_epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
@@ -347,25 +318,21 @@ class HeadCTDataModule(LightningDataModule):
         self.read, self.decoded = state_dict["read"], state_dict["decoded"]
         self._interrupted = (state_dict["epoch"], state_dict["batches"])
 
-    def _load(
-        self,
-        rows: NDArray[np.int64],
-        order: Callable[[int], NDArray[np.int64]] | None = None,
-        training: Training | None = None,
-        studies: Studies | None = None,
-        **loading: Any,
-    ) -> SliceLoader:
+    def _load(self, draws: Draws, **loading: Any) -> SliceLoader:
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
-            sampler: EpochSampler = FixedSampler(rows, order)
+            sampler: EpochSampler = FixedSampler(draws.rows, draws.order)
         else:
-            sampler = EpochSampler(rows, order, lambda: self._current_epoch())
+            sampler = EpochSampler(draws.rows, draws.order, lambda: self._current_epoch())
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
-            SliceDataset(self._make_reader(), self._arrays, self.input, training, studies, pinned),
+            SliceDataset(
+                self._make_reader(), self._arrays, self.input, draws.training, draws.studies, pinned
+            ),
+            batch_size=draws.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,
             generator=torch.Generator().manual_seed(self.seed),
-            **{"batch_size": self.batch_size, **loading},
+            **loading,
         )
 
     def _make_reader(self) -> Reader:
