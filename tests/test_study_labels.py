@@ -291,7 +291,9 @@ def test_a_model_file_holds_a_network_for_slices(
     best = run / "checkpoints/best.ckpt"
     net = load_slice_net(best)
     assert any(name.startswith("study_pool.") for name in read_checkpoint(best)["state_dict"])
-    assert list(net.metadata.decisions or {}) == ["study"]
+    assert {level: each.pooling for level, each in (net.metadata.decisions or {}).items()} == {
+        "study": "top3_mean"
+    }
     assert set((net.metadata.prevalences or {}).values()) == {None}
     tuned = SliceClassifier("test_resnet", input=InputSpec(size=32), init_from=str(best))
     assert torch.equal(tuned.net.get_parameter("head.1.weight"), net.get_parameter("head.1.weight"))

@@ -91,8 +91,8 @@ def _add_choices(parser: argparse.ArgumentParser) -> None:
     choices.add_argument(
         "--pooling",
         choices=POOLING,
-        default=defaults["pooling"],
-        help="method that pools slices to studies and patients (default: %(default)s)",
+        help="method that pools slices to studies and patients (default: max, or with labels of studies "
+        "top3_mean)",
     )
     choices.add_argument(
         "--rule",

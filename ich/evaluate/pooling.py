@@ -139,6 +139,21 @@ def find_levels(predictions: pd.DataFrame, name: str) -> list[str]:
     return levels
 
 
+def choose_pooling(predictions: pd.DataFrame) -> str:
+    """Chooses how slices are pooled: several count if labels of studies taught the model, else the highest.
+
+    Such a training compares the highest slices of a study with its label. A single slice is less certain; see
+    ``benchmarks/study_labels.py``.
+
+    Args:
+        predictions: A predictions table.
+
+    Returns:
+        One of ``METHODS``.
+    """
+    return "top3_mean" if find_study_targets(predictions) else DEFAULT_POOLING
+
+
 def keep_known(levels: Sequence[str], predictions: pd.DataFrame) -> list[str]:
     """Leaves out slices and series where the targets of studies say less than figures of them need."""
     hidden = ("slice", "series") if hides_slices(predictions) else ()

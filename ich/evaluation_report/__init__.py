@@ -29,7 +29,7 @@ from ich.calibration.files import write_calibration as write_decisions
 from ich.evaluate.checks import UNCHECKED, check_weights
 from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE
 from ich.evaluate.estimate import REPLICATES
-from ich.evaluate.pooling import DEFAULT_POOLING
+from ich.evaluate.pooling import choose_pooling
 from ich.evaluate.submission import write_submission
 from ich.evaluation_report.figures import Choices, compute_figures, find_decisions, find_prevalences
 from ich.evaluation_report.inputs import (
@@ -77,7 +77,7 @@ def write_evaluation(
     checkpoint: str | Path | None = None,
     by: Sequence[str] | None = None,
     ensemble: bool = False,
-    pooling: str = DEFAULT_POOLING,
+    pooling: str | None = None,
     rule: str = DEFAULT_RULE,
     calibration: str = DEFAULT_CALIBRATION,
     replicates: int = REPLICATES,
@@ -106,7 +106,8 @@ def write_evaluation(
             ensemble are of its first member.
         by: Columns to group by; by default, with an index, encoding, slice spacing and tilt.
         ensemble: Evaluate the mean of several tables, not the first.
-        pooling: Method that pools slices to studies and patients, one of ``ich.evaluate.pooling.METHODS``.
+        pooling: Method that pools slices to studies and patients, one of ``ich.evaluate.pooling.METHODS``; by
+            default that of ``choose_pooling``.
         rule: Rule for operating points; see ``ich.calibration.points.choose_operating_point``.
         calibration: Calibration method, one of ``ich.calibration.METHODS``.
         replicates: Number of bootstrap samples.
@@ -139,6 +140,7 @@ def write_evaluation(
         if inputs.predictions[name_columns("target", inputs.labels.names)].isna().to_numpy().all():
             tell("no target is known, so there is nothing to evaluate")
             return Written(folder, None)
+    pooling = pooling or choose_pooling(inputs.predictions)
     choices = Choices(list_levels(inputs.predictions), pooling, rule, calibration, replicates, seed)
     decisions = find_decisions(inputs, choices, model)
     with for_owner_only():

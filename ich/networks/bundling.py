@@ -17,7 +17,7 @@ from ich.calibration.smoothing import Smoothing, describe_kernels
 from ich.evaluate.comparison import ensemble as average
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.folds import pool_folds
-from ich.evaluate.pooling import find_levels
+from ich.evaluate.pooling import choose_pooling, find_levels
 from ich.evaluate.smoothing import smooth_folds
 from ich.evaluate.stacking import fit_shares
 from ich.model_files.bundle import MODEL_CARD, is_bundle, read_bundle, write_ensemble
@@ -109,7 +109,8 @@ def bundle_models(
         stacked = None if shares is None else shares.tolist()
         mean = average(tables, stacked) if len(tables) > 1 else next(iter(tables.values()))
         levels = find_levels(mean, "out-of-fold predictions")
-        decisions = fit_decisions(mean, levels=[level for level in DECIDED_LEVELS if level in levels])
+        decided = [level for level in DECIDED_LEVELS if level in levels]
+        decisions = fit_decisions(mean, levels=decided, pooling=choose_pooling(mean))
         source = f"fitted on out-of-fold predictions of {mean['PatientID'].nunique()} patients"
     weights = _share_out(ensembles, len(tables), shares)
     metadata, state_dicts = join_models(ensembles, decisions, weights, smoothing)

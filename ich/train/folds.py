@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ich.evaluate.folds import OutOfFold, evaluate_folds, pool_folds
-from ich.evaluate.pooling import find_levels
+from ich.evaluate.pooling import choose_pooling, find_levels
 from ich.evaluate.terminal import render_evaluation, render_operating_points
 from ich.evaluation_report.model_card import make_model_card
 from ich.evaluation_report.report_data import ReportData
@@ -155,8 +155,9 @@ def pool_runs(runs: Sequence[Path], out: Path, trusted: Sequence[str] = ()) -> f
     ensembles = [load_ensemble(find_checkpoint(run, "best"), trusted=trusted) for run in runs]
     tables, smoothing = smooth_models(runs, tables)
     labels = ensembles[0].nets[0].metadata.labels
-    levels = find_levels(pool_folds(tables), "out-of-fold predictions")
-    found = evaluate_folds(tables, labels=labels, levels=levels)
+    joined = pool_folds(tables)
+    levels = find_levels(joined, "out-of-fold predictions")
+    found = evaluate_folds(tables, labels=labels, levels=levels, pooling=choose_pooling(joined))
     run = _describe(runs)
     card = render_markdown(make_model_card(_collect(found, run, len(runs))))
     metadata, state_dicts = join_models(ensembles, found.decisions, None, smoothing)

@@ -24,7 +24,7 @@ from ich.data import HeadCTDataModule
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.figures import Evaluation
-from ich.evaluate.pooling import find_levels
+from ich.evaluate.pooling import choose_pooling, find_levels
 from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
@@ -212,13 +212,15 @@ def evaluate_parts(
     """
     levels = {part: find_levels(table, f"the {SETS[part]} set") for part, table in tables.items()}
     decided = [level for level in DECIDED_LEVELS if level in levels["val"]]
-    decisions = fit_decisions(tables["val"], levels=decided)
+    pooling = choose_pooling(tables["val"])
+    decisions = fit_decisions(tables["val"], levels=decided, pooling=pooling)
     evaluations = {
         part: evaluate(
             table,
             labels=labels,
             decisions=decisions if part == "test" else None,
             levels=levels[part],
+            pooling=pooling,
             training_prevalences=prevalences,
         )
         for part, table in tables.items()
