@@ -109,9 +109,10 @@ def test_slices_of_negative_studies_are_negative_and_others_stay_unknown() -> No
     assert table["study_target_any"].tolist() == pytest.approx([1, 1, 0, np.nan], nan_ok=True)
     assert table[["subdural", "study_target_subdural"]].isna().all(axis=None)
     assert hides_slices(table, "")
-    slices = make_labels("SOPInstanceUID", ["w", "x"], [1, 0])
+    slices = make_labels("SOPInstanceUID", ["w", "x", "y"], [1, 0, 0])
     known = join(make_labels("PatientID", ["A"], [1]), slices)
-    assert known["any"].tolist() == pytest.approx([1, 0, np.nan, np.nan], nan_ok=True)
+    assert known["any"].tolist() == pytest.approx([1, 0, 0, np.nan], nan_ok=True)
+    assert known["study_target_any"].tolist() == pytest.approx([1, 1, 0, np.nan], nan_ok=True)
     assert not hides_slices(known, "")
 
 

@@ -140,13 +140,13 @@ def match_studies(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     Raises:
         UserError: If no study has labels, or a patient's labels could be those of several studies.
     """
-    studies = table[["StudyInstanceUID", "PatientID"]].drop_duplicates()
+    studies = table[["StudyInstanceUID", "PatientID"]].drop_duplicates("StudyInstanceUID")
     key = str(labels.index.name)
     named = studies[studies[key].isin(labels.index)]
     if named.empty:
         raise UserError(
             f"none of {len(studies)} studies is among the {len(labels)} rows of the labels: check that their "
-            f"{key} is that of the files"
+            f"{key} is that of the files; to match pseudonyms, name the studies by StudyInstanceUID"
         )
     if several := int(named[key].duplicated().sum()):
         raise UserError(
@@ -159,7 +159,8 @@ def match_studies(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
 def join_study_labels(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
     """Adds the targets of studies to an index with labels of slices.
 
-    The slices of a negative study are negative. Those of a positive study keep their own labels.
+    The slices of a negative study are negative. Those of a positive study keep their own labels. A study
+    without a label of its own has that of its slices: 1 if one of them is 1, else unknown if one is unknown.
 
     Args:
         table: From ``join_labels``.
@@ -172,43 +173,42 @@ def join_study_labels(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame
         UserError: As ``match_studies``, or if labels of slices contradict those of their study.
     """
     names = list(map(str, labels))
-    studies = table["StudyInstanceUID"]
-    found = match_studies(table, labels).reindex(studies).to_numpy(np.float32)  # (rows, L)
-    known = table[names].to_numpy(np.float32)
-    _refuse_contradictions(known, found, studies, names)
+    known = table[names].to_numpy(np.float32)  # (rows, L)
+    codes, uids = pd.factorize(table["StudyInstanceUID"])
+    given = match_studies(table, labels).loc[uids].to_numpy(np.float32)  # (S, L)
+    positive, negative = (_count(codes, known == value) for value in (1, 0))  # each (S, L)
+    of_slices = np.where(positive > 0, 1, np.where(negative == np.bincount(codes)[:, None], 0, np.nan))
+    _refuse_contradictions(given, of_slices, uids, names)
+    target = np.where(np.isnan(given), of_slices, given)[codes].astype(np.float32)
     joined = table.copy(deep=False)
-    joined[names] = np.where(np.isnan(known) & (found == 0), np.float32(0), known)
-    joined[name_columns(STUDY_TARGET, names)] = found
+    joined[names] = np.where(np.isnan(known) & (target == 0), np.float32(0), known)
+    joined[name_columns(STUDY_TARGET, names)] = target
     return joined
 
 
+def _count(codes: NDArray[np.intp], found: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """(S, L) how many slices of each study are marked in (N, L)."""
+    return np.stack([np.bincount(codes, column) for column in found.T], axis=1)
+
+
 def _refuse_contradictions(
-    known: NDArray[np.float32], found: NDArray[np.float32], studies: pd.Series[str], names: list[str]
+    given: NDArray[np.float32], of_slices: NDArray[np.float64], uids: pd.Index[str], names: list[str]
 ) -> None:
     """Refuses a positive slice in a negative study, and a positive study whose slices are all negative.
 
     Args:
-        known: (N, L) targets of slices.
-        found: (N, L) targets of their studies.
-        studies: (N,) StudyInstanceUID.
+        given: (S, L) targets of studies.
+        of_slices: (S, L) targets that follow from their slices.
+        uids: (S,) StudyInstanceUID.
         names: The L labels.
     """
-    codes, uids = pd.factorize(studies)
-    has_positive, has_other = (
-        np.stack([np.bincount(codes, column) > 0 for column in each.T], axis=1)
-        for each in (known == 1, known != 0)
-    )  # each (S, L)
-    target = found[np.unique(codes, return_index=True)[1]]  # (S, L)
-    wrong = (target == 0) & has_positive | (target == 1) & ~has_other
+    wrong = (given == 0) & (of_slices == 1) | (given == 1) & (of_slices == 0)
     if not wrong.any():
         return
     study, label = np.argwhere(wrong)[0]
-    is_negative = target[study, label] == 0
-    says, but = (
-        ("negative", "one of its slices is positive")
-        if is_negative
-        else ("positive", "all of its slices are negative")
-    )
+    says, but = ("positive", "all of its slices are negative")
+    if given[study, label] == 0:
+        says, but = ("negative", "one of its slices is positive")
     raise UserError(
         f"the labels of slices contradict those of {int(wrong.any(axis=1).sum())} of {len(uids)} studies: "
         f"for example, {uids[study]} is {says} for {names[label]}, but {but}; correct one of the two files"
