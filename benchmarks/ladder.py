@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from ladder_steps import STEPS, list_trained
 
 from ich.data import HeadCTDataModule
 from ich.evaluate import evaluate
@@ -41,78 +42,6 @@ RECORDS = REPOSITORY / "benchmarks" / "ladder"
 PAGE = REPOSITORY / "docs" / "ladder.md"
 FOLDS = range(5)
 PARTS = ("val", "test")
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step of the ladder.
-
-    Attributes:
-        text: What it is, for the table.
-        base: The step that it is compared with.
-        overrides: Settings of `train.py` beside those of the base; none for a mean of steps.
-        members: Steps whose mean it is.
-        script: Script that trains it, in place of `train.py`.
-        start: Step whose pretraining it uses, if not its own.
-        smooths: Step whose probabilities are smoothed over neighboring slices, as its validation sets say.
-    """
-
-    text: str
-    base: str | None = None
-    overrides: tuple[str, ...] = ()
-    members: tuple[str, ...] = ()
-    script: str | None = None
-    start: str | None = None
-    smooths: str | None = None
-
-    @property
-    def parts(self) -> tuple[str, ...]:
-        """Steps whose predictions it changes, without a training of its own."""
-        return self.members or ((self.smooths,) if self.smooths else ())
-
-
-RECIPE = ("experiment=ct_ich", "smoothing=false")
-LITE0 = (*RECIPE, "model=efficientnet_lite0", "model.pretrained=true", "model.drop_rate=0.3")
-BOTH = "both"
-
-
-def change(text: str, *overrides: str) -> Step:
-    """Returns a step that changes one thing of the start from ImageNet and the phantom."""
-    return Step(text, BOTH, (*LITE0, *overrides), start=BOTH)
-
-
-STEPS = {
-    "timm": Step("`efficientnet_lite0` from ImageNet by timm's own steps", script="plain_timm.py"),
-    "recipe": Step("`regnetx_002` from the phantom: the recipe until now", None, RECIPE),
-    "imagenet": Step("`efficientnet_lite0` from ImageNet", "recipe", (*LITE0, "pretrain=none")),
-    BOTH: Step("from ImageNet, then the phantom", "imagenet", (*LITE0, "pretrain.trainer.max_epochs=5")),
-    "symmetric": Step(
-        "from ImageNet, images in [-1, 1]",
-        "imagenet",
-        (*LITE0, "pretrain=none", "input.normalization=symmetric"),
-    ),
-    "brain_crop": Step(
-        "a square around the brain", "imagenet", (*LITE0, "pretrain=none", "input.brain=crop")
-    ),
-    "lesions": change("painted hemorrhages", "lesions=drawn"),
-    "few_lesions": change(
-        "painted hemorrhages in 10 % of slices", "lesions=drawn", "lesions.probability=0.1"
-    ),
-    "robust": change("random windows, HU off by 10 % and 20 HU", "augment=robust"),
-    "mixup": change("mixup", "augment.mixup=0.3"),
-    "cutmix": change("CutMix", "augment.cutmix=0.3"),
-    "label_smoothing": change("smoothed targets", "data.label_smoothing=0.05"),
-    "layer_decay": change("lower learning rates in lower layers", "optim.layer_decay=0.8"),
-    "drop_path": change("more stochastic depth", "model.drop_path_rate=0.3"),
-    "balanced": change("more slices with rare subtypes", "data.sampling=balanced"),
-    "first_sizes": change("smaller images first", "data.first_sizes=[96,96,112,112]"),
-    "longer": change("16 epochs", "trainer.max_epochs=16"),
-    "size_192": change("192 px", "input.size=192"),
-    "gru": change("a network over the series", "series=gru"),
-    "lite2": Step("`efficientnet_lite2`", BOTH, (*LITE0, "model=efficientnet_lite2", "model.drop_rate=0.3")),
-    "smoothed": Step("smoothed over neighbors", BOTH, smooths=BOTH),
-    "mean": Step("mean of three backbones", BOTH, members=("recipe", BOTH, "lite2")),
-}
 
 
 def find_record(name: str, fold: int, seed: int) -> Path:
@@ -225,24 +154,22 @@ def measure_validation(folds: Folds, name: str, seed: int) -> float:
 
 def list_seeds(name: str) -> list[int]:
     """Lists the seeds of which all folds are there."""
-    trained = STEPS[name].parts or (name,)
     found = [
         {
             int(path.stem.rpartition("_")[2])
             for path in RECORDS.glob(f"{step}_0_*.json")
             if all(find_record(step, fold, int(path.stem.rpartition("_")[2])).exists() for fold in FOLDS)
         }
-        for step in trained
+        for step in list_trained(name)
     ]
     return sorted(set.intersection(*found))
 
 
 def count_minutes(name: str, seed: int) -> float:
     """Returns the processor minutes of a fold, on average; pretraining is in the first fold's."""
-    trained = STEPS[name].parts or (name,)
     return sum(
         mean(json.loads(find_record(step, fold, seed).read_text())["processor_minutes"] for fold in FOLDS)
-        for step in trained
+        for step in list_trained(name)
     )
 
 
