@@ -260,7 +260,7 @@ def test_training_reads_slabs_with_the_labels_of_their_slices(patients: Path, tm
     assert (labeled.set_index("slab")[list(LABELS)] == truth.loc[labeled["slab"]]).all(axis=None)
     assert labeled["any"].sum() > 0
     row = int(labeled.index[7])
-    batch = data._load(np.array([row])).dataset[0, row, 0]
+    batch = data.predict_dataloader().dataset[0, row, 0]
     slabs = table["slab"].to_numpy()
     reads = [np.flatnonzero(slabs == slabs[row] + step) for step in (-1, 0, 1)]
     assert row in reads[1]
@@ -269,7 +269,7 @@ def test_training_reads_slabs_with_the_labels_of_their_slices(patients: Path, tm
         assert (slot == np.floor(np.mean(hu, axis=0, dtype=np.float64) + 0.5)).all()
     assert batch["read"] == sum(map(len, reads))
     cached = make_data(patients, thickness=THICKNESS, cache=str(tmp_path / "cache"))
-    assert (cached._load(np.array([row])).dataset[0, row, 0]["hu"] == batch["hu"]).all()
+    assert (cached.predict_dataloader().dataset[0, row, 0]["hu"] == batch["hu"]).all()
 
 
 def test_a_slab_with_an_unknown_label_is_unknown_unless_it_is_positive(
