@@ -114,8 +114,10 @@ def make_command(root: Path, folder: Path, split: Path, name: str, seed: int) ->
     # Pretraining sees no slice of the data and is the same for every fold, so the first fold's serves all.
     owner = folder.parent / f"{step.start or name}_0_{seed}"
     start = owner / "pretrain" / "checkpoints" / "best.ckpt"
-    shared = ["pretrain=none", f"model.init_from={start}"] if start.exists() else []
-    return [program, *run, f"run_dir={folder}", *step.overrides, *shared]
+    if not start.exists():
+        return [program, *run, f"run_dir={folder}", *step.overrides]
+    own = [override for override in step.overrides if not override.startswith("pretrain")]
+    return [program, *run, f"run_dir={folder}", *own, "pretrain=none", f"model.init_from={start}"]
 
 
 def measure_minutes() -> float:
