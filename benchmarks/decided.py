@@ -167,7 +167,7 @@ def main() -> None:
         Row(
             bool(truth[result.StudyInstanceUID]),
             str(result.outcome),
-            tuple(reason.code for reason in result.reasons),
+            tuple(str(reason.code) for reason in result.reasons),
         )
         for result in results
     ]
