@@ -8,7 +8,7 @@ set is needed for both, because the JSONs hold no labels and no identifiers.
 A step is kept if it lowers the mean log loss of the validation sets. The table shows the test sets, which
 nothing chooses from.
 
-    python benchmarks/ladder.py train --root data/ct_ich --out runs/ladder --steps imagenet phantom
+    python benchmarks/ladder.py train --root data/ct_ich --out runs/ladder --steps recipe imagenet
     python benchmarks/ladder.py train --root data/ct_ich --out runs/ladder --steps both --seeds 0 1 2
     python benchmarks/ladder.py report --root data/ct_ich
 """
@@ -31,7 +31,7 @@ from ladder_steps import STEPS, list_trained
 from ich.data import HeadCTDataModule
 from ich.evaluate import evaluate
 from ich.evaluate.comparison import Pair, compare, ensemble
-from ich.evaluate.figures import Evaluation
+from ich.evaluate.figures import Estimate, Evaluation
 from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.index.split import write_split
 from ich.schema import InputSpec
@@ -212,6 +212,11 @@ def say(values: Sequence[float], digits: int = 3) -> str:
     return text if len(values) == 1 else f"{text} ({', '.join(f'{value:.{digits}f}' for value in values)})"
 
 
+def say_difference(found: Estimate) -> str:
+    """Says a difference with its interval, all of them with signs."""
+    return f"{found.value:+.3f} ({found.low:+.3f} to {found.high:+.3f})"
+
+
 def describe(row: Row) -> Iterator[str]:
     """Yields the cells of a row of the table."""
     slices = [evaluation.levels["slice"] for evaluation in row.evaluations]
@@ -227,8 +232,8 @@ def describe(row: Row) -> Iterator[str]:
     first = slices[0].weighted_log_loss
     yield f"{say([each.weighted_log_loss.value for each in slices])} [{first.low:.3f}-{first.high:.3f}]"
     yield say([each.labels["any"].raw.expected_error.value for each in slices])
-    yield "" if row.pair is None else f"{row.pair.labels['any'].auroc:+.3f}"
-    yield "" if row.pair is None else f"{row.pair.weighted_log_loss:+.3f}"
+    yield "" if row.pair is None else say_difference(row.pair.labels["any"].auroc)
+    yield "" if row.pair is None else say_difference(row.pair.weighted_log_loss)
     yield STEPS[row.name].base or ""
 
 
@@ -248,7 +253,8 @@ figures are those of the pooled test sets. Several seeds are given as their mean
 parentheses. Intervals in brackets are 95 % intervals of the first seed, from a bootstrap over patients.
 Differences are paired, and those of the first seed. Minutes are processor minutes per fold. They include a
 fifth of the pretraining where a step is the first to need it. A step is chosen by the mean log loss of the
-validation sets. The constant predictor has a log loss of {constant:.3f}.
+validation sets. That of a smoothed step is too low, because its kernels were fitted on the same sets, so
+it is not chosen by it. The constant predictor has a log loss of {constant:.3f}.
 
 Research use only; not a medical device.
 

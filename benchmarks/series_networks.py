@@ -77,15 +77,20 @@ def deal(rows: Rows, patients: NDArray, folds: int, seed: int) -> Iterator[tuple
     return ((rows[others], rows[own]) for others, own in split)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_features(parser: argparse.ArgumentParser, size: int) -> None:
+    """Adds what `compute_features` needs."""
     parser.add_argument("--root", required=True, help="data set in the layout of the RSNA 2019 data")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="timm model")
     parser.add_argument("--weights", required=True, help="file with its published weights")
     parser.add_argument("--features", type=Path, required=True, help="file that keeps the features, .npz")
-    parser.add_argument("--size", type=int, default=192, help="side of the image, pixels")
+    parser.add_argument("--size", type=int, default=size, help="side of the image, pixels")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_features(parser, size=192)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)

@@ -11,13 +11,12 @@ studies for the others. The losses are those of a training. All are measured on 
 import argparse
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from series_networks import compute_features, deal
+from series_networks import add_features, compute_features, deal
 from sklearn.decomposition import PCA
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -131,11 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--root", required=True, help="data set in the layout of the RSNA 2019 data")
-    parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="timm model")
-    parser.add_argument("--weights", required=True, help="file with its published weights")
-    parser.add_argument("--features", type=Path, required=True, help="file that keeps the features, .npz")
-    parser.add_argument("--size", type=int, default=128, help="side of the image, pixels")
+    add_features(parser, size=128)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="each deals other folds")
     args = parser.parse_args()
     data = HeadCTDataModule(args.root, InputSpec(size=args.size), num_workers=0)

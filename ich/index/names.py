@@ -47,7 +47,7 @@ def find_suffix(name: str) -> str:
 
 def may_be_dicom(name: str) -> bool:
     """Whether a file may be DICOM by its name: not hidden, and without the suffix of another kind."""
-    return name[:1] != "." and name[name.rfind(".") :].lower() not in _KNOWN_SUFFIXES
+    return not name.startswith(".") and find_suffix(name) not in _KNOWN_SUFFIXES
 
 
 def is_dicom(head: bytes) -> bool:
