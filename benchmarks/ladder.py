@@ -15,6 +15,7 @@ nothing chooses from.
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -32,7 +33,7 @@ from ich.data import HeadCTDataModule
 from ich.evaluate import evaluate
 from ich.evaluate.comparison import Pair, compare, ensemble
 from ich.evaluate.figures import Estimate, Evaluation
-from ich.evaluate.smoothing import fit_table, smooth_table
+from ich.evaluate.smoothing import smooth_folds
 from ich.index.split import write_split
 from ich.schema import InputSpec
 from ich.tables import PROB_COLUMNS, hash_slices, make_predictions, read_predictions
@@ -130,9 +131,6 @@ def read_fold(folds: Folds, name: str, fold: int, seed: int, part: str) -> pd.Da
     """Reads the predictions of one part from a record; of a mean of steps from those of its members."""
     if members := STEPS[name].members:
         return ensemble({member: read_fold(folds, member, fold, seed, part) for member in members})
-    if (smooths := STEPS[name].smooths) is not None:
-        kernels = fit_table(read_fold(folds, smooths, fold, seed, "val"))
-        return smooth_table(read_fold(folds, smooths, fold, seed, part), kernels)
     record = json.loads(find_record(name, fold, seed).read_text(encoding="utf-8"))
     slices = folds.select(fold, part)
     if record[f"{part}_slices"] != hash_slices(slices):
@@ -142,11 +140,16 @@ def read_fold(folds: Folds, name: str, fold: int, seed: int, part: str) -> pd.Da
 
 def pool(folds: Folds, name: str, seed: int) -> pd.DataFrame:
     """Returns the test predictions of all folds."""
-    return pd.concat([read_fold(folds, name, fold, seed, "test") for fold in FOLDS], ignore_index=True)
+    tables = {str(fold): read_fold(folds, STEPS[name].smooths or name, fold, seed, "test") for fold in FOLDS}
+    if STEPS[name].smooths is not None:
+        tables, _ = smooth_folds(tables)
+    return pd.concat(tables.values(), ignore_index=True)
 
 
 def measure_validation(folds: Folds, name: str, seed: int) -> float:
-    """Returns the mean log loss of the validation sets."""
+    """Returns the mean log loss of the validation sets; NaN where the test sets of other folds had a say."""
+    if STEPS[name].smooths is not None:
+        return math.nan
     tables = [read_fold(folds, name, fold, seed, "val") for fold in FOLDS]
     return mean(
         evaluate(table, levels=["slice"], replicates=1).levels["slice"].weighted_log_loss.value
@@ -223,7 +226,7 @@ def describe(row: Row) -> Iterator[str]:
     patients = [evaluation.levels["patient"] for evaluation in row.evaluations]
     yield STEPS[row.name].text
     yield f"{row.minutes:.0f}"
-    yield say(row.validation)
+    yield "" if math.isnan(row.validation[0]) else say(row.validation)
     first = slices[0].labels["any"].auroc
     yield f"{say([each.labels['any'].auroc.value for each in slices])} [{first.low:.3f}-{first.high:.3f}]"
     yield say([each.auroc_mean_subtypes.value for each in slices])
@@ -253,8 +256,8 @@ figures are those of the pooled test sets. Several seeds are given as their mean
 parentheses. Intervals in brackets are 95 % intervals of the first seed, from a bootstrap over patients.
 Differences are paired, and those of the first seed. Minutes are processor minutes per fold. They include a
 fifth of the pretraining where a step is the first to need it. A step is chosen by the mean log loss of the
-validation sets. That of a smoothed step is too low, because its kernels were fitted on the same sets, so
-it is not chosen by it. The constant predictor has a log loss of {constant:.3f}.
+validation sets. The kernels that smooth a fold were fitted on the test sets of the other folds, so a
+smoothed step has no such figure. The constant predictor has a log loss of {constant:.3f}.
 
 Research use only; not a medical device.
 

@@ -16,7 +16,7 @@ class Step:
         members: Steps whose mean it is.
         script: Script that trains it, in place of `train.py`.
         start: Step whose pretraining it uses, if not its own.
-        smooths: Step whose probabilities are smoothed over neighboring slices, as its validation sets say.
+        smooths: Step whose probabilities are smoothed over neighboring slices, each fold as the others say.
     """
 
     text: str
@@ -38,8 +38,12 @@ def list_trained(name: str) -> tuple[str, ...]:
     return tuple(each for part in STEPS[name].parts for each in list_trained(part)) or (name,)
 
 
-RECIPE = ("experiment=ct_ich", "smoothing=false")
-LITE0 = (*RECIPE, "model=efficientnet_lite0", "model.pretrained=true", "model.drop_rate=0.3")
+SETTINGS = (
+    *("input=neighbors", "input.size=128", "augment=strong", "pretrain=phantom", "smoothing=false"),
+    *("optim.lr=5e-4", "trainer.max_epochs=8", "trainer.ema_decay=0.98"),
+)
+RECIPE = (*SETTINGS, "model.pretrained=false", "model.drop_rate=0.3")
+LITE0 = (*SETTINGS, "model=efficientnet_lite0", "model.pretrained=true", "model.drop_rate=0.3")
 BOTH = "both"
 
 
@@ -78,6 +82,6 @@ STEPS = {
     "gru": change("a network over the series", "series=gru"),
     "lite2": Step("`efficientnet_lite2`", BOTH, (*LITE0, "model=efficientnet_lite2", "model.drop_rate=0.3")),
     "smoothed": Step("smoothed over neighbors", BOTH, smooths=BOTH),
-    "mean": Step("mean of `recipe`, `imagenet` and `both`", BOTH, members=("recipe", "imagenet", BOTH)),
+    "mean": Step("mean of `imagenet` and `both`", BOTH, members=("imagenet", BOTH)),
     "mean_smoothed": Step("the mean, smoothed over neighbors", "mean", smooths="mean"),
 }
