@@ -6,10 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import expit
 
-from ich.calibration import to_logits
-from ich.calibration.choice import is_better
+from ich.calibration import Platt, fit_calibrator, to_logits
+from ich.calibration.choice import is_better, measure_losses
 from ich.calibration.fits import Floats
-from ich.calibration.smoothing import measure_calibrated
 
 SHARES = (0.25, 0.5, 0.75, 1.0)
 """Shares of the second model to choose from."""
@@ -47,12 +46,18 @@ def choose_shares(
 
 
 def _choose(target: Floats, best: Floats, first: Floats, second: Floats, patients: ArrayLike) -> float:
-    before = measure_calibrated(target, best, patients)
+    before = _measure_calibrated(target, best, patients)
     if before is None:
         return 0.0
     found: list[tuple[float, float]] = []
     for share in SHARES:
-        after = measure_calibrated(target, blend(first, second, share), patients)
+        after = _measure_calibrated(target, blend(first, second, share), patients)
         if after is not None and is_better(before[0], after[0], patients):
             found.append((float(after[0].sum()), share))
     return min(found)[1] if found else 0.0
+
+
+def _measure_calibrated(target: Floats, prob: Floats, patients: ArrayLike) -> tuple[Floats, Platt] | None:
+    """Returns (N,) losses of one label after Platt's calibration, and its curve; None if it has none."""
+    curve = fit_calibrator(target, prob, "platt", patients=patients)
+    return (measure_losses(target, curve.apply(prob)), curve) if isinstance(curve, Platt) else None

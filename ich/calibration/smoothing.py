@@ -1,7 +1,7 @@
 """Averages the probabilities of neighboring slices, with weights that fall with their distance in mm.
 
 A hemorrhage usually extends over several slices, so the neighbors of a slice say something about it. Each
-label has its own kernel, because a small hemorrhage bears less smoothing than a large one.
+label has its own kernel or none, because a small hemorrhage bears less smoothing than a large one.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ich.calibration import NotFitted, Platt, find_obstacle, fit_calibrator
+from ich.calibration import NotFitted, Platt, fit_calibrator
 from ich.calibration.choice import is_better, measure_losses
 from ich.calibration.fits import Floats
 from ich.schema.formats import ChosenBy, Number, Positive, check_keys
@@ -27,12 +27,11 @@ WIDTHS = (3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 14.0, 20.0)
 class Kernel:
     """The mean over the slices of a series, a slice at distance d with the weight exp(-d^2 / (2 width^2)).
 
-    Nadaraya, On Estimating Regression, Theory of Probability and Its Applications 1964;9:141. A mean is less
-    sure of itself than its parts, so sigmoid(slope * logit(mean) + intercept) follows.
+    Nadaraya, On Estimating Regression, Theory of Probability and Its Applications 1964;9:141.
 
     Attributes:
         width: Standard deviation of the Gaussian, mm.
-        slope: Slope on the logits of the means.
+        slope: Slope on the logits of the means: sigmoid(slope * logit(mean) + intercept) follows.
         intercept: Intercept on the logits of the means.
     """
 
@@ -40,6 +39,14 @@ class Kernel:
     slope: Positive
     intercept: Number
 
+
+CURVE_PATIENTS = 30
+"""Fewer patients get no curves. Chance alone makes curves look good on so few."""
+
+CURVE_GROUPS = 5
+"""Groups of patients; the curves are tried on each after a fit on the others."""
+
+UNCHANGED = Platt(1.0, 0.0)
 
 TIED = NotFitted("it does not lower the log loss")
 
@@ -97,9 +104,12 @@ def fit_smoothing(
     patients: ArrayLike,
     names: Sequence[str],
 ) -> dict[str, Kernel | NotFitted]:
-    """Chooses the kernel of each label: the width with the lowest log loss, if this is better than none.
+    """Chooses one width for all labels: that with the lowest log loss, if this is better than none.
 
-    Both losses are those after Platt's calibration. Calibration alone therefore does not count as a gain.
+    A few patients do not determine a width for each label. A label whose own log loss does not fall keeps its
+    probabilities. A mean is less sure of itself than its parts, so a logistic curve follows. Few patients do
+    not determine the curves either, so they are used only if they lower the log loss of patients that they
+    were not fitted on.
 
     Args:
         target: (N, L) 0 or 1; NaN where unknown.
@@ -110,31 +120,63 @@ def fit_smoothing(
         names: The L labels.
 
     Returns:
-        A kernel for each label, or the reason why there is none. ``is_better`` decides.
+        A kernel for each label, or the reason why there is none. ``is_better`` decides on the sum of all
+        labels.
     """
     groups = _group(positions, series)
-    columns = zip(names, np.asarray(target, np.float64).T, np.array(probs, np.float64).T, strict=True)
-    return {name: _fit(known, prob, groups, patients) for name, known, prob in columns}
-
-
-def _fit(target: Floats, prob: Floats, groups: _Groups, patients: ArrayLike) -> Kernel | NotFitted:
     if not groups:
-        return NotFitted("no series with the positions of several slices")
-    if obstacle := find_obstacle(target, prob, "platt", patients=patients):
-        return NotFitted(obstacle)
-    before = measure_calibrated(target, prob, patients)
-    after = {width: measure_calibrated(target, _average(prob, groups, width), patients) for width in WIDTHS}
-    choices = [(width, *found) for width, found in after.items() if found is not None]
-    if before is None or not choices:
-        return TIED
-    width, losses, curve = min(choices, key=lambda choice: float(choice[1].sum()))
-    return Kernel(width, curve.slope, curve.intercept) if is_better(before[0], losses, patients) else TIED
+        return dict.fromkeys(names, NotFitted("no series with the positions of several slices"))
+    known, given = np.asarray(target, np.float64), np.array(probs, np.float64)
+    before = measure_losses(known, given)
+    means = {width: _average_all(given, groups, width) for width in WIDTHS}
+    losses = {width: _keep_lower(before, measure_losses(known, mean)) for width, mean in means.items()}
+    width = min(losses, key=lambda each: float(losses[each].sum()))
+    after = losses[width]
+    if not is_better(before.sum(axis=1), after.sum(axis=1), patients):
+        return dict.fromkeys(names, TIED)
+    smoothed = (after != before).any(axis=0)
+    taken = smoothed.nonzero()[0]
+    curves = _fit_curves(known[:, taken], means[width][:, taken], after[:, taken], np.asarray(patients))
+    kernels = {
+        names[label]: Kernel(width, curve.slope, curve.intercept)
+        for label, curve in zip(taken, curves, strict=True)
+    }
+    return {name: kernels.get(name, TIED) for name in names}
 
 
-def measure_calibrated(target: Floats, prob: Floats, patients: ArrayLike) -> tuple[Floats, Platt] | None:
-    """Returns (N,) losses of one label after Platt's calibration, and its curve; None if it has none."""
-    curve = fit_calibrator(target, prob, "platt", patients=patients)
-    return (measure_losses(target, curve.apply(prob)), curve) if isinstance(curve, Platt) else None
+def _keep_lower(before: Floats, after: Floats) -> Floats:
+    """(N, L) losses: for each label those with the lower sum, and those before for a tie."""
+    return np.where(after.sum(axis=0) < before.sum(axis=0), after, before)
+
+
+def _fit_curves(target: Floats, means: Floats, losses: Floats, patients: NDArray[Any]) -> list[Platt]:
+    """Fits a curve for each label of (N, L) means; none changes anything unless they help new patients.
+
+    Args:
+        target: (N, L) 0 or 1; NaN where unknown.
+        means: (N, L) smoothed probabilities.
+        losses: (N, L) losses without curves.
+        patients: (N,) PatientID.
+    """
+    people, rows = np.unique(patients, return_inverse=True)
+    if len(people) < CURVE_PATIENTS:
+        return [UNCHANGED] * means.shape[1]
+    new = losses.copy()
+    for group in range(CURVE_GROUPS):
+        own = rows % CURVE_GROUPS == group
+        for label, curve in enumerate(_fit_each(target[~own], means[~own], patients[~own])):
+            new[own, label] = measure_losses(target[own, label], curve.apply(means[own, label]))
+    if is_better(losses.sum(axis=1), new.sum(axis=1), patients):
+        return _fit_each(target, means, patients)
+    return [UNCHANGED] * means.shape[1]
+
+
+def _fit_each(target: Floats, means: Floats, patients: NDArray[Any]) -> list[Platt]:
+    fitted = [
+        fit_calibrator(known, mean, "platt", patients=patients)
+        for known, mean in zip(target.T, means.T, strict=True)
+    ]
+    return [curve if isinstance(curve, Platt) else UNCHANGED for curve in fitted]
 
 
 _Groups = Sequence[tuple[NDArray[np.intp], Floats]]
@@ -147,6 +189,11 @@ def _group(positions: ArrayLike, series: ArrayLike) -> _Groups:
     rows = pd.Series(known).groupby(np.asarray(series)[known], sort=False)
     found = [each.to_numpy(np.intp) for _, each in rows if len(each) > 1]
     return [(each, np.abs(np.subtract.outer(places[each], places[each]))) for each in found]
+
+
+def _average_all(probs: Floats, groups: _Groups, width: float) -> Floats:
+    """(N, L) probabilities -> (N, L) means."""
+    return np.stack([_average(column, groups, width) for column in probs.T], axis=1)
 
 
 def _average(prob: Floats, groups: _Groups, width: float) -> Floats:
