@@ -27,7 +27,8 @@ The modules read from top to bottom like the flow of the data. Each imports only
     predict            7  models and studies -> results
     recalibrate        7  results and labels of a site -> a model fitted to it
     train              7  configuration -> run folder, with Lightning's Trainer
-    cli                8  the commands of `ich`: arguments in, exit codes out
+    serve              8  the service beside a PACS: receives, reads, answers, shows
+    cli                9  the commands of `ich`: arguments in, exit codes out
 
 The names of ``HOMES`` are the public API, with those in ``__all__`` of the modules that ``docs/api.md``
 lists. The rest is internal.

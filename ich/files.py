@@ -48,11 +48,11 @@ def replacing(path: Path, *, previous: Path | None = None) -> Iterator[Path]:
     partial = path.with_name(f".{path.name}.part")
     try:
         yield partial
-        _flush(partial)
+        flush_to_disk(partial)
         if previous is not None and path.exists():
             path.replace(previous)
         partial.replace(path)
-        _flush(path.parent)
+        flush_to_disk(path.parent)
     finally:
         partial.unlink(missing_ok=True)
 
@@ -122,7 +122,7 @@ class _Umask:
 _UMASK = _Umask()
 
 
-def _flush(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
     """Waits until a file's content, or a folder's list of names, is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

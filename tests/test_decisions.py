@@ -133,7 +133,7 @@ def test_decisions_that_cannot_be_kept_leave_the_checkpoint_whole(
     def fail(path: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("ich.files._flush", fail)
+    monkeypatch.setattr("ich.files.flush_to_disk", fail)
     with pytest.raises(UserError, match="No space left on device"):
         add_to_checkpoint(path, read_checkpoint(path), {"decisions": {}})
     assert path.read_bytes() == before

@@ -172,7 +172,7 @@ def test_patience_that_ran_out_is_remembered(phantom: Path, whole, tmp_path: Pat
 def test_killed_inside_a_save(
     phantom: Path, whole, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    flush, replace, saves = ich.files._flush, Path.replace, []
+    flush, replace, saves = ich.files.flush_to_disk, Path.replace, []
 
     def kill_in_third(path: Path) -> None:
         saves.append(path)
@@ -190,7 +190,7 @@ def test_killed_inside_a_save(
         return replace(path, target)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ich.files, "_flush", flushing)
+        patch.setattr(ich.files, "flush_to_disk", flushing)
         patch.setattr(Path, "replace", replacing)
         with pytest.raises(Killed):
             go(tmp_path, phantom)

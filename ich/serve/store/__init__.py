@@ -1,0 +1,119 @@
+"""The database of the service: SQLite in a file, or PostgreSQL where several machines share the work.
+
+Its functions take an open connection, so that a caller decides what is one transaction. ``tables`` describes
+the tables, and ``versions`` holds the migrations. The other modules ask and change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.engine import Engine, make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from ich.schema import UserError
+
+
+BUSY_SECONDS = 30
+"""How long a transaction waits for another process before it fails."""
+
+
+class Store:
+    """An open database.
+
+    Args:
+        engine: The engine of SQLAlchemy.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @contextmanager
+    def begin(self) -> Iterator[Connection]:
+        """A transaction that may write. It is on the disk when the context ends, and undone on an error."""
+        with self._engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self._engine.dispose()
+
+
+def open_store(address: str) -> Store:
+    """Opens a database, and creates or upgrades its tables.
+
+    Args:
+        address: A path of an SQLite file, or ``postgresql://USER@HOST/NAME``.
+
+    Raises:
+        UserError: If it cannot be opened, or a newer version of ich made it.
+    """
+    try:
+        engine = _make_engine(address)
+        _upgrade(engine, address)
+    except (SQLAlchemyError, ImportError, OSError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise UserError(f"queue={hide_password(address)} cannot be opened: {reason}") from error
+    return Store(engine)
+
+
+def hide_password(address: str) -> str:
+    """Returns an address for messages."""
+    try:
+        return make_url(address).render_as_string(hide_password=True) if "://" in address else address
+    except ArgumentError:
+        return "(an address that cannot be read)"
+
+
+def _make_engine(address: str) -> Engine:
+    if "://" not in address:
+        path = Path(address)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_immediately)
+        return engine
+    if not address.startswith("postgresql://"):
+        raise UserError(
+            f"queue={hide_password(address)}: expected a path of an SQLite file or postgresql://USER@HOST/NAME"
+        )
+    try:
+        return create_engine("postgresql+psycopg://" + address.removeprefix("postgresql://"))
+    except (ImportError, NoSuchModuleError) as error:
+        raise UserError("queue=postgresql://... needs pip install 'ich[postgres]'") from error
+
+
+def _prepare_sqlite(connection: Any, _: Any) -> None:
+    """Sets a journal that readers need not wait for, and a commit that waits for the disk."""
+    connection.isolation_level = None  # transactions begin where SQLAlchemy says so, see _begin_immediately
+    for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {setting}")
+
+
+def _begin_immediately(connection: Connection) -> None:
+    """Takes the lock for writing first. A transaction that takes it later fails if another one wrote."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _upgrade(engine: Engine, address: str) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    newest = ScriptDirectory.from_config(config)
+    with engine.begin() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+        known = {revision.revision for revision in newest.walk_revisions()}
+        if found is not None and found not in known:
+            raise UserError(
+                f"queue={hide_password(address)} was made by a newer version of ich ({found}); upgrade ich"
+            )
+        if found != newest.get_current_head():
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")

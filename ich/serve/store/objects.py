@@ -1,0 +1,157 @@
+"""Objects that were received, and the associations that bring them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from sqlalchemy import Connection, func, select, update
+from sqlalchemy.exc import IntegrityError
+
+from ich.serve.states import StudyState
+from ich.serve.store.tables import arrivals, associations, conflicts, objects, studies
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """An object that lies on the disk.
+
+    Attributes:
+        StudyInstanceUID: Its study.
+        SeriesInstanceUID: Its series.
+        SOPInstanceUID: Its own UID.
+        SOPClassUID: Its storage class.
+        syntax: UID of its transfer syntax.
+        digest: SHA-256 of its data set.
+        path: Its file, below the folder of the inbox.
+        bytes: Size of the file.
+        association: The association that brought it; None for none.
+    """
+
+    StudyInstanceUID: str
+    SeriesInstanceUID: str
+    SOPInstanceUID: str
+    SOPClassUID: str
+    syntax: str
+    digest: str
+    path: str
+    bytes: int
+    association: int | None = None
+
+
+class Added(Enum):
+    """What became of an object."""
+
+    NEW = auto()
+    KNOWN = auto()  # the same content was there
+    CONFLICT = auto()  # another content has its UID; it is set aside
+
+
+def open_association(connection: Connection, receiver: str, peer: str, now: float) -> int:
+    """Notes that an association began; returns its number."""
+    row = associations.insert().values(receiver=receiver, peer=peer[:64], opened_at=now)
+    return int(connection.execute(row.returning(associations.c.id)).scalar_one())
+
+
+def close_association(connection: Connection, number: int, now: float) -> None:
+    """Notes that an association ended."""
+    connection.execute(update(associations).where(associations.c.id == number).values(closed_at=now))
+
+
+def close_stale_associations(connection: Connection, receiver: str, now: float) -> int:
+    """Closes what earlier processes left open; returns how many.
+
+    Args:
+        connection: An open transaction.
+        receiver: The process that runs now.
+        now: The time.
+    """
+    stale = associations.c.closed_at.is_(None) & (associations.c.receiver != receiver)
+    return int(connection.execute(update(associations).where(stale).values(closed_at=now)).rowcount)
+
+
+def count_objects(connection: Connection, study_uid: str) -> int:
+    """Returns how many objects of a study are there."""
+    query = select(studies.c.objects).where(studies.c.StudyInstanceUID == study_uid)
+    return int(connection.execute(query).scalar() or 0)
+
+
+def add_object(connection: Connection, arrival: Arrival, now: float) -> Added:
+    """Adds an object whose file is on the disk already. Its study is then received again.
+
+    The same object twice changes nothing. An object with the UID of another content is kept apart, and the
+    first one stays.
+    """
+    found = connection.execute(
+        select(objects.c.id, objects.c.digest).where(objects.c.SOPInstanceUID == arrival.SOPInstanceUID)
+    ).first()
+    if found is not None:
+        if found.digest == arrival.digest:
+            return Added.KNOWN
+        _add_conflict(connection, found.id, arrival, now)
+        return Added.CONFLICT
+    study = _touch_study(connection, arrival.StudyInstanceUID, now)
+    connection.execute(
+        objects.insert().values(
+            study_id=study,
+            SOPInstanceUID=arrival.SOPInstanceUID,
+            SeriesInstanceUID=arrival.SeriesInstanceUID,
+            SOPClassUID=arrival.SOPClassUID,
+            syntax=arrival.syntax,
+            digest=arrival.digest,
+            path=arrival.path,
+            bytes=arrival.bytes,
+            received_at=now,
+            association_id=arrival.association,
+        )
+    )
+    if arrival.association is not None:
+        _note_arrival(connection, arrival.association, study)
+    return Added.NEW
+
+
+def _add_conflict(connection: Connection, number: int, arrival: Arrival, now: float) -> None:
+    row = {"object_id": number, "digest": arrival.digest, "path": arrival.path, "received_at": now}
+    try:
+        with connection.begin_nested():
+            connection.execute(conflicts.insert().values(row))
+    except IntegrityError:  # the same other content came before
+        return
+
+
+def _touch_study(connection: Connection, uid: str, now: float) -> int:
+    """Makes or changes the row of a study for one more object; returns its number.
+
+    A reader keeps a study that it is reading, and finds the higher generation when it is done.
+    """
+    found = connection.execute(
+        select(studies.c.id, studies.c.state).where(studies.c.StudyInstanceUID == uid).with_for_update()
+    ).first()
+    if found is None:
+        row = studies.insert().values(
+            token=secrets.token_hex(16),
+            StudyInstanceUID=uid,
+            state=StudyState.RECEIVING,
+            objects=1,
+            first_at=now,
+            last_at=now,
+        )
+        return int(connection.execute(row.returning(studies.c.id)).scalar_one())
+    changed = {
+        "objects": studies.c.objects + 1,
+        "generation": studies.c.generation + 1,
+        "last_at": now,
+    }
+    if found.state in (StudyState.READ, StudyState.SET_ASIDE):
+        changed["first_at"] = now
+    if found.state != StudyState.READING:
+        changed["state"] = StudyState.RECEIVING
+    connection.execute(update(studies).where(studies.c.id == found.id).values(changed))
+    return int(found.id)
+
+
+def _note_arrival(connection: Connection, association: int, study: int) -> None:
+    known = select(func.count()).where(arrivals.c.association_id == association, arrivals.c.study_id == study)
+    if not connection.execute(known).scalar_one():
+        connection.execute(arrivals.insert().values(association_id=association, study_id=study))

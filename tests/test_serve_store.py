@@ -1,0 +1,192 @@
+"""The queue of the service: what is stored, when a study is complete, who reads it; on a simulated clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import select
+
+from ich.schema import UserError
+from ich.serve.states import StudyState
+from ich.serve.store import Store, open_store
+from ich.serve.store.objects import (
+    Added,
+    Arrival,
+    add_object,
+    close_association,
+    close_stale_associations,
+    count_objects,
+    open_association,
+)
+from ich.serve.store.studies import (
+    Claim,
+    Reading,
+    claim_study,
+    finish_study,
+    queue_complete,
+    release_reader,
+)
+from ich.serve.store.tables import conflicts, metadata, readings, studies
+
+QUIET, LONGEST = 30.0, 900.0
+OBJECT = Arrival(
+    StudyInstanceUID="1.2",
+    SeriesInstanceUID="1.2.3",
+    SOPInstanceUID="1.2.3.1",
+    SOPClassUID="1.2.840.10008.5.1.4.1.1.2",
+    syntax="1.2.840.10008.1.2.1",
+    digest="a" * 64,
+    path="aa/a.dcm",
+    bytes=9,
+)
+READ = Reading("f" * 64, 1, "0001", 0.0, "NEGATIVE", 0.1, 0.5)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(str(tmp_path / "queue.sqlite"))
+    yield opened
+    opened.close()
+
+
+def add(store: Store, now: float, **changes: object) -> Added:
+    with store.begin() as connection:
+        return add_object(connection, replace(OBJECT, **changes), now)
+
+
+def queue(store: Store, now: float) -> int:
+    with store.begin() as connection:
+        return queue_complete(connection, now, quiet=QUIET, longest=LONGEST)
+
+
+def claim(store: Store, reader: str = "r") -> Claim | None:
+    with store.begin() as connection:
+        return claim_study(connection, reader)
+
+
+def find_state(store: Store) -> StudyState:
+    with store.begin() as connection:
+        return StudyState(connection.execute(select(studies.c.state)).scalar_one())
+
+
+def test_migrations_make_the_tables_that_the_code_names(store: Store) -> None:
+    with store.begin() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_database_of_a_newer_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "queue.sqlite"
+    store = open_store(str(path))
+    with store.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    store.close()
+    with pytest.raises(UserError, match=r"was made by a newer version of ich \(9999\); upgrade ich"):
+        open_store(str(path))
+    with pytest.raises(UserError, match=r"queue=mysql://\S+: expected a path"):
+        open_store("mysql://me:secret@here/x")
+    (tmp_path / "text").write_text("no database" * 100)
+    with pytest.raises(UserError, match="cannot be opened: file is not a database"):
+        open_store(str(tmp_path / "text"))
+
+
+def test_the_same_object_twice_is_one_and_another_content_is_set_aside(store: Store) -> None:
+    assert add(store, 0) == Added.NEW
+    assert add(store, 1) == Added.KNOWN
+    assert add(store, 2, digest="b" * 64, path="bb/b.dcm") == Added.CONFLICT
+    assert add(store, 3, digest="b" * 64, path="bb/b.dcm") == Added.CONFLICT
+    with store.begin() as connection:
+        assert count_objects(connection, "1.2") == 1
+        assert connection.execute(select(conflicts.c.path)).scalars().all() == ["bb/b.dcm"]
+    assert queue(store, QUIET) == 1  # neither came as something new
+
+
+def test_a_study_is_complete_after_a_quiet_time(store: Store) -> None:
+    add(store, 0)
+    add(store, 20, SOPInstanceUID="1.2.3.2")
+    assert queue(store, 20 + QUIET - 1) == 0
+    assert queue(store, 20 + QUIET) == 1
+    assert find_state(store) == StudyState.QUEUED
+
+
+def test_a_study_that_never_rests_is_read_in_the_end(store: Store) -> None:
+    for number in range(100):
+        add(store, number * 10, SOPInstanceUID=f"1.2.3.{number + 1}")
+        assert queue(store, number * 10) == (number * 10 >= LONGEST)
+
+
+def test_an_open_association_holds_the_study_back(store: Store) -> None:
+    with store.begin() as connection:
+        first, second = (open_association(connection, "me", "CT1", 0.0) for _ in range(2))
+    add(store, 0, association=first)
+    add(store, 0, association=first, SOPInstanceUID="1.2.3.2")
+    add(store, 0, association=second, StudyInstanceUID="1.9", SOPInstanceUID="1.9.1")
+    assert queue(store, LONGEST + 1) == 0
+    with store.begin() as connection:
+        close_association(connection, first, LONGEST)
+    assert queue(store, LONGEST + 1) == 1
+    with store.begin() as connection:  # the process of the second one ended without a word
+        assert close_stale_associations(connection, "me", LONGEST) == 0
+        assert close_stale_associations(connection, "another", LONGEST) == 1
+    assert queue(store, LONGEST + 1) == 1
+
+
+def test_a_late_slice_leads_to_another_reading(store: Store) -> None:
+    add(store, 0)
+    queue(store, QUIET)
+    taken = claim(store)
+    assert taken is not None
+    assert taken.paths == ("aa/a.dcm",)
+    add(store, 40, SOPInstanceUID="1.2.3.2", path="cc/c.dcm")
+    with store.begin() as connection:
+        first = finish_study(connection, taken, READ, 50)
+    assert find_state(store) == StudyState.RECEIVING
+    assert queue(store, 50) == 0
+    assert queue(store, 40 + QUIET) == 1
+    again = claim(store)
+    assert again is not None
+    assert again.paths == ("aa/a.dcm", "cc/c.dcm")
+    with store.begin() as connection:
+        finish_study(connection, again, READ, 90)
+        assert connection.execute(select(readings.c.supersedes_id)).scalars().all() == [None, first]
+    assert find_state(store) == StudyState.READ
+
+
+def test_each_study_has_one_reader_and_the_urgent_one_is_first(store: Store) -> None:
+    for number in range(3):
+        add(store, number, StudyInstanceUID=f"1.{number}", SOPInstanceUID=f"1.{number}.1")
+    queue(store, 100)
+    with store.begin() as connection:
+        urgent = studies.update().where(studies.c.StudyInstanceUID == "1.2").values(priority=1)
+        connection.execute(urgent)
+    taken = [claim(store, f"r{number}") for number in range(4)]
+    assert [each.StudyInstanceUID if each else None for each in taken] == ["1.2", "1.0", "1.1", None]
+
+
+def test_a_study_that_ends_its_readers_is_set_aside(store: Store) -> None:
+    add(store, 0)
+    queue(store, QUIET)
+    for state in (StudyState.QUEUED, StudyState.SET_ASIDE):
+        assert claim(store, "r") is not None
+        with store.begin() as connection:
+            assert release_reader(connection, "other", most_kills=2) == 0
+            assert release_reader(connection, "r", most_kills=2) == 1
+        assert find_state(store) == state
+    assert claim(store) is None
+    add(store, 100, SOPInstanceUID="1.2.3.2")  # with another object it gets another chance
+    assert queue(store, 100 + QUIET) == 1
+
+
+def test_a_reader_that_was_given_up_saves_nothing(store: Store) -> None:
+    add(store, 0)
+    queue(store, QUIET)
+    slow = claim(store, "slow")
+    assert slow is not None
+    with store.begin() as connection:
+        release_reader(connection, "slow", most_kills=9)
+        assert finish_study(connection, slow, READ, 99) is None
+        assert connection.execute(select(readings)).all() == []
