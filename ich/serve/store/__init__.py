@@ -21,7 +21,6 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from ich.schema import UserError
 
-
 BUSY_SECONDS = 30
 """How long a transaction waits for another process before it fails."""
 
