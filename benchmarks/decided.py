@@ -43,7 +43,7 @@ from ich.schema.results import StudyResult
 from ich.studies import find_studies
 from ich.tables import read_predictions
 from ich.train.ood import FeatureLog
-from ich.train.results import predict_parts
+from ich.train.scores import predict_parts
 
 HELD_OUT = ("val", "test")
 

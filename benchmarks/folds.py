@@ -27,7 +27,7 @@ from ich.evaluate.figures import LabelFigures
 from ich.evaluate.smoothing import smooth_table
 from ich.models import SliceNet, load_ensemble
 from ich.tables import read_predictions
-from ich.train.results import predict_parts
+from ich.train.scores import predict_parts
 
 REPOSITORY = Path(__file__).parent.parent
 SEED, NEW_SEED = 0, 1000

@@ -33,7 +33,7 @@ from ich.models.series import SeriesSpec
 from ich.schema import LABELS, InputSpec
 from ich.schema.labels import RSNA_LABELS
 from ich.tables import make_predictions
-from ich.train.series import correct_tables, fit_series
+from ich.train.series import correct_table, fit_series
 
 FOLDS, COMPONENTS, PENALTY = 5, 48, 0.01
 KINDS = ("gru", "transformer")
@@ -122,7 +122,7 @@ def main() -> None:
             if net is None:  # as a run does then
                 found[kind].append(found["smoothed"][-1])
             else:
-                found[kind].append(correct_tables(net, {"test": test}, kept, RSNA_LABELS)["test"])
+                found[kind].append(correct_table(net, test, kept["test"], RSNA_LABELS)[0])
             print(f"{kind}: {'off' if net is None else net.blend.tolist()}", flush=True)
     pooled = {name: pd.concat(tables, ignore_index=True) for name, tables in found.items()}
     for level in ("slice", "patient"):

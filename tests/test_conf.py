@@ -52,7 +52,7 @@ def test_every_file_composes_and_binds_to_its_constructor(choice: str) -> None:
 def test_defaults_of_the_constructors_are_the_defaults_of_the_configuration() -> None:
     cfg = compose_with("data=rsna")
     for name, parameter in inspect.signature(HeadCTDataModule).parameters.items():
-        if name not in ("root", "input", "label_set", "augment", "lesions", "seed"):
+        if name not in ("root", "input", "label_set", "augment", "lesions", "series", "seed"):
             assert cfg.data[name] == parameter.default, name
     assert cfg.model.pretrained is True
 

@@ -170,9 +170,9 @@ def test_ensemble_as_onnx(folder: Path, phantom: Path, study: Path, tmp_path: Pa
     assert "largest difference in a probability over 20 slices" in capsys.readouterr().out
     ours, theirs = (load_network(path, gpus=0) for path in (folder / "smooth.zip", out))
     assert (ours.metadata, ours.name, ours.limit) == (theirs.metadata, theirs.name, theirs.limit)
-    (probs, distance), (exported, exported_distance) = (each.run(draw_slices(1)) for each in (ours, theirs))
-    np.testing.assert_allclose(probs, exported, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(distance, exported_distance, rtol=1e-4)
+    run, exported = (each.run(draw_slices(1)) for each in (ours, theirs))
+    np.testing.assert_allclose(run.probs, exported.probs, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(run.distance, exported.distance, rtol=1e-4)
     one, other = (predict(study, path) for path in (folder / "smooth.zip", out))
     np.testing.assert_allclose(list_any(one), list_any(other), rtol=0, atol=1e-5)
     assert other.labels["any"].prob == pytest.approx(one.labels["any"].prob, abs=1e-5)

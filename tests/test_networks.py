@@ -30,7 +30,7 @@ def test_a_network_is_the_model_after_its_windows(bundle: Path) -> None:
     assert network.metadata == model.metadata
     assert network.input == DEEP
     assert network.sha256 == sha256(bundle.read_bytes()).hexdigest()
-    probs, distance = network.run(hu)
+    probs, distance, _ = network.run(hu)
     assert network.limit == LIMIT
     assert model.ood is not None
     image = Window(DEEP)(torch.from_numpy(hu))

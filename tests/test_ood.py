@@ -20,7 +20,7 @@ from ich.model_files.metadata import OodReference
 from ich.models import SliceClassifier, SliceNet, load_slice_net
 from ich.train.best import add_to_checkpoint
 from ich.train.ood import FeatureLog, describe_ood
-from ich.train.results import predict_parts
+from ich.train.scores import predict_parts
 from ich.train.trainer import build_trainer
 
 FEATURES, SLICES = 24, 20

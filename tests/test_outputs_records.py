@@ -124,6 +124,12 @@ BY_BOTH: dict[str, tuple[str, Change, str]] = {
     "files": ("positive", lambda r: r["series"][1].update(files=-1), r"series\[1\].files is -1"),
     "neither": ("refused", lambda r: r.update(refusal=None), "neither outcome nor refusal"),
     "both": ("positive", lambda r: r.update(refusal={"code": "x", "detail": ""}), "an outcome and a refusal"),
+    "refused_probs": (
+        "refused",
+        lambda r: r.update(series_probs={"any": 0.5}),
+        "it was refused, but has results",
+    ),
+    "series_prob": ("positive", lambda r: r.update(series_probs={"any": 2}), "series_probs.any is 2"),
     "no_slices": ("positive", lambda r: r.update(slices=[], key_slices=[]), "but no labels, no slices"),
     "two_read": ("positive", lambda r: r["series"][1].update(set_aside=None), "no series that was read"),
     "refused_read": (
@@ -136,6 +142,11 @@ BY_BOTH: dict[str, tuple[str, Change, str]] = {
 BY_READING: dict[str, tuple[str, Change, str]] = {
     "no_label": ("positive", lambda r: r["labels"].pop("any"), "labels lacks any, which decides"),
     "probs": ("positive", lambda r: r["slices"][2]["probs"].pop("any"), "other labels than the study"),
+    "series_probs": (
+        "positive",
+        lambda r: r.update(series_probs={"any": 0.5}),
+        "series_probs has other labels than the study",
+    ),
     "positive": (
         "positive",
         lambda r: r["labels"]["any"].update(positive=False),
@@ -166,6 +177,13 @@ def test_a_result_of_version_2_is_read(name: str, tmp_path: Path) -> None:
     del found["decides"]
     (tmp_path / "study.json").write_text(json.dumps(found | {"schema": "ich study result 2"}))
     assert read_json(tmp_path / "study.json") == RESULTS[name]
+
+
+def test_a_result_of_version_4_is_read(tmp_path: Path) -> None:
+    found = to_plain(RESULTS["positive"])
+    del found["series_probs"]
+    (tmp_path / "study.json").write_text(json.dumps(found | {"schema": "ich study result 4"}))
+    assert read_json(tmp_path / "study.json") == RESULTS["positive"]
 
 
 @pytest.mark.parametrize("name", [*BY_BOTH, *(f"{name} by reading alone" for name in BY_READING)])

@@ -37,7 +37,7 @@ from ich.schema.codes import Reason
 from ich.schema.results import Outcome
 from ich.studies import find_studies
 from ich.tables import WEIGHTS_COLUMN, read_predictions
-from ich.train.results import predict_parts
+from ich.train.scores import predict_parts
 
 SPEC = InputSpec(size=64)
 

@@ -26,6 +26,7 @@ from ich.image.lesions import Lesions
 from ich.model_files.checkpoint import DurableIO, find_checkpoint, is_whole, read_checkpoint
 from ich.models import SliceClassifier
 from ich.models.optim import OptimSpec
+from ich.models.series import SeriesSpec
 from ich.schema import InputSpec, UserError
 from ich.train.trainer import build_trainer, fit
 from ich.train.trainer.saving import collect_generators, restore_generators
@@ -57,6 +58,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "study_pool": "attention",
         "data": {"study_labels": "studies.csv", "study_slices": 24},
     },
+    "series": {"workers": 2, "series": SeriesSpec("transformer", end_to_end=True, width=16, max_slices=16)},
     "within": {"val_check_interval": 0.4, "freeze_epochs": 1},
 }
 
@@ -85,8 +87,10 @@ def go(folder: Path, phantom: Path, at: Callable[[int], None] | None = None, **s
     optim = OptimSpec(lr=settings.pop("lr", 1e-3), freeze_epochs=settings.pop("freeze_epochs", 0))
     seed_everything(1, verbose=False)
     spec = InputSpec(size=32)
-    pooling = {"study_pool": settings.pop("study_pool", "top_k")}
+    series = settings.pop("series", None)
+    pooling = {"study_pool": settings.pop("study_pool", "top_k"), "series": series}
     drawing = {"num_workers": settings.pop("workers", 0)} | settings.pop("data", {})
+    drawing["series"] = None if series is None else series.draw
     if "study_labels" in drawing:
         drawing["study_labels"] = str(label_studies(phantom, folder / drawing["study_labels"]))
     data = HeadCTDataModule(str(phantom), spec, augment=augment, batch_size=48, **drawing)
@@ -149,6 +153,7 @@ def whole(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[
         ("ema", [3, 3]),
         ("patience", [8]),
         ("studies", [5, 1]),
+        ("series", [4, 1]),
         ("within", [3, 2]),
     ],
 )

@@ -11,7 +11,7 @@ import torch
 from command import call
 
 import ich.data.source
-import ich.train.results
+import ich.train.scores
 from ich.model_files.checkpoint import DurableIO
 from ich.models import SliceNet, hash_weights, load_slice_net
 
@@ -53,7 +53,7 @@ def test_the_best_checkpoint_is_read_once_and_written_once_and_memory_agrees(
         lambda io, content, path, *_: f"write {Path(path).name}",
     )
     note(monkeypatch, DurableIO, "load_checkpoint", calls, lambda io, path, *_: f"read {Path(path).name}")
-    note(monkeypatch, ich.train.results, "predict_parts", nets, lambda net, *_: calls.append("end") or net)
+    note(monkeypatch, ich.train.scores, "predict_parts", nets, lambda net, *_: calls.append("end") or net)
     assert call(*arguments) == 0
     assert calls == ["write best.ckpt", "write last.ckpt", "read best.ckpt", "end", "write best.ckpt"]
     (memory,), file = nets, load_slice_net("run/checkpoints/best.ckpt")

@@ -18,7 +18,7 @@ from ich.models.series import SeriesBatches, SeriesNet, SeriesSpec, Slices, corr
 from ich.schema import InputSpec, UserError
 from ich.schema.labels import LabelSet
 from ich.tables import UIDS, make_predictions
-from ich.train.series import correct_tables, fit_series
+from ich.train.series import compare_series, correct_table, fit_series
 
 pytestmark = pytest.mark.trains
 
@@ -54,7 +54,7 @@ def take(slices: Slices, rows: np.ndarray) -> Slices:
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_untrained_network_changes_nothing(kind: str) -> None:
     slices = draw_slices(7, 1, 4)
-    np.testing.assert_allclose(correct(make_net(kind, trained=False), slices), slices.probs, atol=1e-6)
+    np.testing.assert_allclose(correct(make_net(kind, trained=False), slices).probs, slices.probs, atol=1e-6)
     (batch,) = SeriesBatches(slices, np.full((12, 3), np.nan, np.float32), WIDE)
     given = [batch[name] for name in ("features", "steps", "logits", "mask")]
     _, series = make_net(kind, trained=False)(*given)
@@ -65,42 +65,44 @@ def test_an_untrained_network_changes_nothing(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_series_does_not_depend_on_what_else_is_in_the_batch_or_on_the_order_of_rows(kind: str) -> None:
     slices, net = draw_slices(9, 2, 1, 5), make_net(kind)
-    together = correct(net, slices)
+    together = correct(net, slices).probs
     assert np.abs(together - slices.probs).max() > 0.05
     for number in range(4):
         alone = np.flatnonzero(slices.series == number)
-        np.testing.assert_allclose(correct(net, take(slices, alone)), together[alone], atol=1e-5)
+        np.testing.assert_allclose(correct(net, take(slices, alone)).probs, together[alone], atol=1e-5)
     order = np.random.default_rng(1).permutation(17)
-    np.testing.assert_allclose(correct(net, take(slices, order)), together[order], atol=1e-5)
+    np.testing.assert_allclose(correct(net, take(slices, order)).probs, together[order], atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_slice_without_position_keeps_its_probabilities_and_is_as_if_it_were_not_there(kind: str) -> None:
     slices, net = draw_slices(9), make_net(kind)
     without = replace(slices, positions=np.where(np.arange(9) == 4, np.nan, slices.positions))
-    found, others = correct(net, without), np.arange(9) != 4
+    found, others = correct(net, without).probs, np.arange(9) != 4
     assert (found[4] == slices.probs[4]).all()
-    np.testing.assert_allclose(found[others], correct(net, take(slices, others)), atol=1e-5)
-    assert np.abs(found[others] - correct(net, slices)[others]).max() > 1e-3
+    np.testing.assert_allclose(found[others], correct(net, take(slices, others)).probs, atol=1e-5)
+    assert np.abs(found[others] - correct(net, slices).probs[others]).max() > 1e-3
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_distances_in_mm_count(kind: str) -> None:
     slices, net = draw_slices(6), make_net(kind)
     moved = replace(slices, positions=slices.positions + 100)
-    np.testing.assert_allclose(correct(net, moved), correct(net, slices), atol=1e-4)
+    np.testing.assert_allclose(correct(net, moved).probs, correct(net, slices).probs, atol=1e-4)
     assert (
-        np.abs(correct(net, replace(slices, positions=slices.positions * 4)) - correct(net, slices)).max()
+        np.abs(
+            correct(net, replace(slices, positions=slices.positions * 4)).probs - correct(net, slices).probs
+        ).max()
         > 1e-3
     )
 
 
 def test_labels_take_their_share_of_the_correction() -> None:
     slices, net = draw_slices(6), make_net("gru")
-    whole = correct(net, slices)
+    whole = correct(net, slices).probs
     net.blend.copy_(torch.tensor([0.0, 0.5, 1.0]))
-    np.testing.assert_allclose(correct(net, slices), blend(slices.probs, whole, [0, 0.5, 1]), atol=1e-5)
-    np.testing.assert_allclose(correct(net, slices)[:, 0], slices.probs[:, 0], atol=1e-6)
+    np.testing.assert_allclose(correct(net, slices).probs, blend(slices.probs, whole, [0, 0.5, 1]), atol=1e-5)
+    np.testing.assert_allclose(correct(net, slices).probs[:, 0], slices.probs[:, 0], atol=1e-6)
 
 
 def test_what_training_draws_depends_on_seed_epoch_and_series_alone() -> None:
@@ -133,6 +135,24 @@ def test_the_target_of_a_series_is_known_where_its_slices_say_it() -> None:
     (batch,) = SeriesBatches(slices, target, WIDE)
     np.testing.assert_array_equal(batch["series_target"], [[1, np.nan], [0, 1]])
     assert batch["target"][1, 2].isnan().all()
+
+
+def test_series_are_compared_with_their_highest_slices() -> None:
+    rows = pd.DataFrame({"PatientID": list("aabbccdd"), "position": [0.0, 5.0] * 4, "bleed": 0.0})
+    rows.loc[[0, 3], "bleed"] = 1  # the series of a and b
+    rows.loc[7, "bleed"] = np.nan  # so that of d is unknown
+    for uid in UIDS:
+        rows[uid] = rows["PatientID"] + (rows.index.astype(str) if uid == "SOPInstanceUID" else "")
+    probs = np.array([0.9, 0.1, 0.2, 0.1, 0.1, 0.3, 0.8, 0.8])
+    table = make_predictions(
+        rows.assign(other=0.0), "test", np.stack([probs] * 2, axis=1), names=LABELS.names
+    )
+    of_series = np.array([[0.6, 0], [0.5, 0], [0.4, 0], [0.9, 0]], np.float32)
+    assert compare_series(of_series, table, LABELS) == (
+        "AUROC of bleed over 3 series 1.000 by the network over series, 0.500 by their highest slices"
+    )
+    negative = table.assign(target_bleed=0.0)
+    assert compare_series(of_series, negative, LABELS).startswith("no AUROC of bleed, since series with and")
 
 
 def draw_table(part: str, patients: int, *, by_neighbors: bool, seed: int) -> tuple[pd.DataFrame, np.ndarray]:
@@ -171,7 +191,7 @@ def test_what_only_neighbors_show_is_learned_and_used(tmp_path: Path, kind: str)
     assert net.blend[0] > 0
     assert net.blend[1] == 0  # nothing is known of this label
     test = tables["test"]
-    corrected = correct_tables(net, tables, features, LABELS)["test"]
+    corrected = correct_table(net, tables["test"], features["test"], LABELS)[0]
     before, after = (log_loss(test["target_bleed"], each["prob_bleed"]) for each in (test, corrected))
     assert after < 0.8 * before
     np.testing.assert_allclose(corrected["prob_other"], test["prob_other"], atol=1e-6)

@@ -118,7 +118,7 @@ def test_an_end_that_comes_again_reads_the_features_and_changes_nothing(
     take_half(monkeypatch)
     files = [run / "checkpoints/best.ckpt", run / "predictions_test.csv", run / "series/features.safetensors"]
     before = [file.read_bytes() for file in files]
-    monkeypatch.setattr("ich.train.results.predict_parts", None)
+    monkeypatch.setattr("ich.train.scores.predict_parts", None)
     assert call("train", "ckpt_path=run") == 0
     assert [file.read_bytes() for file in files] == before
     monkeypatch.undo()

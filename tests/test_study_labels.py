@@ -14,7 +14,7 @@ from command import call
 from drawings import label_studies
 
 from ich.data import HeadCTDataModule
-from ich.data.by_study import Studies
+from ich.data.groups import Studies
 from ich.evaluate.pooling import find_levels, pool
 from ich.evaluate.stacking import fit_shares
 from ich.image.augment import Augment

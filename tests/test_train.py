@@ -24,6 +24,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 import ich.train
 import ich.train.results
+import ich.train.scores
 from ich.data import HeadCTDataModule
 from ich.evaluate.smoothing import smooth_table
 from ich.files import hash_file
@@ -174,7 +175,7 @@ def test_best_checkpoint_predicts_what_the_table_says(run, phantom: Path) -> Non
     config = yaml.safe_load(Path("out/config.yaml").read_text())
     datamodule = HeadCTDataModule(str(phantom), model.input, num_workers=0, seed=config["seed"])
     datamodule.setup()
-    tables = ich.train.results.predict_parts(model, datamodule, gpus=0)
+    tables = ich.train.scores.predict_parts(model, datamodule, gpus=0)
     tables = {part: smooth_table(table, model.metadata.smoothing) for part, table in tables.items()}
     for part in ("val", "test"):
         written = pd.read_csv(f"out/predictions_{part}.csv")
@@ -394,7 +395,7 @@ def test_prediction_takes_one_device_where_there_are_more(
     model = SliceClassifier("test_resnet", input=spec, pretrained=False).net.eval()
     several = {"accelerator": "cpu", "devices": 2, "strategy": "ddp_spawn"}
     monkeypatch.setattr("ich.train.trainer.place", lambda gpus: dict(several))
-    tables = ich.train.results.predict_parts(model, datamodule)
+    tables = ich.train.scores.predict_parts(model, datamodule)
     assert len(tables["test"]) == len(datamodule.part("test"))
 
 

@@ -15,12 +15,13 @@ from pytorch_lightning import LightningDataModule
 
 from ich.data.cache import CacheReader, build_cache
 from ich.data.draws import Draws, draw_held_out, draw_training, find_rows
+from ich.data.groups import check_groups
 from ich.data.loader import SliceLoader, count_cores
 from ich.data.on_device import finish_batch
 from ich.data.order import EpochSampler, FixedSampler
 from ich.data.parts import SplitSpec
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
-from ich.data.source import Source, measure_prevalences, require_windows
+from ich.data.source import Source, measure_prevalences, require_positions, require_windows
 from ich.data.training import TrainingSpec
 from ich.image.augment import Augment
 from ich.image.augment.transforms import Transform, adapt
@@ -30,6 +31,7 @@ from ich.index.split import Shares
 from ich.schema import InputSpec, ReadError, UserError, check_thickness
 from ich.schema.labels import RSNA_LABELS, LabelSet, require_rsna
 from ich.tables import hides_slices
+from ich.tables.runs import RunDraw
 from ich.tables.slabs import measure_thickness
 
 __all__ = ["HeadCTDataModule"]
@@ -54,6 +56,8 @@ class HeadCTDataModule(LightningDataModule):
             ``study_target`` (K, L).
         study_slices: With ``study_labels``, number of slices of a study in a training batch, evenly spaced.
             They differ between epochs. A batch holds as many studies as ``batch_size`` allows.
+        series: Have batches hold series, with ``series`` (N,) int64, a slice's series within the batch, and
+            ``position`` (N,) in mm. Training takes the runs that this draws, and validation whole series.
         label_set: Labels in these files.
         index_dir: Folder of the index; by default in ``root``, or in the user's cache if ``root`` cannot be
             written to.
@@ -106,6 +110,7 @@ class HeadCTDataModule(LightningDataModule):
         labels: str | None = None,
         study_labels: str | None = None,
         study_slices: int = 16,
+        series: RunDraw | None = None,
         label_set: LabelSet = RSNA_LABELS,
         index_dir: str | None = None,
         pseudonyms: bool = False,
@@ -138,8 +143,7 @@ class HeadCTDataModule(LightningDataModule):
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
         check_thickness("data.thickness", thickness)
-        if study_labels and split == "slice":
-            raise UserError("data.split=slice with data.study_labels: a study would be in several sets")
+        check_groups(split, study_labels, series)
         if lesions is not None:
             require_rsna(label_set.names, "lesions")
         self.source = Source(
@@ -171,6 +175,7 @@ class HeadCTDataModule(LightningDataModule):
             first_sizes=tuple(first_sizes),
             views=views,
             study_slices=study_slices if study_labels and views == 1 else None,  # views need no labels
+            series=series,
             seed=seed,
         )
         self.tolerate = tolerate
@@ -263,12 +268,14 @@ class HeadCTDataModule(LightningDataModule):
         table = self.source.make_table(self.source.read_index() if index is None else index)
         if "dicom" in self.input.windows:
             require_windows(table)
+        if self.training.series is not None:
+            require_positions(table)
         self._arrays = to_arrays(table, self.label_set.names)
         self._table = table
 
     def train_dataloader(self) -> SliceLoader:
         """Returns batches of the training set, in a new order in each epoch."""
-        draws = draw_training(self.table, self._arrays.target, self.training, self.batch_size)
+        draws = draw_training(self.table, self._arrays, self.training, self.batch_size)
         is_enough = len(draws.rows) > draws.batch_size
         return self._load(draws, drop_last=is_enough, start=lambda: self._batches_done())
 
@@ -286,9 +293,7 @@ class HeadCTDataModule(LightningDataModule):
         return self._load(Draws(np.sort(np.concatenate(rows)), self.batch_size))
 
     def _load_held_out(self, part: str) -> SliceLoader:
-        return self._load(
-            draw_held_out(self.table, part, self._arrays.target, self.training, self.batch_size)
-        )
+        return self._load(draw_held_out(self.table, part, self._arrays, self.training, self.batch_size))
 
     def _limit(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         if isinstance(limit := self.predict_limit, float):
@@ -325,9 +330,7 @@ class HeadCTDataModule(LightningDataModule):
             sampler = EpochSampler(draws.rows, draws.order, lambda: self._current_epoch())
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
-            SliceDataset(
-                self._make_reader(), self._arrays, self.input, draws.training, draws.studies, pinned
-            ),
+            SliceDataset(self._make_reader(), self._arrays, self.input, draws.training, draws.groups, pinned),
             batch_size=draws.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

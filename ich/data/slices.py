@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ich.data.buffers import Buffers
-from ich.data.by_study import Studies
+from ich.data.groups import Groups
 from ich.data.order import Item
 from ich.data.training import Training
 from ich.dicom import read_hu
@@ -198,7 +198,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         arrays: The table's columns.
         spec: Size, neighbors and brain of the input.
         training: Changes the batches of the training set; None for other sets.
-        studies: Studies that the items stand for; None if they stand for slices.
+        groups: Studies or series that the items stand for; None if they stand for slices.
         pinned: Put batches into page-locked memory, from which a GPU copies while it computes.
 
     Attributes:
@@ -211,13 +211,13 @@ class SliceDataset(Dataset[dict[str, Any]]):
         arrays: SliceArrays,
         spec: InputSpec,
         training: Training | None = None,
-        studies: Studies | None = None,
+        groups: Groups | None = None,
         pinned: bool = False,
     ) -> None:
         self.arrays = arrays
         self.spec = spec
         self.training = training
-        self.studies = studies
+        self.groups = groups
         self.reader = reader
         self.read = 0
         self.buffers = Buffers(pinned)
@@ -242,8 +242,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
             neighbors. If any slice could be read, the keys of a ``Batch`` in HU follow, and what
             ``Training`` adds.
         """
-        if self.studies is not None:
-            items = [each for item in items for each in self.studies.list_slices(item)]
+        if self.groups is not None:
+            items = [each for item in items for each in self.groups.list_slices(item)]
         size, read, decoded = self.spec.size, self.read, self.reader.decoded
         hu = self.buffers.take((len(items), self.spec.depth, size, size))  # (N, D, S, S) int16
         slots = hu.numpy()
@@ -275,7 +275,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
             "hu": hu,
             "target": torch.from_numpy(target),
             "row": torch.tensor(rows),
-        } | ({} if self.studies is None else self.studies.describe(rows))
+        } | ({} if self.groups is None else self.groups.describe(rows))
         if "dicom" in self.spec.windows:
             batch["window"] = torch.from_numpy(self.arrays.window[rows])
         return batch if self.training is None else self.training.change(batch, items)

@@ -19,7 +19,7 @@ from ich.index.split import sample_patients
 from ich.phantom import write_phantom
 from ich.schema import UserError
 from ich.schema.labels import MIN_PREVALENCE, LabelSet
-from ich.tables import SLAB_COLUMN, STUDY_TARGET, find_study_targets
+from ich.tables import SETS, SLAB_COLUMN, STUDY_TARGET, find_study_targets
 from ich.tables.slabs import find_middles, number_slabs
 
 log = logging.getLogger(__name__)
@@ -180,6 +180,24 @@ def require_windows(table: pd.DataFrame) -> None:
             f"input.windows holds dicom, but {lacking} of {len(table)} slices have no WindowCenter, or "
             "no WindowWidth above 0; use named windows"
         )
+
+
+def require_positions(table: pd.DataFrame) -> None:
+    """Refuses sets without any series in order of position, and warns of slices that are in none.
+
+    Raises:
+        UserError: If the training or the validation set has no slice with a position.
+    """
+    labeled = table[table["part"].isin(["train", "val"])]
+    known = labeled["position"].notna()
+    for part in ("train", "val"):
+        if not known[labeled["part"] == part].any():
+            raise UserError(
+                f"series.end_to_end=true: no slice of the {SETS[part]} set has an ImagePositionPatient, so "
+                "there is no series to train on; use series=none"
+            )
+    if not known.all():
+        log.warning("%d slices without a position are in no series: they are left out", (~known).sum())
 
 
 def _label_slabs(table: pd.DataFrame, thickness: float, names: Sequence[str]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from ich.image.augment import Augment
 from ich.image.augment.transforms import UserTransform
 from ich.image.lesions import Lesions
 from ich.schema import UserError
+from ich.tables.runs import RunDraw
 
 SAMPLINGS = ("natural", "balanced")
 
@@ -36,6 +37,7 @@ class TrainingSpec:
     first_sizes: Sequence[int] = ()
     views: int = 1
     study_slices: int | None = None  # None without labels of studies
+    series: RunDraw | None = None  # None where batches do not hold series
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -51,13 +53,17 @@ class TrainingSpec:
             raise UserError(
                 f"data.first_sizes={list(self.first_sizes)}: expected sizes from 16 to input.size={self.size}"
             )
+        if self.study_slices is not None and self.study_slices < 1:
+            raise UserError(f"data.study_slices={self.study_slices}: expected 1 or more")
         if self.study_slices is not None:
-            self._check_studies(self.study_slices)
+            self._check_groups(
+                "data.study_labels", "so they would no longer have the labels of their studies"
+            )
+        if self.series is not None:
+            self._check_groups("series.end_to_end=true", "so they would no longer fit their series")
 
-    def _check_studies(self, study_slices: int) -> None:
-        """Refuses what cannot be with labels of studies."""
-        if study_slices < 1:
-            raise UserError(f"data.study_slices={study_slices}: expected 1 or more")
+    def _check_groups(self, setting: str, reason: str) -> None:
+        """Refuses what cannot be with batches of whole studies or series."""
         mixes = isinstance(self.augment, Augment) and (self.augment.mixup or self.augment.cutmix)
         settings = {
             f"data.sampling={self.sampling}": self.sampling != "natural",
@@ -67,8 +73,8 @@ class TrainingSpec:
         }
         if given := [name for name, value in settings.items() if value]:
             raise UserError(
-                f"{given[0]} with data.study_labels: this draws or changes slices one by one, so they would "
-                "no longer have the labels of their studies; leave out one of the two"
+                f"{given[0]} with {setting}: this draws or changes slices one by one, {reason}; leave out "
+                "one of the two"
             )
 
 

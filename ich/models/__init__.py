@@ -20,6 +20,8 @@ from ich.models.metrics import build_metrics
 from ich.models.network import SliceNet, hash_weights, without_fitted
 from ich.models.optim import OptimSpec, build_optimizer, build_schedule
 from ich.models.own import Maker
+from ich.models.series import SeriesNet, SeriesSpec
+from ich.models.series.joint import relate
 from ich.models.study_pooling import build_study_pool
 from ich.schema import Batch, InputSpec, UserError
 from ich.schema.formats import read_plain
@@ -32,7 +34,9 @@ class SliceClassifier(LightningModule):
     """Trains a ``SliceNet``.
 
     If batches have targets of studies, the loss is that of studies plus that of slices with known targets,
-    and metrics are those of studies. Checkpoints name the network's tensors as the network does, such as
+    and metrics are those of studies. With a network over series, the loss is that of the corrected slices
+    plus those of series and of the slices by themselves, and metrics are those of the corrected slices.
+    Checkpoints name the network's tensors as the network does, such as
     ``backbone.conv1.weight``.
 
     Args:
@@ -56,7 +60,9 @@ class SliceClassifier(LightningModule):
             ``top_k`` or ``attention``; see ``ich.models.study_pooling``.
         study_top: Number of slices for ``top_k``.
         slice_weight: With labels of studies, weight of the loss of slices with known targets, beside that of
-            studies.
+            studies. With a network over series, weight of the loss of slices before their correction, which
+            keeps the network for slices fit for labels that take no correction.
+        series: A network over series to train together with this one, if it is to be trained end to end.
 
     Raises:
         UserError: For an unknown backbone or link, weights that are not available, or an ``init_from`` that
@@ -84,6 +90,7 @@ class SliceClassifier(LightningModule):
         study_pool: str = "top_k",
         study_top: int = 3,
         slice_weight: float = 0.5,
+        series: SeriesSpec | None = None,
     ) -> None:
         super().__init__()
         self.optim = optim or OptimSpec()
@@ -107,6 +114,9 @@ class SliceClassifier(LightningModule):
         self.study_pool = build_study_pool(
             study_pool, top=study_top, features=self.net.features, labels=len(label_set.names)
         )
+        joint = series if series is not None and series.end_to_end else None
+        self.series_net = None if joint is None else self._build_series_net(joint)
+        self.series_weight = 0.0 if joint is None else joint.series_weight
         self.register_state_dict_post_hook(_name_as_network)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_name_as_attribute)  # type: ignore[no-untyped-call]
         self.has_new_head = init_from is None or not self.net.load_weights(init_from)
@@ -117,6 +127,14 @@ class SliceClassifier(LightningModule):
         )  # of Lightning's own means a checkpoint keeps nothing
         self.val_metrics = build_metrics("val_", label_set)
         self.test_metrics = build_metrics("test_", label_set)
+
+    def _build_series_net(self, spec: SeriesSpec) -> SeriesNet:
+        if self.net.link != "sigmoid":
+            raise UserError(
+                f"series.end_to_end=true with model.link={self.net.link}: a network over series corrects "
+                "each label by itself; set model.link=sigmoid, or series.end_to_end=false"
+            )
+        return SeriesNet(spec.arguments, self.net.features, len(self.net.metadata.labels.names))
 
     @property
     def backbone(self) -> nn.Module:
@@ -165,15 +183,25 @@ class SliceClassifier(LightningModule):
         return self.net.score(batch)
 
     def _loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Returns logits and loss: (K, L) logits of studies if the batch has their targets, or of slices."""
+        """Returns logits and loss: (K, L) logits of studies if the batch has their targets, or of slices.
+
+        With a network over series, the logits of slices are corrected.
+        """
         features = self.net.extract(self.net.take_image(batch))
         logits = self.net.head(features)  # (N, L)
+        loss: Tensor
         if "study" in batch:
             of_slices = self.loss(logits, batch["target"])
             logits = self.study_pool(logits, features, batch["study"])
             return logits, self.loss(logits, batch["study_target"]) + self.slice_weight * of_slices
+        if self.series_net is not None:
+            related = relate(self.series_net, features, logits, batch)
+            of_series = self.loss(related.series, related.target)
+            of_slices = self.slice_weight * self.loss(logits, batch["target"])
+            loss = self.loss(related.slices, batch["target"]) + self.series_weight * of_series + of_slices
+            return related.slices, loss
         shifts = "logit_shift" in batch and self.net.link == "sigmoid"
-        loss: Tensor = self.loss(logits + batch["logit_shift"] if shifts else logits, batch["target"])
+        loss = self.loss(logits + batch["logit_shift"] if shifts else logits, batch["target"])
         return logits, loss
 
     def _evaluate(self, batch: Batch, part: str, metrics: MetricCollection) -> None:

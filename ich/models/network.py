@@ -29,6 +29,11 @@ from ich.schema.labels import RSNA_LABELS, LabelSet
 
 LINKS = ("sigmoid", "softmax")
 
+JOINT = "series_net."
+"""Prefix of the weights of a network over series that is trained together with the network for slices."""
+
+_OF_TRAINING = ("loss.", "study_pool.", JOINT)
+
 
 class SliceNet(nn.Module):
     """Window, backbone and head: from HU to an image, to features, to one logit per label.
@@ -299,8 +304,7 @@ def _refuse_settings(target: str, **settings: Any) -> None:
 def _without_training(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Returns the weights without those of training, which inference does not need.
 
-    A loss may have tensors of its own, such as weights of classes, and so does what pools slices to studies.
+    A loss may have tensors of its own, such as weights of classes. So do what pools slices to studies, and a
+    network over series as the training left it, before labels took their shares of it.
     """
-    return {
-        name: value for name, value in state_dict.items() if not name.startswith(("loss.", "study_pool."))
-    }
+    return {name: value for name, value in state_dict.items() if not name.startswith(_OF_TRAINING)}

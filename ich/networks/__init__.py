@@ -48,10 +48,13 @@ class Output(NamedTuple):
         probs: (N, L) float32, not calibrated.
         distance: (N,) float32 distance from the training data, by ``ich.calibration.ood``; None without
             a reference.
+        series: (L,) float32 probabilities of the series that the slices form; None without a network over
+            series, or without a position.
     """
 
     probs: NDArray[np.float32]
     distance: NDArray[np.float32] | None
+    series: NDArray[np.float32] | None = None
 
 
 class Network(Protocol):
@@ -139,7 +142,9 @@ class TorchNetwork:
                 )
             one = np.zeros(len(hu), np.int64)
             slices = Slices(np.concatenate(features), output.probs, positions, one)
-            return output._replace(probs=correct(self.net.series, slices))
+            corrected = correct(self.net.series, slices)
+            of_series = corrected.series[0] if len(corrected.series) else None
+            return output._replace(probs=corrected.probs, series=of_series)
 
     def _run(
         self, hu: NDArray[np.int16], window: NDArray[np.float32] | None

@@ -67,15 +67,24 @@ class _Augmented:
         positions: NDArray[np.float64] | None = None,
     ) -> Output:
         """Runs the network on each view; distances are those of the unchanged slices."""
-        probs, distance = self._network.run(hu, window, positions)
+        first = self._network.run(hu, window, positions)
         others = [
             self._network.run(
                 _transform(hu[:, planes], matrix), window, None if positions is None else order * positions
-            ).probs
+            )
             for matrix, planes, order in self._views
         ]
-        mean: NDArray[np.float64] = np.mean([probs, *others], axis=0, dtype=np.float64)
-        return Output(mean.astype(np.float32), distance)
+        of_series = [each.series for each in (first, *others) if each.series is not None]
+        return Output(
+            _average([each.probs for each in (first, *others)]),
+            first.distance,
+            _average(of_series) if of_series else None,
+        )
+
+
+def _average(probs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    mean: NDArray[np.float64] = np.mean(probs, axis=0, dtype=np.float64)
+    return mean.astype(np.float32)
 
 
 def _has_order(network: Network) -> bool:

@@ -18,7 +18,11 @@ from ich.schema.results import Outcome, SliceResult, StudyResult, decide_labels,
 
 __all__ = ["make_schema", "read_json", "write_json"]
 
-_EARLIER: dict[str, dict[str, Any]] = {"ich study result 2": {"decides": "any"}, "ich study result 3": {}}
+_EARLIER: dict[str, dict[str, Any]] = {
+    "ich study result 2": {"decides": "any"},
+    "ich study result 3": {},
+    "ich study result 4": {},
+}
 """Schemas of earlier versions, with the fields that these lack."""
 
 _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one million
@@ -27,8 +31,9 @@ _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one milli
 def from_dict(found: Any, source: str) -> StudyResult:
     """Reads a result from the values that ``to_plain`` returned.
 
-    In version 2 the label ``any`` always decided. Before version 4 no slices were averaged. A reason in
-    version 1 may now be a note, so such a file is refused by name.
+    In version 2 the label ``any`` always decided. Before version 4 no slices were averaged, and before
+    version 5 no series had probabilities. A reason in version 1 may now be a note, so such a file is refused
+    by name.
 
     Args:
         found: Content of a file.
@@ -71,7 +76,8 @@ def make_schema() -> dict[str, Any]:
     """Returns the JSON schema of a result, which ``docs/study_result.schema.json`` holds.
 
     A schema cannot say that the outcome follows from the label that decides and the reasons, positive from
-    prob, threshold and outcome, and that slices have the study's labels. ``read_json`` checks that too.
+    prob, threshold and outcome, and that slices and series have the study's labels. ``read_json`` checks
+    that too.
     """
     schema = _tidy(adapt(StudyResult).json_schema())
     for part in (schema, *schema["$defs"].values()):
@@ -111,6 +117,7 @@ _REFUSED = {
         "outcome": {"type": "null"},
         "refusal": {"type": "object"},
         "labels": {"maxProperties": 0},
+        "series_probs": {"type": "null"},
         **dict.fromkeys(("reasons", "notes", "slices", "key_slices"), _EMPTY),
         "series": {"items": {"properties": {"set_aside": {"type": "object"}}}},
     },
@@ -137,7 +144,10 @@ def _find_contradiction(result: StudyResult) -> str:
     if result.outcome is None:
         if result.refusal is None:
             return "it has neither outcome nor refusal"
-        said = (result.labels, result.slices, result.key_slices, result.reasons, result.notes, read)
+        said = (
+            *(result.labels, result.slices, result.series_probs),
+            *(result.key_slices, result.reasons, result.notes, read),
+        )
         return "it was refused, but has results" if any(said) else ""
     if result.refusal is not None:
         return "it has an outcome and a refusal"
@@ -152,6 +162,8 @@ def _find_contradiction(result: StudyResult) -> str:
         for each in (piece.probs, piece.calibrated or piece.probs)
     ):
         return "a slice has other labels than the study"
+    if result.series_probs is not None and result.series_probs.keys() != names:
+        return "series_probs has other labels than the study"
     if fault := _find_slab_contradiction(result.slices):
         return fault
     deciding = None if result.decides is None else result.labels[result.decides]

@@ -272,6 +272,7 @@ class Predictor:
             decides=decides,
             labels=decide_labels(labels, decides, outcome, reasons),
             slices=slices,
+            series_probs=scores.series_probs,
             key_slices=choose_key_slices(slices, outcome, labels, decides),
             distance=None if np.isnan(distance) else distance,
             distance_limit=None if np.isnan(limit) else limit,
@@ -302,7 +303,7 @@ class Predictor:
             raise UserError("the model needs the window of the header: give (N, 2) centers and widths in HU")
         places = positions.copy()
         places[list(left_out)] = np.nan  # such a slice says nothing about its neighbors
-        each, distances, limits = [], [], []
+        each, distances, limits, of_series = [], [], [], []
         for network in self._views:
             output = network.run(
                 prepare_series(hu[network.input.size], network.input, left_out), window, places
@@ -311,10 +312,14 @@ class Predictor:
             counted = list_counted(len(output.probs), left_out)
             distances.append(np.nan if output.distance is None else pool_distances(output.distance[counted]))
             limits.append(np.nan if network.limit is None else network.limit)
+            of_series += [] if output.series is None else [output.series.astype(np.float64)]
         probs = np.stack(each)
         mean = np.average(probs, axis=0, weights=self._ensemble.shares)
         mean = _smooth(mean, places, self._ensemble.smoothing)
-        return Scores(self.label_set.names, probs, mean, np.array(distances), np.array(limits))
+        series = None
+        if len(of_series) == len(each):
+            series = np.average(of_series, axis=0, weights=self._ensemble.shares)
+        return Scores(self.label_set.names, probs, mean, np.array(distances), np.array(limits), series)
 
 
 def _find_tta(networks: Sequence[Network]) -> tuple[str, ...]:

@@ -55,6 +55,8 @@ class Scores:
         distance: (M,) distance of the study from each member's training data; NaN if a member has no
             reference.
         limit: (M,) distance above which the study is out of distribution; NaN likewise.
+        series: (L,) mean of the members' probabilities of the series; None unless every member has a network
+            over series.
     """
 
     names: Sequence[str]
@@ -62,6 +64,12 @@ class Scores:
     mean: Floats
     distance: Floats
     limit: Floats
+    series: Floats | None = None
+
+    @property
+    def series_probs(self) -> dict[str, float] | None:
+        """Probability of the series by label; None if unknown."""
+        return None if self.series is None else dict(zip(self.names, self.series.tolist(), strict=True))
 
 
 def list_counted(slices: int, left_out: Collection[int]) -> list[int]:

@@ -230,4 +230,6 @@ class Batch(TypedDict):
     logit_shift: NotRequired[Tensor]  # (N, L) float32, to add to logits in training; of balanced sampling
     study: NotRequired[Tensor]  # (N,) int64, the slice's study in the batch, from 0; with labels of studies
     study_target: NotRequired[Tensor]  # (K, L) float32, beside ``study``; NaN where unknown
+    series: NotRequired[Tensor]  # (N,) int64, the slice's series in the batch, from 0; with batches of series
+    position: NotRequired[Tensor]  # (N,) float32, mm along the slice normal, beside ``series``
     row: Tensor  # (N,) int64, the slice's row in the data module's table

@@ -175,7 +175,7 @@ class StudyResult:
 
     __pydantic_config__ = STRICT
 
-    schema: Literal["ich study result 4"] = field(default="ich study result 4", kw_only=True)
+    schema: Literal["ich study result 5"] = field(default="ich study result 5", kw_only=True)
     """Name and version of this schema. The version grows with any change of the fields and their meaning."""
     note: Literal["Research use only; not a medical device"] = field(default=DISCLAIMER, kw_only=True)
     """Shown beside all results."""
@@ -202,6 +202,9 @@ class StudyResult:
     """Result for each label; empty if the study could not be read."""
     slices: tuple[SliceResult, ...]
     """Slices of the series that was read, in order of position; empty if the study could not be read."""
+    series_probs: Probs | None = field(default=None, kw_only=True)
+    """Probabilities of the series that was read, as a whole, by a network over its slices. They are not
+    calibrated and decide nothing. Null without such a network, or if no slice has a position."""
     key_slices: tuple[Annotated[Ordinal, FromOne()], ...]
     """Numbers of slices, counted from 1 from below as on pages and key images, the most probable first; empty
     unless POSITIVE."""

@@ -49,17 +49,30 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     seed_everything(cfg.seed, workers=True, verbose=False)
     spec, labels = build("input"), build("labels")
     trainer = _build_trainer(build, cfg, run_dir)
+    series = build("series", SeriesSpec)
+    joint = series if series is not None and series.end_to_end else None
     datamodule = build(
-        "data", input=spec, label_set=labels, augment=build("augment"), lesions=build("lesions")
+        "data",
+        input=spec,
+        label_set=labels,
+        augment=build("augment"),
+        lesions=build("lesions"),
+        **({} if joint is None else {"series": joint.draw}),
     )
-    model = build("model", input=spec, label_set=labels, loss=build("loss", nn.Module), optim=build("optim"))
+    model = build(
+        "model",
+        input=spec,
+        label_set=labels,
+        loss=build("loss", nn.Module),
+        optim=build("optim"),
+        **({} if joint is None else {"series": joint}),
+    )
     build_optimizer(model.optim, model)  # refuses bad settings before anything is written
     model.net.require_sizes(datamodule.training.first_sizes)
     datamodule.prepare_data()
     datamodule.setup()
     if model.has_new_head:
         model.start_at(datamodule.prevalences(by_study=datamodule.by_study))
-    series = build("series", SeriesSpec)
     if series is not None and datamodule.hides_slices:
         raise UserError(
             f"series={series.kind} learns from targets of slices, and data.study_labels gives none for "

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from pytorch_lightning import LightningModule
 from rich.console import Console
 from torch import nn
 
@@ -29,25 +27,24 @@ from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.evaluate.terminal import render_evaluation
 from ich.files import replacing
 from ich.model_files.checkpoint import find_checkpoint, read_checkpoint
-from ich.model_files.features import Description, Features, hash_state, read_features, write_features
 from ich.models import SliceNet, hash_weights
 from ich.models.loading import build_slice_net
 from ich.models.network import drop_series
 from ich.models.series import SeriesSpec
 from ich.report.curves import write_curves
-from ich.schema import DISCLAIMER, MONITOR, Batch, UserError
+from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.schema.labels import LabelSet
-from ich.tables import SETS, WEIGHTS_COLUMN, make_predictions, name_columns, read_predictions, write_table
+from ich.tables import SETS, WEIGHTS_COLUMN, read_predictions, write_table
 from ich.train.best import add_to_checkpoint
-from ich.train.ood import FeatureLog, describe_ood
-from ich.train.series import correct_tables, fit_series
+from ich.train.ood import describe_ood
+from ich.train.scores import score_parts, score_with_features
+from ich.train.series import compare_series, correct_table, fit_series, take_joint
 from ich.train.summary import summarize, write_model_card
-from ich.train.trainer import build_trainer
 
 log = logging.getLogger(__name__)
 
-SERIES, FEATURES = "series", "features.safetensors"
-"""Folder of a run for its model over series, and the file of features in it."""
+SERIES = "series"
+"""Folder of a run for its network over series, unless that was trained with the network for slices."""
 
 
 def write_results(
@@ -76,7 +73,8 @@ def write_results(
         limit: Number or share of batches to predict in each set; None for all.
         backbone: A copy of the run's backbone if it is not a timm model.
         smoothing: Whether probabilities may be averaged over neighboring slices.
-        series: Network over series to train; None for none.
+        series: Network over series to train, or to take from the checkpoint if the run has trained it; None
+            for none.
         seed: Random seed for this training.
 
     Returns:
@@ -96,18 +94,19 @@ def write_results(
     checkpoint["metadata"] = replace(checkpoint["metadata"], series=None)
     net = build_slice_net(checkpoint["metadata"], checkpoint["state_dict"], path, backbone)
     parts = _list_held_out(datamodule)
+    labels = datamodule.label_set
     if series is None:
-        seen = FeatureLog(datamodule.table["part"].isin(parts).to_numpy())
-        tables = predict_parts(net, datamodule, gpus, seen, limit)
-        part_of = datamodule.table["part"].to_numpy()[seen.rows]
-        features = {part: seen.features[part_of == part] for part in parts}
+        tables, features = score_parts(net, datamodule, parts, gpus, limit)
+    elif series.end_to_end:
+        tables, features = score_parts(net, datamodule, ("val", "test"), gpus, limit)
+        net.series = take_joint(checkpoint["state_dict"], series, tables["val"], features["val"], labels)
     else:
         tables, features = score_with_features(net, datamodule, run_dir / SERIES, gpus, limit)
-        net.series = fit_series(
-            tables, features, series, datamodule.label_set, run_dir / SERIES, seed=seed, gpus=gpus
-        )
-        tables = _correct(net, tables, features, datamodule.label_set)
+        net.series = fit_series(tables, features, series, labels, run_dir / SERIES, seed=seed, gpus=gpus)
+    tables, of_series = _correct(net, tables, features, labels)
     tables, kernels = _smooth(tables, smoothing)
+    for part, probs in of_series.items():
+        log.info("series of the %s set: %s", SETS[part], compare_series(probs, tables[part], labels))
     for part, table in tables.items():
         write_table(table, run_dir / f"predictions_{part}.csv")
     # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
@@ -228,114 +227,21 @@ def evaluate_parts(
     return evaluations, decisions
 
 
-def predict_parts(
-    net: SliceNet,
-    datamodule: HeadCTDataModule,
-    gpus: int | None = None,
-    seen: FeatureLog | None = None,
-    limit: int | float | None = None,
-    sets: Sequence[str] = ("val", "test"),
-) -> dict[str, pd.DataFrame]:
-    """Predicts the validation and the test set, or other sets, on one device.
-
-    Args:
-        net: A trained network.
-        datamodule: The data module, after ``setup``.
-        gpus: As in ``build_trainer``; more than one counts as one.
-        seen: Collects the features of the slices that it wants.
-        limit: Number or share of batches in each set; None for all.
-        sets: Some of ``train``, ``val`` and ``test``.
-
-    Returns:
-        A predictions table for each set that has slices.
-    """
-    trainer = build_trainer(
-        gpus=gpus if gpus is None else min(gpus, 1), devices=1, callbacks=[] if seen is None else [seen]
-    )
-    datamodule.predict_sets, datamodule.predict_limit = tuple(sets), limit
-    outputs = trainer.predict(_Scoring(net), datamodule=datamodule) or []
-    batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)
-    rows = torch.cat([batch["row"] for batch in batches]).numpy()
-    probs = torch.cat([batch["probs"] for batch in batches]).numpy()
-    return _tabulate(rows, probs, net, datamodule)
-
-
-def _tabulate(
-    rows: NDArray[np.int64], probs: NDArray[np.float32], net: SliceNet, datamodule: HeadCTDataModule
-) -> dict[str, pd.DataFrame]:
-    slices = datamodule.table.iloc[rows].reset_index(drop=True)
-    weights = hash_weights(net)
-    return {
-        part: make_predictions(slices[within], part, probs[within], weights, datamodule.label_set.names)
-        for part in SETS
-        if (within := slices["part"] == part).any()
-    }
-
-
-def score_with_features(
-    net: SliceNet,
-    datamodule: HeadCTDataModule,
-    folder: Path,
-    gpus: int | None = None,
-    limit: int | float | None = None,
-) -> tuple[dict[str, pd.DataFrame], dict[str, NDArray[np.float32]]]:
-    """Predicts all sets and keeps the features, or reads them if they were kept before.
-
-    Args:
-        net: A trained network for slices.
-        datamodule: The data module, after ``setup``.
-        folder: Folder of the file with the features.
-        gpus: As ``predict_parts`` takes it.
-        limit: As ``predict_parts`` takes it.
-
-    Returns:
-        For each set its predictions table, and the (N, F) features of its slices.
-    """
-    path, description = (
-        folder / FEATURES,
-        Description(hash_weights(net), hash_state(datamodule.table), net.input),
-    )
-    parts = datamodule.table["part"].to_numpy()
-    try:
-        found = read_features(path, description)
-        tables = _tabulate(found.rows, found.probs, net, datamodule)
-    except UserError as error:
-        if path.exists():
-            log.info("%s", error)
-        seen = FeatureLog(np.ones(len(parts), bool))
-        tables = predict_parts(net, datamodule, gpus, seen, limit, tuple(SETS))
-        columns = name_columns("prob", datamodule.label_set.names)
-        probs = np.empty((len(seen.rows), len(columns)), np.float32)
-        for part, table in tables.items():
-            probs[parts[seen.rows] == part] = table[columns]
-        found = Features(seen.rows, seen.features, probs)
-        if limit is None:
-            write_features(found, description, path)
-    return tables, {part: found.features[parts[found.rows] == part] for part in tables}
-
-
 def _correct(
     net: SliceNet,
     tables: Mapping[str, pd.DataFrame],
     features: Mapping[str, NDArray[np.float32]],
     labels: LabelSet,
-) -> dict[str, pd.DataFrame]:
-    """Returns the tables of validation and test set, after the network over series if there is one."""
+) -> tuple[dict[str, pd.DataFrame], dict[str, NDArray[np.float32]]]:
+    """Corrects the tables of validation and test set, if there is a network over series.
+
+    Returns:
+        The tables, and the (K, L) probabilities of their series; none without such a network.
+    """
     kept = {part: table for part, table in tables.items() if part != "train"}
     if net.series is None:
-        return kept
+        return kept, {}
     weights = hash_weights(net)
-    corrected = correct_tables(net.series, kept, features, labels)
-    return {part: table.assign(**{WEIGHTS_COLUMN: weights}) for part, table in corrected.items()}
-
-
-class _Scoring(LightningModule):
-    """Lets Lightning run a network without any training code."""
-
-    def __init__(self, net: SliceNet) -> None:
-        super().__init__()
-        self.net = net
-
-    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, torch.Tensor]:
-        """Returns ``row`` (N,) and ``probs`` (N, L), one per label."""
-        return self.net.score(batch)
+    found = {part: correct_table(net.series, table, features[part], labels) for part, table in kept.items()}
+    corrected = {part: table.assign(**{WEIGHTS_COLUMN: weights}) for part, (table, _) in found.items()}
+    return corrected, {part: probs for part, (_, probs) in found.items()}

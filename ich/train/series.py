@@ -11,10 +11,21 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
 
 from ich.calibration.blending import choose_shares
 from ich.evaluate.smoothing import find_place, fit_table, smooth_table
-from ich.models.series import SeriesBatches, SeriesClassifier, SeriesNet, SeriesSpec, Slices, correct
+from ich.models.network import JOINT
+from ich.models.series import (
+    SeriesBatches,
+    SeriesClassifier,
+    SeriesNet,
+    SeriesSpec,
+    Slices,
+    correct,
+    list_series,
+)
 from ich.schema.labels import LabelSet
 from ich.tables import name_columns
 from ich.train.trainer import build_trainer
@@ -61,11 +72,42 @@ def fit_series(
     count = len(slices["train"].list_series())
     log.info("training a %s over %d series, on the features of their slices", spec.kind, count)
     net = _train(slices, tables, spec, label_set, folder, seed=seed, gpus=gpus)
-    val = tables["val"]
-    best = smooth_table(val, fit_table(val))[name_columns("prob", label_set.names)]
-    targets = val[name_columns("target", label_set.names)]
-    corrected = correct(net, slices["val"])
-    shares = choose_shares(targets, best, slices["val"].probs, corrected, val["PatientID"])
+    return _choose_blend(net, tables["val"], slices["val"], label_set)
+
+
+def take_joint(
+    state_dict: Mapping[str, Tensor],
+    spec: SeriesSpec,
+    validation: pd.DataFrame,
+    features: NDArray[np.float32],
+    label_set: LabelSet,
+) -> SeriesNet | None:
+    """Takes the network over series that a run has trained together with its network for slices.
+
+    Args:
+        state_dict: Weights of the run's checkpoint.
+        spec: The network.
+        validation: Predictions table of the validation set by the network for slices.
+        features: (N, F) features of its slices.
+        label_set: What it predicts.
+
+    Returns:
+        As ``fit_series`` does.
+    """
+    net = SeriesNet(spec.arguments, features.shape[1], len(label_set.names))
+    joint = {name: value for name, value in state_dict.items() if name.startswith(JOINT)}
+    net.load_state_dict({name.removeprefix(JOINT): value for name, value in joint.items()})
+    return _choose_blend(net.eval(), validation, make_slices(validation, features, label_set), label_set)
+
+
+def _choose_blend(
+    net: SeriesNet, validation: pd.DataFrame, slices: Slices, label_set: LabelSet
+) -> SeriesNet | None:
+    """Decides how much of the network each label takes; None if no label gains by it."""
+    best = smooth_table(validation, fit_table(validation))[name_columns("prob", label_set.names)]
+    targets = validation[name_columns("target", label_set.names)]
+    corrected = correct(net, slices).probs
+    shares = choose_shares(targets, best, slices.probs, corrected, validation["PatientID"])
     used = {label: share for label, share in zip(label_set.names, shares, strict=True) if share}
     if not used:
         log.info("model over series: off, since no label gains by it over smoothed slices")
@@ -75,19 +117,46 @@ def fit_series(
     return net
 
 
-def correct_tables(
-    net: SeriesNet,
-    tables: Mapping[str, pd.DataFrame],
-    features: Mapping[str, NDArray[np.float32]],
-    label_set: LabelSet,
-) -> dict[str, pd.DataFrame]:
-    """Returns predictions tables after the correction by a network over series."""
+def correct_table(
+    net: SeriesNet, table: pd.DataFrame, features: NDArray[np.float32], label_set: LabelSet
+) -> tuple[pd.DataFrame, NDArray[np.float32]]:
+    """Corrects a predictions table by a network over series.
+
+    Returns:
+        The table, and (K, L) probabilities of its series in the order of ``Slices.list_series``.
+    """
+    found = correct(net, make_slices(table, features, label_set))
     columns = name_columns("prob", label_set.names)
-    corrected = {}
-    for part, table in tables.items():
-        probs = correct(net, make_slices(table, features[part], label_set))
-        corrected[part] = table.assign(**dict(zip(columns, probs.T, strict=True)))
-    return corrected
+    return table.assign(**dict(zip(columns, found.probs.T, strict=True))), found.series
+
+
+def compare_series(probs: NDArray[np.float32], table: pd.DataFrame, label_set: LabelSet) -> str:
+    """Compares the probabilities of series with those of their highest slices, for the label that decides.
+
+    Args:
+        probs: (K, L) from ``correct_table``.
+        table: The predictions table of the slices.
+        label_set: Its labels.
+
+    Returns:
+        A sentence with both AUROCs.
+    """
+    label = label_set.decides or label_set.names[0]
+    found, known = (table[f"{kind}_{label}"].to_numpy(np.float64) for kind in ("prob", "target"))
+    series = list_series(*find_place(table))
+    highest = np.array([found[rows].max() for rows in series])
+    target = np.array([1.0 if (known[rows] == 1).any() else known[rows].max() for rows in series])
+    is_known = ~np.isnan(target)
+    if len(set(target[is_known])) < 2:
+        return f"no AUROC of {label}, since series with and without it are not both there"
+    of_net, of_slices = (
+        roc_auc_score(target[is_known], each[is_known])
+        for each in (probs[:, label_set.names.index(label)], highest)
+    )
+    return (
+        f"AUROC of {label} over {is_known.sum()} series {of_net:.3f} by the network over series, "
+        f"{of_slices:.3f} by their highest slices"
+    )
 
 
 def make_slices(table: pd.DataFrame, features: NDArray[np.float32], label_set: LabelSet) -> Slices:

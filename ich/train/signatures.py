@@ -43,7 +43,10 @@ default."""
 
 TARGET_PATHS = {target: f"{target.__module__}.{target.__qualname__}" for target in TARGETS}
 
-GIVEN = {"input", "label_set", "augment", "lesions", "loss", "optim", "callbacks", "logger", "run_dir"}
+GIVEN = {
+    *("input", "label_set", "augment", "lesions", "loss", "optim", "series"),
+    *("callbacks", "logger", "run_dir"),
+}
 """Arguments that are not settings: objects of other groups, and values that ``train`` decides."""
 
 REPLACED = {"accelerator", "default_root_dir", "enable_checkpointing"}

@@ -1,12 +1,14 @@
-"""Batches of whole series from the features of slices, and the corrected probabilities of slices."""
+"""Batches of whole series from the features of slices, and what a network over series makes of them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -36,10 +38,15 @@ class Slices:
 
     def list_series(self) -> list[Rows]:
         """Lists the rows of each series, in order of position."""
-        known = np.flatnonzero(np.isfinite(self.positions))
-        ordered = known[np.lexsort((self.positions[known], self.series[known]))]
-        starts = np.flatnonzero(np.diff(self.series[ordered], prepend=-1))
-        return np.split(ordered, starts[1:]) if len(ordered) else []
+        return list_series(self.positions, self.series)
+
+
+def list_series(positions: NDArray[np.float64], series: NDArray[np.int64]) -> list[Rows]:
+    """Lists the rows of each series, in order of position; arguments as in ``Slices``."""
+    known = np.flatnonzero(np.isfinite(positions))
+    ordered = known[np.lexsort((positions[known], series[known]))]
+    starts = np.flatnonzero(np.diff(series[ordered], prepend=-1))
+    return np.split(ordered, starts[1:]) if len(ordered) else []
 
 
 class SeriesBatches:
@@ -85,65 +92,86 @@ class SeriesBatches:
         rows = self._series[number]
         if self._seed is None:
             return rows
-        rng, spec = np.random.default_rng([self._seed, self._epoch(), number]), self._spec
-        start = int(rng.integers(max(len(rows) - spec.max_slices, 0) + 1))
-        rows = rows[start : start + spec.max_slices]
-        kept = rng.random(len(rows)) >= spec.drop_slices
-        rows = rows[kept] if kept.any() else rows
-        return rows[::-1] if rng.random() < spec.reverse else rows
+        return self._spec.draw.take(rows, np.random.default_rng([self._seed, self._epoch(), number]))
 
 
 def make_batch(
     slices: Slices, series: Sequence[Rows], target: NDArray[np.float32] | None = None
 ) -> SeriesBatch:
-    """Makes a batch of series, each given by the rows of its slices in order.
+    """Makes a batch of series, each given by the rows of its slices in order."""
+    rows = np.concatenate(series)
+    known = np.full(slices.probs.shape, np.nan, np.float32) if target is None else target
+    found = (slices.features, to_logits(slices.probs), slices.positions, known)
+    features, logits, positions, targets = (torch.from_numpy(each[rows]) for each in found)
+    return pad_series(features, logits.float(), positions, targets, [len(each) for each in series])
+
+
+def pad_series(
+    features: Tensor, logits: Tensor, positions: Tensor, target: Tensor, lengths: Sequence[int]
+) -> SeriesBatch:
+    """Makes a batch of series from what is known of their slices: all of one series, in order, then the next.
 
     The target of a series is 1 if a slice has 1, else NaN if one is unknown, else 0.
+
+    Args:
+        features: (N, F), of the backbone.
+        logits: (N, L), of the network for slices.
+        positions: (N,) along the slice normal, mm.
+        target: (N, L) 0 or 1; NaN where unknown.
+        lengths: Number of slices of each series.
     """
-    shape = slices.probs.shape
-    known = np.full(shape, np.nan, np.float32) if target is None else target
-    steps = [np.abs(np.diff(slices.positions[rows], prepend=slices.positions[rows[:1]])) for rows in series]
-    lengths = torch.tensor([len(rows) for rows in series])
+    sizes = list(lengths)
+    of_features, of_logits, of_positions, of_target = (
+        list(torch.split(each, sizes)) for each in (features, logits, positions, target)
+    )
+    steps = [F.pad(each.diff().abs().to(features), (1, 0)) for each in of_positions]
+    places = torch.arange(max(sizes), device=features.device)
     return SeriesBatch(
-        features=_pad([slices.features[rows] for rows in series]),
-        steps=_pad(steps),
-        logits=_pad([to_logits(slices.probs[rows]) for rows in series]),
-        mask=torch.arange(int(lengths.max())) < lengths[:, None],
-        target=_pad([known[rows] for rows in series], np.nan),
-        series_target=torch.from_numpy(np.stack([_pool(known[rows]) for rows in series])),
+        features=pad_sequence(of_features, batch_first=True),
+        steps=pad_sequence(steps, batch_first=True),
+        logits=pad_sequence(of_logits, batch_first=True),
+        mask=places < torch.tensor(sizes, device=features.device)[:, None],
+        target=pad_sequence(of_target, batch_first=True, padding_value=torch.nan),
+        series_target=torch.stack([_pool(each) for each in of_target]),
     )
 
 
-def _pad(parts: Sequence[NDArray[np.floating]], value: float = 0.0) -> Tensor:
-    tensors = [torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in parts]
-    return pad_sequence(tensors, batch_first=True, padding_value=value)
-
-
-def _pool(target: NDArray[np.float32]) -> NDArray[np.float32]:
+def _pool(target: Tensor) -> Tensor:
     """(S, L) -> (L,)."""
-    unknown = np.where(np.isnan(target).any(axis=0), np.float32(np.nan), np.float32(0))
-    return np.where((target == 1).any(axis=0), np.float32(1), unknown)
+    unknown = torch.where(target.isnan().any(dim=0), torch.nan, 0.0).to(target)
+    return torch.where((target == 1).any(dim=0), 1.0, unknown)
 
 
-def correct(net: SeriesNet, slices: Slices, batch_size: int = 16) -> NDArray[np.float32]:
-    """Returns the probabilities of slices after the correction by their series.
+class Corrected(NamedTuple):
+    """What a network over series makes of slices.
+
+    Attributes:
+        probs: (N, L) float32 probabilities of the slices.
+        series: (K, L) float32 probabilities of the series, in the order of ``Slices.list_series``.
+    """
+
+    probs: NDArray[np.float32]
+    series: NDArray[np.float32]
+
+
+def correct(net: SeriesNet, slices: Slices, batch_size: int = 16) -> Corrected:
+    """Corrects the probabilities of slices by their series, and computes those of the series.
 
     Args:
         net: The network, in evaluation mode, on any device.
         slices: The slices. Those of no series keep their probabilities.
         batch_size: Number of series at a time.
-
-    Returns:
-        (N, L) probabilities.
     """
     corrected = slices.probs.astype(np.float32)
     series = slices.list_series()
+    of_series = np.empty((len(series), corrected.shape[1]), np.float32)
     for start in range(0, len(series), batch_size):
         chosen = series[start : start + batch_size]
         batch = make_batch(slices, chosen)
         given = (batch[key].to(net.blend.device) for key in ("features", "steps", "logits", "mask"))
         with torch.inference_mode():
-            logits, _ = net(*given)
-        for rows, found in zip(chosen, logits.sigmoid().cpu().numpy(), strict=True):
-            corrected[rows] = found[: len(rows)]
-    return corrected
+            logits, found = net(*given)
+        of_series[start : start + len(chosen)] = found.sigmoid().cpu().numpy()
+        for rows, each in zip(chosen, logits.sigmoid().cpu().numpy(), strict=True):
+            corrected[rows] = each[: len(rows)]
+    return Corrected(corrected, of_series)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from pytorch_lightning import LightningModule
@@ -16,14 +16,21 @@ from ich.models.losses import WeightedBCE
 from ich.models.series.network import HEADS, SeriesBatch, SeriesNet
 from ich.schema import MONITOR, UserError
 from ich.schema.labels import LabelSet
+from ich.tables.runs import RunDraw
+
+OWN_TRAINING = ("epochs", "batch_size", "lr", "weight_decay")
+"""Settings of a training on kept features. End to end, those of the run take their place."""
 
 
 @dataclass(frozen=True)
 class SeriesSpec:
-    """A network over series and its training, on features that are computed once.
+    """A network over series and its training, at the end of a run or together with its backbone.
 
     Attributes:
         kind: ``gru``, a bidirectional one, or ``transformer``.
+        end_to_end: Train it together with the backbone, on batches of whole series, instead of at the end of
+            the run on features that are computed once. ``epochs``, ``batch_size``, ``lr`` and
+            ``weight_decay`` are then those of the run.
         width: Number of features within the network; a multiple of 4.
         layers: Number of layers.
         drop_rate: Dropout.
@@ -41,6 +48,7 @@ class SeriesSpec:
     """
 
     kind: str = "gru"
+    end_to_end: bool = False
     width: int = 64
     layers: int = 1
     drop_rate: float = 0.3
@@ -71,11 +79,23 @@ class SeriesSpec:
         for name, (holds, expected) in checks.items():
             if not holds:
                 raise UserError(f"series.{name}={getattr(self, name)}: expected {expected}")
+        own = [each for each in fields(self) if each.name in OWN_TRAINING]
+        if self.end_to_end and (given := [e.name for e in own if getattr(self, e.name) != e.default]):
+            raise UserError(
+                f"series.{given[0]}={getattr(self, given[0])} with series.end_to_end=true: the network "
+                "learns in the training of the run, so trainer.max_epochs, data.batch_size, optim.lr and "
+                f"optim.weight_decay count; leave out series.{given[0]}"
+            )
 
     @property
     def arguments(self) -> SeriesArguments:
         """What builds the network."""
         return SeriesArguments(self.kind, self.width, self.layers, self.drop_rate)
+
+    @property
+    def draw(self) -> RunDraw:
+        """What training takes of a series."""
+        return RunDraw(self.max_slices, self.drop_slices, self.reverse)
 
 
 class SeriesClassifier(LightningModule):
