@@ -445,6 +445,7 @@ def test_diverged_run_says_so(run, caplog) -> None:
         (["pretrain=phantom", "pretrain.data.phantom={patients: 0}"], "patients"),
         (["pretrain=phantom", "+pretrain.data.rot=x"], "pretrain does not fit .*rot"),
         (["threads=0"], "threads=0: expected 1 or more"),
+        (["rule=recall"], "rule=recall: expected sensitivity>=X"),
         (["pretrain=phantom", "pretrain.data.root=other", "+pretrain.threads=many"], "threads=many"),
     ],
 )

@@ -257,6 +257,20 @@ def test_runs_that_are_no_folds_of_one_split_are_refused(pooled: Path, tmp_path:
     assert "are runs on different data: 1 slices are in only one of them" in refuse(folds[0], other)
 
 
+def test_the_rule_of_the_runs_chooses_the_operating_points(pooled: Path, tmp_path: Path, capsys) -> None:
+    folds = [Path(shutil.copytree(pooled / f"fold_{n}", tmp_path / f"fold_{n}")) for n in range(2)]
+    change(folds[0], "config.yaml", "rule: null", "rule: cost:3")
+    assert call("bundle", *map(str, folds), str(tmp_path / "model.zip")) == 2
+    assert "the runs have rule=cost:3 and sensitivity>=0.95" in " ".join(capsys.readouterr().err.split())
+    change(folds[1], "config.yaml", "rule: null", "rule: cost:3")
+    assert call("bundle", *map(str, folds), str(tmp_path / "model.zip")) == 0
+    (tmp_path / "pooled").mkdir()
+    pool_runs(folds, tmp_path / "pooled")
+    for path in (tmp_path / "model.zip", tmp_path / "pooled" / "ensemble.zip"):
+        points = load_ensemble(path).metadata.decisions["slice"].operating_points
+        assert points["any"].rule == "cost:3"
+
+
 def test_bundles_of_a_run_over_all_folds_and_of_its_folds(
     pooled: Path, tmp_path: Path, capsys, caplog
 ) -> None:

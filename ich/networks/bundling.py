@@ -24,7 +24,7 @@ from ich.model_files.bundle import MODEL_CARD, is_bundle, read_bundle, write_ens
 from ich.model_files.checkpoint import CHECKPOINTS, ENSEMBLE, find_checkpoint
 from ich.model_files.ensemble import EnsembleMetadata, require_same_labels
 from ich.models import Ensemble, hash_weights, load_ensemble
-from ich.networks.folds import asks_for_smoothing, find_fold, read_folds
+from ich.networks.folds import asks_for_smoothing, find_fold, find_rule, read_folds
 from ich.networks.views import check_tta
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
@@ -110,7 +110,8 @@ def bundle_models(
         mean = average(tables, stacked) if len(tables) > 1 else next(iter(tables.values()))
         levels = find_levels(mean, "out-of-fold predictions")
         decided = [level for level in DECIDED_LEVELS if level in levels]
-        decisions = fit_decisions(mean, levels=decided, pooling=choose_pooling(mean))
+        rule = find_rule([_find_run(file) for file in files])
+        decisions = fit_decisions(mean, levels=decided, pooling=choose_pooling(mean), rule=rule)
         source = f"fitted on out-of-fold predictions of {mean['PatientID'].nunique()} patients"
     weights = _share_out(ensembles, len(tables), shares)
     metadata, state_dicts = join_models(ensembles, decisions, weights, smoothing)
@@ -230,6 +231,11 @@ def _read_out_of_fold(
     _require_weights(pd.concat(tables.values()), ensembles, runs[0].parent)
     tables, smoothing = smooth_models(runs, tables)
     return {"0": pool_folds(tables)}, smoothing
+
+
+def _find_run(file: Path) -> Path:
+    """Finds the folder of a run, from its best checkpoint or the bundle of its folds."""
+    return file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
 
 
 def _require_weights(table: pd.DataFrame, ensembles: Sequence[Ensemble], place: Path) -> None:

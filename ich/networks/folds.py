@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
+from ich.evaluate.decisions import DEFAULT_RULE
 from ich.schema import UserError
 from ich.tables import read_predictions, restore_texts
 
@@ -35,6 +36,18 @@ def find_fold(run: Path) -> Fold | None:
 def asks_for_smoothing(run: Path) -> bool:
     """Whether a run is to be smoothed over neighboring slices, which is left to all folds together."""
     return _read_config(run).get("smoothing") is True
+
+
+def find_rule(runs: Sequence[Path]) -> str:
+    """Finds the rule for operating points that runs ask for.
+
+    Raises:
+        UserError: If they ask for different rules.
+    """
+    rules = {str(_read_config(run).get("rule") or DEFAULT_RULE) for run in runs}
+    if len(rules) > 1:
+        raise UserError(f"the runs have rule={' and '.join(sorted(rules))}: give runs with one rule")
+    return rules.pop()
 
 
 def _read_config(run: Path) -> dict[str, Any]:

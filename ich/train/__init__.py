@@ -27,6 +27,7 @@ from pytorch_lightning import seed_everything
 from rich.console import Console
 from rich.logging import RichHandler
 
+from ich.evaluate.decisions import DEFAULT_RULE
 from ich.files import for_owner_only, replacing
 from ich.index.split import write_split
 from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
@@ -255,6 +256,7 @@ def _fit(run: Run) -> float:
             backbone=parts.model.net.copy_backbone(),
             # Of one fold, few patients validate. All folds together smooth by the patients of all.
             smoothing=cfg.smoothing and cfg.data.get("fold") is None,
+            rule=cfg.rule or DEFAULT_RULE,
             series=parts.series,
             seed=cfg.seed,
         )

@@ -32,7 +32,7 @@ from ich.model_files.bundle import MODEL_CARD, write_ensemble
 from ich.model_files.checkpoint import CHECKPOINTS, ENSEMBLE, find_checkpoint
 from ich.models import load_ensemble
 from ich.networks.bundling import join_models, smooth_models
-from ich.networks.folds import find_fold, read_folds
+from ich.networks.folds import find_fold, find_rule, read_folds
 from ich.report.markdown import render_markdown
 from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.tables import OUT_OF_FOLD, write_table
@@ -157,7 +157,9 @@ def pool_runs(runs: Sequence[Path], out: Path, trusted: Sequence[str] = ()) -> f
     labels = ensembles[0].nets[0].metadata.labels
     joined = pool_folds(tables)
     levels = find_levels(joined, "out-of-fold predictions")
-    found = evaluate_folds(tables, labels=labels, levels=levels, pooling=choose_pooling(joined))
+    found = evaluate_folds(
+        tables, labels=labels, levels=levels, pooling=choose_pooling(joined), rule=find_rule(runs)
+    )
     run = _describe(runs)
     card = render_markdown(make_model_card(_collect(found, run, len(runs))))
     metadata, state_dicts = join_models(ensembles, found.decisions, None, smoothing)

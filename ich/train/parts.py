@@ -10,6 +10,7 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 from pytorch_lightning.loggers import Logger
 from torch import nn
 
+from ich.calibration.points import parse_rule
 from ich.data import HeadCTDataModule
 from ich.models import SliceClassifier
 from ich.models.optim import build_optimizer
@@ -39,6 +40,8 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
     """
     check_seed("seed", cfg.seed)
     check_threads(cfg.threads)
+    if cfg.rule is not None:
+        parse_rule(cfg.rule)
     accept_old_names(cfg)
     # Those of the labels first: the search through all follows the loss to their weights, and ends there.
     missing = sorted(OmegaConf.missing_keys(cfg.labels)) or sorted(OmegaConf.missing_keys(cfg))

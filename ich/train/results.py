@@ -20,7 +20,7 @@ from ich.calibration import DECIDED_LEVELS, Decision, NotFitted
 from ich.calibration.smoothing import Smoothing, describe_kernels
 from ich.data import HeadCTDataModule
 from ich.evaluate import evaluate
-from ich.evaluate.decisions import fit_decisions
+from ich.evaluate.decisions import DEFAULT_RULE, fit_decisions
 from ich.evaluate.figures import Evaluation
 from ich.evaluate.pooling import choose_pooling, find_levels
 from ich.evaluate.smoothing import fit_table, smooth_table
@@ -56,6 +56,7 @@ def write_results(
     limit: int | float | None = None,
     backbone: nn.Module | None = None,
     smoothing: bool = True,
+    rule: str = DEFAULT_RULE,
     series: SeriesSpec | None = None,
     seed: int = 0,
 ) -> float:
@@ -73,6 +74,7 @@ def write_results(
         limit: Number or share of batches to predict in each set; None for all.
         backbone: A copy of the run's backbone if it is not a timm model.
         smoothing: Whether probabilities may be averaged over neighboring slices.
+        rule: Rule for operating points.
         series: Network over series to train, or to take from the checkpoint if the run has trained it; None
             for none.
         seed: Random seed for this training.
@@ -112,7 +114,7 @@ def write_results(
     # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
     # a threshold is one of them, to the last.
     predictions = {part: read_predictions(run_dir / f"predictions_{part}.csv") for part in tables}
-    evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences(), datamodule.label_set)
+    evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences(), datamodule.label_set, rule)
     fields: dict[str, Any] = {
         "series": None if net.series is None else net.series.spec,
         "smoothing": kernels,
@@ -197,7 +199,10 @@ def write_pretraining(run_dir: Path, monitor: str, *, seconds: float) -> float:
 
 
 def evaluate_parts(
-    tables: Mapping[str, pd.DataFrame], prevalences: tuple[float, ...], labels: LabelSet
+    tables: Mapping[str, pd.DataFrame],
+    prevalences: tuple[float, ...],
+    labels: LabelSet,
+    rule: str = DEFAULT_RULE,
 ) -> tuple[dict[str, Evaluation], dict[str, Decision]]:
     """Evaluates the predictions tables of a run, the test set at operating points of the validation set.
 
@@ -205,6 +210,7 @@ def evaluate_parts(
         tables: The predictions table of each part, ``val`` among them.
         prevalences: Prevalences in the training set, one for each label.
         labels: The labels of the tables.
+        rule: Rule for operating points.
 
     Returns:
         An evaluation for each part, and the decisions for the levels of the validation set.
@@ -212,7 +218,7 @@ def evaluate_parts(
     levels = {part: find_levels(table, f"the {SETS[part]} set") for part, table in tables.items()}
     decided = [level for level in DECIDED_LEVELS if level in levels["val"]]
     pooling = choose_pooling(tables["val"])
-    decisions = fit_decisions(tables["val"], levels=decided, pooling=pooling)
+    decisions = fit_decisions(tables["val"], levels=decided, pooling=pooling, rule=rule)
     evaluations = {
         part: evaluate(
             table,

@@ -30,6 +30,7 @@ OF_A_RUN = (
 
 ADDED: dict[str, Any] = {
     "smoothing": False,
+    "rule": None,
     "series": None,
     "callbacks": {},
     "lesions": {},
