@@ -22,8 +22,8 @@ from ich.index import build_index
 from ich.models import SliceClassifier, SliceNet
 from ich.outputs.pages import make_document, write_study_page
 from ich.outputs.pages.drawing import draw_timeline, draw_view, find_frame
-from ich.outputs.pages.sentences import describe_glance, show_label, show_prob
 from ich.outputs.pages.views import COUNT, SliceView, choose_slices, make_views
+from ich.outputs.sentences import describe_glance, show_label, show_prob
 from ich.report.document import Document, Listing, Missing, Picture, Table, Text
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES, InputSpec
 from ich.schema.codes import Note, Reason

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ich.files import for_owner_only
 from ich.outputs.pages.drawing import Frame, draw_timeline, draw_view, find_frame
-from ich.outputs.pages.sentences import (
+from ich.outputs.pages.views import SliceView, choose_slices
+from ich.outputs.sentences import (
     describe_called,
     describe_glance,
     describe_outcome,
@@ -21,7 +22,6 @@ from ich.outputs.pages.sentences import (
     show_label,
     show_prob,
 )
-from ich.outputs.pages.views import SliceView, choose_slices
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
 from ich.report.figures import encode_png
 from ich.report.html import write_html

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from annotated_types import Interval, MaxLen, MinLen
@@ -138,6 +139,12 @@ class Web:
     """Encryption; null for none, such as behind a reverse proxy."""
     user_header: str | None = None
     """Header in which a reverse proxy names the user; null for accounts of the service's own."""
+    proxies: tuple[str, ...] = ("127.0.0.1", "::1")
+    """IP addresses or networks of reverse proxies whose header counts."""
+    user_roles: Mapping[str, Literal["view", "judge", "administer"]] = field(default_factory=dict)
+    """Roles of users whom the proxy names, such as {alice: administer, bob: judge}."""
+    user_role: Literal["view", "judge", "administer"] | None = "view"
+    """Role of the other users whom the proxy names; null refuses them."""
     shows_identity: bool = False
     """Whether pages show PatientID and StudyDate."""
     session_hours: Annotated[float, Interval(gt=0, le=1e4)] = 12

@@ -24,6 +24,8 @@ from ich.schema import UserError
 BUSY_SECONDS = 30
 """How long a transaction waits for another process before it fails."""
 
+_READS = "only_reads"  # option of a connection
+
 
 class Store:
     """An open database.
@@ -39,6 +41,12 @@ class Store:
     def begin(self) -> Iterator[Connection]:
         """A transaction that may write. It is on the disk when the context ends, and undone on an error."""
         with self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def view(self) -> Iterator[Connection]:
+        """A transaction that only reads. It waits for no writer, and no writer waits for it."""
+        with self._engine.connect() as connection, connection.execution_options(**{_READS: True}).begin():
             yield connection
 
     def close(self) -> None:
@@ -99,7 +107,8 @@ def _prepare_sqlite(connection: Any, _: Any) -> None:
 
 def _begin_immediately(connection: Connection) -> None:
     """Takes the lock for writing first. A transaction that takes it later fails if another one wrote."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    only_reads = connection.get_execution_options().get(_READS, False)
+    connection.exec_driver_sql("BEGIN" if only_reads else "BEGIN IMMEDIATE")
 
 
 def _upgrade(engine: Engine, address: str) -> None:

@@ -1,4 +1,4 @@
-"""The sentences on the page of a study."""
+"""The sentences about a study on its pages."""
 
 from __future__ import annotations
 
