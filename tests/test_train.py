@@ -298,7 +298,8 @@ def test_ct_ich_trains_and_pretrains_on_as_many_threads_as_either_is_given(
 
     monkeypatch.setattr(ich.train, "fit", fit_and_count)
     threads = f"threads={before + 1}", f"+pretrain.threads={before + 2}"
-    train_shortly(run, phantom, "ct_ich", *PRETRAIN, *threads)
+    small = "model.backbone=test_resnet", "model.pretrained=false"
+    train_shortly(run, phantom, "ct_ich", *small, *PRETRAIN, *threads)
     assert computing == [before + 2, before + 1]
     assert torch.get_num_threads() == before
 
