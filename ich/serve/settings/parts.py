@@ -161,3 +161,5 @@ class Upkeep:
     """URL that alarms of drift are posted to; null for none."""
     alarm_studies: Several = 100
     """Number of the newest studies that drift is measured on."""
+    stall_minutes: Annotated[float, Interval(gt=0, le=1e5)] = 15
+    """Raises an alarm when studies wait and none was read for so long."""

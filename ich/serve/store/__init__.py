@@ -93,7 +93,8 @@ def _make_engine(address: str) -> Engine:
             f"queue={hide_password(address)}: expected a path of an SQLite file or postgresql://USER@HOST/NAME"
         )
     try:
-        return create_engine("postgresql+psycopg://" + address.removeprefix("postgresql://"))
+        address = "postgresql+psycopg://" + address.removeprefix("postgresql://")
+        return create_engine(address, pool_pre_ping=True, connect_args={"connect_timeout": BUSY_SECONDS})
     except (ImportError, NoSuchModuleError) as error:
         raise UserError("queue=postgresql://... needs pip install 'ich[postgres]'") from error
 

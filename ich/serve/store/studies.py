@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
 
 from ich.serve.states import StudyState
 from ich.serve.store.tables import arrivals, associations, objects, readings, studies
@@ -54,22 +54,27 @@ class Reading:
     shadow: bool = False
 
 
-def queue_complete(connection: Connection, now: float, *, quiet: float, longest: float) -> int:
-    """Queues the studies that are complete; returns how many.
+def find_complete(now: float, *, quiet: float, longest: float) -> ColumnElement[bool]:
+    """Returns the condition that a study was complete at a time and is not in the queue.
 
     A study is complete when nothing came for ``quiet`` seconds, or ``longest`` seconds after its first
-    object, and no association that brought some of it is open.
+    object, and no association that brought some of it was open.
     """
     bringing = (
         select(arrivals.c.study_id)
         .join(associations, associations.c.id == arrivals.c.association_id)
-        .where(associations.c.closed_at.is_(None))
+        .where(or_(associations.c.closed_at.is_(None), associations.c.closed_at > now))
     )
-    complete = and_(
+    return and_(
         studies.c.state == StudyState.RECEIVING,
         or_(studies.c.last_at <= now - quiet, studies.c.first_at <= now - longest),
         studies.c.id.not_in(bringing),
     )
+
+
+def queue_complete(connection: Connection, now: float, *, quiet: float, longest: float) -> int:
+    """Queues the studies that are complete, see ``find_complete``; returns how many."""
+    complete = find_complete(now, quiet=quiet, longest=longest)
     queued = update(studies).where(complete).values(state=StudyState.QUEUED, kills=0)
     return int(connection.execute(queued).rowcount)
 
