@@ -1,12 +1,12 @@
 """How many studies models of few patients decide, each study held out from all that decides on it.
 
-The runs are the folds of one split. Each study is read as `ich predict` reads it, by the model that did not
-learn from its patient. Smoothing, calibration and operating points are fitted on the test predictions of the
-other folds. The reference for out-of-distribution detection is fitted without the patient. The epoch was
-chosen on a validation set that does not hold the patient either. Studies whose files leave a gap are never
-NEGATIVE, so they are counted apart.
+The runs are the folds of one split; several runs of one fold are averaged. Each study is read as
+`ich predict` reads it, by the models that did not learn from its patient. Smoothing, calibration and
+operating points are fitted on the test predictions of the other folds. The reference for out-of-distribution
+detection is fitted without the patient. The epoch was chosen on a validation set that does not hold the
+patient either. Studies whose files leave a gap are never NEGATIVE, so they are counted apart.
 
-    python benchmarks/decided.py --root data/ct_ich --runs runs/ladder/both_{0,1,2,3,4}_0
+    python benchmarks/decided.py --root data/ct_ich --runs runs/ladder/{both,imagenet}_{0,1,2,3,4}_0
 
 Research use only; not a medical device.
 """
@@ -30,9 +30,11 @@ from ich.calibration import DECIDED_LEVELS, Decision
 from ich.calibration.ood import fit_ood
 from ich.calibration.smoothing import Smoothing
 from ich.data import HeadCTDataModule
+from ich.evaluate.comparison import ensemble
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.model_files.checkpoint import find_checkpoint
+from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import OodReference
 from ich.models import SliceNet, load_slice_net
 from ich.networks import TorchNetwork
@@ -76,16 +78,14 @@ class Held:
         net: The network.
         features: (N, F) features of the slices.
         slices: (N rows) UIDs of the slices.
-        tested: PatientIDs of the test set.
     """
 
     net: SliceNet
     features: NDArray[np.float32]
     slices: pd.DataFrame
-    tested: frozenset[str]
 
 
-def read_fold(run: Path, root: Path) -> Held:
+def read_model(run: Path, root: Path) -> Held:
     """Reads the model of a run, and runs it on the slices that it did not learn from."""
     net = load_slice_net(find_checkpoint(run, "best"))
     data = HeadCTDataModule(str(root), net.input, split=str(run / "split.csv"))
@@ -93,15 +93,26 @@ def read_fold(run: Path, root: Path) -> Held:
     data.setup()
     seen = FeatureLog(data.table["part"].isin(HELD_OUT).to_numpy())
     predict_parts(net, data, seen=seen)
-    slices = data.table.iloc[seen.rows].reset_index(drop=True)
-    tested = slices.loc[slices["part"] == "test", "PatientID"]
-    return Held(net, seen.features, slices, frozenset(map(str, tested)))
+    return Held(net, seen.features, data.table.iloc[seen.rows].reset_index(drop=True))
 
 
 def make_predictor(
-    held: Held, patient: str, smoothing: Smoothing, decisions: Mapping[str, Decision]
+    models: Sequence[Held], patient: str, smoothing: Smoothing, decisions: Mapping[str, Decision]
 ) -> Predictor:
     """Makes a predictor that knows nothing of the patient."""
+    for held in models:
+        fit_reference(held, patient)
+    networks = [TorchNetwork(held.net, "", gpus=0) for held in models]
+    members = tuple(network.metadata for network in networks)
+    if len(members) > 1:
+        mean = EnsembleMetadata(members, decisions=decisions, smoothing=smoothing)
+        return Predictor(networks, ensemble=mean)
+    models[0].net.metadata = replace(members[0], smoothing=smoothing, decisions=decisions)
+    return Predictor([TorchNetwork(models[0].net, "", gpus=0)])
+
+
+def fit_reference(held: Held, patient: str) -> None:
+    """Fits a model's reference for out-of-distribution detection on all held-out slices but a patient's."""
     others = (held.slices["PatientID"] != patient).to_numpy()
     slices = held.slices[others]
     found = fit_ood(held.features[others], slices["StudyInstanceUID"], slices["PatientID"])
@@ -109,22 +120,35 @@ def make_predictor(
         raise UserError(f"no reference without one of the patients: {found}")
     reference = OodReference(slices["StudyInstanceUID"].nunique(), slices["PatientID"].nunique())
     held.net.ood = found
-    held.net.metadata = replace(held.net.metadata, ood=reference, smoothing=smoothing, decisions=decisions)
-    return Predictor([TorchNetwork(held.net, "", gpus=0)])
+    held.net.metadata = replace(held.net.metadata, ood=reference, smoothing=None, decisions=None)
 
 
-def predict_all(runs: Sequence[Path], root: Path) -> Iterator[tuple[str, StudyResult]]:
+def group_folds(runs: Sequence[Path]) -> tuple[list[list[Path]], list[pd.DataFrame]]:
+    """Groups runs by the patients that they test; returns them with the mean of their predictions."""
+    tables = {run: read_predictions(run / "predictions_test.csv") for run in runs}
+    folds: dict[frozenset[str], list[Path]] = {}
+    for run, table in tables.items():
+        folds.setdefault(frozenset(table["PatientID"]), []).append(run)
+    groups = list(folds.values())
+    means = [
+        ensemble({str(run): tables[run] for run in group}) if len(group) > 1 else tables[group[0]]
+        for group in groups
+    ]
+    return groups, means
+
+
+def predict_all(runs: Sequence[Path], root: Path, rule: str) -> Iterator[tuple[str, StudyResult]]:
     """Yields each patient of the test sets with the results of the patient's studies."""
-    tables = [read_predictions(run / "predictions_test.csv") for run in runs]
+    groups, tables = group_folds(runs)
     with tempfile.TemporaryDirectory() as scratch:
         studies = find_studies([root], scratch=Path(scratch)).studies
-        for number, run in enumerate(runs):
+        for number, (group, table) in enumerate(zip(groups, tables, strict=True)):
             others = pd.concat(tables[:number] + tables[number + 1 :], ignore_index=True)
             smoothing = fit_table(others)
-            decisions = fit_decisions(smooth_table(others, smoothing), levels=DECIDED_LEVELS)
-            held = read_fold(run, root)
-            for patient in sorted(held.tested):
-                predictor = make_predictor(held, patient, smoothing, decisions)
+            decisions = fit_decisions(smooth_table(others, smoothing), levels=DECIDED_LEVELS, rule=rule)
+            models = [read_model(run, root) for run in group]
+            for patient in sorted(table["PatientID"].unique()):
+                predictor = make_predictor(models, patient, smoothing, decisions)
                 own = [study for study in studies if study.PatientID == patient]
                 yield from ((patient, result) for result in predictor.predict_studies(own))
 
@@ -156,13 +180,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--root", type=Path, required=True, help="data set in the RSNA layout")
-    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="one run for each fold")
+    parser.add_argument("--runs", type=Path, nargs="+", required=True, help="one or more runs for each fold")
+    parser.add_argument("--rule", default="sensitivity>=0.9", help="rule for operating points")
     parser.add_argument("--out", type=Path, help="new JSON file for the outcomes, without identifiers")
     args = parser.parse_args()
     runs = [run.resolve() for run in args.runs]
     tables = pd.concat([read_predictions(run / "predictions_test.csv") for run in runs])
     truth = tables.groupby("StudyInstanceUID")["target_any"].max()
-    results = [result for _, result in predict_all(runs, args.root.resolve())]
+    results = [result for _, result in predict_all(runs, args.root.resolve(), args.rule)]
     rows = [
         Row(
             bool(truth[result.StudyInstanceUID]),
