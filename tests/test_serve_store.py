@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from postgres import make_database, start_server
 from sqlalchemy import select
+from sqlalchemy.exc import IntegrityError
 
 from ich.schema import UserError
 from ich.serve.states import StudyState
@@ -47,10 +52,35 @@ OBJECT = Arrival(
 READ = Reading("f" * 64, 1, "0001", 0.0, "NEGATIVE", 0.1, 0.5)
 
 
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    with start_server() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def database(server: str) -> Iterator[str]:
+    with make_database(server) as address:
+        open_store(address).close()
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An SQLite file that is not there yet, or an empty database of PostgreSQL."""
+    if request.param == "sqlite":
+        return str(tmp_path / "queue.sqlite")
+    return str(request.getfixturevalue("database"))
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "queue.sqlite"))
+def store(address: str) -> Iterator[Store]:
+    opened = open_store(address)
     yield opened
+    if "://" in address:
+        with opened.begin() as connection:
+            names = ", ".join(f'"{name}"' for name in metadata.tables)
+            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
     opened.close()
 
 
@@ -179,6 +209,70 @@ def test_a_study_that_ends_its_readers_is_set_aside(store: Store) -> None:
     assert claim(store) is None
     add(store, 100, SOPInstanceUID="1.2.3.2")  # with another object it gets another chance
     assert queue(store, 100 + QUIET) == 1
+
+
+def run_at_once(act: Callable[[int], object], count: int = 4) -> list[object]:
+    """Calls a function in several threads that start together; returns what each found."""
+    together = threading.Barrier(count)
+
+    def wait_and_act(number: int) -> object:
+        together.wait(60)
+        return act(number)
+
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(wait_and_act, range(count)))
+
+
+@pytest.mark.races
+def test_readers_that_ask_at_once_never_take_the_same_study(store: Store) -> None:
+    count = 24
+    for number in range(count):
+        add(store, 0, StudyInstanceUID=f"1.{number}", SOPInstanceUID=f"1.{number}.1")
+    queue(store, 100)
+
+    def take(reader: int) -> list[int]:
+        found = []
+        while taken := claim(store, f"r{reader}"):
+            found.append(taken.study)
+        return found
+
+    taken = [study for found in run_at_once(take) for study in found]
+    while left := claim(store):  # all queued ones can be locked by the others when a reader asks
+        taken.append(left.study)
+    assert sorted(taken) == list(range(1, count + 1))
+
+
+@pytest.mark.races
+def test_objects_that_come_at_once_are_each_there_once(store: Store) -> None:
+    """Four associations bring the same studies, and two of them the same objects."""
+
+    def bring(number: int) -> list[Added]:
+        return [
+            add(store, 0, StudyInstanceUID=f"1.{study}", SOPInstanceUID=f"1.{study}.{number // 2}.{each}")
+            for study in range(3)
+            for each in range(3)
+        ]
+
+    found = [added for each in run_at_once(bring) for added in each]
+    assert (found.count(Added.NEW), found.count(Added.KNOWN)) == (18, 18)
+    with store.view() as connection:
+        assert connection.execute(select(studies.c.objects, studies.c.generation)).all() == [(6, 6)] * 3
+
+
+@pytest.mark.races
+def test_processes_that_start_at_once_make_the_tables_once(
+    request: pytest.FixtureRequest, address: str
+) -> None:
+    with ExitStack() as stack:
+        if "://" in address:
+            address = stack.enter_context(make_database(request.getfixturevalue("server")))
+        for opened in run_at_once(lambda _: open_store(address)):
+            opened.close()
+
+
+def test_an_association_that_is_not_known_is_an_error(store: Store) -> None:
+    with pytest.raises(IntegrityError):
+        add(store, 0, association=99)
 
 
 def test_a_reader_that_was_given_up_saves_nothing(store: Store) -> None:

@@ -15,7 +15,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine, event, func, select
 from sqlalchemy.engine import Engine, make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
@@ -23,6 +23,9 @@ from ich.schema import UserError
 
 BUSY_SECONDS = 30
 """How long a transaction waits for another process before it fails."""
+
+UPGRADE_LOCK = 0x696368
+"""Number of the lock that a process holds in PostgreSQL while it creates or upgrades the tables."""
 
 _READS = "only_reads"  # option of a connection
 
@@ -65,7 +68,11 @@ def open_store(address: str) -> Store:
     """
     try:
         engine = _make_engine(address)
-        _upgrade(engine, address)
+        try:
+            _upgrade(engine, address)
+        except BaseException:
+            engine.dispose()
+            raise
     except (SQLAlchemyError, ImportError, OSError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise UserError(f"queue={hide_password(address)} cannot be opened: {reason}") from error
@@ -117,6 +124,8 @@ def _upgrade(engine: Engine, address: str) -> None:
     config.set_main_option("script_location", str(Path(__file__).parent))
     newest = ScriptDirectory.from_config(config)
     with engine.begin() as connection:
+        if engine.dialect.name == "postgresql":  # several processes start at once, and one makes the tables
+            connection.execute(select(func.pg_advisory_xact_lock(UPGRADE_LOCK)))
         found = MigrationContext.configure(connection).get_current_revision()
         known = {revision.revision for revision in newest.walk_revisions()}
         if found is not None and found not in known:

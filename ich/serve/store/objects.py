@@ -82,15 +82,32 @@ def add_object(connection: Connection, arrival: Arrival, now: float) -> Added:
 
     The same object twice changes nothing. An object with the UID of another content is kept apart, and the
     first one stays.
+
+    Raises:
+        IntegrityError: If its association is not in the database.
     """
-    found = connection.execute(
-        select(objects.c.id, objects.c.digest).where(objects.c.SOPInstanceUID == arrival.SOPInstanceUID)
-    ).first()
-    if found is not None:
-        if found.digest == arrival.digest:
+    tries = 3  # another transaction may add the object, or the first one of its study, at the same time
+    while True:
+        found = connection.execute(
+            select(objects.c.id, objects.c.digest).where(objects.c.SOPInstanceUID == arrival.SOPInstanceUID)
+        ).first()
+        if found is not None and found.digest == arrival.digest:
             return Added.KNOWN
-        _add_conflict(connection, found.id, arrival, now)
-        return Added.CONFLICT
+        if found is not None:
+            _add_conflict(connection, found.id, arrival, now)
+            return Added.CONFLICT
+        try:
+            with connection.begin_nested():
+                _add_new(connection, arrival, now)
+        except IntegrityError:
+            tries -= 1
+            if not tries:
+                raise
+        else:
+            return Added.NEW
+
+
+def _add_new(connection: Connection, arrival: Arrival, now: float) -> None:
     study = _touch_study(connection, arrival.StudyInstanceUID, now)
     connection.execute(
         objects.insert().values(
@@ -108,7 +125,6 @@ def add_object(connection: Connection, arrival: Arrival, now: float) -> Added:
     )
     if arrival.association is not None:
         _note_arrival(connection, arrival.association, study)
-    return Added.NEW
 
 
 def _add_conflict(connection: Connection, number: int, arrival: Arrival, now: float) -> None:
