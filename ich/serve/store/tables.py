@@ -128,8 +128,9 @@ sends = Table(
     Column("reading_id", Integer, ForeignKey("readings.id"), nullable=False),
     Column("node", String(64), nullable=False),  # name of the target in the settings
     Column("state", String(16), nullable=False),  # of SendState
+    Column("sender", String(32), nullable=False, default=""),  # the process that delivers it now
     Column("attempts", Integer, nullable=False, default=0),
-    Column("next_at", Float, nullable=False),
+    Column("next_at", Float, nullable=False),  # when it is due for another attempt
     Column("created_at", Float, nullable=False),
     Column("sent_at", Float),
     Column("confirmed_at", Float),
@@ -137,6 +138,7 @@ sends = Table(
     Column("error", Text, nullable=False, default=""),
     UniqueConstraint("reading_id", "node"),
     Index(None, "state", "next_at"),
+    Index(None, "transaction_uid"),
 )
 
 accounts = Table(

@@ -167,6 +167,7 @@ def upgrade() -> None:
         sa.Column("reading_id", sa.Integer(), nullable=False),
         sa.Column("node", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
+        sa.Column("sender", sa.String(length=32), nullable=False),
         sa.Column("attempts", sa.Integer(), nullable=False),
         sa.Column("next_at", sa.Float(), nullable=False),
         sa.Column("created_at", sa.Float(), nullable=False),
@@ -179,3 +180,4 @@ def upgrade() -> None:
         sa.UniqueConstraint("reading_id", "node", name=op.f("uq_sends_reading_id_node")),
     )
     op.create_index(op.f("ix_sends_state_next_at"), "sends", ["state", "next_at"], unique=False)
+    op.create_index(op.f("ix_sends_transaction_uid"), "sends", ["transaction_uid"], unique=False)
