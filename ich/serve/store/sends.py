@@ -214,8 +214,8 @@ def note_failed_attempt(
 ) -> SendState | None:
     """Notes that an attempt failed, and when the next one is due.
 
-    The time to the next attempt doubles up to ``LONGEST_RETRY_SECONDS``. An error that repeats the one before
-    it is no new event, so that a node that is away does not fill the audit log.
+    The time to the next attempt doubles up to ``LONGEST_RETRY_SECONDS``. Only an error unlike the one before
+    becomes an event, so that a node that is away does not fill the audit log.
 
     Args:
         connection: An open transaction.
