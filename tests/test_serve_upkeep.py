@@ -6,19 +6,24 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import select
 
+from ich.schema import UserError
 from ich.serve.settings import Settings
+from ich.serve.settings.parts import Upkeep
 from ich.serve.states import StudyState
 from ich.serve.store import Store, open_store
+from ich.serve.store.events import EventKind, add_event
 from ich.serve.store.objects import Arrival, add_object, close_association, open_association
 from ich.serve.store.studies import Reading, claim_study, finish_study
-from ich.serve.store.tables import studies
+from ich.serve.store.tables import sends, studies
 from ich.serve.upkeep import make_router, run
 from ich.serve.upkeep.loop import Task, do_due, list_tasks
 
@@ -57,7 +62,8 @@ def read(store: Store, now: float, **changes: object) -> None:
     with store.begin() as connection:
         claim = claim_study(connection, "r")
         assert claim is not None
-        reading = Reading("f" * 64, 1, f"{claim.token}/1", now - 5, "NEGATIVE", 0.1, 0.5)
+        made = Reading("f" * 64, 1, f"{claim.token}/1", now - 5, "NEGATIVE", 0.1, 0.5)
+        reading = replace(made, **changes)
         assert finish_study(connection, claim, reading, now) is not None
 
 
@@ -71,17 +77,19 @@ def clock() -> Clock:
     return Clock()
 
 
+Ask = Callable[..., tuple[int, str]]
+
+
 @pytest.fixture
-def ask(settings: Settings, store: Store, clock: Clock) -> Iterator[Callable[[str], tuple[int, str]]]:
+def ask(settings: Settings, store: Store, clock: Clock) -> Ask:
     app = FastAPI()
     app.include_router(make_router(settings, store, clock))
-    with TestClient(app, client=("127.0.0.1", 50000)) as client:
 
-        def get(path: str) -> tuple[int, str]:
-            answer = client.get(path)
-            return answer.status_code, answer.text
+    def get(path: str, host: str = "127.0.0.1", **headers: str) -> tuple[int, str]:
+        answer = TestClient(app, client=(host, 50000), headers=headers).get(path)
+        return answer.status_code, answer.text
 
-        yield get
+    return get
 
 
 def test_the_loop_queues_what_is_complete(settings: Settings, store: Store) -> None:
@@ -122,14 +130,12 @@ def test_the_process_ends_when_it_is_told_to(settings: Settings, store: Store) -
     assert find_state(store) == StudyState.QUEUED
 
 
-def test_it_is_ready_while_nothing_stalls(ask: Callable[[str], tuple[int, str]]) -> None:
+def test_it_is_ready_while_nothing_stalls(ask: Ask) -> None:
     assert ask("/health") == (200, "alive\n")
     assert ask("/ready") == (200, "ready\n")
 
 
-def test_it_is_not_ready_when_studies_are_not_queued(
-    ask: Callable[[str], tuple[int, str]], store: Store, clock: Clock
-) -> None:
+def test_it_is_not_ready_when_studies_are_not_queued(ask: Ask, store: Store, clock: Clock) -> None:
     with store.begin() as connection:
         association = open_association(connection, "me", "CT1", NOW)
     add(store, 1, NOW, association)
@@ -146,7 +152,7 @@ def test_it_is_not_ready_when_studies_are_not_queued(
 
 
 def test_it_is_not_ready_when_studies_are_not_read(
-    ask: Callable[[str], tuple[int, str]], settings: Settings, store: Store, clock: Clock
+    ask: Ask, settings: Settings, store: Store, clock: Clock
 ) -> None:
     add(store, 1, NOW)
     add(store, 2, NOW)
@@ -162,10 +168,102 @@ def test_it_is_not_ready_when_studies_are_not_read(
 
 
 def test_it_is_not_ready_without_room_or_database(
-    ask: Callable[[str], tuple[int, str]], store: Store, monkeypatch: pytest.MonkeyPatch
+    ask: Ask, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ich.serve.inbox.Inbox.measure_free_bytes", lambda inbox: 10**9)
     assert ask("/ready") == (503, "disk full: 1.0 GB are free, and objects are refused below 2 GB\n")
     with store.begin() as connection:
         connection.exec_driver_sql("DROP TABLE arrivals")
     assert "no database: the database does not answer" in ask("/ready")[1]
+
+
+def read_metrics(page: str) -> dict[str, float]:
+    return {
+        sample.name + "".join(f" {value}" for _, value in sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(page)
+        for sample in family.samples
+    }
+
+
+def test_metrics_count_what_happened(ask: Ask, settings: Settings, store: Store, clock: Clock) -> None:
+    for number in range(3):
+        add(store, number, NOW)
+    clock.now += 40
+    do_due(list_tasks(settings, store, NOW), clock.now)
+    read(store, clock.now, outcome="POSITIVE", prob=0.9)
+    read(store, clock.now + 30)
+    with store.begin() as connection:
+        for node, created in (("pacs", NOW + 40), ("pacs", NOW + 70), ("other", NOW + 40)):
+            number = 1 + (created > NOW + 40)
+            row = {
+                "reading_id": number,
+                "node": node,
+                "state": "waiting",
+                "next_at": 0,
+                "created_at": created,
+            }
+            connection.execute(sends.insert().values(row))
+        sent = {"state": "sent", "sent_at": NOW + 44}
+        connection.execute(sends.update().where(sends.c.node == "other").values(sent))
+        open_association(connection, "me", "CT1", NOW)
+        for peer, detail in (
+            ("CT1", "0xA700 the disk"),
+            ("CT1", "0xA700 the disk"),
+            ("10.0.0.9", "too many"),
+        ):
+            add_event(connection, NOW, peer, EventKind.REFUSED, detail=detail)
+        add_event(connection, NOW - 4000, "CT1", EventKind.REFUSED, detail="0xA700 full")
+    clock.now = NOW + 100
+    found = read_metrics(ask("/metrics")[1])
+    expected = {
+        "ich_studies queued": 1,
+        "ich_studies read": 2,
+        "ich_studies receiving": 0,
+        "ich_oldest_study_seconds": 100,
+        "ich_readings_total ffffffffffff POSITIVE false": 1,
+        "ich_readings_total ffffffffffff NEGATIVE false": 1,
+        "ich_reading_seconds_bucket 30.0": 0,
+        "ich_reading_seconds_bucket 45.0": 1,
+        "ich_reading_seconds_bucket 90.0": 2,
+        "ich_reading_seconds_bucket +Inf": 2,
+        "ich_reading_seconds_count": 2,
+        "ich_reading_seconds_sum": 110,
+        "ich_answer_seconds_bucket 45.0 other": 1,
+        "ich_answer_seconds_sum other": 44,
+        "ich_sends pacs waiting": 2,
+        "ich_sends other sent": 1,
+        "ich_oldest_send_seconds pacs": 60,
+        "ich_associations_open": 1,
+        "ich_refusals_last_hour 0xA700 CT1": 2,
+        "ich_refusals_last_hour connection 10.0.0.9": 1,
+    }
+    assert {name: found.get(name) for name in expected} == expected
+    assert found["ich_disk_free_bytes"] > 0
+
+
+def test_metrics_name_no_study_and_few_peers(
+    ask: Ask, settings: Settings, store: Store, clock: Clock
+) -> None:
+    add(store, 1, NOW)
+    clock.now += 40
+    do_due(list_tasks(settings, store, NOW), clock.now)
+    read(store, clock.now)
+    with store.begin() as connection:
+        token = connection.execute(select(studies.c.token)).scalar_one()
+        for number in range(70):
+            add_event(connection, NOW, f"PEER{number}", EventKind.REFUSED, study=token, detail="0xC000 1.2.1")
+    page = ask("/metrics")[1]
+    assert token not in page
+    assert "1.2.1" not in page
+    assert read_metrics(page)["ich_refusals_last_hour 0xC000 other"] == 20
+
+
+def test_metrics_are_for_addresses_that_the_settings_name(ask: Ask, settings: Settings, store: Store) -> None:
+    assert ask("/metrics")[0] == 200
+    assert ask("/metrics", "10.0.0.1") == (403, "not from this address; see upkeep.metrics_from\n")
+    assert ask("/metrics", "not an address")[0] == 403
+    for header in ("X-Forwarded-For", "Forwarded", "Via", "X-Real-IP"):
+        assert ask("/metrics", **{header: "127.0.0.1"})[0] == 403
+    assert ask("/ready", "10.0.0.1")[0] == 200
+    with pytest.raises(UserError, match=r"upkeep.metrics_from: '10.0/8' is not an IP address or network"):
+        make_router(replace(settings, upkeep=Upkeep(metrics_from=("10.0/8",))), store)

@@ -163,3 +163,5 @@ class Upkeep:
     """Number of the newest studies that drift is measured on."""
     stall_minutes: Annotated[float, Interval(gt=0, le=1e5)] = 15
     """Raises an alarm when studies wait and none was read for so long."""
+    metrics_from: tuple[str, ...] = ("127.0.0.1", "::1")
+    """IP addresses or networks that may see the metrics, without a session and not through a proxy."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, func, or_, select, update
 
 from ich.serve.states import StudyState
 from ich.serve.store.tables import arrivals, associations, objects, readings, studies
@@ -42,6 +42,7 @@ class Reading:
         prob: Probability of the label that decides.
         distance: Distance from the training data.
         shadow: Whether a shadow model made it.
+        distance_limit: The distance above which a study is out of distribution.
     """
 
     model: str
@@ -52,6 +53,7 @@ class Reading:
     prob: float | None
     distance: float | None
     shadow: bool = False
+    distance_limit: float | None = None
 
 
 def find_complete(now: float, *, quiet: float, longest: float) -> ColumnElement[bool]:
@@ -158,6 +160,8 @@ def finish_study(connection: Connection, claim: Claim, reading: Reading, now: fl
             outcome=reading.outcome,
             prob=reading.prob,
             distance=reading.distance,
+            distance_limit=reading.distance_limit,
+            last_at=_find_last(claim.study, reading.started_at),
             supersedes_id=before,
         )
         .returning(readings.c.id)
@@ -168,6 +172,12 @@ def finish_study(connection: Connection, claim: Claim, reading: Reading, now: fl
         changed = {"state": state, "reader": "", **({} if is_newest else {"first_at": now})}
         connection.execute(update(studies).where(studies.c.id == claim.study).values(changed))
     return int(number)
+
+
+def _find_last(study: int, started_at: float) -> ScalarSelect[float]:
+    """Returns the time of the last object of a study before a reader began."""
+    before = (objects.c.study_id == study) & (objects.c.received_at <= started_at)
+    return select(func.max(objects.c.received_at)).where(before).scalar_subquery()
 
 
 def set_aside(connection: Connection, study: int, reason: str) -> None:

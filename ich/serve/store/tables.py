@@ -115,7 +115,9 @@ readings = Table(
     Column("finished_at", Float, nullable=False),
     Column("outcome", String(16), nullable=False, default=""),
     Column("prob", Float),  # of the label that decides
-    Column("distance", Float),  # from the training data; above 1 as in the result
+    Column("distance", Float),  # from the training data, as in the result
+    Column("distance_limit", Float),  # above it the study is out of distribution
+    Column("last_at", Float),  # when the last of the objects came that were read
     Column("supersedes_id", Integer, ForeignKey("readings.id")),
     UniqueConstraint("study_id", "generation", "shadow", "model"),
     Index(None, "finished_at"),
@@ -188,4 +190,18 @@ events = Table(  # the audit log, and what the counters are made of
     Column("detail", Text, nullable=False, default=""),
     Index(None, "at"),
     Index(None, "kind", "at"),
+)
+
+alarms = Table(  # an alarm has a row each time that it begins
+    "alarms",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("number", Integer, nullable=False),  # how often it began: two processes cannot begin it at once
+    Column("detail", Text, nullable=False),
+    Column("began_at", Float, nullable=False),
+    Column("ended_at", Float),
+    Column("began_posted", Boolean, nullable=False, default=False),
+    Column("ended_posted", Boolean, nullable=False, default=False),
+    UniqueConstraint("name", "number"),
 )

@@ -21,6 +21,19 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_accounts_name")),
     )
     op.create_table(
+        "alarms",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("name", sa.String(length=100), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.Column("began_at", sa.Float(), nullable=False),
+        sa.Column("ended_at", sa.Float(), nullable=True),
+        sa.Column("began_posted", sa.Boolean(), nullable=False),
+        sa.Column("ended_posted", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_alarms")),
+        sa.UniqueConstraint("name", "number", name=op.f("uq_alarms_name_number")),
+    )
+    op.create_table(
         "associations",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("receiver", sa.String(length=32), nullable=False),
@@ -112,6 +125,8 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(length=16), nullable=False),
         sa.Column("prob", sa.Float(), nullable=True),
         sa.Column("distance", sa.Float(), nullable=True),
+        sa.Column("distance_limit", sa.Float(), nullable=True),
+        sa.Column("last_at", sa.Float(), nullable=True),
         sa.Column("supersedes_id", sa.Integer(), nullable=True),
         sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_readings_study_id")),
         sa.ForeignKeyConstraint(["supersedes_id"], ["readings.id"], name=op.f("fk_readings_supersedes_id")),
