@@ -151,7 +151,7 @@ def test_a_study_that_never_rests_is_read_in_the_end(store: Store) -> None:
 
 def test_an_open_association_holds_the_study_back(store: Store) -> None:
     with store.begin() as connection:
-        first, second = (open_association(connection, "me", "CT1", 0.0) for _ in range(2))
+        first, second = (open_association(connection, "dimse/me", "CT1", 0.0) for _ in range(2))
     add(store, 0, association=first)
     add(store, 0, association=first, SOPInstanceUID="1.2.3.2")
     add(store, 0, association=second, StudyInstanceUID="1.9", SOPInstanceUID="1.9.1")
@@ -160,8 +160,9 @@ def test_an_open_association_holds_the_study_back(store: Store) -> None:
         close_association(connection, first, LONGEST)
     assert queue(store, LONGEST + 1) == 1
     with store.begin() as connection:  # the process of the second one ended without a word
-        assert close_stale_associations(connection, "me", LONGEST) == 0
-        assert close_stale_associations(connection, "another", LONGEST) == 1
+        assert close_stale_associations(connection, "dimse/me", LONGEST) == 0
+        assert close_stale_associations(connection, "stow/another", LONGEST) == 0
+        assert close_stale_associations(connection, "dimse/another", LONGEST) == 1
     assert queue(store, LONGEST + 1) == 1
 
 

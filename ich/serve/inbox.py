@@ -80,6 +80,10 @@ class Inbox:
         """Returns the file of a path from ``keep``."""
         return self.folder / path
 
+    def remove(self, path: str) -> None:
+        """Removes the file of a path from ``keep``, if it is there."""
+        self.locate(path).unlink(missing_ok=True)
+
     def remove_unfinished(self) -> int:
         """Removes what a receiver left behind that was killed; returns how many files."""
         left = list(os.scandir(self.folder / INCOMING))

@@ -57,17 +57,18 @@ class Store:
         self._engine.dispose()
 
 
-def open_store(address: str) -> Store:
+def open_store(address: str, *, busy_seconds: float = BUSY_SECONDS) -> Store:
     """Opens a database, and creates or upgrades its tables.
 
     Args:
         address: A path of an SQLite file, or ``postgresql://USER@HOST/NAME``.
+        busy_seconds: How long a transaction waits for another process before it fails.
 
     Raises:
         UserError: If it cannot be opened, or a newer version of ich made it.
     """
     try:
-        engine = _make_engine(address)
+        engine = _make_engine(address, busy_seconds)
         try:
             _upgrade(engine, address)
         except BaseException:
@@ -87,11 +88,11 @@ def hide_password(address: str) -> str:
         return "(an address that cannot be read)"
 
 
-def _make_engine(address: str) -> Engine:
+def _make_engine(address: str, busy_seconds: float) -> Engine:
     if "://" not in address:
         path = Path(address)
         path.parent.mkdir(parents=True, exist_ok=True)
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediately)
         return engine

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -40,16 +41,28 @@ class Arrival:
     association: int | None = None
 
 
+MOST_CONFLICTS = 8
+"""Contents that are set aside under one UID; more are a fault of the sender."""
+
+
 class Added(Enum):
     """What became of an object."""
 
     NEW = auto()
     KNOWN = auto()  # the same content was there
     CONFLICT = auto()  # another content has its UID; it is set aside
+    TOO_MANY = auto()  # its study, or the contents of its UID, are as many as are allowed; nothing changed
 
 
 def open_association(connection: Connection, receiver: str, peer: str, now: float) -> int:
-    """Notes that an association began; returns its number."""
+    """Notes that an association began; returns its number.
+
+    Args:
+        connection: An open transaction.
+        receiver: The way in and the process, such as ``dimse/NAME``.
+        peer: Who brings: an AE title, an address or a folder's number.
+        now: The time.
+    """
     row = associations.insert().values(receiver=receiver, peer=peer[:64], opened_at=now)
     return int(connection.execute(row.returning(associations.c.id)).scalar_one())
 
@@ -64,10 +77,15 @@ def close_stale_associations(connection: Connection, receiver: str, now: float) 
 
     Args:
         connection: An open transaction.
-        receiver: The process that runs now.
+        receiver: The way in and the process that runs now, such as ``dimse/NAME``; other ways stay open.
         now: The time.
     """
-    stale = associations.c.closed_at.is_(None) & (associations.c.receiver != receiver)
+    way = receiver.partition("/")[0]
+    stale = (
+        associations.c.closed_at.is_(None)
+        & (associations.c.receiver != receiver)
+        & associations.c.receiver.startswith(f"{way}/", autoescape=True)
+    )
     return int(connection.execute(update(associations).where(stale).values(closed_at=now)).rowcount)
 
 
@@ -77,11 +95,31 @@ def count_objects(connection: Connection, study_uid: str) -> int:
     return int(connection.execute(query).scalar() or 0)
 
 
-def add_object(connection: Connection, arrival: Arrival, now: float) -> Added:
+def find_token(connection: Connection, uid: str) -> str:
+    """Returns the token of the study that has an object."""
+    query = select(studies.c.token).join(objects).where(objects.c.SOPInstanceUID == uid)
+    return str(connection.execute(query).scalar_one())
+
+
+def is_named(connection: Connection, arrival: Arrival) -> bool:
+    """Returns whether a row names the file of an arrival."""
+    own = objects.c.SOPInstanceUID == arrival.SOPInstanceUID
+    first = select(objects.c.path).where(own)
+    others = select(conflicts.c.path).join(objects).where(own)
+    return arrival.path in connection.execute(first.union(others)).scalars().all()
+
+
+def add_object(connection: Connection, arrival: Arrival, now: float, *, most: int | None = None) -> Added:
     """Adds an object whose file is on the disk already. Its study is then received again.
 
     The same object twice changes nothing. An object with the UID of another content is kept apart, and the
     first one stays.
+
+    Args:
+        connection: An open transaction.
+        arrival: The object.
+        now: The time.
+        most: Most objects of a study; None for any number.
 
     Raises:
         IntegrityError: If its association is not in the database.
@@ -94,8 +132,9 @@ def add_object(connection: Connection, arrival: Arrival, now: float) -> Added:
         if found is not None and found.digest == arrival.digest:
             return Added.KNOWN
         if found is not None:
-            _add_conflict(connection, found.id, arrival, now)
-            return Added.CONFLICT
+            return _add_conflict(connection, found.id, arrival, now)
+        if most is not None and count_objects(connection, arrival.StudyInstanceUID) >= most:
+            return Added.TOO_MANY
         try:
             with connection.begin_nested():
                 _add_new(connection, arrival, now)
@@ -127,13 +166,17 @@ def _add_new(connection: Connection, arrival: Arrival, now: float) -> None:
         _note_arrival(connection, arrival.association, study)
 
 
-def _add_conflict(connection: Connection, number: int, arrival: Arrival, now: float) -> None:
+def _add_conflict(connection: Connection, number: int, arrival: Arrival, now: float) -> Added:
+    query = select(conflicts.c.digest).where(conflicts.c.object_id == number)
+    known = connection.execute(query).scalars().all()
+    if arrival.digest in known:
+        return Added.CONFLICT
+    if len(known) == MOST_CONFLICTS:
+        return Added.TOO_MANY
     row = {"object_id": number, "digest": arrival.digest, "path": arrival.path, "received_at": now}
-    try:
-        with connection.begin_nested():
-            connection.execute(conflicts.insert().values(row))
-    except IntegrityError:  # the same other content came before
-        return
+    with suppress(IntegrityError), connection.begin_nested():  # it may come twice at the same time
+        connection.execute(conflicts.insert().values(row))
+    return Added.CONFLICT
 
 
 def _touch_study(connection: Connection, uid: str, now: float) -> int:

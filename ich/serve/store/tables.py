@@ -86,8 +86,8 @@ associations = Table(
     "associations",
     metadata,
     Column("id", Integer, primary_key=True),
-    Column("receiver", String(32), nullable=False),  # the process; a new one closes those of the old one
-    Column("peer", String(64), nullable=False),  # AE title, or the way in: stow, folder
+    Column("receiver", String(64), nullable=False),  # WAY/PROCESS; a new process closes those of the old one
+    Column("peer", String(64), nullable=False),  # AE title, address, or number of a watched folder
     Column("opened_at", Float, nullable=False),
     Column("closed_at", Float),
     Index(None, "closed_at"),

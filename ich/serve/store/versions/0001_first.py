@@ -36,7 +36,7 @@ def upgrade() -> None:
     op.create_table(
         "associations",
         sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("receiver", sa.String(length=32), nullable=False),
+        sa.Column("receiver", sa.String(length=64), nullable=False),
         sa.Column("peer", sa.String(length=64), nullable=False),
         sa.Column("opened_at", sa.Float(), nullable=False),
         sa.Column("closed_at", sa.Float(), nullable=True),
