@@ -11,9 +11,6 @@ from sqlalchemy import Connection, Row, delete, func, select, update
 from ich.serve.states import Role
 from ich.serve.store.tables import accounts, sessions
 
-SEEN_EVERY = 60.0
-"""A session notes its use at most once in so many seconds, so that few requests write."""
-
 
 @dataclass(frozen=True)
 class Account:
@@ -43,10 +40,12 @@ class Session:
     Attributes:
         account: Its account.
         csrf: Token that the forms of the session carry.
+        seen_at: When a use of it was noted last.
     """
 
     account: Account
     csrf: str
+    seen_at: float
 
 
 def create_account(connection: Connection, name: str, password: str, role: Role, now: float) -> bool:
@@ -111,18 +110,12 @@ def start_session(connection: Connection, account: int, now: float) -> str:
 def find_session(connection: Connection, token: str, now: float, *, idle: float) -> Session | None:
     """Finds a session that was used in the last ``idle`` seconds and whose account is not disabled."""
     row = connection.execute(
-        select(accounts, sessions.c.csrf)
+        select(accounts, sessions.c.csrf, sessions.c.seen_at)
         .join(sessions, sessions.c.account_id == accounts.c.id)
         .where(sessions.c.digest == _hash(token), sessions.c.seen_at > now - idle)
         .where(accounts.c.disabled.is_(False))
     ).first()
-    return None if row is None else Session(_to_account(row), row.csrf)
-
-
-def is_stale(connection: Connection, token: str, now: float) -> bool:
-    """Whether the last use of a session was noted so long ago that a new one is worth a note."""
-    seen = connection.execute(select(sessions.c.seen_at).where(sessions.c.digest == _hash(token))).scalar()
-    return seen is not None and seen < now - SEEN_EVERY
+    return None if row is None else Session(_to_account(row), row.csrf, row.seen_at)
 
 
 def note_use(connection: Connection, token: str, now: float) -> None:
