@@ -35,8 +35,9 @@ from ich.serve.store.studies import (
     finish_study,
     queue_complete,
     release_reader,
+    set_aside,
 )
-from ich.serve.store.tables import conflicts, metadata, readings, studies
+from ich.serve.store.tables import conflicts, events, metadata, readings, studies
 
 QUIET, LONGEST = 30.0, 900.0
 OBJECT = Arrival(
@@ -96,7 +97,7 @@ def queue(store: Store, now: float) -> int:
 
 def claim(store: Store, reader: str = "r") -> Claim | None:
     with store.begin() as connection:
-        return claim_study(connection, reader)
+        return claim_study(connection, reader, 0.0)
 
 
 def find_state(store: Store) -> StudyState:
@@ -204,10 +205,14 @@ def test_a_study_that_ends_its_readers_is_set_aside(store: Store) -> None:
     for state in (StudyState.QUEUED, StudyState.SET_ASIDE):
         assert claim(store, "r") is not None
         with store.begin() as connection:
-            assert release_reader(connection, "other", most_kills=2) == 0
-            assert release_reader(connection, "r", most_kills=2) == 1
+            assert release_reader(connection, "other", 0.0, most_kills=2) == 0
+            assert release_reader(connection, "r", 0.0, most_kills=2) == 1
         assert find_state(store) == state
     assert claim(store) is None
+    with store.begin() as connection:
+        assert connection.execute(select(events.c.kind, events.c.detail)).all() == [
+            ("set aside", "it ended 2 readers")
+        ]
     add(store, 100, SOPInstanceUID="1.2.3.2")  # with another object it gets another chance
     assert queue(store, 100 + QUIET) == 1
 
@@ -276,12 +281,41 @@ def test_an_association_that_is_not_known_is_an_error(store: Store) -> None:
         add(store, 0, association=99)
 
 
+def test_a_reader_that_was_stopped_leaves_no_blame_and_an_ended_one_makes_the_study_wait(
+    store: Store,
+) -> None:
+    for number in range(2):
+        add(store, number, StudyInstanceUID=f"1.{number}", SOPInstanceUID=f"1.{number}.1")
+    queue(store, 100)
+    for is_blamed, expected in ((False, "1.0"), (True, "1.0"), (True, "1.1")):
+        taken = claim(store, "r")
+        assert taken is not None
+        assert taken.StudyInstanceUID == expected
+        with store.begin() as connection:
+            release_reader(connection, "r", 0.0, most_kills=2, is_blamed=is_blamed)
+    assert taken.number == 3  # no two attempts share one
+
+
+def test_what_is_set_aside_is_received_again_with_another_object(store: Store) -> None:
+    add(store, 0)
+    queue(store, QUIET)
+    taken = claim(store)
+    assert taken is not None
+    add(store, 40, SOPInstanceUID="1.2.3.2")
+    with store.begin() as connection:
+        assert set_aside(connection, taken, "no head", 50)
+        assert not set_aside(connection, taken, "no head", 51)
+    assert find_state(store) == StudyState.RECEIVING
+
+
 def test_a_reader_that_was_given_up_saves_nothing(store: Store) -> None:
     add(store, 0)
     queue(store, QUIET)
     slow = claim(store, "slow")
     assert slow is not None
     with store.begin() as connection:
-        release_reader(connection, "slow", most_kills=9)
+        release_reader(connection, "slow", 0.0, most_kills=9)
+    assert claim(store, "other") is not None
+    with store.begin() as connection:
         assert finish_study(connection, slow, READ, 99) is None
         assert connection.execute(select(readings)).all() == []

@@ -60,7 +60,7 @@ def add(store: Store, number: int, now: float, association: int | None = None) -
 
 def read(store: Store, now: float, **changes: object) -> None:
     with store.begin() as connection:
-        claim = claim_study(connection, "r")
+        claim = claim_study(connection, "r", now)
         assert claim is not None
         made = Reading("f" * 64, 1, f"{claim.token}/1", now - 5, "NEGATIVE", 0.1, 0.5)
         reading = replace(made, **changes)

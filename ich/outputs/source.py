@@ -78,7 +78,7 @@ def read_sources(result: StudyResult, files: Mapping[str, Path]) -> list[Dataset
         )
     paths = [files[piece.SOPInstanceUID] for piece in result.slices]
     with building():
-        by_path = {path: _read(path) for path in dict.fromkeys(paths)}  # of several frames once
+        by_path = {path: read_header(path) for path in dict.fromkeys(paths)}  # of several frames once
         sources = [by_path[path] for path in paths]
         for source in by_path.values():
             _name_charset(source)
@@ -157,13 +157,18 @@ def building() -> Iterator[None]:
             ) from error
 
 
-def _read(path: Path) -> Dataset:
+def read_header(path: Path) -> Dataset:
+    """Reads a data set without pixels.
+
+    Raises:
+        OutputRefused: If it cannot be read.
+    """
     try:
         return pydicom.dcmread(path, stop_before_pixels=True)
     except Exception as error:  # pydicom raises any exception
         raise OutputRefused(
             OutputRefusal.UNREADABLE_SOURCE,
-            f"a file of the series can no longer be read ({type(error).__name__})",
+            f"a file that the object refers to can no longer be read ({type(error).__name__})",
         ) from error
 
 

@@ -34,6 +34,7 @@ from ich.outputs.source import (
     derive_device_uid,
     derive_uid,
     describe_device,
+    read_header,
     read_sources,
     to_ascii,
 )
@@ -80,7 +81,9 @@ DISTANCE_LIMIT = CodedConcept("DISTANCE_LIMIT", SCHEME, "Limit of the distance f
 PROCEDURE = CodedConcept("24725-4", "LN", "Head CT")
 
 
-def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
+def write_sr(
+    result: StudyResult, files: Mapping[str, Path], out: Path, predecessor: Path | None = None
+) -> None:
     """Writes a study's result as a structured report in a new series of the study.
 
     The first measurement group is the study's: the outcome, its reasons, and the distance from the training
@@ -93,6 +96,8 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
         result: The study's result.
         files: Files by SOPInstanceUID, at least those of ``result.slices``.
         out: The file; readable by the owner only.
+        predecessor: The earlier report of the study that this one replaces. PredecessorDocumentsSequence
+            (PS3.3 C.17.2) names it, and the report's UID follows from it too.
 
     Raises:
         OutputRefused: If the study has no result, no label has a code, or slices lack required attributes.
@@ -102,14 +107,16 @@ def write_sr(result: StudyResult, files: Mapping[str, Path], out: Path) -> None:
     if not _list_coded(result):
         raise OutputRefused(OutputRefusal.NO_CODE, f"there is no code for {', '.join(result.labels)}")
     with building():
+        earlier = [] if predecessor is None else [read_header(predecessor)]
         report = Comprehensive3DSR(
             evidence=list({source.SOPInstanceUID: source for source in sources}.values()),
             content=_make_content(result, sources)[0],
             series_instance_uid=derive_uid(result, "report", "series"),
             series_number=SERIES_NUMBER,
             series_description=f"{MANUFACTURER} result, research use only",
-            sop_instance_uid=derive_uid(result, "report"),
+            sop_instance_uid=derive_uid(result, "report", *(str(each.SOPInstanceUID) for each in earlier)),
             instance_number=1,
+            previous_versions=earlier or None,
             is_complete=True,
             coding_schemes=[
                 CodingSchemeIdentificationItem(

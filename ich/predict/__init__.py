@@ -1,8 +1,8 @@
 """Applies models to arrays of HU, files and whole studies.
 
 ``reading`` chooses and reads a series, with ``stacks`` for its pixels. ``outcome`` turns the outputs of
-networks into a result. ``run`` reads many studies into a ``folder`` of results, and continues after an
-interruption.
+networks into a result. ``writing`` writes the other outputs of a study. ``run`` reads many studies into a
+``folder`` of results, and continues after an interruption.
 """
 
 from __future__ import annotations

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from rich.progress import MofNCompleteColumn, Progress
 
-from ich.files import find_on_disk, for_owner_only
-from ich.outputs.captures import write_key_images
-from ich.outputs.pages import write_study_page
-from ich.outputs.pages.views import make_views
-from ich.outputs.refusal import OutputRefused
-from ich.outputs.sr import write_sr
+from ich.files import for_owner_only
 from ich.outputs.tables import write_tables
 from ich.predict import Predictor
 from ich.predict.folder import SCRATCH, ResultFolder
+from ich.predict.writing import WRITTEN, write_outputs
 from ich.progress import make_bar
 from ich.schema import UserError
 from ich.schema.results import StudyResult
@@ -27,8 +23,6 @@ from ich.studies import StudyFiles, find_studies
 from ich.tables import write_table
 
 __all__ = ["Summary", "predict_folder"]
-
-WRITTEN = "written"
 
 REFUSED, REFUSED_OUTPUTS = "refused.csv", "refused_outputs.csv"
 
@@ -120,43 +114,16 @@ def _read(
         for study, reading in zip(studies, predictor.read_ahead(studies), strict=True):
             with _writing(folder.path):
                 result = predictor.make_result(reading, folder.begin(study))
-                folder.add(result, study.fingerprint, _write(result, study, predictor, folder, outputs))
+                done = write_outputs(
+                    result,
+                    study,
+                    predictor.explainable,
+                    outputs,
+                    page=folder.locate_page(result.number),
+                    objects=folder.locate_objects(result.number),
+                )
+                folder.add(result, study.fingerprint, done)
             bar.advance(task)
-
-
-def _write(
-    result: StudyResult,
-    study: StudyFiles,
-    predictor: Predictor,
-    folder: ResultFolder,
-    outputs: Collection[str],
-) -> dict[str, str]:
-    """Writes the requested outputs of a study; returns ``WRITTEN``, or a code and reason, by output."""
-    rows = study.files[study.files["SeriesInstanceUID"] == (result.read_series or "")]
-    rows = rows[rows["code"] == ""]
-    paths = [Path(find_on_disk(str(study.root / path))) for path in rows["path"]]
-    files = dict(zip(rows["SOPInstanceUID"], paths, strict=True))
-    objects = folder.locate_objects(result.number)
-    done = {}
-    for output in outputs:
-        try:
-            if output == "page":
-                page = folder.locate_page(result.number)
-                page.parent.mkdir(exist_ok=True)
-                write_study_page(result, make_views(result, study.root, rows, predictor.explainable), page)
-            else:
-                objects.mkdir(parents=True, exist_ok=True)
-                if output == "sr":
-                    write_sr(result, files, objects / "report.dcm")
-                else:
-                    write_key_images(result, files, objects)
-            done[output] = WRITTEN
-        except OutputRefused as refused:
-            done[output] = str(refused)
-    for made in (objects, objects.parent):
-        with suppress(OSError):  # where something lies in it
-            made.rmdir()
-    return done
 
 
 def _collect(folder: ResultFolder) -> tuple[list[StudyResult], pd.DataFrame]:

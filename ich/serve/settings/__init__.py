@@ -11,7 +11,7 @@ import yaml
 
 from ich.schema import UserError
 from ich.schema.formats import STRICT, adapt, show
-from ich.serve.settings.parts import Complete, Node, Read, Receive, Upkeep, Web
+from ich.serve.settings.parts import Complete, Node, Read, Receive, Rules, Upkeep, Web
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ class Settings:
     receive: Receive = field(default_factory=Receive)
     complete: Complete = field(default_factory=Complete)
     read: Read = field(default_factory=Read)
+    rules: Rules = field(default_factory=Rules)
     send: tuple[Node, ...] = ()
     """Where answers go; a list of name, kind, address and what else docs/serve.md says."""
     web: Web = field(default_factory=Web)

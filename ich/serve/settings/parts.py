@@ -98,6 +98,27 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Rules:
+    """Which studies are not read although they look like heads."""
+
+    words: tuple[str, ...] = (
+        "phantom*",
+        "qa",
+        "qc",
+        "quality assurance",
+        "quality control",
+        "daily check*",
+        "calibrat*",
+        "konstanzprufung*",
+        "konstanzpruefung*",
+        "catphan*",
+        "test scan*",
+    )
+    """Words in a description that mark a scan of a phantom or a check of the scanner; * stands for any
+    letters, and accents do not count."""
+
+
+@dataclass(frozen=True)
 class Node:
     """Where answers go."""
 

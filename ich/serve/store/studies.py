@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, ScalarSelect, and_, func, or_, select, update
+from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, and_, func, or_, select, update
 
 from ich.serve.states import StudyState
-from ich.serve.store.tables import arrivals, associations, objects, readings, studies
+from ich.serve.store.events import EventKind, add_event
+from ich.serve.store.tables import arrivals, associations, attempts, objects, readings, studies
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Claim:
         token: Its name in logs.
         StudyInstanceUID: Its UID.
         generation: Its generation when it was taken.
+        reader: The reader.
+        number: Number of the attempt to read it, which no other attempt has.
         paths: Its files, below the folder of the inbox.
     """
 
@@ -26,6 +30,8 @@ class Claim:
     token: str
     StudyInstanceUID: str
     generation: int
+    reader: str
+    number: int
     paths: tuple[str, ...]
 
 
@@ -81,12 +87,40 @@ def queue_complete(connection: Connection, now: float, *, quiet: float, longest:
     return int(connection.execute(queued).rowcount)
 
 
-def claim_study(connection: Connection, reader: str) -> Claim | None:
-    """Takes the next study for a reader: the highest priority first, then the one that waits longest."""
+def list_unranked(connection: Connection) -> dict[int, str]:
+    """Lists the queued studies whose priority nobody looked up yet, each with the path of its first file."""
+    first = (
+        select(func.min(objects.c.id).label("id"))
+        .join(studies, studies.c.id == objects.c.study_id)
+        .where(studies.c.state == StudyState.QUEUED, studies.c.ranked.is_(False))
+        .group_by(objects.c.study_id)
+        .subquery()
+    )
+    query = select(objects.c.study_id.label("id"), objects.c.path).join(first, first.c.id == objects.c.id)
+    return {row.id: row.path for row in connection.execute(query)}
+
+
+def set_priority(connection: Connection, study: int, priority: int) -> None:
+    """Sets the priority of a study; a higher one is read first."""
+    changed = update(studies).where(studies.c.id == study).values(priority=priority, ranked=True)
+    connection.execute(changed)
+
+
+def has_queued(connection: Connection) -> bool:
+    """Whether a study waits for a reader."""
+    query = select(studies.c.id).where(studies.c.state == StudyState.QUEUED).limit(1)
+    return connection.execute(query).first() is not None
+
+
+def claim_study(connection: Connection, reader: str, now: float) -> Claim | None:
+    """Takes the next study for a reader: the highest priority first, then the one that waits longest.
+
+    A study that ended a reader waits until the others of its priority are read.
+    """
     row = connection.execute(
         select(studies)
         .where(studies.c.state == StudyState.QUEUED)
-        .order_by(studies.c.priority.desc(), studies.c.first_at, studies.c.id)
+        .order_by(studies.c.priority.desc(), studies.c.kills, studies.c.first_at, studies.c.id)
         .limit(1)
         .with_for_update(skip_locked=True)
     ).first()
@@ -97,33 +131,50 @@ def claim_study(connection: Connection, reader: str) -> Claim | None:
         .where(studies.c.id == row.id)
         .values(state=StudyState.READING, reader=reader, claimed_generation=row.generation)
     )
+    return begin_attempt(connection, row, reader, now)
+
+
+def begin_attempt(connection: Connection, study: Row[Any], reader: str, now: float) -> Claim:
+    """Notes that a reader begins to read a study, whose row is given."""
+    attempt = attempts.insert().values(study_id=study.id, reader=reader, started_at=now)
+    number = connection.execute(attempt.returning(attempts.c.id)).scalar_one()
     paths = connection.execute(
-        select(objects.c.path).where(objects.c.study_id == row.id).order_by(objects.c.id)
+        select(objects.c.path).where(objects.c.study_id == study.id).order_by(objects.c.id)
     ).scalars()
-    return Claim(row.id, row.token, row.StudyInstanceUID, row.generation, tuple(paths))
+    return Claim(
+        study.id, study.token, study.StudyInstanceUID, study.generation, reader, int(number), tuple(paths)
+    )
 
 
-def release_reader(connection: Connection, reader: str, *, most_kills: int) -> int:
+def release_reader(
+    connection: Connection, reader: str, now: float, *, most_kills: int, is_blamed: bool = True
+) -> int:
     """Gives back what a reader that ended was reading; returns how many studies.
 
     Args:
         connection: An open transaction.
         reader: The reader.
+        now: The time.
         most_kills: A study that ended as many readers is set aside.
+        is_blamed: Whether the study may have ended the reader.
     """
     own = and_(studies.c.state == StudyState.READING, studies.c.reader == reader)
     given = connection.execute(
         update(studies)
         .where(own)
-        .values(state=StudyState.QUEUED, reader="", kills=studies.c.kills + 1)
+        .values(state=StudyState.QUEUED, reader="", kills=studies.c.kills + int(is_blamed))
         .returning(studies.c.id)
     ).scalars()
     numbers = list(given)
-    connection.execute(
+    reason = f"it ended {most_kills} readers"
+    aside = connection.execute(
         update(studies)
         .where(studies.c.id.in_(numbers), studies.c.kills >= most_kills)
-        .values(state=StudyState.SET_ASIDE, reason=f"it ended {most_kills} readers")
-    )
+        .values(state=StudyState.SET_ASIDE, reason=reason)
+        .returning(studies.c.token)
+    ).scalars()
+    for token in list(aside):
+        add_event(connection, now, reader, EventKind.SET_ASIDE, study=token, detail=reason)
     return len(numbers)
 
 
@@ -134,12 +185,7 @@ def finish_study(connection: Connection, claim: Claim, reading: Reading, now: fl
         The number of the reading; None if the claim was given to another reader meanwhile, and then nothing
         is saved.
     """
-    row = connection.execute(
-        select(studies.c.state, studies.c.generation, studies.c.claimed_generation)
-        .where(studies.c.id == claim.study)
-        .with_for_update()
-    ).one()
-    if not reading.shadow and (row.state, row.claimed_generation) != (StudyState.READING, claim.generation):
+    if not reading.shadow and not _end_claim(connection, claim, StudyState.READ, "", now):
         return None
     before = connection.execute(
         select(func.max(readings.c.id)).where(
@@ -166,11 +212,6 @@ def finish_study(connection: Connection, claim: Claim, reading: Reading, now: fl
         )
         .returning(readings.c.id)
     ).scalar_one()
-    if not reading.shadow:
-        is_newest = row.generation == claim.generation
-        state = StudyState.READ if is_newest else StudyState.RECEIVING
-        changed = {"state": state, "reader": "", **({} if is_newest else {"first_at": now})}
-        connection.execute(update(studies).where(studies.c.id == claim.study).values(changed))
     return int(number)
 
 
@@ -180,10 +221,30 @@ def _find_last(study: int, started_at: float) -> ScalarSelect[float]:
     return select(func.max(objects.c.received_at)).where(before).scalar_subquery()
 
 
-def set_aside(connection: Connection, study: int, reason: str) -> None:
-    """Keeps a study out of the queue until it receives another object."""
-    connection.execute(
-        update(studies)
-        .where(studies.c.id == study)
-        .values(state=StudyState.SET_ASIDE, reason=reason, reader="")
-    )
+def set_aside(connection: Connection, claim: Claim, reason: str, now: float) -> bool:
+    """Keeps a study out of the queue until it receives another object.
+
+    Returns:
+        False if the claim was given to another reader meanwhile, and then nothing is changed.
+    """
+    is_own = _end_claim(connection, claim, StudyState.SET_ASIDE, reason, now)
+    if is_own:
+        add_event(connection, now, claim.reader, EventKind.SET_ASIDE, study=claim.token, detail=reason)
+    return is_own
+
+
+def _end_claim(connection: Connection, claim: Claim, state: StudyState, reason: str, now: float) -> bool:
+    """Ends a claim if it still holds. A study that received more meanwhile is received again."""
+    row = connection.execute(
+        select(studies.c.state, studies.c.reader, studies.c.generation, studies.c.claimed_generation)
+        .where(studies.c.id == claim.study)
+        .with_for_update()
+    ).one()
+    held = (row.state, row.reader, row.claimed_generation)
+    if held != (StudyState.READING, claim.reader, claim.generation):
+        return False
+    changed: dict[str, object] = {"state": state, "reason": reason, "reader": ""}
+    if row.generation != claim.generation:
+        changed |= {"state": StudyState.RECEIVING, "first_at": now}
+    connection.execute(update(studies).where(studies.c.id == claim.study).values(changed))
+    return True

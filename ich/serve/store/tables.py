@@ -40,6 +40,7 @@ studies = Table(
     Column("state", String(16), nullable=False),  # of StudyState
     Column("reason", Text, nullable=False, default=""),  # why it was set aside, or why it is received again
     Column("priority", Integer, nullable=False, default=0),  # higher is read first
+    Column("ranked", Boolean, nullable=False, default=False),  # whether a header was asked for the priority
     Column("generation", Integer, nullable=False, default=1),  # grows with each object that it receives
     Column("objects", Integer, nullable=False, default=0),
     Column("first_at", Float, nullable=False),  # first object since the last reading
@@ -101,6 +102,26 @@ arrivals = Table(  # which association brings which study
     Index(None, "study_id"),
 )
 
+readers = Table(  # processes that read
+    "readers",
+    metadata,
+    Column("identity", String(32), primary_key=True),
+    Column("model", String(64), nullable=False),  # SHA-256 of the file that it has loaded
+    Column("shadow", Boolean, nullable=False, default=False),
+    Column("beat_at", Float, nullable=False),  # when it last gave a sign of life
+    Index(None, "beat_at"),
+)
+
+attempts = Table(  # each time that a reader takes a study
+    "attempts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("study_id", Integer, ForeignKey("studies.id"), nullable=False),
+    Column("reader", String(32), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Index(None, "study_id"),
+)
+
 readings = Table(
     "readings",
     metadata,
@@ -109,7 +130,7 @@ readings = Table(
     Column("generation", Integer, nullable=False),  # of the study when it was claimed
     Column("shadow", Boolean, nullable=False, default=False),
     Column("model", String(64), nullable=False),  # SHA-256 of the model's file
-    Column("number", Integer, nullable=False),  # of the study among the readings: names the result's files
+    Column("number", Integer, nullable=False),  # of the study in its result: that of the attempt
     Column("folder", String(80), nullable=False),  # below the folder of the results
     Column("started_at", Float, nullable=False),
     Column("finished_at", Float, nullable=False),

@@ -44,6 +44,15 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_associations_closed_at"), "associations", ["closed_at"], unique=False)
     op.create_table(
+        "readers",
+        sa.Column("identity", sa.String(length=32), nullable=False),
+        sa.Column("model", sa.String(length=64), nullable=False),
+        sa.Column("shadow", sa.Boolean(), nullable=False),
+        sa.Column("beat_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("identity", name=op.f("pk_readers")),
+    )
+    op.create_index(op.f("ix_readers_beat_at"), "readers", ["beat_at"], unique=False)
+    op.create_table(
         "events",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("at", sa.Float(), nullable=False),
@@ -63,6 +72,7 @@ def upgrade() -> None:
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("reason", sa.Text(), nullable=False),
         sa.Column("priority", sa.Integer(), nullable=False),
+        sa.Column("ranked", sa.Boolean(), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("objects", sa.Integer(), nullable=False),
         sa.Column("first_at", sa.Float(), nullable=False),
@@ -79,6 +89,16 @@ def upgrade() -> None:
     op.create_index(
         op.f("ix_studies_state_priority_first_at"), "studies", ["state", "priority", "first_at"], unique=False
     )
+    op.create_table(
+        "attempts",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("study_id", sa.Integer(), nullable=False),
+        sa.Column("reader", sa.String(length=32), nullable=False),
+        sa.Column("started_at", sa.Float(), nullable=False),
+        sa.ForeignKeyConstraint(["study_id"], ["studies.id"], name=op.f("fk_attempts_study_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_attempts")),
+    )
+    op.create_index(op.f("ix_attempts_study_id"), "attempts", ["study_id"], unique=False)
     op.create_table(
         "arrivals",
         sa.Column("association_id", sa.Integer(), nullable=False),

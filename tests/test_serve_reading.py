@@ -1,0 +1,315 @@
+"""Readers of the service: from objects in the inbox to the files of a reading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pydicom
+import pytest
+from networks import make_model
+from sqlalchemy import select
+
+from ich.calibration import Decision, NotFitted
+from ich.calibration.points import OperatingPoint
+from ich.model_files.bundle import write_bundle
+from ich.outputs.records import read_json
+from ich.predict import Predictor
+from ich.schema import LABELS, InputSpec
+from ich.serve.inbox import Inbox
+from ich.serve.reading.reader import Reader
+from ich.serve.reading.shadow import Shadow
+from ich.serve.results import ResultFiles
+from ich.serve.settings import Settings
+from ich.serve.settings.parts import Node
+from ich.serve.store import Store, open_store
+from ich.serve.store.objects import Arrival, add_object
+from ich.serve.store.studies import queue_complete
+from ich.serve.store.tables import events, readings, sends, studies
+
+
+def write_model(path: Path, threshold: float | None = 0.0) -> Path:
+    """A bundle of a network of random weights; with the threshold 0 each study is POSITIVE."""
+    net = make_model(InputSpec(size=64), ood=False)
+    missing = dict.fromkeys(LABELS, NotFitted("too few cases"))
+    point = None if threshold is None else OperatingPoint(threshold, "sensitivity>=0.95", 1.0, 0.5)
+    decision = Decision("max", missing, missing | ({} if point is None else {"any": point}))
+    metadata = replace(net.metadata, decisions={"slice": decision, "study": decision})
+    write_bundle(metadata, net.state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("model") / "model.zip")
+
+
+@pytest.fixture(scope="module")
+def predictor(model: Path) -> Predictor:
+    return Predictor.load(model)
+
+
+@dataclass
+class Service:
+    """The parts of a service around a reader, on a simulated clock."""
+
+    settings: Settings
+    store: Store
+    now: float = 0.0
+
+    def receive(self, *paths: Path) -> None:
+        inbox = Inbox(self.settings.inbox)
+        for path in paths:
+            content = path.read_bytes()
+            kept = inbox.keep(content[:132], [content[132:]])
+            ds = pydicom.dcmread(path, stop_before_pixels=True)
+            uids = (ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID, ds.SOPClassUID)
+            syntax = ds.file_meta.TransferSyntaxUID
+            arrival = Arrival(*map(str, uids), str(syntax), kept.digest, kept.path, kept.bytes)
+            with self.store.begin() as connection:
+                add_object(connection, arrival, self.now)
+        self.now += 1000
+        with self.store.begin() as connection:
+            queue_complete(connection, self.now, quiet=30, longest=900)
+
+    def make_reader(self, predictor: Predictor, identity: str = "reader") -> Reader:
+        return Reader(self.settings, self.store, predictor, identity, lambda: self.now)
+
+    def list_rows(self, *columns: object) -> list[tuple[object, ...]]:
+        with self.store.view() as connection:
+            return [tuple(row) for row in connection.execute(select(*columns))]
+
+    def find_files(self) -> list[ResultFiles]:
+        rows = self.list_rows(readings.c.folder)
+        return [ResultFiles(self.settings.results / str(folder)) for (folder,) in rows]
+
+
+@pytest.fixture
+def service(tmp_path: Path, model: Path) -> Iterator[Service]:
+    nodes = (Node("archive", "stow", "http://127.0.0.1:1"),)
+    settings = Settings(bundle=str(model), folder=str(tmp_path / "serve"), send=nodes)
+    store = open_store(settings.store)
+    yield Service(settings, store)
+    store.close()
+
+
+def list_slices(study: Path) -> list[Path]:
+    return sorted(study.iterdir())
+
+
+def change(study: Path, edit: Callable[[pydicom.Dataset], None]) -> list[Path]:
+    for path in study.iterdir():
+        ds = pydicom.dcmread(path)
+        edit(ds)
+        ds.save_as(path)
+    return list_slices(study)
+
+
+def test_a_study_becomes_a_reading_with_its_files(service: Service, predictor, study: Path) -> None:
+    slices = list_slices(study)
+    service.receive(*slices)
+    reader = service.make_reader(predictor)
+    assert reader.read_next()
+    assert not reader.read_next()
+    (files,) = service.find_files()
+    result = read_json(files.result)
+    expected = predictor.predict(study)
+    assert replace(result, number=1) == replace(next(iter(expected)), number=1)
+    assert result.outcome == "POSITIVE"
+    assert "POSITIVE" in files.page.read_text(encoding="utf-8")
+    report = pydicom.dcmread(files.report)
+    assert report.StudyInstanceUID == result.StudyInstanceUID
+    assert "PredecessorDocumentsSequence" not in report
+    assert len(files.list_images()) == len(result.key_slices) > 0
+    assert {path.stat().st_mode & 0o077 for path in files.folder.iterdir()} == {0}
+    assert service.list_rows(studies.c.state, studies.c.reader) == [("read", "")]
+    (row,) = service.list_rows(readings)
+    assert predictor.algorithm.weights[0] in row
+    ((kind, actor, detail),) = service.list_rows(events.c.kind, events.c.actor, events.c.detail)
+    assert (kind, actor) == ("read", "reader")
+    assert str(detail).startswith("POSITIVE in 0.0 s by ")
+
+
+def test_a_late_slice_makes_a_reading_that_supersedes_the_first(service: Service, predictor, study) -> None:
+    *early, late = list_slices(study)
+    reader = service.make_reader(predictor)
+    service.receive(*early)
+    assert reader.read_next()
+    service.receive(late)
+    assert reader.read_next()
+    before, after = service.find_files()
+    (first, none), (_, supersedes) = service.list_rows(readings.c.id, readings.c.supersedes_id)
+    assert (none, supersedes) == (None, first)
+    old, new = (pydicom.dcmread(files.report) for files in (before, after))
+    assert old.SOPInstanceUID != new.SOPInstanceUID
+    (of_study,) = new.PredecessorDocumentsSequence
+    assert of_study.StudyInstanceUID == old.StudyInstanceUID
+    (of_series,) = of_study.ReferencedSeriesSequence
+    assert of_series.SeriesInstanceUID == old.SeriesInstanceUID
+    (document,) = of_series.ReferencedSOPSequence
+    assert document.ReferencedSOPClassUID == old.SOPClassUID
+    assert document.ReferencedSOPInstanceUID == old.SOPInstanceUID
+    states = service.list_rows(sends.c.reading_id, sends.c.state)
+    assert states == [(first, "superseded"), (first + 1, "waiting")]
+    assert read_json(before.result).number != read_json(after.result).number
+
+
+def test_the_archives_copy_of_an_answer_changes_no_answer(service: Service, predictor, study: Path) -> None:
+    reader = service.make_reader(predictor)
+    service.receive(*list_slices(study))
+    reader.read_next()
+    (first,) = service.find_files()
+    service.receive(first.report, *first.list_images())  # the archive sends them back
+    assert reader.read_next()
+    _, second = service.find_files()
+    objects = [first.report, *first.list_images()]
+    assert [path.read_bytes() for path in objects] == [
+        (second.folder / path.name).read_bytes() for path in objects
+    ]
+    service.receive(second.report, *second.list_images())
+    assert not reader.read_next()
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "reason"),
+    [
+        ("StudyDescription", "Daily QA", r"a word in StudyDescription \(rules.words: qa\)"),
+        ("PatientID", "PHANTOM-7", r"a word in PatientID \(rules.words: phantom\*\)"),
+        ("ProtocolName", "Konstanzprüfung", r"a word in each series"),
+        ("Modality", "MR", r"The series is not CT.*\(not_ct\)"),
+        ("ImageType", ["ORIGINAL", "PRIMARY", "LOCALIZER"], r"The series is a scout.*\(localizer\)"),
+    ],
+)
+def test_what_is_no_head_of_a_patient_is_set_aside_with_its_reason(
+    service: Service, predictor, study: Path, keyword: str, value: str, reason: str
+) -> None:
+    def edit(ds: pydicom.Dataset) -> None:
+        ds.SpecificCharacterSet = "ISO_IR 192"
+        setattr(ds, keyword, value)
+
+    service.receive(*change(study, edit))
+    assert service.make_reader(predictor).read_next()
+    assert service.find_files() == []
+    ((state, said),) = service.list_rows(studies.c.state, studies.c.reason)
+    assert state == "set aside"
+    assert re.search(reason, str(said)), said
+    assert service.list_rows(events.c.kind, events.c.detail) == [("set aside", said)]
+    assert "PHANTOM-7" not in str(said)
+
+
+def test_a_site_code_in_the_patient_id_and_one_test_slice_are_no_check(service, predictor, study) -> None:
+    def edit(ds: pydicom.Dataset) -> None:
+        ds.PatientID = "QA-1234"
+        ds.SeriesDescription = "HEAD 5.0"
+
+    service.receive(*change(study, edit))
+    service.make_reader(predictor).read_next()
+    assert service.list_rows(studies.c.state) == [("read",)]
+
+
+def test_few_slices_are_set_aside_until_more_come(service: Service, predictor, study: Path) -> None:
+    slices = list_slices(study)
+    reader = service.make_reader(predictor)
+    service.receive(*slices[:2])
+    reader.read_next()
+    ((state, reason),) = service.list_rows(studies.c.state, studies.c.reason)
+    assert state == "set aside"
+    assert "(too_few_slices)" in str(reason)
+    service.receive(*slices[2:])
+    reader.read_next()
+    assert service.list_rows(studies.c.state, studies.c.reason) == [("read", "")]
+
+
+def test_the_header_says_which_study_is_first(service: Service, predictor, study: Path, tmp_path) -> None:
+    for uid, keyword, value in (
+        ("2.25.1", "StudyID", "1"),
+        ("2.25.2", "StudyPriorityID", "LOW"),
+        ("2.25.3", "RequestedProcedurePriority", "STAT"),
+    ):
+        slices = list_slices(study)[:2]
+        for number, path in enumerate(slices):
+            ds = pydicom.dcmread(path)
+            ds.StudyInstanceUID, ds.SOPInstanceUID = uid, f"{uid}.{number}"
+            setattr(ds, keyword, value)
+            ds.save_as(copy := tmp_path / f"{uid}.{number}.dcm")
+            service.receive(copy)
+    reader = service.make_reader(predictor)
+    order = []
+    while reader.read_next():
+        done = {
+            str(uid)
+            for uid, state in service.list_rows(studies.c.StudyInstanceUID, studies.c.state)
+            if state == "set aside"
+        }
+        order += sorted(done - set(order))
+    assert order == ["2.25.3", "2.25.1", "2.25.2"]
+
+
+def test_a_full_disk_loses_nothing(service: Service, predictor, study: Path, monkeypatch) -> None:
+    service.receive(*list_slices(study))
+    reader = service.make_reader(predictor)
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ich.serve.reading.files.write_json", fail)
+        with pytest.raises(OSError, match="No space"):
+            reader.read_next()
+    reader.give_back()
+    assert service.list_rows(studies.c.state, studies.c.kills) == [("queued", 0)]
+    assert reader.read_next()
+    (files,) = service.find_files()
+    assert list(files.folder.parent.iterdir()) == [files.folder]  # what the first attempt left is gone
+
+
+def test_a_study_that_fails_its_reading_is_set_aside(
+    service: Service, predictor, study, monkeypatch, caplog
+) -> None:
+    service.receive(*list_slices(study))
+    patient = str(pydicom.dcmread(list_slices(study)[0]).PatientID)
+
+    def fail(*_: object) -> None:
+        raise ValueError(patient)
+
+    monkeypatch.setattr(Predictor, "make_result", fail)
+    reader = service.make_reader(predictor)
+    assert reader.read_next()
+    assert service.list_rows(studies.c.state) == [("queued",)]
+    assert reader.read_next()
+    assert service.list_rows(studies.c.state, studies.c.reason) == [("set aside", "it ended 2 readers")]
+    assert "ValueError at study.py:" in caplog.text
+    assert patient not in caplog.text
+
+
+def test_a_shadow_model_leaves_rows_and_events_and_no_files(service: Service, predictor, study: Path) -> None:
+    shadow = Shadow(service.settings, service.store, predictor, "shadow", lambda: service.now)
+    reader = service.make_reader(predictor)
+    service.receive(*list_slices(study))
+    assert not shadow.read_next()
+    reader.read_next()
+    before = sorted(service.settings.results.rglob("*"))
+    assert shadow.read_next()
+    assert not shadow.read_next()
+    assert sorted(service.settings.results.rglob("*")) == before
+    assert service.list_rows(readings.c.shadow, readings.c.outcome) == [
+        (False, "POSITIVE"),
+        (True, "POSITIVE"),
+    ]
+    assert service.list_rows(sends.c.reading_id) == [(1,)]
+    kinds = [kind for (kind,) in service.list_rows(events.c.kind)]
+    assert kinds == ["read", "shadow"]
+    assert service.list_rows(studies.c.state) == [("read",)]
+
+
+def test_files_that_are_gone_are_not_read_as_a_smaller_study(
+    service: Service, predictor, study: Path
+) -> None:
+    service.receive(*list_slices(study))
+    next(service.settings.inbox.glob("??/*.dcm")).unlink()
+    service.make_reader(predictor).read_next()
+    ((state, reason),) = service.list_rows(studies.c.state, studies.c.reason)
+    assert state == "set aside"
+    assert str(reason).endswith("are no longer there")
