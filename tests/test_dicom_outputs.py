@@ -26,8 +26,9 @@ from results import GAP, make_refused, make_result
 
 from ich.dicom import read_header, read_hu
 from ich.outputs.captures import draw_key_image, write_key_images
+from ich.outputs.concepts import FINDINGS, PROBABILITY, PROCEDURE, SITES, STUDY_UID, THRESHOLD
 from ich.outputs.refusal import OutputRefused
-from ich.outputs.sr import FINDINGS, PROCEDURE, SITES, write_sr
+from ich.outputs.sr import write_sr
 from ich.schema import DISCLAIMER, LABELS, SUBTYPES
 from ich.schema.codes import OutputRefusal, Reason
 from ich.schema.results import Remark, StudyResult
@@ -468,9 +469,11 @@ def test_whose_an_object_is_is_never_mended(
 
 
 def test_codes_are_those_of_dicom_s_own_dictionaries() -> None:
-    assert (PROCEDURE.value, PROCEDURE.scheme_designator) == tuple(codes.LN.HeadCT)[:2]
-    site = SITES["intraventricular"]
-    assert (site.value, site.scheme_designator) == tuple(codes.SCT.BrainVentricle)[:2]
+    assert PROCEDURE[:2] == tuple(codes.LN.HeadCT)[:2]
+    assert SITES["intraventricular"][:2] == tuple(codes.SCT.BrainVentricle)[:2]
+    assert (*PROBABILITY,) == tuple(codes.DCM.Probability)[:3]
+    assert (*THRESHOLD,) == tuple(codes.DCM.ThresholdValue)[:3]
+    assert (*STUDY_UID,) == tuple(codes.DCM.StudyInstanceUID)[:3]
     for label in ("any", "intraventricular"):
         assert FINDINGS[label].value == codes.SCT.IntracranialHemorrhage.value
 

@@ -27,6 +27,23 @@ from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from ich.files import for_owner_only, replacing
+from ich.outputs.concepts import (
+    DISTANCE,
+    DISTANCE_LIMIT,
+    FINDINGS,
+    OUTCOME,
+    OUTCOMES,
+    PRESENCE,
+    PROBABILITY,
+    PROCEDURE,
+    REASON,
+    SCHEME,
+    SITES,
+    THRESHOLD,
+    Concept,
+    list_coded,
+    state_presence,
+)
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.source import (
     MANUFACTURER,
@@ -38,47 +55,15 @@ from ich.outputs.source import (
     read_sources,
     to_ascii,
 )
-from ich.schema import DISCLAIMER, LABELS
+from ich.schema import DISCLAIMER
 from ich.schema.codes import Note, OutputRefusal, Reason, describe_code
-from ich.schema.results import Algorithm, Outcome, StudyResult
+from ich.schema.results import Algorithm, StudyResult
 from ich.tables import split_name
 
 __all__ = ["write_sr"]
 
 SERIES_NUMBER = 9100
 """High, so that a scanner is unlikely to use it."""
-
-SCHEME = "99ICH"
-"""Scheme of codes that no standard defines; by PS3.16 8.2 private schemes begin with 99."""
-
-FINDINGS: Mapping[str, CodedConcept] = {
-    "epidural": CodedConcept("82999001", "SCT", "Epidural intracranial hemorrhage"),
-    "intraparenchymal": CodedConcept("274100004", "SCT", "Cerebral hemorrhage"),
-    "intraventricular": CodedConcept("1386000", "SCT", "Intracranial hemorrhage"),
-    "subarachnoid": CodedConcept("21454007", "SCT", "Subarachnoid intracranial hemorrhage"),
-    "subdural": CodedConcept("35486000", "SCT", "Subdural intracranial hemorrhage"),
-    "any": CodedConcept("1386000", "SCT", "Intracranial hemorrhage"),
-}
-"""SNOMED CT code of each label; others than these have none."""
-
-SITES: Mapping[str, CodedConcept] = {"intraventricular": CodedConcept("35764002", "SCT", "Brain ventricle")}
-"""Site of a finding that has no code of its own in DICOM's dictionaries."""
-
-PRESENCE = CodedConcept("705057003", "SCT", "Presence")
-PRESENT = CodedConcept("52101004", "SCT", "Present")
-ABSENT = CodedConcept("2667000", "SCT", "Absent")
-INDETERMINATE = CodedConcept("82334004", "SCT", "Indeterminate")
-
-OUTCOME = CodedConcept("OUTCOME", SCHEME, "Outcome of the study")
-OUTCOMES: Mapping[Outcome, CodedConcept] = {
-    Outcome.POSITIVE: CodedConcept("10828004", "SCT", "Positive"),
-    Outcome.NEGATIVE: CodedConcept("260385009", "SCT", "Negative"),
-    Outcome.INDETERMINATE: INDETERMINATE,
-}
-REASON = CodedConcept("REASON", SCHEME, "Reason against a negative result")
-DISTANCE = CodedConcept("DISTANCE", SCHEME, "Distance from the training data")
-DISTANCE_LIMIT = CodedConcept("DISTANCE_LIMIT", SCHEME, "Limit of the distance from the training data")
-PROCEDURE = CodedConcept("24725-4", "LN", "Head CT")
 
 
 def write_sr(
@@ -104,7 +89,7 @@ def write_sr(
         OSError: If it cannot be written.
     """
     sources = read_sources(result, files)
-    if not _list_coded(result):
+    if not list_coded(result):
         raise OutputRefused(OutputRefusal.NO_CODE, f"there is no code for {', '.join(result.labels)}")
     with building():
         earlier = [] if predecessor is None else [read_header(predecessor)]
@@ -132,13 +117,13 @@ def write_sr(
 
 
 def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> MeasurementReport:
-    shown = [label for label in (result.headline, *result.others) if label in _list_coded(result)]
+    shown = list_coded(result)
     report = MeasurementReport(
         observation_context=_make_context(result.algorithm),
-        procedure_reported=PROCEDURE,
+        procedure_reported=CodedConcept(*PROCEDURE),
         imaging_measurements=[
             _make_study_group(result),
-            *(_make_group(result, label, sources) for label in dict.fromkeys(shown)),
+            *(_make_group(result, label, sources) for label in shown),
         ],
     )
     # TID 1500 is extensible, and has no item for text.
@@ -153,12 +138,6 @@ def _make_content(result: StudyResult, sources: Sequence[Dataset]) -> Measuremen
         )
     )
     return report
-
-
-def _list_coded(result: StudyResult) -> list[str]:
-    """Lists the labels with a code; ``any`` has one only in the RSNA's set, where it is any hemorrhage."""
-    is_rsna = result.labels.keys() == set(LABELS)
-    return [label for label in result.labels if label in FINDINGS and (label != "any" or is_rsna)]
 
 
 def _make_context(algorithm: Algorithm) -> ObservationContext:
@@ -187,11 +166,8 @@ def _make_study_group(result: StudyResult) -> MeasurementsAndQualitativeEvaluati
         algorithm_id=_identify(result),
         measurements=[measurement for measurement in measurements if measurement is not None],
         qualitative_evaluations=[
-            QualitativeEvaluation(OUTCOME, OUTCOMES[result.outcome]),
-            *(
-                QualitativeEvaluation(REASON, CodedConcept(r.code, SCHEME, r.code.replace("_", " ")))
-                for r in result.reasons
-            ),
+            _evaluate(OUTCOME, OUTCOMES[result.outcome]),
+            *(_evaluate(REASON, Concept(r.code, SCHEME, r.code.replace("_", " "))) for r in result.reasons),
         ],
     )
 
@@ -202,17 +178,18 @@ def _make_group(
     """Makes the measurement group of a label (TID 1501)."""
     said = result.labels[label]
     measurements = (
-        _measure(codes.DCM.Probability, said.prob),
-        _measure(codes.DCM.ThresholdValue, said.threshold),
+        _measure(PROBABILITY, said.prob),
+        _measure(THRESHOLD, said.threshold),
     )
     present = label in (result.decides, *result.subtypes)
+    presence = state_presence(result, label)
     return MeasurementsAndQualitativeEvaluations(
         tracking_identifier=TrackingIdentifier(derive_uid(result, "finding", label), label),
-        finding_type=FINDINGS[label],
-        finding_sites=[FindingSite(SITES[label])] if label in SITES else None,
+        finding_type=CodedConcept(*FINDINGS[label]),
+        finding_sites=[FindingSite(CodedConcept(*SITES[label]))] if label in SITES else None,
         algorithm_id=_identify(result),
         measurements=[measurement for measurement in measurements if measurement is not None],
-        qualitative_evaluations=_state_presence(result, label),
+        qualitative_evaluations=[] if presence is None else [_evaluate(PRESENCE, presence)],
         source_images=[
             SourceImageForMeasurementGroup(
                 sources[n].SOPClassUID,
@@ -249,14 +226,11 @@ def _identify(result: StudyResult) -> AlgorithmIdentification:
     )
 
 
-def _state_presence(result: StudyResult, label: str) -> list[QualitativeEvaluation]:
-    """States the decision on a label; an undecided subtype gets no statement of presence."""
-    decided = result.labels[label].positive
-    if decided is None and label != result.decides:
-        return []
-    concept = {True: PRESENT, False: ABSENT, None: INDETERMINATE}[decided]
-    return [QualitativeEvaluation(PRESENCE, concept)]
+def _evaluate(name: Concept, value: Concept) -> QualitativeEvaluation:
+    return QualitativeEvaluation(CodedConcept(*name), CodedConcept(*value))
 
 
-def _measure(name: CodedConcept, value: float | None) -> Measurement | None:
-    return None if value is None else Measurement(name=name, value=value, unit=codes.UCUM.NoUnits)
+def _measure(name: Concept, value: float | None) -> Measurement | None:
+    if value is None:
+        return None
+    return Measurement(name=CodedConcept(*name), value=value, unit=codes.UCUM.NoUnits)

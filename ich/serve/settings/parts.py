@@ -130,20 +130,24 @@ class Node:
     """HOST:PORT of a DICOM or HL7 node, or the URL of the others."""
     ae_title: Title | None = None
     """AE title of a DICOM node."""
-    what: tuple[Literal["sr", "sc", "json"], ...] = ("sr", "sc")
-    """What is sent: the structured report, key images, or the result as JSON."""
+    what: Annotated[tuple[Literal["sr", "sc"], ...], MinLen(1)] = ("sr", "sc")
+    """What a dicom or stow node gets: the structured report, key images, or both."""
     outcomes: tuple[Literal["POSITIVE", "NEGATIVE", "INDETERMINATE"], ...] = (
         "POSITIVE",
         "NEGATIVE",
         "INDETERMINATE",
     )
     """Outcomes that are sent."""
+    shows_identity: bool = False
+    """Whether a webhook names the PatientID."""
     commitment: bool = False
     """Asks a DICOM node to confirm that it keeps the objects."""
+    commitment_minutes: Annotated[float, Interval(gt=0, le=1e6)] = 60
+    """Without its confirmation for so long, the objects are sent again."""
     tls: Tls | None = None
-    """Encryption of DICOM; null for none."""
+    """Encryption of DICOM and HL7, null for none; certificates for a URL with https, null for the usual."""
     secret_file: str | None = None
-    """File with the secret that signs a webhook, or with the token of a URL."""
+    """File with the secret that signs a webhook, or with the bearer token of a stow or fhir node."""
     give_up_hours: Annotated[float, Interval(gt=0, le=1e6)] | None = None
     """Stops trying after so many hours; null for never."""
 

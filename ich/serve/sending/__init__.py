@@ -1,0 +1,42 @@
+"""Answers go to the nodes of the settings: one thread for each, so that a slow node delays no other."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+
+from ich.serve.sending.checks import check as check
+from ich.serve.sending.worker import Worker
+from ich.serve.settings import Settings
+from ich.serve.store import open_store
+from ich.serve.store.sends import release_sender
+
+
+def run(settings: Settings, identity: str) -> None:
+    """Delivers answers until SIGTERM. A delivery that is under way is finished first.
+
+    Args:
+        settings: The settings.
+        identity: Name of the process, unlike that of any other one that runs.
+    """
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    store = open_store(settings.store)
+    try:
+        with store.begin() as connection:
+            release_sender(connection, identity, time.time())
+        threads = [
+            threading.Thread(
+                target=Worker(settings, store, node, identity).work, args=(stop,), name=node.name
+            )
+            for node in settings.send
+        ]
+        for thread in threads:
+            thread.start()
+        stop.wait()
+        for thread in threads:
+            thread.join()
+    finally:
+        store.close()
