@@ -2,33 +2,49 @@
 
 from __future__ import annotations
 
+import hmac
+import json
 import os
+import re
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import select
+from sqlalchemy import func, select
 
-from ich.schema import UserError
+from ich.calibration import Decision, NotFitted
+from ich.calibration.points import OperatingPoint
+from ich.files import hash_file
+from ich.model_files.ensemble import EnsembleMetadata
+from ich.model_files.metadata import ModelArguments, ModelMetadata, Recalibration
+from ich.schema import InputSpec, UserError
+from ich.schema.labels import RSNA_LABELS
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Upkeep
 from ich.serve.states import StudyState
 from ich.serve.store import Store, open_store
+from ich.serve.store.alarms import begin_alarm, end_alarm, list_active
 from ich.serve.store.events import EventKind, add_event
 from ich.serve.store.objects import Arrival, add_object, close_association, open_association
 from ich.serve.store.studies import Reading, claim_study, finish_study
-from ich.serve.store.tables import sends, studies
-from ich.serve.upkeep import make_router, run
-from ich.serve.upkeep.loop import Task, do_due, list_tasks
+from ich.serve.store.tables import events, judgments, readings, sends, studies
+from ich.serve.upkeep import check, make_router, run
+from ich.serve.upkeep.alarms import SIGNATURE
+from ich.serve.upkeep.loop import Task, do_due, list_slow_tasks, make_queue_task
+from ich.serve.upkeep.references import expect_positive
+from ich.serve.upkeep.samples import Share
 
 NOW = 1_000_000.0
-MINUTE = 60.0
+MINUTE, HOUR = 60.0, 3600.0
 
 
 @pytest.fixture
@@ -93,7 +109,7 @@ def ask(settings: Settings, store: Store, clock: Clock) -> Ask:
 
 
 def test_the_loop_queues_what_is_complete(settings: Settings, store: Store) -> None:
-    tasks = list_tasks(settings, store, NOW)
+    tasks = [make_queue_task(settings, store)]
     add(store, 1, NOW)
     for second in range(30):
         do_due(tasks, NOW + second)
@@ -147,7 +163,7 @@ def test_it_is_not_ready_when_studies_are_not_queued(ask: Ask, store: Store, clo
     clock.now += MINUTE
     assert ask("/ready") == (
         503,
-        "not queued: 1 studies are complete for 60 seconds and not in the queue\n",
+        "stall.not_queued: 1 studies are complete for 60 seconds and not in the queue\n",
     )
 
 
@@ -157,21 +173,27 @@ def test_it_is_not_ready_when_studies_are_not_read(
     add(store, 1, NOW)
     add(store, 2, NOW)
     clock.now += 5 * MINUTE
-    do_due(list_tasks(settings, store, NOW), clock.now)
+    make_queue_task(settings, store).act(clock.now)
     assert ask("/ready")[0] == 200
     clock.now += 20 * MINUTE
-    assert ask("/ready") == (503, "not read: 2 studies wait, and none was read to its end for 15 minutes\n")
+    assert ask("/ready") == (
+        503,
+        "stall.not_read: 2 studies wait, and none was read to its end for 15 minutes\n",
+    )
     read(store, clock.now)
     assert ask("/ready")[0] == 200
     clock.now += 15 * MINUTE
-    assert ask("/ready") == (503, "not read: 1 studies wait, and none was read to its end for 15 minutes\n")
+    assert ask("/ready") == (
+        503,
+        "stall.not_read: 1 studies wait, and none was read to its end for 15 minutes\n",
+    )
 
 
 def test_it_is_not_ready_without_room_or_database(
     ask: Ask, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ich.serve.inbox.Inbox.measure_free_bytes", lambda inbox: 10**9)
-    assert ask("/ready") == (503, "disk full: 1.0 GB are free, and objects are refused below 2 GB\n")
+    assert ask("/ready") == (503, "disk.full: 1.0 GB are free, and objects are refused below 2 GB\n")
     with store.begin() as connection:
         connection.exec_driver_sql("DROP TABLE arrivals")
     assert "no database: the database does not answer" in ask("/ready")[1]
@@ -189,7 +211,7 @@ def test_metrics_count_what_happened(ask: Ask, settings: Settings, store: Store,
     for number in range(3):
         add(store, number, NOW)
     clock.now += 40
-    do_due(list_tasks(settings, store, NOW), clock.now)
+    make_queue_task(settings, store).act(clock.now)
     read(store, clock.now, outcome="POSITIVE", prob=0.9)
     read(store, clock.now + 30)
     with store.begin() as connection:
@@ -246,7 +268,7 @@ def test_metrics_name_no_study_and_few_peers(
 ) -> None:
     add(store, 1, NOW)
     clock.now += 40
-    do_due(list_tasks(settings, store, NOW), clock.now)
+    make_queue_task(settings, store).act(clock.now)
     read(store, clock.now)
     with store.begin() as connection:
         token = connection.execute(select(studies.c.token)).scalar_one()
@@ -267,3 +289,242 @@ def test_metrics_are_for_addresses_that_the_settings_name(ask: Ask, settings: Se
     assert ask("/ready", "10.0.0.1")[0] == 200
     with pytest.raises(UserError, match=r"upkeep.metrics_from: '10.0/8' is not an IP address or network"):
         make_router(replace(settings, upkeep=Upkeep(metrics_from=("10.0/8",))), store)
+
+
+def insert_readings(
+    store: Store,
+    probs: Sequence[float],
+    *,
+    positive: float = 0.1,
+    distance: float = 1.0,
+    accepted: float | None = None,
+    model: str = "f" * 64,
+) -> None:
+    """Readings of a study each; ``positive`` and ``accepted`` are shares, spread evenly."""
+    with store.begin() as connection:
+        first = (connection.execute(select(func.max(readings.c.id))).scalar() or 0) + 1
+        for number, prob in enumerate(probs, first):
+            key = f"{number:032x}"
+            row = {"token": key, "StudyInstanceUID": key, "state": "read", "first_at": NOW, "last_at": NOW}
+            connection.execute(studies.insert().values(id=number, **row))
+            outcome = "POSITIVE" if is_spread(number, positive) else "NEGATIVE"
+            made = {"model": model, "outcome": outcome, "prob": prob, "distance": distance + 0.1 * prob}
+            files = {"number": 1, "folder": f"{key}/1", "started_at": NOW, "finished_at": NOW}
+            row = {"study_id": number, "generation": 1, "distance_limit": 1.5, **made, **files}
+            connection.execute(readings.insert().values(row))
+            if accepted is not None:
+                verdict = "accept" if is_spread(number, accepted) else "reject"
+                row = {"reading_id": number, "account": "me", "verdict": verdict, "judged_at": NOW}
+                connection.execute(judgments.insert().values(row))
+
+
+def is_spread(number: int, share: float) -> bool:
+    return int((number + 1) * share) > int(number * share)
+
+
+def make_probs(count: int, power: float = 3.0) -> list[float]:
+    """Probabilities in an order that repeats, so that no sample differs from another by chance."""
+    return [((number * 37 % 100) / 100) ** power for number in range(count)]
+
+
+def look(settings: Settings, store: Store, name: str, now: float = NOW) -> list[str]:
+    """Does one of the slow tasks; returns the alarms that are active then."""
+    (task,) = [each for each in list_slow_tasks(settings, store, "upkeep", NOW) if name in each.name]
+    task.act(now)
+    with store.view() as connection:
+        return list_active(connection)
+
+
+def list_events(store: Store, kind: EventKind) -> list[str]:
+    with store.view() as connection:
+        query = select(events.c.detail).where(events.c.kind == kind).order_by(events.c.id)
+        return list(connection.execute(query).scalars())
+
+
+def test_a_stable_stream_raises_no_alarm(settings: Settings, store: Store) -> None:
+    for _ in range(6):
+        insert_readings(store, make_probs(100), accepted=0.9)
+        assert look(settings, store, "drift") == []
+
+
+@pytest.mark.parametrize(
+    ("change", "alarms"),
+    [
+        ({"probs": make_probs(100, 1.0)}, ["drift.probabilities"]),
+        ({"positive": 0.5}, ["drift.positives"]),
+        ({"distance": 1.2}, ["drift.distances"]),
+        ({"distance": 1.6}, ["drift.distances", "drift.out_of_distribution"]),
+        ({"accepted": 0.4}, ["drift.agreement"]),
+    ],
+)
+def test_drift_raises_an_alarm_that_begins_and_ends_once(
+    settings: Settings, store: Store, change: dict[str, Any], alarms: list[str]
+) -> None:
+    usual: dict[str, Any] = {"probs": make_probs(100), "accepted": 0.9}
+    for _ in range(4):
+        insert_readings(store, **usual)
+    assert look(settings, store, "drift") == []
+    insert_readings(store, **(usual | change))
+    for _ in range(3):
+        assert [name for name in look(settings, store, "drift") if name in alarms] == alarms
+    insert_readings(store, **usual)
+    assert look(settings, store, "drift") == []
+    told = list_events(store, EventKind.ALARM)
+    for name in alarms:
+        assert [each.partition(":")[0] for each in told if name in each] == ["began", "ended"]
+
+
+def test_a_new_model_has_its_own_reference(settings: Settings, store: Store) -> None:
+    insert_readings(store, make_probs(300))
+    insert_readings(store, make_probs(100, 1.0), positive=0.5)
+    assert look(settings, store, "drift") == ["drift.distances", "drift.positives", "drift.probabilities"]
+    insert_readings(store, make_probs(200, 1.0), positive=0.5, model="e" * 64)
+    assert look(settings, store, "drift") == []
+
+
+def test_a_reading_that_was_superseded_or_is_a_shadow_does_not_count(
+    settings: Settings, store: Store
+) -> None:
+    insert_readings(store, make_probs(200))
+    insert_readings(store, make_probs(100), positive=1.0)
+    insert_readings(store, make_probs(100))
+    with store.begin() as connection:
+        changed = readings.update().where(readings.c.id > 300)
+        connection.execute(changed.values(supersedes_id=readings.c.id - 100))
+    insert_readings(store, make_probs(100, 1.0), positive=1.0)
+    with store.begin() as connection:
+        connection.execute(readings.update().where(readings.c.id > 400).values(shadow=True))
+    assert look(settings, store, "drift") == []
+
+
+def write_description(ensemble: EnsembleMetadata, path: Path) -> None:
+    """A bundle without weights, which nothing here looks at."""
+    versions = {"ich": "1", "torch": "1", "timm": "1"}
+    fields = {"format": "ich bundle 5", "note": "test", "versions": versions, "weights_sha256": "0" * 64}
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.json", json.dumps(fields | {"ensemble": ensemble.to_plain()}))
+        archive.writestr("model.safetensors", b"")
+
+
+@pytest.mark.parametrize(("studies", "alarms"), [(400, ["drift.positives"]), (60, [])])
+def test_a_recalibrated_bundle_says_how_many_studies_are_positive(
+    settings: Settings, store: Store, studies: int, alarms: list[str]
+) -> None:
+    """The first readings cannot say it, because they are no different."""
+    sensitive = OperatingPoint(0.5, "sensitivity>=0.95", 0.95, 0.9)
+    names = RSNA_LABELS.names
+    decision = Decision("mean_top3", dict.fromkeys(names, NotFitted("few")), dict.fromkeys(names, sensitive))
+    site = Recalibration("here", studies, studies, dict.fromkeys(names, studies // 2))
+    arguments = ModelArguments("resnet18", InputSpec(), 0.0, 0.0, "sigmoid", channels_last=False)
+    metadata = ModelMetadata(arguments, decisions={"study": decision}, recalibration=site)
+    ensemble = EnsembleMetadata((metadata,))
+    assert expect_positive(ensemble) == Share(round(studies * 0.525), studies)
+    write_description(ensemble, Path(settings.bundle))
+    insert_readings(store, make_probs(300), positive=0.1, model=hash_file(settings.bundle))
+    assert look(settings, store, "drift") == alarms
+    Path(settings.bundle).write_bytes(b"another model, which made none of these readings")
+    assert look(settings, store, "drift") == []
+
+
+def test_what_stalls_raises_alarms(settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(2):
+        add(store, number, NOW)
+    make_queue_task(settings, store).act(NOW + 40)
+    read(store, NOW + 40)
+    with store.begin() as connection:
+        row = {"reading_id": 1, "node": "pacs", "state": "waiting", "next_at": 0, "created_at": NOW + 40}
+        connection.execute(sends.insert().values(row))
+        taken = open_association(connection, "me", "CT2", NOW)
+        for peer, code in (("CT1", "0xC000 a UID"), ("CT2", "0xC000 a UID"), ("10.0.0.9", "not allowed")):
+            for _ in range(10):
+                add_event(connection, NOW, peer, EventKind.REFUSED, detail=code)
+    add(store, 3, NOW, taken)
+    assert look(settings, store, "stalls", NOW + 41) == ["stall.refused.CT1"]
+    with store.begin() as connection:
+        close_association(connection, taken, NOW + 42)
+    assert look(settings, store, "stalls", NOW + 5 * HOUR) == [
+        "stall.not_queued",
+        "stall.not_read",
+        "stall.not_sent.pacs",
+    ]
+    monkeypatch.setattr("ich.serve.inbox.Inbox.measure_free_bytes", lambda inbox: 10**9)
+    assert "disk.full" in look(settings, store, "disk")
+    monkeypatch.undo()
+    assert "disk.full" not in look(settings, store, "disk")
+
+
+def test_alarms_wait_until_the_service_had_time_to_start(settings: Settings, store: Store) -> None:
+    add(store, 1, NOW - 9 * HOUR)
+    make_queue_task(settings, store).act(NOW)
+    tasks = list_slow_tasks(settings, store, "upkeep", NOW)
+    do_due(tasks, NOW + 14 * MINUTE)
+    with store.view() as connection:
+        assert list_active(connection) == []
+    do_due(tasks, NOW + 16 * MINUTE)
+    with store.view() as connection:
+        assert list_active(connection) == ["stall.not_read"]
+
+
+class Listener(BaseHTTPRequestHandler):
+    """Takes what is posted, or refuses it."""
+
+    status = 204
+    posted: ClassVar[list[tuple[bytes, str | None]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.status < 300:
+            self.posted.append((body, self.headers[SIGNATURE]))
+        self.send_response(self.status)
+        self.end_headers()
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.mark.races
+def test_alarms_are_posted_once_and_signed(
+    settings: Settings, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "secret").write_text("key\n")
+    with HTTPServer(("127.0.0.1", 0), Listener) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/alarms"
+        upkeep = Upkeep(alarm_url=url, alarm_secret_file=str(tmp_path / "secret"))
+        settings = replace(settings, upkeep=upkeep)
+        with store.begin() as connection:
+            assert begin_alarm(connection, NOW, "me", "disk.full", "1 GB are free")
+            assert not begin_alarm(connection, NOW + 1, "another", "disk.full", "0 GB are free")
+        tasks = [each for each in list_slow_tasks(settings, store, "me", NOW) if "posting" in each.name]
+        Listener.status = 500
+        do_due(tasks, NOW)
+        assert "upkeep.alarm_url answered 500" in caplog.text
+        Listener.status = 204
+        do_due(tasks, NOW + 60)
+        with store.begin() as connection:
+            assert end_alarm(connection, NOW + 90, "me", "disk.full")
+            assert not end_alarm(connection, NOW + 91, "me", "disk.full")
+        do_due(tasks, NOW + 120)
+        do_due(tasks, NOW + 180)
+        server.shutdown()
+    found = [json.loads(body) for body, _ in Listener.posted]
+    expected = {"alarm": 1, "name": "disk.full", "state": "began", "detail": "1 GB are free"}
+    began = expected | {"began_at": "1970-01-12T13:46:40+00:00", "ended_at": None}
+    assert found == [began, began | {"state": "ended", "ended_at": "1970-01-12T13:48:10+00:00"}]
+    for body, signature in Listener.posted:
+        assert signature == "sha256=" + hmac.new(b"key", body, "sha256").hexdigest()
+    with store.view() as connection:
+        assert connection.execute(select(func.count()).select_from(events)).scalar_one() == 2
+
+
+def test_faults_of_the_settings_are_named(settings: Settings, tmp_path: Path) -> None:
+    check(settings)
+    (tmp_path / "empty").touch()
+    for upkeep, message in (
+        (Upkeep(alarm_url="alarms.example"), "upkeep.alarm_url=alarms.example: expected a URL"),
+        (Upkeep(alarm_secret_file=str(tmp_path / "empty")), "is empty; write a secret into it"),
+        (Upkeep(alarm_secret_file="gone"), "upkeep.alarm_secret_file=gone cannot be read: No such file"),
+        (Upkeep(metrics_from=("here",)), "upkeep.metrics_from: 'here' is not an IP address or network"),
+    ):
+        with pytest.raises(UserError, match=re.escape(message)):
+            check(replace(settings, upkeep=upkeep))

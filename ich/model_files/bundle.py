@@ -18,9 +18,8 @@ import json
 import unicodedata
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import safetensors.torch
 import timm
@@ -30,41 +29,26 @@ from torch import Tensor
 
 from ich import __version__
 from ich.files import replacing
+from ich.model_files.description import (
+    BAD_ARCHIVE,
+    DESCRIPTION,
+    LARGEST_CARD,
+    LARGEST_DESCRIPTION,
+    MODEL_CARD,
+    OF_ONE,
+    WEIGHTS,
+    Description,
+    parse_description,
+    read_members,
+)
 from ich.model_files.ensemble import EnsembleMetadata
-from ich.model_files.metadata import ModelMetadata, Versions, upgrade_file
+from ich.model_files.metadata import ModelMetadata, Versions
 from ich.schema import DISCLAIMER, UserError
-from ich.schema.formats import STRICT, Digest, Text, parse_fields, read_plain, show, to_plain
+from ich.schema.formats import show, to_plain
 
 __all__ = ["Bundle", "is_bundle", "read_bundle", "write_bundle", "write_ensemble"]
 
-DESCRIPTION, WEIGHTS, MODEL_CARD = "model.json", "model.safetensors", "model_card.md"
-
-_FORMATS = ("ich bundle 1", "ich bundle 2", "ich bundle 3", "ich bundle 4", "ich bundle 5")
-_OF_ONE = _FORMATS[:3]
-"""Formats that hold a single model."""
-
-_MEMBERS = ([DESCRIPTION, WEIGHTS], [DESCRIPTION, WEIGHTS, MODEL_CARD])
-
-_LARGEST_CARD = 256 * 1024  # bytes
-_LARGEST_DESCRIPTION = 1024 * 1024  # bytes; isotonic curves of all their knots take 110 thousand for a model
-
-_LARGEST = {DESCRIPTION: _LARGEST_DESCRIPTION, MODEL_CARD: _LARGEST_CARD}
-
-_BAD_ARCHIVE = (zipfile.BadZipFile, ValueError, NotImplementedError, RuntimeError, EOFError, LookupError)
 _BAD_TENSORS = (ValueError, RuntimeError, TypeError, LookupError, OverflowError)
-
-
-@dataclass(frozen=True)
-class Description:
-    """What ``model.json`` holds."""
-
-    __pydantic_config__ = STRICT
-
-    format: Literal["ich bundle 5"]
-    note: Text
-    ensemble: EnsembleMetadata
-    versions: Versions
-    weights_sha256: Digest
 
 
 class Bundle(NamedTuple):
@@ -131,8 +115,8 @@ def write_ensemble(
     path = Path(path)
     if path.exists():
         raise UserError(f"{path} exists; name a new file, or remove it")
-    if not _is_plain(model_card) or len(model_card.encode()) > _LARGEST_CARD:
-        raise UserError(f"the model card is longer than {_LARGEST_CARD} bytes, or not plain text")
+    if not _is_plain(model_card) or len(model_card.encode()) > LARGEST_CARD:
+        raise UserError(f"the model card is longer than {LARGEST_CARD} bytes, or not plain text")
     # Copies: weights may share memory, or lie with their channels last, and the format knows neither.
     tensors = {
         f"{_prefix(number)}{name}": tensor.detach().contiguous().clone()
@@ -148,10 +132,10 @@ def write_ensemble(
         weights_sha256=hashlib.sha256(weights).hexdigest(),
     )
     text = json.dumps(to_plain(description) | {"ensemble": ensemble.to_plain()}, indent=2) + "\n"
-    if len(text) > _LARGEST_DESCRIPTION:
+    if len(text) > LARGEST_DESCRIPTION:
         raise UserError(
             f"{path}: the metadata of {len(state_dicts)} members take {len(text)} bytes, more than "
-            f"{_LARGEST_DESCRIPTION}; give decisions for all of them with --calibration, or fewer members"
+            f"{LARGEST_DESCRIPTION}; give decisions for all of them with --calibration, or fewer members"
         )
     members = {DESCRIPTION: text.encode(), WEIGHTS: weights}
     if model_card:
@@ -173,7 +157,7 @@ def is_bundle(path: str | Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return DESCRIPTION in archive.namelist()
-    except (*_BAD_ARCHIVE, OSError):
+    except (*BAD_ARCHIVE, OSError):
         return False
 
 
@@ -184,18 +168,11 @@ def read_bundle(path: str | Path) -> Bundle:
         UserError: If it is damaged, has an unknown version, or holds anything else.
     """
     path = Path(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _read_members(archive, path)
-    except (*_BAD_ARCHIVE, OSError) as error:
-        raise UserError(f"the bundle {path} is damaged: {error}") from error
+    members = read_members(path)
     source = f"{path}: {DESCRIPTION}"
-    fields = parse_fields(members[DESCRIPTION], source)
-    if (found := fields.get("format")) not in _FORMATS:
-        raise UserError(f"{source}: format is {show(found)}; expected one of {', '.join(_FORMATS)}")
+    found, description = parse_description(members[DESCRIPTION], source)
     if found == "ich bundle 1" and MODEL_CARD in members:
         raise UserError(f"{source}: ich bundle 1 has no {MODEL_CARD}")
-    description = read_plain(Description, upgrade_file(fields, *reversed(_FORMATS)), source)
     weights = members[WEIGHTS]
     if hashlib.sha256(weights).hexdigest() != description.weights_sha256:
         raise UserError(f"the bundle {path} is damaged: its weights have changed since it was written")
@@ -206,7 +183,7 @@ def read_bundle(path: str | Path) -> Bundle:
         tensors = safetensors.torch.load(weights)
     except (SafetensorError, *_BAD_TENSORS) as error:
         raise UserError(f"{path}: {WEIGHTS} cannot be read: {error}") from error
-    if found in _OF_ONE:
+    if found in OF_ONE:
         return Bundle(description.ensemble, (tensors,), model_card)
     return Bundle(
         description.ensemble, _split_members(tensors, len(description.ensemble.members), path), model_card
@@ -228,24 +205,6 @@ def _split_members(tensors: dict[str, Tensor], count: int, path: Path) -> tuple[
             f"the bundle {path} is damaged: {show(min(tensors))} belongs to none of {count} members"
         )
     return tuple(members)
-
-
-def _read_members(archive: zipfile.ZipFile, path: Path) -> dict[str, bytes]:
-    members = archive.infolist()
-    if sorted(member.filename for member in members) not in _MEMBERS:
-        raise UserError(
-            f"{path} is not a bundle: it has {len(members)} members; expected {DESCRIPTION}, {WEIGHTS} and, "
-            f"at most, {MODEL_CARD}"
-        )
-    for member in members:
-        if member.compress_type != zipfile.ZIP_STORED or member.compress_size != member.file_size:
-            raise UserError(f"{path} is not a bundle: {member.filename} is compressed")
-        if member.file_size > path.stat().st_size:
-            raise UserError(f"{path} is not a bundle: {member.filename} claims to be larger than the file")
-        largest = _LARGEST.get(member.filename, member.file_size)
-        if member.file_size > largest:
-            raise UserError(f"{path} is not a bundle: {member.filename} is larger than {largest} bytes")
-    return {member.filename: archive.read(member.filename) for member in members}
 
 
 def _is_plain(text: str) -> bool:

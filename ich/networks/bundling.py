@@ -20,8 +20,9 @@ from ich.evaluate.folds import pool_folds
 from ich.evaluate.pooling import choose_pooling, find_levels
 from ich.evaluate.smoothing import smooth_folds
 from ich.evaluate.stacking import fit_shares
-from ich.model_files.bundle import MODEL_CARD, is_bundle, read_bundle, write_ensemble
+from ich.model_files.bundle import is_bundle, read_bundle, write_ensemble
 from ich.model_files.checkpoint import CHECKPOINTS, ENSEMBLE, find_checkpoint
+from ich.model_files.description import MODEL_CARD
 from ich.model_files.ensemble import EnsembleMetadata, require_same_labels
 from ich.models import Ensemble, hash_weights, load_ensemble
 from ich.networks.folds import asks_for_smoothing, find_fold, find_rule, read_folds

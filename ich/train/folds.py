@@ -28,8 +28,9 @@ from ich.evaluation_report.model_card import make_model_card
 from ich.evaluation_report.report_data import ReportData
 from ich.evaluation_report.run import Run, read_run
 from ich.files import hash_file, replacing
-from ich.model_files.bundle import MODEL_CARD, write_ensemble
+from ich.model_files.bundle import write_ensemble
 from ich.model_files.checkpoint import CHECKPOINTS, ENSEMBLE, find_checkpoint
+from ich.model_files.description import MODEL_CARD
 from ich.models import load_ensemble
 from ich.networks.bundling import join_models, smooth_models
 from ich.networks.folds import find_fold, find_rule, read_folds

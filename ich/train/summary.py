@@ -14,7 +14,7 @@ from ich.evaluate.figures import Evaluation
 from ich.evaluation_report.model_card import make_model_card
 from ich.evaluation_report.report_data import ReportData
 from ich.evaluation_report.run import read_run
-from ich.model_files.bundle import MODEL_CARD
+from ich.model_files.description import MODEL_CARD
 from ich.model_files.metadata import Training
 from ich.report.markdown import write_markdown
 from ich.schema import MONITOR

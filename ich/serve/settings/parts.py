@@ -183,10 +183,14 @@ class Upkeep:
     keep_days: Annotated[float, Interval(gt=0, le=1e5)] | None = None
     """Deletes pixels after so many days and keeps results; null keeps all."""
     alarm_url: str | None = None
-    """URL that alarms of drift are posted to; null for none."""
+    """URL that alarms are posted to; null for none."""
+    alarm_secret_file: str | None = None
+    """File with the secret that signs what is posted; null for no signature."""
     alarm_studies: Several = 100
     """Number of the newest studies that drift is measured on."""
     stall_minutes: Annotated[float, Interval(gt=0, le=1e5)] = 15
     """Raises an alarm when studies wait and none was read for so long."""
+    stall_send_hours: Annotated[float, Interval(gt=0, le=1e5)] = 4
+    """Raises an alarm when an answer waits for a node for so long."""
     metrics_from: tuple[str, ...] = ("127.0.0.1", "::1")
     """IP addresses or networks that may see the metrics, without a session and not through a proxy."""

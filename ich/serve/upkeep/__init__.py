@@ -1,18 +1,20 @@
-"""Watches the service: queues what is complete, looks for drift and stalls, and deletes old pixels.
+"""Watches the service: queues what is complete, and looks for drift and stalls.
 
 loop        the process, and what it does how often
 health      `/health`, `/ready` and `/metrics`
+metrics     the page for Prometheus
 stalls      what does not move although it should
+drift       tests of the newest readings against a reference
+references  what the reference is; samples takes readings from the database
+alarms      begin, end, and are posted
 """
 
 from __future__ import annotations
 
-import logging
-
+from ich.schema import UserError
 from ich.serve.settings import Settings
 from ich.serve.upkeep.health import make_router as make_router
-
-_LOG = logging.getLogger(__name__)
+from ich.serve.upkeep.health import read_networks
 
 
 def run(settings: Settings, identity: str) -> None:
@@ -27,5 +29,20 @@ def run(settings: Settings, identity: str) -> None:
     """
     from ich.serve.upkeep.loop import work  # SciPy, which the process of the pages does not need
 
-    _LOG.info("%s begins", identity)
-    work(settings)
+    work(settings, identity)
+
+
+def check(settings: Settings) -> None:
+    """Checks what can be wrong with the settings of watching.
+
+    Raises:
+        UserError: If an address of ``upkeep.metrics_from`` is not one, ``upkeep.alarm_url`` is not a URL, or
+            its secret cannot be read.
+    """
+    read_networks(settings.upkeep.metrics_from)
+    if (url := settings.upkeep.alarm_url) is not None and not url.startswith(("http://", "https://")):
+        raise UserError(f"upkeep.alarm_url={url}: expected a URL that begins with http:// or https://")
+    if (path := settings.upkeep.alarm_secret_file) is not None:
+        from ich.serve.upkeep.alarms import read_secret
+
+        read_secret(path)

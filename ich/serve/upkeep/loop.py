@@ -7,18 +7,28 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ich.schema import UserError
+from ich.serve.inbox import Inbox
 from ich.serve.settings import Settings
 from ich.serve.store import Store, open_store
 from ich.serve.store.studies import queue_complete
+from ich.serve.upkeep.alarms import post_notices, post_to, settle_alarms
+from ich.serve.upkeep.drift import BEGINS, ENDS
+from ich.serve.upkeep.references import BundleReference, measure_drift
+from ich.serve.upkeep.stalls import Finding, find_full_disk, find_stopped, find_stuck
 
 _LOG = logging.getLogger(__name__)
 
 TICK = 1.0
 """Seconds between two looks at the tasks that are due."""
+
+MINUTE = 60.0
 
 
 @dataclass
@@ -38,11 +48,14 @@ class Task:
     due: float = 0.0
 
 
-def work(settings: Settings) -> None:
+def work(settings: Settings, identity: str) -> None:
     """Does the tasks until SIGTERM or SIGINT.
+
+    The queue has a thread of its own, so that no slow disk or address holds it up.
 
     Args:
         settings: The settings of the service.
+        identity: Name of this process in the audit log.
 
     Raises:
         UserError: If the database cannot be opened.
@@ -56,21 +69,32 @@ def work(settings: Settings) -> None:
         signal.signal(number, stop)
     store = open_store(settings.store)
     try:
-        tasks = list_tasks(settings, store, time.time())
-        while not stopped.is_set():
-            do_due(tasks, time.time())
-            stopped.wait(TICK)
+        with ThreadPoolExecutor(1) as pool:
+            slow = pool.submit(_repeat, list_slow_tasks(settings, store, identity, time.time()), stopped)
+            try:
+                _repeat([make_queue_task(settings, store)], stopped)
+            finally:
+                stopped.set()
+            slow.result()
     finally:
         store.close()
 
 
-def list_tasks(settings: Settings, store: Store, now: float) -> list[Task]:
-    """Lists the tasks.
+def _repeat(tasks: Sequence[Task], stopped: threading.Event) -> None:
+    try:
+        while not stopped.is_set():
+            do_due(tasks, time.time())
+            stopped.wait(TICK)
+    finally:
+        stopped.set()  # an unexpected error ends the process, and the supervisor starts another one
+
+
+def make_queue_task(settings: Settings, store: Store) -> Task:
+    """Makes the task that queues what is complete.
 
     Args:
         settings: The settings of the service.
         store: The database.
-        now: When the process begins.
     """
 
     def queue(now: float) -> None:
@@ -78,7 +102,49 @@ def list_tasks(settings: Settings, store: Store, now: float) -> list[Task]:
         with store.begin() as connection:
             queue_complete(connection, now, quiet=complete.quiet_seconds, longest=complete.longest_seconds)
 
-    return [Task("queue", 1, queue, now)]
+    return Task("the queue", TICK, queue)
+
+
+def list_slow_tasks(settings: Settings, store: Store, identity: str, now: float) -> list[Task]:
+    """Lists the other tasks.
+
+    Args:
+        settings: The settings of the service.
+        store: The database.
+        identity: Name of this process in the audit log.
+        now: When the process begins. Stalls are looked for later, because after a start all studies have
+            waited for long.
+    """
+    inbox, bundle = Inbox(settings.inbox), BundleReference(Path(settings.bundle))
+
+    def watch_disk(now: float) -> None:
+        found = find_full_disk(settings, inbox.measure_free_bytes())
+        with store.begin() as connection:
+            settle_alarms(connection, now, identity, "disk", found)
+
+    def watch_stalls(now: float) -> None:
+        with store.view() as connection:
+            found = [*find_stopped(connection, settings, now), *find_stuck(connection, settings, now)]
+        with store.begin() as connection:
+            settle_alarms(connection, now, identity, "stall", found)
+
+    def watch_drift(now: float) -> None:
+        with store.view() as connection:
+            measures = measure_drift(connection, bundle, settings.upkeep.alarm_studies)
+        found = [Finding(each.name, each.detail) for each in measures if each.p_value < BEGINS]
+        kept = [each.name for each in measures if each.p_value <= ENDS]
+        with store.begin() as connection:
+            settle_alarms(connection, now, identity, "drift", found, kept)
+
+    tasks = [
+        Task("the look at the disk", MINUTE, watch_disk),
+        Task("the look for stalls", MINUTE, watch_stalls, now + MINUTE * settings.upkeep.stall_minutes),
+        Task("the look for drift", 10 * MINUTE, watch_drift),
+    ]
+    if settings.upkeep.alarm_url is not None:
+        post = post_to(settings.upkeep.alarm_url)
+        tasks.append(Task("posting alarms", MINUTE, lambda _: post_notices(store, settings.upkeep, post)))
+    return tasks
 
 
 def do_due(tasks: Sequence[Task], now: float) -> None:
@@ -94,13 +160,15 @@ def do_due(tasks: Sequence[Task], now: float) -> None:
         task.due = now + task.period
         try:
             task.act(now)
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, OSError, UserError) as error:
             _LOG.warning("%s failed and is tried again: %s", task.name, describe_failure(error))
 
 
 def describe_failure(error: Exception) -> str:
-    """Says what failed, without the values of a statement, which may be UIDs."""
+    """Says what failed, without the values of a statement, which may be UIDs, and without a file's name."""
     if isinstance(error, SQLAlchemyError):
         cause = str(getattr(error, "orig", None) or type(error).__name__)
         return cause.splitlines()[0]
-    return str(getattr(error, "strerror", None) or type(error).__name__)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error)

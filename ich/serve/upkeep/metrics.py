@@ -37,6 +37,9 @@ MOST_PEERS = 50
 
 OTHER_PEERS = "other"
 
+CONNECTION = "connection"
+"""Status of a refusal that is about a connection, not an object."""
+
 HASH_LETTERS = 12
 """Letters of a model's SHA-256 in a label."""
 
@@ -151,7 +154,7 @@ def _measure_refusals(connection: Connection, now: float) -> Metric:
 
 
 def count_refusals(connection: Connection, since: float) -> Counter[tuple[str, str]]:
-    """Counts the refusals since a time, by status and peer. Connections have the status ``connection``."""
+    """Counts the refusals since a time, by status and peer. See ``CONNECTION``."""
     query = select(events.c.actor, events.c.detail).where(
         events.c.kind == EventKind.REFUSED, events.c.at > since
     )
@@ -161,7 +164,7 @@ def count_refusals(connection: Connection, since: float) -> Counter[tuple[str, s
         peer = actor if actor in peers or len(peers) < MOST_PEERS else OTHER_PEERS
         peers.add(peer)
         code = detail.partition(" ")[0]
-        counts[code if code.startswith("0x") else "connection", peer] += 1
+        counts[code if code.startswith("0x") else CONNECTION, peer] += 1
     return counts
 
 
