@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hmac
 import json
 import os
@@ -38,7 +39,6 @@ from ich.serve.store.objects import Arrival, add_object, close_association, open
 from ich.serve.store.studies import Reading, claim_study, finish_study
 from ich.serve.store.tables import events, judgments, readings, sends, studies
 from ich.serve.upkeep import check, make_router, run
-from ich.serve.upkeep.alarms import SIGNATURE
 from ich.serve.upkeep.loop import Task, do_due, list_slow_tasks, make_queue_task
 from ich.serve.upkeep.references import expect_positive
 from ich.serve.upkeep.samples import Share
@@ -469,12 +469,12 @@ class Listener(BaseHTTPRequestHandler):
     """Takes what is posted, or refuses it."""
 
     status = 204
-    posted: ClassVar[list[tuple[bytes, str | None]]] = []
+    posted: ClassVar[list[tuple[bytes, dict[str, str]]]] = []
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         if self.status < 300:
-            self.posted.append((body, self.headers[SIGNATURE]))
+            self.posted.append((body, dict(self.headers)))
         self.send_response(self.status)
         self.end_headers()
 
@@ -486,7 +486,8 @@ class Listener(BaseHTTPRequestHandler):
 def test_alarms_are_posted_once_and_signed(
     settings: Settings, store: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "secret").write_text("key\n")
+    key = b"k" * 32
+    (tmp_path / "secret").write_bytes(b"whsec_" + base64.b64encode(key))
     with HTTPServer(("127.0.0.1", 0), Listener) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/alarms"
@@ -498,7 +499,7 @@ def test_alarms_are_posted_once_and_signed(
         tasks = [each for each in list_slow_tasks(settings, store, "me", NOW) if "posting" in each.name]
         Listener.status = 500
         do_due(tasks, NOW)
-        assert "upkeep.alarm_url answered 500" in caplog.text
+        assert "upkeep.alarm_url answered with HTTP status 500" in caplog.text
         Listener.status = 204
         do_due(tasks, NOW + 60)
         with store.begin() as connection:
@@ -508,11 +509,16 @@ def test_alarms_are_posted_once_and_signed(
         do_due(tasks, NOW + 180)
         server.shutdown()
     found = [json.loads(body) for body, _ in Listener.posted]
-    expected = {"alarm": 1, "name": "disk.full", "state": "began", "detail": "1 GB are free"}
-    began = expected | {"began_at": "1970-01-12T13:46:40+00:00", "ended_at": None}
-    assert found == [began, began | {"state": "ended", "ended_at": "1970-01-12T13:48:10+00:00"}]
-    for body, signature in Listener.posted:
-        assert signature == "sha256=" + hmac.new(b"key", body, "sha256").hexdigest()
+    began, ended = "1970-01-12T13:46:40+00:00", "1970-01-12T13:48:10+00:00"
+    data = {"alarm": 1, "name": "disk.full", "detail": "1 GB are free", "began_at": began}
+    assert found == [
+        {"type": "alarm.began", "timestamp": began, "data": data | {"ended_at": None}},
+        {"type": "alarm.ended", "timestamp": ended, "data": data | {"ended_at": ended}},
+    ]
+    for state, (body, headers) in zip(("began", "ended"), Listener.posted, strict=True):
+        signed = f"alarm-1-{state}.{headers['webhook-timestamp']}.".encode() + body
+        signature = base64.b64encode(hmac.digest(key, signed, "sha256")).decode()
+        assert headers["webhook-signature"] == f"v1,{signature}"
     with store.view() as connection:
         assert connection.execute(select(func.count()).select_from(events)).scalar_one() == 2
 
@@ -522,7 +528,7 @@ def test_faults_of_the_settings_are_named(settings: Settings, tmp_path: Path) ->
     (tmp_path / "empty").touch()
     for upkeep, message in (
         (Upkeep(alarm_url="alarms.example"), "upkeep.alarm_url=alarms.example: expected a URL"),
-        (Upkeep(alarm_secret_file=str(tmp_path / "empty")), "is empty; write a secret into it"),
+        (Upkeep(alarm_secret_file=str(tmp_path / "empty")), "must hold one line with the secret"),
         (Upkeep(alarm_secret_file="gone"), "upkeep.alarm_secret_file=gone cannot be read: No such file"),
         (Upkeep(metrics_from=("here",)), "upkeep.metrics_from: 'here' is not an IP address or network"),
     ):

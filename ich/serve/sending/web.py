@@ -63,8 +63,12 @@ def post(node: Node, url: str, content: bytes, headers: Mapping[str, str]) -> An
     return Answer(answer.status_code, b"".join(parts))
 
 
-def read_secret(path: str) -> str:
-    """Reads the secret of a node, without the white space around it.
+def read_secret(path: str, setting: str = "send: secret_file") -> str:
+    """Reads a secret, without the white space around it.
+
+    Args:
+        path: The file.
+        setting: Names it in messages.
 
     Raises:
         UserError: If the file cannot be read, is empty, or holds what no header may hold.
@@ -73,9 +77,9 @@ def read_secret(path: str) -> str:
         secret = Path(path).read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it holds other characters than those of ASCII"
-        raise UserError(f"send: secret_file={path} cannot be read: {reason}") from error
+        raise UserError(f"{setting}={path} cannot be read: {reason}") from error
     if not secret or not secret.isprintable():
-        raise UserError(f"send: secret_file={path} must hold one line with the secret")
+        raise UserError(f"{setting}={path} must hold one line with the secret")
     return secret
 
 

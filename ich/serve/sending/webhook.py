@@ -64,19 +64,23 @@ def sign(content: bytes, identifier: str, now: int, key: bytes) -> dict[str, str
     return {"webhook-id": identifier, "webhook-timestamp": str(now), "webhook-signature": f"v1,{digest}"}
 
 
-def read_key(path: str) -> bytes:
+def read_key(path: str, setting: str = "send: secret_file") -> bytes:
     """Reads the secret that signs messages: Base64, with or without ``whsec_`` before it.
+
+    Args:
+        path: The file.
+        setting: Names it in messages.
 
     Raises:
         UserError: If the file cannot be read, or holds something else.
     """
     try:
-        key = base64.b64decode(read_secret(path).removeprefix(_PREFIX), validate=True)
+        key = base64.b64decode(read_secret(path, setting).removeprefix(_PREFIX), validate=True)
     except binascii.Error:
         key = b""
     if len(key) < _SHORTEST:
         raise UserError(
-            f"send: secret_file={path}; expected the Base64 of {_SHORTEST} bytes or more, such as "
+            f"{setting}={path}; expected the Base64 of {_SHORTEST} bytes or more, such as "
             "`openssl rand -base64 32` writes"
         )
     return key

@@ -29,6 +29,11 @@ class Notice:
     began_at: float
     ended_at: float | None
 
+    @property
+    def state(self) -> str:
+        """What the alarm did."""
+        return "began" if self.ended_at is None else "ended"
+
 
 def begin_alarm(connection: Connection, now: float, actor: str, name: str, detail: str) -> bool:
     """Begins an alarm, with an event; returns False if it had begun already."""

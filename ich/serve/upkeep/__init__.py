@@ -43,6 +43,6 @@ def check(settings: Settings) -> None:
     if (url := settings.upkeep.alarm_url) is not None and not url.startswith(("http://", "https://")):
         raise UserError(f"upkeep.alarm_url={url}: expected a URL that begins with http:// or https://")
     if (path := settings.upkeep.alarm_secret_file) is not None:
-        from ich.serve.upkeep.alarms import read_secret
+        from ich.serve.sending.webhook import read_key  # pydicom, which a check needs and the pages do not
 
-        read_secret(path)
+        read_key(path, "upkeep.alarm_secret_file")

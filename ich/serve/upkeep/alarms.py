@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
 import httpx
 from sqlalchemy import Connection
 
-from ich.schema import UserError
+from ich.serve.sending.webhook import read_key, sign
 from ich.serve.settings.parts import Upkeep
 from ich.serve.store import Store
 from ich.serve.store.alarms import (
@@ -28,8 +25,7 @@ from ich.serve.upkeep.stalls import Finding
 
 _LOG = logging.getLogger(__name__)
 
-SIGNATURE = "X-Ich-Signature"
-"""Header with the HMAC of the body: ``sha256=`` and hexadecimal digits."""
+SECRET = "upkeep.alarm_secret_file"
 
 POST_SECONDS = 10.0
 """How long the address has to answer."""
@@ -62,7 +58,7 @@ def settle_alarms(
             _LOG.warning("alarm ended: %s", name)
 
 
-def post_notices(store: Store, settings: Upkeep, post: Callable[[bytes, dict[str, str]], None]) -> None:
+def post_notices(store: Store, settings: Upkeep, url: str, now: float) -> None:
     """Posts what was not posted yet, the oldest first.
 
     A notice is marked after it was taken. It comes twice if the process ends in between.
@@ -70,31 +66,38 @@ def post_notices(store: Store, settings: Upkeep, post: Callable[[bytes, dict[str
     Args:
         store: The database.
         settings: Whether and how notices are signed.
-        post: Posts a body with its headers.
+        url: Where they are posted to.
+        now: The time.
 
     Raises:
         OSError: If a notice was not taken; it and the later ones wait for the next time.
+        UserError: If the secret cannot be read.
     """
     with store.view() as connection:
         notices = list_notices(connection)
     for notice in notices:
         body = write_notice(notice)
-        post(body, make_headers(body, settings))
+        headers = {"Content-Type": "application/json"}
+        if settings.alarm_secret_file is not None:
+            key = read_key(settings.alarm_secret_file, SECRET)
+            headers |= sign(body, f"alarm-{notice.alarm}-{notice.state}", int(now), key)
+        _post(url, body, headers)
         with store.begin() as connection:
             mark_posted(connection, notice)
 
 
 def write_notice(notice: Notice) -> bytes:
-    """Writes a notice as JSON."""
-    fields = {
-        "alarm": notice.alarm,
-        "name": notice.name,
-        "state": "began" if notice.ended_at is None else "ended",
-        "detail": notice.detail,
-        "began_at": format_time(notice.began_at),
-        "ended_at": None if notice.ended_at is None else format_time(notice.ended_at),
-    }
-    return json.dumps(fields).encode()
+    """Writes a notice as JSON, in the form of the results that ``ich.serve.sending.webhook`` posts."""
+    ended_at = None if notice.ended_at is None else format_time(notice.ended_at)
+    began_at = format_time(notice.began_at)
+    data = {"alarm": notice.alarm, "name": notice.name, "detail": notice.detail}
+    return json.dumps(
+        {
+            "type": f"alarm.{notice.state}",
+            "timestamp": ended_at or began_at,
+            "data": data | {"began_at": began_at, "ended_at": ended_at},
+        }
+    ).encode()
 
 
 def format_time(seconds: float) -> str:
@@ -102,42 +105,12 @@ def format_time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
-def make_headers(body: bytes, settings: Upkeep) -> dict[str, str]:
-    """Makes the headers of a notice, with its signature if there is a secret."""
-    headers = {"Content-Type": "application/json"}
-    if settings.alarm_secret_file is not None:
-        secret = read_secret(settings.alarm_secret_file)
-        headers[SIGNATURE] = f"sha256={hmac.new(secret, body, hashlib.sha256).hexdigest()}"
-    return headers
-
-
-def read_secret(path: str) -> bytes:
-    """Reads the secret of the signature, without the white space around it.
-
-    Raises:
-        UserError: If it cannot be read, or is empty.
-    """
+def _post(url: str, body: bytes, headers: dict[str, str]) -> None:
+    """Posts to an address and nowhere else: no redirect is followed, and no proxy of the environment used."""
     try:
-        secret = Path(path).read_bytes().strip()
-    except OSError as error:
-        raise UserError(f"upkeep.alarm_secret_file={path} cannot be read: {error.strerror}") from error
-    if not secret:
-        raise UserError(f"upkeep.alarm_secret_file={path} is empty; write a secret into it")
-    return secret
-
-
-def post_to(url: str) -> Callable[[bytes, dict[str, str]], None]:
-    """Returns a function that posts to an address.
-
-    It raises OSError if the address does not answer, or answers with another status than 2xx.
-    """
-
-    def post(body: bytes, headers: dict[str, str]) -> None:
-        try:
-            httpx.post(url, content=body, headers=headers, timeout=POST_SECONDS).raise_for_status()
-        except httpx.HTTPStatusError as error:
-            raise OSError(f"upkeep.alarm_url answered {error.response.status_code}") from error
-        except httpx.HTTPError as error:
-            raise OSError(f"upkeep.alarm_url does not answer: {type(error).__name__}") from error
-
-    return post
+        with httpx.Client(timeout=POST_SECONDS, trust_env=False, follow_redirects=False) as client:
+            answer = client.post(url, content=body, headers=headers)
+    except httpx.HTTPError as error:
+        raise OSError(f"upkeep.alarm_url does not answer ({type(error).__name__})") from error
+    if not answer.is_success:
+        raise OSError(f"upkeep.alarm_url answered with HTTP status {answer.status_code}")

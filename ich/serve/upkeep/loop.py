@@ -18,7 +18,7 @@ from ich.serve.inbox import Inbox
 from ich.serve.settings import Settings
 from ich.serve.store import Store, open_store
 from ich.serve.store.studies import queue_complete
-from ich.serve.upkeep.alarms import post_notices, post_to, settle_alarms
+from ich.serve.upkeep.alarms import post_notices, settle_alarms
 from ich.serve.upkeep.drift import BEGINS, ENDS
 from ich.serve.upkeep.references import BundleReference, measure_drift
 from ich.serve.upkeep.stalls import Finding, find_full_disk, find_stopped, find_stuck
@@ -141,9 +141,12 @@ def list_slow_tasks(settings: Settings, store: Store, identity: str, now: float)
         Task("the look for stalls", MINUTE, watch_stalls, now + MINUTE * settings.upkeep.stall_minutes),
         Task("the look for drift", 10 * MINUTE, watch_drift),
     ]
-    if settings.upkeep.alarm_url is not None:
-        post = post_to(settings.upkeep.alarm_url)
-        tasks.append(Task("posting alarms", MINUTE, lambda _: post_notices(store, settings.upkeep, post)))
+    if (url := settings.upkeep.alarm_url) is not None:
+
+        def post(now: float) -> None:
+            post_notices(store, settings.upkeep, url, now)
+
+        tasks.append(Task("posting alarms", MINUTE, post))
     return tasks
 
 
