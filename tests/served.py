@@ -10,9 +10,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 from sqlalchemy import select
 from starlette.testclient import TestClient
 
+from ich.outputs.pages import write_study_page
+from ich.outputs.pages.views import make_views
 from ich.outputs.records import write_json
 from ich.schema.results import StudyResult
 from ich.serve.inbox import Inbox
@@ -138,3 +143,28 @@ def find_csrf(page: str) -> str:
     found = re.search(r'name="csrf" value="([^"]+)"', page)
     assert found is not None, page
     return found[1]
+
+
+def receive_images(department: Department, root: Path, rows: pd.DataFrame) -> str:
+    """Receives the slices of a series; returns the token of the study.
+
+    Args:
+        department: The service.
+        root: Folder of the files.
+        rows: Rows of an index for the series.
+    """
+    files = {row.SOPInstanceUID: (root / row.path).read_bytes() for row in rows.itertuples()}
+    return department.receive(files, rows["StudyInstanceUID"].iloc[0], rows["SeriesInstanceUID"].iloc[0])
+
+
+def draw_page(result: StudyResult, root: Path, rows: pd.DataFrame, out: Path) -> str:
+    """The page that a reader writes, with heat maps that are made up."""
+    views = [replace(view, heat=_draw_heat(view.hu)) for view in make_views(result, root, rows, None)]
+    write_study_page(result, views, out)
+    return out.read_text(encoding="utf-8")
+
+
+def _draw_heat(hu: NDArray[np.int16]) -> NDArray[np.float32]:
+    rows, columns = np.ogrid[: hu.shape[0], : hu.shape[1]]
+    far = (rows - 0.4 * hu.shape[0]) ** 2 + (columns - 0.65 * hu.shape[1]) ** 2
+    return np.exp(-far / (0.08 * hu.shape[0]) ** 2).astype(np.float32)

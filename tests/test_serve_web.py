@@ -59,7 +59,7 @@ def list_routes(department: Department) -> list[tuple[str, str]]:
         (method.upper(), fill(path))
         for path, methods in department.app.openapi()["paths"].items()
         for method in methods
-        if path != "/login"
+        if path not in ("/login", "/health", "/ready", "/metrics")
     ]
 
 
@@ -69,7 +69,7 @@ def test_nothing_is_shown_without_a_session(department: Department) -> None:
     routes = list_routes(department)
     assert ("GET", "/") in routes
     assert ("POST", "/accounts") in routes
-    for method, path in routes:
+    for method, path in [*routes, ("GET", f"/studies/{token}")]:
         answer = visitor.request(method, path)
         assert answer.status_code in (303, 401), (method, path)
         assert answer.headers.get("location", "/login").startswith("/login"), (method, path)
@@ -85,8 +85,9 @@ def test_a_made_up_session_lets_nobody_in(department: Department, cookie: str) -
 
 
 def test_every_page_is_safe_and_says_what_it_is_for(department: Department) -> None:
+    token = department.add_study(make_result(), "2.25.1000")
     boss = department.visit("administer")
-    for path in ("/", "/accounts", "/password", "/nowhere"):
+    for path in ("/", "/accounts", "/password", "/agreement", f"/studies/{token}", "/nowhere"):
         answer = boss.get(path)
         assert DISCLAIMER in answer.text
         assert "unsafe" not in answer.headers["content-security-policy"]

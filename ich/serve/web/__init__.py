@@ -17,11 +17,12 @@ from fastapi import FastAPI
 from starlette.staticfiles import StaticFiles
 
 from ich.schema import UserError
+from ich.serve import upkeep
 from ich.serve.inbox import Inbox
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Tls
 from ich.serve.store import Store, open_store
-from ich.serve.web import account_pages, login, worklist
+from ich.serve.web import account_pages, agreement, export, judging, login, pixels, study, worklist
 from ich.serve.web.access import Access, read_networks
 from ich.serve.web.account_pages import add_account as add_account
 from ich.serve.web.errors import add_error_pages
@@ -56,8 +57,9 @@ def make_app(settings: Settings, store: Store, now: Callable[[], float] = time.t
     app = FastAPI(title="ich", docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(SafeHeaders, has_tls=settings.web.tls is not None)
     add_error_pages(app, site)
-    for room in (login, account_pages, worklist):
+    for room in (login, account_pages, worklist, study, pixels, judging, export, agreement):
         app.include_router(room.make_router(site))
+    app.include_router(upkeep.make_router(settings, store, now))
     app.mount("/static", StaticFiles(directory=_STATIC))
     return app
 

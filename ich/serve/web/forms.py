@@ -26,6 +26,10 @@ class Form:
         """Returns a field; it is empty if the form has none of the name."""
         return self._values.get(name, "")
 
+    def list_all(self) -> dict[str, str]:
+        """Returns all fields."""
+        return dict(self._values)
+
 
 async def read_form(request: Request) -> None:
     """Reads the form of a request into ``request.state.form``; a dependency of routes.
