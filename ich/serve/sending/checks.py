@@ -72,6 +72,8 @@ def _check_tls(node: Node) -> None:
             f"send: tls of {node.name}: certificate={node.tls.certificate}, key={node.tls.key} and "
             f"authority={node.tls.authority} do not fit together: {error.reason or error}"
         ) from error
+    except ValueError as error:
+        raise UserError(f"send: key={node.tls.key} of {node.name}: {error}") from error
     except OSError as error:
         raise UserError(f"send: tls of {node.name}: a file cannot be read: {error.strerror}") from error
 

@@ -15,12 +15,17 @@ def make_context(tls: Tls) -> ssl.SSLContext:
 
     Raises:
         OSError: If a file cannot be read, or the certificate and the key do not match (``ssl.SSLError``).
+        ValueError: If a password protects the key. OpenSSL would ask for it at the terminal.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE if tls.authority is None else ssl.CERT_REQUIRED
-    context.load_cert_chain(tls.certificate, tls.key)
+    context.load_cert_chain(tls.certificate, tls.key, password=_refuse_password)
     if tls.authority is not None:
         context.load_verify_locations(tls.authority)
     return context
+
+
+def _refuse_password() -> str:
+    raise ValueError("a password protects the key; give a key without one")

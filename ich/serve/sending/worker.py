@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ich.schema import UserError
 from ich.serve.results import ResultFiles
-from ich.serve.sending import dicom, stow, webhook
+from ich.serve.sending import dicom, fhir, mllp, stow, webhook
 from ich.serve.sending.commitment import Reports
 from ich.serve.sending.delivery import Deliver, Delivery, NotTaken, Waiting
 from ich.serve.settings import Settings
@@ -26,7 +26,13 @@ from ich.serve.store.sends import (
     note_sent,
 )
 
-KINDS: dict[str, Deliver] = {"dicom": dicom.deliver, "stow": stow.deliver, "webhook": webhook.deliver}
+KINDS: dict[str, Deliver] = {
+    "dicom": dicom.deliver,
+    "stow": stow.deliver,
+    "webhook": webhook.deliver,
+    "hl7": mllp.deliver,
+    "fhir": fhir.deliver,
+}
 """What delivers answers, by the kind of the node."""
 
 _POLL_SECONDS = 1.0
