@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from postgres import make_database, start_server
 from sqlalchemy import select
 
 from ich.serve.settings.parts import Node
@@ -29,16 +30,27 @@ from ich.serve.store.sends import (
     queue_sends,
     release_sender,
 )
-from ich.serve.store.tables import events, readings, sends, studies
+from ich.serve.store.tables import events, metadata, readings, sends, studies
 
 PACS = Node("pacs", "dicom", "127.0.0.1:104", ae_title="PACS")
 POSITIVES = Node("alarm", "webhook", "https://127.0.0.1/", outcomes=("POSITIVE",))
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    opened = open_store(str(tmp_path / "queue.sqlite"))
+@pytest.fixture(scope="module")
+def database() -> Iterator[str]:
+    with start_server() as server, make_database(server) as address:
+        yield address
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    is_file = request.param == "sqlite"
+    opened = open_store(str(tmp_path / "queue.sqlite") if is_file else request.getfixturevalue("database"))
     yield opened
+    if not is_file:
+        with opened.begin() as connection:
+            names = ", ".join(f'"{name}"' for name in metadata.tables)
+            connection.exec_driver_sql(f"TRUNCATE {names} RESTART IDENTITY")
     opened.close()
 
 
