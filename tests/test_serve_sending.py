@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ class Archive:
     status: Callable[[Dataset], int] = lambda _: 0x0000
     stored: Counter[str] = field(default_factory=Counter)
     asked: list[Dataset] = field(default_factory=list)
-    action_status: int = 0x0000
+    action_status: Callable[[], int] = lambda: 0x0000
     make_report: Callable[[Dataset], Dataset | None] = lambda _: None
     port: int = 0
 
@@ -69,18 +69,23 @@ class Archive:
 
     def take_question(self, event: evt.Event) -> tuple[int, None]:
         self.asked.append(event.action_information)
-        return self.action_status, None
+        return self.action_status(), None
 
     def report(self, event: evt.Event) -> None:
         """Reports on the same association, when the answer to the question has gone out."""
         if type(event.message).__name__ == "N_ACTION_RSP" and (told := self.make_report(self.asked[-1])):
-            threading.Thread(target=send_report, args=(event.assoc, told)).start()
+            threading.Thread(target=try_report, args=(event.assoc, told)).start()
 
 
 def send_report(association: Any, report: Dataset) -> int:
     kind = 2 if "FailedSOPSequence" in report else 1
     answer, _ = association.send_n_event_report(report, kind, COMMITMENT, f"{COMMITMENT}.1")
     return int(answer.Status)
+
+
+def try_report(association: Any, report: Dataset) -> None:
+    with suppress(AttributeError, RuntimeError):  # the one who asked is gone
+        send_report(association, report)
 
 
 def commit(question: Dataset, lost: int = 0) -> Dataset:
@@ -222,9 +227,10 @@ def test_an_archive_that_forgets_is_asked_again(open_desk: Callable[..., Desk]) 
     with serving(archive) as node:
         desk = open_desk(replace(node, commitment=True, commitment_minutes=5))
         assert desk.send() == (SendState.SENT, "")
-        desk.now += 299
+        desk.now += 300
         assert not desk.make_worker().deliver_next()
-        desk.now += 1
+        assert desk.tell() == (SendState.WAITING, "the node did not confirm it in time")
+        desk.now += 100
         assert desk.send() == (SendState.SENT, "")
     assert len(archive.asked) == 2
 
@@ -236,7 +242,7 @@ def test_an_archive_that_forgets_is_asked_again(open_desk: Callable[..., Desk]) 
 def test_an_archive_that_does_not_take_the_question(
     open_desk: Callable[..., Desk], status: int | None, error: str
 ) -> None:
-    archive = Archive(action_status=status or 0)
+    archive = Archive(action_status=lambda: status or 0)
     with serving(archive, commits=status is not None) as node:
         state, said = open_desk(replace(node, commitment=True)).send()
     assert state == SendState.WAITING
@@ -314,24 +320,30 @@ def sending(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @pytest.mark.races
+@pytest.mark.parametrize(
+    ("moment", "state"), [(1, SendState.WAITING), (4, SendState.WAITING), (5, SendState.SENT)]
+)
 def test_a_sender_that_is_killed_doubles_and_loses_nothing(
-    open_desk: Callable[..., Desk], written: ResultFiles
+    open_desk: Callable[..., Desk], written: ResultFiles, moment: int, state: SendState
 ) -> None:
-    came, go = threading.Semaphore(0), threading.Event()
+    came, go = [threading.Event() for _ in range(10)], threading.Event()
 
-    def hold(_: Dataset) -> int:
-        came.release()
-        go.wait(WAIT)
+    def hold(*_: object) -> int:
+        """The archive holds its answer to the object, or after four of them to the question."""
+        number = sum(event.is_set() for event in came)
+        came[number].set()
+        if number + 1 >= moment:
+            go.wait(WAIT)
         return 0x0000
 
-    archive = Archive(status=hold)
+    archive = Archive(status=hold, action_status=hold, make_report=commit)
     with serving(archive) as node:
-        desk = open_desk(node)
+        desk = open_desk(replace(node, commitment=True))
         with sending(desk.settings) as process:
-            assert came.acquire(timeout=WAIT)  # the first object is under way
+            assert came[moment - 1].wait(WAIT)
             process.kill()
             process.wait()
-        assert desk.tell()[0] == SendState.WAITING  # and not shown as sent
+        assert desk.tell()[0] == state  # and not shown as confirmed
         go.set()
         with sending(desk.settings) as process:
             desk.await_state(SendState.CONFIRMED)

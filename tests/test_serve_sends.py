@@ -21,6 +21,7 @@ from ich.serve.store.sends import (
     LONGEST_RETRY_SECONDS,
     Send,
     claim_send,
+    fail_unconfirmed,
     find_transaction,
     list_unconfirmed,
     note_asked,
@@ -203,19 +204,33 @@ def test_a_node_that_refuses_is_given_up_when_the_settings_say_so(store: Store) 
     assert fail(store, take(store, 0), 0, "no report", for_good=True) == SendState.FAILED
 
 
+def ask(store: Store, send: Send, now: float, transaction_uid: str = "2.25.1") -> None:
+    """The node took a send, and was asked for its commitment within ten minutes."""
+    with store.begin() as connection:
+        assert note_sent(connection, send, "s", now, transaction_uid=transaction_uid)
+        note_asked(connection, send, now + 600)
+
+
+def fail_late(store: Store, now: float, **ways: float) -> int:
+    with store.begin() as connection:
+        return fail_unconfirmed(connection, PACS.name, "s", now, **ways)
+
+
 def test_a_node_that_answers_and_forgets_is_asked_again(store: Store) -> None:
     read(store, 1, 0)
+    now = 0.0
     for attempt in range(3):
-        now = attempt * 600.0
-        send = take(store, now)
-        with store.begin() as connection:
-            assert note_sent(connection, send, "s", now, transaction_uid=f"2.25.{attempt}")
-            note_asked(connection, send, now + 600)
-        assert list_states(store) == [SendState.SENT]
+        ask(store, take(store, now), now, f"2.25.{attempt}")
         with store.begin() as connection:
             (waiting,) = list_unconfirmed(connection)
         assert (waiting.node, waiting.sent_at, waiting.next_at) == ("pacs", now, now + 600)
-        assert claim(store, now + 599) is None
+        assert fail_late(store, now + 599) == 0
+        assert claim(store, now + 600) is None
+        if attempt < 2:
+            assert fail_late(store, now + 600) == 1
+            assert list_states(store) == [SendState.WAITING]
+            now = find_next(store)
+    assert list_events(store).count((EventKind.NOT_SENT, "pacs: the node did not confirm it in time")) == 2
     with store.begin() as connection:
         assert find_transaction(connection, "2.25.1") is None  # of an earlier attempt
         assert find_transaction(connection, "") is None
@@ -227,32 +242,35 @@ def test_a_node_that_answers_and_forgets_is_asked_again(store: Store) -> None:
     assert claim(store, 1e9) is None
 
 
+def test_a_node_that_never_confirms_is_given_up_when_the_settings_say_so(store: Store) -> None:
+    read(store, 1, 0)
+    ask(store, take(store, 3599), 3599)
+    assert fail_late(store, 4199, give_up_hours=1) == 1
+    assert list_states(store) == [SendState.FAILED]
+
+
 def test_a_commitment_that_comes_late_counts(store: Store) -> None:
     read(store, 1, 0)
-    send = take(store, 0)
-    with store.begin() as connection:
-        note_sent(connection, send, "s", 0, transaction_uid="2.25.1")
-        note_asked(connection, send, 600)
-    again = take(store, 600)
+    ask(store, take(store, 0), 0)
+    fail_late(store, 600)
+    again = take(store, 700)
     with store.begin() as connection:
         found = find_transaction(connection, "2.25.1")
         assert found is not None
-        assert note_confirmed(connection, found, "s", 601)
-        assert not note_sent(connection, again, "s", 602)
-    assert fail(store, again, 603) is None
+        assert note_confirmed(connection, found, "s", 701)
+        assert not note_sent(connection, again, "s", 702)
+    assert fail(store, again, 703) is None
     assert list_states(store) == [SendState.CONFIRMED]
 
 
 def test_an_unconfirmed_answer_is_not_sent_again_after_a_newer_one(store: Store) -> None:
     read(store, 1, 0)
-    send = take(store, 0)
-    with store.begin() as connection:
-        note_sent(connection, send, "s", 0, transaction_uid="2.25.1")
-        note_asked(connection, send, 600)
+    ask(store, take(store, 0), 0)
     read(store, 1, 1)
     keep(store, take(store, 1), 2)
     assert list_states(store) == [SendState.SENT, SendState.CONFIRMED]
-    assert claim(store, 601) is None
+    assert fail_late(store, 601) == 1
+    assert claim(store, 1e9) is None
     assert list_states(store) == [SendState.SUPERSEDED, SendState.CONFIRMED]
 
 
@@ -264,7 +282,6 @@ def test_what_an_ended_sender_held_is_due_at_once_and_what_a_lost_one_held_later
         assert release_sender(connection, "s", 1) == 1
     second = take(store, 1, sender="t")
     assert not keep(store, first, 2)  # it no longer counts
-    assert fail(store, first, 2) is None
     assert claim(store, LEASE_SECONDS) is None
     assert take(store, 1 + LEASE_SECONDS).attempts == second.attempts + 1
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from ich.schema import UserError
 from ich.serve.sending.addresses import check_url, split_address
+from ich.serve.sending.posting import read_secret
 from ich.serve.sending.tls import make_context
-from ich.serve.sending.web import read_secret
 from ich.serve.sending.webhook import read_key
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Node

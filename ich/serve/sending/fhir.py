@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from ich.serve.sending.bundle import find_fault, make_bundle
 from ich.serve.sending.delivery import Delivery, NotTaken, Waiting, read_header, read_result
-from ich.serve.sending.web import authorize, post
+from ich.serve.sending.posting import authorize, post
 
 _TYPE = "application/fhir+json"
 

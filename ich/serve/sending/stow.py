@@ -10,7 +10,7 @@ from typing import Any
 from pydicom import dcmread
 
 from ich.serve.sending.delivery import Delivery, NotTaken, Waiting, is_taken, list_objects
-from ich.serve.sending.web import authorize, post
+from ich.serve.sending.posting import authorize, post
 
 _ALL_STORED = 200
 _REFERENCED, _FAILED = "00081199", "00081198"  # ReferencedSOPSequence, FailedSOPSequence

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from ich.schema import UserError
 from ich.schema.formats import to_plain
 from ich.serve.sending.delivery import Delivery, NotTaken, Waiting, read_result
-from ich.serve.sending.web import post, read_secret
+from ich.serve.sending.posting import post, read_secret
 
 _PREFIX = "whsec_"
 _SHORTEST = 24  # bytes of a secret

@@ -20,6 +20,7 @@ from ich.serve.store import Store
 from ich.serve.store.sends import (
     Send,
     claim_send,
+    fail_unconfirmed,
     note_asked,
     note_confirmed,
     note_failed_attempt,
@@ -82,8 +83,10 @@ class Worker:
 
     def deliver_next(self) -> bool:
         """Delivers the next answer that is due; returns whether there was one."""
+        node, now = self._node, self._clock()
         with self._store.begin() as connection:
-            send = claim_send(connection, self._node.name, self._identity, self._clock())
+            fail_unconfirmed(connection, node.name, self._identity, now, give_up_hours=node.give_up_hours)
+            send = claim_send(connection, node.name, self._identity, now)
         if send is None:
             return False
         try:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, case, exists, func, select, update
+from sqlalchemy import Connection, Row, and_, case, exists, func, or_, select, update
 
 from ich.schema.results import Outcome
 from ich.serve.settings.parts import Node
@@ -108,8 +108,7 @@ def queue_sends(connection: Connection, nodes: Sequence[Node], reading: int, out
 def claim_send(connection: Connection, node: str, sender: str, now: float) -> Send | None:
     """Takes the next send to a node that is due: a POSITIVE one first, then the oldest.
 
-    Two answers on a study are never on their way to a node at once, so that the newer one arrives last. A
-    send that the node took, but did not confirm in time, is due again, unless a newer answer exists.
+    Two answers on a study are never on their way to a node at once, so that the newer one arrives last.
 
     Args:
         connection: An open transaction.
@@ -117,16 +116,10 @@ def claim_send(connection: Connection, node: str, sender: str, now: float) -> Se
         sender: The process.
         now: The time.
     """
-    overdue = and_(sends.c.node == node, sends.c.state == SendState.SENT, sends.c.next_at <= now)
-    connection.execute(update(sends).where(overdue, _has_newer()).values(state=SendState.SUPERSEDED))
+    due = and_(sends.c.node == node, sends.c.state == SendState.WAITING, sends.c.next_at <= now)
     row = connection.execute(
         _select_sends()
-        .where(
-            sends.c.node == node,
-            sends.c.state.in_((SendState.WAITING, SendState.SENT)),
-            sends.c.next_at <= now,
-            ~_has_other_on_its_way(now),
-        )
+        .where(due, ~_has_other_on_its_way(now))
         .order_by(case((readings.c.outcome == Outcome.POSITIVE, 0), else_=1), sends.c.created_at, sends.c.id)
         .limit(1)
         .with_for_update(of=sends, skip_locked=True)
@@ -137,14 +130,38 @@ def claim_send(connection: Connection, node: str, sender: str, now: float) -> Se
     connection.execute(
         update(sends)
         .where(sends.c.id == row.id)
-        .values(state=SendState.WAITING, sender=sender, attempts=attempts, next_at=now + LEASE_SECONDS)
+        .values(sender=sender, attempts=attempts, next_at=now + LEASE_SECONDS)
     )
     return _make_send(row, attempts)
 
 
+def fail_unconfirmed(
+    connection: Connection, node: str, actor: str, now: float, *, give_up_hours: float | None = None
+) -> int:
+    """Counts it as a failed attempt if a node took a send and did not confirm it in time.
+
+    Args:
+        connection: An open transaction.
+        node: Name of the node.
+        actor: The process.
+        now: The time.
+        give_up_hours: As in ``note_failed_attempt``.
+
+    Returns:
+        How many sends.
+    """
+    overdue = and_(sends.c.node == node, sends.c.state == SendState.SENT, sends.c.next_at <= now)
+    rows = connection.execute(_select_sends().where(overdue)).all()
+    for row in rows:
+        send, error = _make_send(row, row.attempts), "the node did not confirm it in time"
+        note_failed_attempt(connection, send, actor, now, error, give_up_hours=give_up_hours)
+    return len(rows)
+
+
 def release_sender(connection: Connection, sender: str, now: float) -> int:
     """Makes the sends due that an ended process had taken; returns how many."""
-    held = update(sends).where(sends.c.sender == sender).values(sender="", next_at=now)
+    state = case((sends.c.state == SendState.SENT, SendState.WAITING), else_=sends.c.state)
+    held = update(sends).where(sends.c.sender == sender).values(state=state, sender="", next_at=now)
     return int(connection.execute(held).rowcount)
 
 
@@ -231,7 +248,7 @@ def note_failed_attempt(
     """
     row = connection.execute(
         select(sends.c.state, sends.c.error, _has_newer().label("has_newer"))
-        .where(_is_attempt(send), sends.c.state.in_((*_OPEN, SendState.SENT)))
+        .where(_is_attempt(send), or_(sends.c.state == SendState.SENT, sends.c.sender != ""))
         .with_for_update(of=sends)
     ).first()
     if row is None:
