@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import hmac
 import json
 import os
 import re
 import signal
 import threading
+import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -29,6 +32,7 @@ from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import ModelArguments, ModelMetadata, Recalibration
 from ich.schema import InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS
+from ich.serve.inbox import Inbox
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Upkeep
 from ich.serve.states import StudyState
@@ -37,14 +41,15 @@ from ich.serve.store.alarms import begin_alarm, end_alarm, list_active
 from ich.serve.store.events import EventKind, add_event
 from ich.serve.store.objects import Arrival, add_object, close_association, open_association
 from ich.serve.store.studies import Reading, claim_study, finish_study
-from ich.serve.store.tables import events, judgments, readings, sends, studies
+from ich.serve.store.tables import events, judgments, objects, readings, sends, studies
 from ich.serve.upkeep import check, make_router, run
+from ich.serve.upkeep.audit import export_events, move_events
 from ich.serve.upkeep.loop import Task, do_due, list_slow_tasks, make_queue_task
 from ich.serve.upkeep.references import expect_positive
 from ich.serve.upkeep.samples import Share
 
 NOW = 1_000_000.0
-MINUTE, HOUR = 60.0, 3600.0
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86400.0
 
 
 @pytest.fixture
@@ -138,9 +143,11 @@ def test_the_process_ends_when_it_is_told_to(settings: Settings, store: Store) -
     add(store, 1, NOW)  # long ago for the clock of the machine
     kept = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        timer = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM))
+        timer.start()
         run(settings, "upkeep")
     finally:
+        timer.cancel()
         for number, handler in kept.items():
             signal.signal(number, handler)
     assert find_state(store) == StudyState.QUEUED
@@ -534,3 +541,175 @@ def test_faults_of_the_settings_are_named(settings: Settings, tmp_path: Path) ->
     ):
         with pytest.raises(UserError, match=re.escape(message)):
             check(replace(settings, upkeep=upkeep))
+
+
+def bring(store: Store, inbox: Inbox, study: int, content: bytes, now: float) -> Path:
+    """An object as a receiver takes it: its file first, and then its row."""
+    kept = inbox.keep(b"", [content])
+    path = inbox.locate(kept.path)
+    os.utime(path, (now, now))
+    digest = hashlib.sha256(content).hexdigest()
+    with store.begin() as connection:
+        arrival = Arrival(
+            f"1.2.{study}", "1.2.1", f"1.2.{study}.1", "1.2", "1.2", digest, kept.path, len(content)
+        )
+        add_object(connection, arrival, now)
+    return path
+
+
+def clean(settings: Settings, store: Store, now: float) -> None:
+    for task in list_slow_tasks(settings, store, "upkeep", now):
+        if task.name in ("retention", "the daily cleaning"):
+            task.act(now)
+
+
+@pytest.fixture
+def inbox(settings: Settings) -> Inbox:
+    return Inbox(settings.inbox)
+
+
+@pytest.fixture
+def forgetful(settings: Settings) -> Settings:
+    return replace(settings, upkeep=Upkeep(keep_days=30))
+
+
+def test_retention_deletes_pixels_of_finished_studies_only(
+    forgetful: Settings, store: Store, inbox: Inbox
+) -> None:
+    files = [bring(store, inbox, number, b"%d" % number, NOW) for number in range(4)]
+    files.append(bring(store, inbox, 0, b"another content of the same UID", NOW))
+    make_queue_task(forgetful, store).act(NOW + 40)
+    read(store, NOW + 40)  # study 0; study 1 is being read, 2 waits, 3 arrives again and again
+    with store.begin() as connection:
+        claim_study(connection, "r", NOW + 40)
+        receiving = studies.update().where(studies.c.StudyInstanceUID == "1.2.3")
+        connection.execute(receiving.values(state="receiving"))
+    (forgetful.results / "kept").mkdir(parents=True)
+    clean(forgetful, store, NOW + 29 * DAY)
+    assert [path.exists() for path in files] == [True] * 5
+    for _ in range(2):
+        clean(forgetful, store, NOW + 31 * DAY)
+        assert [path.exists() for path in files] == [False, True, True, True, False]
+    with store.view() as connection:
+        rows = connection.execute(select(studies.c.pixels_deleted, studies.c.objects)).all()
+        assert connection.execute(select(func.count()).select_from(readings)).scalar_one() == 1
+    assert rows == [(True, 0)] + [(False, 1)] * 3
+    assert list_events(store, EventKind.DELETED) == ["2 files"]
+    assert (forgetful.results / "kept").exists()
+
+
+def test_without_a_limit_all_pixels_stay(settings: Settings, store: Store, inbox: Inbox) -> None:
+    path = bring(store, inbox, 1, b"1", NOW)
+    make_queue_task(settings, store).act(NOW + 40)
+    read(store, NOW + 40)
+    clean(settings, store, NOW + 9999 * DAY)
+    assert path.exists()
+
+
+def test_a_study_that_comes_again_after_its_pixels_were_deleted_is_read_again(
+    forgetful: Settings, store: Store, inbox: Inbox
+) -> None:
+    first = bring(store, inbox, 1, b"1", NOW)
+    make_queue_task(forgetful, store).act(NOW + 40)
+    read(store, NOW + 40)
+    clean(forgetful, store, NOW + 31 * DAY)
+    assert not first.exists()
+    again = bring(store, inbox, 1, b"1", NOW + 40 * DAY)
+    clean(forgetful, store, NOW + 41 * DAY)
+    assert again.exists()
+    make_queue_task(forgetful, store).act(NOW + 41 * DAY)
+    with store.begin() as connection:
+        claim = claim_study(connection, "r", NOW + 41 * DAY)
+        assert claim is not None
+        assert [inbox.locate(path) for path in claim.paths] == [again]
+
+
+@pytest.mark.parametrize("killed_at", range(1, 8))
+def test_retention_can_be_killed_at_any_step(
+    forgetful: Settings, store: Store, inbox: Inbox, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Each change of the disk or the database may be the last one. The next run ends the work."""
+    files = [bring(store, inbox, number, b"%d" % number, NOW) for number in range(2)]
+    late = bring(store, inbox, 2, b"2", NOW + 30 * DAY)
+    make_queue_task(forgetful, store).act(NOW + 31 * DAY)
+    for _ in range(3):
+        read(store, NOW + 31 * DAY)
+    steps = iter(range(1, 99))
+
+    class KilledError(Exception):
+        pass
+
+    def break_at(owner: Any, name: str) -> None:
+        whole = getattr(owner, name)
+
+        def act(*args: Any, **kwargs: Any) -> Any:
+            if next(steps) == killed_at:
+                raise KilledError
+            return whole(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, act)
+
+    with monkeypatch.context():
+        for owner, name in ((Path, "replace"), (Path, "unlink"), (Store, "begin")):
+            break_at(owner, name)
+        with suppress(KilledError):
+            clean(forgetful, store, NOW + 32 * DAY)
+    monkeypatch.undo()
+    with store.view() as connection:
+        named = [inbox.locate(path) for path in connection.execute(select(objects.c.path)).scalars()]
+    assert all(path.exists() for path in named)
+    clean(forgetful, store, NOW + 32 * DAY)
+    left = sorted(path for path in inbox.folder.rglob("*") if path.is_file())
+    assert left == [late]
+    assert not any(path.exists() for path in files)
+
+
+def test_an_object_that_comes_while_its_file_is_deleted_stays(inbox: Inbox) -> None:
+    path = inbox.keep(b"", [b"1"]).path  # now, by the clock of the machine
+    assert not inbox.remove_settled(path, time.time() - HOUR)
+    assert inbox.locate(path).read_bytes() == b"1"
+    assert inbox.remove_settled(path, time.time() + HOUR)
+    assert inbox.remove_settled(path, time.time() + HOUR)
+
+
+def test_files_that_no_row_names_are_removed_after_a_day(
+    settings: Settings, store: Store, inbox: Inbox
+) -> None:
+    named = bring(store, inbox, 1, b"1", NOW)
+    stray = inbox.locate(inbox.keep(b"", [b"2"]).path)
+    os.utime(stray, (NOW, NOW))
+    clean(settings, store, NOW + 0.9 * DAY)
+    assert stray.exists()
+    clean(settings, store, NOW + 1.1 * DAY)
+    assert [named.exists(), stray.exists()] == [True, False]
+
+
+def test_old_events_move_to_files_and_the_export_has_all(
+    settings: Settings, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with store.begin() as connection:
+        for number in range(4):
+            at = NOW + number * 20 * DAY
+            add_event(connection, at, "me", EventKind.READ, study=f"{number}", detail="POSITIVE \u00fc")
+
+    def export() -> list[str]:
+        with store.view() as connection:
+            return list(export_events(connection, settings.audit))
+
+    whole = export()
+    first = {"id": 1, "at": "1970-01-12T13:46:40.000+00:00", "actor": "me", "kind": "read", "study": "0"}
+    assert json.loads(whole[0]) == first | {"detail": "POSITIVE \u00fc"}
+    with monkeypatch.context() as killed:  # before the events leave the database, and amid a line
+        killed.setattr(Store, "begin", lambda store: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            move_events(store, settings.audit, NOW + 50 * DAY)
+    with (settings.audit / "events-1970-01.jsonl").open("a") as file:
+        file.write('{"id": 2')
+    clean(settings, store, NOW + (365 + 50) * DAY)
+    assert sorted(path.name for path in settings.audit.iterdir()) == [
+        "events-1970-01.jsonl",
+        "events-1970-02.jsonl",
+    ]
+    assert export() == whole
+    with store.view() as connection:
+        assert connection.execute(select(events.c.id)).scalars().all() == [4]

@@ -6,7 +6,7 @@ import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,9 @@ from ich.files import flush_to_disk
 
 INCOMING = "incoming"
 """Folder of files that are being written; what lies there when a receiver starts was never acknowledged."""
+
+REMOVING = "removing"
+"""Folder of files that are being removed."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,42 @@ class Inbox:
     def remove(self, path: str) -> None:
         """Removes the file of a path from ``keep``, if it is there."""
         self.locate(path).unlink(missing_ok=True)
+
+    def remove_settled(self, path: str, before: float) -> bool:
+        """Removes a file unless it was written after a time; returns whether it is gone.
+
+        A receiver may take the same object again at this moment, and then its file has the same name. So the
+        file is moved first, and put back if it is new.
+
+        Args:
+            path: Its path from ``keep``.
+            before: The time, seconds since 1970.
+        """
+        target = self.locate(path)
+        aside = self.folder / REMOVING / target.name
+        aside.parent.mkdir(exist_ok=True)
+        try:
+            target.replace(aside)
+        except FileNotFoundError:
+            return True
+        if aside.stat().st_mtime > before:
+            aside.replace(target)
+            return False
+        aside.unlink()
+        return True
+
+    def restore_removing(self) -> None:
+        """Puts back what lay beside when ``remove_settled`` was killed."""
+        for aside in (self.folder / REMOVING).glob("*.dcm"):
+            aside.replace(self.folder / aside.name[:2] / aside.name)
+
+    def list_files(self, before: float) -> Iterator[str]:
+        """Lists the paths of the files that were written before a time."""
+        for folder in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if entry.name.endswith(".dcm") and entry.stat().st_mtime < before:
+                        yield f"{folder.name}/{entry.name}"
 
     def remove_unfinished(self) -> int:
         """Removes what a receiver left behind that was killed; returns how many files."""

@@ -46,6 +46,11 @@ class Settings:
         return Path(self.folder) / "results"
 
     @property
+    def audit(self) -> Path:
+        """Folder of the older part of the audit log."""
+        return Path(self.folder) / "audit"
+
+    @property
     def store(self) -> str:
         """Address of the database."""
         return self.queue or str(Path(self.folder) / "queue.sqlite")
@@ -140,5 +145,5 @@ def _write_section(
 
 
 def _write_value(value: Any) -> str:
-    text: str = yaml.safe_dump(value, default_flow_style=True)
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=10**6)
     return text.removesuffix("\n...\n").strip()

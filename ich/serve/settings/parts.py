@@ -182,6 +182,8 @@ class Upkeep:
 
     keep_days: Annotated[float, Interval(gt=0, le=1e5)] | None = None
     """Deletes pixels after so many days and keeps results; null keeps all."""
+    log_days: Annotated[float, Interval(gt=0, le=1e5)] = 365
+    """Moves events of the audit log from the database to files after so many days."""
     alarm_url: str | None = None
     """URL that alarms are posted to; null for none."""
     alarm_secret_file: str | None = None

@@ -201,6 +201,7 @@ def _touch_study(connection: Connection, uid: str, now: float) -> int:
         "objects": studies.c.objects + 1,
         "generation": studies.c.generation + 1,
         "last_at": now,
+        "pixels_deleted": False,
     }
     if found.state in (StudyState.READ, StudyState.SET_ASIDE):
         changed["first_at"] = now

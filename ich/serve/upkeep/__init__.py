@@ -1,4 +1,4 @@
-"""Watches the service: queues what is complete, and looks for drift and stalls.
+"""Watches the service: queues what is complete, looks for drift and stalls, and deletes old pixels.
 
 loop        the process, and what it does how often
 health      `/health`, `/ready` and `/metrics`
@@ -7,6 +7,8 @@ stalls      what does not move although it should
 drift       tests of the newest readings against a reference
 references  what the reference is; samples takes readings from the database
 alarms      begin, end, and are posted
+retention   deletes the pixels of old studies
+audit       the audit log as lines of JSON
 """
 
 from __future__ import annotations

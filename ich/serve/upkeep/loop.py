@@ -19,8 +19,10 @@ from ich.serve.settings import Settings
 from ich.serve.store import Store, open_store
 from ich.serve.store.studies import queue_complete
 from ich.serve.upkeep.alarms import post_notices, settle_alarms
+from ich.serve.upkeep.audit import move_events
 from ich.serve.upkeep.drift import BEGINS, ENDS
 from ich.serve.upkeep.references import BundleReference, measure_drift
+from ich.serve.upkeep.retention import DAY, delete_pixels, remove_stray
 from ich.serve.upkeep.stalls import Finding, find_full_disk, find_stopped, find_stuck
 
 _LOG = logging.getLogger(__name__)
@@ -141,6 +143,7 @@ def list_slow_tasks(settings: Settings, store: Store, identity: str, now: float)
         Task("the look for stalls", MINUTE, watch_stalls, now + MINUTE * settings.upkeep.stall_minutes),
         Task("the look for drift", 10 * MINUTE, watch_drift),
     ]
+    tasks += _list_cleaning_tasks(settings, store, inbox, identity)
     if (url := settings.upkeep.alarm_url) is not None:
 
         def post(now: float) -> None:
@@ -148,6 +151,18 @@ def list_slow_tasks(settings: Settings, store: Store, identity: str, now: float)
 
         tasks.append(Task("posting alarms", MINUTE, post))
     return tasks
+
+
+def _list_cleaning_tasks(settings: Settings, store: Store, inbox: Inbox, identity: str) -> list[Task]:
+    def keep_to_days(now: float) -> None:
+        if (days := settings.upkeep.keep_days) is not None:
+            delete_pixels(store, inbox, now - DAY * days, now, identity)
+
+    def clean(now: float) -> None:
+        remove_stray(store, inbox, now)
+        move_events(store, settings.audit, now - DAY * settings.upkeep.log_days)
+
+    return [Task("retention", 10 * MINUTE, keep_to_days), Task("the daily cleaning", DAY, clean)]
 
 
 def do_due(tasks: Sequence[Task], now: float) -> None:
