@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydicom import dcmread
 from results import make_result
 from sqlalchemy import select
 from test_dicom_outputs import read_series
@@ -36,6 +37,11 @@ def write_reading(phantom: Path, folder: Path) -> ResultFiles:
     write_sr(result, series.files, files.report)
     write_key_images(result, series.files, files.folder)
     return files
+
+
+def list_uids(files: ResultFiles) -> list[str]:
+    """The SOPInstanceUIDs of the report and the key images, in this order."""
+    return [str(dcmread(path).SOPInstanceUID) for path in (files.report, *files.list_images())]
 
 
 @dataclass

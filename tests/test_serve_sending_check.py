@@ -16,7 +16,7 @@ import pytest
 from ich.schema import UserError
 from ich.serve.sending import check
 from ich.serve.settings import Settings
-from ich.serve.settings.parts import Node, Tls
+from ich.serve.settings.parts import Node, Peer, Receive, Tls
 
 PACS = Node("pacs", "dicom", "127.0.0.1:104", ae_title="PACS")
 HOOK = Node("hook", "webhook", "https://127.0.0.1/in")
@@ -105,6 +105,14 @@ def test_a_certificate_and_a_key_that_do_not_match(tmp_path: Path) -> None:
     assert "a password protects the key; give a key without one" in said
     assert "do not fit together: KEY_VALUES_MISMATCH" in say(replace(PACS, tls=Tls(one, two)))
     check(Settings(bundle="", folder="", send=(replace(PACS, tls=Tls(one, str(tmp_path / "one.key"))),)))
+
+
+def test_a_node_whose_report_would_be_refused_is_a_warning_only(caplog: pytest.LogCaptureFixture) -> None:
+    node = replace(PACS, commitment=True)
+    check(Settings(bundle="", folder="", send=(node,), receive=Receive(peers=(Peer("PACS"),))))
+    assert not caplog.records
+    check(Settings(bundle="", folder="", send=(node,), receive=Receive(peers=(Peer("CT1"),))))
+    assert "receive.peers lacks PACS" in caplog.text
 
 
 def test_an_unknown_host_is_a_warning_only(caplog: pytest.LogCaptureFixture) -> None:

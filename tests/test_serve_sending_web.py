@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answers import Desk, opening_desks, write_reading
+from answers import Desk, list_uids, opening_desks, write_reading
 from drawings import draw_once
 from fhir.resources.R4B.bundle import Bundle
 from pydicom import dcmread
@@ -107,10 +107,6 @@ def answer_stow(stored: list[str], failed: Mapping[str, int]) -> bytes:
         reasons = {uid: {"00081197": {"vr": "US", "Value": [reason]}} for uid, reason in failed.items()}
         found["00081198"] = {"vr": "SQ", "Value": [refer(uid, **reason) for uid, reason in reasons.items()]}
     return json.dumps(found).encode()
-
-
-def list_uids(files: ResultFiles) -> list[str]:
-    return [str(dcmread(path).SOPInstanceUID) for path in (files.report, *files.list_images())]
 
 
 def test_a_dicomweb_node_gets_all_objects(

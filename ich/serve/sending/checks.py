@@ -15,7 +15,7 @@ from ich.serve.sending.posting import read_secret
 from ich.serve.sending.tls import make_context
 from ich.serve.sending.webhook import read_key
 from ich.serve.settings import Settings
-from ich.serve.settings.parts import Node
+from ich.serve.settings.parts import Node, Receive
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -33,14 +33,26 @@ def check(settings: Settings) -> None:
         _KINDS[node.kind](node)
         _check_tls(node)
         _look_up(node)
-        if node.commitment and node.kind != "dicom":
-            raise UserError(f"send: commitment of {node.name}; only a node of kind=dicom can be asked for it")
+        if node.commitment:
+            _check_commitment(node, settings.receive)
 
 
 def _check_dicom(node: Node) -> None:
     split_address(node)
     if node.ae_title is None:
         raise UserError(f"send: {node.name} of kind=dicom needs ae_title")
+
+
+def _check_commitment(node: Node, receive: Receive) -> None:
+    if node.kind != "dicom":
+        raise UserError(f"send: commitment of {node.name}; only a node of kind=dicom can be asked for it")
+    if receive.peers and node.ae_title not in {peer.ae_title for peer in receive.peers}:
+        _LOGGER.warning(
+            "send: %s is asked for commitment, but receive.peers lacks %s; its report would be refused on an "
+            "association of its own",
+            node.name,
+            node.ae_title,
+        )
 
 
 def _check_hl7(node: Node) -> None:
