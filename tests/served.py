@@ -101,7 +101,7 @@ class Department:
             connection.execute(
                 studies.update().where(studies.c.token == token).values(state=StudyState.QUEUED, priority=9)
             )
-            claim = claim_study(connection, "r")
+            claim = claim_study(connection, "r", self.time)
             assert claim is not None
             assert claim.token == token
             folder = f"{token}/{claim.generation}"

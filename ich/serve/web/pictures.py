@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from pathlib import Path
 
-_ID = re.compile(r"picture-slice_(\d+)")
+_NAME = re.compile(r"slice_(\d+)")
 _DATA = "data:image/png;base64,"
 
 
@@ -54,7 +54,7 @@ class _Parser(HTMLParser):
         """Notes a figure of a slice, its picture and where its caption begins."""
         given = dict(attrs)
         if tag == "figure":
-            name = _ID.fullmatch(given.get("id") or "")
+            name = _NAME.fullmatch(given.get("data-name") or "")
             self._number = int(name[1]) + 1 if name else None
             self._png = b""
         elif tag == "img" and (source := given.get("src") or "").startswith(_DATA):

@@ -14,6 +14,7 @@ const problem = document.getElementById("problem");
 const fields = { center: document.getElementById("center"), width: document.getElementById("width") };
 const presets = [...document.querySelectorAll(".preset")];
 const slices = [...document.getElementById("slices").children].map((each) => each.dataset);
+const near = document.getElementById("near");
 const context = canvas.getContext("2d");
 
 const MOST_PIXELS = 100e6; // of the slices in memory: 200 MB
@@ -156,6 +157,7 @@ stage.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.key in STEPS) go(number + STEPS[event.key]);
   else if (event.key === "Home") go(1);
+  else if (event.key === "z") near.click();
   else if (event.key === "End") go(slices.length);
   else if (presets[Number(event.key) - 1]) choosePreset(presets[Number(event.key) - 1]);
   else return;
@@ -209,6 +211,9 @@ for (const each of presets) each.addEventListener("click", () => choosePreset(ea
 for (const field of Object.values(fields)) {
   field.addEventListener("change", () => setWindow(Number(fields.center.value), Number(fields.width.value)));
 }
+near.addEventListener("click", () => {
+  near.setAttribute("aria-pressed", String(stage.classList.toggle("is-near")));
+});
 window.addEventListener("hashchange", followAddress);
 for (const link of document.querySelectorAll('a[href^="#slice-"]')) {
   link.addEventListener("click", () => { if (link.hash === location.hash) followAddress(); });
