@@ -4,41 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pydicom
 import pytest
-from networks import make_model
-from sqlalchemy import select
+from serve_parts import Service, list_slices, write_model
 
-from ich.calibration import Decision, NotFitted
-from ich.calibration.points import OperatingPoint
-from ich.model_files.bundle import write_bundle
 from ich.outputs.records import read_json
 from ich.predict import Predictor
-from ich.schema import LABELS, InputSpec
-from ich.serve.inbox import Inbox
-from ich.serve.reading.reader import Reader
 from ich.serve.reading.shadow import Shadow
-from ich.serve.results import ResultFiles
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Node
-from ich.serve.store import Store, open_store
-from ich.serve.store.objects import Arrival, add_object
-from ich.serve.store.studies import queue_complete
+from ich.serve.store import open_store
 from ich.serve.store.tables import events, readings, sends, studies
-
-
-def write_model(path: Path, threshold: float | None = 0.0) -> Path:
-    """A bundle of a network of random weights; with the threshold 0 each study is POSITIVE."""
-    net = make_model(InputSpec(size=64), ood=False)
-    missing = dict.fromkeys(LABELS, NotFitted("too few cases"))
-    point = None if threshold is None else OperatingPoint(threshold, "sensitivity>=0.95", 1.0, 0.5)
-    decision = Decision("max", missing, missing | ({} if point is None else {"any": point}))
-    metadata = replace(net.metadata, decisions={"slice": decision, "study": decision})
-    write_bundle(metadata, net.state_dict(), path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -51,41 +30,6 @@ def predictor(model: Path) -> Predictor:
     return Predictor.load(model)
 
 
-@dataclass
-class Service:
-    """The parts of a service around a reader, on a simulated clock."""
-
-    settings: Settings
-    store: Store
-    now: float = 0.0
-
-    def receive(self, *paths: Path) -> None:
-        inbox = Inbox(self.settings.inbox)
-        for path in paths:
-            content = path.read_bytes()
-            kept = inbox.keep(content[:132], [content[132:]])
-            ds = pydicom.dcmread(path, stop_before_pixels=True)
-            uids = (ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID, ds.SOPClassUID)
-            syntax = ds.file_meta.TransferSyntaxUID
-            arrival = Arrival(*map(str, uids), str(syntax), kept.digest, kept.path, kept.bytes)
-            with self.store.begin() as connection:
-                add_object(connection, arrival, self.now)
-        self.now += 1000
-        with self.store.begin() as connection:
-            queue_complete(connection, self.now, quiet=30, longest=900)
-
-    def make_reader(self, predictor: Predictor, identity: str = "reader") -> Reader:
-        return Reader(self.settings, self.store, predictor, identity, lambda: self.now)
-
-    def list_rows(self, *columns: object) -> list[tuple[object, ...]]:
-        with self.store.view() as connection:
-            return [tuple(row) for row in connection.execute(select(*columns))]
-
-    def find_files(self) -> list[ResultFiles]:
-        rows = self.list_rows(readings.c.folder)
-        return [ResultFiles(self.settings.results / str(folder)) for (folder,) in rows]
-
-
 @pytest.fixture
 def service(tmp_path: Path, model: Path) -> Iterator[Service]:
     nodes = (Node("archive", "stow", "http://127.0.0.1:1"),)
@@ -93,10 +37,6 @@ def service(tmp_path: Path, model: Path) -> Iterator[Service]:
     store = open_store(settings.store)
     yield Service(settings, store)
     store.close()
-
-
-def list_slices(study: Path) -> list[Path]:
-    return sorted(study.iterdir())
 
 
 def change(study: Path, edit: Callable[[pydicom.Dataset], None]) -> list[Path]:

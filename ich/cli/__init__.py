@@ -26,6 +26,7 @@ COMMANDS = (
     "import",
     "export",
     "generate",
+    "serve",
 )
 """All commands except ``train``. A module is imported only if its command is given, or to list them all."""
 

@@ -1,0 +1,108 @@
+"""A supervisor as a process, with roles that need no PyTorch; tests kill it and its processes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ich.schema import UserError
+from ich.serve.settings import Settings, read_settings
+from ich.serve.store import open_store
+from ich.serve.store.readers import add_reader
+from ich.serve.store.studies import claim_study
+from ich.serve.supervisor import ROLES, Supervisor, holding
+from ich.serve.supervisor.child import Role, start_log
+
+LIMIT = 240.0
+"""Seconds that anything may take on a machine that does much else."""
+
+
+def work(settings: Settings, identity: str) -> None:
+    """Works until SIGTERM."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop.wait()
+
+
+def fail(settings: Settings, identity: str) -> None:
+    """Cannot begin, for a reason that names a patient."""
+    raise ValueError("SECRET^PATIENT")
+
+
+def load(settings: Settings, identity: str) -> None:
+    """A reader that loads its model and then works; the file of a broken model holds nothing."""
+    content = Path(settings.bundle).read_bytes()
+    if not content:
+        raise UserError("the model is broken")
+    store = open_store(settings.store)
+    with store.begin() as connection:
+        add_reader(connection, identity, hashlib.sha256(content).hexdigest(), time.time())
+    work(settings, identity)
+
+
+def hang(settings: Settings, identity: str) -> None:
+    """A reader that takes a study and says nothing any more."""
+    store = open_store(settings.store)
+    with store.begin() as connection:
+        add_reader(connection, identity, "", time.time())
+        claim_study(connection, identity, time.time())
+    work(settings, identity)
+
+
+def die(settings: Settings, identity: str) -> None:
+    """A reader that its study ends."""
+    store = open_store(settings.store)
+    with store.begin() as connection:
+        add_reader(connection, identity, "", time.time())
+        claim = claim_study(connection, identity, time.time())
+    if claim is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    work(settings, identity)
+
+
+@contextmanager
+def supervising(config: Path, *roles: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs a supervisor with these settings.
+
+    Args:
+        config: File of the settings.
+        *roles: Names of the functions here or of roles of the service.
+    """
+    command = [sys.executable, __file__, str(config), *roles]
+    with (config.parent / "log").open("ab") as log:
+        process = subprocess.Popen(command, stderr=log)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(LIMIT)
+
+
+def wait_until(condition: Callable[[], object]) -> None:
+    """Waits until something is so."""
+    end = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < end, "it never came"
+        time.sleep(0.02)
+
+
+def _find_role(name: str) -> Role:
+    known = {role.name: role for role in ROLES}
+    if name in known:
+        return known[name]
+    return Role("read" if name in ("load", "hang", "die") else name, "serve_roles", name, name != "work")
+
+
+if __name__ == "__main__":
+    settings = read_settings(Path(sys.argv[1]))
+    start_log("supervisor")
+    with holding(settings):
+        Supervisor(settings, open_store(settings.store), [_find_role(name) for name in sys.argv[2:]]).run()

@@ -1,0 +1,185 @@
+"""The supervisor of the service: what is killed starts again, and nothing is lost or doubled."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from serve_parts import Service, list_slices, write_model
+from serve_roles import LIMIT, supervising, wait_until
+from sqlalchemy import select
+
+from ich.files import hash_file
+from ich.serve.settings import read_settings
+from ich.serve.store import Store, open_store
+from ich.serve.store.objects import Arrival, add_object
+from ich.serve.store.studies import queue_complete
+from ich.serve.store.tables import attempts, events, readers, readings, studies
+
+pytestmark = pytest.mark.races
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path)
+
+
+def write_config(folder: Path, **read: object) -> Path:
+    (folder / "model.zip").write_bytes(b"first")
+    settings = {"bundle": str(folder / "model.zip"), "folder": str(folder / "serve"), "read": read}
+    (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "serve.yaml"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    opened = open_store(str(tmp_path / "serve" / "queue.sqlite"))
+    yield opened
+    opened.close()
+
+
+def list_rows(store: Store, *columns: object) -> list[tuple[object, ...]]:
+    with store.view() as connection:
+        return [tuple(row) for row in connection.execute(select(*columns))]
+
+
+def list_events(store: Store, kind: str) -> list[tuple[object, ...]]:
+    rows = list_rows(store, events.c.kind, events.c.actor, events.c.detail)
+    return [row[1:] for row in rows if row[0] == kind]
+
+
+def list_running(parent: int) -> set[int]:
+    """Lists the processes that the supervisor started for roles."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    found = set()
+    for child in children:
+        command = Path(f"/proc/{child}/cmdline").read_bytes()
+        if b"spawn_main" in command:
+            found.add(int(child))
+    return found
+
+
+def queue_study(store: Store) -> None:
+    arrival = Arrival("1.2", "1.2.3", "1.2.3.1", "1.2", "1.2", "a" * 64, "aa/a.dcm", 9)
+    with store.begin() as connection:
+        add_object(connection, arrival, 0.0)
+        queue_complete(connection, 100.0, quiet=30, longest=900)
+
+
+def test_what_is_killed_starts_again_and_all_end_with_the_supervisor(config: Path, store: Store) -> None:
+    with supervising(config, "work", "load") as supervisor:
+        wait_until(lambda: len(list_rows(store, readers)) == 1)
+        wait_until(lambda: len(list_running(supervisor.pid)) == 2)
+        first = list_running(supervisor.pid)
+        for pid in first:
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: len(list_running(supervisor.pid) - first) == 2)
+        wait_until(lambda: len(list_events(store, "ended")) == 2)
+        wait_until(lambda: len(list_rows(store, readers)) == 1)  # the new one; the old one is forgotten
+        left = list_running(supervisor.pid)
+        supervisor.terminate()
+        assert supervisor.wait(LIMIT) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in left)
+    ended = [detail for _, detail in list_events(store, "ended")]
+    assert ended[:2] == ["ended by SIGKILL"] * 2
+    assert len(list_events(store, "started")) == len(ended) == 4
+    assert list_rows(store, readers) == []
+
+
+def test_processes_end_by_themselves_when_the_supervisor_is_killed(config: Path, store: Store) -> None:
+    with supervising(config, "work", "load") as supervisor:
+        wait_until(lambda: len(list_rows(store, readers)) == 1)
+        left = list_running(supervisor.pid)
+        supervisor.kill()
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
+    with supervising(config, "work"):  # the folder is free again, and the lost reader is forgotten
+        wait_until(lambda: list_rows(store, readers) == [])
+
+
+@pytest.mark.parametrize(("role", "read"), [("die", {}), ("hang", {"most_minutes": 0.02})])
+def test_a_study_that_ends_its_readers_is_set_aside(tmp_path: Path, store: Store, role, read) -> None:
+    config = write_config(tmp_path, **read)
+    queue_study(store)
+    with supervising(config, role):
+        wait_until(lambda: list_rows(store, studies.c.state) == [("set aside",)])
+    assert list_rows(store, studies.c.reason, studies.c.kills) == [("it ended 2 readers", 2)]
+    assert [detail for _, detail in list_events(store, "set aside")] == ["it ended 2 readers"]
+
+
+def test_an_error_of_a_process_is_logged_without_what_it_says(config: Path, store: Store) -> None:
+    with supervising(config, "fail"):
+        wait_until(lambda: len(list_events(store, "ended")) >= 2)
+    log = (config.parent / "log").read_text()
+    assert "ends by ValueError" in log
+    assert "SECRET" not in log
+    assert "Traceback" not in log
+
+
+def test_a_new_model_takes_over_when_it_is_loaded_and_a_broken_one_never(config: Path, store: Store) -> None:
+    model = config.parent / "model.zip"
+
+    def list_models() -> list[object]:
+        return [row[0] for row in list_rows(store, readers.c.model)]
+
+    def replace(content: bytes) -> str:
+        (new := model.with_name("new.zip")).write_bytes(content)
+        new.replace(model)
+        return hash_file(model)
+
+    with supervising(config, "load") as supervisor:
+        first = hash_file(model)
+        wait_until(lambda: list_models() == [first])
+        (pid,) = list_running(supervisor.pid)
+        replace(b"")
+        wait_until(lambda: len(list_events(store, "model")) == 2)
+        assert list_models() == [first]
+        assert pid in list_running(supervisor.pid)
+        second = replace(b"second")
+        wait_until(lambda: list_models() == [second])
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        (pid,) = list_running(supervisor.pid)
+        supervisor.send_signal(signal.SIGHUP)
+        wait_until(lambda: list_running(supervisor.pid).isdisjoint({pid}))
+    said = [detail for _, detail in list_events(store, "model")]
+    assert said[1] == "a reader could not start with the new model; the others keep the old one"
+    assert said[2:] == [f"readers start with {second[:12]}"] * 2
+
+
+def test_one_service_has_the_folder(config: Path, store: Store) -> None:
+    with supervising(config, "work"):
+        wait_until(lambda: list_events(store, "started"))
+        with supervising(config, "work") as second:
+            assert second.wait(LIMIT) != 0
+
+
+def test_a_killed_reader_loses_and_doubles_nothing_and_the_next_has_the_new_model(
+    tmp_path: Path, store: Store, study: Path
+) -> None:
+    config = write_config(tmp_path, gpus=0)
+    model = write_model(tmp_path / "first.zip").replace(tmp_path / "model.zip")
+    service = Service(read_settings(config), store)
+    *early, late = list_slices(study)
+    service.receive(*early)
+    with supervising(config, "read") as supervisor:
+        wait_until(lambda: list_rows(store, studies.c.state) == [("reading",)])
+        (pid,) = list_running(supervisor.pid)
+        with store.begin() as connection:  # while this holds the database, the study cannot be finished
+            assert connection.execute(select(studies.c.state)).scalar_one() == "reading"
+            os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: list_rows(store, studies.c.state) == [("read",)])
+        first = hash_file(model)
+        write_model(tmp_path / "second.zip", threshold=0.01).replace(model)
+        second = hash_file(model)
+        wait_until(lambda: list_rows(store, readers.c.model) == [(second,)])
+        service.receive(late)
+        wait_until(lambda: len(list_rows(store, readings)) == 2)
+    assert list_rows(store, studies.c.kills, studies.c.state) == [(0, "read")]
+    assert list_rows(store, readings.c.model, readings.c.number) == [(first, 2), (second, 3)]
+    assert len(list_rows(store, attempts)) == 3
+    assert [files.report.is_file() for files in service.find_files()] == [True, True]
+    folders = sorted(service.settings.results.glob("*/*"))
+    assert folders == [files.folder for files in service.find_files()]
