@@ -36,5 +36,9 @@
     }
   }
 
+  // On a phone the list comes first, unless a filter limits it.
+  const isNarrow = matchMedia("(max-width: 48rem)").matches;
+  if (isNarrow && !document.querySelector(".filter[data-active]")) document.querySelector(".filters").open = false;
+
   setInterval(refresh, Number(table.dataset.refresh) * 1000);
 })();
