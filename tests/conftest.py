@@ -3,8 +3,10 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 # Before anything imports them. No test may reach for the network; threads wait without spinning, and
 # networks as tiny as those of the tests are faster without them, in the processes that tests start, too.
@@ -45,6 +47,23 @@ def damage() -> Callable[[Path], None]:
 def conformant(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A phantom with complete headers, to be left as it is."""
     return draw_once(tmp_path_factory, patients=4, seed=5, conformant=True)
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts a receiver of the service with settings, and returns all of them."""
+    from receiving import make_receive_settings
+
+    from ich.serve.receive import receiving
+
+    with ExitStack() as stack:
+
+        def begin(**changes: Any) -> Any:
+            settings = make_receive_settings(tmp_path / "service", **changes)
+            stack.enter_context(receiving(settings, "test"))
+            return settings
+
+        yield begin
 
 
 @pytest.fixture

@@ -18,7 +18,9 @@ from ich.serve.settings import Settings, make_settings
 
 CT = uid.CTImageStorage
 ECHO = "1.2.840.10008.1.1"
-GOOD_SECONDS = 20
+Start = Callable[..., Settings]
+"""Type of the fixture that starts a receiver with settings."""
+GOOD_SECONDS = 30
 """The time in which a test waits for what must happen; hit only if it never does."""
 
 

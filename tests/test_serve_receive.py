@@ -7,8 +7,6 @@ import io
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +17,12 @@ from pynetdicom.dimse_messages import C_STORE_RQ
 from pynetdicom.dimse_primitives import C_STORE
 from receiving import (
     ECHO,
+    Start,
     ask,
     associate,
     echo,
     list_inbox,
     make_object,
-    make_receive_settings,
     send,
     wait_for,
 )
@@ -33,27 +31,11 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from ich.dicom import read_pixels
-from ich.serve.receive import receiving
 from ich.serve.receive.syntaxes import SYNTAXES
-from ich.serve.settings import Settings
 
 pytestmark = pytest.mark.races
 
-OUT_OF_RESOURCES, MISMATCH, NOT_UNDERSTOOD, TOO_LARGE, TOO_MANY = 0xA700, 0xA900, 0xC000, 0xC001, 0xC002
-Start = Callable[..., Settings]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    """Starts a receiver with settings."""
-    with ExitStack() as stack:
-
-        def begin(**changes: Any) -> Settings:
-            settings = make_receive_settings(tmp_path / "service", **changes)
-            stack.enter_context(receiving(settings, "test"))
-            return settings
-
-        yield begin
+MISMATCH, NOT_UNDERSTOOD = 0xA900, 0xC000
 
 
 def test_what_was_sent_is_on_the_disk_and_in_the_database(start: Start) -> None:

@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from enum import IntEnum
 
+from ich.serve.receive.refusals import is_uid
 from ich.serve.receive.wire import EndedError, Pdu
 
 MOST_COMMAND = 1 << 12
@@ -86,12 +87,12 @@ def write_answer(command: Command, status: int, most: int) -> bytes:
     """
     body = b"".join(
         (
-            _write(0x0002, command.SOPClassUID.encode("latin-1"), pad=True),
+            _write_uid(0x0002, command.SOPClassUID),
             _write(0x0100, struct.pack("<H", command.kind | 0x8000)),
             _write(0x0120, struct.pack("<H", command.message)),
             _write(0x0800, struct.pack("<H", _NO_DATA)),
             _write(0x0900, struct.pack("<H", status)),
-            _write(0x1000, command.SOPInstanceUID.encode("latin-1"), pad=True),
+            _write_uid(0x1000, command.SOPInstanceUID),
         )
     )
     body = _write(0x0000, struct.pack("<L", len(body))) + body
@@ -103,8 +104,11 @@ def write_answer(command: Command, status: int, most: int) -> bytes:
     )
 
 
-def _write(element: int, value: bytes, pad: bool = False) -> bytes:
-    if pad and not value:
-        return b""  # a UID that the request lacks
+def _write_uid(element: int, text: str) -> bytes:
+    """Returns a UID as the request has it; nothing of one that is missing or not valid."""
+    return _write(element, text.encode("ascii")) if is_uid(text) else b""
+
+
+def _write(element: int, value: bytes) -> bytes:
     value += b"\0" * (len(value) % 2)
     return _ELEMENT.pack(0, element, len(value)) + value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-MOST_UID = 64  # characters, PS3.5 9.1
+MOST_UID = 64  # characters
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")  # leading zeros are not allowed, and some scanners write them
 
 
@@ -37,6 +37,11 @@ class RefusedError(Exception):
         return f"0x{self.status:04X} {self.reason}"
 
 
+def is_uid(text: str) -> bool:
+    """Returns whether a text is made as a UID is: of numbers and dots, and not too long (PS3.5 9.1)."""
+    return len(text) <= MOST_UID and _UID.fullmatch(text) is not None
+
+
 def check_uid(text: str, what: str) -> None:
     """Refuses what is not a UID.
 
@@ -49,5 +54,5 @@ def check_uid(text: str, what: str) -> None:
     """
     if not text:
         raise RefusedError(Status.NOT_UNDERSTOOD, f"{what} is missing")
-    if len(text) > MOST_UID or not _UID.fullmatch(text):
+    if not is_uid(text):
         raise RefusedError(Status.NOT_UNDERSTOOD, f"{what} is not a UID")
