@@ -1,0 +1,35 @@
+"""The conformance statement, which is made from the tables of the code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pydicom
+from results import make_result
+from test_dicom_outputs import read_series
+
+from ich.dicom.codecs import DECODERS
+from ich.outputs.captures import write_key_images
+from ich.outputs.sr import write_sr
+from ich.serve.conformance import SENT, make_page
+from ich.serve.receive.refusals import Status
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "conformance.md"
+
+
+def test_the_page_is_what_the_tables_say() -> None:
+    assert PAGE.read_text(encoding="utf-8") == make_page()
+
+
+def test_the_page_has_all_statuses_and_syntaxes() -> None:
+    page = make_page()
+    assert all(f"| 0x{status:04X} |" in page for status in Status)
+    assert all(f"| {uid} |" in page for uid in DECODERS)
+
+
+def test_the_page_names_the_classes_of_what_is_written(conformant: Path, tmp_path: Path) -> None:
+    series = read_series(conformant / "stage_2_train")
+    result = make_result(series.index)
+    write_sr(result, series.files, tmp_path / "report.dcm")
+    paths = [tmp_path / "report.dcm", *write_key_images(result, series.files, tmp_path)]
+    assert {pydicom.dcmread(path).SOPClassUID for path in paths} == set(SENT)
