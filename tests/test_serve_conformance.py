@@ -11,6 +11,7 @@ from test_dicom_outputs import read_series
 from ich.dicom.codecs import DECODERS
 from ich.outputs.captures import write_key_images
 from ich.outputs.sr import write_sr
+from ich.phantom import write_phantom
 from ich.serve.conformance import SENT, make_page
 from ich.serve.receive.refusals import Status
 
@@ -27,8 +28,9 @@ def test_the_page_has_all_statuses_and_syntaxes() -> None:
     assert all(f"| {uid} |" in page for uid in DECODERS)
 
 
-def test_the_page_names_the_classes_of_what_is_written(conformant: Path, tmp_path: Path) -> None:
-    series = read_series(conformant / "stage_2_train")
+def test_the_page_names_the_classes_of_what_is_written(tmp_path: Path) -> None:
+    write_phantom(tmp_path / "phantom", patients=1, seed=5, size=64, conformant=True)
+    series = read_series(tmp_path / "phantom" / "stage_2_train")
     result = make_result(series.index)
     write_sr(result, series.files, tmp_path / "report.dcm")
     paths = [tmp_path / "report.dcm", *write_key_images(result, series.files, tmp_path)]

@@ -45,7 +45,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parser = commands.add_parser(
         "serve",
         help="run beside a PACS: receive studies, read them, send answers, show a worklist",
-        usage="ich serve --config FILE [--check | --account NAME]\n"
+        usage="ich serve --config FILE [--check | --account NAME | --audit]\n"
         "       ich serve --bundle MODEL --inbox DIR [--port N] [--web-port N] [--watch DIR] [--check]\n"
         "       ich serve --init FILE [--bundle MODEL] [--inbox DIR]",
         description="Runs the service beside a PACS.",
@@ -60,6 +60,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         metavar="NAME",
         help="add an account for the pages, ask for its password, and end",
     )
+    what.add_argument("--audit", action="store_true", help="print the audit log as lines of JSON, and end")
     parser.add_argument(
         "--role",
         choices=("view", "judge", "administer"),
@@ -88,6 +89,8 @@ def _run(args: argparse.Namespace) -> int:
     settings, source = _read(args)
     if args.account is not None:
         return _add_account(settings, args.account, args.role)
+    if args.audit:
+        return _print_audit(settings)
     return _serve(settings, source, only_check=args.check)
 
 
@@ -123,6 +126,20 @@ def _read(args: argparse.Namespace) -> tuple[Settings, str]:
     source = "command line"
     found = {"bundle": given["bundle"], "folder": given["inbox"], "receive": receive, "web": web}
     return make_settings(found, source), source
+
+
+def _print_audit(settings: Settings) -> int:
+    from ich.serve.store import open_store
+    from ich.serve.upkeep.audit import export_events
+
+    store = open_store(settings.store)
+    try:
+        with store.view() as connection:
+            for line in export_events(connection, settings.audit):
+                print(line)
+    finally:
+        store.close()
+    return 0
 
 
 def _add_account(settings: Settings, name: str, role: str) -> int:
