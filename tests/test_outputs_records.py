@@ -13,7 +13,7 @@ import jsonschema
 import pytest
 from results import GAP, ODD, TWICE, make_refused, make_result, make_slices
 
-from ich.outputs.records import from_dict, make_schema, read_json, write_json
+from ich.outputs.records import from_dict, make_schema, read_glance, read_json, write_json
 from ich.schema import DISCLAIMER, LABELS, UserError
 from ich.schema.codes import Note, Reason
 from ich.schema.formats import to_plain
@@ -58,6 +58,16 @@ def test_a_result_comes_back(name: str, tmp_path: Path, validator) -> None:
     again = tmp_path / "again.json"
     write_json(RESULTS[name], again)
     assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_glance_at_a_result_has_all_but_its_slices(name: str, tmp_path: Path) -> None:
+    path, result = tmp_path / "study.json", RESULTS[name]
+    write_json(result, path)
+    assert read_glance(path) == replace(result, slices=result.slices[:1], key_slices=())
+    path.write_text(path.read_text(encoding="utf-8").replace(DISCLAIMER, "For diagnosis"), encoding="utf-8")
+    with pytest.raises(UserError, match="For diagnosis"):
+        read_glance(path)
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:

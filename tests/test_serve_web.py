@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
+from multiprocessing import get_context
 from pathlib import Path
 
+import httpx
 import pytest
 from results import GAP, make_refused, make_result
 from served import NOON, PASSWORD, Department, find_csrf, log_in
@@ -21,7 +25,7 @@ from ich.serve.settings.parts import Tls, Web
 from ich.serve.states import SendState, StudyState
 from ich.serve.store.events import EventKind
 from ich.serve.store.tables import events, readings, sends, sessions, studies
-from ich.serve.web import add_account, check
+from ich.serve.web import add_account, check, run
 from ich.serve.web.access import SESSION_COOKIE
 from ich.serve.web.attempts import MOST_ALONE, MOST_TOGETHER, WINDOW, Attempts
 from ich.serve.web.worklist import PAGE
@@ -415,6 +419,40 @@ def test_pages_follow_one_another_without_gap_or_repetition(department: Departme
     assert sum(map(len, turn_pages(client, "/?outcome=POSITIVE&since=2000-01-01"))) == 1_001
 
 
+def make_certificate(folder: Path, name: str) -> Tls:
+    """Makes a key, and a certificate of 127.0.0.1 that it signs itself."""
+    how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ich -addext"
+    tls = Tls(str(folder / f"{name}.pem"), str(folder / f"{name}.key"))
+    files = ["-keyout", tls.key, "-out", tls.certificate]
+    command = ["openssl", *how.split(), "subjectAltName=IP:127.0.0.1", *files]
+    subprocess.run(command, check=True, capture_output=True)
+    return tls
+
+
+@pytest.mark.races
+def test_the_process_serves_over_tls_until_it_is_ended(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    tls = make_certificate(tmp_path, "own")
+    settings = Settings("model.zip", str(tmp_path / "service"), web=Web(port=port, tls=tls))
+    process = get_context("spawn").Process(target=run, args=(settings, "web-1"))
+    process.start()
+    with httpx.Client(verify=ssl.create_default_context(cafile=tls.certificate)) as client:
+        for _ in range(600):
+            try:
+                answer = client.get(f"https://127.0.0.1:{port}/login")
+                break
+            except httpx.TransportError:
+                assert process.is_alive()
+                time.sleep(0.1)
+    process.terminate()
+    process.join()
+    assert answer.status_code == 200
+    assert "max-age" in answer.headers["strict-transport-security"]
+    assert process.exitcode in (0, -signal.SIGTERM)
+
+
 def test_settings_that_cannot_be_served_are_named(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -425,10 +463,8 @@ def test_settings_that_cannot_be_served_are_named(tmp_path: Path) -> None:
     check(Settings("a", str(tmp_path), web=Web(port=port)))
     with pytest.raises(UserError, match=r"web\.proxies: 'here'"):
         check(Settings("a", str(tmp_path), web=Web(port=port, proxies=("here",))))
-    how = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN=ich"
     for name in ("one", "two"):
-        files = ["-keyout", tmp_path / f"{name}.key", "-out", tmp_path / f"{name}.pem"]
-        subprocess.run(["openssl", *how.split(), *files], check=True, capture_output=True)
+        make_certificate(tmp_path, name)
     for certificate, key, message in (
         ("one.pem", "two.key", "cannot be used together: .*mismatch"),
         ("gone.pem", "one.key", "No such file|no such file"),

@@ -72,6 +72,20 @@ def read_json(path: str | Path) -> StudyResult:
     return from_dict(read_fields(Path(path), "study result", _LARGEST), str(path))
 
 
+def read_glance(path: str | Path) -> StudyResult:
+    """Reads a result without its slices beyond the first, for lists of many studies.
+
+    It takes a fraction of the time of ``read_json``, because most of a file is about slices.
+
+    Raises:
+        UserError: As ``read_json``, except for what slices hold.
+    """
+    found = read_fields(Path(path), "study result", _LARGEST)
+    if isinstance(slices := found.get("slices"), list):
+        found = {**found, "slices": slices[:1], "key_slices": []}
+    return from_dict(found, str(path))
+
+
 def make_schema() -> dict[str, Any]:
     """Returns the JSON schema of a result, which ``docs/study_result.schema.json`` holds.
 

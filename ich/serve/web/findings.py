@@ -7,7 +7,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
-from ich.outputs.records import read_json
+from ich.outputs.records import read_glance, read_json
 from ich.outputs.sentences import show_label
 from ich.schema import UserError
 from ich.schema.codes import Reason, SetAside, find_sentence
@@ -65,9 +65,10 @@ class Findings:
         with self._lock:
             if (known := self._known.get(folder)) is not None:
                 return known
-        if (result := self.read_result(folder)) is None:
+        try:
+            finding = summarize(read_glance(self.locate(folder).result))
+        except UserError:
             return None
-        finding = summarize(result)
         with self._lock:
             self._known[folder] = finding
             if len(self._known) > _MOST:
