@@ -143,11 +143,12 @@ def test_a_report_on_a_new_association_counts(
 
 
 SENDER = """
+import os
 import sys
 from ich.serve.sending import run
 from ich.serve.settings import make_settings
 import json
-run(make_settings(json.loads(sys.argv[1]), "test"), "sender-1")
+run(make_settings(json.loads(sys.argv[1]), "test"), f"send-{os.getpid()}")
 """
 
 

@@ -283,7 +283,12 @@ def test_what_an_ended_sender_held_is_due_at_once_and_what_a_lost_one_held_later
     second = take(store, 1, sender="t")
     assert not keep(store, first, 2)  # it no longer counts
     assert claim(store, LEASE_SECONDS) is None
-    assert take(store, 1 + LEASE_SECONDS).attempts == second.attempts + 1
+    third = take(store, 1 + LEASE_SECONDS, sender="u")
+    assert third.attempts == second.attempts + 1
+    with store.begin() as connection:
+        assert release_sender(connection, None, 2000) == 1  # whoever it was
+        assert release_sender(connection, None, 2000) == 0
+    assert take(store, 2000).attempts == third.attempts + 1
 
 
 @pytest.mark.races

@@ -16,17 +16,19 @@ from ich.serve.store.sends import release_sender
 def run(settings: Settings, identity: str) -> None:
     """Delivers answers until SIGTERM. A delivery that is under way is finished first.
 
+    A queue in a file has one such process, so what earlier ones had taken is due at once.
+
     Args:
         settings: The settings.
-        identity: Name of the process, unlike that of any other one that runs.
+        identity: Name of the process, unlike that of any other one.
     """
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
     store = open_store(settings.store)
     try:
-        with store.begin() as connection:
-            release_sender(connection, identity, time.time())
+        if settings.queue is None:
+            with store.begin() as connection:
+                release_sender(connection, None, time.time())
         threads = [
             threading.Thread(
                 target=Worker(settings, store, node, identity).work, args=(stop,), name=node.name

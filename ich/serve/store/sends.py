@@ -158,10 +158,11 @@ def fail_unconfirmed(
     return len(rows)
 
 
-def release_sender(connection: Connection, sender: str, now: float) -> int:
-    """Makes the sends due that an ended process had taken; returns how many."""
+def release_sender(connection: Connection, sender: str | None, now: float) -> int:
+    """Makes the sends due that an ended process had taken, or any process if None; returns how many."""
     state = case((sends.c.state == SendState.SENT, SendState.WAITING), else_=sends.c.state)
-    held = update(sends).where(sends.c.sender == sender).values(state=state, sender="", next_at=now)
+    is_held = sends.c.sender != "" if sender is None else sends.c.sender == sender
+    held = update(sends).where(is_held).values(state=state, sender="", next_at=now)
     return int(connection.execute(held).rowcount)
 
 

@@ -25,6 +25,7 @@ from ich.serve.settings import Settings
 from ich.serve.store import Store
 from ich.serve.store.events import EventKind, add_event
 from ich.serve.store.readers import list_lost, list_ready, remove_reader
+from ich.serve.store.sends import release_sender
 from ich.serve.store.studies import release_reader
 from ich.serve.supervisor.child import GRACE, Child, Role
 from ich.serve.supervisor.model import ModelFile
@@ -194,6 +195,7 @@ class Supervisor:
         def note(connection: Connection) -> None:
             if child.role.is_reader:
                 self._release(connection, identity=child.identity, is_blamed=not child.is_stopping)
+            release_sender(connection, child.identity, now)
             add_event(connection, now, child.identity, EventKind.ENDED, detail=how)
 
         self._notes.append(note)
