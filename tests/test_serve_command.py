@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from processes import run_program
 from serve_parts import write_model
 
 from ich.serve.settings import read_settings
+from ich.serve.store import open_store
+from ich.serve.store.events import EventKind, add_event
 
 pytestmark = pytest.mark.races
 
@@ -133,3 +136,16 @@ def test_an_account_is_added(write, monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("a long enough passphrase\n"))
     assert call("serve", "--config", str(write()), "--account", "alice", "--role", "administer") == 0
     assert capsys.readouterr().out == "alice may administer\n"
+
+
+def test_the_audit_log_is_printed_as_lines_of_json(write, capsys) -> None:
+    path = write()
+    assert call("serve", "--config", str(path), "--audit") == 0
+    assert capsys.readouterr().out == ""
+    store = open_store(read_settings(path).store)
+    with store.begin() as connection:
+        add_event(connection, 0.0, "CT1", EventKind.REFUSED, detail="0xA700 the disk has too little room")
+    store.close()
+    assert call("serve", "--config", str(path), "--audit") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert json.loads(line)["at"] == "1970-01-01T00:00:00.000+00:00"
