@@ -39,11 +39,13 @@ class Inbox:
 
     Args:
         folder: The folder; it is made if need be.
+        writer: Names the process among those that write to it at the same time.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, writer: str = "") -> None:
         self.folder = folder
-        (folder / INCOMING).mkdir(parents=True, exist_ok=True)
+        self._incoming = folder / INCOMING / writer
+        self._incoming.mkdir(parents=True, exist_ok=True)
 
     def keep(self, head: bytes, parts: Iterable[bytes]) -> Kept:
         """Writes an object, and returns when it is on the disk.
@@ -57,7 +59,7 @@ class Inbox:
         Raises:
             OSError: If it cannot be written. Then nothing is left of it.
         """
-        partial = self.folder / INCOMING / secrets.token_hex(16)
+        partial = self._incoming / secrets.token_hex(16)
         found = hashlib.sha256()
         try:
             with partial.open("xb") as file:
@@ -125,7 +127,7 @@ class Inbox:
 
     def remove_unfinished(self) -> int:
         """Removes what a receiver left behind that was killed; returns how many files."""
-        left = list(os.scandir(self.folder / INCOMING))
+        left = [entry for entry in os.scandir(self._incoming) if entry.is_file(follow_symlinks=False)]
         for entry in left:
             Path(entry.path).unlink(missing_ok=True)
         return len(left)

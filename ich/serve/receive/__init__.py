@@ -13,6 +13,7 @@ import logging
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -20,6 +21,7 @@ from ich.files import for_owner_only
 from ich.serve.inbox import Inbox
 from ich.serve.receive.checks import check as check
 from ich.serve.receive.commits import Commits
+from ich.serve.receive.folders import Folders
 from ich.serve.receive.intake import Intake
 from ich.serve.receive.server import Server
 from ich.serve.settings import Settings
@@ -45,6 +47,8 @@ def run(settings: Settings, identity: str) -> None:
     """
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its warnings quote values
+    warnings.simplefilter("ignore")
     with for_owner_only(), receiving(settings, identity):
         stop.wait()
 
@@ -65,15 +69,19 @@ def receiving(settings: Settings, identity: str) -> Iterator[Server]:
     store = open_store(settings.store, busy_seconds=LOCKED_SECONDS)
     receiver = f"dimse/{identity}"
     with store.begin() as connection:
-        close_stale_associations(connection, receiver, time.time())
+        for way in (receiver, f"folder/{identity}"):
+            close_stale_associations(connection, way, time.time())
     commits = Commits(store)
     try:
         intake = Intake(inbox, commits, settings.receive)
         server = Server(settings.receive, intake, receiver)
+        folders = Folders(settings.receive.folders, intake, commits, f"folder/{identity}")
         server.start()
+        folders.start()
         try:
             yield server
         finally:
+            folders.stop()
             server.stop()
     finally:
         commits.close()

@@ -64,7 +64,7 @@ class Intake:
         self._settings = settings
         self._clock = clock
 
-    def take(self, visit: Visit, meta: Meta, pieces: Iterable[bytes]) -> str:
+    def take(self, visit: Visit, meta: Meta, pieces: Iterable[bytes], study: str | None = None) -> str:
         """Takes one object.
 
         The file is on the disk before its row is committed, and the row is committed before this returns.
@@ -73,6 +73,7 @@ class Intake:
             visit: The connection that brings it.
             meta: What the sender says of it.
             pieces: Its data set.
+            study: The StudyInstanceUID that it must have; None for any.
 
         Returns:
             Its StudyInstanceUID.
@@ -82,7 +83,7 @@ class Intake:
             Exception: What ``pieces`` raises. Nothing stays then either.
         """
         try:
-            return self._take(visit, meta, pieces)
+            return self._take(visit, meta, pieces, study)
         except RefusedError as refused:
             self.note(visit.peer, EventKind.REFUSED, str(refused))
             raise
@@ -98,14 +99,14 @@ class Intake:
         now = self._clock()
         self._commits.note(lambda connection: add_event(connection, now, actor, kind, detail=detail))
 
-    def _take(self, visit: Visit, meta: Meta, pieces: Iterable[bytes]) -> str:
+    def _take(self, visit: Visit, meta: Meta, pieces: Iterable[bytes], study: str | None) -> str:
         check_uid(meta.SOPClassUID, "SOPClassUID")
         check_uid(meta.SOPInstanceUID, "SOPInstanceUID")
         if meta.syntax not in SYNTAXES:
             raise RefusedError(Status.NOT_UNDERSTOOD, "its transfer syntax cannot be decoded")
         kept = self._keep(write_head(meta), pieces)
         try:
-            arrival = self._read(meta, kept)
+            arrival = self._read(meta, kept, study)
         except RefusedError:
             self._inbox.remove(kept.path)
             raise
@@ -135,15 +136,18 @@ class Intake:
                 raise RefusedError(Status.TOO_LARGE, f"it has more than {self._settings.most_object_mb} MB")
             yield piece
 
-    def _read(self, meta: Meta, kept: Kept) -> Arrival:
+    def _read(self, meta: Meta, kept: Kept, study: str | None) -> Arrival:
         try:
             found = read_attributes(self._inbox.locate(kept.path))
         except ReadError as error:
             raise RefusedError(Status.NOT_UNDERSTOOD, "its data set cannot be read") from error
         for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "SOPClassUID"):
             check_uid(getattr(found, keyword), keyword)
-        for keyword in ("SOPInstanceUID", "SOPClassUID"):
-            if getattr(found, keyword) != getattr(meta, keyword):
+        announced = {"SOPInstanceUID": meta.SOPInstanceUID, "SOPClassUID": meta.SOPClassUID}
+        if study is not None:
+            announced["StudyInstanceUID"] = study
+        for keyword, value in announced.items():
+            if getattr(found, keyword) != value:
                 raise RefusedError(Status.MISMATCH, f"{keyword} is not the one that was announced")
         return Arrival(
             StudyInstanceUID=found.StudyInstanceUID,

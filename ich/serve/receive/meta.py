@@ -13,7 +13,7 @@ IMPLEMENTATION_UID = "2.25.107359634325073375370337163528537938758"
 
 _PREAMBLE = bytes(128) + b"DICM"
 _MOST = 1 << 16  # bytes of file meta information that are looked at: some hundreds are usual
-_CLASS, _INSTANCE, _SYNTAX = (2, 2), (2, 3), (2, 0x10)
+_LONG_VRS = (b"OB", b"OW", b"SQ", b"UN", b"UT")  # of those that PS3.10 allows here, with 32 bits of length
 
 
 @dataclass(frozen=True)
@@ -66,40 +66,36 @@ def split_file(pieces: Iterable[bytes]) -> tuple[Meta, Iterator[bytes]]:
         RefusedError: If this is not a DICOM file with file meta information (PS3.10 7.1).
     """
     rest = iter(pieces)
-    head = _read_until(rest, bytearray(), 144)
-    if head[128:138] != b"DICM\2\0\0\0UL":
+    head = bytearray()
+    _read_until(rest, head, 132)
+    if head[128:132] != b"DICM":
         raise RefusedError(Status.NOT_UNDERSTOOD, "it is not a DICOM file")
-    size = 144 + int.from_bytes(head[140:144], "little")
-    if size > _MOST:
-        raise RefusedError(Status.NOT_UNDERSTOOD, "its file meta information is too long")
-    head = _read_until(rest, head, size)
-    values = _read_elements(bytes(head[144:size]))
-    texts = (values.get(tag, b"").decode("latin-1").strip(" \0") for tag in (_CLASS, _INSTANCE, _SYNTAX))
-    return Meta(*texts), _chain(bytes(head[size:]), rest)
+    values, at = {}, 132
+    while True:  # some writers leave out the length of the group, so each element is looked at
+        _read_until(rest, head, at + 12)
+        group, element = struct.unpack_from("<HH", head, at)
+        if group != 2:
+            break
+        if bytes(head[at + 4 : at + 6]) in _LONG_VRS:
+            start, length = at + 12, int.from_bytes(head[at + 8 : at + 12], "little")
+        else:
+            start, length = at + 8, int.from_bytes(head[at + 6 : at + 8], "little")
+        at = start + length
+        if at > _MOST:
+            raise RefusedError(Status.NOT_UNDERSTOOD, "its file meta information is too long")
+        _read_until(rest, head, at)
+        values[element] = bytes(head[start:at])
+    texts = (values.get(element, b"").decode("latin-1").strip(" \0") for element in (2, 3, 0x10))
+    return Meta(*texts), _chain(bytes(head[at:]), rest)
 
 
-def _read_until(pieces: Iterator[bytes], head: bytearray, size: int) -> bytearray:
+def _read_until(pieces: Iterator[bytes], head: bytearray, size: int) -> None:
     while len(head) < size:
         if (piece := next(pieces, None)) is None:
             raise RefusedError(Status.NOT_UNDERSTOOD, "it is not a DICOM file, or only the beginning of one")
         head += piece
-    return head
 
 
 def _chain(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
     yield first
     yield from rest
-
-
-def _read_elements(data: bytes) -> dict[tuple[int, int], bytes]:
-    """Reads elements with explicit VR, little endian, as far as they are whole."""
-    values, at = {}, 0
-    while at + 8 <= len(data):
-        group, element = struct.unpack_from("<HH", data, at)
-        if data[at + 4 : at + 6] in (b"OB", b"UN", b"UT", b"OW", b"SQ"):
-            length, at = int.from_bytes(data[at + 8 : at + 12], "little"), at + 12
-        else:
-            length, at = int.from_bytes(data[at + 6 : at + 8], "little"), at + 8
-        values[group, element] = data[at : at + length]
-        at += length
-    return values

@@ -91,9 +91,14 @@ def is_known_peer(title: str, address: str, peers: Sequence[Peer]) -> bool:
 
 
 def _has_address(peer: Peer, address: str) -> bool:
-    own = ip_address(address)
+    if not peer.addresses:
+        return True
+    try:
+        own = ip_address(address)
+    except ValueError:  # a peer without one, such as of a Unix socket
+        return False
     mapped = getattr(own, "ipv4_mapped", None) or own  # an IPv4 peer of a socket for both
-    return not peer.addresses or any(mapped in ip_network(each, strict=False) for each in peer.addresses)
+    return any(mapped in ip_network(each, strict=False) for each in peer.addresses)
 
 
 def write_acceptance(request: Request) -> tuple[bytes, dict[int, Context]]:

@@ -94,6 +94,15 @@ associations = Table(
     Index(None, "closed_at"),
 )
 
+taken_files = Table(  # files of watched folders that were taken or refused for good
+    "taken_files",
+    metadata,
+    Column(
+        "digest", String(64), primary_key=True
+    ),  # SHA-256 of path, size and time: a path may name a patient
+    Column("taken_at", Float, nullable=False),
+)
+
 arrivals = Table(  # which association brings which study
     "arrivals",
     metadata,

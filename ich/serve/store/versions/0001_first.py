@@ -10,6 +10,12 @@ down_revision = None
 def upgrade() -> None:
     """Creates the tables."""
     op.create_table(
+        "taken_files",
+        sa.Column("digest", sa.String(length=64), nullable=False),
+        sa.Column("taken_at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name=op.f("pk_taken_files")),
+    )
+    op.create_table(
         "accounts",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("name", sa.String(length=64), nullable=False),
