@@ -12,13 +12,13 @@ import copy
 import random
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 import pydicom
 import timm
 import torch
 from PIL import Image
-from plain_resnet18 import LABELS, loss, read_image
 from timm.data import create_transform
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
@@ -26,8 +26,27 @@ from timm.utils import ModelEmaV3
 
 from ich.models.packaged import find_packaged, read_packaged
 
+LABELS = ["epidural", "intraparenchymal", "intraventricular", "subarachnoid", "subdural", "any"]
+WEIGHT = torch.tensor([1, 1, 1, 1, 1, 2]) / 7
+WINDOWS = [(40, 80), (80, 200), (40, 380)]
 BACKBONE = "tf_efficientnet_lite0"
 BATCH = 32
+
+
+def read_image(path: Path) -> torch.Tensor:
+    ds = pydicom.dcmread(path)
+    hu = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+    hu = cv2.resize(hu.astype(np.float32), (160, 160), interpolation=cv2.INTER_AREA)
+    channels = [np.clip((hu - center) / width + 0.5, 0, 1) for center, width in WINDOWS]
+    return torch.from_numpy(np.stack(channels)).mul(255).byte()
+
+
+def loss(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    return (
+        (torch.nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none") * WEIGHT)
+        .sum(1)
+        .mean()
+    )
 
 
 def main() -> None:
