@@ -84,7 +84,7 @@ class Read:
     """How studies are read."""
 
     workers: Annotated[int, Interval(ge=1, le=64)] = 1
-    """Processes that read, a study at a time each."""
+    """Processes that read, a study at a time each. With two, one goes on while the other starts again."""
     threads: Annotated[int, Interval(ge=1, le=1024)] | None = None
     """Threads of a process; null leaves it to PyTorch."""
     gpus: Annotated[int, Interval(ge=0, le=64)] | None = None

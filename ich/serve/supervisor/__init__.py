@@ -114,11 +114,11 @@ class Supervisor:
             if post.is_due:
                 self._note_start(post.fill(self._settings))
         try:
+            self._tell()
             if time.monotonic() >= self._looked + LOOK:
                 self._looked = time.monotonic()
                 self._look_at_models()
                 self._look_at_readers()
-            self._tell()
         except SQLAlchemyError as error:  # such as a database that is locked; what is to be told is kept
             _log.warning("the database does not answer: %s", type(error).__name__)
 

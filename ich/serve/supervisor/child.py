@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import secrets
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -106,14 +105,21 @@ def enter(role: Role, settings: Settings, identity: str, parent: int) -> None:
         signal.signal(number, signal.SIG_IGN)
     start_log(identity)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    code = _run(role, settings, identity)
+    logging.shutdown()
+    os._exit(code)  # Python takes seconds to take PyTorch apart, and the supervisor would end it by force
+
+
+def _run(role: Role, settings: Settings, identity: str) -> int:
     try:
         getattr(import_module(role.module), role.function)(settings, identity)
     except UserError as error:
         _log.error("%s", error)
-        sys.exit(WRONG_SETTINGS)
+        return WRONG_SETTINGS
     except Exception as error:
         _log.error("ends by %s", describe_fault(error))
-        sys.exit(1)
+        return 1
+    return 0
 
 
 def start_log(identity: str) -> None:
