@@ -151,6 +151,7 @@ readings = Table(
     Column("supersedes_id", Integer, ForeignKey("readings.id")),
     UniqueConstraint("study_id", "generation", "shadow", "model"),
     Index(None, "finished_at"),
+    Index(None, "supersedes_id"),
 )
 
 sends = Table(

@@ -166,6 +166,7 @@ def upgrade() -> None:
         ),
     )
     op.create_index(op.f("ix_readings_finished_at"), "readings", ["finished_at"], unique=False)
+    op.create_index(op.f("ix_readings_supersedes_id"), "readings", ["supersedes_id"], unique=False)
     op.create_table(
         "sessions",
         sa.Column("digest", sa.String(length=64), nullable=False),
