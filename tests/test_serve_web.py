@@ -64,6 +64,7 @@ def list_routes(department: Department) -> list[tuple[str, str]]:
         for path, methods in department.app.openapi()["paths"].items()
         for method in methods
         if path not in ("/login", "/health", "/ready", "/metrics")
+        and (method, path) not in (("post", "/studies"), ("post", "/studies/{study}"))  # of DICOMweb
     ]
 
 

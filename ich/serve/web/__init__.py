@@ -19,6 +19,7 @@ from starlette.staticfiles import StaticFiles
 from ich.schema import UserError
 from ich.serve import upkeep
 from ich.serve.inbox import Inbox
+from ich.serve.receive import stow
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Tls
 from ich.serve.store import Store, open_store
@@ -60,6 +61,7 @@ def make_app(settings: Settings, store: Store, now: Callable[[], float] = time.t
     for room in (login, account_pages, worklist, study, pixels, judging, export, agreement):
         app.include_router(room.make_router(site))
     app.include_router(upkeep.make_router(settings, store, now))
+    app.include_router(stow.make_router(settings, store))
     app.mount("/static", StaticFiles(directory=_STATIC))
     return app
 
