@@ -152,7 +152,7 @@ def make_reading(
         number=result.number,
         folder=folder,
         started_at=started,
-        outcome=str(result.outcome),
+        outcome=str(result.outcome or ""),
         prob=None if result.decides is None else result.labels[result.decides].prob,
         distance=result.distance,
         shadow=shadow,
