@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,11 +17,12 @@ import pytest
 from answers import WAIT, Desk, list_uids, opening_desks, write_reading
 from drawings import draw_once
 from nodes import COMMITMENT, Archive, commit, send_report, serving
-from pynetdicom import AE, build_role, evt
+from pynetdicom import AE, build_role
+from receiving import find_free_port
 
 from ich.schema.formats import to_plain
+from ich.serve.receive import receiving
 from ich.serve.results import ResultFiles
-from ich.serve.sending.commitment import Reports, make_report_context
 from ich.serve.settings import Settings
 from ich.serve.states import SendState
 
@@ -94,24 +95,15 @@ def test_an_archive_that_does_not_take_the_question(
 
 @pytest.fixture
 def receiver() -> Iterator[Callable[[Desk], int]]:
-    """The part of a receiver that takes reports, in another process as a rule; returns its port."""
-    servers = []
+    """The receiver, which takes reports too; in another process as a rule. Returns its port."""
+    with ExitStack() as stack:
 
-    def start(desk: Desk) -> int:
-        reports = Reports(desk.settings, desk.store, "receiver-1", lambda: desk.now)
-        entity = AE(ae_title="ICH")
-        entity.supported_contexts = [make_report_context()]
-        handler = lambda event: (reports.take(event.event_type, event.event_information), None)  # noqa: E731
-        servers.append(
-            entity.start_server(
-                ("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_N_EVENT_REPORT, handler)]
-            )
-        )
-        return int(servers[-1].server_address[1])
+        def start(desk: Desk) -> int:
+            receive = replace(desk.settings.receive, port=find_free_port(), least_free_gb=0)
+            settings = replace(desk.settings, receive=receive)
+            return stack.enter_context(receiving(settings, "receiver-1")).port
 
-    yield start
-    for server in servers:
-        server.shutdown()
+        yield start
 
 
 @pytest.mark.parametrize("role", [True, False])

@@ -24,6 +24,7 @@ from ich.serve.receive.commits import Commits
 from ich.serve.receive.folders import Folders
 from ich.serve.receive.intake import Intake
 from ich.serve.receive.server import Server
+from ich.serve.sending.commitment import Reports
 from ich.serve.settings import Settings
 from ich.serve.store import open_store
 from ich.serve.store.objects import close_stale_associations
@@ -74,7 +75,8 @@ def receiving(settings: Settings, identity: str) -> Iterator[Server]:
     commits = Commits(store)
     try:
         intake = Intake(inbox, commits, settings.receive)
-        server = Server(settings.receive, intake, receiver)
+        reports = Reports(settings, store, receiver)
+        server = Server(settings.receive, intake, receiver, reports.take)
         folders = Folders(settings.receive.folders, intake, commits, f"folder/{identity}")
         server.start()
         folders.start()

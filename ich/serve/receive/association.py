@@ -1,4 +1,4 @@
-"""One association: C-ECHO and C-STORE until the peer releases it (PS3.8 9.2, PS3.7 9.1).
+"""One association: C-ECHO, C-STORE and reports of commitment, until the peer releases it (PS3.8 9.2).
 
 pynetdicom serves an association with two threads that poll, reads without a deadline, and queues what a peer
 sends without a bound. So this loop reads the PDUs itself, and pynetdicom reads and writes the negotiation.
@@ -7,7 +7,12 @@ sends without a bound. So this loop reads the PDUs itself, and pynetdicom reads 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from io import BytesIO
+
+from pydicom.dataset import Dataset
+from pydicom.uid import ImplicitVRLittleEndian
+from pynetdicom.dsutils import decode
 
 from ich.serve.receive.commands import MOST_COMMAND, Command, Kind, read_command, write_answer
 from ich.serve.receive.intake import Intake, Visit
@@ -16,7 +21,14 @@ from ich.serve.receive.negotiation import Context
 from ich.serve.receive.refusals import RefusedError, Status
 from ich.serve.receive.syntaxes import VERIFICATION
 from ich.serve.receive.wire import EndedError, Pdu, Pdv, Wire, split_values
+from ich.serve.sending.commitment import STORAGE_COMMITMENT
 
+Report = Callable[[int, Dataset], int]
+"""Takes the EventTypeID and the data set of an N-EVENT-REPORT; returns its status."""
+
+_KINDS = {VERIFICATION: Kind.ECHO, STORAGE_COMMITMENT: Kind.REPORT}  # by SOP class; the others are stored
+_MOST_REPORT = 1 << 20  # bytes of a report, which names a hundred objects at most
+_PROCESSING_FAILURE = 0x0110  # PS3.7 C.5.5
 _LEAST_RATE = 1000  # bytes a second of a message, beyond the time that an association may be idle
 
 
@@ -29,6 +41,7 @@ class Association:
         most: Longest P-DATA-TF that the peer takes, bytes; 0 for any.
         intake: What takes the objects.
         visit: The peer.
+        report: What takes reports of storage commitment.
         idle_seconds: A PDU that takes longer ends the association.
         most_bytes: Largest object. As much again is read and dropped, so that the peer hears why.
     """
@@ -40,6 +53,7 @@ class Association:
         most: int,
         intake: Intake,
         visit: Visit,
+        report: Report,
         *,
         idle_seconds: float,
         most_bytes: int,
@@ -49,6 +63,7 @@ class Association:
         self._most = most
         self._intake = intake
         self._visit = visit
+        self._report = report
         self._idle_seconds = idle_seconds
         self._most_bytes = most_bytes
         self._values = self._read_values()
@@ -63,15 +78,29 @@ class Association:
             status = self._serve(command)
             self._wire.send(write_answer(command, status, self._most))
 
-    def _serve(self, command: Command) -> Status:
+    def _serve(self, command: Command) -> int:
         context = self._contexts.get(command.context)
-        if context is None or (command.kind == Kind.ECHO) != (context.SOPClassUID == VERIFICATION):
+        if context is None or command.kind != _KINDS.get(context.SOPClassUID, Kind.STORE):
             raise EndedError("a command in a wrong presentation context", abort=6)
+        if command.kind == Kind.REPORT:
+            return self._take_report(command, context)
         if command.kind == Kind.ECHO:
             if command.has_data:
                 raise EndedError("a C-ECHO with a data set", abort=6)
             return Status.SUCCESS
         return self._store(command, context)
+
+    def _take_report(self, command: Command, context: Context) -> int:
+        data = bytearray()
+        for piece in self._read_data(command) if command.has_data else ():
+            data += piece
+            if len(data) > _MOST_REPORT:
+                raise EndedError("a report is far too large", abort=0)
+        try:
+            dataset = decode(BytesIO(data), context.syntax == ImplicitVRLittleEndian, True)
+            return self._report(command.event, dataset)
+        except Exception:  # pydicom raises any exception for what a peer has sent, and it may quote it
+            return _PROCESSING_FAILURE
 
     def _store(self, command: Command, context: Context) -> Status:
         data = self._read_data(command) if command.has_data else iter(())

@@ -1,4 +1,4 @@
-"""The commands of C-ECHO and C-STORE and their answers (PS3.7 9.3 and 6.3.1): implicit VR, little endian.
+"""The commands that are served and their answers (PS3.7 9.3, 10.3 and 6.3.1): implicit VR, little endian.
 
 These few elements are written for each object, and general encoders take a millisecond or two for them.
 """
@@ -23,6 +23,7 @@ class Kind(IntEnum):
 
     STORE = 0x0001
     ECHO = 0x0030
+    REPORT = 0x0100  # N-EVENT-REPORT
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Command:
         SOPClassUID: The SOP class.
         SOPInstanceUID: The object; empty for C-ECHO.
         has_data: Whether a data set follows.
+        event: EventTypeID of a report; 0 for others.
     """
 
     kind: Kind
@@ -44,6 +46,7 @@ class Command:
     SOPClassUID: str
     SOPInstanceUID: str
     has_data: bool
+    event: int = 0
 
 
 def read_command(data: bytes, context: int) -> Command:
@@ -65,10 +68,11 @@ def read_command(data: bytes, context: int) -> Command:
     try:
         kind = Kind(_read_number(values, 0x0100))
         message, form = _read_number(values, 0x0110), _read_number(values, 0x0800)
+        event = _read_number(values, 0x1002) if kind == Kind.REPORT else 0
     except (KeyError, ValueError) as error:
-        raise EndedError("a command is incomplete, or not of C-ECHO or C-STORE", abort=6) from error
+        raise EndedError("a command is incomplete, or none of those that are served", abort=6) from error
     sop_class, instance = (values.get(element, b"").decode("latin-1").strip(" \0") for element in (2, 0x1000))
-    return Command(kind, context, message, sop_class, instance, form != _NO_DATA)
+    return Command(kind, context, message, sop_class, instance, form != _NO_DATA, event)
 
 
 def _read_number(values: dict[int, bytes], element: int) -> int:

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
+from pydicom.uid import UID
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import negotiate_as_acceptor
 
@@ -109,7 +111,12 @@ def write_acceptance(request: Request) -> tuple[bytes, dict[int, Context]]:
     """
     try:
         asked = request.primitive.presentation_context_definition_list
-        found, _ = negotiate_as_acceptor(asked, list(make_contexts()))
+        roles: dict[UID, tuple[bool | None, bool | None]] = {
+            UID(str(each.sop_class_uid)): (bool(each.scu_role), bool(each.scp_role))
+            for each in request.primitive.user_information
+            if isinstance(each, SCP_SCU_RoleSelectionNegotiation)
+        }
+        found, taken = negotiate_as_acceptor(asked, list(make_contexts()), roles)
         accepted = {
             each.context_id or 0: Context(str(each.abstract_syntax), str(each.transfer_syntax[0]))
             for each in found
@@ -121,7 +128,7 @@ def write_acceptance(request: Request) -> tuple[bytes, dict[int, Context]]:
         answer.called_ae_title = request.primitive.called_ae_title
         answer.result, answer.result_source = 0, 1
         answer.presentation_context_definition_results_list = found
-        answer.user_information = _describe_self()
+        answer.user_information = [*_describe_self(), *taken]
         return bytes(A_ASSOCIATE_AC(answer).encode()), accepted
     except Exception as error:  # pynetdicom raises any
         raise EndedError("the presentation contexts of a request cannot be read", abort=6) from error

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pynetdicom.pdu import A_ABORT_RQ, A_RELEASE_RP
 
 from ich.schema import UserError
-from ich.serve.receive.association import Association
+from ich.serve.receive.association import Association, Report
 from ich.serve.receive.gate import Gate
 from ich.serve.receive.intake import Intake, Visit
 from ich.serve.receive.negotiation import (
@@ -48,6 +48,7 @@ class Server:
         settings: Where to listen, who may come, and limits.
         intake: What takes the objects.
         receiver: Names the process in the database.
+        report: What takes reports of storage commitment.
         clock: Returns the time, seconds since 1970.
 
     Raises:
@@ -59,11 +60,13 @@ class Server:
         settings: Receive,
         intake: Intake,
         receiver: str,
+        report: Report,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._settings = settings
         self._intake = intake
         self._receiver = receiver
+        self._report = report
         self._context = make_context(settings.tls, "receive.tls") if settings.tls else None
         self._clock = clock
         self._gate: Gate[_Connection] = Gate(settings.most_associations, settings.most_associations_of_a_peer)
@@ -170,6 +173,7 @@ class Server:
                 request.most,
                 self._intake,
                 visit,
+                self._report,
                 idle_seconds=self._settings.idle_seconds,
                 most_bytes=self._settings.most_object_mb * 10**6,
             ).serve()

@@ -9,6 +9,7 @@ from pynetdicom import AllStoragePresentationContexts, build_context
 from pynetdicom.presentation import PresentationContext
 
 from ich.dicom.codecs import DECODERS
+from ich.serve.sending.commitment import make_report_context
 
 VERIFICATION = "1.2.840.10008.1.1"
 """SOP class of C-ECHO (PS3.4 A.4)."""
@@ -40,8 +41,8 @@ beside others must not compress for it."""
 
 @cache
 def make_contexts() -> tuple[PresentationContext, ...]:
-    """Returns the presentation contexts that are accepted: C-ECHO, and all storage classes."""
+    """Returns the contexts that are accepted: C-ECHO, reports of commitment and all storage classes."""
     storage = (
         build_context(str(each.abstract_syntax), list(SYNTAXES)) for each in AllStoragePresentationContexts
     )
-    return (build_context(VERIFICATION, list(SYNTAXES[:2])), *storage)
+    return (build_context(VERIFICATION, list(SYNTAXES[:2])), make_report_context(), *storage)
