@@ -11,8 +11,8 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
+from torchmetrics.functional.classification import binary_auroc
 
 from ich.calibration.blending import choose_shares
 from ich.evaluate.smoothing import find_place, fit_table, smooth_table
@@ -149,8 +149,9 @@ def compare_series(probs: NDArray[np.float32], table: pd.DataFrame, label_set: L
     is_known = ~np.isnan(target)
     if len(set(target[is_known])) < 2:
         return f"no AUROC of {label}, since series with and without it are not both there"
+    targets = torch.from_numpy(target[is_known]).int()
     of_net, of_slices = (
-        roc_auc_score(target[is_known], each[is_known])
+        float(binary_auroc(torch.from_numpy(each[is_known]), targets))
         for each in (probs[:, label_set.names.index(label)], highest)
     )
     return (
