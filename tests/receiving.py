@@ -54,10 +54,12 @@ def make_object(
     return ds
 
 
-def associate(port: int, *, title: str = "ICH", calling: str = "CT1", **options: Any) -> Any:
-    """Asks for an association with C-ECHO and the storage of CT."""
+def associate(
+    port: int, *, title: str = "ICH", calling: str = "CT1", seconds: float = GOOD_SECONDS, **options: Any
+) -> Any:
+    """Asks for an association with C-ECHO and the storage of CT; waits for each answer for some seconds."""
     ae = AE(calling)
-    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = GOOD_SECONDS
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = seconds
     ae.add_requested_context(ECHO)
     ae.add_requested_context(CT, options.pop("syntax", uid.ExplicitVRLittleEndian))
     return ae.associate("127.0.0.1", port, ae_title=title, **options)

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import errno
 import logging
+import multiprocessing
+import os
 import random
 import shutil
+import signal
 import socket
 import sqlite3
 import ssl
 import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pydicom
 import pytest
 from pynetdicom import evt
 from receiving import (
@@ -30,7 +36,7 @@ from receiving import (
 
 from ich.schema import UserError
 from ich.serve.inbox import Inbox
-from ich.serve.receive import check
+from ich.serve.receive import check, run
 
 pytestmark = pytest.mark.races
 
@@ -238,6 +244,66 @@ def test_a_locked_database_refuses_for_now_and_what_waits_is_written_later(
     )
     assert wait_for(lambda: ask(settings, "SELECT count(*) FROM events WHERE kind = 'refused'") == [(1,)])
     assert {row[0] for row in ask(settings, "SELECT path FROM objects")} == list_inbox(settings)
+
+
+def listens(port: int) -> bool:
+    try:
+        connect(port).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_a_killed_receiver_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
+    settings = make_receive_settings(tmp_path)
+    port, spawn, rng = settings.receive.port, multiprocessing.get_context("spawn"), random.Random(1)
+    acknowledged: list[int] = []
+    ends = threading.Event()
+    objects = [make_object(1, number) for number in range(400)]
+
+    def keep_sending(number: int) -> None:
+        while not ends.is_set():
+            if not listens(port):  # pynetdicom would leave its socket open
+                ends.wait(0.1)
+                continue
+            association = associate(port, seconds=2)  # pynetdicom waits as long after a kill
+            with suppress(RuntimeError):  # pynetdicom's, when the receiver dies before it sends
+                while association.is_established and not ends.is_set():
+                    if association.send_c_store(objects[number]).get("Status") == 0:
+                        acknowledged.append(number)
+                        number += 2
+            if association.is_established:
+                association.release()
+
+    def live(name: str) -> Any:
+        process = spawn.Process(target=run, args=(settings, name), daemon=True)
+        process.start()
+        return process
+
+    senders = [threading.Thread(target=keep_sending, args=(first,), daemon=True) for first in (1, 2)]
+    for sender in senders:
+        sender.start()
+    try:
+        for turn in range(3):
+            process, enough = live(f"life{turn}"), len(acknowledged) + 3 + rng.randrange(10)
+            wait_for(lambda enough=enough: len(acknowledged) > enough)
+            process.kill()
+            process.join()
+    finally:
+        ends.set()
+        for sender in senders:
+            sender.join(GOOD_SECONDS)
+    process = live("last")
+    assert wait_for(lambda: echo(port))
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(GOOD_SECONDS)
+    assert process.exitcode == 0
+    rows: dict[str, Any] = dict(ask(settings, "SELECT SOPInstanceUID, path FROM objects"))
+    for number in acknowledged:
+        assert pydicom.dcmread(settings.inbox / rows[f"2.25.1.1.{number}"]).InstanceNumber == number
+    assert len(acknowledged) == len(set(acknowledged)) >= 12
+    assert ask(settings, "SELECT count(*) FROM associations WHERE closed_at IS NULL") == [(0,)]
+    assert not any((settings.inbox / "incoming").iterdir())
 
 
 @pytest.fixture(scope="module")
