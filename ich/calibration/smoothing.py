@@ -1,7 +1,7 @@
 """Averages the probabilities of neighboring slices, with weights that fall with their distance in mm.
 
 A hemorrhage usually extends over several slices, so the neighbors of a slice say something about it. Each
-label has its own kernel or none, because a small hemorrhage bears less smoothing than a large one.
+label has a kernel or none, because a small hemorrhage bears less smoothing than a large one.
 """
 
 from __future__ import annotations
@@ -40,13 +40,11 @@ class Kernel:
     intercept: Number
 
 
-CURVE_PATIENTS = 30
-"""Fewer patients get no curves. Chance alone makes curves look good on so few."""
+OWN_PATIENTS = 20
+"""With fewer patients all labels share a kernel. Chance alone makes other kernels look good on so few."""
 
-CURVE_GROUPS = 5
-"""Groups of patients; the curves are tried on each after a fit on the others."""
-
-UNCHANGED = Platt(1.0, 0.0)
+OWN_GROUPS = 5
+"""Groups of patients; kernels of the labels are tried on each after a fit on the others."""
 
 TIED = NotFitted("it does not lower the log loss")
 
@@ -106,10 +104,10 @@ def fit_smoothing(
 ) -> dict[str, Kernel | NotFitted]:
     """Chooses one width for all labels: that with the lowest log loss, if this is better than none.
 
-    A few patients do not determine a width for each label. A label whose own log loss does not fall keeps its
-    probabilities. A mean is less sure of itself than its parts, so a logistic curve follows. Few patients do
-    not determine the curves either, so they are used only if they lower the log loss of patients that they
-    were not fitted on.
+    A label whose own log loss does not fall keeps its probabilities. A mean is less sure of itself than its
+    parts, and each label may need a width of its own. So a width and a logistic curve are fitted for each
+    label too. Few patients do not determine them, so they are used only if they lower the log loss of
+    patients that they were not fitted on.
 
     Args:
         target: (N, L) 0 or 1; NaN where unknown.
@@ -134,14 +132,12 @@ def fit_smoothing(
     after = losses[width]
     if not is_better(before.sum(axis=1), after.sum(axis=1), patients):
         return dict.fromkeys(names, TIED)
-    smoothed = (after != before).any(axis=0)
-    taken = smoothed.nonzero()[0]
-    curves = _fit_curves(known[:, taken], means[width][:, taken], after[:, taken], np.asarray(patients))
-    kernels = {
-        names[label]: Kernel(width, curve.slope, curve.intercept)
-        for label, curve in zip(taken, curves, strict=True)
-    }
-    return {name: kernels.get(name, TIED) for name in names}
+    smoothed = (after != before).any(axis=0).nonzero()[0]
+    means = {each: mean[:, smoothed] for each, mean in means.items()}
+    shared = [Kernel(width, 1.0, 0.0)] * len(smoothed)
+    kernels = _refine(known[:, smoothed], means, after[:, smoothed], np.asarray(patients), shared)
+    found = {names[label]: kernel for label, kernel in zip(smoothed, kernels, strict=True)}
+    return {name: found.get(name, TIED) for name in names}
 
 
 def _keep_lower(before: Floats, after: Floats) -> Floats:
@@ -149,34 +145,51 @@ def _keep_lower(before: Floats, after: Floats) -> Floats:
     return np.where(after.sum(axis=0) < before.sum(axis=0), after, before)
 
 
-def _fit_curves(target: Floats, means: Floats, losses: Floats, patients: NDArray[Any]) -> list[Platt]:
-    """Fits a curve for each label of (N, L) means; none changes anything unless they help new patients.
+def _refine(
+    target: Floats,
+    means: Mapping[float, Floats],
+    losses: Floats,
+    patients: NDArray[Any],
+    shared: Sequence[Kernel],
+) -> Sequence[Kernel]:
+    """Gives each label a kernel of its own, if these help new patients.
 
     Args:
         target: (N, L) 0 or 1; NaN where unknown.
-        means: (N, L) smoothed probabilities.
-        losses: (N, L) losses without curves.
+        means: (N, L) means by their width.
+        losses: (N, L) losses of the shared kernels.
         patients: (N,) PatientID.
+        shared: The shared kernel for each label.
     """
     people, rows = np.unique(patients, return_inverse=True)
-    if len(people) < CURVE_PATIENTS:
-        return [UNCHANGED] * means.shape[1]
-    new = losses.copy()
-    for group in range(CURVE_GROUPS):
-        own = rows % CURVE_GROUPS == group
-        for label, curve in enumerate(_fit_each(target[~own], means[~own], patients[~own])):
-            new[own, label] = measure_losses(target[own, label], curve.apply(means[own, label]))
+    if len(people) < OWN_PATIENTS:
+        return shared
+    new = np.empty_like(losses)
+    for group in range(OWN_GROUPS):
+        own = rows % OWN_GROUPS == group
+        others = {width: mean[~own] for width, mean in means.items()}
+        for label, kernel in enumerate(_fit_own(target[~own], others, patients[~own], shared)):
+            prob = Platt(kernel.slope, kernel.intercept).apply(means[kernel.width][own, label])
+            new[own, label] = measure_losses(target[own, label], prob)
     if is_better(losses.sum(axis=1), new.sum(axis=1), patients):
-        return _fit_each(target, means, patients)
-    return [UNCHANGED] * means.shape[1]
+        return _fit_own(target, means, patients, shared)
+    return shared
 
 
-def _fit_each(target: Floats, means: Floats, patients: NDArray[Any]) -> list[Platt]:
-    fitted = [
-        fit_calibrator(known, mean, "platt", patients=patients)
-        for known, mean in zip(target.T, means.T, strict=True)
-    ]
-    return [curve if isinstance(curve, Platt) else UNCHANGED for curve in fitted]
+def _fit_own(
+    target: Floats, means: Mapping[float, Floats], patients: NDArray[Any], shared: Sequence[Kernel]
+) -> list[Kernel]:
+    """Fits a width and a curve for each label; a label with too few cases keeps the shared kernel."""
+    kernels = []
+    for label, kernel in enumerate(shared):
+        known, found = target[:, label], []
+        for width, mean in means.items():
+            curve = fit_calibrator(known, mean[:, label], "platt", patients=patients)
+            if isinstance(curve, Platt):
+                loss = measure_losses(known, curve.apply(mean[:, label])).sum()
+                found.append((float(loss), Kernel(width, curve.slope, curve.intercept)))
+        kernels.append(min(found, key=lambda pair: pair[0])[1] if found else kernel)
+    return kernels
 
 
 _Groups = Sequence[tuple[NDArray[np.intp], Floats]]
