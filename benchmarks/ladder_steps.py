@@ -55,7 +55,7 @@ def change(text: str, *overrides: str) -> Step:
 STEPS = {
     "timm": Step("`efficientnet_lite0` from ImageNet by timm's own steps", script="plain_timm.py"),
     "recipe": Step("`regnetx_002` from the phantom: the recipe until now", None, RECIPE),
-    "imagenet": Step("`efficientnet_lite0` from ImageNet", "recipe", (*LITE0, "pretrain=none")),
+    "imagenet": Step("`efficientnet_lite0` from ImageNet", "timm", (*LITE0, "pretrain=none")),
     BOTH: Step("from ImageNet, then the phantom", "imagenet", (*LITE0, "pretrain.trainer.max_epochs=5")),
     "symmetric": Step(
         "from ImageNet, images in [-1, 1]",
