@@ -52,12 +52,12 @@ def _choose(target: Floats, best: Floats, first: Floats, second: Floats, patient
     found: list[tuple[float, float]] = []
     for share in SHARES:
         after = _measure_calibrated(target, blend(first, second, share), patients)
-        if after is not None and is_better(before[0], after[0], patients):
-            found.append((float(after[0].sum()), share))
+        if after is not None and is_better(before, after, patients):
+            found.append((float(after.sum()), share))
     return min(found)[1] if found else 0.0
 
 
-def _measure_calibrated(target: Floats, prob: Floats, patients: ArrayLike) -> tuple[Floats, Platt] | None:
-    """Returns (N,) losses of one label after Platt's calibration, and its curve; None if it has none."""
+def _measure_calibrated(target: Floats, prob: Floats, patients: ArrayLike) -> Floats | None:
+    """Returns (N,) losses of one label after Platt's calibration; None if it cannot be calibrated."""
     curve = fit_calibrator(target, prob, "platt", patients=patients)
-    return (measure_losses(target, curve.apply(prob)), curve) if isinstance(curve, Platt) else None
+    return measure_losses(target, curve.apply(prob)) if isinstance(curve, Platt) else None
