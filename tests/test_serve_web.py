@@ -467,7 +467,7 @@ def test_settings_that_cannot_be_served_are_named(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make_certificate(tmp_path, name)
     for certificate, key, message in (
-        ("one.pem", "two.key", "cannot be used together: .*mismatch"),
+        ("one.pem", "two.key", "cannot be used: they do not belong together"),
         ("gone.pem", "one.key", "No such file|no such file"),
     ):
         web = Web(port=port, tls=Tls(str(tmp_path / certificate), str(tmp_path / key)))

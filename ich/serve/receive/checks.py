@@ -9,8 +9,8 @@ from pathlib import Path
 from ich.schema import UserError
 from ich.serve.inbox import Inbox
 from ich.serve.receive.server import listen
-from ich.serve.receive.tls import make_context
 from ich.serve.settings import Settings
+from ich.serve.tls import make_context
 
 
 def check(settings: Settings) -> None:

@@ -27,9 +27,9 @@ from ich.serve.receive.negotiation import (
     write_rejection,
 )
 from ich.serve.receive.refused_peers import RefusedPeers
-from ich.serve.receive.tls import make_context
 from ich.serve.receive.wire import EndedError, Pdu, Wire
 from ich.serve.settings.parts import Receive
+from ich.serve.tls import make_context
 
 REQUEST_SECONDS = 10.0
 """A connection that has not asked for an association by then is closed (ARTIM of PS3.8 9.1.5)."""

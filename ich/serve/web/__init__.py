@@ -21,8 +21,8 @@ from ich.serve import upkeep
 from ich.serve.inbox import Inbox
 from ich.serve.receive import stow
 from ich.serve.settings import Settings
-from ich.serve.settings.parts import Tls
 from ich.serve.store import Store, open_store
+from ich.serve.tls import make_context
 from ich.serve.web import account_pages, agreement, export, judging, login, pixels, study, worklist
 from ich.serve.web.access import Access, read_networks
 from ich.serve.web.account_pages import add_account as add_account
@@ -107,7 +107,7 @@ def check(settings: Settings) -> None:
     web = settings.web
     read_networks(web.proxies)
     if web.tls is not None:
-        check_tls(web.tls, "web.tls")
+        make_context(web.tls, "web.tls")
     family = socket.AF_INET6 if ":" in web.host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -118,26 +118,3 @@ def check(settings: Settings) -> None:
                 f"web.host={web.host}, web.port={web.port} cannot be listened at: {error.strerror}; choose "
                 "another port, or end the program that has it"
             ) from error
-
-
-def check_tls(tls: Tls, name: str) -> None:
-    """Checks the files of an encryption.
-
-    Args:
-        tls: The settings.
-        name: Names them in messages.
-
-    Raises:
-        UserError: If a file cannot be read, or certificate and key do not match.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-        if tls.authority is not None:
-            context.load_verify_locations(tls.authority)
-    except (ssl.SSLError, OSError) as error:
-        reason = getattr(error, "reason", None) or error.strerror or str(error)
-        raise UserError(
-            f"{name}: certificate={tls.certificate} and key={tls.key} cannot be used together: "
-            f"{str(reason).replace('_', ' ').lower()}"
-        ) from error
