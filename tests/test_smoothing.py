@@ -98,6 +98,29 @@ def test_means_are_calibrated_only_where_it_helps_new_patients() -> None:
     assert (few.slope, few.intercept) == (1.0, 0.0)
 
 
+def test_means_without_a_gain_may_gain_by_a_curve() -> None:
+    """A mean over neighbors is unsure of itself where the model is sure, and a curve repairs that."""
+
+    def draw_sure(patients: int, seed: int = 0) -> pd.DataFrame:
+        table, noise = draw_table(3, patients, seed), np.random.default_rng(seed).normal(size=40 * patients)
+        return table.assign(prob_any=expit(1.5 * (2 * table["target_any"] - 1 + 0.7 * noise)))
+
+    assert fit_table(draw_sure(10))["any"] == TIED  # too few for a curve
+    fresh, found = draw_sure(12, seed=1), fit_table(draw_sure(30))
+    smoothed = smooth_table(fresh, found)
+    before, after = (log_loss(t["target_any"], t["prob_any"]) for t in (fresh, smoothed))
+    assert after < 0.5 * before
+
+
+def test_a_curve_alone_is_no_reason_to_smooth() -> None:
+    """Of a model that is less sure than it could be, about slices that say nothing about their neighbors."""
+    table = draw_table(length=1, patients=30)
+    table["target_any"] = np.random.default_rng(2).permutation(table["target_any"])
+    rng = np.random.default_rng(3)
+    table["prob_any"] = expit(0.3 * (2 * table["target_any"] - 1 + rng.normal(size=len(table))))
+    assert fit_table(table)["any"] == TIED
+
+
 def test_labels_of_single_slices_stay_as_they_are() -> None:
     assert fit_table(draw_table(length=1))["any"] == TIED
 

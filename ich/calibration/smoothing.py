@@ -124,20 +124,27 @@ def fit_smoothing(
     groups = _group(positions, series)
     if not groups:
         return dict.fromkeys(names, NotFitted("no series with the positions of several slices"))
-    known, given = np.asarray(target, np.float64), np.array(probs, np.float64)
-    before = measure_losses(known, given)
+    known, given, people = np.asarray(target, np.float64), np.array(probs, np.float64), np.asarray(patients)
     means = {width: _average_all(given, groups, width) for width in WIDTHS}
-    losses = {width: _keep_lower(before, measure_losses(known, mean)) for width, mean in means.items()}
+    shared, losses = _share(known, given, means, people)
+    return dict(zip(names, _refine(known, given, means, people, shared, losses), strict=True))
+
+
+_Kernels = Sequence[Kernel | NotFitted]
+"""What becomes of each label."""
+
+
+def _share(
+    target: Floats, probs: Floats, means: Mapping[float, Floats], patients: NDArray[Any]
+) -> tuple[_Kernels, Floats]:
+    """Returns one width without a curve for the labels that it helps, and the (N, L) losses with it."""
+    before = measure_losses(target, probs)
+    losses = {width: _keep_lower(before, measure_losses(target, mean)) for width, mean in means.items()}
     width = min(losses, key=lambda each: float(losses[each].sum()))
     after = losses[width]
     if not is_better(before.sum(axis=1), after.sum(axis=1), patients):
-        return dict.fromkeys(names, TIED)
-    smoothed = (after != before).any(axis=0).nonzero()[0]
-    means = {each: mean[:, smoothed] for each, mean in means.items()}
-    shared = [Kernel(width, 1.0, 0.0)] * len(smoothed)
-    kernels = _refine(known[:, smoothed], means, after[:, smoothed], np.asarray(patients), shared)
-    found = {names[label]: kernel for label, kernel in zip(smoothed, kernels, strict=True)}
-    return {name: found.get(name, TIED) for name in names}
+        return [TIED] * target.shape[1], before
+    return [Kernel(width, 1.0, 0.0) if helps else TIED for helps in (after != before).any(axis=0)], after
 
 
 def _keep_lower(before: Floats, after: Floats) -> Floats:
@@ -147,49 +154,68 @@ def _keep_lower(before: Floats, after: Floats) -> Floats:
 
 def _refine(
     target: Floats,
+    probs: Floats,
     means: Mapping[float, Floats],
-    losses: Floats,
     patients: NDArray[Any],
-    shared: Sequence[Kernel],
-) -> Sequence[Kernel]:
-    """Gives each label a kernel of its own, if these help new patients.
+    shared: _Kernels,
+    losses: Floats,
+) -> _Kernels:
+    """Gives kernels of their own to the labels where these help new patients.
+
+    A curve alone may lower the log loss, and a model gets one in its calibration anyway. So a kernel must
+    also do better than a curve on the probabilities themselves.
 
     Args:
         target: (N, L) 0 or 1; NaN where unknown.
+        probs: (N, L) probabilities.
         means: (N, L) means by their width.
-        losses: (N, L) losses of the shared kernels.
         patients: (N,) PatientID.
-        shared: The shared kernel for each label.
+        shared: What becomes of each label otherwise.
+        losses: (N, L) losses of that.
     """
-    people, rows = np.unique(patients, return_inverse=True)
-    if len(people) < OWN_PATIENTS:
+    if len(np.unique(patients)) < OWN_PATIENTS:
         return shared
-    new = np.empty_like(losses)
+    before = _keep_lower(losses, _measure_on_others(target, {0.0: probs}, patients, losses))
+    after = _keep_lower(before, _measure_on_others(target, means, patients, losses))
+    if not is_better(before.sum(axis=1), after.sum(axis=1), patients):
+        return shared
+    kernels = list(shared)
+    for label, fitted in enumerate(_fit_own(target, means, patients)):
+        if fitted is not None and (after != before)[:, label].any():
+            width, curve = fitted
+            kernels[label] = Kernel(width, curve.slope, curve.intercept)
+    return kernels
+
+
+def _measure_on_others(
+    target: Floats, means: Mapping[float, Floats], patients: NDArray[Any], losses: Floats
+) -> Floats:
+    """(N, L) losses on each group of patients, by kernels of the other groups; else those of ``losses``."""
+    new, rows = losses.copy(), np.unique(patients, return_inverse=True)[1]
     for group in range(OWN_GROUPS):
         own = rows % OWN_GROUPS == group
         others = {width: mean[~own] for width, mean in means.items()}
-        for label, kernel in enumerate(_fit_own(target[~own], others, patients[~own], shared)):
-            prob = Platt(kernel.slope, kernel.intercept).apply(means[kernel.width][own, label])
-            new[own, label] = measure_losses(target[own, label], prob)
-    if is_better(losses.sum(axis=1), new.sum(axis=1), patients):
-        return _fit_own(target, means, patients, shared)
-    return shared
+        for label, fitted in enumerate(_fit_own(target[~own], others, patients[~own])):
+            if fitted is not None:
+                width, curve = fitted
+                new[own, label] = measure_losses(target[own, label], curve.apply(means[width][own, label]))
+    return new
 
 
 def _fit_own(
-    target: Floats, means: Mapping[float, Floats], patients: NDArray[Any], shared: Sequence[Kernel]
-) -> list[Kernel]:
-    """Fits a width and a curve for each label; a label with too few cases keeps the shared kernel."""
-    kernels = []
-    for label, kernel in enumerate(shared):
-        known, found = target[:, label], []
+    target: Floats, means: Mapping[float, Floats], patients: NDArray[Any]
+) -> list[tuple[float, Platt] | None]:
+    """Fits a width and a curve for each label; None for a label with too few cases."""
+    fitted = []
+    for label, known in enumerate(target.T):
+        found = []
         for width, mean in means.items():
             curve = fit_calibrator(known, mean[:, label], "platt", patients=patients)
             if isinstance(curve, Platt):
-                loss = measure_losses(known, curve.apply(mean[:, label])).sum()
-                found.append((float(loss), Kernel(width, curve.slope, curve.intercept)))
-        kernels.append(min(found, key=lambda pair: pair[0])[1] if found else kernel)
-    return kernels
+                loss = float(measure_losses(known, curve.apply(mean[:, label])).sum())
+                found.append((loss, (width, curve)))
+        fitted.append(min(found, key=lambda pair: pair[0])[1] if found else None)
+    return fitted
 
 
 _Groups = Sequence[tuple[NDArray[np.intp], Floats]]
