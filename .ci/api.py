@@ -58,6 +58,7 @@ MODULES = (
     "ich.predict.run",
     "ich.recalibrate",
     "ich.train",
+    "ich.train.run",
     "ich.train.trainer",
 )
 """The public modules, in the order of the map in ``ich/__init__.py``."""

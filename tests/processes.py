@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["ich.cli", "ich.train"])
+FORKING.set_forkserver_preload(["ich.cli", "ich.train.run"])
 
 LIMIT = 300
 """Seconds that a program may take; a test that needs this long has hung."""

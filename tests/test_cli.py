@@ -1,13 +1,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from command import call
+from processes import run_program
 
 from ich import __version__
+from ich.cli import COMMANDS
+
+SLOW = {"torch", "pytorch_lightning", "torchmetrics", "timm", "pandas", "scipy", "matplotlib"}
+"""Packages that take a large part of a second to import, or seconds."""
 
 
 @pytest.fixture(autouse=True)
@@ -79,3 +86,43 @@ def test_bad_input_is_one_message_and_exit_code_2(capsys, arguments: list[str], 
 def test_version(capsys) -> None:
     assert call("--version") == 0
     assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name != "train"])
+def test_every_command_of_the_list_has_a_help(command: str, capsys) -> None:
+    assert call(command, "--help") == 0
+    assert f"usage: ich {command} " in capsys.readouterr().out
+
+
+def ask_for_help(*words: str) -> tuple[str, set[str]]:
+    """Runs ``ich`` in a Python of its own; returns what it prints, and the packages that it imports."""
+    program = (
+        f"import ich.cli, sys; sys.argv = {['ich', *words]!r}\n"
+        "try: ich.cli.main()\n"
+        "finally: print(*{name.partition('.')[0] for name in sys.modules}, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    return done.stdout, set(done.stderr.split())
+
+
+def test_the_list_of_commands_needs_no_slow_import() -> None:
+    told, imported = ask_for_help("--help")
+    assert [command for command in COMMANDS if f"\n    {command}" not in told] == []
+    assert "argparse" in imported
+    assert not imported & (SLOW | {"hydra", "numpy"})
+
+
+def test_the_help_of_a_training_keeps_what_takes_seconds(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    first = run_program("from ich.train import main; main()", "--help", "seed=7")
+    told, imported = ask_for_help("train", "--help", "seed=7")
+    assert told == first.stdout
+    assert "seed: 7" in told
+    assert "hydra" in imported
+    assert not imported & SLOW
+    kept = tmp_path / "ich" / "signatures.json"
+    kept.write_text(kept.read_text().replace('"key": "', '"key": "of another content'))
+    assert run_program("from ich.train import main; main()", "--help", "seed=7").stdout == told
+    assert "of another" not in kept.read_text()
+    kept.write_text("[]")
+    assert run_program("from ich.train import main; main()", "--help", "seed=7").stdout == told

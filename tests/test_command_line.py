@@ -155,7 +155,8 @@ def test_help_lists_settings_and_no_inner_group() -> None:
     assert "Research use only" in told
 
 
-def test_help_to_a_reader_that_has_gone_is_silent() -> None:
+def test_help_to_a_reader_that_has_gone_is_silent(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     pipe = "import os, sys; ours, theirs = os.pipe(); os.close(ours); sys.stdout = os.fdopen(theirs, 'w')"
     done = run_program(f"{pipe}; from ich.train import main; main()", "--help")
     assert done.stderr == ""

@@ -24,6 +24,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 import ich.train
 import ich.train.results
+import ich.train.run
 import ich.train.scores
 from ich.data import HeadCTDataModule
 from ich.evaluate.smoothing import smooth_table
@@ -296,7 +297,7 @@ def test_ct_ich_trains_and_pretrains_on_as_many_threads_as_either_is_given(
         computing.append(torch.get_num_threads())
         fit(*arguments, **settings)
 
-    monkeypatch.setattr(ich.train, "fit", fit_and_count)
+    monkeypatch.setattr(ich.train.run, "fit", fit_and_count)
     threads = f"threads={before + 1}", f"+pretrain.threads={before + 2}"
     small = "model.backbone=test_resnet", "model.pretrained=false"
     train_shortly(run, phantom, "ct_ich", *small, *PRETRAIN, *threads)

@@ -14,21 +14,22 @@ from ich import __version__
 from ich.progress.printing import printing
 from ich.schema import DISCLAIMER, UserError
 
-COMMANDS = (
-    "index",
-    "phantom",
-    "explore",
-    "evaluate",
-    "explain",
-    "predict",
-    "recalibrate",
-    "bundle",
-    "import",
-    "export",
-    "generate",
-    "serve",
-)
-"""All commands except ``train``. A module is imported only if its command is given, or to list them all."""
+COMMANDS = {
+    "train": "train a model with key=value ..., as train.py does; `ich train --help` lists all settings",
+    "index": "read the headers of a folder of DICOM files into a table",
+    "phantom": "write synthetic head CT with hemorrhages as DICOM files",
+    "explore": "look at a data set: headers, labels, Hounsfield units, slices, and what stands out",
+    "evaluate": "evaluate predictions: a report, figures as JSON, a model card, the CLAIM checklist",
+    "explain": "show where in a slice a model finds the evidence for a label",
+    "predict": "read studies: is there a hemorrhage, of which kind, where, and how sure is the model",
+    "recalibrate": "fit calibration and operating points of a model to the studies of a site",
+    "bundle": "write a trained model, or several as an ensemble, to one file to share",
+    "import": "make a bundle of the weights of another program",
+    "export": "write a trained model as ONNX, which takes Hounsfield units and needs no PyTorch",
+    "generate": "learn the lesions of a data set and write new ones, to be painted in training",
+    "serve": "run beside a PACS: receive studies, read them, send answers, show a worklist",
+}
+"""All commands, with what each does. The module of a command is imported only if the command is given."""
 
 
 def main() -> None:
@@ -40,7 +41,7 @@ def main() -> None:
         sys.argv = [f"{sys.argv[0]} train", *sys.argv[2:]]
         return train()
     with printing():
-        args = _make_parser(sys.argv[1:2]).parse_args()
+        args = _make_parser(sys.argv[1:]).parse_args()
         try:
             sys.exit(args.run(args) or 0)
         except KeyboardInterrupt:
@@ -56,7 +57,7 @@ def main() -> None:
     return None
 
 
-def _make_parser(given: list[str]) -> argparse.ArgumentParser:
+def _make_parser(words: list[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ich",
         description="Detects intracranial hemorrhage in head CT and names its subtypes.",
@@ -64,10 +65,10 @@ def _make_parser(given: list[str]) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    commands.add_parser(
-        "train",
-        help="train a model with key=value ..., as train.py does; `ich train --help` lists all settings",
-    )
-    for name in given if set(given) & set(COMMANDS) else COMMANDS:
-        import_module(f"ich.cli.{name}{'_' * iskeyword(name)}").add_command(commands)
+    given = next((word for word in words if not word.startswith("-")), None)
+    for name, summary in COMMANDS.items():
+        if name == given and name != "train":
+            import_module(f"ich.cli.{name}{'_' * iskeyword(name)}").add_command(commands, summary)
+        else:
+            commands.add_parser(name, help=summary)
     return parser

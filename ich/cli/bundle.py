@@ -26,11 +26,11 @@ examples:
 """
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "bundle",
-        help="write a trained model, or several as an ensemble, to one file to share",
+        help=summary,
         usage="ich bundle RUN... OUT [--calibration FILE] [--stack] [--trust PREFIX]\n       ich bundle RUN",
         description="Writes the weights of a run's best epoch to one file, with all that is needed to use\n"
         "them and with the run's model card. Several models become an ensemble: their\n"

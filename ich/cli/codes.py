@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from ich.schema.codes import Code, find_sentence
+
+if TYPE_CHECKING:  # it takes a third of a second, which a command's help need not wait for
+    import pandas as pd
 
 
 def print_codes(table: pd.DataFrame, what: str, path: Path, *kinds: type[Code]) -> None:

@@ -31,11 +31,11 @@ target_LABEL.
 """
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "evaluate",
-        help="evaluate predictions: a report, figures as JSON, a model card, the CLAIM checklist",
+        help=summary,
         description="Writes the evaluation that a reviewer would ask for. Predictions are enough. The "
         "index adds subgroups\n"
         "and galleries, and the checkpoint adds heat maps. Items without their input are "

@@ -13,11 +13,11 @@ from ich.schema.codes import Refusal
 from ich.schema.results import KEY_SLICES
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "explain",
-        help="show where in a slice a model finds the evidence for a label",
+        help=summary,
         description="Lists all slices with their probabilities in DIR/slices.csv. Then it writes heat maps "
         "for each label and the key slices of each study: a picture, and an array with the "
         "slice's own rows and columns. The number in the list is the name of the file. The "

@@ -9,11 +9,11 @@ from ich.cli.options import add_index_dir
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "explore",
-        help="look at a data set: headers, labels, Hounsfield units, slices, and what stands out",
+        help=summary,
         description="Writes one self-contained page and its pictures as PNG. The page shows headers, "
         "labels, the pixels of a sample of slices, and what stands out. It names no patient "
         "and no file.",

@@ -8,11 +8,11 @@ from pathlib import Path
 from ich.cli.options import add_trust
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "export",
-        help="write a trained model as ONNX, which takes Hounsfield units and needs no PyTorch",
+        help=summary,
         description="Writes the model of a run's best epoch, a checkpoint or a bundle as ONNX. The file "
         "contains windows, calibration and operating points. The command runs both models on "
         "slices and writes nothing if they differ.",

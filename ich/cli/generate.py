@@ -8,11 +8,11 @@ from pathlib import Path
 from ich.schema import InputSpec
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "generate",
-        help="learn the lesions of a data set and write new ones, to be painted in training",
+        help=summary,
         description="Trains a small diffusion model on the lesions of a data set and writes new lesions to "
         "one file, for `python train.py lesions=drawn lesions.bank=FILE`. Needs the extra generate. Lesions "
         "that are too close to one of the data set are left out. Only lesions of the training set are "

@@ -32,11 +32,11 @@ An imported model has no calibration, no operating point and no reference to its
 _NEEDED = ("size", "windows", "normalization")
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "import",
-        help="make a bundle of the weights of another program",
+        help=summary,
         description="Writes the weights of a network that another program trained to one file, as "
         "`ich bundle` does.",
         epilog=_EXAMPLES,

@@ -19,11 +19,11 @@ from ich.schema.codes import Quality, Refusal
 _EXAMPLES = 10  # of slices with the same pixels
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "index",
-        help="read the headers of a folder of DICOM files into a table",
+        help=summary,
         description="Reads the headers of all slices below ROOT, in any layout, into a table. The next "
         "call only updates this table. The command reports which files were refused and why.",
     )

@@ -20,11 +20,11 @@ _NUMBERS = {
 }
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "phantom",
-        help="write synthetic head CT with hemorrhages as DICOM files",
+        help=summary,
         description="Writes synthetic head CT with hemorrhages as DICOM files, with a label CSV, in the "
         "layout of the RSNA 2019 data set. With --archive it writes the archive of a "
         "department, with mixed series and their truth in archive.json.",

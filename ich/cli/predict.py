@@ -38,11 +38,11 @@ exit codes:
 {DISCLAIMER}."""
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "predict",
-        help="read studies: is there a hemorrhage, of which kind, where, and how sure is the model",
+        help=summary,
         usage="ich predict CHECKPOINT... INPUT... [--out DIR] [--write page sr sc] [options]",
         description="Reads studies with one model, or with several as an ensemble. For each study it "
         "chooses\n"

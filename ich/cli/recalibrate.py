@@ -52,11 +52,11 @@ examples:
 {DISCLAIMER}."""
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "recalibrate",
-        help="fit calibration and operating points of a model to the studies of a site",
+        help=summary,
         description="Fits calibration and operating points of a model to a few studies of a site. Writes a "
         "new bundle,\nand a report with figures before and after.",
         epilog=_TEACHING,

@@ -40,11 +40,11 @@ exit codes:
 {DISCLAIMER}."""
 
 
-def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Adds the command to a parser."""
+def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
+    """Adds the command to a parser, with its line in the list of all commands."""
     parser = commands.add_parser(
         "serve",
-        help="run beside a PACS: receive studies, read them, send answers, show a worklist",
+        help=summary,
         usage="ich serve --config FILE [--check | --account NAME | --audit]\n"
         "       ich serve --bundle MODEL --inbox DIR [--port N] [--web-port N] [--watch DIR] [--check]\n"
         "       ich serve --init FILE [--bundle MODEL] [--inbox DIR]",

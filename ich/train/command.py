@@ -14,7 +14,6 @@ from string import Template
 from typing import Any
 
 import hydra
-import timm
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ich.schema import RENAMED, UserError
+from ich.train.signatures import register_signatures
 
 log = logging.getLogger("ich")
 
@@ -35,8 +35,11 @@ PATHS = (
 VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 """Hydra 1.3 warns where it is not told whose defaults hold, and 1.4 where it is told."""
 
+HELP = ("-h", "--help")
+"""Arguments that ask for the help."""
+
 _FULL_ERROR = "HYDRA_FULL_ERROR"
-_HELP, _MULTIRUN = ("-h", "--help"), ("-m", "--multirun")
+_MULTIRUN = ("-m", "--multirun")
 _WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 _MEANING = re.compile(r"""|null|['"\[{].*|.*\$\{.*""", re.DOTALL)  # values that do not name files
 _NOT_PLAIN = re.compile(r"(\\*)('|$)")
@@ -47,26 +50,26 @@ _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(.*)'")
 
 
 @contextmanager
-def reading_arguments(conf: Path) -> Iterator[None]:
+def reading_arguments(conf: Path) -> Iterator[list[str]]:
     """Prepares the program's arguments for Hydra, and explains errors in one message.
 
-    Inside this context, ``sys.argv`` is for Hydra. ``--help`` is answered here.
+    Inside this context, ``sys.argv`` is for Hydra.
 
     Args:
         conf: The folder of the configuration.
 
+    Yields:
+        The prepared arguments.
+
     Raises:
-        SystemExit: With 2 for a wrong argument, and with 0 after the help.
+        SystemExit: With 2 for a wrong argument.
     """
     argv, full = list(sys.argv), os.environ.get(_FULL_ERROR)
     try:
         given = prepare_arguments(argv[1:])
-        if not set(_HELP).isdisjoint(given):
-            print(describe_settings(conf, [item for item in given if not item.startswith("-")]))
-            sys.exit(0)
         os.environ[_FULL_ERROR] = "1"  # Hydra's own messages show its grammar, and end in 1
         sys.argv[1:] = given
-        yield
+        yield given
     except UserError as error:
         log.error("%s", error)  # noqa: TRY400 - one message, no traceback
         sys.exit(2)
@@ -168,6 +171,12 @@ def parse_overrides(items: Iterable[str]) -> DictConfig:
     return changed
 
 
+def answer_help(conf: Path, given: Sequence[str]) -> None:
+    """Prints the help, with the settings as the other arguments change them."""
+    register_signatures(kept=True)
+    print(describe_settings(conf, [item for item in given if not item.startswith("-")]))
+
+
 def describe_settings(conf: Path, overrides: Sequence[str]) -> str:
     """Returns the help: the groups with their files, and every setting with its value."""
     cfg = _compose(conf, overrides, whole=True)
@@ -216,8 +225,11 @@ def _explain_file(group: str, name: str, conf: Path) -> str:
     near = difflib.get_close_matches(name, known, n=1)
     message = f"{group}={name}: there is no such file; there {'are' if known else 'is no group, but'} "
     message += ", ".join(known) if known else f"{group}.KEY=VALUE"
-    if group == "model" and timm.is_model(name):
-        return f"{message}. For any timm model, use its name: model.backbone={name}"
+    if group == "model":
+        import timm  # it takes seconds
+
+        if timm.is_model(name):
+            return f"{message}. For any timm model, use its name: model.backbone={name}"
     return f"{message}; nearest is {group}={near[0]}" if near else message
 
 

@@ -1,98 +1,91 @@
-"""The schema of the configuration: the signatures of its targets."""
+"""The schema of the configuration: the signatures of its targets, as plain data."""
 
 from __future__ import annotations
 
-import inspect
-import types
-import typing
-from collections.abc import Callable
-from dataclasses import field, fields, make_dataclass
-from functools import cache, partial
-from typing import Any
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Sequence
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import field, make_dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
-from pytorch_lightning import Trainer
 
-from ich.data import HeadCTDataModule
-from ich.image.augment import Augment
-from ich.image.lesions import Lesions
-from ich.models import SliceClassifier
-from ich.models.losses import FocalLoss, SoftmaxCrossEntropy, WeightedBCE
-from ich.models.optim import OptimSpec
-from ich.models.series import SeriesSpec
-from ich.schema import InputSpec
-from ich.schema.labels import LabelSet
-from ich.train.trainer import build_trainer
+from ich.files import replacing
 
-TARGETS: tuple[Callable[..., Any], ...] = (
-    LabelSet,
-    HeadCTDataModule,
-    InputSpec,
-    Augment,
-    Lesions,
-    SliceClassifier,
-    WeightedBCE,
-    FocalLoss,
-    SoftmaxCrossEntropy,
-    OptimSpec,
-    SeriesSpec,
-    build_trainer,
-)
-"""Classes and functions of the configuration. A signature is the schema, and the only home of each
-default."""
-
-TARGET_PATHS = {target: f"{target.__module__}.{target.__qualname__}" for target in TARGETS}
-
-GIVEN = {
-    *("input", "label_set", "augment", "lesions", "loss", "optim", "series"),
-    *("callbacks", "logger", "run_dir"),
+KINDS: dict[str, Any] = {
+    "Any": Any,
+    **{kind.__name__: kind for kind in (int, float, str, bool)},
+    # OmegaConf does not understand int | None.
+    **{f"{kind.__name__} | None": Optional[kind] for kind in (int, float, str, bool)},  # noqa: UP045
 }
-"""Arguments that are not settings: objects of other groups, and values that ``train`` decides."""
+"""Types that the configuration checks, by name."""
 
-REPLACED = {"accelerator", "default_root_dir", "enable_checkpointing"}
-"""Arguments of Lightning's Trainer that are not settings, because ``gpus`` and ``run_dir`` replace them."""
+_GROUP = "signature"
 
 
-@cache  # from version 1.4 on Hydra warns where a name is given twice
-def register_signatures() -> None:
-    """Registers the signature of each target with Hydra as ``/signature/NAME``, with types and defaults."""
-    for target in TARGETS:
-        ConfigStore.instance().store(group="signature", name=target.__name__, node=_to_node(target))
+def register_signatures(*, kept: bool = False) -> None:
+    """Registers the signature of each target with Hydra as ``/signature/NAME``, with types and defaults.
+
+    Args:
+        kept: Whether signatures will do that an earlier call kept in the user's cache. The key of this
+            file is the content of all that they come from. So ``--help`` need not import PyTorch.
+    """
+    if _GROUP in ConfigStore.instance().repo:  # from version 1.4 on Hydra warns where a name is given twice
+        return
+    for path, settings in (_find_kept() if kept else _make()).items():
+        name = path.rpartition(".")[2]
+        ConfigStore.instance().store(group=_GROUP, name=name, node=_to_node(path, settings))
 
 
 def list_settings() -> dict[str, set[str]]:
     """Lists the settings of each target, by its path."""
-    return {path: {field.name for field in fields(_to_node(target))} for target, path in TARGET_PATHS.items()}
+    return {path: {"_target_", *(name for name, _, _ in settings)} for path, settings in _make().items()}
 
 
-def _to_node(target: Callable[..., Any]) -> Any:
-    parameters = dict(inspect.signature(target).parameters)
-    if target is build_trainer:
-        lightning = inspect.signature(Trainer).parameters
-        parameters = {k: v for k, v in lightning.items() if k not in REPLACED} | parameters
-    hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    listed: list[tuple[str, Any, Any]] = []
-    for name, parameter in parameters.items():
-        if name in GIVEN or parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
-            continue
-        default = "???" if parameter.default is parameter.empty else parameter.default
-        kind = _to_config_type(hints.get(name, Any))
-        listed.append((name, kind, field(default_factory=partial(_plain, default))))
-    path = field(default=TARGET_PATHS[target])
-    return make_dataclass(target.__name__, [*listed, ("_target_", str, path)])
+def _make() -> dict[str, Any]:
+    from ich.train.targets import describe_targets  # it imports PyTorch and Lightning
+
+    # As a file holds them, in which tuples are lists.
+    made: dict[str, Any] = json.loads(json.dumps(describe_targets()))
+    return made
 
 
-def _to_config_type(hint: Any) -> Any:
-    """Returns types that the configuration can check; the constructor checks all others."""
-    simple = (int, float, str, bool)
-    if hint in simple:
-        return hint
-    if isinstance(hint, types.UnionType):
-        known = [arg for arg in hint.__args__ if arg in simple]
-        if len(known) == 1 and len(hint.__args__) == 2 and type(None) in hint.__args__:
-            return typing.Optional[known[0]]  # noqa: UP045 - what OmegaConf understands
-    return Any
+def _find_kept() -> dict[str, Any]:
+    """Reads the kept signatures, or makes and keeps them where there are none of this very content."""
+    path, key = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ich", "signatures.json"), _make_key()
+    with suppress(OSError, RuntimeError, ValueError, LookupError, TypeError):
+        kept = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        if kept["key"] == key:
+            signatures: dict[str, Any] = kept["signatures"]
+            return signatures
+    signatures = _make()
+    with suppress(OSError, RuntimeError):  # without a home the next help takes as long as this one
+        path.expanduser().parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path.expanduser()) as new:
+            new.write_text(json.dumps({"key": key, "signatures": signatures}), encoding="utf-8")
+    return signatures
 
 
-def _plain(default: Any) -> Any:
-    return list(default) if isinstance(default, tuple) else default
+def _make_key() -> str:
+    """Hashes all that signatures come from: the files of this package, and the version of Lightning."""
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256(f"{platform.python_version()} {version('pytorch-lightning')}".encode())
+    for path in sorted(package.rglob("*.py")):
+        digest.update(f"{path.relative_to(package).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _to_node(path: str, settings: Sequence[Sequence[Any]]) -> Any:
+    listed: list[tuple[str, Any, Any]] = [
+        (name, KINDS[kind], field(default_factory=partial(deepcopy, default)))
+        for name, kind, default in settings
+    ]
+    return make_dataclass(path.rpartition(".")[2], [*listed, ("_target_", str, field(default=path))])

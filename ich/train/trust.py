@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ich.models.own import check_trusted, suggest_entry
 from ich.schema import UserError
-from ich.train.signatures import TARGETS
+from ich.train.targets import TARGETS
 
 TRUSTED = (
     "ich.",
