@@ -1,0 +1,89 @@
+"""What the measurements of the service share: studies to send, DCMTK as a sender, ports and memory."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from pydicom import uid
+from pydicom.dataset import Dataset, FileMetaDataset
+
+SLICES, SIZE = 40, 64
+WAIT_SECONDS = 60
+
+
+def write_studies(folder: Path, studies: int) -> list[Path]:
+    rng, folders = np.random.default_rng(0), []
+    for study in range(1, studies + 1):
+        folders.append(folder / str(study))
+        folders[-1].mkdir(parents=True)
+        for number in range(1, SLICES + 1):
+            ds = Dataset()
+            ds.file_meta = FileMetaDataset()
+            ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+            ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
+            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"2.25.{study}.1.{number}"
+            ds.StudyInstanceUID, ds.SeriesInstanceUID = f"2.25.{study}", f"2.25.{study}.1"
+            ds.PatientID, ds.Modality, ds.InstanceNumber = str(study), "CT", number
+            ds.Rows = ds.Columns = SIZE
+            ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+            ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+            ds.PixelData = rng.integers(-1000, 2000, SIZE * SIZE, dtype=np.int16).tobytes()
+            ds.save_as(folders[-1] / f"{number}.dcm", enforce_file_format=True)
+    return folders
+
+
+def find_free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + WAIT_SECONDS
+    while not condition():
+        if time.monotonic() > end:
+            sys.exit(f"{what} did not happen within {WAIT_SECONDS} s")
+        time.sleep(0.05)
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def send_all(folders: list[Path], port: int, at_once: int) -> float:
+    """Sends all studies; returns objects per second."""
+
+    def send(folder: Path) -> int:
+        command = [find("storescu"), "-aec", "ICH", "+sd", "127.0.0.1", str(port), str(folder)]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    started = time.monotonic()
+    with ThreadPoolExecutor(at_once) as pool:
+        failed = sum(code != 0 for code in pool.map(send, folders))
+    if failed:
+        print(f"{failed} of {len(folders)} senders failed")
+    return len(folders) * SLICES / (time.monotonic() - started)
+
+
+def find(program: str) -> str:
+    """DCMTK's program; pynetdicom brings others of the same names."""
+    for folder in ("/usr/bin", "/usr/local/bin", "/opt/homebrew/bin"):
+        if (path := shutil.which(program, path=folder)) is not None:
+            return path
+    sys.exit(f"{program} of DCMTK is not installed")
+
+
+def read_rss(pid: int) -> float:
+    """Resident memory of a process, MiB."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
