@@ -13,7 +13,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from postgres import make_database, start_server
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.exc import IntegrityError
 
 from ich.schema import UserError
@@ -23,9 +23,9 @@ from ich.serve.store.objects import (
     Added,
     Arrival,
     add_object,
+    add_objects,
     close_association,
     close_stale_associations,
-    count_objects,
     open_association,
 )
 from ich.serve.store.studies import (
@@ -37,7 +37,7 @@ from ich.serve.store.studies import (
     release_reader,
     set_aside,
 )
-from ich.serve.store.tables import conflicts, events, metadata, readings, studies
+from ich.serve.store.tables import arrivals, conflicts, events, metadata, objects, readings, studies
 
 QUIET, LONGEST = 30.0, 900.0
 OBJECT = Arrival(
@@ -131,9 +131,43 @@ def test_the_same_object_twice_is_one_and_another_content_is_set_aside(store: St
     assert add(store, 2, digest="b" * 64, path="bb/b.dcm") == Added.CONFLICT
     assert add(store, 3, digest="b" * 64, path="bb/b.dcm") == Added.CONFLICT
     with store.begin() as connection:
-        assert count_objects(connection, "1.2") == 1
+        assert connection.execute(select(studies.c.objects)).scalar_one() == 1
         assert connection.execute(select(conflicts.c.path)).scalars().all() == ["bb/b.dcm"]
     assert queue(store, QUIET) == 1  # neither came as something new
+
+
+def test_objects_that_are_added_together_become_what_they_become_one_by_one(store: Store) -> None:
+    def name(study: int, number: int, **changes: object) -> Arrival:
+        uids = {"StudyInstanceUID": f"1.{study}", "SOPInstanceUID": f"1.{study}.{number}"}
+        return replace(OBJECT, **uids, association=association, **changes)
+
+    with store.begin() as connection:
+        association = open_association(connection, "dimse/x", "CT1", 0.0)
+        assert add_objects(connection, [name(1, 1), name(2, 1)], 1.0) == [Added.NEW] * 2
+        given = [
+            name(1, 1),
+            name(1, 2),
+            name(3, 1),
+            name(1, 3),
+            name(1, 2),
+            name(2, 1, digest="b" * 64),
+            name(3, 1, digest="c" * 64),
+            *(name(4, number) for number in range(5)),
+        ]
+        assert add_objects(connection, given, 2.0, most=4) == [
+            *(Added.KNOWN, Added.NEW, Added.NEW, Added.NEW, Added.KNOWN, Added.CONFLICT, Added.CONFLICT),
+            *([Added.NEW] * 4 + [Added.TOO_MANY]),
+        ]
+        columns = (studies.c.objects, studies.c.generation, studies.c.first_at, studies.c.last_at)
+        found = connection.execute(select(*columns).order_by(studies.c.StudyInstanceUID)).all()
+        assert found == [(3, 3, 1.0, 2.0), (1, 1, 1.0, 1.0), (1, 1, 2.0, 2.0), (4, 4, 2.0, 2.0)]
+        assert connection.execute(select(func.count()).select_from(arrivals)).scalar_one() == 4
+        named = (
+            select(objects.c.SOPInstanceUID)
+            .join(studies)
+            .where(objects.c.SOPInstanceUID.startswith(studies.c.StudyInstanceUID))
+        )
+        assert len(connection.execute(named).all()) == 3 + 1 + 1 + 4
 
 
 def test_a_study_is_complete_after_a_quiet_time(store: Store) -> None:

@@ -1,10 +1,13 @@
-"""Commits the rows of many senders in few transactions: one wait for the disk serves all who wait."""
+"""Commits the rows of many senders in few transactions: one wait for the disk serves all who wait.
+
+The same few statements can serve them too: see ``Commits.run_together``.
+"""
 
 from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,14 +20,17 @@ from ich.serve.store import Store
 _MOST_TOGETHER = 64  # pieces of work in one transaction
 _MOST_NOTES = 10_000  # kept while the database cannot be written
 _RETRY_SECONDS = 0.5
+_Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
+_Work = Callable[[Connection, Sequence[Any]], Sequence[Any]]  # takes items, returns a result for each
 
 
 @dataclass(frozen=True)
 class _Job:
     """Work for a transaction, and the future of who waits for it; nobody waits for a note."""
 
-    work: Callable[[Connection], Any]
+    work: _Work
+    item: Any = None
     future: Future[Any] | None = None
 
 
@@ -49,13 +55,32 @@ class Commits:
         Raises:
             SQLAlchemyError: If it is not committed.
         """
+        return self.run_together(_take_one(work), None)
+
+    def run_together(
+        self, work: Callable[[Connection, Sequence[_Item]], Sequence[_Result]], item: _Item
+    ) -> _Result:
+        """Runs work in a transaction, for all items at once that several threads have for it at this time.
+
+        The work may run twice, so it changes nothing but the database.
+
+        Args:
+            work: Takes the items, and returns a result for each.
+            item: The item of this thread.
+
+        Returns:
+            The result for the item, when it is committed.
+
+        Raises:
+            SQLAlchemyError: If it is not committed.
+        """
         future: Future[_Result] = Future()
-        self._jobs.put(_Job(work, future))
+        self._jobs.put(_Job(work, item, future))
         return future.result()
 
     def note(self, work: Callable[[Connection], Any]) -> None:
         """Runs work in one of the next transactions; nobody waits, and a locked database delays it."""
-        self._jobs.put(_Job(work))
+        self._jobs.put(_Job(_take_one(work)))
 
     def close(self) -> None:
         """Commits what waits, and ends the thread."""
@@ -88,7 +113,7 @@ class Commits:
             return []
         try:
             with self._store.begin() as connection:
-                results = [job.work(connection) for job in jobs]
+                results = _run_all(connection, jobs)
         except OperationalError as error:  # locked, full or out of reach, for one as for all
             _fail(jobs, error)
             return [job for job in jobs if job.future is None]
@@ -97,10 +122,24 @@ class Commits:
                 _fail(jobs, error)
                 return []
             return [note for job in jobs for note in self._commit([job])]
-        for job, result in zip(jobs, results, strict=True):
+        for job, result in results:
             if job.future is not None:
                 job.future.set_result(result)
         return []
+
+
+def _take_one(work: Callable[[Connection], _Result]) -> Callable[[Connection, object], list[_Result]]:
+    return lambda connection, _: [work(connection)]
+
+
+def _run_all(connection: Connection, jobs: list[_Job]) -> list[tuple[_Job, Any]]:
+    together: dict[_Work, list[_Job]] = {}
+    for job in jobs:
+        together.setdefault(job.work, []).append(job)
+    results: list[tuple[_Job, Any]] = []
+    for work, group in together.items():
+        results += zip(group, work(connection, [job.item for job in group]), strict=True)
+    return results
 
 
 def _fail(jobs: list[_Job], error: Exception) -> None:

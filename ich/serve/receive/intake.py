@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection
@@ -21,7 +21,7 @@ from ich.serve.store.events import EventKind, add_event
 from ich.serve.store.objects import (
     Added,
     Arrival,
-    add_object,
+    add_objects,
     close_association,
     find_token,
     is_named,
@@ -162,13 +162,32 @@ class Intake:
 
     def _add(self, visit: Visit, arrival: Arrival) -> _Result:
         """Commits the row. A file whose row fails stays, because an earlier row may name it."""
-        now, most = self._clock(), self._settings.most_objects
         try:
-            return self._commits.run(lambda connection: _add(connection, visit, arrival, now, most))
+            return self._commits.run_together(self._add_all, (visit, arrival))
         except SQLAlchemyError as error:
             raise RefusedError(
                 Status.OUT_OF_RESOURCES, f"the database cannot be written: {type(error).__name__}"
             ) from error
+
+    def _add_all(self, connection: Connection, given: Sequence[tuple[Visit, Arrival]]) -> list[_Result]:
+        now = self._clock()
+        numbered = [replace(arrival, association=_find_number(connection, visit)) for visit, arrival in given]
+        added = add_objects(connection, numbered, now, most=self._settings.most_objects)
+        for (visit, arrival), what in zip(given, added, strict=True):
+            if what == Added.CONFLICT:
+                token = find_token(connection, arrival.SOPInstanceUID)
+                detail = "another content has the UID of an object"
+                add_event(connection, now, visit.peer, EventKind.CONFLICT, study=token, detail=detail)
+        return [
+            _Result(what, arrival.association, what == Added.NEW or is_named(connection, arrival))
+            for arrival, what in zip(numbered, added, strict=True)
+        ]
+
+
+def _find_number(connection: Connection, visit: Visit) -> int:
+    if visit.number is not None:
+        return visit.number
+    return open_association(connection, visit.receiver, visit.peer, visit.opened_at)
 
 
 @dataclass(frozen=True)
@@ -176,23 +195,11 @@ class _Result:
     """What became of an object.
 
     Attributes:
-        what: As ``add_object`` says.
+        what: As ``add_objects`` says.
         number: The association that brought it.
         is_named: Whether a row names its file.
     """
 
     what: Added
-    number: int
+    number: int | None
     is_named: bool
-
-
-def _add(connection: Connection, visit: Visit, arrival: Arrival, now: float, most: int) -> _Result:
-    number = visit.number
-    if number is None:
-        number = open_association(connection, visit.receiver, visit.peer, visit.opened_at)
-    what = add_object(connection, replace(arrival, association=number), now, most=most)
-    if what == Added.CONFLICT:
-        token = find_token(connection, arrival.SOPInstanceUID)
-        detail = "another content has the UID of an object"
-        add_event(connection, now, visit.peer, EventKind.CONFLICT, study=token, detail=detail)
-    return _Result(what, number, what == Added.NEW or is_named(connection, arrival))

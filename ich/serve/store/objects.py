@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any
 
-from sqlalchemy import Connection, func, select, update
+from sqlalchemy import Connection, Integer, bindparam, case, exists, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ich.serve.states import StudyState
@@ -40,6 +43,46 @@ class Arrival:
     bytes: int
     association: int | None = None
 
+
+# The statements that run for each object are made once: to make one costs more than to run it.
+_FIND_OBJECT = select(objects.c.id, objects.c.digest).where(objects.c.SOPInstanceUID == bindparam("uid"))
+_FIND_OBJECTS = select(objects.c.SOPInstanceUID).where(
+    objects.c.SOPInstanceUID.in_(bindparam("uids", expanding=True))
+)
+_FIND_STUDIES = (
+    select(studies.c.id, studies.c.StudyInstanceUID, studies.c.objects)
+    .where(studies.c.StudyInstanceUID.in_(bindparam("uids", expanding=True)))
+    .order_by(studies.c.id)  # two transactions lock them in the same order
+    .with_for_update()
+)
+_ADD_STUDIES = studies.insert().returning(studies.c.id, studies.c.StudyInstanceUID)
+# A reader keeps a study that it is reading, and finds the higher generation when it is done.
+_TOUCH_STUDY = (
+    update(studies)
+    .where(studies.c.id == bindparam("study"))
+    .values(
+        objects=studies.c.objects + bindparam("count"),
+        generation=studies.c.generation + bindparam("count"),
+        first_at=case(
+            (
+                or_(studies.c.state == StudyState.READ, studies.c.state == StudyState.SET_ASIDE),
+                bindparam("now"),
+            ),
+            else_=studies.c.first_at,
+        ),
+        last_at=bindparam("now"),
+        state=case((studies.c.state == StudyState.READING, studies.c.state), else_=StudyState.RECEIVING),
+        pixels_deleted=False,
+    )
+)
+_ADD_OBJECT = objects.insert()
+_ASSOCIATION, _STUDY = bindparam("association", type_=Integer), bindparam("study", type_=Integer)
+_NOTE_ARRIVAL = arrivals.insert().from_select(
+    ["association_id", "study_id"],
+    select(_ASSOCIATION, _STUDY).where(
+        ~exists().where(arrivals.c.association_id == _ASSOCIATION, arrivals.c.study_id == _STUDY)
+    ),
+)
 
 MOST_CONFLICTS = 8
 """Contents that are set aside under one UID; more are a fault of the sender."""
@@ -89,12 +132,6 @@ def close_stale_associations(connection: Connection, receiver: str, now: float) 
     return int(connection.execute(update(associations).where(stale).values(closed_at=now)).rowcount)
 
 
-def count_objects(connection: Connection, study_uid: str) -> int:
-    """Returns how many objects of a study are there."""
-    query = select(studies.c.objects).where(studies.c.StudyInstanceUID == study_uid)
-    return int(connection.execute(query).scalar() or 0)
-
-
 def find_token(connection: Connection, uid: str) -> str:
     """Returns the token of the study that has an object."""
     query = select(studies.c.token).join(objects).where(objects.c.SOPInstanceUID == uid)
@@ -126,44 +163,124 @@ def add_object(connection: Connection, arrival: Arrival, now: float, *, most: in
     """
     tries = 3  # another transaction may add the object, or the first one of its study, at the same time
     while True:
-        found = connection.execute(
-            select(objects.c.id, objects.c.digest).where(objects.c.SOPInstanceUID == arrival.SOPInstanceUID)
-        ).first()
+        found = connection.execute(_FIND_OBJECT, {"uid": arrival.SOPInstanceUID}).first()
         if found is not None and found.digest == arrival.digest:
             return Added.KNOWN
         if found is not None:
             return _add_conflict(connection, found.id, arrival, now)
-        if most is not None and count_objects(connection, arrival.StudyInstanceUID) >= most:
-            return Added.TOO_MANY
         try:
-            with connection.begin_nested():
-                _add_new(connection, arrival, now)
+            is_new = bool(_add_new(connection, [arrival], now, most))
         except IntegrityError:
             tries -= 1
             if not tries:
                 raise
         else:
-            return Added.NEW
+            return Added.NEW if is_new else Added.TOO_MANY
 
 
-def _add_new(connection: Connection, arrival: Arrival, now: float) -> None:
-    study = _touch_study(connection, arrival.StudyInstanceUID, now)
-    connection.execute(
-        objects.insert().values(
-            study_id=study,
-            SOPInstanceUID=arrival.SOPInstanceUID,
-            SeriesInstanceUID=arrival.SeriesInstanceUID,
-            SOPClassUID=arrival.SOPClassUID,
-            syntax=arrival.syntax,
-            digest=arrival.digest,
-            path=arrival.path,
-            bytes=arrival.bytes,
-            received_at=now,
-            association_id=arrival.association,
-        )
-    )
-    if arrival.association is not None:
-        _note_arrival(connection, arrival.association, study)
+def add_objects(
+    connection: Connection, given: Sequence[Arrival], now: float, *, most: int | None = None
+) -> list[Added]:
+    """Adds several objects as ``add_object`` does, with few statements for all that are new.
+
+    Args:
+        connection: An open transaction.
+        given: The objects.
+        now: The time.
+        most: Most objects of a study; None for any number.
+
+    Returns:
+        What became of each.
+
+    Raises:
+        IntegrityError: If the association of one is not in the database.
+    """
+    counts = Counter(arrival.SOPInstanceUID for arrival in given)
+    known = set(connection.execute(_FIND_OBJECTS, {"uids": list(counts)}).scalars())
+    alone = [each for each in given if counts[each.SOPInstanceUID] == 1 and each.SOPInstanceUID not in known]
+    try:
+        new = _add_new(connection, alone, now, most)
+    except IntegrityError:  # another transaction added some at the same time
+        new = set()
+    return [
+        Added.NEW if each.SOPInstanceUID in new else add_object(connection, each, now, most=most)
+        for each in given
+    ]
+
+
+def _add_new(connection: Connection, given: Sequence[Arrival], now: float, most: int | None) -> set[str]:
+    """Adds objects whose UIDs are not there; returns the UIDs of those whose study has room for them."""
+    counts = Counter(arrival.StudyInstanceUID for arrival in given)
+    found = {row.StudyInstanceUID: row for row in connection.execute(_FIND_STUDIES, {"uids": list(counts)})}
+    if most is not None:
+        before = {uid: found[uid].objects if uid in found else 0 for uid in counts}
+        given = [
+            each for each in given if before[each.StudyInstanceUID] + counts[each.StudyInstanceUID] <= most
+        ]
+    if not given:
+        return set()
+    with connection.begin_nested():
+        numbers = _touch_studies(connection, given, {uid: row.id for uid, row in found.items()}, now)
+        rows = [_to_row(arrival, numbers[arrival.StudyInstanceUID], now) for arrival in given]
+        connection.execute(_ADD_OBJECT, rows)
+        brought = {
+            (row["association_id"], row["study_id"]) for row in rows if row["association_id"] is not None
+        }
+        if brought:
+            connection.execute(
+                _NOTE_ARRIVAL, [{"association": one, "study": other} for one, other in brought]
+            )
+    return {arrival.SOPInstanceUID for arrival in given}
+
+
+def _touch_studies(
+    connection: Connection, given: Sequence[Arrival], numbers: Mapping[str, int], now: float
+) -> dict[str, int]:
+    """Makes or changes the rows of the studies of new objects; returns their numbers.
+
+    Args:
+        connection: An open transaction.
+        given: The objects.
+        numbers: Numbers of the studies that are there, by UID.
+        now: The time.
+    """
+    counts = Counter(arrival.StudyInstanceUID for arrival in given)
+    touched = [
+        {"study": number, "count": counts[uid], "now": now}
+        for uid, number in numbers.items()
+        if uid in counts
+    ]
+    if touched:
+        connection.execute(_TOUCH_STUDY, touched)
+    rows = [
+        {
+            "token": secrets.token_hex(16),
+            "StudyInstanceUID": uid,
+            "state": StudyState.RECEIVING,
+            "objects": count,
+            "first_at": now,
+            "last_at": now,
+        }
+        for uid, count in counts.items()
+        if uid not in numbers
+    ]
+    made = connection.execute(_ADD_STUDIES, rows).all() if rows else ()
+    return {**numbers, **{row.StudyInstanceUID: row.id for row in made}}
+
+
+def _to_row(arrival: Arrival, study: int, now: float) -> dict[str, Any]:
+    return {
+        "study_id": study,
+        "SOPInstanceUID": arrival.SOPInstanceUID,
+        "SeriesInstanceUID": arrival.SeriesInstanceUID,
+        "SOPClassUID": arrival.SOPClassUID,
+        "syntax": arrival.syntax,
+        "digest": arrival.digest,
+        "path": arrival.path,
+        "bytes": arrival.bytes,
+        "received_at": now,
+        "association_id": arrival.association,
+    }
 
 
 def _add_conflict(connection: Connection, number: int, arrival: Arrival, now: float) -> Added:
@@ -177,41 +294,3 @@ def _add_conflict(connection: Connection, number: int, arrival: Arrival, now: fl
     with suppress(IntegrityError), connection.begin_nested():  # it may come twice at the same time
         connection.execute(conflicts.insert().values(row))
     return Added.CONFLICT
-
-
-def _touch_study(connection: Connection, uid: str, now: float) -> int:
-    """Makes or changes the row of a study for one more object; returns its number.
-
-    A reader keeps a study that it is reading, and finds the higher generation when it is done.
-    """
-    found = connection.execute(
-        select(studies.c.id, studies.c.state).where(studies.c.StudyInstanceUID == uid).with_for_update()
-    ).first()
-    if found is None:
-        row = studies.insert().values(
-            token=secrets.token_hex(16),
-            StudyInstanceUID=uid,
-            state=StudyState.RECEIVING,
-            objects=1,
-            first_at=now,
-            last_at=now,
-        )
-        return int(connection.execute(row.returning(studies.c.id)).scalar_one())
-    changed = {
-        "objects": studies.c.objects + 1,
-        "generation": studies.c.generation + 1,
-        "last_at": now,
-        "pixels_deleted": False,
-    }
-    if found.state in (StudyState.READ, StudyState.SET_ASIDE):
-        changed["first_at"] = now
-    if found.state != StudyState.READING:
-        changed["state"] = StudyState.RECEIVING
-    connection.execute(update(studies).where(studies.c.id == found.id).values(changed))
-    return int(found.id)
-
-
-def _note_arrival(connection: Connection, association: int, study: int) -> None:
-    known = select(func.count()).where(arrivals.c.association_id == association, arrivals.c.study_id == study)
-    if not connection.execute(known).scalar_one():
-        connection.execute(arrivals.insert().values(association_id=association, study_id=study))
