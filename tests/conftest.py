@@ -66,6 +66,24 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         yield begin
 
 
+@pytest.fixture(scope="session")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Files of a positive reading, to be left as they are."""
+    from answers import write_reading
+
+    phantom = draw_once(tmp_path_factory, patients=1, seed=5, conformant=True)
+    return write_reading(phantom, tmp_path_factory.mktemp("reading"))
+
+
+@pytest.fixture
+def open_desk(written: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens services with that reading to send."""
+    from answers import opening_desks
+
+    with opening_desks(written, tmp_path) as open_one:
+        yield open_one
+
+
 @pytest.fixture
 def department(conformant: Path, tmp_path: Path) -> Path:
     """The phantom's slices, a folder a study."""

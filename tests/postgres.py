@@ -88,4 +88,4 @@ def _call(command: list[str], user: str | None, folder: str) -> None:
         timeout=120,
         text=True,
     )
-    assert done.returncode == 0, done.stderr.decode()
+    assert done.returncode == 0, done.stderr

@@ -11,11 +11,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from answers import WAIT, Desk, list_uids, opening_desks, write_reading
-from drawings import draw_once
+from answers import WAIT, Desk, list_uids
 from nodes import COMMITMENT, Archive, commit, send_report, serving
 from pynetdicom import AE, build_role
 from receiving import find_free_port
@@ -25,18 +23,6 @@ from ich.serve.receive import receiving
 from ich.serve.results import ResultFiles
 from ich.serve.settings import Settings
 from ich.serve.states import SendState
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> ResultFiles:
-    phantom = draw_once(tmp_path_factory, patients=1, seed=5, conformant=True)
-    return write_reading(phantom, tmp_path_factory.mktemp("reading"))
-
-
-@pytest.fixture
-def open_desk(written: ResultFiles, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    with opening_desks(written, tmp_path) as open_one:
-        yield open_one
 
 
 @pytest.mark.races

@@ -6,14 +6,13 @@ import shutil
 import ssl
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from answers import WAIT, Desk, list_uids, opening_desks, write_reading
-from drawings import draw_once
+from answers import WAIT, Desk, list_uids
 from nodes import CLASSES, Archive, serving
 from pydicom import dcmread
 from pydicom.dataset import Dataset
@@ -25,18 +24,6 @@ from ich.serve.sending.worker import Worker
 from ich.serve.settings.parts import Node, Tls
 from ich.serve.states import SendState
 from ich.serve.store.tables import sends
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> ResultFiles:
-    phantom = draw_once(tmp_path_factory, patients=1, seed=5, conformant=True)
-    return write_reading(phantom, tmp_path_factory.mktemp("reading"))
-
-
-@pytest.fixture
-def open_desk(written: ResultFiles, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    with opening_desks(written, tmp_path) as open_one:
-        yield open_one
 
 
 def test_an_archive_that_takes_all_has_the_answer(

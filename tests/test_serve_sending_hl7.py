@@ -8,12 +8,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 
 import hl7
 import pytest
-from answers import WAIT, Desk, opening_desks, write_reading
-from drawings import draw_once
+from answers import WAIT, Desk
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from results import make_refused, make_result
@@ -27,18 +25,6 @@ from ich.serve.settings.parts import Node
 from ich.serve.states import SendState
 
 NOW = datetime(2026, 11, 30, 4, 30, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> ResultFiles:
-    phantom = draw_once(tmp_path_factory, patients=1, seed=5, conformant=True)
-    return write_reading(phantom, tmp_path_factory.mktemp("reading"))
-
-
-@pytest.fixture
-def open_desk(written: ResultFiles, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    with opening_desks(written, tmp_path) as open_one:
-        yield open_one
 
 
 @dataclass

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answers import Desk, list_uids, opening_desks, write_reading
-from drawings import draw_once
+from answers import Desk, list_uids
 from pynetdicom import AE, evt
 from test_orthanc import OPENER, ORTHANC, await_answer, find_port
 
@@ -83,18 +82,6 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
             except subprocess.TimeoutExpired:
                 server.kill()
                 server.wait()
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> ResultFiles:
-    phantom = draw_once(tmp_path_factory, patients=1, seed=5, conformant=True)
-    return write_reading(phantom, tmp_path_factory.mktemp("reading"))
-
-
-@pytest.fixture
-def open_desk(written: ResultFiles, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    with opening_desks(written, tmp_path) as open_one:
-        yield open_one
 
 
 def test_orthanc_stores_and_commits_itself(

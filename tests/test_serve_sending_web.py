@@ -18,8 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answers import Desk, list_uids, opening_desks, write_reading
-from drawings import draw_once
+from answers import Desk, list_uids
 from fhir.resources.R4B.bundle import Bundle
 from pydicom import dcmread
 from test_orthanc import find_port
@@ -33,18 +32,6 @@ from ich.serve.states import SendState
 
 KEY = b"0123456789abcdef0123456789abcdef"
 DICOM_JSON = "application/dicom+json"
-
-
-@pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> ResultFiles:
-    phantom = draw_once(tmp_path_factory, patients=1, seed=5, conformant=True)
-    return write_reading(phantom, tmp_path_factory.mktemp("reading"))
-
-
-@pytest.fixture
-def open_desk(written: ResultFiles, tmp_path: Path) -> Iterator[Callable[..., Desk]]:
-    with opening_desks(written, tmp_path) as open_one:
-        yield open_one
 
 
 @dataclass
