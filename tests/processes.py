@@ -1,4 +1,4 @@
-"""Processes of their own as users start them, without the seconds in which Python imports torch.
+"""Processes of their own as users start them, without the seconds in which Python imports torch and more.
 
 A server that has imported everything forks them. Each is a real process: it can be killed, it has handlers
 of signals of its own, and nothing that it changes is seen by a test.
@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["ich.cli", "ich.train.run"])
+FORKING.set_forkserver_preload(["ich.cli", "ich.train.run", "ich.serve.reading", "ich.serve.web"])
 
 LIMIT = 300
 """Seconds that a program may take; a test that needs this long has hung."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
+from unittest import mock
 
 import pydicom
 from networks import make_model
@@ -15,6 +17,7 @@ from ich.model_files.bundle import write_bundle
 from ich.predict import Predictor
 from ich.schema import LABELS, InputSpec
 from ich.serve.inbox import Inbox
+from ich.serve.reading import run
 from ich.serve.reading.reader import Reader
 from ich.serve.results import ResultFiles
 from ich.serve.settings import Settings
@@ -72,3 +75,20 @@ class Service:
 
 def list_slices(study: Path) -> list[Path]:
     return sorted(study.iterdir())
+
+
+def read_and_hold(settings: Settings, identity: str, sign: Path) -> None:
+    """A reader that stands still when it has written the files of a study and is about to save its reading.
+
+    Args:
+        settings: The settings of the service.
+        identity: Its name.
+        sign: A file that it writes then.
+    """
+
+    def hold(*_: object) -> None:
+        sign.touch()
+        signal.pause()
+
+    with mock.patch("ich.serve.reading.reader.finish_study", hold):
+        run(settings, identity)

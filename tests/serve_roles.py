@@ -15,11 +15,16 @@ from pathlib import Path
 
 from ich.schema import UserError
 from ich.serve.settings import Settings, read_settings
-from ich.serve.store import open_store
-from ich.serve.store.readers import add_reader
-from ich.serve.store.studies import claim_study
+from ich.serve.store import Store, open_store
+from ich.serve.store.readers import add_reader, note_beat
+from ich.serve.store.studies import Reading, claim_study, finish_study
 from ich.serve.supervisor import ROLES, Supervisor, holding
 from ich.serve.supervisor.child import Role, start_log
+
+HOLD = "hold"
+"""A file in the folder of the service for whose end ``pretend`` waits."""
+
+READERS = ("load", "hang", "die", "pretend")
 
 LIMIT = 240.0
 """Seconds that anything may take on a machine that does much else."""
@@ -38,34 +43,56 @@ def fail(settings: Settings, identity: str) -> None:
 
 
 def load(settings: Settings, identity: str) -> None:
-    """A reader that loads its model and then works; the file of a broken model holds nothing."""
-    content = Path(settings.bundle).read_bytes()
-    if not content:
-        raise UserError("the model is broken")
-    store = open_store(settings.store)
-    with store.begin() as connection:
-        add_reader(connection, identity, hashlib.sha256(content).hexdigest(), time.time())
+    """A reader that loads its model and then works."""
+    _load(settings, identity)
     work(settings, identity)
 
 
 def hang(settings: Settings, identity: str) -> None:
-    """A reader that takes a study and says nothing any more."""
-    store = open_store(settings.store)
+    """A reader that took a study and has said nothing since long ago."""
+    store, _ = _load(settings, identity)
     with store.begin() as connection:
-        add_reader(connection, identity, "", time.time())
         claim_study(connection, identity, time.time())
+        note_beat(connection, identity, 0.0)
     work(settings, identity)
 
 
 def die(settings: Settings, identity: str) -> None:
     """A reader that its study ends."""
-    store = open_store(settings.store)
+    store, _ = _load(settings, identity)
     with store.begin() as connection:
-        add_reader(connection, identity, "", time.time())
         claim = claim_study(connection, identity, time.time())
     if claim is not None:
         os.kill(os.getpid(), signal.SIGKILL)
     work(settings, identity)
+
+
+def pretend(settings: Settings, identity: str) -> None:
+    """A reader that needs no network. It keeps a study as long as there is the file ``HOLD``."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    store, model = _load(settings, identity)
+    while not stop.wait(0.02):
+        with store.begin() as connection:
+            claim = claim_study(connection, identity, time.time())
+        if claim is None:
+            continue
+        while Path(settings.folder, HOLD).exists():
+            time.sleep(0.02)
+        made = Reading(model, claim.number, f"{claim.token}/{claim.number}", 0.0, "NEGATIVE", 0.1, None)
+        with store.begin() as connection:
+            finish_study(connection, claim, made, time.time())
+
+
+def _load(settings: Settings, identity: str) -> tuple[Store, str]:
+    """Loads a model, whose file holds nothing if it is broken; returns the database and the model's hash."""
+    content = Path(settings.bundle).read_bytes()
+    if not content:
+        raise UserError("the model is broken")
+    store, model = open_store(settings.store), hashlib.sha256(content).hexdigest()
+    with store.begin() as connection:
+        add_reader(connection, identity, model, time.time())
+    return store, model
 
 
 @contextmanager
@@ -98,7 +125,7 @@ def _find_role(name: str) -> Role:
     known = {role.name: role for role in ROLES}
     if name in known:
         return known[name]
-    return Role("read" if name in ("load", "hang", "die") else name, "serve_roles", name, name != "work")
+    return Role("read" if name in READERS else name, "serve_roles", name, name != "work")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 from command import call
-from processes import run_program
+from processes import FORKING, run_program
 from serve_parts import write_model
 
 from ich.serve.settings import read_settings
@@ -57,13 +57,21 @@ def test_the_written_settings_are_right_once_their_model_is(tmp_path: Path, mode
     assert "exists" in capsys.readouterr().err
 
 
-def test_settings_that_work_are_said_to(write, capsys) -> None:
+@pytest.fixture
+def forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets the tests' server fork the process that loads the models, which else imports torch again."""
+    monkeypatch.setattr("ich.serve.checks._CONTEXT", FORKING)
+
+
+def test_settings_that_work_are_said_to(write, capsys, forked: None) -> None:
     path = write()
     assert call("serve", "--config", str(path), "--check") == 0
     assert capsys.readouterr().out == f"{path}: nothing is wrong\n"
 
 
-def test_all_faults_are_one_message_before_anything_listens(write, tmp_path: Path, capsys) -> None:
+def test_all_faults_are_one_message_before_anything_listens(
+    write, tmp_path: Path, capsys, forked: None
+) -> None:
     undecided = write_model(tmp_path / "undecided.zip", threshold=None)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

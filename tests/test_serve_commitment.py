@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 
 import pytest
 from answers import WAIT, Desk, list_uids
 from nodes import COMMITMENT, Archive, commit, send_report, serving
+from processes import FORKING
 from pynetdicom import AE, build_role
 from receiving import find_free_port
 
-from ich.schema.formats import to_plain
 from ich.serve.receive import receiving
 from ich.serve.results import ResultFiles
+from ich.serve.sending import run
 from ich.serve.settings import Settings
 from ich.serve.states import SendState
 
@@ -120,25 +119,16 @@ def test_a_report_on_a_new_association_counts(
     assert desk.tell() == (SendState.CONFIRMED, "")
 
 
-SENDER = """
-import os
-import sys
-from ich.serve.sending import run
-from ich.serve.settings import make_settings
-import json
-run(make_settings(json.loads(sys.argv[1]), "test"), f"send-{os.getpid()}")
-"""
-
-
 @contextmanager
-def sending(settings: Settings) -> Iterator[subprocess.Popen[bytes]]:
+def sending(settings: Settings, identity: str = "send-1") -> Iterator[BaseProcess]:
     """A sender in a process of its own."""
-    process = subprocess.Popen([sys.executable, "-c", SENDER, json.dumps(to_plain(settings))])
+    process = FORKING.Process(target=run, args=(settings, identity))
+    process.start()
     try:
         yield process
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 @pytest.mark.races
@@ -164,13 +154,14 @@ def test_a_sender_that_is_killed_doubles_and_loses_nothing(
         with sending(desk.settings) as process:
             assert came[moment - 1].wait(WAIT)
             process.kill()
-            process.wait()
+            process.join()
         assert desk.tell()[0] == state  # and not shown as confirmed
         go.set()
-        with sending(desk.settings) as process:
+        with sending(desk.settings, "send-2") as process:
             desk.await_state(SendState.CONFIRMED)
             process.terminate()
-            assert process.wait(WAIT) == 0
+            process.join(WAIT)
+            assert process.exitcode == 0
     assert set(archive.stored) == set(list_uids(written))
 
 
@@ -179,9 +170,8 @@ def test_a_node_that_is_away_delays_no_other(open_desk: Callable[..., Desk]) -> 
     with serving(Archive()) as node, socket.create_server(("127.0.0.1", 0)) as silent:
         away = replace(node, name="away", address=f"127.0.0.1:{silent.getsockname()[1]}")
         desk = open_desk(away, node)
-        with sending(desk.settings) as process:
+        with sending(desk.settings):
             end = time.monotonic() + WAIT
             while [kind for kind, *_ in desk.list_events()] != ["sent", "confirmed"]:
                 assert time.monotonic() < end
                 time.sleep(0.05)
-            process.kill()

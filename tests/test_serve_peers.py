@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import multiprocessing
 import os
 import random
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 import pydicom
 import pytest
+from processes import FORKING
 from pynetdicom import evt
 from receiving import (
     GOOD_SECONDS,
@@ -256,7 +256,7 @@ def listens(port: int) -> bool:
 
 def test_a_killed_receiver_loses_nothing_that_it_acknowledged(tmp_path: Path) -> None:
     settings = make_receive_settings(tmp_path)
-    port, spawn, rng = settings.receive.port, multiprocessing.get_context("spawn"), random.Random(1)
+    port, rng = settings.receive.port, random.Random(1)
     acknowledged: list[int] = []
     ends = threading.Event()
     objects = [make_object(1, number) for number in range(400)]
@@ -276,7 +276,7 @@ def test_a_killed_receiver_loses_nothing_that_it_acknowledged(tmp_path: Path) ->
                 association.release()
 
     def live(name: str) -> Any:
-        process = spawn.Process(target=run, args=(settings, name), daemon=True)
+        process = FORKING.Process(target=run, args=(settings, name), daemon=True)
         process.start()
         return process
 

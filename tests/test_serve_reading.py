@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pydicom
 import pytest
-from serve_parts import Service, list_slices, write_model
+from processes import FORKING
+from serve_parts import Service, list_slices, read_and_hold, write_model
+from serve_roles import LIMIT, wait_until
 
+from ich.files import hash_file
 from ich.outputs.records import read_json
 from ich.predict import Predictor
+from ich.serve.reading import run
 from ich.serve.reading.shadow import Shadow
 from ich.serve.settings import Settings
-from ich.serve.settings.parts import Node
+from ich.serve.settings.parts import Node, Read
 from ich.serve.store import open_store
-from ich.serve.store.tables import events, readings, sends, studies
+from ich.serve.store.readers import remove_reader
+from ich.serve.store.studies import release_reader
+from ich.serve.store.tables import events, readers, readings, sends, studies
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +211,44 @@ def test_a_full_disk_loses_nothing(service: Service, predictor, study: Path, mon
     assert reader.read_next()
     (files,) = service.find_files()
     assert list(files.folder.parent.iterdir()) == [files.folder]  # what the first attempt left is gone
+
+
+@contextmanager
+def reading(target: Callable[..., None], *arguments: object) -> Iterator[BaseProcess]:
+    """A reader in a process of its own."""
+    process = FORKING.Process(target=target, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+@pytest.mark.races
+def test_the_next_process_reads_the_study_of_a_killed_one(service: Service, study: Path, tmp_path) -> None:
+    service.receive(*list_slices(study))
+    settings, sign = replace(service.settings, read=Read(gpus=0)), tmp_path / "written"
+    with reading(read_and_hold, settings, "first", sign):
+        wait_until(sign.exists)
+    assert len(list(settings.results.glob("*/*"))) == 1
+    with service.store.begin() as connection:  # as the supervisor does
+        release_reader(connection, "first", service.now, most_kills=2, is_blamed=True)
+        remove_reader(connection, "first")
+    with reading(run, settings, "second") as process:
+        wait_until(lambda: service.list_rows(studies.c.state) == [("read",)])
+        assert service.list_rows(readers.c.identity, readers.c.model) == [
+            ("second", hash_file(settings.bundle))
+        ]
+        process.terminate()
+        process.join(LIMIT)
+        assert process.exitcode == 0
+    assert service.list_rows(readers) == []
+    assert service.list_rows(studies.c.kills) == [(1,)]
+    assert service.list_rows(readings.c.number) == [(2,)]
+    (files,) = service.find_files()
+    assert files.report.is_file()
+    assert list(settings.results.glob("*/*")) == [files.folder]  # what the first one left is gone
 
 
 def test_a_study_that_fails_its_reading_is_set_aside(

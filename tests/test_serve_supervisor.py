@@ -9,12 +9,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from serve_parts import Service, list_slices, write_model
-from serve_roles import LIMIT, supervising, wait_until
+from serve_roles import HOLD, LIMIT, supervising, wait_until
 from sqlalchemy import select
 
 from ich.files import hash_file
-from ich.serve.settings import read_settings
 from ich.serve.store import Store, open_store
 from ich.serve.store.objects import Arrival, add_object
 from ich.serve.store.studies import queue_complete
@@ -63,8 +61,8 @@ def list_running(parent: int) -> set[int]:
     return found
 
 
-def queue_study(store: Store) -> None:
-    arrival = Arrival("1.2", "1.2.3", "1.2.3.1", "1.2", "1.2", "a" * 64, "aa/a.dcm", 9)
+def queue_study(store: Store, instance: str = "1.2.3.1") -> None:
+    arrival = Arrival("1.2", "1.2.3", instance, "1.2", "1.2", "a" * 64, "aa/a.dcm", 9)
     with store.begin() as connection:
         add_object(connection, arrival, 0.0)
         queue_complete(connection, 100.0, quiet=30, longest=900)
@@ -100,9 +98,8 @@ def test_processes_end_by_themselves_when_the_supervisor_is_killed(config: Path,
         wait_until(lambda: list_rows(store, readers) == [])
 
 
-@pytest.mark.parametrize(("role", "read"), [("die", {}), ("hang", {"most_minutes": 0.02})])
-def test_a_study_that_ends_its_readers_is_set_aside(tmp_path: Path, store: Store, role, read) -> None:
-    config = write_config(tmp_path, **read)
+@pytest.mark.parametrize("role", ["die", "hang"])
+def test_a_study_that_ends_its_readers_is_set_aside(config: Path, store: Store, role: str) -> None:
     queue_study(store)
     with supervising(config, role):
         wait_until(lambda: list_rows(store, studies.c.state) == [("set aside",)])
@@ -157,29 +154,24 @@ def test_one_service_has_the_folder(config: Path, store: Store) -> None:
 
 
 def test_a_killed_reader_loses_and_doubles_nothing_and_the_next_has_the_new_model(
-    tmp_path: Path, store: Store, study: Path
+    config: Path, store: Store
 ) -> None:
-    config = write_config(tmp_path, gpus=0)
-    model = write_model(tmp_path / "first.zip").replace(tmp_path / "model.zip")
-    service = Service(read_settings(config), store)
-    *early, late = list_slices(study)
-    service.receive(*early)
-    with supervising(config, "read") as supervisor:
+    model = config.parent / "model.zip"
+    first = hash_file(model)
+    (hold := config.parent / "serve" / HOLD).touch()
+    queue_study(store)
+    with supervising(config, "pretend") as supervisor:
         wait_until(lambda: list_rows(store, studies.c.state) == [("reading",)])
         (pid,) = list_running(supervisor.pid)
-        with store.begin() as connection:  # while this holds the database, the study cannot be finished
-            assert connection.execute(select(studies.c.state)).scalar_one() == "reading"
-            os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        hold.unlink()
         wait_until(lambda: list_rows(store, studies.c.state) == [("read",)])
-        first = hash_file(model)
-        write_model(tmp_path / "second.zip", threshold=0.01).replace(model)
-        second = hash_file(model)
+        (new := model.with_name("new.zip")).write_bytes(b"second")
+        second = hash_file(new.replace(model))
         wait_until(lambda: list_rows(store, readers.c.model) == [(second,)])
-        service.receive(late)
+        queue_study(store, "1.2.3.2")  # a late slice
         wait_until(lambda: len(list_rows(store, readings)) == 2)
     assert list_rows(store, studies.c.kills, studies.c.state) == [(0, "read")]
     assert list_rows(store, readings.c.model, readings.c.number) == [(first, 2), (second, 3)]
     assert len(list_rows(store, attempts)) == 3
-    assert [files.report.is_file() for files in service.find_files()] == [True, True]
-    folders = sorted(service.settings.results.glob("*/*"))
-    assert folders == [files.folder for files in service.find_files()]

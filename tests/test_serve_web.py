@@ -9,11 +9,11 @@ import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from multiprocessing import get_context
 from pathlib import Path
 
 import httpx
 import pytest
+from processes import FORKING
 from results import GAP, make_refused, make_result
 from served import NOON, PASSWORD, Department, find_csrf, log_in
 from sqlalchemy import insert, select, update
@@ -437,7 +437,7 @@ def test_the_process_serves_over_tls_until_it_is_ended(tmp_path: Path) -> None:
         port = free.getsockname()[1]
     tls = make_certificate(tmp_path, "own")
     settings = Settings("model.zip", str(tmp_path / "service"), web=Web(port=port, tls=tls))
-    process = get_context("spawn").Process(target=run, args=(settings, "web-1"))
+    process = FORKING.Process(target=run, args=(settings, "web-1"))
     process.start()
     with httpx.Client(verify=ssl.create_default_context(cafile=tls.certificate)) as client:
         for _ in range(600):

@@ -15,6 +15,8 @@ from ich.serve.store import open_store
 ROOMS = ("ich.serve.receive", "ich.serve.sending", "ich.serve.web", "ich.serve.upkeep")
 """Modules with a function ``check``, which raises ``UserError``."""
 
+_CONTEXT = multiprocessing.get_context("spawn")
+
 
 def require_working(settings: Settings, source: str) -> None:
     """Refuses settings that cannot work.
@@ -48,8 +50,7 @@ def _list_faults(settings: Settings) -> Iterator[str]:
 
 
 def _find_model_faults(settings: Settings) -> list[str]:
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
+    with ProcessPoolExecutor(1, mp_context=_CONTEXT) as pool:
         try:
             return pool.submit(_load_models, settings).result()
         except BrokenProcessPool:
