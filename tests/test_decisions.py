@@ -15,7 +15,8 @@ from ich.calibration import Decision, NotFitted
 from ich.evaluate import evaluate
 from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.pooling import pool
-from ich.model_files.checkpoint import DurableIO, read_checkpoint
+from ich.model_files.checkpoint import read_checkpoint
+from ich.model_files.durable import DurableIO
 from ich.models import hash_weights, load_slice_net
 from ich.schema import LABELS, UserError
 from ich.schema.labels import RSNA_LABELS

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ich.calibration.ood import MAX_COMPONENTS, OodDistance, fit_ood, pool_distances
 from ich.data import HeadCTDataModule
-from ich.model_files.checkpoint import DurableIO, read_checkpoint
+from ich.model_files.checkpoint import read_checkpoint
+from ich.model_files.durable import DurableIO
 from ich.model_files.metadata import OodReference
 from ich.models import SliceClassifier, SliceNet, load_slice_net
 from ich.train.best import add_to_checkpoint

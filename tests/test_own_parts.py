@@ -30,7 +30,7 @@ from pytorch_lightning.callbacks import (
 )
 from pytorch_lightning.loggers import CSVLogger
 
-from ich.model_files.checkpoint import DurableIO
+from ich.model_files.durable import DurableIO
 from ich.schema import UserError
 from ich.train.settings import OF_A_RUN
 from ich.train.trainer import build_trainer

@@ -23,7 +23,8 @@ import ich.train
 from ich.data import HeadCTDataModule
 from ich.image.augment import Augment
 from ich.image.lesions import Lesions
-from ich.model_files.checkpoint import DurableIO, find_checkpoint, is_whole, read_checkpoint
+from ich.model_files.checkpoint import find_checkpoint, is_whole, read_checkpoint
+from ich.model_files.durable import DurableIO
 from ich.models import SliceClassifier
 from ich.models.optim import OptimSpec
 from ich.models.series import SeriesSpec
@@ -336,7 +337,7 @@ def call(monkeypatch: pytest.MonkeyPatch, argv: list[str]) -> int:
 STOPPED = """
 import os
 import ich.train
-from ich.model_files.checkpoint import DurableIO
+from ich.model_files.durable import DurableIO
 
 save = DurableIO.save_checkpoint
 

@@ -11,8 +11,9 @@ import torch
 from command import call
 
 import ich.data.source
+import ich.model_files.checkpoint
 import ich.train.scores
-from ich.model_files.checkpoint import DurableIO
+from ich.model_files.durable import DurableIO
 from ich.models import SliceNet, hash_weights, load_slice_net
 
 pytestmark = pytest.mark.trains
@@ -52,7 +53,7 @@ def test_the_best_checkpoint_is_read_once_and_written_once_and_memory_agrees(
         calls,
         lambda io, content, path, *_: f"write {Path(path).name}",
     )
-    note(monkeypatch, DurableIO, "load_checkpoint", calls, lambda io, path, *_: f"read {Path(path).name}")
+    note(monkeypatch, ich.model_files.checkpoint, "load_checkpoint", calls, lambda path: f"read {path.name}")
     note(monkeypatch, ich.train.scores, "predict_parts", nets, lambda net, *_: calls.append("end") or net)
     assert call(*arguments) == 0
     assert calls == ["write best.ckpt", "write last.ckpt", "read best.ckpt", "end", "write best.ckpt"]

@@ -11,7 +11,8 @@ import torch
 from command import call
 
 from ich.data import HeadCTDataModule
-from ich.model_files.checkpoint import DurableIO, read_checkpoint
+from ich.model_files.checkpoint import read_checkpoint
+from ich.model_files.durable import DurableIO
 from ich.model_files.features import Description, hash_state, read_features
 from ich.models import SliceClassifier, hash_weights, load_slice_net
 from ich.models.network import drop_series

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pydicom
 import pytest
-from processes import FORKING
+from processes import FORKING, run_program
 from serve_parts import Service, list_slices, read_and_hold, write_model
 from serve_roles import LIMIT, wait_until
 
@@ -299,3 +299,18 @@ def test_files_that_are_gone_are_not_read_as_a_smaller_study(
     ((state, reason),) = service.list_rows(studies.c.state, studies.c.reason)
     assert state == "set aside"
     assert str(reason).endswith("are no longer there")
+
+
+def test_a_reader_imports_nothing_that_only_training_and_evaluation_need() -> None:
+    program = (
+        "import sys\n"
+        "heavy = {'albumentations', 'lightning_fabric', 'pytorch_lightning', 'torchmetrics',\n"
+        "         'scipy.optimize', 'scipy.stats'}\n"
+        "for name in list(sys.modules):\n"
+        "    if name.startswith('ich.') or any(f'{name}.'.startswith(f'{each}.') for each in heavy):\n"
+        "        del sys.modules[name]\n"
+        "import ich.serve.reading\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    done = run_program(program)
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +14,12 @@ from serve_roles import HOLD, LIMIT, supervising, wait_until
 from sqlalchemy import select
 
 from ich.files import hash_file
+from ich.serve.settings import read_settings
 from ich.serve.store import Store, open_store
 from ich.serve.store.objects import Arrival, add_object
-from ich.serve.store.studies import queue_complete
+from ich.serve.store.studies import claim_study, queue_complete
 from ich.serve.store.tables import attempts, events, readers, readings, studies
+from ich.serve.supervisor.child import Child, Role, give_back
 
 pytestmark = pytest.mark.races
 
@@ -28,6 +31,7 @@ def config(tmp_path: Path) -> Path:
 
 def write_config(folder: Path, **read: object) -> Path:
     (folder / "model.zip").write_bytes(b"first")
+    read = {"spare": False} | read
     settings = {"bundle": str(folder / "model.zip"), "folder": str(folder / "serve"), "read": read}
     (folder / "serve.yaml").write_text(yaml.safe_dump(settings))
     return folder / "serve.yaml"
@@ -61,6 +65,11 @@ def list_running(parent: int) -> set[int]:
     return found
 
 
+def list_started(config: Path) -> list[int]:
+    """Lists the processes that got a role, in this order."""
+    return [int(pid) for pid in re.findall(r"started as process (\d+)", (config.parent / "log").read_text())]
+
+
 def queue_study(store: Store, instance: str = "1.2.3.1") -> None:
     arrival = Arrival("1.2", "1.2.3", instance, "1.2", "1.2", "a" * 64, "aa/a.dcm", 9)
     with store.begin() as connection:
@@ -88,14 +97,53 @@ def test_what_is_killed_starts_again_and_all_end_with_the_supervisor(config: Pat
     assert list_rows(store, readers) == []
 
 
+def test_a_spare_process_takes_the_place_of_a_killed_reader(tmp_path: Path, store: Store) -> None:
+    config = write_config(tmp_path, spare=True)
+    with supervising(config, "load") as supervisor:
+        wait_until(lambda: len(list_running(supervisor.pid)) == 2)
+        (first,) = list_started(config)
+        (spare,) = list_running(supervisor.pid) - {first}
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: list_started(config) == [first, spare])
+        wait_until(lambda: len(list_rows(store, readers)) == 1)
+        wait_until(lambda: len(list_running(supervisor.pid)) == 2)  # with the next spare
+        left = list_running(supervisor.pid)
+        supervisor.terminate()
+        assert supervisor.wait(LIMIT) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in left)
+
+
+def test_only_a_reader_that_ended_before_it_was_told_to_counts_against_its_study(
+    config: Path, store: Store
+) -> None:
+    role, settings = Role("work", "serve_roles", "work", is_reader=True), read_settings(config)
+    told, killed = Child(role, 1, settings), Child(role, 2, settings)
+    killed.process.kill()
+    for child in (killed, told):
+        if child is killed:
+            child.process.join(LIMIT)
+        child.stop()
+    assert (killed.is_stopping, told.is_stopping) == (False, True)
+    told.process.join(LIMIT)
+    queue_study(store)
+    with store.begin() as connection:
+        claim_study(connection, told.identity, 200.0)
+    give_back(settings, told.identity)  # as a reader does whose supervisor is gone
+    assert list_rows(store, studies.c.state, studies.c.kills) == [("queued", 0)]
+
+
 def test_processes_end_by_themselves_when_the_supervisor_is_killed(config: Path, store: Store) -> None:
     with supervising(config, "work", "load") as supervisor:
         wait_until(lambda: len(list_rows(store, readers)) == 1)
         left = list_running(supervisor.pid)
         supervisor.kill()
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
-    with supervising(config, "work"):  # the folder is free again, and the lost reader is forgotten
+    queue_study(store)
+    with store.begin() as connection:
+        claim_study(connection, "read-1-gone", 200.0)
+    with supervising(config, "work"):  # the folder is free again, and lost readers are forgotten
         wait_until(lambda: list_rows(store, readers) == [])
+        wait_until(lambda: list_rows(store, studies.c.state, studies.c.kills) == [("queued", 1)])
 
 
 @pytest.mark.parametrize("role", ["die", "hang"])

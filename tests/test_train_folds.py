@@ -27,7 +27,7 @@ from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.folds import evaluate_folds
 from ich.evaluate.smoothing import smooth_folds
 from ich.model_files.bundle import read_bundle
-from ich.model_files.checkpoint import DurableIO
+from ich.model_files.durable import DurableIO
 from ich.models import hash_weights, load_ensemble, load_slice_net
 from ich.networks import is_network
 from ich.schema import UserError

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 from scipy.special import expit
 
 Floats = NDArray[np.float64]
@@ -101,6 +100,8 @@ def fit_isotonic(x: Floats, target: Floats) -> tuple[list[float], list[float]]:
     Returns:
         The places of the knots, strictly rising, and the values of the curve there, which never fall.
     """
+    from scipy.optimize import isotonic_regression  # slow to import, and not needed to apply a model
+
     places, rows, counts = np.unique(x, return_inverse=True, return_counts=True)
     means = np.bincount(rows, weights=target) / counts
     fitted = isotonic_regression(means, weights=counts.astype(np.float64))

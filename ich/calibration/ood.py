@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, t
+from scipy.special import ndtr, stdtrit
 from torch import Tensor, nn
 
 from ich.schema import UserError
@@ -240,5 +240,5 @@ def _build(sums: _Sums, limit: float) -> OodDistance:
 def _find_limit(logs: NDArray[np.float64]) -> float:
     """Computes the limit from the log distances of held-out studies, (n,)."""
     count = len(logs)
-    quantile = t.isf(norm.sf(DEVIATIONS), count - 1)
+    quantile = -stdtrit(count - 1, ndtr(-DEVIATIONS))
     return float(np.exp(logs.mean() + quantile * logs.std(ddof=1) * np.sqrt(1 + 1 / count)))

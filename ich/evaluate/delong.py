@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import norm, rankdata
+from scipy.special import ndtr, ndtri
 
 from ich.evaluate.figures import Estimate, unavailable, without_interval
 
@@ -55,10 +56,10 @@ def delong(target: ArrayLike, probs: ArrayLike, clusters: ArrayLike) -> tuple[Fl
     with_positives, with_negatives = (len(np.unique(codes[side])) for side in (positive, ~positive))
     if min(with_positives, with_negatives) < 2:
         return np.full(len(scores), math.nan), np.full((len(scores), len(scores)), math.nan)
-    ranks = rankdata(scores, axis=1)
+    ranks = _rank(scores)
     # The share of negatives below each positive, and of positives above each negative.
-    below = (ranks[:, positive] - rankdata(scores[:, positive], axis=1)) / negatives
-    beyond = 1 - (ranks[:, ~positive] - rankdata(scores[:, ~positive], axis=1)) / positives
+    below = (ranks[:, positive] - _rank(scores[:, positive])) / negatives
+    beyond = 1 - (ranks[:, ~positive] - _rank(scores[:, ~positive])) / positives
     areas = below.mean(axis=1)
     at_positives, at_negatives = (
         np.stack([np.bincount(codes[side], weights=row, minlength=len(names)) for row in centered])
@@ -88,7 +89,7 @@ def estimate_delong(target: ArrayLike, prob: ArrayLike, clusters: ArrayLike, sho
     area, variance = float(areas[0]), float(covariance[0, 0])
     if not variance > 0:
         return without_interval(area, "the classes are fully separated, so DeLong's variance is 0")
-    reach = norm.ppf(0.975) * math.sqrt(variance)
+    reach = ndtri(0.975) * math.sqrt(variance)
     return Estimate(area, max(0.0, area - reach), min(1.0, area + reach))
 
 
@@ -113,7 +114,12 @@ def compare_delong(
         reason = "the models rank alike, so DeLong's variance of the difference is 0"
         return DeLongTest(without_interval(difference, reason), math.nan, math.nan, math.nan)
     error = math.sqrt(variance)
-    reach = float(norm.ppf(0.975)) * error
+    reach = float(ndtri(0.975)) * error
     z = difference / error
     interval = Estimate(difference, difference - reach, difference + reach)
-    return DeLongTest(interval, error, z, float(2 * norm.sf(abs(z))))
+    return DeLongTest(interval, error, z, float(2 * ndtr(-abs(z))))
+
+
+def _rank(scores: Floats) -> Floats:
+    """(M, N) scores -> their ranks in each row from 1; equal scores share the mean of theirs."""
+    return pd.DataFrame(scores).rank(axis=1).to_numpy()

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning_fabric.plugins import CheckpointIO
 
 from ich.files import replacing
 from ich.model_files.metadata import read_metadata
@@ -31,66 +30,54 @@ GENERATIONS = {"last": ("last", "previous"), "best": ("best",)}
 """Files that may hold a checkpoint, newest first."""
 
 
-class DurableIO(CheckpointIO):
-    """Writes and reads checkpoint files for Lightning: complete or not at all, and checked when read.
+def write_checkpoint(checkpoint: dict[str, Any], path: Path, previous: Path | None = None) -> None:
+    """Writes a checkpoint file: complete or not at all.
 
-    A file is made in memory, written beside the old one, flushed to the disk and renamed over it. PyTorch's
-    format, a ZIP archive, holds a CRC-32 of each of its members, which PyTorch itself does not look at.
+    It is made in memory, written beside the old one, flushed to the disk and renamed over it.
+
+    Args:
+        checkpoint: The checkpoint.
+        path: The file.
+        previous: File that keeps the previous content of ``path``, or None.
+
+    Raises:
+        UserError: If it cannot be written; the previous file then stays.
     """
+    content = io.BytesIO()
+    torch.save(checkpoint, content)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path, previous=previous) as partial:
+            partial.write_bytes(content.getbuffer())
+    except OSError as error:
+        raise UserError(
+            f"{path} of {_megabytes(content.tell())} could not be saved: {error.strerror or error}. "
+            "Earlier checkpoints are whole. Make room or make the folder writable, then resume with "
+            "ckpt_path=RUN"
+        ) from error
 
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
-    ) -> None:
-        """Writes a checkpoint.
 
-        Args:
-            checkpoint: The checkpoint that Lightning collected.
-            path: The file.
-            storage_options: File that keeps the previous content of ``path``, or None.
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Reads a checkpoint file onto the CPU, always with PyTorch's ``weights_only``.
 
-        Raises:
-            UserError: If it cannot be written; the previous file then stays.
-        """
-        path = Path(path)
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path, previous=storage_options) as partial:
-                partial.write_bytes(content.getbuffer())
-        except OSError as error:
-            raise UserError(
-                f"{path} of {_megabytes(content.tell())} could not be saved: {error.strerror or error}. "
-                "Earlier checkpoints are whole. Make room or make the folder writable, then resume with "
-                "ckpt_path=RUN"
-            ) from error
+    PyTorch's format, a ZIP archive, holds a CRC-32 of each of its members. PyTorch itself does not look at
+    them, so they are checked first.
 
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
-    ) -> dict[str, Any]:
-        """Reads a checkpoint onto the CPU, always with PyTorch's ``weights_only``.
-
-        Raises:
-            UserError: If the file is missing, damaged or not a checkpoint.
-        """
-        path = Path(path)
-        if not path.is_file():
-            raise UserError(f"the checkpoint {path} does not exist")
-        refusal = UserError(
-            f"{path} is not a checkpoint that loads safely (weights_only): it is damaged, or another kind "
-            "of file"
-        )
-        if not is_whole(path):
-            raise refusal
-        try:
-            checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-            raise refusal from error
-        return checkpoint
-
-    def remove_checkpoint(self, path: str | Path) -> None:
-        """Removes a checkpoint."""
-        Path(path).unlink(missing_ok=True)
+    Raises:
+        UserError: If the file is missing, damaged or not a checkpoint.
+    """
+    if not path.is_file():
+        raise UserError(f"the checkpoint {path} does not exist")
+    refusal = UserError(
+        f"{path} is not a checkpoint that loads safely (weights_only): it is damaged, or another kind of file"
+    )
+    if not is_whole(path):
+        raise refusal
+    try:
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
+        raise refusal from error
+    return checkpoint
 
 
 def is_whole(path: Path) -> bool:
@@ -185,7 +172,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: If the file is missing, damaged or a checkpoint of something else.
     """
-    checkpoint = DurableIO().load_checkpoint(path)
+    checkpoint = load_checkpoint(Path(path))
     found = checkpoint if isinstance(checkpoint, dict) else {}
     metadata = read_metadata(found.get("metadata", found.get("card")), str(path))  # by its earlier name
     weights = found.get("state_dict")

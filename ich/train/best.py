@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ich.model_files.checkpoint import DurableIO
+from ich.model_files.durable import DurableIO
 
 
 def add_to_checkpoint(

@@ -14,15 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-# Read at import: without it albumentations asks the network for its newest version.
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-from albumentations.augmentations.dropout.functional import fill_holes_with_value
-from albumentations.augmentations.geometric.functional import warp_affine
-
 from ich.image.augment.mixing import cover, draw_mixing
 from ich.schema import AIR_HU, MOST_WINDOWS, UserError
 
 __all__ = ["Augment", "Changes", "apply_changes", "apply_changes_to_batch"]
+
+# Without it albumentations asks the network for its newest version when it is imported.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 Array = TypeVar("Array", NDArray[np.generic], Tensor)
 
@@ -275,6 +273,10 @@ def apply_changes(hu: NDArray[np.int16], changes: Changes[NDArray[np.generic]], 
         changes: The changes drawn for one batch.
         number: The input's number within the batch.
     """
+    # Slow to import, and not needed where nothing is augmented.
+    from albumentations.augmentations.dropout.functional import fill_holes_with_value
+    from albumentations.augmentations.geometric.functional import warp_affine
+
     matrix, holes, tone, noise = (None if field is None else field[number] for field in changes[:_OF_SLICES])
     image = np.ascontiguousarray(hu.transpose(1, 2, 0), dtype=np.float32)  # (S, S, D)
     if matrix is not None:

@@ -10,7 +10,7 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing.connection import wait
@@ -27,7 +27,7 @@ from ich.serve.store.events import EventKind, add_event
 from ich.serve.store.readers import list_lost, list_ready, remove_reader
 from ich.serve.store.sends import release_sender
 from ich.serve.store.studies import release_reader
-from ich.serve.supervisor.child import GRACE, Child, Role
+from ich.serve.supervisor.child import GRACE, Child, Role, Spare
 from ich.serve.supervisor.model import ModelFile
 from ich.serve.supervisor.posts import Post
 
@@ -46,6 +46,9 @@ STEP = 0.2
 
 LOOK = 1.0
 """Seconds between two looks at the files of models and at the readers' signs of life."""
+
+SPARE_PAUSE = 60.0
+"""Seconds without a spare process after one that ended by itself, such as for lack of memory."""
 
 LOCK = "lock"
 """File in the folder of the service that a supervisor holds as long as it runs."""
@@ -72,6 +75,8 @@ class Supervisor:
         self._store = store
         self._models, self._posts = _make_posts(settings, roles)
         self._retired: list[Child] = []
+        self._spare: Spare | None = None
+        self._spare_due = 0.0
         self._notes: list[Callable[[Connection], object]] = []  # what the database has to learn
         self._looked = 0.0
         self._must_stop = self._must_exchange = False
@@ -112,7 +117,7 @@ class Supervisor:
             self._note_end(child)
         for post in self._posts:
             if post.is_due:
-                self._note_start(post.fill(self._settings))
+                self._note_start(post.fill(self._settings, self._take_spare() if post.needs_spare else None))
         try:
             self._tell()
             if time.monotonic() >= self._looked + LOOK:
@@ -146,7 +151,7 @@ class Supervisor:
         outdated = [post for post in self._posts if post.is_outdated and post.child is not None]
         if outdated and not successors:
             post = outdated[0]
-            post.successor = Child(post.role, post.number, self._settings)
+            post.successor = Child(post.role, post.number, self._settings, self._take_spare())
             self._note_start(post.successor)
 
     def _look_at_readers(self) -> None:
@@ -168,6 +173,23 @@ class Supervisor:
                 _log.warning("%s gave no sign of life for %.0f s", child.identity, silent)
                 child.kill()
         self._release_lost(now - self._most_silent)
+        self._keep_spare(ready)
+
+    def _keep_spare(self, ready: Collection[str]) -> None:
+        """Starts a spare process if there is none. Readers that still load have the processor first."""
+        now = time.monotonic()
+        if self._spare is not None and self._spare.has_ended:
+            self._spare, self._spare_due = None, now + SPARE_PAUSE
+        readers = [post for post in self._posts if post.role.is_reader]
+        is_quiet = all(post.child is not None and post.child.identity in ready for post in readers)
+        is_due = self._settings.read.spare and now >= self._spare_due
+        if is_due and readers and is_quiet and self._spare is None:
+            self._spare = Spare(self._settings, readers[0].role.module)
+
+    def _take_spare(self) -> Spare | None:
+        """Takes the spare process out of its place, if there is one."""
+        spare, self._spare = self._spare, None
+        return spare
 
     def _release_lost(self, since: float) -> None:
         """Gives back what readers held that are gone or silent, also those of other machines."""
@@ -220,6 +242,8 @@ class Supervisor:
         children = self._children
         for child in children:
             child.stop()
+        if spare := self._take_spare():
+            spare.end()
         end = time.monotonic() + GRACE
         for child in children:
             child.process.join(max(0.0, end - time.monotonic()))

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from ich.serve.settings import Settings
-from ich.serve.supervisor.child import Child, Role
+from ich.serve.supervisor.child import Child, Role, Spare
 from ich.serve.supervisor.model import ModelFile
 
 FIRST_DELAY, MOST_DELAY = 0.25, 3.0
@@ -49,9 +49,14 @@ class Post:
         """Whether it is empty and another process may start."""
         return self.child is None and time.monotonic() >= self._due
 
-    def fill(self, settings: Settings) -> Child:
+    @property
+    def needs_spare(self) -> bool:
+        """Whether the next process takes the spare one."""
+        return self.role.is_reader and self.successor is None
+
+    def fill(self, settings: Settings, spare: Spare | None = None) -> Child:
         """Starts a process, which loads the newest model; a successor takes over if there is one."""
-        self.child, self.successor = self.successor or Child(self.role, self.number, settings), None
+        self.child, self.successor = self.successor or Child(self.role, self.number, settings, spare), None
         self.is_outdated = False
         return self.child
 

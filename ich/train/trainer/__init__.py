@@ -15,7 +15,8 @@ from pytorch_lightning.callbacks import Checkpoint, ProgressBar, RichProgressBar
 from pytorch_lightning.loggers import Logger, WandbLogger
 from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedException
 
-from ich.model_files.checkpoint import CHECKPOINTS, DurableIO
+from ich.model_files.checkpoint import CHECKPOINTS
+from ich.model_files.durable import DurableIO
 from ich.schema import UserError
 from ich.train.trainer.beside import as_list, has_checkpoint_io, require_no_collision
 from ich.train.trainer.callbacks import LossWatch, MetricsLog, MovingAverage, Patience
