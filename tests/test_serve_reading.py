@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import pydicom
 import pytest
 from processes import FORKING, run_program
 from serve_parts import Service, list_slices, read_and_hold, write_model
 from serve_roles import LIMIT, wait_until
+from sqlalchemy.exc import OperationalError
 
 from ich.files import hash_file
 from ich.outputs.records import read_json
 from ich.predict import Predictor
 from ich.serve.reading import run
+from ich.serve.reading.files import write_files
 from ich.serve.reading.shadow import Shadow
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Node, Read
@@ -249,6 +253,36 @@ def test_the_next_process_reads_the_study_of_a_killed_one(service: Service, stud
     (files,) = service.find_files()
     assert files.report.is_file()
     assert list(settings.results.glob("*/*")) == [files.folder]  # what the first one left is gone
+
+
+def test_a_locked_database_loses_and_doubles_nothing(service: Service, predictor, study, monkeypatch) -> None:
+    service.receive(*list_slices(study))
+    service.store.close()
+    service.store = open_store(service.settings.store, busy_seconds=0.1)
+    reader = service.make_reader(predictor)
+    other = sqlite3.connect(service.settings.store, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OperationalError, match="locked"):  # when it takes the study
+        reader.read_next()
+    other.execute("ROLLBACK")
+
+    def write_and_lock(*arguments: Any) -> None:
+        write_files(*arguments)
+        other.execute("BEGIN IMMEDIATE")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ich.serve.reading.reader.write_files", write_and_lock)
+        with pytest.raises(OperationalError, match="locked"):  # when it saves the reading
+            reader.read_next()
+    other.execute("ROLLBACK")
+    other.close()
+    assert service.find_files() == []
+    reader.give_back()
+    assert service.list_rows(studies.c.state, studies.c.kills) == [("queued", 0)]
+    assert reader.read_next()
+    (files,) = service.find_files()
+    assert list(files.folder.parent.iterdir()) == [files.folder]
+    assert len(service.list_rows(sends.c.id)) == 1
 
 
 def test_a_study_that_fails_its_reading_is_set_aside(

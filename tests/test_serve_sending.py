@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 import ssl
 import subprocess
 import time
@@ -17,12 +18,15 @@ from nodes import CLASSES, Archive, serving
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
 from test_orthanc import find_port
 
 from ich.serve.results import ResultFiles
 from ich.serve.sending.worker import Worker
 from ich.serve.settings.parts import Node, Tls
 from ich.serve.states import SendState
+from ich.serve.store import open_store
+from ich.serve.store.sends import LEASE_SECONDS
 from ich.serve.store.tables import sends
 
 
@@ -84,6 +88,32 @@ def test_an_archive_that_rejects_or_is_away_is_named(open_desk: Callable[..., De
         )
     desk.now += 100
     assert desk.send() == (SendState.WAITING, "no connection")
+
+
+def test_an_answer_is_sent_again_if_the_database_was_locked_when_it_arrived(
+    open_desk: Callable[..., Desk], written: ResultFiles
+) -> None:
+    def lock(*_: object) -> int:
+        if not other.in_transaction:
+            other.execute("BEGIN IMMEDIATE")
+        return 0x0000
+
+    archive = Archive(status=lock)
+    with serving(archive) as node:
+        desk = open_desk(node)
+        other = sqlite3.connect(desk.settings.store, isolation_level=None, check_same_thread=False)
+        desk.store.close()
+        desk.store = open_store(desk.settings.store, busy_seconds=0.1)
+        with pytest.raises(OperationalError, match="locked"):
+            desk.make_worker().deliver_next()
+        other.execute("ROLLBACK")
+        assert desk.tell() == (SendState.WAITING, "")
+        archive.status = lambda _: 0x0000
+        desk.now += LEASE_SECONDS
+        assert desk.send() == (SendState.CONFIRMED, "")
+        other.close()
+    assert archive.stored == dict.fromkeys(list_uids(written), 2)
+    assert [kind for kind, *_ in desk.list_events()] == ["sent", "confirmed"]
 
 
 def test_a_reading_without_files_is_given_up(open_desk: Callable[..., Desk], tmp_path: Path) -> None:
