@@ -5,6 +5,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     schema             1  labels, InputSpec, results and codes, ranges of HU, the error types
     files              1  complete files that only their owner can read
     progress           1  work on many files with a bar; printing to a terminal or a pipe
+    machine            1  cores, memory and open files of this process; whether the model hub answers
     dicom              2  one file: header, stored pixels -> HU
     phantom            2  synthetic head-CT studies as real DICOM
     image              2  HU -> image: windows, augmentation, resizing
@@ -27,6 +28,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     predict            7  models and studies -> results
     recalibrate        7  results and labels of a site -> a model fitted to it
     train              7  configuration -> run folder, with Lightning's Trainer
+    doctor             7  a machine: what it has, what limits a run, and the settings for it
     serve              8  the service beside a PACS: receives, reads, answers, shows
     cli                9  the commands of `ich`: arguments in, exit codes out
 

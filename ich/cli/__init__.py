@@ -27,6 +27,7 @@ COMMANDS = {
     "import": "make a bundle of the weights of another program",
     "export": "write a trained model as ONNX, which takes Hounsfield units and needs no PyTorch",
     "generate": "learn the lesions of a data set and write new ones, to be painted in training",
+    "doctor": "say what this machine has, what will limit a run on it, and which settings fit",
     "serve": "run beside a PACS: receive studies, read them, send answers, show a worklist",
 }
 """All commands, with what each does. The module of a command is imported only if the command is given."""

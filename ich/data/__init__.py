@@ -16,7 +16,7 @@ from pytorch_lightning import LightningDataModule
 from ich.data.cache import CacheReader, build_cache
 from ich.data.draws import Draws, draw_held_out, draw_training, find_rows
 from ich.data.groups import check_groups
-from ich.data.loader import SliceLoader, count_cores
+from ich.data.loader import SliceLoader
 from ich.data.on_device import finish_batch
 from ich.data.order import EpochSampler, FixedSampler
 from ich.data.parts import SplitSpec
@@ -28,6 +28,7 @@ from ich.image.augment.transforms import Transform, adapt
 from ich.image.lesions import Lesions
 from ich.image.window import Window
 from ich.index.split import Shares
+from ich.machine import count_cores
 from ich.schema import InputSpec, ReadError, UserError, check_thickness
 from ich.schema.labels import RSNA_LABELS, LabelSet, require_rsna
 from ich.tables import hides_slices

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,11 +14,6 @@ from torch.utils.data import DataLoader
 
 from ich.data.order import Item
 from ich.data.slices import SliceDataset
-
-
-def count_cores() -> int:
-    """Counts the cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class SliceLoader(DataLoader[dict[str, Any]]):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ich.machine import count_cores
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.intp]
@@ -138,7 +139,7 @@ class Ranking:
 
         if len(blocks) == 1:
             return measure(blocks[0])
-        with ThreadPoolExecutor(min(len(blocks), os.cpu_count() or 1)) as pool:
+        with ThreadPoolExecutor(min(len(blocks), count_cores())) as pool:
             measured = list(pool.map(measure, blocks))
         return [np.concatenate(values) for values in zip(*measured, strict=True)]
 

@@ -25,6 +25,7 @@ from ich.dicom import list_headers
 from ich.files import escape_path
 from ich.index.cache import Row, Rows
 from ich.index.names import refuse_by_name
+from ich.machine import count_cores
 from ich.progress import make_bar
 from ich.schema import ReadError, UserError
 from ich.schema.codes import Refusal
@@ -162,7 +163,7 @@ def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | No
         return
     # Spawned, because a fork would copy the locks of torch's threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or os.cpu_count(), mp_context=context) as pool:
+    with ProcessPoolExecutor(workers or count_cores(), mp_context=context) as pool:
         try:
             yield from pool.map(partial(_read_chunk, root), chunks)
         except BrokenProcessPool as error:

@@ -15,6 +15,7 @@ from timm.models import register_model
 from torch import Tensor, nn
 
 from ich.files import hash_file
+from ich.machine.hub import answers
 from ich.model_files.metadata import Origin
 from ich.models.packaged import LICENSE, PACKAGES, find_packaged, name_package, read_packaged
 from ich.models.weights import describe_misfit, read_weights, select_backbone
@@ -265,17 +266,11 @@ def _remake_stem(weight: Tensor, channels: int) -> Tensor:
 
 @contextmanager
 def _offline_without_hub() -> Iterator[None]:
-    """Asks the hub once, briefly, because its own retries take almost a minute.
-
-    The next model asks again, because the hub may answer later.
-    """
+    """Switches the network off for a model if the hub does not answer; the next model asks again."""
     constants = huggingface_hub.constants
     before = constants.HF_HUB_OFFLINE
     if not before:
-        try:
-            huggingface_hub.get_session().head(constants.ENDPOINT, timeout=3)
-        except Exception:  # of whichever HTTP library is in use: the hub is out of reach all the same
-            constants.HF_HUB_OFFLINE = True
+        constants.HF_HUB_OFFLINE = not answers()
     try:
         yield
     finally:

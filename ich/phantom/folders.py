@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import shutil
 import sys
 import tempfile
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import cv2
 import numpy as np
 
+from ich.machine import count_cores
 from ich.progress import track
 from ich.schema import UserError
 
@@ -107,7 +107,7 @@ def map_patients(write: Callable[[int], _Result], patients: int) -> Iterator[_Re
     with warnings.catch_warnings():
         # Python 3.12 warns of any fork beside threads. The children only draw and write, on one thread.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        with ProcessPoolExecutor(min(8, os.cpu_count() or 1), start, _prepare_worker) as pool:
+        with ProcessPoolExecutor(min(8, count_cores()), start, _prepare_worker) as pool:
             yield from track(pool.map(write, numbers), "Writing the phantom", patients, shown=True)
 
 
