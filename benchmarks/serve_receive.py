@@ -1,96 +1,86 @@
-"""Receiving: objects per second beside DCMTK's storescp, and what was sent against what is there."""
+"""Receiving: objects a second beside DCMTK's storescp, and what was acknowledged against what is there."""
 
 import argparse
-import multiprocessing
-import socket
-import sqlite3
+import os
 import subprocess
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from pynetdicom import AE, evt
-from serve_shared import SLICES, answers, find, find_free_port, read_rss, send_all, wait_until, write_studies
+from serve_shared import (
+    ACCEPTORS,
+    SLICES,
+    answers,
+    find,
+    find_free_port,
+    receiving,
+    send_all,
+    wait_until,
+    write_studies,
+)
+from sqlalchemy import func, select
 
-from ich.serve.receive import run
-from ich.serve.settings import Settings, make_settings
+from ich.serve.settings import Settings
+from ich.serve.states import StudyState
+from ich.serve.store import open_store
+from ich.serve.store.studies import queue_complete
+from ich.serve.store.tables import objects, studies
 
 
 def add_command(commands: Any) -> None:
     parser = commands.add_parser("receive", help=__doc__)
     parser.add_argument("--associations", type=int, default=50, help="senders at once")
     parser.add_argument("--studies", type=int, default=50, help=f"of {SLICES} slices each")
-    parser.add_argument("--echoes", type=int, default=2000, help="associations over which memory is watched")
+    parser.add_argument("--acceptor", choices=ACCEPTORS, default="ich")
     parser.set_defaults(run=measure)
 
 
 def measure(arguments: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        measure_receive(arguments, Path(folder))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sent = write_studies(folder / "studies", arguments.studies)
+        most = 4 * arguments.associations
+        limits = {"most_associations": most, "most_associations_of_a_peer": most}
+        print(f"load over a minute when the senders start: {os.getloadavg()[0]:.1f}")
+        with receiving(folder / "service", folder / "log", arguments.acceptor, **limits) as (settings, _):
+            ours, acknowledged = send_all(sent, settings.receive.port, arguments.associations)
+        print(
+            f"{arguments.acceptor}: {ours:.0f} objects/s; {acknowledged} acknowledged, {describe(settings)}"
+        )
+        theirs = measure_storescp(sent, folder / "storescp", arguments.associations)
+        share = 100 * ours / theirs
+        print(f"storescp: {theirs:.0f} objects/s; {arguments.acceptor} reaches {share:.0f} % of it")
 
 
-def record_echo(port: int) -> list[bytes]:
-    sent: list[bytes] = []
-    ae = AE("BENCH")
-    ae.add_requested_context("1.2.840.10008.1.1")
-    association = ae.associate(
-        "127.0.0.1",
-        port,
-        ae_title="ICH",
-        evt_handlers=[(evt.EVT_DATA_SENT, lambda event: sent.append(event.data))],
-    )
-    association.send_c_echo()
-    association.release()
-    return sent
-
-
-def echo(port: int, pdus: list[bytes]) -> float:
-    """Asks once over a new association; returns the seconds until all was answered."""
-    started = time.monotonic()
-    with socket.create_connection(("127.0.0.1", port)) as sock:
-        for pdu in pdus:
-            sock.sendall(pdu)
-            sock.recv(65536)
-    return time.monotonic() - started
-
-
-def measure_receive(arguments: argparse.Namespace, folder: Path) -> None:
-    studies = write_studies(folder / "studies", arguments.studies)
-    receive = {"port": find_free_port(), "most_associations": 200, "most_associations_of_a_peer": 200}
-    settings = make_settings({"bundle": "none", "folder": str(folder / "service"), "receive": receive}, "")
-    process = multiprocessing.get_context("spawn").Process(target=run, args=(settings, "bench"), daemon=True)
-    process.start()
-    port = settings.receive.port
-    wait_until(lambda: answers(port), "a start of the receiver")
-    ours = send_all(studies, port, arguments.associations)
-    print(f"ich: {ours:.0f} objects/s; {describe(settings, len(studies) * SLICES)}")
-    pdus = record_echo(port)
-    for _ in range(200):
-        echo(port, pdus)
-    before = read_rss(process.pid or 0)
-    seconds = sorted(echo(port, pdus) for _ in range(arguments.echoes))
-    growth = read_rss(process.pid or 0) - before
-    print(
-        f"C-ECHO over {arguments.echoes} associations: p99 {seconds[int(0.99 * len(seconds))] * 1e3:.0f} ms, "
-        f"memory grew by {growth:.1f} MiB"
-    )
-    process.terminate()
-    process.join()
-    other, out = find_free_port(), folder / "storescp"
+def measure_storescp(sent: list[Path], out: Path, at_once: int) -> float:
     out.mkdir()
-    command = [find("storescp"), "--fork", "-aet", "ICH", "-od", str(out), str(other)]
+    port = find_free_port()
+    command = [find("storescp"), "--fork", "-aet", "ICH", "-od", str(out), str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_until(lambda: answers(other), "a start of storescp")
-    theirs = send_all(studies, other, arguments.associations)
-    server.kill()
-    server.wait()
-    print(f"storescp: {theirs:.0f} objects/s; ich reaches {100 * ours / theirs:.0f} % of it")
+    try:
+        wait_until(lambda: answers(port), "a start of storescp")
+        return send_all(sent, port, at_once)[0]
+    finally:
+        server.kill()
+        server.wait()
 
 
-def describe(settings: Settings, sent: int) -> str:
-    connection = sqlite3.connect(settings.store)
-    (rows,) = connection.execute("SELECT count(*) FROM objects").fetchone()
-    connection.close()
-    files = sum(1 for path in settings.inbox.rglob("*.dcm"))
-    return f"{sent} sent, {files} on the disk, {rows} in the queue"
+def describe(settings: Settings) -> str:
+    """Says what is there. All studies are complete, so each waits for a reader."""
+    store = open_store(settings.store)
+    with store.begin() as connection:
+        now = time.time() + settings.complete.longest_seconds
+        queue_complete(
+            connection, now, quiet=settings.complete.quiet_seconds, longest=settings.complete.longest_seconds
+        )
+        rows = connection.execute(select(objects.c.path, objects.c.SOPInstanceUID)).all()
+        queued = select(func.count(), func.sum(studies.c.objects)).where(studies.c.state == StudyState.QUEUED)
+        waiting, in_queue = connection.execute(queued).one()
+    store.close()
+    files = {str(path.relative_to(settings.inbox)) for path in settings.inbox.rglob("*.dcm")}
+    named, uids = {row.path for row in rows}, {row.SOPInstanceUID for row in rows}
+    return (
+        f"{len(files & named)} on the disk, {in_queue} in the queue in {waiting} studies; "
+        f"{len(named - files)} lost, {len(rows) - len(uids) + len(files - named)} doubled"
+    )

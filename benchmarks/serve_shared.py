@@ -1,21 +1,29 @@
-"""What the measurements of the service share: studies to send, DCMTK as a sender, ports and memory."""
+"""What the measurements of the service share: studies to send, DCMTK as a sender, a receiver to send to."""
 
+import multiprocessing
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import serve_pynetdicom
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
 
+from ich.serve import receive
+from ich.serve.settings import Settings, make_settings
+
 SLICES, SIZE = 40, 64
 WAIT_SECONDS = 60
+ACCEPTORS = {"ich": receive.run, "pynetdicom": serve_pynetdicom.run}
 
 
 def write_studies(folder: Path, studies: int) -> list[Path]:
@@ -60,19 +68,23 @@ def answers(port: int) -> bool:
     return True
 
 
-def send_all(folders: list[Path], port: int, at_once: int) -> float:
-    """Sends all studies; returns objects per second."""
+def send_all(folders: list[Path], port: int, at_once: int) -> tuple[float, int]:
+    """Sends all, a study over each association; returns objects a second, and how many were acknowledged."""
 
     def send(folder: Path) -> int:
-        command = [find("storescu"), "-aec", "ICH", "+sd", "127.0.0.1", str(port), str(folder)]
-        return subprocess.run(command, capture_output=True, check=False).returncode
+        command = [find("storescu"), "-v", "-aec", "ICH", "+sd", "127.0.0.1", str(port), str(folder)]
+        said = subprocess.run(command, capture_output=True, check=False)
+        return (said.stdout + said.stderr).count(b"Received Store Response (Success)")
 
     started = time.monotonic()
     with ThreadPoolExecutor(at_once) as pool:
-        failed = sum(code != 0 for code in pool.map(send, folders))
-    if failed:
-        print(f"{failed} of {len(folders)} senders failed")
-    return len(folders) * SLICES / (time.monotonic() - started)
+        acknowledged = sum(pool.map(send, folders))
+    seconds = time.monotonic() - started
+    if acknowledged != len(folders) * SLICES:
+        print(
+            f"{len(folders) * SLICES - acknowledged} of {len(folders) * SLICES} objects were not acknowledged"
+        )
+    return acknowledged / seconds, acknowledged
 
 
 def find(program: str) -> str:
@@ -87,3 +99,35 @@ def read_rss(pid: int) -> float:
     """Resident memory of a process, MiB."""
     pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextmanager
+def receiving(
+    folder: Path, log: Path, acceptor: str = "ich", **changes: Any
+) -> Iterator[tuple[Settings, multiprocessing.process.BaseProcess]]:
+    """Receives in a process of its own within the context; gives its settings and the process.
+
+    Args:
+        folder: Folder of the service.
+        log: File for what it logs.
+        acceptor: One of ``ACCEPTORS``.
+        changes: Settings of ``receive`` that are not the defaults.
+    """
+    values = {"port": find_free_port(), **changes}
+    settings = make_settings({"bundle": "none", "folder": str(folder), "receive": values}, "")
+    process = multiprocessing.get_context("spawn").Process(
+        target=_run, args=(acceptor, settings, log), daemon=True
+    )
+    process.start()
+    try:
+        wait_until(lambda: answers(settings.receive.port), "a start of the receiver")
+        yield settings, process
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _run(acceptor: str, settings: Settings, log: Path) -> None:
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+    ACCEPTORS[acceptor](settings, "bench")
