@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +28,40 @@ ACCEPTORS = {"ich": receive.run, "pynetdicom": serve_pynetdicom.run}
 
 
 def write_studies(folder: Path, studies: int) -> list[Path]:
-    rng, folders = np.random.default_rng(0), []
-    for study in range(1, studies + 1):
+    """Writes studies of small slices. All are copies of one slice with other UIDs and pixels of noise."""
+    first, rng = (1001, 101), np.random.default_rng(0)  # numbers of as many digits as all others have
+    template = to_bytes(make_slice(*first))
+    folders = []
+    for study in range(first[0], first[0] + studies):
         folders.append(folder / str(study))
         folders[-1].mkdir(parents=True)
-        for number in range(1, SLICES + 1):
-            ds = Dataset()
-            ds.file_meta = FileMetaDataset()
-            ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-            ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
-            ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"2.25.{study}.1.{number}"
-            ds.StudyInstanceUID, ds.SeriesInstanceUID = f"2.25.{study}", f"2.25.{study}.1"
-            ds.PatientID, ds.Modality, ds.InstanceNumber = str(study), "CT", number
-            ds.Rows = ds.Columns = SIZE
-            ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
-            ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
-            ds.PixelData = rng.integers(-1000, 2000, SIZE * SIZE, dtype=np.int16).tobytes()
-            ds.save_as(folders[-1] / f"{number}.dcm", enforce_file_format=True)
+        for number in range(first[1], first[1] + SLICES):
+            pixels = rng.integers(-1000, 2000, SIZE * SIZE, dtype=np.int16).tobytes()
+            head = template[: -len(pixels)].replace(b"2.25.%d" % first[0], b"2.25.%d" % study)
+            head = head.replace(b".1.%d" % first[1], b".1.%d" % number)
+            (folders[-1] / f"{number}.dcm").write_bytes(head + pixels)
     return folders
+
+
+def make_slice(study: int, number: int) -> Dataset:
+    ds = Dataset()
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
+    ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = uid.CTImageStorage
+    ds.SOPInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = f"2.25.{study}.1.{number}"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = f"2.25.{study}", f"2.25.{study}.1"
+    ds.PatientID, ds.Modality, ds.InstanceNumber = "1", "CT", 1
+    ds.Rows = ds.Columns = SIZE
+    ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+    ds.SamplesPerPixel, ds.PhotometricInterpretation = 1, "MONOCHROME2"
+    ds.PixelData = bytes(2 * SIZE * SIZE)
+    return ds
+
+
+def to_bytes(ds: Dataset) -> bytes:
+    buffer = BytesIO()
+    ds.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
 
 
 def find_free_port() -> int:
