@@ -7,6 +7,7 @@ import io
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ from sqlalchemy.engine import Engine
 
 from ich.dicom import read_pixels
 from ich.serve.receive.syntaxes import SYNTAXES
+from ich.serve.store import open_store
+from ich.serve.store.studies import queue_complete
 
 pytestmark = pytest.mark.races
 
@@ -109,6 +112,38 @@ def test_the_same_object_twice_is_one_and_another_content_is_kept_apart(start: S
     token = ask(settings, "SELECT token FROM studies")[0]
     named = wait_for(lambda: ask(settings, "SELECT study FROM events WHERE kind = 'conflict'"))
     assert named == [token, token]
+
+
+def test_two_studies_mixed_over_four_associations_are_complete_when_all_have_ended(start: Start) -> None:
+    settings = start()
+    port, store = settings.receive.port, open_store(settings.store)
+
+    def queue() -> list[tuple[str, int]]:
+        with store.begin() as connection:
+            queue_complete(connection, time.time() + 3600, quiet=30, longest=900)
+        return ask(
+            settings,
+            "SELECT StudyInstanceUID, objects FROM studies WHERE state = 'queued' ORDER BY StudyInstanceUID",
+        )
+
+    def count_open() -> int:
+        return int(ask(settings, "SELECT count(*) FROM associations WHERE closed_at IS NULL")[0][0])
+
+    associations = [associate(port) for _ in range(4)]
+    given = [make_object(study, number) for number in (5, 3, 1, 6, 2, 4) for study in (2, 1)]
+    for turn, ds in enumerate(given):
+        assert associations[(turn + turn // 4) % 4].send_c_store(ds).Status == 0
+    assert ask(settings, "SELECT count(*) FROM arrivals") == [(8,)]
+    while associations:
+        assert queue() == []
+        associations.pop().release()
+        assert wait_for(lambda: count_open() == len(associations))
+    assert queue() == [("2.25.1", 6), ("2.25.2", 6)]
+    assert send(port, [make_object(1, 7)]) == [0]  # a late slice
+    assert wait_for(lambda: count_open() == 0)
+    assert ask(settings, "SELECT StudyInstanceUID FROM studies WHERE state = 'receiving'") == [("2.25.1",)]
+    assert queue() == [("2.25.1", 7), ("2.25.2", 6)]
+    store.close()
 
 
 @pytest.mark.parametrize("syntax", SYNTAXES)

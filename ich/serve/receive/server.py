@@ -33,7 +33,7 @@ from ich.serve.tls import make_context
 
 REQUEST_SECONDS = 10.0
 """A connection that has not asked for an association by then is closed (ARTIM of PS3.8 9.1.5)."""
-_BACKLOG = 128
+_BACKLOG = 1024  # a peer whose connection finds no room in it tries again after a second
 _POLL_SECONDS = 0.2
 _LINGER_SECONDS = 1.0
 _DROPPED_BYTES = 1 << 16
