@@ -122,6 +122,15 @@ def test_a_login_starts_a_new_session_whose_token_is_not_kept(department: Depart
     assert {"HttpOnly", "Secure", "SameSite=strict", "Path=/"} <= set(issued.split("; "))
 
 
+def test_a_browser_that_keeps_no_cookie_is_told_why(department: Department) -> None:
+    visitor = department.visit()
+    csrf = find_csrf(visitor.get("/login").text)
+    visitor.cookies.clear()  # as over http from another machine
+    answer = visitor.post("/login", data={"csrf": csrf, "name": "view", "password": PASSWORD})
+    assert answer.status_code == 403
+    assert "https" in answer.text
+
+
 def test_the_session_before_ends_with_a_new_login(department: Department) -> None:
     client = department.visit("view")
     before = client.cookies[SESSION_COOKIE]

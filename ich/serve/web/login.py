@@ -19,12 +19,18 @@ from ich.serve.web.access import SESSION_COOKIE, check_same, find_address
 from ich.serve.web.attempts import Attempts
 from ich.serve.web.forms import Form, read_form
 from ich.serve.web.passwords import UNKNOWN, is_password
+from ich.serve.web.refusals import RefusedError
 from ich.serve.web.site import Site
 
 FORM_COOKIE = "__Host-form"
 """Holds the token of the form, because nobody has a session yet."""
 
 _WRONG = "The name or the password is wrong."
+_NO_COOKIE = (
+    "Your browser sent no cookie with the form, so nobody can log in. Browsers keep the cookies of these "
+    "pages over https, and over http only on the machine of the service. Open the pages by https. "
+    "The setting web.tls sets it up."
+)
 
 
 def make_router(site: Site) -> APIRouter:
@@ -50,7 +56,9 @@ def make_router(site: Site) -> APIRouter:
     @router.post("/login", dependencies=[Depends(read_form)])
     def log_in(request: Request) -> Response:
         form: Form = request.state.form
-        check_same(form.text("csrf"), request.cookies.get(FORM_COOKIE, ""))
+        if not (expected := request.cookies.get(FORM_COOKIE, "")):
+            raise RefusedError(403, _NO_COOKIE)
+        check_same(form.text("csrf"), expected)
         goal, name = clean_goal(form.text("goal")), form.text("name").strip().lower()[:64]
         now, address = site.now(), find_address(request)
         if wait := attempts.find_wait(name, address, now):
