@@ -140,6 +140,20 @@ def test_the_help_imports_nothing_heavy() -> None:
     assert done.stdout.endswith("[]\n")
 
 
+def test_a_reload_during_the_start_does_not_end_the_service(write) -> None:
+    program = (
+        "import os, signal\n"
+        "from ich.serve import checks, supervisor\n"
+        "checks.require_working = lambda *_: os.kill(os.getpid(), signal.SIGHUP)\n"
+        "supervisor.Supervisor.run = lambda self: print('runs')\n"
+        "from ich.cli import main\n"
+        "main()\n"
+    )
+    done = run_program(program, "serve", "--config", str(write()))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("runs\n")
+
+
 def test_an_account_is_added(write, monkeypatch, capsys) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("a long enough passphrase\n"))
     assert call("serve", "--config", str(write()), "--account", "alice", "--role", "administer") == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import signal
 import sys
 import time
 from pathlib import Path
@@ -45,7 +46,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     parser = commands.add_parser(
         "serve",
         help=summary,
-        usage="ich serve --config FILE [--check | --account NAME | --audit]\n"
+        usage="ich serve --config FILE [--check | --account NAME [--role ROLE] | --audit]\n"
         "       ich serve --bundle MODEL --inbox DIR [--port N] [--web-port N] [--watch DIR] [--check]\n"
         "       ich serve --init FILE [--bundle MODEL] [--inbox DIR]",
         description="Runs the service beside a PACS.",
@@ -169,6 +170,9 @@ def _serve(settings: Settings, source: str, *, only_check: bool) -> int:
     from ich.serve.supervisor import Supervisor, holding
     from ich.serve.supervisor.child import start_log
 
+    if not only_check:
+        # It asks for the model to be loaded again. It would end a service that does not listen for it yet.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with for_owner_only(), holding(settings):
         require_working(settings, source)
         if only_check:
