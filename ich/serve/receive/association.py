@@ -3,9 +3,10 @@
 pynetdicom serves an association with two threads that poll, reads without a deadline, and queues what a peer
 sends without a bound. So this loop reads the PDUs itself, and pynetdicom reads and writes the negotiation.
 
-``benchmarks/serve.py`` can put pynetdicom's acceptor before the same intake (``--acceptor pynetdicom``). On two
-busy cores that took 143 objects a second, 32 % of DCMTK's storescp, and this loop took 301, 66 % of it. Among
-hostile peers, the slowest of ten C-ECHO took 2.8 s with that acceptor. With this loop p99 of 1,149 was 0.7 s.
+``benchmarks/serve.py`` can put pynetdicom's acceptor before the same intake (``--acceptor pynetdicom``). On
+two busy cores that took 143 objects a second, 32 % of DCMTK's storescp, and this loop took 301, 66 % of it.
+Among hostile peers, the slowest of ten C-ECHO took 2.8 s with that acceptor. With this loop p99 of 1,149 was
+0.7 s.
 """
 
 from __future__ import annotations
