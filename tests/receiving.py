@@ -11,7 +11,8 @@ from typing import Any
 
 from pydicom import config, uid
 from pydicom.dataset import Dataset
-from pynetdicom import AE
+from pynetdicom import AE, evt
+from pynetdicom.pdu import A_ASSOCIATE_RJ
 from slices import make_slice
 
 from ich.serve.settings import Settings, make_settings
@@ -30,7 +31,7 @@ def find_free_port() -> int:
 
 
 def make_receive_settings(folder: Path, **changes: Any) -> Settings:
-    receive = {"port": find_free_port(), "least_free_gb": 0.001, "idle_seconds": 5, **changes}
+    receive = {"port": find_free_port(), "least_free_gb": 0.001, **changes}
     return make_settings({"bundle": "none", "folder": str(folder), "receive": receive}, "test")
 
 
@@ -63,6 +64,22 @@ def associate(
     ae.add_requested_context(ECHO)
     ae.add_requested_context(CT, options.pop("syntax", uid.ExplicitVRLittleEndian))
     return ae.associate("127.0.0.1", port, ae_title=title, **options)
+
+
+def find_rejection(port: int, **options: Any) -> tuple[int, int, int]:
+    """Asks for an association that is rejected; returns the result, the source and the reason.
+
+    They are those of the PDU that came: pynetdicom takes a rejection for an abort if it comes very fast.
+    """
+    found: list[tuple[int, int, int]] = []
+
+    def note(event: evt.Event) -> None:
+        if isinstance(event.pdu, A_ASSOCIATE_RJ):
+            found.append((event.pdu.result, event.pdu.source, event.pdu.reason_diagnostic))
+
+    association = associate(port, evt_handlers=[(evt.EVT_PDU_RECV, note)], **options)
+    assert not association.is_established
+    return wait_for(lambda: found)[0]
 
 
 def send(port: int, objects: Iterable[Dataset], **options: Any) -> list[int]:

@@ -66,21 +66,25 @@ def add_images(
     department: Department,
     images: tuple[Path, pd.DataFrame],
     result: StudyResult | None = None,
-    *,
-    has_page: bool = False,
+    page: str | None = None,
 ) -> str:
     """Receives the series, and saves a result, by default a POSITIVE one; returns the token."""
     root, rows = images
     result = make_result(rows) if result is None else result
     token = receive_images(department, root, rows)
-    page = draw_page(result, root, rows, department.inbox.folder / "page.html") if has_page else None
     department.read(token, result, page)
     return token
 
 
-def test_the_page_of_a_positive_study(department: Department, images) -> None:
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory, images) -> str:
+    """The page that a reader writes of the series."""
+    return draw_page(make_result(images[1]), *images, tmp_path_factory.mktemp("page") / "page.html")
+
+
+def test_the_page_of_a_positive_study(department: Department, images, drawn: str) -> None:
     result = make_result(images[1], reasons=[GAP])
-    token = add_images(department, images, result, has_page=True)
+    token = add_images(department, images, result, drawn)
     client = department.visit("view")
     page = client.get(f"/studies/{token}").text
     for text in (
@@ -224,12 +228,12 @@ def test_pages_of_studies_without_a_result(department: Department) -> None:
         assert client.get("/").status_code == 200
 
 
-def test_no_page_names_the_patient_unless_configured(tmp_path: Path, images) -> None:
+def test_no_page_names_the_patient_unless_configured(tmp_path: Path, images, drawn: str) -> None:
     pages = {}
     for shows in (False, True):
         with Department(tmp_path / str(shows), Web(shows_identity=shows)) as department:
             department.add_accounts()
-            token = add_images(department, images, has_page=True)
+            token = add_images(department, images, page=drawn)
             client = department.visit("judge")
             page = client.get(f"/studies/{token}").text
             judge(client, token, verdict="accept")
