@@ -72,6 +72,7 @@ class Sender(threading.Thread):
                 try:
                     status = association.send_c_store(ds)
                 except RuntimeError:  # the association ended
+                    self.repeated += 1
                     break
                 if status and status.Status == 0:
                     self.acknowledged[str(ds.SOPInstanceUID)] = study
