@@ -2,7 +2,7 @@
 
     python benchmarks/serve.py receive --associations 50 --studies 50   # objects a second, beside storescp
     python benchmarks/serve.py hostile                                  # a good sender among hostile peers
-    python benchmarks/serve.py latency --studies 20                     # last slice to report; studies a minute
+    python benchmarks/serve.py latency --studies 20                     # last slice to report, and the rate
     python benchmarks/serve.py kills --kills 100                        # kill -9 of its processes under load
 
 Senders are DCMTK's storescu, so DCMTK has to be installed. All traffic stays on this machine.
