@@ -1,4 +1,7 @@
-"""Answers go to the nodes of the settings: one thread for each, so that a slow node delays no other."""
+"""Answers go to the nodes of the settings: one thread for each, so that a slow node delays no other.
+
+The receiver takes reports of commitment, and needs nothing else of this room. So what sends is imported late.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,20 @@ import signal
 import threading
 import time
 
-from ich.serve.sending.checks import check as check
-from ich.serve.sending.worker import Worker
 from ich.serve.settings import Settings
 from ich.serve.store import open_store
 from ich.serve.store.sends import release_sender
+
+
+def check(settings: Settings) -> None:
+    """Refuses nodes that cannot work, see ``ich.serve.sending.checks``.
+
+    Raises:
+        UserError: With what is wrong.
+    """
+    from ich.serve.sending.checks import check
+
+    check(settings)
 
 
 def run(settings: Settings, identity: str) -> None:
@@ -22,6 +34,8 @@ def run(settings: Settings, identity: str) -> None:
         settings: The settings.
         identity: Name of the process, unlike that of any other one.
     """
+    from ich.serve.sending.worker import Worker
+
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     store = open_store(settings.store)
