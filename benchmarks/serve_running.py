@@ -1,5 +1,6 @@
 """The service as a process, with a model of random weights, and DCMTK's storescp as its archive."""
 
+import os
 import re
 import signal
 import sqlite3
@@ -12,6 +13,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+# As ich.predict does, which is imported after torch here.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pydicom
 import torch
