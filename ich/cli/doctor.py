@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ich.cli.options import add_trust
 from ich.schema import DISCLAIMER, UserError
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds, so other commands do not
     from ich.doctor.record import Disk, Machine
+    from ich.networks.engines import Candidate
 
 _GIB = 1 << 30
 
@@ -33,10 +35,44 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write it as JSON (docs/machine.schema.json)"
     )
+    engines = parser.add_argument_group("the fastest way to compute a model on this processor")
+    engines.add_argument(
+        "--tune",
+        type=Path,
+        metavar="MODEL",
+        help="instead, measure how to compute this model, a bundle, checkpoint or run, and write --engine",
+    )
+    engines.add_argument(
+        "--engine",
+        type=Path,
+        default=Path("engine.json"),
+        metavar="FILE",
+        help="the file that `ich predict --engine` takes; it replaces an earlier one (default: %(default)s)",
+    )
+    engines.add_argument(
+        "--studies",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="DICOM files or folders to compare on (default: slices of the phantom)",
+    )
+    engines.add_argument(
+        "--tolerance",
+        type=float,
+        metavar="P",
+        help="largest difference of a probability from the default engine (default: 0.02)",
+    )
+    engines.add_argument(
+        "--threads", type=int, metavar="N", help="number of CPU threads (default: one per core)"
+    )
+    add_trust(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
+    if args.tune is not None:
+        return _tune(args)
     # These import torch, which takes seconds, so other commands do not.
     from ich.doctor import examine
     from ich.doctor.record import write_machine
@@ -48,6 +84,35 @@ def _run(args: argparse.Namespace) -> None:
     if args.json is not None:
         write_machine(machine, args.json)
         print(f"\nwrote {args.json}")
+    return None
+
+
+def _tune(args: argparse.Namespace) -> None:
+    from ich.doctor.tuning import ONNX, TOLERANCE, tune
+    from ich.networks.engines import write_engine
+
+    if args.root is not None or args.json is not None:
+        raise UserError("--tune measures a model: leave out --root and --json, or call `ich doctor` twice")
+    tolerance = TOLERANCE if args.tolerance is None else args.tolerance
+    if not 0 <= tolerance <= 1:
+        raise UserError(f"--tolerance {tolerance:g}: expected a difference of a probability, from 0 to 1")
+    found = tune(args.tune, args.studies, threads=args.threads, tolerance=tolerance, trusted=args.trusted)
+    print(f"{found.slices} slices, {found.threads} threads; differences are from {found.candidates[0].name}")
+    print("\n".join(map(_describe_candidate, found.candidates)))
+    write_engine(found, args.engine)
+    print(f"wrote {args.engine}: {found.engine}, for ich predict MODEL ... --engine {args.engine}")
+    times = {each.name: each.milliseconds for each in found.candidates if each.milliseconds}
+    if times.get(ONNX, float("inf")) < times[found.engine]:
+        print(f"{ONNX} is faster still: ich export MODEL model.onnx, then ich predict model.onnx ...")
+    print(f"{DISCLAIMER}.")
+
+
+def _describe_candidate(candidate: Candidate) -> str:
+    text = f"  {candidate.name:18}"
+    if candidate.milliseconds is not None:
+        text += f"{candidate.milliseconds:8.1f} ms a slice, ready after {candidate.preparation:.1f} s, "
+        text += f"a probability differs by up to {candidate.difference:.1e}"
+    return text if candidate.refusal is None else f"{text}  not chosen: {candidate.refusal}"
 
 
 def _describe(machine: Machine) -> Iterator[str]:

@@ -83,6 +83,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         metavar="FILE",
         help="file from `ich evaluate --write-calibration`; replaces the calibration of the models",
     )
+    parser.add_argument(
+        "--engine",
+        type=Path,
+        metavar="FILE",
+        help="file from `ich doctor --tune`, with the fastest way to compute the model on this processor",
+    )
     add_devices(parser)
     add_trust(parser)
     parser.set_defaults(run=_run)
@@ -97,7 +103,13 @@ def _run(args: argparse.Namespace) -> int:
     models, inputs = _part(args.paths)
     decisions = None if args.calibration is None else read_calibration(args.calibration)
     predictor = Predictor.load(
-        *models, tta=args.tta, decisions=decisions, threads=args.threads, gpus=args.gpus, trusted=args.trusted
+        *models,
+        tta=args.tta,
+        decisions=decisions,
+        threads=args.threads,
+        gpus=args.gpus,
+        trusted=args.trusted,
+        engine=args.engine,
     )
     summary = predict_folder(predictor, inputs, args.out, args.write)
     _print(summary, args.out)

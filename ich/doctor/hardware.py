@@ -18,21 +18,8 @@ from ich.machine import (
     read_memory,
     read_memory_limit,
     read_open_files,
+    read_processor,
 )
-
-INSTRUCTIONS = {
-    "avx2": "AVX2",
-    "avx512f": "AVX-512",
-    "avx512_vnni": "AVX512-VNNI",
-    "avx512_bf16": "AVX512-BF16",
-    "amx_bf16": "AMX-BF16",
-    "amx_int8": "AMX-INT8",
-    "asimd": "NEON",
-    "sve": "SVE",
-    "bf16": "BF16",
-    "i8mm": "I8MM",
-}
-"""Instruction sets by their names in ``/proc/cpuinfo``, of x86 and then of ARM."""
 
 SHARED = Path("/dev/shm")
 """Memory that processes share as files, which NCCL uses between the GPUs of a machine."""
@@ -43,9 +30,9 @@ _QUERY = "name,memory.total,memory.free,driver_version"
 
 def read_system() -> System:
     """Reads which system and processor this is."""
-    processor, instructions = _read_processor()
     names = platform.system(), platform.release(), platform.machine(), platform.python_version()
-    return System(*names, processor, instructions)
+    processor = read_processor()
+    return System(*names, processor.name, processor.instructions)
 
 
 def read_cores() -> Cores:
@@ -80,19 +67,6 @@ def list_gpus() -> tuple[Gpu, ...]:
         capability = f"{about.major}.{about.minor}"
         found.append(Gpu(about.name, about.total_memory, free, capability, driver, usable=True))
     return tuple(found)
-
-
-def _read_processor() -> tuple[str, tuple[str, ...] | None]:
-    """Reads the name of the processor and its instruction sets, as far as the system says them."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor(), None
-    lines = [line.partition(":") for line in text.splitlines()]
-    fields = {name.strip().lower(): value.strip() for name, _, value in reversed(lines)}
-    flags = (fields.get("flags") or fields.get("features") or "").split()
-    found = tuple(name for flag, name in INSTRUCTIONS.items() if flag in flags)
-    return fields.get("model name", "")[:200], found if flags else None
 
 
 def _ask_driver() -> tuple[Gpu, ...]:

@@ -1,4 +1,4 @@
-"""What this process may use of the machine: cores, memory, open files; and whether the model hub answers.
+"""What this process may use of the machine: processor, memory, open files; whether the model hub answers.
 
 A container or a batch system limits a process by a control group (cgroup), which the number of cores and the
 memory of the machine do not show. Both versions of control groups are read.
@@ -8,12 +8,42 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import resource
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 _NO_LIMIT = 1 << 60  # bytes: version 1 writes a number near 2**63 where there is none
+
+
+INSTRUCTIONS = {
+    "avx2": "AVX2",
+    "avx512f": "AVX-512",
+    "avx512_vnni": "AVX512-VNNI",
+    "avx512_bf16": "AVX512-BF16",
+    "amx_bf16": "AMX-BF16",
+    "amx_int8": "AMX-INT8",
+    "asimd": "NEON",
+    "sve": "SVE",
+    "bf16": "BF16",
+    "i8mm": "I8MM",
+}
+"""Instruction sets by their names in ``/proc/cpuinfo``, of x86 and then of ARM."""
+
+
+@dataclass(frozen=True)
+class Processor:
+    """A processor.
+
+    Attributes:
+        name: Its name; empty if the system does not say.
+        instructions: Instruction sets that make networks faster; None if the system does not say.
+    """
+
+    name: str
+    instructions: tuple[str, ...] | None
 
 
 class OpenFiles(NamedTuple):
@@ -70,6 +100,19 @@ def read_memory() -> tuple[int, int | None]:
         if name == "MemAvailable":
             return total, int(value.split()[0]) * 1024
     return total, None
+
+
+def read_processor() -> Processor:
+    """Reads which processor this is."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return Processor(platform.processor(), None)
+    lines = [line.partition(":") for line in text.splitlines()]
+    fields = {name.strip().lower(): value.strip() for name, _, value in reversed(lines)}
+    flags = (fields.get("flags") or fields.get("features") or "").split()
+    found = tuple(name for flag, name in INSTRUCTIONS.items() if flag in flags)
+    return Processor(fields.get("model name", "")[:200], found if flags else None)
 
 
 def read_open_files() -> OpenFiles:

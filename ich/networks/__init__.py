@@ -21,6 +21,7 @@ from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import ModelMetadata
 from ich.models import SliceNet, load_ensemble
 from ich.models.series import Slices, correct
+from ich.networks.engines import ENGINES, Engine, make_extract, read_engine
 from ich.schema import InputSpec, UserError, check_threads
 
 __all__ = [
@@ -104,19 +105,27 @@ class TorchNetwork:
         net: The network, in evaluation mode; it is moved to the device.
         sha256: SHA-256 of its file.
         gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU.
+        engine: How to compute it. A GPU knows the default only.
 
     Attributes:
         net: The network itself, for heat maps.
 
     Raises:
-        UserError: If there is no such GPU.
+        UserError: If there is no such GPU, or it is to compute with an engine for the CPU.
     """
 
-    def __init__(self, net: SliceNet, sha256: str, *, gpus: int | None = None) -> None:
+    def __init__(
+        self, net: SliceNet, sha256: str, *, gpus: int | None = None, engine: Engine = ENGINES[0]
+    ) -> None:
         self.device = _choose_device(gpus)
+        if engine != ENGINES[0] and self.device.type != "cpu":
+            raise UserError(f"the engine {engine} is for the CPU: use gpus=0, or leave the engine out")
         self.net = net.to(self.device)
         self.metadata = net.metadata
         self.name = net.metadata.model.backbone
+        self._extract = make_extract(net.extract, engine)
+        if engine != ENGINES[0]:  # results say how they were computed
+            self.name += f" in {engine}"
         self.input = net.input
         self.sha256 = sha256
         self.limit = None if net.ood is None else float(net.ood.limit)
@@ -152,7 +161,7 @@ class TorchNetwork:
         x = torch.from_numpy(np.array(hu, order="C")).to(self.device)  # a copy: views may be reversed
         header = None if window is None else torch.tensor(window, device=self.device)
         image = window_batch(self.net.window, x, header)
-        features = self.net.extract(image)
+        features = self._extract(image)
         return [part.cpu().numpy() for part in self.net.classify_features(features)], features.cpu().numpy()
 
 
@@ -255,12 +264,25 @@ def load_network(
 
 
 def load_members(
-    path: str | Path, *, threads: int | None = None, gpus: int | None = None, trusted: Sequence[str] = ()
+    path: str | Path,
+    *,
+    threads: int | None = None,
+    gpus: int | None = None,
+    trusted: Sequence[str] = (),
+    engine: str | Path | None = None,
 ) -> Members:
     """Loads the networks of a model file, those of an ensemble one by one; arguments as ``load_network``.
 
+    Args:
+        path: As ``load_network`` takes it.
+        threads: As ``load_network`` takes it.
+        gpus: As ``load_network`` takes it.
+        trusted: As ``load_network`` takes it.
+        engine: File from ``ich doctor --tune`` with the engine that computes; None is the default.
+
     Raises:
-        UserError: As ``load_network`` does, but members may have different inputs.
+        UserError: As ``load_network`` does, but members may have different inputs; if ``engine`` is damaged
+            or stale.
     """
     check_threads(threads)
     path = find_checkpoint(path, "best")
@@ -271,13 +293,17 @@ def load_members(
             raise UserError(
                 f"gpus={gpus}: {path} is an ONNX file, which runs on the CPU; leave out gpus, or use 0"
             )
+        if engine is not None:
+            raise UserError(f"--engine is for PyTorch, but {path} is an ONNX file: leave it out")
         network = OnnxNetwork(path, threads=threads)
         return Members((network,), EnsembleMetadata((network.metadata,)))
     ensemble = load_ensemble(path, trusted=trusted)
     if threads is not None:
         torch.set_num_threads(threads)
+    chosen = ENGINES[0] if engine is None else read_engine(engine, path)
     sha256 = hash_file(path)
-    return Members(tuple(TorchNetwork(net, sha256, gpus=gpus) for net in ensemble.nets), ensemble.metadata)
+    networks = tuple(TorchNetwork(net, sha256, gpus=gpus, engine=chosen) for net in ensemble.nets)
+    return Members(networks, ensemble.metadata)
 
 
 def check_slices(spec: InputSpec, hu: NDArray[np.int16], window: NDArray[np.float32] | None) -> None:

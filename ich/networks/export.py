@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,21 +11,17 @@ from typing import NamedTuple
 import numpy as np
 import timm
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ich import __version__
-from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.files import replacing
-from ich.image import prepare_series
-from ich.index import index_paths
 from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import Versions
 from ich.models import SliceNet
-from ich.networks import BATCH, MeanNetwork, Network, TorchNetwork, load_members
+from ich.networks import MeanNetwork, Network, TorchNetwork, load_members
 from ich.networks.onnx import KEY, Description, OnnxNetwork
-from ich.phantom import draw_patient
-from ich.schema import WINDOWS, InputSpec, UserError
+from ich.networks.slices import Slices, find_slices
+from ich.schema import WINDOWS, UserError
 
 __all__ = ["Exported", "export_onnx"]
 
@@ -35,16 +31,9 @@ TOLERANCE = 1e-4
 RELATIVE_TOLERANCE = 1e-3
 """Largest allowed relative difference in a distance."""
 
-MAX_SLICES = 500
-"""Maximum number of slices to check on; of more, as many at even steps."""
-
 LARGEST = 2_000_000_000  # bytes of weights; a protobuf holds 2 GiB
 
 OPSET = 20  # of ONNX's operators; onnxruntime knows it since 1.17
-_PATIENTS = 4  # of the phantom: more than sixty slices
-
-Slices = tuple[NDArray[np.int16], NDArray[np.float32] | None]
-"""(N, D, S, S) HU and, if the input has the header's window, (N, 2) centers and widths."""
 
 
 class Exported(NamedTuple):
@@ -102,7 +91,7 @@ def export_onnx(
     module: nn.Module = _Single(nets[0])
     if len(nets) > 1:
         network, module = MeanNetwork(networks, ensemble), _Mean(nets, ensemble.shares)
-    slices = _read_slices(paths, network.input) if paths else _draw_slices(network.input)
+    slices = find_slices(paths, network.input)
     content = _convert(module.eval(), ensemble, network.limit)
     try:
         with replacing(out) as partial:
@@ -212,27 +201,3 @@ def _require_close(exported: Exported, out: Path) -> None:
     raise UserError(
         f"{out} was not written, because over {slices} slices it differs from the model in {wrong}"
     )
-
-
-def _draw_slices(spec: InputSpec) -> Iterator[Slices]:
-    """Yields the studies of a few patients of the phantom."""
-    size = min(max(spec.size, 64), 1024)
-    for patient in range(_PATIENTS):
-        for study in draw_patient(0, patient, size):
-            window = np.tile(np.array(WINDOWS["brain"], np.float32), (len(study.hu), 1))
-            yield prepare_series(study.hu, spec), window if "dicom" in spec.windows else None
-
-
-def _read_slices(paths: Sequence[Path], spec: InputSpec) -> Iterator[Slices]:
-    """Returns batches of the slices of files, without unreadable ones."""
-    root, (table, _) = index_paths(paths)
-    rows = np.arange(len(table))
-    if "dicom" in spec.windows:
-        rows = rows[(table["WindowCenter"].notna() & (table["WindowWidth"] > 0)).to_numpy()]
-    if len(rows) > MAX_SLICES:
-        rows = rows[np.linspace(0, len(rows) - 1, MAX_SLICES).astype(int)]
-    arrays = to_arrays(table)
-    dataset = SliceDataset(SliceReader(root, arrays), arrays, spec)
-    items = [(0, int(row), 0) for row in rows]
-    batches = (dataset.__getitems__(items[start : start + BATCH]) for start in range(0, len(items), BATCH))
-    return ((b["hu"].numpy(), b["window"].numpy() if "window" in b else None) for b in batches if "hu" in b)

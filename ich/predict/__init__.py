@@ -129,14 +129,19 @@ class Predictor:
         threads: int | None = None,
         gpus: int | None = None,
         trusted: Sequence[str] = (),
+        engine: str | Path | None = None,
     ) -> Self:
-        """Loads models from checkpoints, bundles, folders of runs or ONNX files; see ``load_network``.
+        """Loads models from checkpoints, bundles, folders of runs or ONNX files; see ``load_members``.
 
         Raises:
-            UserError: If a file is missing, damaged or not a model, or an ensemble that decides by its mean
-                is given beside other models.
+            UserError: If a file is missing, damaged or not a model, an ensemble that decides by its mean is
+                given beside other models, or ``engine`` is given for several models.
         """
-        files = [load_members(path, threads=threads, gpus=gpus, trusted=trusted) for path in paths]
+        if engine is not None and len(paths) > 1:
+            raise UserError(f"--engine {engine} was measured for one model: give one, or leave it out")
+        files = [
+            load_members(path, threads=threads, gpus=gpus, trusted=trusted, engine=engine) for path in paths
+        ]
         networks = [network for file in files for network in file.networks]
         if len(files) == 1:
             return cls(networks, tta=tta, decisions=decisions, ensemble=files[0].metadata)
