@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,18 +28,36 @@ def run_program(program: str, *words: str) -> subprocess.CompletedProcess[str]:
         program: Python, run as ``__main__``.
         words: What follows the program's name in ``sys.argv``.
     """
-    with TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
-        arguments = (program, words, dict(os.environ), out, err)
-        process = FORKING.Process(target=_run, args=arguments)
-        process.start()
-        process.join(LIMIT)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            said = out.read_text() + err.read_text()
-            raise AssertionError(f"still running after {LIMIT} s; it said:\n{said}")
-        return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+    return start_program(program, *words)()
+
+
+def start_program(
+    program: str, *words: str, environment: Mapping[str, str] | None = None
+) -> Callable[[], subprocess.CompletedProcess[str]]:
+    """Starts a program as ``run_program`` does; what it returns waits for the end.
+
+    Args:
+        program: Python, run as ``__main__``.
+        words: What follows the program's name in ``sys.argv``.
+        environment: Its environment; by default that of the test.
+    """
+    folder = TemporaryDirectory()
+    out, err = Path(folder.name, "out"), Path(folder.name, "err")
+    arguments = (program, words, dict(environment or os.environ), out, err)
+    process = FORKING.Process(target=_run, args=arguments)
+    process.start()
+
+    def finish() -> subprocess.CompletedProcess[str]:
+        with folder:
+            process.join(LIMIT)
+            if process.exitcode is None:
+                process.kill()
+                process.join()
+                said = out.read_text() + err.read_text()
+                raise AssertionError(f"still running after {LIMIT} s; it said:\n{said}")
+            return subprocess.CompletedProcess(words, process.exitcode, out.read_text(), err.read_text())
+
+    return finish
 
 
 def _run(program: str, words: tuple[str, ...], environment: Mapping[str, str], out: Path, err: Path) -> None:

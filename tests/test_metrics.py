@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 from torchmetrics import Metric
 
-from ich.models.metrics import MultilabelRanking, WeightedLogLoss, build_metrics, weighted_log_loss
+from ich.models.metrics import MeanLoss, MultilabelRanking, WeightedLogLoss, build_metrics, weighted_log_loss
 from ich.schema import LABELS, SUBTYPES
 
 NAN = float("nan")
@@ -110,3 +110,12 @@ def test_processes_are_pooled(kind: type[Metric]) -> None:
     here = kind(dist_sync_fn=gather, distributed_available_fn=lambda: True)
     here.update(probs[:1000], target[:1000])
     torch.testing.assert_close(here.compute(), whole.compute(), equal_nan=True)
+
+
+def test_the_mean_loss_weighs_batches_by_their_slices() -> None:
+    mean = MeanLoss()
+    for loss, slices in ((1.0, 30), (4.0, 10)):
+        mean.update(torch.tensor(loss), slices)
+    assert mean.compute() == pytest.approx((30 * 1.0 + 10 * 4.0) / 40)
+    mean.update(torch.tensor(torch.nan), 1)
+    assert mean.compute().isnan()

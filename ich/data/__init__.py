@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from ich.data.draws import Draws, draw_held_out, draw_training, find_rows
 from ich.data.groups import check_groups
 from ich.data.loader import SliceLoader
 from ich.data.on_device import finish_batch
-from ich.data.order import EpochSampler, FixedSampler
+from ich.data.order import EpochSampler, FixedSampler, Rest, Share
 from ich.data.parts import SplitSpec
+from ich.data.position import align_progress, measure_rest
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.data.source import Source, measure_prevalences, require_positions, require_windows
 from ich.data.training import TrainingSpec
@@ -185,7 +187,7 @@ class HeadCTDataModule(LightningDataModule):
         self.predict_limit: int | float | None = None  # batches of each part, or its share; None is all
         self.unread: dict[str, ReadError] = {}
         self.read, self.decoded = 0, 0
-        self._interrupted = (0, 0)  # epoch and batches that a resumed run has done of it
+        self._rest: Rest | None = None  # of the epoch in which a run was resumed
         self._index: pd.DataFrame | None = None  # between prepare_data and setup
         self._table: pd.DataFrame | None = None
         self._cached: CacheReader | None = None
@@ -261,7 +263,7 @@ class HeadCTDataModule(LightningDataModule):
         Args:
             stage: Lightning's stage; every stage needs the same table.
         """
-        self._interrupted = (0, 0)
+        self._rest = None
         index, self._index = self._index, None  # not kept: it is as large as the table
         if self._table is not None:
             return
@@ -277,8 +279,8 @@ class HeadCTDataModule(LightningDataModule):
     def train_dataloader(self) -> SliceLoader:
         """Returns batches of the training set, in a new order in each epoch."""
         draws = draw_training(self.table, self._arrays, self.training, self.batch_size)
-        is_enough = len(draws.rows) > draws.batch_size
-        return self._load(draws, drop_last=is_enough, start=lambda: self._batches_done())
+        is_enough = len(draws.rows) > draws.batch_size * self._find_share().of
+        return self._load(draws, drop_last=is_enough, find_rest=lambda: self._find_rest())
 
     def val_dataloader(self) -> SliceLoader:
         """Returns batches of the validation set, in the order of the table; several views are augmented."""
@@ -304,31 +306,35 @@ class HeadCTDataModule(LightningDataModule):
     def _current_epoch(self) -> int:
         return self.trainer.current_epoch if self.trainer is not None else 0
 
-    def _batches_done(self) -> int:
-        """Number of batches of the current epoch that a resumed run does not read again."""
-        epoch, batches = self._interrupted
-        return batches if self._current_epoch() == epoch else 0
+    def _find_rest(self) -> Rest | None:
+        rest = self._rest
+        return rest if rest is not None and rest.epoch == self._current_epoch() else None
+
+    def _find_share(self) -> Share:
+        return Share() if self.trainer is None else Share(self.trainer.global_rank, self.trainer.world_size)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the position in the training set, and the counts, for a checkpoint."""
         counts = {"read": self.read, "decoded": self.decoded}
-        if self.trainer is None:
-            return counts
-        loop = self.trainer.fit_loop
-        within = loop.epoch_progress.current.ready > self.trainer.current_epoch
-        batches = loop.epoch_loop.batch_progress.current.ready if within else 0
-        return counts | {"epoch": self.trainer.current_epoch, "batches": batches}
+        return counts if self.trainer is None else counts | asdict(measure_rest(self.trainer, self._rest))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continues at this position."""
         self.read, self.decoded = state_dict["read"], state_dict["decoded"]
-        self._interrupted = (state_dict["epoch"], state_dict["batches"])
+        rest = Rest(state_dict["epoch"], state_dict["drawn"], state_dict["planned"])
+        self._rest = rest if rest.drawn else None
+
+    def align_progress(self) -> None:
+        """Has Lightning count the batches of a resumed epoch for this number of processes."""
+        if self.trainer is not None:
+            align_progress(self.trainer, self._rest)
 
     def _load(self, draws: Draws, **loading: Any) -> SliceLoader:
         if self.trainer is not None and self.trainer.overfit_batches:  # type: ignore[attr-defined]
             sampler: EpochSampler = FixedSampler(draws.rows, draws.order)
         else:
-            sampler = EpochSampler(draws.rows, draws.order, lambda: self._current_epoch())
+            share = self._find_share()
+            sampler = EpochSampler(draws.rows, draws.order, lambda: self._current_epoch(), share)
         pinned = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
         return SliceLoader(
             SliceDataset(self._make_reader(), self._arrays, self.input, draws.training, draws.groups, pinned),

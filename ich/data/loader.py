@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from threading import local
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from ich.data.order import Item
+from ich.data.order import EpochSampler, Item, Rest
 from ich.data.slices import SliceDataset
 
 
@@ -25,15 +26,31 @@ class SliceLoader(DataLoader[dict[str, Any]]):
 
     Args:
         dataset: The slices.
-        start: Called at the start of each pass. Returns the number of batches to skip without reading them.
+        find_rest: Called at the start of each pass. Returns what is left of the epoch; None for all of it.
         **kwargs: Further arguments for ``DataLoader``.
     """
 
     dataset: SliceDataset
+    sampler: EpochSampler
 
-    def __init__(self, dataset: SliceDataset, *, start: Callable[[], int] = lambda: 0, **kwargs: Any) -> None:
+    def __init__(
+        self, dataset: SliceDataset, *, find_rest: Callable[[], Rest | None] = lambda: None, **kwargs: Any
+    ) -> None:
         super().__init__(dataset, **kwargs)
-        self.start = start
+        self.find_rest = find_rest
+
+    def __len__(self) -> int:
+        if isinstance(self.sampler, EpochSampler):
+            return self.count_batches()
+        return super().__len__()
+
+    def cut(self, rest: Rest | None = None) -> NDArray[np.int64]:
+        """Returns the bounds of the batches of a pass, as ``EpochSampler.cut`` does."""
+        return self.sampler.cut(self.batch_size or 1, drop_last=self.drop_last, rest=rest)
+
+    def count_batches(self, rest: Rest | None = None) -> int:
+        """Counts the batches of this process in a pass."""
+        return (len(self.cut(rest)) - 1) // self.sampler.share.of
 
     def state_dict(self) -> dict[str, Any]:
         """Returns an empty state. Lightning asks for one; the data module says where a pass stands."""
@@ -45,7 +62,7 @@ class SliceLoader(DataLoader[dict[str, Any]]):
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
         """Yields the batches of an epoch."""
         cv2.setNumThreads(0)  # a slice is small, so OpenCV's own threads would only slow this down
-        batches = islice(self.batch_sampler, self.start(), None)  # type: ignore[arg-type]
+        batches = self._draw_batches()
         if self.num_workers == 0:
             yield from map(self.dataset.__getitems__, batches)
             return
@@ -68,3 +85,11 @@ class SliceLoader(DataLoader[dict[str, Any]]):
                 yield ahead.popleft().result()
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+    def _draw_batches(self) -> Iterable[list[Item]]:
+        """Draws the items of the batches; Lightning's prediction notes them, by a sampler of its own."""
+        if not isinstance(self.sampler, EpochSampler):
+            return self.batch_sampler
+        return self.sampler.draw_batches(
+            self.batch_size or 1, drop_last=self.drop_last, rest=self.find_rest()
+        )

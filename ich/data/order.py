@@ -1,12 +1,15 @@
-"""The order of slices in an epoch, and the sampler that yields it."""
+"""The order of slices in an epoch, and the sampler that yields it, for one process or for several."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import Sampler, SequentialSampler
+from torch.utils.data import DistributedSampler, SequentialSampler
+
+from ich.schema import UserError
 
 Item = tuple[int, int, int]
 """Epoch, row, and how often the row has already appeared in the epoch."""
@@ -86,13 +89,46 @@ def measure_draws(
     return prevalences.astype(np.float32), np.nan_to_num(shift).astype(np.float32)
 
 
-class EpochSampler(Sampler[Item]):
-    """Yields ``(epoch, row, repeat)``. ``repeat`` counts how often the row has come before in the epoch.
+@dataclass(frozen=True)
+class Share:
+    """What one of several processes takes of each batch.
+
+    Attributes:
+        rank: Number of the process, from 0.
+        of: Number of processes.
+    """
+
+    rank: int = 0
+    of: int = 1
+
+
+@dataclass(frozen=True)
+class Rest:
+    """What is left of an epoch that was interrupted. It counts items, so any number of processes can go on.
+
+    Attributes:
+        epoch: The epoch.
+        drawn: Items of the epoch that were drawn, by all processes.
+        planned: Items that it was to draw in all.
+    """
+
+    epoch: int
+    drawn: int
+    planned: int
+
+
+class EpochSampler(DistributedSampler[Item]):
+    """Draws ``(epoch, row, repeat)``. ``repeat`` counts how often the row has come before in the epoch.
+
+    Several processes share each batch, in the order that one process would have. None of them repeats an
+    item of another to fill a batch, so figures count every item once. Lightning leaves a
+    ``DistributedSampler`` as it is, and would replace any other.
 
     Args:
         rows: The part's rows.
         order: Returns the rows in the order of an epoch. None keeps their own order.
         current_epoch: Called at the start of each pass. Returns the epoch.
+        share: What this process takes.
     """
 
     def __init__(
@@ -100,22 +136,90 @@ class EpochSampler(Sampler[Item]):
         rows: NDArray[np.int64],
         order: Callable[[int], NDArray[np.int64]] | None = None,
         current_epoch: Callable[[], int] = lambda: 0,
+        share: Share = Share(),
     ) -> None:
         self.rows = rows
         self.order = order
         self.current_epoch = current_epoch
+        self.share = share
 
     def __len__(self) -> int:
-        return len(self.rows)
+        bounds = cut_batches(len(self.rows), _CHUNK, self.share.of)
+        return int(np.diff(bounds)[self.share.rank :: self.share.of].sum())
 
     def __iter__(self) -> Iterator[Item]:
+        for items in self.draw_batches(_CHUNK):
+            yield from items
+
+    def cut(self, size: int, *, drop_last: bool = False, rest: Rest | None = None) -> NDArray[np.int64]:
+        """Returns the bounds of the batches of a pass, as ``cut_batches`` has them.
+
+        Args:
+            size: Items of a full batch in each process.
+            drop_last: Leave out the items at the end that do not fill a batch of all processes.
+            rest: What is left of the epoch; None for all of it.
+
+        Raises:
+            UserError: If there are fewer items than processes.
+        """
+        bounds, of = cut_batches(len(self.rows), size, self.share.of, drop_last), self.share.of
+        if rest is None:
+            return bounds
+        left = rest.planned - rest.drawn
+        rounds = of * min(-(-left // (size * of)), (len(bounds) - 1) // of)
+        return rest.drawn + np.arange(rounds + 1) * left // rounds
+
+    def draw_batches(
+        self, size: int, *, drop_last: bool = False, rest: Rest | None = None
+    ) -> Iterator[list[Item]]:
+        """Yields the batches of this process in an epoch; for arguments see ``cut``.
+
+        Raises:
+            UserError: If there are fewer items than processes.
+        """
         epoch = self.current_epoch()
         rows = self.rows if self.order is None else self.order(epoch)
         repeats = _count_repeats(rows)
-        for start in range(0, len(rows), _CHUNK):  # an object for each of 750,000 rows would be 50 MB
-            part = slice(start, start + _CHUNK)
-            for row, repeat in zip(rows[part].tolist(), repeats[part].tolist(), strict=True):
-                yield epoch, row, repeat
+        bounds = self.cut(size, drop_last=drop_last, rest=rest)
+        for number in range(self.share.rank, len(bounds) - 1, self.share.of):
+            part = slice(bounds[number], bounds[number + 1])
+            yield [
+                (epoch, row, repeat)
+                for row, repeat in zip(rows[part].tolist(), repeats[part].tolist(), strict=True)
+            ]
+
+
+def cut_batches(count: int, size: int, of: int, drop_last: bool = False) -> NDArray[np.int64]:
+    """Cuts items into batches of several processes, as many for each process, and none of them empty.
+
+    The batch number b of process r is ``bounds[b * of + r]`` to ``bounds[b * of + r + 1]``. All are full but
+    the last ones, which the processes share evenly.
+
+    Args:
+        count: Number of items.
+        size: Items of a full batch of one process.
+        of: Number of processes.
+        drop_last: Leave out the items that do not fill a batch of all processes.
+
+    Returns:
+        (batches * of + 1,) bounds.
+
+    Raises:
+        UserError: If there are fewer items than processes.
+    """
+    full, left = divmod(count, size * of)
+    if drop_last or not left:
+        return np.arange(full * of + 1) * size
+    if left < of and full:  # too few to share, so the full batch before them is shared again too
+        full, left = full - 1, left + size * of
+    if left < of:
+        raise UserError(
+            f"a set has {count} slices, studies or series for {of} processes, which need one each; use fewer "
+            "processes (trainer.gpus, trainer.devices, trainer.num_nodes)"
+        )
+    rounds = min(-(-left // (size * of)), left // of) * of
+    shared = full * of * size + np.arange(1, rounds + 1) * left // rounds
+    return np.concatenate([np.arange(full * of + 1) * size, shared])
 
 
 def _count_repeats(rows: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -10,12 +10,12 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MetricCollection
 
 from ich.model_files.checkpoint import gather_states
 from ich.model_files.metadata import Origin
 from ich.models.losses import WeightedBCE, prevalence_logits
-from ich.models.metrics import build_metrics
+from ich.models.metrics import MeanLoss, build_metrics
 from ich.models.network import SliceNet, without_fitted
 from ich.models.optim import OptimSpec, build_optimizer, build_schedule
 from ich.models.own import Maker
@@ -119,9 +119,8 @@ class SliceClassifier(LightningModule):
         self.has_new_head = init_from is None or not self.net.load_weights(init_from)
         if compile:
             self.backbone.compile()
-        self.train_loss = MeanMetric(
-            nan_strategy="disable"
-        )  # of Lightning's own means a checkpoint keeps nothing
+        # A checkpoint keeps the loss of the epoch so far. Of Lightning's own means it keeps nothing.
+        self.train_loss, self.val_loss, self.test_loss = MeanLoss(), MeanLoss(), MeanLoss()
         self.val_metrics = build_metrics("val_", label_set)
         self.test_metrics = build_metrics("test_", label_set)
 
@@ -163,17 +162,17 @@ class SliceClassifier(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Returns the loss of a training batch."""
         logits, loss = self._loss(batch)
-        self.train_loss.update(loss.detach(), len(logits))
+        self.train_loss.update(loss, len(logits))
         self.log("train_loss", self.train_loss, on_step=False, on_epoch=True, prog_bar=True)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the metrics of the validation set."""
-        self._evaluate(batch, "val", self.val_metrics)
+        self._evaluate(batch, "val", self.val_loss, self.val_metrics)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the metrics of the test set."""
-        self._evaluate(batch, "test", self.test_metrics)
+        self._evaluate(batch, "test", self.test_loss, self.test_metrics)
 
     def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Returns ``row`` (N,) and ``probs`` (N, L)."""
@@ -201,9 +200,10 @@ class SliceClassifier(LightningModule):
         loss = self.loss(logits + batch["logit_shift"] if shifts else logits, batch["target"])
         return logits, loss
 
-    def _evaluate(self, batch: Batch, part: str, metrics: MetricCollection) -> None:
+    def _evaluate(self, batch: Batch, part: str, mean: MeanLoss, metrics: MetricCollection) -> None:
         logits, loss = self._loss(batch)
-        self.log(f"{part}_loss", loss, on_step=False, on_epoch=True, batch_size=len(logits))
+        mean.update(loss, len(logits))
+        self.log(f"{part}_loss", mean, on_step=False, on_epoch=True)
         metrics.update(self.net.to_probs(logits), batch.get("study_target", batch["target"]))
 
     def on_train_epoch_start(self) -> None:
@@ -221,12 +221,12 @@ class SliceClassifier(LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Logs the metrics of the validation set."""
-        self.log_dict(self.val_metrics.compute())
+        self.log_dict(self.val_metrics.compute(), sync_dist=True)
         self.val_metrics.reset()
 
     def on_test_epoch_end(self) -> None:
         """Logs the metrics of the test set."""
-        self.log_dict(self.test_metrics.compute())
+        self.log_dict(self.test_metrics.compute(), sync_dist=True)
         self.test_metrics.reset()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
@@ -240,7 +240,7 @@ class SliceClassifier(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the losses so far, and the metadata from which ``load_slice_net`` builds the network."""
         checkpoint["metadata"] = self.net.metadata.to_plain()
-        so_far = [self.train_loss.mean_value.cpu().clone(), self.train_loss.weight.cpu().clone()]
+        so_far = [self.train_loss.total.cpu().clone(), self.train_loss.weight.cpu().clone()]
         checkpoint["train_loss"] = gather_states(so_far)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -250,9 +250,10 @@ class SliceClassifier(LightningModule):
             origin = read_plain(Origin, found, "the checkpoint: metadata.origin")
             self.net.metadata = replace(self.net.metadata, origin=origin)
         checkpoint["state_dict"] = without_fitted(checkpoint["state_dict"])
-        if self.global_rank < len(every := checkpoint["train_loss"]):
-            mean, weight = (value.to(self.device) for value in every[self.global_rank])
-            self.train_loss.mean_value, self.train_loss.weight = mean, weight
+        world = 1 if self._trainer is None else self.trainer.world_size
+        if own := checkpoint["train_loss"][self.global_rank :: world]:  # of several, where fewer go on
+            sums = (torch.stack(values).sum(dim=0).to(self.device) for values in zip(*own, strict=True))
+            self.train_loss.total, self.train_loss.weight = sums
 
 
 SliceClassifier.__module__ = "ich.models"  # the path that configurations name

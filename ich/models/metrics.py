@@ -18,7 +18,7 @@ from torchmetrics.utilities import dim_zero_cat
 from ich.schema import LABEL_WEIGHTS, LABELS, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
-__all__ = ["WeightedLogLoss", "build_metrics", "weighted_log_loss"]
+__all__ = ["MeanLoss", "WeightedLogLoss", "build_metrics", "weighted_log_loss"]
 
 
 def weighted_log_loss(
@@ -131,6 +131,34 @@ class MultilabelRanking(Metric):
             values = torch.stack([found[f"{name}_{label}"].float() for label in self.labels.averaged])
             found[f"{name}_mean"] = values.nanmean()
         return {key: value.float().to(self.device) for key, value in found.items()}
+
+
+class MeanLoss(Metric):
+    """Mean of the losses of batches, each weighted by its number of slices, over all processes.
+
+    A loss that is not a number makes the mean so. torchmetrics 1.9 forgets the weights if it is not to look
+    for such losses. Lightning 2.6 rounds the number of slices that a process has on average.
+    """
+
+    is_differentiable = False
+    higher_is_better = False
+    full_state_update = False
+    total: Tensor
+    weight: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", default=torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("weight", default=torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, slices: int) -> None:
+        """Adds a batch: its mean loss, and its number of slices."""
+        self.total += loss.detach() * slices
+        self.weight += slices
+
+    def compute(self) -> Tensor:
+        """Returns the mean, float32; NaN without a batch."""
+        return self.total / self.weight
 
 
 def build_metrics(prefix: str, labels: LabelSet = RSNA_LABELS) -> MetricCollection:

@@ -33,7 +33,8 @@ def main() -> None:
     # Hydra, and below it PyTorch and Lightning, take seconds to import. A help needs the first only.
     from ich.train.command import HELP, answer_help, reading_arguments
 
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     log.setLevel(logging.INFO)
     if not log.handlers:
         log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))

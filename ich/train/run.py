@@ -7,6 +7,8 @@ import math
 import time
 import typing
 import warnings
+from collections.abc import Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from logging.handlers import MemoryHandler
 from pathlib import Path
@@ -47,6 +49,7 @@ from ich.train.running import (
 from ich.train.settings import keep_bank_digest, leave_out_places
 from ich.train.signatures import register_signatures
 from ich.train.trainer import fit, limit_of_debugging
+from ich.train.trainer.launch import find_launch, is_first, one_at_a_time
 from ich.train.trainer.signals import exit_at_once, handling_stops, is_requeued
 from ich.train.trust import allowing
 
@@ -118,6 +121,8 @@ def complete(run: Run, buffer: MemoryHandler) -> float:
     Returns:
         The monitored metric of the best epoch.
     """
+    if not is_first():
+        return _follow(run)
     _begin(run)
     with occupying(run.folder):
         if run.resumed is None:
@@ -135,6 +140,15 @@ def complete(run: Run, buffer: MemoryHandler) -> float:
         if starts_from is not None:
             run.parts.model.net.load_weights(starts_from)
         return _fit(run)
+
+
+def _follow(run: Run) -> float:
+    """Trains beside the first process of a launcher, which writes the folder and the results."""
+    log.setLevel(logging.ERROR)  # what this process alone finds, such as a slice that cannot be read
+    if isinstance(run.starts_from, Path):
+        run.parts.model.net.load_weights(run.starts_from)
+    _train(run)
+    return math.nan
 
 
 def prepare(cfg: DictConfig, run_dir: Path, pretraining: Path | None = None) -> Run:
@@ -158,7 +172,8 @@ def prepare(cfg: DictConfig, run_dir: Path, pretraining: Path | None = None) -> 
         log.info("%s has no checkpoint yet, so it starts again from the beginning", run_dir)
     else:
         _require_new(cfg, run_dir)
-    parts = build_parts(cfg if resumed is None else without_start(cfg), run_dir)
+    with one_at_a_time(run_dir) if find_launch() is not None else nullcontext():
+        parts = build_parts(cfg if resumed is None else without_start(cfg), run_dir)
     if cfg.ckpt_path:
         require_same_split(parts.datamodule, run_dir / "split.csv")
     starts_from = None if pretraining is None or resumed else _prepare_pretraining(cfg, pretraining)
@@ -219,8 +234,8 @@ def _begin(run: Run) -> None:
     run.folder.chmod(0o700)  # it may have been there, open to others
 
 
-def _fit(run: Run) -> float:
-    """Trains the remaining epochs, and writes the results."""
+def _train(run: Run) -> None:
+    """Trains the remaining epochs."""
     cfg, parts = run.cfg, run.parts
     # Again: what came between, another run even, must not matter.
     seed_everything(cfg.seed, workers=True, verbose=False)
@@ -234,6 +249,13 @@ def _fit(run: Run) -> float:
     settings = leave_out_places(OmegaConf.to_container(cfg, resolve=True))
     with naming_sizes(cfg), computing_with(cfg.threads):
         fit(parts.trainer, parts.model, parts.datamodule, settings=settings, ckpt_path=run.resumed)
+
+
+def _fit(run: Run) -> float:
+    """Trains the remaining epochs, and writes the results."""
+    cfg, parts = run.cfg, run.parts
+    _train(run)
+    with naming_sizes(cfg), computing_with(cfg.threads):
         seconds = time.monotonic() - run.started
         if isinstance(parts.model, SelfSupervised):
             return write_pretraining(run.folder, parts.model.monitor, seconds=seconds)
@@ -295,6 +317,7 @@ def run_job(cfg: DictConfig) -> float:
     made = Path(hydra_config.runtime.output_dir)
     several = hydra_config.mode is RunMode.MULTIRUN
     try:
+        _require_one_training(cfg, hydra_config.overrides.task, several=several)
         if several:
             _jobs.append(Job(made, tuple(hydra_config.overrides.task), check_trusted(cfg.trusted)))
         if cfg.ckpt_path:
@@ -310,12 +333,33 @@ def run_job(cfg: DictConfig) -> float:
             return float("nan")
         raise SystemExit(2) from None
     finally:
-        if not any(made.iterdir()):
+        with suppress(OSError):  # it holds something
             made.rmdir()
 
 
 _jobs: list[Job] = []
 _failures: list[str] = []
+
+
+def _require_one_training(cfg: DictConfig, overrides: Sequence[str], *, several: bool) -> None:
+    """Refuses what the processes of torchrun or SLURM cannot do together."""
+    if find_launch() is None:
+        return
+    if several or cfg.data.get("fold") == ALL_FOLDS:
+        raise UserError(
+            "torchrun and srun start the processes of one training: start one command for each job or fold, "
+            "such as data.fold=0, or use trainer.gpus without them"
+        )
+    if cfg.pretrain and not cfg.ckpt_path:
+        raise UserError(
+            "pretrain needs a command of its own under torchrun or srun: train on its data first, and then "
+            "start with model.init_from=RUN/checkpoints/best.ckpt and pretrain=none"
+        )
+    if not cfg.ckpt_path and not any(each.startswith("run_dir=") for each in overrides):
+        raise UserError(
+            "run_dir must be given under torchrun or srun, because each process would name a folder by its "
+            "own clock; for instance run_dir=runs/first"
+        )
 
 
 def run_jobs(conf: Path) -> list[str]:
@@ -329,6 +373,8 @@ def run_jobs(conf: Path) -> list[str]:
     """
     for known in NO_NEWS:
         warnings.filterwarnings("ignore", message=known)
+    if not is_first():  # what it finds before the training, the first process finds too
+        log.setLevel(logging.CRITICAL)
     register_signatures()
     _jobs.clear()
     _failures.clear()

@@ -151,7 +151,7 @@ def require_resumable(checkpoint: dict[str, Any], path: Path) -> None:
     whole = (
         isinstance(losses, list)
         and all(isinstance(each, list) and len(each) == 2 for each in losses)
-        and isinstance(checkpoint.get("HeadCTDataModule"), dict)
+        and "planned" in checkpoint.get("HeadCTDataModule", ())
         and {"MetricsLog", "Checkpoints"} <= checkpoint.get("callbacks", {}).keys()
         and "loops" in checkpoint
     )

@@ -19,7 +19,7 @@ from ich.models import SliceNet, hash_weights
 from ich.schema import Batch, UserError
 from ich.tables import SETS, make_predictions, name_columns
 from ich.train.ood import FeatureLog
-from ich.train.trainer import build_trainer
+from ich.train.trainer import build_single_trainer
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,7 @@ def predict_parts(
     Returns:
         A predictions table for each set that has slices.
     """
-    trainer = build_trainer(
-        gpus=gpus if gpus is None else min(gpus, 1), devices=1, callbacks=[] if seen is None else [seen]
-    )
+    trainer = build_single_trainer(gpus, callbacks=[] if seen is None else [seen])
     datamodule.predict_sets, datamodule.predict_limit = tuple(sets), limit
     outputs = trainer.predict(_Scoring(net), datamodule=datamodule) or []
     batches = typing.cast("list[dict[str, torch.Tensor]]", outputs)

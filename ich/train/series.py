@@ -28,7 +28,7 @@ from ich.models.series import (
 )
 from ich.schema.labels import LabelSet
 from ich.tables import name_columns
-from ich.train.trainer import build_trainer
+from ich.train.trainer import build_single_trainer
 from ich.train.trainer.callbacks import MetricsLog
 from ich.train.trainer.signals import catch_stops, exit_at_once
 
@@ -180,9 +180,8 @@ def _train(
     (folder / METRICS).unlink(missing_ok=True)
     targets = {part: tables[part][name_columns("target", label_set.names)] for part in slices}
     known = {part: target.to_numpy(np.float32) for part, target in targets.items()}
-    trainer = build_trainer(
-        gpus=gpus if gpus is None else min(gpus, 1),
-        devices=1,
+    trainer = build_single_trainer(
+        gpus,
         max_epochs=spec.epochs,
         precision="32-true",
         num_sanity_val_steps=0,

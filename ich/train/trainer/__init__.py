@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar, RichProgressBar
@@ -18,12 +19,13 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from ich.model_files.checkpoint import CHECKPOINTS
 from ich.model_files.durable import DurableIO
 from ich.schema import UserError
-from ich.train.trainer.beside import as_list, has_checkpoint_io, require_no_collision
+from ich.train.trainer.beside import as_list, has_checkpoint_io, has_environment, require_no_collision
 from ich.train.trainer.callbacks import LossWatch, MetricsLog, MovingAverage, Patience
+from ich.train.trainer.launch import Launch, find_launch, leave_group
 from ich.train.trainer.saving import Checkpoints
 from ich.train.trainer.signals import STOPS, exit_at_once, exit_code, handling_stops
 
-__all__ = ["build_trainer", "fit"]
+__all__ = ["build_single_trainer", "build_trainer", "fit"]
 
 SIXTEEN_BIT_WEIGHTS = ("16-true", "bf16-true")
 """Precisions of Lightning with weights of 16 bits. bfloat16 has 8 bits of precision: a step of less than
@@ -49,7 +51,8 @@ def build_trainer(
     Args:
         run_dir: Folder for metrics and checkpoints; without it, nothing is written.
         gpus: None uses the GPUs that are there, 0 the CPU, and n that many GPUs.
-        devices: Number of processes, one per device, instead of the number in ``gpus``.
+        devices: Number of processes on a machine, one per device, instead of the number in ``gpus``. torchrun
+            and SLURM decide it for the processes that they start.
         max_epochs: Number of epochs.
         precision: Lightning's precision; by default bf16 on a GPU that supports it, else 32 bit.
         patience: Stop after this many epochs without a better log loss; None trains to the end.
@@ -72,11 +75,13 @@ def build_trainer(
     _require_range("save_minutes", save_minutes, "0, after every step, or more", save_minutes >= 0)
     lightning = {name: value for name, value in lightning.items() if value is not None}
     given, plugins = as_list(callbacks), as_list(lightning.pop("plugins", None))
-    placement = place(gpus)
-    if devices is not None:
+    launch = None if has_environment(plugins) else find_launch()
+    placement = place(gpus) if launch is None else place_launched(gpus, launch)
+    if devices is not None and launch is None:
         placement |= {"devices": devices, "strategy": "ddp_spawn" if devices > 1 else "auto"}
-    if lightning.get("strategy", "auto") != "auto":
-        placement["strategy"] = lightning["strategy"]
+    _require_launched(launch, lightning.pop("num_nodes", None), devices)
+    if (strategy := lightning.get("strategy", "auto")) != "auto":
+        placement["strategy"] = strategy if launch is not None else _spawn(strategy, placement["devices"])
     require_no_collision(run_dir, given, plugins, lightning, averages=ema_decay is not None)
     if lightning.get("overfit_batches") and placement["devices"] > 1:
         raise UserError("trainer.overfit_batches needs a single device; add trainer.gpus=1")
@@ -103,6 +108,54 @@ def build_trainer(
         "enable_progress_bar": bar,
     }
     return Trainer(**{**defaults, **lightning, **placement, **own})
+
+
+def build_single_trainer(gpus: int | None, **arguments: Any) -> Trainer:
+    """Builds a trainer of one device, also in one of several processes that a launcher has started.
+
+    Args:
+        gpus: As in ``build_trainer``; more than one counts as one.
+        **arguments: Further arguments of ``build_trainer``.
+    """
+    gpus = gpus if gpus is None else min(gpus, 1)
+    return build_trainer(gpus=gpus, devices=1, plugins=[LightningEnvironment()], **arguments)
+
+
+def _spawn(strategy: Any, devices: int) -> Any:
+    """Returns a strategy whose processes this one can spawn; Lightning would start the command once more.
+
+    Raises:
+        UserError: If several processes need a launcher.
+    """
+    if not isinstance(strategy, str) or any(way in strategy for way in ("spawn", "fork", "notebook")):
+        return strategy
+    if strategy.startswith("ddp"):
+        return strategy.replace("ddp", "ddp_spawn", 1) if devices > 1 else "auto"
+    if devices > 1 and strategy.startswith(("fsdp", "deepspeed")):
+        raise UserError(
+            f"trainer.strategy={strategy} needs a launcher: torchrun --nproc-per-node={devices} train.py ... "
+            "run_dir=DIR"
+        )
+    return strategy
+
+
+def _require_launched(launch: Launch | None, nodes: int | None, devices: int | None) -> None:
+    """Refuses numbers that disagree with the processes that a launcher has started, or has not."""
+    if launch is None:
+        if nodes not in (None, 1):
+            raise UserError(
+                f"trainer.num_nodes={nodes}: this command alone trains on one machine; start it on each "
+                "machine with torchrun or srun, which know their number"
+            )
+        return
+    for name, number, started in (
+        ("num_nodes", nodes, launch.nodes),
+        ("devices", devices, launch.per_node),
+    ):
+        if number is not None and number != started:
+            raise UserError(
+                f"trainer.{name}={number}: the launcher has started {started}; leave out trainer.{name}"
+            )
 
 
 def _require_range(name: str, value: Any, expected: str, holds: bool) -> None:
@@ -162,6 +215,7 @@ def fit(
     try:
         with handling_stops(_forward(trainer)):
             trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+        leave_group()
     except ProcessExitedException as error:
         if error.exit_code not in [code for stop in STOPS for code in (exit_code(stop), -stop)]:
             raise
@@ -210,6 +264,31 @@ def place(gpus: int | None) -> dict[str, Any]:
         return {"accelerator": "cpu", "devices": 1, "strategy": "auto"}
     accelerator = "cuda" if cuda else "mps"
     return {"accelerator": accelerator, "devices": wanted, "strategy": "ddp_spawn" if wanted > 1 else "auto"}
+
+
+def place_launched(gpus: int | None, launch: Launch) -> dict[str, Any]:
+    """Translates the processes that a launcher has started into Lightning's arguments.
+
+    Args:
+        gpus: 0 for the CPU; by default GPUs where there are any.
+        launch: The processes.
+
+    Raises:
+        UserError: If a machine has fewer GPUs than processes, or another number was asked for.
+    """
+    if gpus not in (None, 0, launch.per_node):
+        raise UserError(
+            f"trainer.gpus={gpus}: the launcher has started {launch.per_node} processes on this machine; "
+            "leave out trainer.gpus, or use 0 for the CPU"
+        )
+    on_gpus = gpus != 0 and (gpus is not None or torch.cuda.is_available())
+    accelerator = place(launch.per_node if on_gpus else 0)["accelerator"]
+    return {
+        "accelerator": accelerator,
+        "devices": launch.per_node,
+        "num_nodes": launch.nodes,
+        "strategy": "ddp",
+    }
 
 
 class _Bar(RichProgressBar):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_fabric.plugins import CheckpointIO
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import ModelCheckpoint, WeightAveraging
 
@@ -24,6 +25,11 @@ def as_list(given: Any) -> list[Any]:
 def has_checkpoint_io(plugins: Sequence[Any]) -> bool:
     """Whether one of the plugins reads and writes checkpoints."""
     return any(isinstance(plugin, CheckpointIO) for plugin in plugins)
+
+
+def has_environment(plugins: Sequence[Any]) -> bool:
+    """Whether one of the plugins says which processes there are."""
+    return any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
 
 
 def require_no_collision(

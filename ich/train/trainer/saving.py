@@ -19,6 +19,7 @@ from pytorch_lightning.callbacks import Checkpoint, WeightAveraging
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from ich.data import HeadCTDataModule
 from ich.model_files.checkpoint import gather_states, is_whole, require_space
 from ich.schema import MONITOR, UserError
 from ich.train.trainer.callbacks import LossWatch
@@ -71,6 +72,8 @@ class Checkpoints(Checkpoint):
             require_space(self.folder, _expect_size(trainer, pl_module))
         if trainer.global_rank < len(self._generators):
             restore_generators(self._generators[trainer.global_rank])
+        if isinstance(datamodule := trainer.datamodule, HeadCTDataModule):  # type: ignore[attr-defined]
+            datamodule.align_progress()
         self._saved_at = time.monotonic()
         self._signal = 0
         self._handlers.enter_context(handling_stops(self._note))
@@ -171,7 +174,8 @@ class Checkpoints(Checkpoint):
     def _save(self, trainer: Trainer, name: str, previous: Path | None = None) -> None:
         """Saves finite weights only; a loss can be finite when the weights after it are not."""
         self.watch.check()
-        if not all(bool(parameter.isfinite().all()) for parameter in trainer.lightning_module.parameters()):
+        finite = (bool(each.isfinite().all()) for each in trainer.lightning_module.parameters())
+        if _largest(trainer, not all(finite)):  # a process may hold a part of the weights
             raise UserError(
                 f"weights are not finite after step {trainer.global_step}, so the run diverged and is not "
                 "saved; try a lower optim.lr"
