@@ -19,6 +19,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     models             4  SliceNet and SliceClassifier, losses, metrics, optimizers
     evaluate           4  predictions table -> figures with intervals; the RSNA's submission
     explore            4  a data set -> a page that shows what is in it
+    sweeps             4  jobs of a multirun -> a page that ranks them
     studies            4  files, archives, media -> studies -> the series that is read
     generate           5  lesions learned from a data set, for the augmentation
     networks           5  trained networks, by PyTorch or as ONNX: HU -> probabilities; export

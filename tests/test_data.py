@@ -24,6 +24,7 @@ from ich.image.resize import resize_hu
 from ich.image.shrink import shrink_batch
 from ich.image.window import Window
 from ich.models import SliceClassifier, SliceNet
+from ich.models.metrics import MeanLoss
 from ich.schema import LABELS, InputSpec, ReadError, UserError
 
 SMALL = InputSpec(size=64)
@@ -286,14 +287,14 @@ def test_the_shift_is_for_the_loss_of_training_alone(phantom: Path, monkeypatch:
     torch.testing.assert_close(train["logit_shift"], torch.from_numpy(shift).expand(8, 6))
     assert "logit_shift" not in val
     model = SliceClassifier("test_resnet", input=SMALL, pretrained=False).eval()
-    logged: dict[str, torch.Tensor] = {}
+    logged: dict[str, MeanLoss] = {}
     monkeypatch.setattr(model, "log", lambda name, value, **_: logged.update({name: value}))
     loss = model.training_step(train, 0)
     torch.testing.assert_close(
         loss, model.loss(model(train["image"]) + torch.from_numpy(shift), train["target"])
     )
     model.validation_step(val, 0)
-    torch.testing.assert_close(logged["val_loss"], model.loss(model(val["image"]), val["target"]))
+    torch.testing.assert_close(logged["val_loss"].compute(), model.loss(model(val["image"]), val["target"]))
 
 
 def test_smoothed_targets_keep_their_means(copy: Path) -> None:

@@ -315,11 +315,12 @@ def test_a_multirun_trains_each_job_and_only_a_bad_one_fails(run, caplog) -> Non
     nets = "model.backbone=test_resnet,no_such_net,test_efficientnet"
     before = torch.get_num_threads()
     code = run("-m", "hydra.sweep.dir=sweep", nets, f"threads={before + 1}")
-    assert code == 2
+    assert code == 3
     assert torch.get_num_threads() == before
     assert "no_such_net" in caplog.text
-    assert sorted(path.name for path in Path("sweep").iterdir()) == ["0", "2", "multirun.yaml"]
-    assert {path.name for path in Path("sweep/2").iterdir()} == FILES
+    assert sorted(path.name for path in Path("sweep").iterdir()) == ["0", "1", "2", "multirun.yaml"]
+    assert {path.name for path in Path("sweep/2").iterdir()} == FILES | {"job.json"}
+    assert {path.name for path in Path("sweep/1").iterdir()} == {"job.json"}
 
 
 def test_early_stopping(run) -> None:

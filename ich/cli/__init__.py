@@ -16,6 +16,7 @@ from ich.schema import DISCLAIMER, UserError
 
 COMMANDS = {
     "train": "train a model with key=value ..., as train.py does; `ich train --help` lists all settings",
+    "sweep": "rank the jobs of a multirun, and show which settings matter",
     "index": "read the headers of a folder of DICOM files into a table",
     "phantom": "write synthetic head CT with hemorrhages as DICOM files",
     "explore": "look at a data set: headers, labels, Hounsfield units, slices, and what stands out",

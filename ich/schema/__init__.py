@@ -56,6 +56,10 @@ DISCLAIMER: Final = "Research use only; not a medical device"
 SIDES = ("R", "L")
 """Letters at the left and the right edge of a picture: radiologists look at a slice from the feet."""
 
+PLACES = ("root", "labels", "study_labels", "index_dir", "cache", "split", "bank")
+"""Settings of the data that may name folders and files, and so patients. Only ``config.yaml`` of a run holds
+them as the user wrote them, because the run needs them to resume."""
+
 MONITOR = "val_weighted_log_loss"
 """The logged metric that selects the best epoch; lower is better."""
 

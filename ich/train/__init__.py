@@ -1,4 +1,4 @@
-"""The command line of a training; ``ich.train.run`` is what it starts."""
+"""The command line of a training; ``ich.train.jobs`` is what it starts."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ __all__ = ["main"]
 # that read slices, which made a step four times slower on two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+SOME_FAILED = 3
+"""Exit code of a multirun of which some jobs failed; the others are done."""
+
 log = logging.getLogger("ich")
 
 
@@ -33,8 +36,6 @@ def main() -> None:
     # Hydra, and below it PyTorch and Lightning, take seconds to import. A help needs the first only.
     from ich.train.command import HELP, answer_help, reading_arguments
 
-    for library in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(library).setLevel(logging.WARNING)
     log.setLevel(logging.INFO)
     if not log.handlers:
         log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
@@ -42,10 +43,10 @@ def main() -> None:
     with printing(), reading_arguments(conf) as given:
         if not set(HELP).isdisjoint(given):
             return answer_help(conf, given)
-        from ich.train.run import run_jobs
+        from ich.train.jobs import run_jobs
 
         failures = run_jobs(conf)
     if failures:
         log.error("%d jobs failed: %s", len(failures), ", ".join(failures))
-        sys.exit(2)
+        sys.exit(SOME_FAILED)
     return None

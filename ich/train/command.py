@@ -38,6 +38,9 @@ VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") e
 HELP = ("-h", "--help")
 """Arguments that ask for the help."""
 
+_EXTRAS = {"hydra/launcher/joblib": "joblib", "hydra/launcher/submitit_slurm": "slurm"}
+"""Extras of this package that bring a plugin of Hydra."""
+
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _MULTIRUN = ("-m", "--multirun")
 _WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
@@ -205,6 +208,8 @@ def explain(error: Exception, conf: Path) -> str:
         conf: The folder of the configuration.
     """
     text = str(error)
+    if isinstance(error, MissingConfigException) and (extra := _EXTRAS.get(str(error.missing_cfg_file))):
+        return f"{error.missing_cfg_file} is not installed: pip install 'ich[{extra}]'"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _explain_file(*str(error.missing_cfg_file).rpartition("/")[::2], conf)
     if found := _AMBIGUOUS.search(text):

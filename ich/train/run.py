@@ -6,35 +6,28 @@ import logging
 import math
 import time
 import typing
-import warnings
-from collections.abc import Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
-import hydra
 import pandas as pd
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import seed_everything
 
 from ich.evaluate.decisions import DEFAULT_RULE
-from ich.files import for_owner_only, replacing
+from ich.files import replacing
 from ich.index.split import write_split
 from ich.model_files.checkpoint import CHECKPOINTS, find_checkpoint, read_checkpoint
-from ich.models.own import check_trusted
 from ich.models.self_supervised import SelfSupervised
 from ich.schema import UserError
 from ich.tables import SETS, SLAB_COLUMN, hash_slices, write_table
 from ich.tables.slabs import list_averaged
-from ich.train.command import VERSION_BASE
-from ich.train.folds import ALL_FOLDS, FOLD, Job, pool_jobs, train_folds
+from ich.train.folds import ALL_FOLDS, FOLD, train_folds
 from ich.train.parts import Parts, build_parts
 from ich.train.results import write_pretraining, write_results
-from ich.train.resume import find_newest, require_same_split, resume_config, without_start
+from ich.train.resume import require_same_split, without_start
 from ich.train.running import (
     LOG,
     computing_with,
@@ -47,11 +40,8 @@ from ich.train.running import (
     write_log,
 )
 from ich.train.settings import keep_bank_digest, leave_out_places
-from ich.train.signatures import register_signatures
 from ich.train.trainer import fit, limit_of_debugging
 from ich.train.trainer.launch import find_launch, is_first, one_at_a_time
-from ich.train.trainer.signals import exit_at_once, handling_stops, is_requeued
-from ich.train.trust import allowing
 
 __all__ = ["train"]
 
@@ -59,13 +49,6 @@ log = logging.getLogger("ich")
 
 PRETRAIN = "pretrain"
 """Folder in a run that holds its pretraining run."""
-
-NO_NEWS = (
-    ".*does not have many workers",
-    "This DataLoader will create .* worker processes",  # ours are threads
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
-)
-"""Warnings of Lightning that do not help users of this program."""
 
 
 @dataclass(frozen=True)
@@ -305,79 +288,3 @@ def _describe_run(run: Run) -> None:
     )
     if run.resumed is None and not cfg.pretrain:
         log.info("starts from %s", "random weights" if origin is None else origin.describe())
-
-
-def run_job(cfg: DictConfig) -> float:
-    """Runs a job that Hydra composed.
-
-    Returns:
-        The monitored metric; NaN if a job of a multirun has failed.
-    """
-    hydra_config = HydraConfig.get()
-    made = Path(hydra_config.runtime.output_dir)
-    several = hydra_config.mode is RunMode.MULTIRUN
-    try:
-        _require_one_training(cfg, hydra_config.overrides.task, several=several)
-        if several:
-            _jobs.append(Job(made, tuple(hydra_config.overrides.task), check_trusted(cfg.trusted)))
-        if cfg.ckpt_path:
-            run_dir = find_newest(made.parent) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
-            return train(resume_config(run_dir, list(hydra_config.overrides.task), cfg.trusted), run_dir)
-        if is_requeued() and (made / "config.yaml").is_file():
-            return train(resume_config(made, [], cfg.trusted), made)
-        return train(cfg, made)
-    except (UserError, OSError) as error:
-        log.error("%s", error)  # noqa: TRY400 - one message, no traceback
-        if several:
-            _failures.append(made.name)
-            return float("nan")
-        raise SystemExit(2) from None
-    finally:
-        with suppress(OSError):  # it holds something
-            made.rmdir()
-
-
-_jobs: list[Job] = []
-_failures: list[str] = []
-
-
-def _require_one_training(cfg: DictConfig, overrides: Sequence[str], *, several: bool) -> None:
-    """Refuses what the processes of torchrun or SLURM cannot do together."""
-    if find_launch() is None:
-        return
-    if several or cfg.data.get("fold") == ALL_FOLDS:
-        raise UserError(
-            "torchrun and srun start the processes of one training: start one command for each job or fold, "
-            "such as data.fold=0, or use trainer.gpus without them"
-        )
-    if cfg.pretrain and not cfg.ckpt_path:
-        raise UserError(
-            "pretrain needs a command of its own under torchrun or srun: train on its data first, and then "
-            "start with model.init_from=RUN/checkpoints/best.ckpt and pretrain=none"
-        )
-    if not cfg.ckpt_path and not any(each.startswith("run_dir=") for each in overrides):
-        raise UserError(
-            "run_dir must be given under torchrun or srun, because each process would name a folder by its "
-            "own clock; for instance run_dir=runs/first"
-        )
-
-
-def run_jobs(conf: Path) -> list[str]:
-    """Runs what Hydra composes of the program's arguments: one job, or with ``-m`` several.
-
-    Args:
-        conf: The folder of the configuration.
-
-    Returns:
-        The jobs of a multirun that failed.
-    """
-    for known in NO_NEWS:
-        warnings.filterwarnings("ignore", message=known)
-    if not is_first():  # what it finds before the training, the first process finds too
-        log.setLevel(logging.CRITICAL)
-    register_signatures()
-    _jobs.clear()
-    _failures.clear()
-    with for_owner_only(), handling_stops(exit_at_once), allowing():
-        hydra.main(**VERSION_BASE, config_path=str(conf), config_name="config")(run_job)()
-        return [*_failures, *pool_jobs(_jobs, _failures)]

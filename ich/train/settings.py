@@ -13,14 +13,10 @@ from omegaconf import DictConfig, open_dict
 from ich import __version__
 from ich.data.parts import SPLITS
 from ich.files import hash_file
-from ich.schema import RENAMED, UserError
+from ich.schema import PLACES, RENAMED, UserError
 from ich.schema.labels import RSNA_LABELS
 
 log = logging.getLogger("ich")
-
-PLACES = ("root", "labels", "study_labels", "index_dir", "cache", "split", "bank")
-"""Settings of the data that may name folders and files, and so patients. Only ``config.yaml`` of a run holds
-them as the user wrote them, because the run needs them to resume."""
 
 OF_A_RUN = (
     *("run_dir", "seed", "threads", "ckpt_path"),

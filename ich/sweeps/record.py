@@ -1,0 +1,91 @@
+"""What became of a job of a multirun, as a file in its folder, so that jobs may run in any process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal
+
+from ich.files import replacing
+from ich.schema import MONITOR, UserError
+from ich.schema.formats import STRICT, NotNegative, Number, Text, read_plain, to_plain
+
+FORMAT: Final = "ich job 1"
+"""Name and version of the format."""
+
+NAME: Final = "job.json"
+"""Name of the file."""
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job of a multirun."""
+
+    __pydantic_config__ = STRICT
+
+    overrides: tuple[str, ...]
+    """Its settings from the command line, in their order."""
+    value: Number | None
+    """The monitored metric of the best epoch; null if the job failed."""
+    error: Text | None
+    """Why it failed; null if it is done."""
+    seconds: NotNegative
+    """Its duration."""
+    monitor: Text = MONITOR
+    """Name of the monitored metric; lower is better."""
+    format: Literal["ich job 1"] = field(default=FORMAT, kw_only=True)
+    """Name and version of this format."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job in its folder.
+
+    Attributes:
+        folder: The folder.
+        record: What became of it.
+    """
+
+    folder: Path
+    record: JobRecord
+
+    @property
+    def name(self) -> str:
+        """Name of the folder, such as 3."""
+        return self.folder.name
+
+
+def write_record(record: JobRecord, folder: Path) -> None:
+    """Writes the file of a job.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / NAME) as partial:
+        partial.write_text(json.dumps(to_plain(record), indent=1) + "\n", encoding="utf-8")
+
+
+def read_jobs(sweep: Path) -> Sequence[Job]:
+    """Reads all jobs of a multirun that have ended, in the order of their numbers.
+
+    Args:
+        sweep: Its folder.
+
+    Raises:
+        UserError: If there is none, or a file is not of this format.
+    """
+    found = []
+    for path in sweep.glob(f"*/{NAME}"):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise UserError(f"{path} is not JSON: {error}") from error
+        found.append(Job(path.parent, read_plain(JobRecord, content, str(path))))
+    if not found:
+        raise UserError(
+            f"{sweep} holds no job that has ended; expected {sweep}/0/{NAME}, which `train.py -m` writes"
+        )
+    return sorted(found, key=lambda job: (len(job.name), job.name))

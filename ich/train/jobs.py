@@ -1,0 +1,171 @@
+"""What Hydra composes: one run, or the jobs of a multirun, in this process or in those of a launcher."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.logging import RichHandler
+
+from ich.files import for_owner_only
+from ich.models.own import check_trusted
+from ich.schema import UserError
+from ich.sweeps.record import JobRecord, read_jobs, write_record
+from ich.train.command import VERSION_BASE
+from ich.train.folds import ALL_FOLDS, Job, pool_jobs
+from ich.train.resume import find_newest, resume_config
+from ich.train.run import train
+from ich.train.signatures import register_signatures
+from ich.train.trainer.launch import find_launch, is_first
+from ich.train.trainer.signals import exit_at_once, handling_stops, is_requeued
+from ich.train.trust import allowing
+
+log = logging.getLogger("ich")
+
+NO_NEWS = (
+    ".*does not have many workers",
+    "This DataLoader will create .* worker processes",  # ours are threads
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
+)
+"""Warnings of Lightning that do not help users of this program."""
+
+_LONGEST_ERROR = 200  # characters
+
+
+def run_jobs(conf: Path) -> list[str]:
+    """Runs what Hydra composes of the program's arguments: one run, or with ``-m`` several jobs.
+
+    Args:
+        conf: The folder of the configuration.
+
+    Returns:
+        The jobs of a multirun that failed, and the groups of folds that could not be put together.
+    """
+    if not is_first():  # what it finds before the training, the first process finds too
+        log.setLevel(logging.CRITICAL)
+    register_signatures()
+    _ended.clear()
+    with _preparing():
+        hydra.main(**VERSION_BASE, config_path=str(conf), config_name="config")(run_job)()
+        return [name for folder, trusted in _ended for name in _finish(folder, trusted)]
+
+
+class NoteFolder(Callback):
+    """Notes the folder of a multirun when it ends: its jobs may have run in other processes."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Is called by Hydra, in the process of the command."""
+        _ended.append((Path(config.hydra.sweep.dir), check_trusted(config.trusted)))
+
+
+_ended: list[tuple[Path, tuple[str, ...]]] = []
+"""The folder of the multirun of this process, with the code that it trusts."""
+
+
+def run_job(cfg: DictConfig) -> float:
+    """Runs a job that Hydra composed, in any process.
+
+    Returns:
+        The monitored metric; NaN if a job of a multirun has failed.
+    """
+    hydra_config = HydraConfig.get()
+    made, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
+    several = hydra_config.mode is RunMode.MULTIRUN
+    with _preparing():
+        if several:
+            return _run_one_of_several(cfg, made, overrides)
+        try:
+            return _start(cfg, made, overrides, several=False)
+        except (UserError, OSError) as error:
+            log.error("%s", error)  # noqa: TRY400 - one message, no traceback
+            raise SystemExit(2) from None
+        finally:
+            with suppress(OSError):  # it holds something
+                made.rmdir()
+
+
+@contextmanager
+def _preparing() -> Iterator[None]:
+    """Prepares a process for a training, which may be that of the command or one of a launcher of Hydra."""
+    for library in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    for known in NO_NEWS:
+        warnings.filterwarnings("ignore", message=known)
+    if not log.handlers:
+        log.setLevel(logging.INFO)
+        log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
+    with for_owner_only(), handling_stops(exit_at_once), allowing():
+        yield
+
+
+def _run_one_of_several(cfg: DictConfig, made: Path, overrides: Sequence[str]) -> float:
+    """Runs a job, and writes what became of it. Its failure does not end the multirun."""
+    started, value, error = time.monotonic(), math.nan, None
+    try:
+        value = _start(cfg, made, overrides, several=True)
+    except (UserError, OSError) as raised:
+        log.error("%s", raised)  # noqa: TRY400 - one message, no traceback
+        error = str(raised)
+    except Exception as raised:
+        log.exception("job %s failed", made.name)
+        error = f"{type(raised).__name__}: {raised}"
+    record = JobRecord(
+        overrides=tuple(overrides),
+        value=value if math.isfinite(value) else None,
+        error=None if error is None else " ".join(error.split())[:_LONGEST_ERROR],
+        seconds=round(time.monotonic() - started, 1),
+    )
+    write_record(record, made)
+    return value
+
+
+def _start(cfg: DictConfig, made: Path, overrides: Sequence[str], *, several: bool) -> float:
+    _require_one_training(cfg, overrides, several=several)
+    if cfg.ckpt_path:
+        run_dir = find_newest(made.parent) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
+        return train(resume_config(run_dir, list(overrides), cfg.trusted), run_dir)
+    if is_requeued() and (made / "config.yaml").is_file():
+        return train(resume_config(made, [], cfg.trusted), made)
+    return train(cfg, made)
+
+
+def _finish(sweep: Path, trusted: tuple[str, ...]) -> list[str]:
+    """Puts folds of a multirun together; returns what failed."""
+    jobs = read_jobs(sweep)
+    failures = [job.name for job in jobs if job.record.error is not None]
+    log.info("%d jobs are done. To rank them: ich sweep %s", len(jobs) - len(failures), sweep)
+    pooled = [Job(job.folder, job.record.overrides, trusted) for job in jobs]
+    return [*failures, *pool_jobs(pooled, failures)]
+
+
+def _require_one_training(cfg: DictConfig, overrides: Sequence[str], *, several: bool) -> None:
+    """Refuses what the processes of torchrun or SLURM cannot do together."""
+    if find_launch() is None:
+        return
+    if several or cfg.data.get("fold") == ALL_FOLDS:
+        raise UserError(
+            "torchrun and srun start the processes of one training: start one command for each job or fold, "
+            "such as data.fold=0, or use trainer.gpus without them"
+        )
+    if cfg.pretrain and not cfg.ckpt_path:
+        raise UserError(
+            "pretrain needs a command of its own under torchrun or srun: train on its data first, and then "
+            "start with model.init_from=RUN/checkpoints/best.ckpt and pretrain=none"
+        )
+    if not cfg.ckpt_path and not any(each.startswith("run_dir=") for each in overrides):
+        raise UserError(
+            "run_dir must be given under torchrun or srun, because each process would name a folder by its "
+            "own clock; for instance run_dir=runs/first"
+        )
