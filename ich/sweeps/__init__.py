@@ -13,8 +13,6 @@ from ich.sweeps.pictures import draw_importance, draw_parallel
 from ich.sweeps.ranking import ERROR, JOB, MINUTES, VALUE, list_settings, make_table, measure_importance
 from ich.sweeps.record import Job, read_jobs
 
-__all__ = ["make_document", "write_sweep"]
-
 PAGE = "sweep.html"
 """The page, in the folder of the multirun."""
 
