@@ -90,6 +90,15 @@ def test_the_fastest_engine_is_chosen_if_it_is_clearly_faster(times: dict[str, A
     assert choose([candidate(name, time) for name, time in times.items()]) == chosen
 
 
+def test_an_engine_that_takes_long_to_get_ready_must_be_much_faster() -> None:
+    def compiled(milliseconds: float) -> Candidate:
+        return Candidate("bfloat16-compiled", milliseconds, 56.0, 0.0, None)
+
+    others = [candidate("float32", 2.3), candidate("bfloat16", 2.1)]
+    assert choose([*others, compiled(1.9)]) == "bfloat16"
+    assert choose([*others, compiled(0.4)]) == "bfloat16-compiled"
+
+
 def test_an_engine_that_differs_too_much_is_not_chosen() -> None:
     differing = candidate("bfloat16", 20.0, "differs by more than 0.02")
     assert choose([candidate("float32", 50.0), differing]) == "float32"
