@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 from processes import run_program
 from test_train import TINY, train
 
 from ich.schema import InputSpec
 from ich.train import find_conf
-from ich.train.command import describe_settings, parse_overrides, prepare_arguments
+from ich.train.command import describe_settings, explain, parse_overrides, prepare_arguments
 from ich.train.settings import accept_old_names
 from ich.train.signatures import register_signatures
 
@@ -177,3 +178,8 @@ def test_folders_with_odd_names_are_trained_in(
     assert train("ckpt_path=1e3", "trainer.max_epochs=2", "data.root=set (1), 2020_01", base=[]) == 0
     assert train("-m", "run_dir=köln", "seed=1,2", base=base) == 0
     assert sorted(path.name for path in Path("köln").iterdir()) == ["0", "1", "multirun.yaml"]
+
+
+def test_a_launcher_that_is_not_installed_names_its_extra() -> None:
+    error = MissingConfigException("In 'sweep/joblib': ...", "hydra/launcher/joblib")
+    assert explain(error, find_conf()) == "hydra/launcher/joblib is not installed: pip install 'ich[joblib]'"

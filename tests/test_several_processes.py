@@ -22,12 +22,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 
 from ich.data import HeadCTDataModule
 from ich.data.order import EpochSampler, Share, cut_batches
+from ich.files import open_locked
 from ich.model_files.checkpoint import read_checkpoint
 from ich.models import SliceClassifier
 from ich.models.optim import OptimSpec
 from ich.schema import InputSpec, UserError
 from ich.train.trainer import build_trainer
-from ich.train.trainer.launch import Launch, find_launch
+from ich.train.trainer.launch import Launch, find_launch, one_at_a_time
 
 pytestmark = [
     pytest.mark.trains,
@@ -283,6 +284,15 @@ def test_processes_of_a_launcher_need_one_folder(phantom: Path, tmp_path: Path, 
         assert message in " ".join(first.stderr.split())
         assert second.stderr == ""
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
+def test_processes_prepare_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with one_at_a_time(Path("run")):
+        (lock,) = tmp_path.iterdir()
+        with pytest.raises(BlockingIOError):
+            open_locked(lock)
+    open_locked(lock).close()
 
 
 def test_launchers_say_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ import pytest
 import torch
 import yaml
 from heads import make_bank
+from omegaconf import DictConfig
 from processes import FORKING
 from pytorch_lightning.strategies import StrategyRegistry
 from sklearn.metrics import log_loss, roc_auc_score
@@ -31,7 +32,7 @@ from ich.evaluate.smoothing import smooth_table
 from ich.files import hash_file
 from ich.image.lesions.bank import write_bank
 from ich.models import SliceClassifier, load_slice_net
-from ich.schema import LABELS, InputSpec, UserError
+from ich.schema import LABELS, InputSpec, ReadError, UserError
 from ich.train.trainer import build_trainer, fit, place
 
 pytestmark = pytest.mark.trains
@@ -321,6 +322,29 @@ def test_a_multirun_trains_each_job_and_only_a_bad_one_fails(run, caplog) -> Non
     assert sorted(path.name for path in Path("sweep").iterdir()) == ["0", "1", "2", "multirun.yaml"]
     assert {path.name for path in Path("sweep/2").iterdir()} == FILES | {"job.json"}
     assert {path.name for path in Path("sweep/1").iterdir()} == {"job.json"}
+
+
+def test_what_a_failed_job_leaves_names_no_file(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also an error that nobody foresaw fails its own job only."""
+    errors = [
+        ReadError("corrupt", "secret.dcm", "secret"),
+        ValueError("secret"),
+        FileNotFoundError(2, "No such file or directory", "secret.csv"),
+    ]
+
+    def fail(cfg: DictConfig, run_dir: Path) -> float:
+        if cfg.seed:
+            raise errors[cfg.seed - 1]
+        return 0.5
+
+    monkeypatch.setattr("ich.train.jobs.train", fail)
+    assert run("-m", "run_dir=sweep", "seed=0,1,2,3") == 3
+    texts = [Path(f"sweep/{number}/job.json").read_text() for number in range(4)]
+    assert not any("secret" in text for text in texts)
+    found = [json.loads(text) for text in texts]
+    assert [each["value"] for each in found] == [0.5, None, None, None]
+    expected = [None, "a slice: corrupt", "ValueError", "No such file or directory"]
+    assert [each["error"] for each in found] == expected
 
 
 def test_early_stopping(run) -> None:

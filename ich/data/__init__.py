@@ -17,7 +17,7 @@ from pytorch_lightning import LightningDataModule
 from ich.data.cache import CacheReader, build_cache
 from ich.data.draws import Draws, draw_held_out, draw_training, find_rows
 from ich.data.groups import check_groups
-from ich.data.loader import SliceLoader
+from ich.data.loader import MOST_WORKERS, SliceLoader
 from ich.data.on_device import finish_batch
 from ich.data.order import EpochSampler, FixedSampler, Rest, Share
 from ich.data.parts import SplitSpec
@@ -168,7 +168,7 @@ class HeadCTDataModule(LightningDataModule):
         self.label_set = label_set
         self.cache = Path(cache) if cache else None
         self.batch_size = batch_size
-        self.num_workers = min(8, count_cores()) if num_workers is None else num_workers
+        self.num_workers = min(MOST_WORKERS, count_cores()) if num_workers is None else num_workers
         self.training = TrainingSpec(
             size=input.size,
             augment=adapt(augment, input),

@@ -16,6 +16,9 @@ from torch.utils.data import DataLoader
 from ich.data.order import EpochSampler, Item, Rest
 from ich.data.slices import SliceDataset
 
+MOST_WORKERS = 8
+"""Threads that read, at most, by default; there is one per core."""
+
 
 class SliceLoader(DataLoader[dict[str, Any]]):
     """PyTorch's ``DataLoader`` over a ``SliceDataset``, with threads instead of worker processes.

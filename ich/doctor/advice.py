@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 
+from ich.data import HeadCTDataModule
+from ich.data.loader import MOST_WORKERS
 from ich.doctor.disk import SIZE
 from ich.doctor.record import Advice, Disk, Gpu, Machine
 
 GIB = 1 << 30
 
-_BATCH = 32  # slices of a training batch, by default
-_WORKERS = 8  # threads that read, at most, by default
+_BATCH: int = inspect.signature(HeadCTDataModule).parameters["batch_size"].default
 _OF_A_SLICE = 0.15 * GIB  # estimate: activations and gradients of ResNet-50 at 256 px in 32 bits, by slice
 _FEW_FILES, _LITTLE_MEMORY, _LITTLE_SHARED = 1024, 4 * GIB, GIB
 _SLOW = 0.02  # seconds to read or decode a slice: what a small network takes on one core
@@ -60,8 +62,8 @@ def advise(machine: Machine) -> Iterator[Advice]:
     precision, reason = _choose_precision(machine, gpu)
     yield Advice("train", f"trainer.precision={precision}", reason)
     yield _choose_batch(machine, gpu)
-    reason = f"threads that read: one per core, at most {_WORKERS} (the default)"
-    yield Advice("train", f"data.num_workers={min(_WORKERS, cores)}", reason)
+    reason = f"threads that read: one per core, at most {MOST_WORKERS} (the default)"
+    yield Advice("train", f"data.num_workers={min(MOST_WORKERS, cores)}", reason)
     if machine.cores.torch_threads > cores:
         yield Advice("train", f"threads={cores}", f"PyTorch would start {machine.cores.torch_threads}")
     if machine.disk is not None and (need := _find_need_of_cache(machine.disk)):

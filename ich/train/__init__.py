@@ -31,14 +31,20 @@ def find_conf() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
+def start_log() -> None:
+    """Shows the messages of this package on the terminal, in the command or in a process of its launcher."""
+    if not log.handlers:
+        log.setLevel(logging.INFO)
+        log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
+
+
 def main() -> None:
     """Runs a training, or with ``-m`` several, from the command line's ``key=value`` arguments."""
     # Hydra, and below it PyTorch and Lightning, take seconds to import. A help needs the first only.
     from ich.train.command import HELP, answer_help, reading_arguments
 
     log.setLevel(logging.INFO)
-    if not log.handlers:
-        log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
+    start_log()
     conf = find_conf()
     with printing(), reading_arguments(conf) as given:
         if not set(HELP).isdisjoint(given):

@@ -16,13 +16,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
-from rich.console import Console
-from rich.logging import RichHandler
 
 from ich.files import for_owner_only
 from ich.models.own import check_trusted
 from ich.schema import UserError
 from ich.sweeps.record import JobRecord, read_jobs, write_record
+from ich.train import start_log
 from ich.train.command import VERSION_BASE
 from ich.train.folds import ALL_FOLDS, Job, pool_jobs
 from ich.train.resume import find_newest, resume_config
@@ -103,9 +102,7 @@ def _preparing() -> Iterator[None]:
         logging.getLogger(library).setLevel(logging.WARNING)
     for known in NO_NEWS:
         warnings.filterwarnings("ignore", message=known)
-    if not log.handlers:
-        log.setLevel(logging.INFO)
-        log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
+    start_log()
     with for_owner_only(), handling_stops(exit_at_once), allowing():
         yield
 
@@ -115,12 +112,15 @@ def _run_one_of_several(cfg: DictConfig, made: Path, overrides: Sequence[str]) -
     started, value, error = time.monotonic(), math.nan, None
     try:
         value = _start(cfg, made, overrides, several=True)
-    except (UserError, OSError) as raised:
+    except UserError as raised:
         log.error("%s", raised)  # noqa: TRY400 - one message, no traceback
-        error = str(raised)
-    except Exception as raised:
+        error = raised.kept
+    except OSError as raised:  # its message names a file
+        log.error("%s", raised)  # noqa: TRY400
+        error = raised.strerror or type(raised).__name__
+    except Exception as raised:  # nobody foresaw it; its message may quote a file, and the terminal shows it
         log.exception("job %s failed", made.name)
-        error = f"{type(raised).__name__}: {raised}"
+        error = type(raised).__name__
     record = JobRecord(
         overrides=tuple(overrides),
         value=value if math.isfinite(value) else None,
