@@ -1,4 +1,4 @@
-"""What the README promises, taken from the README itself."""
+"""What the README and the pages in docs/ promise, taken from these texts themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from ich.train.signatures import register_signatures
 
 REPOSITORY = Path(__file__).parent.parent
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-COMMANDS = sorted(set(re.findall(r"^(?:python train\.py|ich train)\b[^\n#]*", README, re.MULTILINE)))
+PAGES = {
+    path: path.read_text(encoding="utf-8")
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+}
+COMMANDS = sorted(
+    {
+        command
+        for text in PAGES.values()
+        for command in re.findall(r"^(?:python train\.py|ich train)\b[^\n#]*", text, re.MULTILINE)
+    }
+)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -33,7 +43,9 @@ def test_commands_compose(command: str) -> None:
 def test_library_examples_run(
     tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training, loading, prediction = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    training, loading, prediction = (
+        block for text in PAGES.values() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    )
     prediction = prediction.replace("runs/DATE_TIME", "runs/mine").replace("/data/inbox", "data/phantom")
     slices = "import numpy\nslices = [numpy.full((64, 64), 40)] * 3\n"
     code = f"{training}{loading}{slices}{prediction}print(scores.probs.shape)\n"
@@ -62,8 +74,9 @@ def test_ci_runs_the_commands_that_it_begins_with() -> None:
     assert places == sorted(places)
 
 
-def test_files_and_pictures_that_it_names_are_there() -> None:
-    for path in re.findall(r"\]\(((?!http)[^)#]+)\)", README):
-        assert (REPOSITORY / path).exists(), path
-    for path in re.findall(r"`((?:ich|examples|benchmarks|conf)/[\w./]+)`", README):
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_files_and_pictures_that_it_names_are_there(page: Path) -> None:
+    for path in re.findall(r"\]\(((?!http|#)[^)#]+)", PAGES[page]):
+        assert (page.parent / path).exists(), path
+    for path in re.findall(r"`((?:ich|examples|benchmarks|conf)/[\w./]+)`", PAGES[page]):
         assert (REPOSITORY / path).exists(), path
