@@ -70,6 +70,14 @@ def test_every_import_goes_down() -> None:
     assert find_faults(ROOT) == []
 
 
+def test_the_page_of_the_design_has_the_same_map() -> None:
+    rows = re.findall(
+        r"^\| (\d+) \| ([^|]+) \|", (ROOT / "docs/design.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    mapped = {name: int(floor) for floor, names in rows for name in re.findall(r"`(\w+)`", names)}
+    assert mapped == read_floors(ROOT / "ich"), "docs/design.md has another map than ich/__init__.py"
+
+
 MAP = '"""Map.\n\n    low        0  a\n    high       1  b\n    train      2  c\n"""\n'
 HOUSE = {
     "train.py": "import hydra\nfrom ich.train import main\n",
