@@ -23,8 +23,7 @@ from ich.dicom import read_hu
 from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
-from ich.image import average_hu, find_neighbors
-from ich.image.brain import show_brain
+from ich.image import average_hu, find_neighbors, prepare_planes
 from ich.image.lesions import Lesions
 from ich.image.resize import keeps_shift, resize_hu
 from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
@@ -268,9 +267,9 @@ class SliceDataset(Dataset[dict[str, Any]]):
         if self.training is not None and (lesions := self.training.spec.lesions) is not None:
             for planes, known, item in zip(hu.numpy(), target, items, strict=True):
                 self._paint(lesions, self.training.spec.seed, planes[: self.spec.slices], known, item)
-        if self.spec.brain is not None:
+        if not self.spec.shows_slices:
             for planes in hu.numpy():
-                planes[:] = show_brain(planes[: self.spec.slices], self.spec.brain)
+                planes[:] = prepare_planes(planes[: self.spec.slices], self.spec)
         batch = {
             "hu": hu,
             "target": torch.from_numpy(target),

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from ich.image.brain import show_brain
 from ich.image.resize import resize_hu
+from ich.image.scale import align_hu
 from ich.schema import InputSpec
 
-__all__ = ["average_hu", "average_slabs", "find_neighbors", "prepare_series", "sort_slices"]
+__all__ = ["average_hu", "average_slabs", "find_neighbors", "prepare_planes", "prepare_series", "sort_slices"]
 
 ORDER = ("position", "InstanceNumber", "SOPInstanceUID", "frame")
 """Columns that order the slices of a series, whatever their files are called."""
@@ -95,4 +96,9 @@ def prepare_series(
     resized = np.stack([resize_hu(hu, spec.size) for hu in slices])
     rows = [find_neighbors(kept, number, spec.neighbors) for number in range(len(slices))]
     planes = resized[np.array(rows)]  # (N, P, S, S), P = spec.slices
-    return planes if spec.brain is None else np.stack([show_brain(each, spec.brain) for each in planes])
+    return planes if spec.shows_slices else np.stack([prepare_planes(each, spec) for each in planes])
+
+
+def prepare_planes(planes: NDArray[np.int16], spec: InputSpec) -> NDArray[np.int16]:
+    """Prepares a slice and its neighbors, (P, S, S) HU, as a network sees them: (D, S, S) HU."""
+    return show_brain(align_hu(planes) if spec.align_hu else planes, spec.brain)

@@ -102,6 +102,7 @@ class InputSpec:
         normalization: One of ``NORMALIZATIONS``.
         learnable: Whether centers and widths are parameters of the model, which then takes HU.
         brain: One of ``BRAINS``; None shows the slice as it is.
+        align_hu: Whether HU are shifted so that the brain has its usual value (``ich.image.scale``).
 
     Raises:
         UserError: If a value is not allowed.
@@ -113,6 +114,7 @@ class InputSpec:
     normalization: str = "imagenet"
     learnable: bool = False
     brain: str | None = None
+    align_hu: bool = False
 
     def __post_init__(self) -> None:
         given = (self.windows,) if isinstance(self.windows, str) else self.windows  # one by its name
@@ -143,6 +145,8 @@ class InputSpec:
             raise UserError(f"input.windows={list(windows)}: imagenet_rgb needs three windows")
         if self.brain is not None and self.brain not in BRAINS:
             raise UserError(f"input.brain={self.brain}: expected null or one of {', '.join(BRAINS)}")
+        if self.align_hu and "dicom" in windows:
+            raise UserError("input.align_hu=true shifts HU, so it needs windows other than dicom")
         if self.learnable and (not windows or "dicom" in windows):
             raise UserError("input.learnable=true needs named windows or [center, width]")
 
@@ -150,6 +154,11 @@ class InputSpec:
     def slices(self) -> int:
         """Number of slices in one input: the slice itself and its neighbors."""
         return 2 * self.neighbors + 1
+
+    @property
+    def shows_slices(self) -> bool:
+        """Whether a network sees slices as they are, at its size."""
+        return self.brain is None and not self.align_hu
 
     @property
     def depth(self) -> int:
