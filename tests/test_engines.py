@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,29 @@ import numpy as np
 import pytest
 import torch
 from command import call
-from networks import DEEP, make_model
+from networks import DEEP, draw_slices, make_model
 
 from ich.doctor import tuning
 from ich.doctor.tuning import choose
 from ich.files import hash_file
 from ich.machine import Processor, read_processor
 from ich.model_files.bundle import write_bundle
-from ich.networks import load_members
+from ich.networks import TorchNetwork, load_members
 from ich.networks.engines import ENGINES, Candidate, Engine, EngineFile, list_versions, write_engine
 from ich.outputs.records import read_json
 from ich.schema import UserError
 from ich.schema.formats import read_plain
 
 pytestmark = pytest.mark.trains
+
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which converted backbones are kept."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "ich" / "openvino"
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +82,56 @@ def test_engines_are_measured_and_the_choice_is_kept(
     assert str(tmp_path) not in file.read_text()
     (members, _) = load_members(model, gpus=0, engine=file)
     assert members[0].name == "test_resnet"
+
+
+@needs_openvino
+def test_openvino_computes_what_pytorch_does_and_keeps_what_it_converted(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net, hu = make_model(DEEP), draw_slices(DEEP.depth)
+    expected = TorchNetwork(net, "", gpus=0).run(hu)
+    found = TorchNetwork(net, "", gpus=0, engine="float32-openvino").run(hu)
+    assert found.distance is not None
+    assert expected.distance is not None
+    np.testing.assert_allclose(found.probs, expected.probs, atol=1e-4)
+    np.testing.assert_allclose(found.distance, expected.distance, rtol=1e-3)
+    (kept,) = cache.glob("*.zip")
+
+    import openvino
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("converted again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino, "convert_model", fail)
+        again = TorchNetwork(net, "", gpus=0, engine="float32-openvino")
+        np.testing.assert_array_equal(again.run(hu).probs, found.probs)
+        with torch.no_grad():
+            next(net.backbone.parameters()).add_(1)
+        with pytest.raises(UserError, match=r"OpenVINO cannot convert test_resnet \(RuntimeError\)"):
+            TorchNetwork(net, "", gpus=0, engine="float32-openvino")  # other weights are another network
+        with torch.no_grad():
+            next(net.backbone.parameters()).sub_(1)
+    kept.write_bytes(kept.read_bytes()[:-100])
+    restored = TorchNetwork(net, "", gpus=0, engine="float32-openvino")
+    np.testing.assert_allclose(restored.run(hu).probs, found.probs, atol=1e-4)
+
+
+@needs_openvino
+def test_openvino_sends_no_usage_data() -> None:
+    TorchNetwork(make_model(DEEP), "", gpus=0, engine="float32-openvino")
+    assert not [name for name in sys.modules if name.startswith("openvino_telemetry.")]
+    with pytest.raises(ImportError):
+        import openvino_telemetry  # noqa: F401
+
+
+def test_openvino_is_an_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "ich.networks.openvino", raising=False)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(
+        UserError, match=r"needs? openvino, which is not installed: pip install 'ich\[openvino\]'"
+    ):
+        TorchNetwork(make_model(DEEP), "", gpus=0, engine="bfloat16-openvino")
 
 
 def candidate(name: str, milliseconds: float | None, refusal: str | None = None) -> Candidate:

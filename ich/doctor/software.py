@@ -16,7 +16,7 @@ PACKAGES = (
     *("torch", "torchvision", "pytorch-lightning", "torchmetrics", "timm", "kornia", "albumentations"),
     *("numpy", "scipy", "pandas", "pyarrow", "opencv-python-headless", "matplotlib"),
     *("pydicom", "highdicom", "pylibjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "pyjpegls", "python-gdcm"),
-    *("hydra-core", "pydantic", "safetensors", "onnx", "onnxruntime", "pynetdicom"),
+    *("hydra-core", "pydantic", "safetensors", "onnx", "onnxruntime", "openvino", "pynetdicom"),
 )
 """Packages whose versions a bug report needs."""
 

@@ -123,7 +123,7 @@ class TorchNetwork:
         self.net = net.to(self.device)
         self.metadata = net.metadata
         self.name = net.metadata.model.backbone
-        self._extract = make_extract(net.extract, engine)
+        self._extract = make_extract(net, engine)
         if engine != ENGINES[0]:  # results say how they were computed
             self.name += f" in {engine}"
         self.input = net.input

@@ -1,4 +1,4 @@
-"""Ways to compute a network with PyTorch on the CPU, and the file that names the one for a machine.
+"""Ways to compute a network on the CPU, and the file that names the one for a machine.
 
 ``ich doctor --tune`` measures and writes the file, and ``ich predict --engine`` takes it. It is JSON, an
 ``EngineFile``. It names no user, host or folder.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from ich import __version__
 from ich.files import hash_file, replacing
 from ich.machine import Processor, read_processor
+from ich.models import SliceNet
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import (
     STRICT,
@@ -34,7 +35,14 @@ from ich.schema.formats import (
     to_plain,
 )
 
-Engine = Literal["float32", "float32-compiled", "bfloat16", "bfloat16-compiled"]
+Engine = Literal[
+    "float32",
+    "float32-compiled",
+    "float32-openvino",
+    "bfloat16",
+    "bfloat16-compiled",
+    "bfloat16-openvino",
+]
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 """All engines. The first is the default, by which models are trained and evaluated on a CPU. With
@@ -45,15 +53,23 @@ _LARGEST = 64 * 1024  # bytes
 Extract = Callable[[Tensor], Tensor]
 
 
-def make_extract(extract: Extract, engine: Engine) -> Extract:
+def make_extract(net: SliceNet, engine: Engine) -> Extract:
     """Returns a function from images to features that computes as an engine does.
 
     Args:
-        extract: The same by the default engine.
+        net: The network; on the CPU unless the engine is the default.
         engine: The engine. A compiled one compiles when it gets its first images, which may take a minute.
+
+    Raises:
+        UserError: If the engine needs a package that is not installed, or cannot compute this network here.
     """
-    kind, _, compiled = engine.partition("-")
-    if compiled:
+    kind, _, how = engine.partition("-")
+    if how == "openvino":
+        from ich.networks.openvino import Compiled, find_backbone  # its package is an extra
+
+        return Compiled(find_backbone(net), kind)
+    extract: Extract = net.extract
+    if how == "compiled":
         extract = torch.compile(extract, dynamic=True)
     if kind == "float32":
         return extract
@@ -116,8 +132,12 @@ class EngineFile:
 
 
 def list_versions() -> dict[str, str]:
-    """Lists the versions of the packages that compute."""
-    return {"ich": __version__, "torch": torch.__version__, "timm": version("timm")}
+    """Lists the versions of the packages that compute; ``none`` for one that is not installed."""
+    try:
+        openvino = version("openvino")
+    except PackageNotFoundError:
+        openvino = "none"
+    return {"ich": __version__, "torch": torch.__version__, "timm": version("timm"), "openvino": openvino}
 
 
 def write_engine(found: EngineFile, path: Path) -> None:
