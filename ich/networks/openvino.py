@@ -111,7 +111,8 @@ def convert_backbone(net: SliceNet) -> openvino.Model:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # tracing warns about each size that it takes as fixed
-            traced = torch.jit.trace(_Backbone(net).eval(), torch.zeros(2, *shape), check_trace=False)
+            example = torch.zeros(2, *shape)
+            traced = torch.jit.trace(_Backbone(net).eval(), example, check_trace=False)  # type: ignore[no-untyped-call]
             model = openvino.convert_model(traced, input=[-1, *shape])
     except Exception as error:  # of its own kinds, which share no base
         raise UserError(
