@@ -35,8 +35,6 @@ except ImportError as error:
         "engines of OpenVINO need openvino, which is not installed: pip install 'ich[openvino]'"
     ) from error
 
-__all__ = ["Compiled", "convert_backbone", "find_backbone", "read_models", "write_models"]
-
 TOLERANCE = 1e-3
 """Largest relative difference from PyTorch that features of noise may have, both in 32 bits."""
 
