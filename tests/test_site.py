@@ -1,0 +1,109 @@
+"""The site: its navigation, its links, and the pages that are made from the code."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ich.cli import COMMANDS
+
+ROOT = Path(__file__).resolve().parents[1]
+NAVIGATION = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
+TEXTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for pattern in ("*.md", "docs/*.md", "benchmarks/*.md")
+    for path in sorted(ROOT.glob(pattern))
+}
+
+
+@pytest.fixture(scope="module")
+def reference() -> Any:
+    """The script that makes the pages of the reference."""
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("reference", ROOT / ".ci" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["reference"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_every_page_is_in_the_navigation(page: str) -> None:
+    assert re.search(rf": {re.escape(page)}$", NAVIGATION, re.MULTILINE), f"add {page} to nav in mkdocs.yml"
+
+
+def list_anchors(text: str) -> set[str]:
+    """The anchors of the headings of a page, as GitHub and MkDocs make them."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\s-]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_links_lead_to_a_file_and_a_heading(page: str) -> None:
+    for target, anchor in re.findall(r"\]\(((?!http)[^)#\s]*)(?:#([^)\s]*))?\)", TEXTS[page]):
+        path = ((ROOT / page).parent / target).resolve() if target else ROOT / page
+        assert path.exists(), target
+        if anchor and path.suffix == ".md":
+            assert anchor in list_anchors(TEXTS[path.relative_to(ROOT).as_posix()]), f"{target}#{anchor}"
+
+
+def test_pictures_of_the_readme_are_small() -> None:
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", TEXTS["README.md"])
+    assert len(pictures) >= 6
+    for picture in pictures:
+        assert (ROOT / picture).stat().st_size < 100_000, picture
+
+
+def test_the_page_of_the_command_line_has_every_command_and_option(reference: Any) -> None:
+    page = reference.make_command_line_page()
+    assert re.findall(r"^## ich (\S+)$", page, re.MULTILINE) == list(COMMANDS)
+    for option in ("--tta", "--write", "--labels", "--hash", "--audit"):
+        assert re.search(rf"^\| `{option}\b", page, re.MULTILINE), option
+    assert "%(default)s" not in page
+
+
+def test_the_page_of_the_configuration_has_every_setting_with_its_meaning(reference: Any) -> None:
+    page = reference.make_configuration_page()
+    for path in (ROOT / "conf").glob("*/*.yaml"):
+        assert re.search(rf"^## {path.parent.name}$", page, re.MULTILINE), path
+        assert f"| `{path.stem}` | " in page, path
+    for row in re.findall(r"^\| `[a-z_]+\.[a-z_]+` \|.*$", page, re.MULTILINE):
+        assert not row.endswith("|  |"), f"its docstring does not say what it is: {row}"
+
+
+def test_the_page_of_the_formats_has_every_format(reference: Any) -> None:
+    page = reference.make_formats_page()
+    named = {
+        found
+        for path in (ROOT / "ich").rglob("*.py")
+        for found in re.findall(r"Literal\[\"(ich [a-z]+ \d+)\"\]", path.read_text(encoding="utf-8"))
+    }
+    missing = {name for name in named if f"`{name}`" not in page}
+    assert missing <= {"ich network 4"}, missing  # its module needs the extra onnx
+    for column in ("position", "prob_LABEL", "ContentTime", "left_out"):
+        assert f"| `{column}` |" in page
+
+
+def test_links_of_a_page_fit_its_place_on_the_site() -> None:
+    pytest.importorskip("mkdocs")
+    pytest.importorskip("griffe")
+    spec = importlib.util.spec_from_file_location("site_pages", ROOT / ".ci" / "site_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    pages = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(pages)
+    text = "![a](docs/x.png) [b](docs/y.md#z) [c](LICENSE) [d](https://e) [f](#g) [h](benchmarks/README.md)"
+    assert pages.set_links(text, "README.md", "index.md") == (
+        "![a](x.png) [b](y.md#z) c (`LICENSE`) [d](https://e) [f](#g) [h](benchmarks.md)"
+    )
+    assert pages.set_links("[a](../CHANGELOG.md) [b](y.md)", "docs/x.md", "x.md") == (
+        "[a](changelog.md) [b](y.md)"
+    )
