@@ -1,0 +1,221 @@
+"""How time and memory grow with the number of files, studies and rows.
+
+Each size runs in a process of its own, with one thread. `peak` is the most memory of its largest process. The
+files are small copies of a phantom's, with identifiers of their own, so the disk holds little beside headers.
+
+    python benchmarks/growth.py index --sizes 1000 10000 100000 1000000     # and the second start
+    python benchmarks/growth.py predict --sizes 100 1000 10000              # `ich predict` on tiny studies
+    python benchmarks/growth.py evaluate --sizes 1000 10000 100000 1000000  # `ich evaluate` on made-up rows
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pydicom
+import torch
+from rich.progress import track
+
+from ich.index import build_index
+from ich.model_files.bundle import write_bundle
+from ich.models import SliceClassifier
+from ich.phantom import write_phantom
+from ich.schema import LABELS, InputSpec
+from ich.tables import make_predictions, write_table
+
+SLICES = 35  # of a series in the index, as in the RSNA's data
+FEW = 8  # slices of a tiny study
+FIRST = 10**11  # numbers of twelve digits, so that every identifier has the same length
+ROOT = "1.2.826.0.1.3680043.10.543"
+NUMBERED = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
+
+INDEX = """
+import json, sys, time
+from pathlib import Path
+from ich.index import build_index
+if __name__ == "__main__":
+    start = time.perf_counter()
+    index = build_index(Path(sys.argv[1]), progress=False)
+    print(json.dumps({"rows": len(index.table), "seconds": time.perf_counter() - start}))
+"""
+
+
+# A process counts the memory of the one that started it, so a small one stands between.
+SMALL = """
+import json, resource, subprocess, sys, time
+start = time.perf_counter()
+done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)
+peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+print(json.dumps([done.stdout, time.perf_counter() - start, peak]))
+sys.exit(done.returncode)
+"""
+
+ICH = [sys.executable, "-c", "import sys; from ich.cli import main; sys.exit(main())"]
+
+
+class Used(NamedTuple):
+    """What a process took: its output, seconds on the clock, and MiB of its largest process."""
+
+    output: str
+    seconds: float
+    peak: float
+
+
+class Template:
+    """A file whose identifiers are replaced without writing it anew."""
+
+    def __init__(self, path: Path, pixels: int | None) -> None:
+        header = pydicom.dcmread(path)
+        if pixels is not None:
+            header.PixelData = header.PixelData[: 2 * pixels**2]
+            header.Rows = header.Columns = pixels
+        for place, keyword in enumerate(NUMBERED):
+            setattr(header, keyword, self._name(place, 0))
+        header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
+        with tempfile.TemporaryDirectory() as folder:
+            header.save_as(Path(folder) / "slice.dcm", enforce_file_format=True)
+            self.content = (Path(folder) / "slice.dcm").read_bytes()
+
+    @staticmethod
+    def _name(place: int, number: int) -> str:
+        return f"{ROOT}.{place + 1}.{FIRST + number}"
+
+    def fill(self, *numbers: int) -> bytes:
+        """Returns the file with the number of its slice, series, study and patient."""
+        content = self.content
+        for place, number in enumerate(numbers):
+            content = content.replace(self._name(place, 0).encode(), self._name(place, number).encode())
+        return content
+
+
+def run(command: Sequence[str]) -> Used:
+    """Runs a command with one thread."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", SMALL, *command], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with exit code {done.returncode}")
+    return Used(*json.loads(done.stdout))
+
+
+def list_templates(folder: Path, pixels: int | None) -> list[Template]:
+    """Makes templates of the slices of a phantom's series, from the feet to the head."""
+    write_phantom(folder, patients=3, size=64)
+    table = build_index(folder, progress=False).table
+    series = table[table["SeriesInstanceUID"] == table["SeriesInstanceUID"].iloc[0]]
+    return [Template(folder / path, pixels) for path in series["path"]]
+
+
+def write_slices(templates: Sequence[Template], out: Path, count: int, each: int) -> None:
+    """Writes so many slices in studies of ``each``, all in one folder, beside those that are there."""
+    out.mkdir(exist_ok=True)
+    places = np.linspace(0, len(templates) - 1, each).round().astype(int)
+    there = sum(1 for entry in os.scandir(out) if entry.is_file())
+    for number in track(range(there, count), "writing files", transient=True):
+        study = number // each
+        content = templates[places[number % each]].fill(number, study, study, study)
+        (out / f"{number}.dcm").write_bytes(content)
+
+
+def measure_index(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+    templates = list_templates(work / "phantom", pixels=8)
+    for size in sizes:
+        root = work / f"files_{size}"
+        write_slices(templates, root, size, SLICES)
+        first, second = (run([sys.executable, "-c", INDEX, str(root)]) for _ in range(2))
+        seconds = [json.loads(each.output)["seconds"] for each in (first, second)]
+        yield {
+            "files": size,
+            "first index, s": round(seconds[0], 2),
+            "ms a file": round(1000 * seconds[0] / size, 3),
+            "second, s": round(seconds[1], 2),
+            "peak, MiB": round(first.peak),
+        }
+        shutil.rmtree(root)
+
+
+def measure_predict(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+    templates = list_templates(work / "phantom", pixels=None)
+    torch.manual_seed(0)
+    net = SliceClassifier("test_resnet", input=InputSpec(size=64), pretrained=False).net
+    write_bundle(net.metadata, net.state_dict(), work / "model.zip")
+    for size in sizes:
+        root, out = work / f"studies_{size}", work / f"results_{size}"
+        write_slices(templates, root, FEW * size, FEW)
+        command = [*ICH, "predict", str(work / "model.zip"), str(root), "--out", str(out)]
+        first, second = run(command), run(command)
+        yield {
+            "studies": size,
+            "s": round(first.seconds, 1),
+            "ms a study": round(1000 * first.seconds / size, 1),
+            "again, with nothing to read, s": round(second.seconds, 1),
+            "peak, MiB": round(first.peak),
+        }
+
+
+def measure_evaluate(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+    rng = np.random.default_rng(0)
+    for size in sizes:
+        path, out = work / f"rows_{size}.csv", work / f"report_{size}"
+        write_table(make_rows(size, rng), path)
+        used = run([*ICH, "evaluate", str(path), "--out", str(out)])
+        yield {
+            "rows": size,
+            "s": round(used.seconds, 1),
+            "ms a row": round(1000 * used.seconds / size, 3),
+            "peak, MiB": round(used.peak),
+        }
+
+
+def make_rows(size: int, rng: np.random.Generator) -> pd.DataFrame:
+    """Makes a predictions table of studies of 35 slices, one a patient, a tenth of the slices positive."""
+    study = np.arange(size) // SLICES
+    uids = {
+        "SOPInstanceUID": [f"{ROOT}.1.{FIRST + number}" for number in range(size)],
+        **{
+            keyword: [f"{ROOT}.{place + 2}.{FIRST + number}" for number in study]
+            for place, keyword in enumerate(NUMBERED[1:])
+        },
+    }
+    target = rng.random((size, len(LABELS))) < 0.02
+    target[:, -1] = target[:, :-1].any(axis=1)
+    logits = rng.normal(np.where(target, 0.0, -3.0), 1.0)
+    rows = pd.DataFrame(uids).assign(**dict(zip(LABELS, target.T.astype(np.float32), strict=True)))
+    return make_predictions(rows, "test", 1 / (1 + np.exp(-logits)))
+
+
+PARTS: dict[str, tuple[Callable[[Path, Sequence[int]], Iterator[dict[str, object]]], list[int]]] = {
+    "index": (measure_index, [1_000, 10_000, 100_000]),
+    "predict": (measure_predict, [100, 1_000]),
+    "evaluate": (measure_evaluate, [1_000, 10_000, 100_000]),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=PARTS)
+    parser.add_argument("--sizes", type=int, nargs="+", help="sizes to measure")
+    parser.add_argument("--work", type=Path, help="folder for the files (default: a temporary one)")
+    args = parser.parse_args()
+    measure, usual = PARTS[args.part]
+    with tempfile.TemporaryDirectory(dir=args.work) as folder:
+        rows = []
+        for row in measure(Path(folder), args.sizes or usual):
+            rows.append(row)
+            print(pd.DataFrame(rows).to_string(index=False), flush=True)
+
+
+if __name__ == "__main__":
+    main()
