@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -78,6 +79,7 @@ class Template:
         if pixels is not None:
             header.PixelData = header.PixelData[: 2 * pixels**2]
             header.Rows = header.Columns = pixels
+        warnings.simplefilter("ignore")  # the phantom has names of the RSNA, which are no UIDs
         for place, keyword in enumerate(NUMBERED):
             setattr(header, keyword, self._name(place, 0))
         header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID
