@@ -3,6 +3,7 @@
 The modules read from top to bottom like the flow of the data. Each imports only from a lower floor.
 
     schema             1  labels, InputSpec, results and codes, ranges of HU, the error types
+    remote             1  files and folders at an address, such as s3://bucket/folder
     files              1  complete files that only their owner can read
     progress           1  work on many files with a bar; printing to a terminal or a pipe
     machine            1  cores, memory and open files of this process; whether the model hub answers

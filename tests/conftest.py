@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,11 +16,14 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fsspec
 import pydicom
 import pytest
 from drawings import copy_study, draw_once
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
+
+from ich.remote import RemotePath
 
 
 @pytest.fixture(scope="session")
@@ -112,6 +116,17 @@ def whole_study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(whole_study: Path, tmp_path: Path) -> Path:
     """A study for the network that finds squares, its slices named in their order from below."""
     return Path(shutil.copytree(whole_study, tmp_path / "study"))
+
+
+@pytest.fixture
+def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RemotePath]:
+    """An empty folder in memory, at an address; the indexes of such folders are in a cache of the test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    name = f"/{uuid.uuid4().hex}"
+    yield RemotePath(f"memory:/{name}")
+    system = fsspec.filesystem("memory")
+    if system.exists(name):
+        system.rm(name, recursive=True)
 
 
 @pytest.fixture

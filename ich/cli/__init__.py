@@ -18,6 +18,7 @@ COMMANDS = {
     "train": "train a model with key=value ..., as train.py does; `ich train --help` lists all settings",
     "sweep": "rank the jobs of a multirun, and show which settings matter",
     "index": "read the headers of a folder of DICOM files into a table",
+    "shard": "write the slices of a data set with their labels to a few large files, for any disk or store",
     "phantom": "write synthetic head CT with hemorrhages as DICOM files",
     "explore": "look at a data set: headers, labels, Hounsfield units, slices, and what stands out",
     "evaluate": "evaluate predictions: a report, figures as JSON, a model card, the CLAIM checklist",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +13,7 @@ from ich.cli.options import add_index_dir
 from ich.index import build_index, locate_index
 from ich.index.identical import find_identical
 from ich.index.quality import QUALITY, check_series, check_slices, write_quality
+from ich.remote import parse_path
 from ich.schema.codes import Quality, Refusal
 
 _EXAMPLES = 10  # of slices with the same pixels
@@ -27,7 +27,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         description="Reads the headers of all slices below ROOT, in any layout, into a table. The next "
         "call only updates this table. The command reports which files were refused and why.",
     )
-    parser.add_argument("root", type=Path, metavar="ROOT", help="folder of DICOM files")
+    parser.add_argument(
+        "root",
+        type=parse_path,
+        metavar="ROOT",
+        help="folder of DICOM files, or an address such as s3://bucket/folder",
+    )
     add_index_dir(parser)
     parser.add_argument(
         "--workers", type=int, metavar="N", help="number of processes that read (default: automatic)"

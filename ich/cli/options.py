@@ -9,7 +9,10 @@ from pathlib import Path
 def add_index_dir(parser: argparse.ArgumentParser) -> None:
     """Adds ``--index-dir`` to a command that reads a data set."""
     parser.add_argument(
-        "--index-dir", type=Path, metavar="DIR", help="where to keep the index (default: ROOT/.ich)"
+        "--index-dir",
+        type=Path,
+        metavar="DIR",
+        help="where to keep the index (default: ROOT/.ich; for an address the user's cache)",
     )
 
 

@@ -22,6 +22,7 @@ from ich.data.on_device import finish_batch
 from ich.data.order import EpochSampler, FixedSampler, Rest, Share
 from ich.data.parts import SplitSpec
 from ich.data.position import align_progress, measure_rest
+from ich.data.shards import ShardReader
 from ich.data.slices import Reader, SliceDataset, SliceReader, to_arrays
 from ich.data.source import Source, measure_prevalences, require_positions, require_windows
 from ich.data.training import TrainingSpec
@@ -31,6 +32,7 @@ from ich.image.lesions import Lesions
 from ich.image.window import Window
 from ich.index.split import Shares
 from ich.machine import count_cores
+from ich.remote import is_address, parse_path
 from ich.schema import InputSpec, ReadError, UserError, check_thickness
 from ich.schema.labels import RSNA_LABELS, LabelSet, require_rsna
 from ich.tables import hides_slices
@@ -50,7 +52,8 @@ class HeadCTDataModule(LightningDataModule):
     With ``input.learnable``, ``hu`` (N, D, S, S) int16 replaces ``image``.
 
     Args:
-        root: Folder of the DICOM files, in any layout.
+        root: Folder of the DICOM files, in any layout, on the disk or at an address, such as ``s3://bucket``.
+        shards: Whether ``root`` holds shards, which ``ich shard`` has written, instead of DICOM files.
         input: Input of the network.
         labels: CSV file, long (RSNA) or wide; by default the one in ``root``, except with ``study_labels``.
         study_labels: CSV file with a row for each study, or for each patient of one study. Without ``labels``
@@ -110,6 +113,7 @@ class HeadCTDataModule(LightningDataModule):
         root: str,
         input: InputSpec,  # noqa: A002 - the configuration's word
         *,
+        shards: bool = False,
         labels: str | None = None,
         study_labels: str | None = None,
         study_slices: int = 16,
@@ -145,12 +149,17 @@ class HeadCTDataModule(LightningDataModule):
             raise UserError(f"data.batch_size={batch_size}: expected 1 or more")
         if num_workers is not None and num_workers < 0:
             raise UserError(f"data.num_workers={num_workers}: expected 0 or more")
+        if cache is not None and is_address(cache):
+            raise UserError(
+                f"data.cache={cache}: a cache must be a folder on a disk of this machine; to prepare slices "
+                "at an address, use ich shard"
+            )
         check_thickness("data.thickness", thickness)
         check_groups(split, study_labels, series)
         if lesions is not None:
             require_rsna(label_set.names, "lesions")
         self.source = Source(
-            root=Path(root),
+            root=parse_path(root),
             labels=labels,
             study_labels=study_labels,
             label_set=label_set,
@@ -163,6 +172,7 @@ class HeadCTDataModule(LightningDataModule):
             limit_slices=limit_slices,
             thickness=thickness,
             unlabeled=unlabeled,
+            shards=shards,
         )
         self.input = input
         self.label_set = label_set
@@ -254,8 +264,8 @@ class HeadCTDataModule(LightningDataModule):
             self.setup()  # keeps the hashes, which other processes then only read
         if self.cache is not None:
             self.setup()
-            root, size = self.source.root, self.input.size
-            build_cache(self.cache, root, self.table, self._arrays, size, self.num_workers)
+            reader, size = self._make_file_reader(), self.input.size
+            build_cache(self.cache, reader, self.table, self._arrays, size, self.num_workers)
 
     def setup(self, stage: str | None = None) -> None:
         """Joins the index to the labels and splits it.
@@ -347,10 +357,15 @@ class HeadCTDataModule(LightningDataModule):
 
     def _make_reader(self) -> Reader:
         if self.cache is None:
-            return SliceReader(self.source.root, self._arrays)
+            return self._make_file_reader()
         if self._cached is None:
             self._cached = CacheReader(self.cache, self.source.root, self.table, self.input.size)
         return self._cached
+
+    def _make_file_reader(self) -> Reader:
+        if self.source.shards:
+            return ShardReader(self.source.root, self.table, self.input.size)
+        return SliceReader(self.source.root, self._arrays)
 
     def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
         """Counts the slices that could not be read.

@@ -10,7 +10,7 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,9 +23,10 @@ from rich.progress import MofNCompleteColumn, Progress
 
 from ich.data.loader import SliceLoader
 from ich.data.order import EpochSampler
-from ich.data.slices import SliceArrays, SliceDataset, SliceReader
+from ich.data.slices import Reader, SliceArrays, SliceDataset
 from ich.files import for_owner_only, replacing
 from ich.progress import make_bar
+from ich.remote import AnyPath
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.codes import Refusal
 from ich.tables import STAMP, write_table
@@ -51,7 +52,7 @@ class Manifest(NamedTuple):
 
 
 def build_cache(
-    folder: Path, root: Path, table: pd.DataFrame, arrays: SliceArrays, size: int, workers: int
+    folder: Path, reader: Reader, table: pd.DataFrame, arrays: SliceArrays, size: int, workers: int
 ) -> None:
     """Writes the resized slices of a data set, unless they exist. It continues where it was stopped.
 
@@ -62,7 +63,7 @@ def build_cache(
 
     Args:
         folder: The cache's folder.
-        root: Folder of the data set.
+        reader: Reads the slices.
         table: Index of the slices.
         arrays: The table's columns.
         size: Side of a resized slice in pixels.
@@ -86,7 +87,7 @@ def build_cache(
                     "complete; remove it to make a new one"
                 )
             single = arrays._replace(slab=np.arange(len(table), dtype=np.int32))
-            dataset = SliceDataset(SliceReader(root, arrays), single, InputSpec(size))
+            dataset = SliceDataset(reader, single, InputSpec(size))
             _fill(folder, manifest, dataset, workers)
     except OSError as error:
         raise UserError(
@@ -260,14 +261,16 @@ class CacheReader:
 
     Attributes:
         decoded: Always 0.
+        is_remote: Always False.
 
     Raises:
         UserError: If the cache is not complete, or holds other slices or another size.
     """
 
     decoded = 0
+    is_remote = False
 
-    def __init__(self, folder: Path, root: Path, table: pd.DataFrame, size: int) -> None:
+    def __init__(self, folder: Path, root: AnyPath, table: pd.DataFrame, size: int) -> None:
         manifest = _read_manifest(folder)
         if manifest is None or manifest.done < len(manifest.slices):
             raise UserError(f"data.cache={folder} is not complete; call prepare_data() first")
@@ -280,6 +283,9 @@ class CacheReader:
         """Returns itself, as nothing in it changes."""
         return self
 
+    def expect(self, rows: Sequence[int]) -> None:
+        """Does nothing, as a cache is on a disk."""
+
     def read(self, row: int, out: NDArray[np.int16]) -> None:
         """Reads a slice into ``out``, (size, size) HU, contiguous.
 
@@ -290,7 +296,7 @@ class CacheReader:
         place = int(self._place[row])
         if place in self._unread:
             path = self._root / self._paths.iloc[row]
-            raise ReadError(self._unread[place], path, "it could not be read when the cache was made")
+            raise ReadError(self._unread[place], str(path), "it could not be read when the cache was made")
         try:
             file = os.open(self._pixels, os.O_RDONLY | os.O_CLOEXEC)
             try:

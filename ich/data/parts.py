@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pandas as pd
 
@@ -18,6 +17,7 @@ from ich.index.split import (
     split_patients,
     split_slices,
 )
+from ich.remote import parse_path
 from ich.schema import UserError
 from ich.tables import SETS
 
@@ -107,7 +107,7 @@ class SplitSpec:
         self, table: pd.DataFrame, names: Sequence[str], twins: pd.Series[int] | None
     ) -> pd.Series[str]:
         if self.split not in SPLITS:
-            return read_split(Path(self.split), table)
+            return read_split(parse_path(self.split), table)
         if twins is not None:
             table = table.assign(PatientID=join_patients(table, twins))
         return (split_slices if self.leaks else split_patients)(table, self.shares, names)

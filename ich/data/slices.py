@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
@@ -16,16 +15,18 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ich.data.buffers import Buffers
+from ich.data.fetching import Fetcher
 from ich.data.groups import Groups
 from ich.data.order import Item
 from ich.data.training import Training
 from ich.dicom import read_hu
-from ich.dicom.direct import Layout, Place, make_frames, read_hu_at
+from ich.dicom.direct import Layout, Place, convert_hu, make_frames, read_hu_at
 from ich.dicom.orientation import orient_pair
 from ich.dicom.rescale import Rescale, Shifted
 from ich.image import average_hu, find_neighbors, prepare_planes
 from ich.image.lesions import Lesions
 from ich.image.resize import keeps_shift, resize_hu
+from ich.remote import AnyPath, RemotePath, Span
 from ich.schema import AIR_HU, LABELS, InputSpec, ReadError
 from ich.tables import SLAB_COLUMN
 
@@ -116,9 +117,11 @@ class Reader(Protocol):
 
     Attributes:
         decoded: Slices that were read by decoding so far.
+        is_remote: Whether to call ``expect``, which saves time.
     """
 
     decoded: int
+    is_remote: bool
 
     def read(self, row: int, out: NDArray[np.int16]) -> None:
         """Reads a slice into ``out``, (size, size) HU, contiguous.
@@ -128,6 +131,9 @@ class Reader(Protocol):
             UserError: If no further slice can be read.
         """
 
+    def expect(self, rows: Sequence[int]) -> None:
+        """Is told which slices are read next, so that a server is asked for all of them at once."""
+
     def for_thread(self) -> Self:
         """Returns a reader for another thread."""
 
@@ -136,27 +142,35 @@ class SliceReader:
     """Reads slices from their DICOM files.
 
     An uncompressed slice is read at the place that the index names. Any other slice is decoded, and so is one
-    whose file has changed. Both ways give the same HU. A reader reuses its memory, so each thread needs
-    one of its own.
+    whose file on the disk has changed. Both ways give the same HU. A reader reuses its memory, so each thread
+    needs one of its own.
 
     Args:
-        root: Folder of the data set.
+        root: Folder of the data set, on the disk or at an address.
         arrays: The table's columns.
 
     Attributes:
         decoded: Slices that were read by decoding so far.
+        is_remote: Whether the files are at an address.
     """
 
-    def __init__(self, root: Path, arrays: SliceArrays) -> None:
+    def __init__(self, root: AnyPath, arrays: SliceArrays) -> None:
         self.root = root
         self.arrays = arrays
         self.decoded = 0
+        self.is_remote = isinstance(root, RemotePath)
+        self._fetcher = Fetcher(root) if isinstance(root, RemotePath) else None
         self._prefix = os.fsencode(root) + b"/"
         self._frames = make_frames(arrays.layouts)
 
     def for_thread(self) -> SliceReader:
         """Returns a reader with its own memory."""
         return SliceReader(self.root, self.arrays)
+
+    def expect(self, rows: Sequence[int]) -> None:
+        """Fetches uncompressed pixels that are read next, if the files are at an address."""
+        if self._fetcher is not None:
+            self._fetcher.expect([self._locate(row) for row in rows if self.arrays.pixel_offset[row] >= 0])
 
     def read(self, row: int, out: NDArray[np.int16]) -> None:
         """Reads a slice and resizes it into ``out``, (size, size) HU, contiguous.
@@ -172,18 +186,37 @@ class SliceReader:
         if shift:
             np.add(out, np.int16(shift), out=out)
 
+    def read_whole(self, row: int) -> NDArray[np.int16]:
+        """Reads a slice as it is: (Rows, Columns) HU, valid until the next call.
+
+        Raises:
+            ReadError: If it cannot be read.
+        """
+        values, shift = self._read(row)
+        return np.add(values, np.int16(shift), out=values) if shift else values
+
     def _read(self, row: int) -> Shifted:
         """Returns (Rows, Columns) HU minus a constant, valid until the next call."""
         arrays = self.arrays
         path = self._prefix + arrays.path[row]
         if (offset := int(arrays.pixel_offset[row])) >= 0:
-            place = Place(offset, int(arrays.file_size[row]), int(arrays.mtime_ns[row]))
-            shifted = read_hu_at(path, place, self._frames[arrays.layout[row]])
+            frame = self._frames[arrays.layout[row]]
+            if self._fetcher is None:
+                place = Place(offset, int(arrays.file_size[row]), int(arrays.mtime_ns[row]))
+                shifted = read_hu_at(path, place, frame)
+            else:
+                pixels = self._fetcher.take(self._locate(row))
+                shifted = None if pixels is None else convert_hu(pixels, frame)
             if shifted is not None:
                 return shifted
         hu = read_hu(os.fsdecode(path), int(arrays.frame[row]))
         self.decoded += 1
         return Shifted(hu, 0)
+
+    def _locate(self, row: int) -> Span:
+        arrays, start = self.arrays, int(self.arrays.pixel_offset[row])
+        size = arrays.layouts[arrays.layout[row]].size
+        return Span(arrays.path[row].decode("utf-8"), start, start + size)
 
 
 class SliceDataset(Dataset[dict[str, Any]]):
@@ -248,6 +281,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
         slots = hu.numpy()
         kept: list[Item] = []
         unread: list[Unread] = []
+        if self.reader.is_remote:
+            self.reader.expect([row for item in items for rows in self._list_rows(item[1]) for row in rows])
         for item in items:
             row = item[1]
             try:

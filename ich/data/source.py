@@ -12,11 +12,13 @@ import numpy as np
 import pandas as pd
 
 from ich.data.parts import GROUPS, SplitSpec, group_slices
+from ich.data.shards import read_shards
 from ich.index import build_index, find_labels, locate_index, read_labels, read_study_labels
 from ich.index.identical import find_identical
 from ich.index.joining import join_labels, join_study_labels
 from ich.index.split import sample_patients
 from ich.phantom import write_phantom
+from ich.remote import AnyPath, RemotePath, parse_path
 from ich.schema import UserError
 from ich.schema.labels import MIN_PREVALENCE, LabelSet
 from ich.tables import SETS, SLAB_COLUMN, STUDY_TARGET, find_study_targets
@@ -33,7 +35,7 @@ class Source:
         UserError: If there is no such group.
     """
 
-    root: Path
+    root: AnyPath
     labels: str | None
     study_labels: str | None
     label_set: LabelSet
@@ -46,8 +48,14 @@ class Source:
     limit_slices: int | None
     thickness: float | None
     unlabeled: bool
+    shards: bool
 
     def __post_init__(self) -> None:
+        if self.shards and self.check_pixels:
+            raise UserError(
+                "data.check_pixels=true with shards: it compares the files of slices. Run it on the "
+                "files first, and give that run's split.csv as data.split"
+            )
         if self.group not in GROUPS:
             raise UserError(f"data.group={self.group}: expected one of {', '.join(GROUPS)}")
 
@@ -55,17 +63,34 @@ class Source:
         """Writes the phantom, if one is asked for.
 
         Raises:
-            UserError: If it has no such arguments.
+            UserError: If it has no such arguments, or the data are at an address.
         """
         if self.phantom is None:
             return
+        if isinstance(self.root, RemotePath):
+            raise UserError(
+                f"data.phantom with data.root={self.root}: the phantom is written to a disk; name a "
+                "folder, or choose data=rsna"
+            )
         try:
             write_phantom(self.root, **self.phantom)
         except TypeError as error:
             raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
 
     def read_index(self) -> pd.DataFrame:
-        """Updates the index of the folder and returns it, one row per slice."""
+        """Updates the index of the folder, or reads that of shards, and returns it: one row per slice.
+
+        Raises:
+            UserError: If there are no slices, or shards do not have the pseudonyms that are asked for.
+        """
+        if self.shards:
+            state, table = read_shards(self.root)
+            if self.pseudonyms and not state.pseudonyms:
+                raise UserError(
+                    f"data.pseudonyms=true, and the shards in data.root={self.root} hold PatientIDs: "
+                    "write them again with ich shard --pseudonyms"
+                )
+            return table
         index = build_index(self.root, index_dir=self.index_dir, pseudonyms=self.pseudonyms)
         if len(index.unread):
             codes = index.unread["code"].value_counts()
@@ -107,7 +132,7 @@ class Source:
         columns = list(self.label_set.names)
         labels = pd.DataFrame(columns=columns, index=pd.Index([], dtype="str"), dtype="float32")
         if self.labels or not self.study_labels:
-            file = Path(self.labels) if self.labels else find_labels(self.root, self.label_set)
+            file = parse_path(self.labels) if self.labels else find_labels(self.root, self.label_set)
             labels = read_labels(file, self.label_set)
         table, counts = join_labels(index, labels)
         if len(labels):
@@ -121,7 +146,7 @@ class Source:
                 log.warning("%s", counts.warning)
         if not self.study_labels:
             return table
-        by_study = read_study_labels(Path(self.study_labels), self.label_set)
+        by_study = read_study_labels(parse_path(self.study_labels), self.label_set)
         table = join_study_labels(table, by_study)
         studies = table.drop_duplicates("StudyInstanceUID")[find_study_targets(table)]
         labeled, count = studies.notna().any(axis=1).sum(), len(studies)

@@ -19,7 +19,7 @@ from pydicom import uid
 from ich.dicom.codecs import ENCAPSULATED, check_codec
 from ich.dicom.dataset import DataSet, ask_pydicom, may_lack, open_stream, read_data_set, read_frames
 from ich.dicom.elements import TAGS, Tag, Values
-from ich.dicom.files import read_file
+from ich.dicom.files import File, read_file
 from ich.dicom.frames import ONLY, Pieces, Which, check_length, find_fragments, find_frame, read_stored
 from ich.dicom.groups import Raw, has_groups, make_values
 from ich.dicom.header import Header, make_header
@@ -47,13 +47,17 @@ def read_header(path: str | os.PathLike[str], frame: int = 0) -> Header:
     return read_file(os.fspath(path), partial(_read_slice, frame=frame)).header
 
 
-def list_headers(path: str | os.PathLike[str]) -> list[Header]:
+def list_headers(path: str | os.PathLike[str], size: int | None = None) -> list[Header]:
     """Reads the header of each slice of a file, one per frame, without pixels.
+
+    Args:
+        path: A file.
+        size: Size of a file at an address, bytes, which saves a request; None if unknown.
 
     Raises:
         ReadError: If the file is not CT, or one of its frames cannot be read; its code is a ``Refusal``.
     """
-    return read_file(os.fspath(path), _read_headers)
+    return read_file(os.fspath(path), _read_headers, size=size)
 
 
 def read_frame_texts(path: str | os.PathLike[str]) -> list[dict[str, str]]:
@@ -105,7 +109,7 @@ def read_hu(path: str | os.PathLike[str], frame: int = 0) -> np.ndarray:
     Raises:
         ReadError: If the file is not a readable CT slice; its code is a ``Refusal``.
     """
-    return read_file(os.fspath(path), partial(_decode, frame=frame))
+    return read_file(os.fspath(path), partial(_decode, frame=frame), whole=True)
 
 
 def read_pixels(path: str | os.PathLike[str], frame: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -119,7 +123,7 @@ def read_pixels(path: str | os.PathLike[str], frame: int = 0) -> tuple[np.ndarra
     Raises:
         ReadError: If the file is not a readable CT slice; its code is a ``Refusal``.
     """
-    return read_file(os.fspath(path), partial(_decode_both, frame=frame))
+    return read_file(os.fspath(path), partial(_decode_both, frame=frame), whole=True)
 
 
 def read_blocks(path: str | os.PathLike[str], frame: int = 0) -> bytes:
@@ -135,7 +139,7 @@ def read_blocks(path: str | os.PathLike[str], frame: int = 0) -> bytes:
     return read_file(os.fspath(path), partial(_read_blocks, frame=frame))
 
 
-def _read_blocks(file: int, size: int, frame: int) -> bytes:
+def _read_blocks(file: File, size: int, frame: int) -> bytes:
     found = _read_slice(file, size, frame)
     stream = found.open(file, size)
     if found.data_set.syntax in ENCAPSULATED:
@@ -156,31 +160,31 @@ class _Slice(NamedTuple):
     data_set: DataSet  # as in a file with only this slice
     which: Which  # its frame in the file
 
-    def open(self, file: int, size: int) -> Stream:
+    def open(self, file: File, size: int) -> Stream:
         """Opens its file, or what was inflated from it, at the value of its pixels."""
         stream = self.data_set.stream or open_stream(file, size)
         stream.file.seek(self.data_set.offset)
         return stream
 
 
-def _decode(file: int, size: int, frame: int) -> np.ndarray:
+def _decode(file: File, size: int, frame: int) -> np.ndarray:
     stored, kind = _decode_stored(file, size, frame)
     return orient(to_hu(stored, kind.rescale), kind.plane.orientation)
 
 
-def _decode_both(file: int, size: int, frame: int) -> tuple[np.ndarray, np.ndarray]:
+def _decode_both(file: File, size: int, frame: int) -> tuple[np.ndarray, np.ndarray]:
     stored, kind = _decode_stored(file, size, frame)
     return stored.copy(), to_hu(stored, kind.rescale)  # which may write over them
 
 
-def _decode_stored(file: int, size: int, frame: int) -> tuple[Stored, Kind]:
+def _decode_stored(file: File, size: int, frame: int) -> tuple[Stored, Kind]:
     found = _read_slice(file, size, frame)
     _, kind, data_set, which = found
     stream = found.open(file, size)
     return read_stored(data_set.pixels, stream, data_set.syntax, kind.pixel_format, which), kind
 
 
-def _read_slice(file: int, size: int, frame: int = 0) -> _Slice:
+def _read_slice(file: File, size: int, frame: int = 0) -> _Slice:
     data_set = read_data_set(file, size)
     if has_groups(data_set.values):
         frames, data_set = _read_groups(data_set, file, size)
@@ -192,7 +196,7 @@ def _read_slice(file: int, size: int, frame: int = 0) -> _Slice:
     return _make_only(data_set, file, size)
 
 
-def _make_only(data_set: DataSet, file: int, size: int) -> _Slice:
+def _make_only(data_set: DataSet, file: File, size: int) -> _Slice:
     try:
         return _make_slice(data_set, file, size)
     except (RefusedError, ValueError):
@@ -201,7 +205,7 @@ def _make_only(data_set: DataSet, file: int, size: int) -> _Slice:
         return _make_slice(again, file, size)
 
 
-def _read_headers(file: int, size: int) -> list[Header]:
+def _read_headers(file: File, size: int) -> list[Header]:
     data_set = read_data_set(file, size)
     if not has_groups(data_set.values):
         return [_make_only(data_set, file, size).header]
@@ -209,14 +213,14 @@ def _read_headers(file: int, size: int) -> list[Header]:
     return [_make_frame(data_set, frames, n, file, size).header for n in range(1, len(frames) + 1)]
 
 
-def _read_groups(data_set: DataSet, file: int, size: int) -> tuple[list[Raw], DataSet]:
+def _read_groups(data_set: DataSet, file: File, size: int) -> tuple[list[Raw], DataSet]:
     """Reads the groups of each frame. The file is opened again later, because another stream moved in it."""
     frames = read_frames(file, size)
     is_file = data_set.stream is not None and data_set.stream.size == size
     return frames, data_set._replace(stream=None) if is_file else data_set
 
 
-def _make_frame(data_set: DataSet, frames: list[Raw], number: int, file: int, size: int) -> _Slice:
+def _make_frame(data_set: DataSet, frames: list[Raw], number: int, file: File, size: int) -> _Slice:
     count = data_set.values.text(Tag.NumberOfFrames) or "1"
     if not count.isdecimal() or int(count) != len(frames) or number > len(frames):
         raise ValueError(f"has functional groups of {len(frames)} frames, and NumberOfFrames is {count}")
@@ -224,7 +228,7 @@ def _make_frame(data_set: DataSet, frames: list[Raw], number: int, file: int, si
     return _make_slice(data_set._replace(values=values), file, size, Which(number, len(frames)))
 
 
-def _make_slice(data_set: DataSet, file: int, size: int, which: Which = ONLY) -> _Slice:
+def _make_slice(data_set: DataSet, file: File, size: int, which: Which = ONLY) -> _Slice:
     syntax, values, pixels, offset, whole, _ = data_set
     kind = find_kind(values.order, tuple(map(values.raw.get, KIND_TAGS)))
     if syntax in ENCAPSULATED:

@@ -6,13 +6,14 @@ import io
 import math
 import os
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 from pydicom import uid
 
 from ich.dicom.dataset import ask_pydicom
 from ich.dicom.elements import PIXELS, UIDS, Tag, Values, read_syntax, read_value
-from ich.dicom.files import read_file
+from ich.dicom.files import File, read_file
 from ich.dicom.refusal import RefusedError
 from ich.dicom.skimming import HEAD, skim_values, swap
 from ich.dicom.stream import DELIMITERS, Stream
@@ -71,8 +72,8 @@ def read_attributes(path: str | os.PathLike[str]) -> Attributes:
     return read_file(os.fspath(path), _read_attributes, most=math.inf)
 
 
-def _read_attributes(file: int, size: int) -> Attributes:
-    with io.BufferedReader(io.FileIO(file, closefd=False), HEAD) as opened:
+def _read_attributes(file: File, size: int) -> Attributes:
+    with _open(file) as opened:
         head = opened.peek()
         if head[128:132] != b"DICM":
             raise RefusedError(Refusal.NOT_DICOM, "lacks the prefix DICM after 128 bytes")
@@ -88,6 +89,12 @@ def _read_attributes(file: int, size: int) -> Attributes:
     if values.raw.get(Tag.ContrastBolusAgentSequence):
         values.raw[Tag.ContrastBolusAgentSequence] = b"present"
     return Attributes(*map(values.whole, _FIELDS))
+
+
+def _open(file: File) -> AbstractContextManager[io.BufferedReader]:
+    if isinstance(file, int):
+        return io.BufferedReader(io.FileIO(file, closefd=False), HEAD)
+    return nullcontext(file)
 
 
 def _fill(values: Values, stream: Stream, head: bytes) -> bool:

@@ -16,7 +16,7 @@ from pydicom import uid
 from ich.dicom.codecs import DECODERS, describe_uid
 from ich.dicom.decoding import walk_apart
 from ich.dicom.elements import NEEDED, PIXEL_DATA, TAGS, Tag, Values, read_syntax, read_values
-from ich.dicom.files import MAX_INFLATED, inflate
+from ich.dicom.files import MAX_INFLATED, File, inflate
 from ich.dicom.groups import Raw, read_groups
 from ich.dicom.refusal import RefusedError
 from ich.dicom.skimming import HEAD, skim
@@ -40,13 +40,16 @@ class DataSet(NamedTuple):
     stream: Stream | None  # that was walked; None where the file's start was enough
 
 
-def open_stream(file: int, size: int) -> Stream:
-    """Opens a file again from its descriptor, at its start."""
+def open_stream(file: File, size: int) -> Stream:
+    """Opens a file again, at its start."""
+    if not isinstance(file, int):
+        file.seek(0)
+        return Stream(file, size)
     os.lseek(file, 0, os.SEEK_SET)
     return Stream(open(file, "rb", closefd=False), size)
 
 
-def read_data_set(file: int, size: int) -> DataSet:
+def read_data_set(file: File, size: int) -> DataSet:
     """Reads the values of ``ich.dicom.elements.TAGS`` in a file that may be a slice.
 
     Raises:
@@ -54,7 +57,7 @@ def read_data_set(file: int, size: int) -> DataSet:
         EOFError: If bytes are missing.
         ValueError: If it is damaged in another way.
     """
-    skimmed = skim(os.read(file, HEAD))
+    skimmed = skim(_read_head(file))
     if skimmed is not None and skimmed.syntax in DECODERS:
         syntax, _, values, pixels, offset = skimmed
         return DataSet(syntax, values, pixels, offset, size, None)
@@ -70,6 +73,13 @@ def read_data_set(file: int, size: int) -> DataSet:
     return found
 
 
+def _read_head(file: File) -> bytes:
+    if isinstance(file, int):
+        return os.read(file, HEAD)
+    file.seek(0)
+    return file.read(HEAD)
+
+
 def may_lack(found: DataSet) -> bool:
     """Whether a required value is missing and may follow the pixels."""
     values, pixels = found.values, found.pixels
@@ -79,11 +89,11 @@ def may_lack(found: DataSet) -> bool:
     return not is_last and not all(map(values.raw.get, NEEDED))
 
 
-def ask_pydicom(file: int, size: int, tags: Collection[int]) -> DataSet | None:
+def ask_pydicom(file: File, size: int, tags: Collection[int]) -> DataSet | None:
     """Lets pydicom read a file in another process.
 
     Args:
-        file: Descriptor of the file.
+        file: The file.
         size: Size of the file, bytes.
         tags: The elements to read.
 
@@ -109,20 +119,26 @@ def ask_pydicom(file: int, size: int, tags: Collection[int]) -> DataSet | None:
     return DataSet(syntax, values, pixels, walked.offset - len(meta), stream.size, stream)
 
 
-def read_frames(file: int, size: int) -> list[Raw]:
+def read_frames(file: File, size: int) -> list[Raw]:
     """Reads the functional groups of each frame of a file; see ``ich.dicom.groups``.
 
-    They are kept for the next frame of the same file.
+    They are kept for the next frame of the same file, if it is on the disk and so known to be the same.
     """
+    if not isinstance(file, int):
+        return _read_frames(file, size)
     status = os.fstat(file)
     key = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     if (frames := _recent.get(key)) is None:
-        _, stream, explicit = _begin(open_stream(file, size))
-        frames = read_groups(stream, explicit)
+        frames = _read_frames(file, size)
         if len(_recent) >= _MOST_RECENT:
             _recent.clear()
         _recent[key] = frames
     return frames
+
+
+def _read_frames(file: File, size: int) -> list[Raw]:
+    _, stream, explicit = _begin(open_stream(file, size))
+    return read_groups(stream, explicit)
 
 
 _MOST_RECENT = 8  # files

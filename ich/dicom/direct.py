@@ -86,6 +86,21 @@ def read_hu_at(path: str | os.PathLike[str] | bytes, place: Place, frame: Frame)
         return None
     finally:
         os.close(file)
+    return _convert(frame)
+
+
+def convert_hu(pixels: bytes, frame: Frame) -> Shifted:
+    """Converts the pixels of a slice that were fetched from its place, as ``read_hu_at`` does.
+
+    Args:
+        pixels: The stored pixels.
+        frame: Memory for pixels of this layout; overwritten.
+    """
+    frame.pixels[:] = pixels
+    return _convert(frame)
+
+
+def _convert(frame: Frame) -> Shifted:
     rescale = frame.layout.rescale
     clear_unused_bits(frame.stored, rescale.bits_stored)
     values, shift = to_shifted(frame.stored, rescale)

@@ -1,4 +1,8 @@
-"""Opens a DICOM file within bounds, and turns all failures into one error."""
+"""Opens a DICOM file within bounds, and turns all failures into one error.
+
+A file on the disk is passed on as its descriptor, which is fastest. A file at an address, such as
+``s3://bucket/file``, is passed on as a file that fetches its parts.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,12 @@ import os
 import stat
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from ich.dicom.refusal import RefusedError
 from ich.dicom.stream import Stream
 from ich.files import find_on_disk
+from ich.remote import RemotePath, is_address
 from ich.schema import ReadError, UserError
 from ich.schema.codes import Refusal
 from ich.schema.errors import describe_error
@@ -19,21 +24,36 @@ from ich.schema.errors import describe_error
 MAX_BYTES = 1 << 31  # of a file: 4096 frames of 512 x 512 pixels
 MAX_INFLATED = 36 << 20  # of a deflated data set: the largest slice and 4 MiB of header
 _PIECE = 1 << 20  # bytes that are inflated at a time
+_WHOLE = 1 << 22  # bytes that are fetched at once where pixels are needed: all of a usual slice
+File = int | io.BufferedReader
+"""A descriptor of a file on the disk, or a file at an address."""
+
 _Result = TypeVar("_Result")
 
 
-def read_file(path: str, use: Callable[[int, int], _Result], most: float = MAX_BYTES) -> _Result:
-    """Passes a file's descriptor and size to ``use``; any failure becomes a ``ReadError``.
+def read_file(
+    path: str,
+    use: Callable[[File, int], _Result],
+    most: float = MAX_BYTES,
+    *,
+    size: int | None = None,
+    whole: bool = False,
+) -> _Result:
+    """Passes a file and its size to ``use``; any failure becomes a ``ReadError``.
 
     Args:
         path: The file; as ``ich.files.escape_path`` shows it, where it stands in a table.
         use: Function that reads the file.
         most: Maximum size of a file, bytes.
+        size: Size of a file at an address, bytes, which saves a request; None if unknown.
+        whole: Fetch a file at an address with one request, because its pixels are needed.
 
     Raises:
         ReadError: If the file cannot be read, or ``use`` fails; its code is a ``Refusal``.
     """
     try:
+        if is_address(path):
+            return _read_remote(RemotePath(path), use, most, size, whole)
         on_disk = find_on_disk(path)
         size = _check_file(os.stat(on_disk), most)  # noqa: PTH116 - a Path costs as much as the read
         # Most headers take one read, to which a buffered file would add a tenth of the time.
@@ -60,11 +80,32 @@ def _check_file(status: os.stat_result, most: float) -> int:
     """Returns the size; refuses, before opening, a file that blocks, is empty or too large for a slice."""
     if not stat.S_ISREG(status.st_mode):
         raise RefusedError(Refusal.NOT_FILE, "is not a regular file")
-    if status.st_size == 0:
+    return _check_size(status.st_size, most)
+
+
+def _check_size(size: int, most: float) -> int:
+    if size == 0:
         raise RefusedError(Refusal.EMPTY, "has no bytes")
-    if status.st_size > most:
-        raise RefusedError(Refusal.TOO_LARGE, f"has {status.st_size} bytes, at most {most} are read")
-    return status.st_size
+    if size > most:
+        raise RefusedError(Refusal.TOO_LARGE, f"has {size} bytes, at most {most} are read")
+    return size
+
+
+def _read_remote(
+    path: RemotePath, use: Callable[[File, int], _Result], most: float, size: int | None, whole: bool
+) -> _Result:
+    """Reads a file at an address: its start or all of it with one request, and the rest as it is needed."""
+    if size is not None:
+        _check_size(size, most)
+    if whole:
+        content = path.read_bytes(0, _WHOLE)
+        if len(content) < _WHOLE:
+            file = io.BufferedReader(cast("io.RawIOBase", io.BytesIO(content)))
+            return use(file, _check_size(len(content), most))
+    with path.open(size=size) as file:
+        size = _check_size(file.seek(0, os.SEEK_END), most)
+        file.seek(0)
+        return use(file, size)
 
 
 def inflate(file: BinaryIO) -> Stream:

@@ -41,6 +41,7 @@ from ich.index.labels import (
     split_ids,
 )
 from ich.index.pseudonyms import find_pseudonym_key, hide_patients
+from ich.remote import AnyPath, RemotePath
 from ich.schema import UserError
 from ich.schema.codes import Refusal
 from ich.schema.labels import RSNA_LABELS, LabelSet
@@ -50,7 +51,7 @@ __all__ = ["build_index", "read_labels", "read_study_labels"]
 
 
 def build_index(
-    root: Path,
+    root: AnyPath,
     *,
     index_dir: Path | None = None,
     pseudonyms: bool = False,
@@ -66,7 +67,7 @@ def build_index(
     too.
 
     Args:
-        root: The folder.
+        root: The folder; at an address of fsspec as ``ich.remote.RemotePath``.
         index_dir: Folder of the index; by default ``locate_index(root)``.
         pseudonyms: Keep a keyed hash in place of PatientID. An index with pseudonyms always keeps them.
         workers: Number of processes that read; by default one per core if reading takes long, and else this
@@ -148,18 +149,20 @@ def _tell(index: Index) -> str:
     return f"refused: {codes}; for example, {first['path']}: {first['detail']}"
 
 
-def locate_index(root: Path) -> Path:
+def locate_index(root: AnyPath) -> Path:
     """Returns the default folder for the index of ``root``.
 
-    It is ``.ich`` in ``root``. If that cannot be written to, it is a folder in the user's cache
-    (``XDG_CACHE_HOME``, ``~/.cache``).
+    It is ``.ich`` in ``root``. If that cannot be written to, or is at an address, it is a folder in the
+    user's cache (``XDG_CACHE_HOME``, ``~/.cache``).
     """
-    beside = root / OWN_FOLDER
-    wanted = os.R_OK | os.W_OK | os.X_OK
-    if os.access(beside, wanted) or (not os.access(beside, os.F_OK) and os.access(root, wanted)):
-        return beside
+    name = root.address if isinstance(root, RemotePath) else root.resolve()
+    if isinstance(root, Path):
+        beside = root / OWN_FOLDER
+        wanted = os.R_OK | os.W_OK | os.X_OK
+        if os.access(beside, wanted) or (not os.access(beside, os.F_OK) and os.access(root, wanted)):
+            return beside
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ich" / hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:16]
+    return cache / "ich" / hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _take_kept(cached: Index, files: pd.DataFrame) -> tuple[Index, pd.DataFrame]:
@@ -214,14 +217,14 @@ def _merge(*indexes: Index) -> Index:
     )
 
 
-def list_labels(root: Path, labels: LabelSet = RSNA_LABELS) -> list[Path]:
+def list_labels(root: AnyPath, labels: LabelSet = RSNA_LABELS) -> list[AnyPath]:
     """Lists the label files of a data set: the RSNA's own, or every CSV in ``root`` with such labels."""
     if labels == RSNA_LABELS and (root / "stage_2_train.csv").is_file():
         return [root / "stage_2_train.csv"]
     return [path for path in sorted(root.glob("*.csv")) if _holds_labels(path, labels)]
 
 
-def find_labels(root: Path, labels: LabelSet = RSNA_LABELS) -> Path:
+def find_labels(root: AnyPath, labels: LabelSet = RSNA_LABELS) -> AnyPath:
     """Finds the label file of a data set, the only one of ``list_labels``.
 
     Raises:
@@ -237,14 +240,14 @@ def find_labels(root: Path, labels: LabelSet = RSNA_LABELS) -> Path:
     return found[0]
 
 
-def _holds_labels(path: Path, labels: LabelSet) -> bool:
+def _holds_labels(path: AnyPath, labels: LabelSet) -> bool:
     try:
         return find_slice_column(read_columns(path, labels.names), labels.names) is not None
     except UserError:
         return False
 
 
-def read_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
+def read_labels(path: AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     """Reads labels from a CSV file.
 
     It can be long, like the RSNA's: ``ID`` (``ID_12345_subdural``) and ``Label``. Or it can be wide:
@@ -275,7 +278,7 @@ def read_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     return _tabulate(table, key, names, labels, path)
 
 
-def read_study_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
+def read_study_labels(path: AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     """Reads labels of studies or patients from a CSV file with one row for each.
 
     The file has ``StudyInstanceUID`` or ``PatientID``, and a column for each known label. Everything else is
@@ -300,7 +303,7 @@ def read_study_labels(path: Path, labels: LabelSet = RSNA_LABELS) -> pd.DataFram
 
 
 def _tabulate(
-    table: pd.DataFrame, key: str, names: Sequence[str], labels: LabelSet, path: Path
+    table: pd.DataFrame, key: str, names: Sequence[str], labels: LabelSet, path: AnyPath
 ) -> pd.DataFrame:
     """Turns the texts of a label file into one row of numbers for each value of ``key``."""
     unit = key if key in STUDY_KEYS else "SOPInstanceUID"
@@ -336,14 +339,14 @@ def _fill_union(union: NDArray[np.float32], others: NDArray[np.float32]) -> NDAr
     return np.asarray(wrong)
 
 
-def count_repeats(path: Path, labels: LabelSet) -> int:
+def count_repeats(path: AnyPath, labels: LabelSet) -> int:
     """Counts the rows of a label file that repeat an earlier row; ``read_labels`` checks them."""
     table = read_csv(path, labels.names)
     key = find_slice_column(table.columns, labels.names)
     return 0 if key is None else int(table[key].duplicated().sum())
 
 
-def _refuse(names: Any, what: str, path: Path, unit: str) -> None:
+def _refuse(names: Any, what: str, path: AnyPath, unit: str) -> None:
     if len(names):
         examples = ", ".join(map(str, names[:5]))
         among = {"SOPInstanceUID": "slices", "StudyInstanceUID": "studies", "PatientID": "patients"}[unit]

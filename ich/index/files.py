@@ -1,4 +1,4 @@
-"""Lists the files below a folder, and reads the headers of slices."""
+"""Lists the files below a folder, on the disk or at an address, and reads the headers of slices."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import multiprocessing
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
@@ -27,22 +27,24 @@ from ich.index.cache import Row, Rows
 from ich.index.names import refuse_by_name
 from ich.machine import count_cores
 from ich.progress import make_bar
+from ich.remote import AnyPath, RemoteError, RemotePath
 from ich.schema import ReadError, UserError
 from ich.schema.codes import Refusal
-from ich.tables import STAMP
+from ich.tables import HEADER_DTYPES, STAMP, make_table
 
 _File = tuple[str, int, int]  # path, bytes and time of change in ns; -1 if these are unknown
 
 _CHUNK = 200  # files
 _MOMENT = 1.0  # seconds of listing without a progress bar
 _QUIET = 4000  # files that are read without a progress bar, in a few seconds
+_REMOTE_THREADS = 32  # that wait for a server
 _PATIENCE = 20.0  # seconds of reading that justify several processes; each of them imports torch
 OWN_FOLDER = ".ich"
 """Subfolder with this program's data about a folder; its files are not listed."""
 
 
 def list_files(
-    root: Path, progress: bool, *, hidden: bool = False, kept_in: Path | None = None
+    root: AnyPath, progress: bool, *, hidden: bool = False, kept_in: Path | None = None
 ) -> tuple[pd.DataFrame, list[Row]]:
     """Lists all files below a folder, with any name.
 
@@ -57,8 +59,10 @@ def list_files(
         and rows of ``REFUSED_DTYPES`` for folders that cannot be searched.
 
     Raises:
-        UserError: If ``root`` is not a folder.
+        UserError: If ``root`` is not a folder, or its address cannot be reached.
     """
+    if isinstance(root, RemotePath):
+        return _list_remote(root)
     if not root.is_dir():
         raise UserError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}")
     closed: list[Row] = []
@@ -74,6 +78,28 @@ def list_files(
                 bar.update(task, completed=len(paths), visible=time.monotonic() - start > _MOMENT)
     texts = pd.Series(paths, dtype="str")
     return pd.DataFrame(dict(zip(STAMP, (texts, sizes, times), strict=True))), closed
+
+
+def _list_remote(root: RemotePath) -> tuple[pd.DataFrame, list[Row]]:
+    try:
+        found = [each for each in root.list_files() if not _is_own(each.name)]
+    except RemoteError as error:
+        raise UserError(f"data.root={error}") from error
+    hidden = sorted({_name_hidden(each.name) for each in found} - {""})
+    closed = [_close(folder, "is a hidden folder, which is not searched") for folder in hidden]
+    rows = [each for each in found if not _name_hidden(each.name)]
+    return make_table(rows, {name: HEADER_DTYPES[name] for name in STAMP}), closed
+
+
+def _is_own(name: str) -> bool:
+    return OWN_FOLDER in name.split("/")[:-1]
+
+
+def _name_hidden(name: str) -> str:
+    """Returns the uppermost hidden folder that a file is in; empty if it is in none."""
+    folders = name.split("/")[:-1]
+    places = [place for place, folder in enumerate(folders) if folder.startswith(".")]
+    return "/".join(folders[: places[0] + 1]) if places else ""
 
 
 def _walk(root: Path, closed: list[Row], hidden: bool, kept_in: Path | None) -> Iterator[_File]:
@@ -127,8 +153,8 @@ def _stamp(entry: os.DirEntry[str]) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def read_headers(root: Path, files: pd.DataFrame, workers: int | None, progress: bool) -> Iterator[Rows]:
-    """Reads headers in this process, or in several if it would take long.
+def read_headers(root: AnyPath, files: pd.DataFrame, workers: int | None, progress: bool) -> Iterator[Rows]:
+    """Reads headers in this process, or in several if it would take long; from an address in many threads.
 
     Args:
         root: The folder.
@@ -145,8 +171,13 @@ def read_headers(root: Path, files: pd.DataFrame, workers: int | None, progress:
     stamps = sorted(zip(*(files[column].tolist() for column in STAMP), strict=True))
     chunks = deque(stamps[i : i + _CHUNK] for i in range(0, len(stamps), _CHUNK))
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with make_bar(columns, progress and len(stamps) > _QUIET) as bar:
+    with make_bar(columns, progress and (len(stamps) > _QUIET or isinstance(root, RemotePath))) as bar:
         task = bar.add_task("Reading headers", total=len(stamps))
+        if isinstance(root, RemotePath):
+            for rows in _read_in_threads(root, chunks):
+                yield rows
+                bar.advance(task, sum(map(len, rows)))
+            return
         start, pace = time.monotonic(), 0.0
         while chunks and (workers == 1 or (not workers and pace * len(chunks) < _PATIENCE)):
             chunk = chunks.popleft()
@@ -156,6 +187,16 @@ def read_headers(root: Path, files: pd.DataFrame, workers: int | None, progress:
         for rows in _read_in_processes(root, chunks, workers):
             yield rows
             bar.advance(task, sum(map(len, rows)))
+
+
+def _read_in_threads(root: RemotePath, chunks: Iterable[list[_File]]) -> Iterator[Rows]:
+    with ThreadPoolExecutor(_REMOTE_THREADS, thread_name_prefix="headers") as pool:
+        for chunk in chunks:
+            slices, refused = list[Row](), list[Row]()
+            for one in pool.map(lambda file: _read_chunk(root, [file]), chunk):
+                slices += one[0]
+                refused += one[1]
+            yield slices, refused
 
 
 def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | None) -> Iterator[Rows]:
@@ -173,17 +214,18 @@ def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | No
             ) from error
 
 
-def _read_chunk(root: Path, files: list[_File]) -> Rows:
+def _read_chunk(root: AnyPath, files: list[_File]) -> Rows:
     folder = escape_path(root)
     slices: list[Row] = []
     refused: list[Row] = []
     for path, size, changed in files:
+        known = size if size >= 0 else None
         if refusal := refuse_by_name(f"{folder}/{path}"):
             refused.append((path, *refusal, size, changed))
             continue
         try:
             # A header's fields are the further columns of HEADER_DTYPES, in their order.
-            slices += [(path, size, changed, *header) for header in list_headers(f"{folder}/{path}")]
+            slices += [(path, size, changed, *header) for header in list_headers(f"{folder}/{path}", known)]
         except ReadError as error:
             refused.append((path, str(error.code), error.detail, size, changed))
     return slices, refused

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ich.dicom import read_blocks, read_pixels
 from ich.files import replacing
 from ich.progress import map_in_threads
+from ich.remote import AnyPath
 from ich.schema import ReadError, UserError
 from ich.tables import STAMP
 
@@ -26,7 +27,9 @@ HASHES = "hashes.parquet"
 """File beside the index with the path, size and time of each slice's file, and the hash of its blocks."""
 
 
-def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool = True) -> NDArray[np.int64]:
+def find_identical(
+    root: AnyPath, table: pd.DataFrame, folder: Path, progress: bool = True
+) -> NDArray[np.int64]:
     """Finds slices with the same pixels as a slice of another patient.
 
     Candidates agree in some blocks of their files. A compressed copy of a slice, or a copy in another
@@ -59,7 +62,7 @@ def find_identical(root: Path, table: pd.DataFrame, folder: Path, progress: bool
     return groups
 
 
-def _locate(root: Path, table: pd.DataFrame) -> list[tuple[str, int]]:
+def _locate(root: AnyPath, table: pd.DataFrame) -> list[tuple[str, int]]:
     """Finds the file of each slice, and its frame."""
     return [(str(root / path), frame) for path, frame in zip(table["path"], table["frame"], strict=True)]
 
@@ -72,7 +75,7 @@ def _share(keys: NDArray[np.object_], owners: NDArray[np.object_]) -> NDArray[np
     return pairs["key"].isin(shared).to_numpy()
 
 
-def _read_hashes(root: Path, table: pd.DataFrame, folder: Path, progress: bool) -> NDArray[np.object_]:
+def _read_hashes(root: AnyPath, table: pd.DataFrame, folder: Path, progress: bool) -> NDArray[np.object_]:
     """Reads the hash of each row's blocks, empty if its file cannot be read."""
     kept = _read_kept(folder)
     known = table[_SLICE].merge(kept, how="left", on=_SLICE)["hash"].to_numpy(dtype=object)

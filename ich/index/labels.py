@@ -9,7 +9,6 @@ import io
 import warnings
 from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pyarrow.csv
 from numpy.typing import NDArray
 
+from ich.remote import AnyPath
 from ich.schema import LABELS, UserError
 
 LABEL_KEYS = ("SOPInstanceUID", "ID")
@@ -37,7 +37,7 @@ _TRUTHS = {"true": "1", "false": "0"}
 _Long = tuple["pd.Series[str]", NDArray[np.int64], "pd.Series[str]"]
 
 
-def read_csv(path: Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
+def read_csv(path: AnyPath, labels: Sequence[str] = LABELS) -> pd.DataFrame:
     """Reads a CSV file as text, with any encoding and any delimiter.
 
     The byte order mark gives the encoding. Without one it is UTF-8, or else Windows-1252. The delimiter is
@@ -66,7 +66,7 @@ def read_csv(path: Path, labels: Sequence[str] = LABELS) -> pd.DataFrame:
     return table.rename(columns=_find_known_names(names, labels, path))
 
 
-def read_columns(path: Path, labels: Sequence[str]) -> list[str]:
+def read_columns(path: AnyPath, labels: Sequence[str]) -> list[str]:
     """Reads the column names of a CSV file, as in ``read_csv``.
 
     Raises:
@@ -153,7 +153,7 @@ def _parse_by_arrow(content: bytes, names: list[str], delimiter: str) -> pd.Data
     return table.to_pandas() if table.column_names == names else None
 
 
-def _find_known_names(names: Iterable[str], labels: Sequence[str], path: Path) -> dict[str, str]:
+def _find_known_names(names: Iterable[str], labels: Sequence[str], path: AnyPath) -> dict[str, str]:
     """Finds the known name of each column that has one in another case or with blanks.
 
     Raises:
@@ -189,7 +189,7 @@ def drop_blank_rows(table: pd.DataFrame, key: str) -> pd.DataFrame:
     return table.drop(index=nameless.index[blank])
 
 
-def split_ids(table: pd.DataFrame, labels: Sequence[str], path: Path) -> _Long:
+def split_ids(table: pd.DataFrame, labels: Sequence[str], path: AnyPath) -> _Long:
     """Converts the long form to slices, numbers of labels and values, label by label.
 
     Raises:
@@ -225,7 +225,7 @@ def _find_endings(table: pd.DataFrame, ids: pd.Series[str], labels: Sequence[str
     return found
 
 
-def melt(table: pd.DataFrame, key: str, labels: Sequence[str], path: Path) -> _Long:
+def melt(table: pd.DataFrame, key: str, labels: Sequence[str], path: AnyPath) -> _Long:
     """Converts the wide form to slices, numbers of labels and values, slice by slice.
 
     Raises:
@@ -252,7 +252,7 @@ def parse_values(
     uids: pd.Series[str],
     columns: NDArray[np.int64],
     labels: Sequence[str],
-    path: Path,
+    path: AnyPath,
 ) -> NDArray[np.float32]:
     """Converts texts to 0, 1 or NaN.
 

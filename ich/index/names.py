@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ich.files import find_on_disk
+from ich.remote import RemotePath, is_address
 from ich.schema.codes import Refusal
 
 HEAD = 512
@@ -90,6 +91,8 @@ def refuse_by_name(path: str) -> NameRefusal | None:
 def read_head(path: str) -> bytes:
     """Reads the first ``HEAD`` bytes of a file; none if it cannot be read."""
     try:
+        if is_address(path):
+            return RemotePath(path).read_bytes(0, HEAD)
         with open(find_on_disk(path), "rb", buffering=0) as file:  # noqa: PTH123 - a text
             return file.read(HEAD)
     except OSError:

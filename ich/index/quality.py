@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ich.dicom import read_hu
 from ich.progress import map_in_threads
+from ich.remote import AnyPath
 from ich.schema import ReadError, UserError
 from ich.schema.codes import Quality
 from ich.schema.hu import ANY_AIR, BONE, TISSUE
@@ -158,7 +159,7 @@ def _find_mixed(table: pd.DataFrame, number: pd.Series[int]) -> Iterator[_Counte
         yield code, text[mixed].str.removesuffix("; ")
 
 
-def check_slices(root: Path, table: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
+def check_slices(root: AnyPath, table: pd.DataFrame, progress: bool = True) -> pd.DataFrame:
     """Reads the pixels of every slice of an index, and finds what is not plausible in them.
 
     Slices above the head hold only air. At an end of a series this is normal if the rest has tissue.
@@ -197,7 +198,7 @@ def _find_beyond_head(table: pd.DataFrame, is_bare: list[bool]) -> NDArray[np.bo
     return beyond
 
 
-def _check_slice(root: Path, place: tuple[str, int]) -> list[Found] | list[tuple[str, str]]:
+def _check_slice(root: AnyPath, place: tuple[str, int]) -> list[Found] | list[tuple[str, str]]:
     path, frame = place
     try:
         return find_in_slice(read_hu(root / path, frame))

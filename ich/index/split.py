@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from ich.remote import AnyPath
 from ich.schema import LABELS, UserError, check_seed
 from ich.tables import UIDS, require_columns, restore_texts, write_table
 
@@ -133,7 +134,7 @@ def split_slices(table: pd.DataFrame, shares: Shares, names: Sequence[str] = LAB
     return parts
 
 
-def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
+def read_split(path: AnyPath, table: pd.DataFrame) -> pd.Series[str]:
     """Reads the part of every slice from a CSV with ``part`` and ``SOPInstanceUID`` or ``PatientID``.
 
     If the file has both, ``SOPInstanceUID`` decides. Names that are not in the table have no effect, so a
@@ -151,7 +152,8 @@ def read_split(path: Path, table: pd.DataFrame) -> pd.Series[str]:
             parts, or leaves slices without a part.
     """
     try:
-        split = restore_texts(pd.read_csv(path, dtype="str", keep_default_na=False, compression=None))
+        with path.open("rb") as file:
+            split = restore_texts(pd.read_csv(file, dtype="str", keep_default_na=False))
     except (OSError, ValueError) as error:
         raise UserError(f"data.split={path} cannot be read as CSV: {error}") from error
     key = "SOPInstanceUID" if "SOPInstanceUID" in split else "PatientID"
