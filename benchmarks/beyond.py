@@ -1,9 +1,9 @@
 """An epoch of data from a disk, from shards, from memory and from S3, side by side.
 
-It writes a phantom of 512 x 512 slices, uploads it to `memory://` and to moto's S3 server, another process of
-this machine, and writes shards of it to all three. An epoch is one pass over the training set with
-the loader of `HeadCTDataModule`, shuffled and without a network. Ways take turns, in a new order in each round.
-Ratios are the slices a second of a way over those of the DICOM files on the disk, in the same round.
+It writes a phantom of 512 x 512 slices, uploads it to `memory://` and to moto's S3 server, which is another
+process of this machine, and writes shards of it to all three. An epoch is one pass over the training set
+with the loader of `HeadCTDataModule`, shuffled and without a network. Ways take turns, in a new order in each
+round. Ratios are the slices a second of a way over those of the DICOM files on the disk, in the same round.
 
 It first compares all batches of each way, in the order of the table and shuffled, with those of the files,
 and the rest of an epoch that was stopped in its middle.
