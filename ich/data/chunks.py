@@ -77,7 +77,7 @@ def describe_chunks(chunks: Sequence[tuple[str, int, int]], chunk_bytes: int) ->
         chunks: Name, number of items and bytes of each chunk.
         chunk_bytes: Bytes of a chunk, about.
     """
-    leaf = {"type": None, "context": None, "children_spec": []}
+    leaf: dict[str, Any] = {"type": None, "context": None, "children_spec": []}
     spec = {"type": "builtins.dict", "context": json.dumps(FIELDS), "children_spec": [leaf] * len(FIELDS)}
     return {
         "chunks": [

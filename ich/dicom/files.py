@@ -11,7 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from ich.dicom.refusal import RefusedError
 from ich.dicom.stream import Stream
@@ -100,8 +100,8 @@ def _read_remote(
     if whole:
         content = path.read_bytes(0, _WHOLE)
         if len(content) < _WHOLE:
-            file = io.BufferedReader(cast("io.RawIOBase", io.BytesIO(content)))
-            return use(file, _check_size(len(content), most))
+            fetched = io.BufferedReader(cast("Any", io.BytesIO(content)))
+            return use(fetched, _check_size(len(content), most))
     with path.open(size=size) as file:
         size = _check_size(file.seek(0, os.SEEK_END), most)
         file.seek(0)

@@ -17,6 +17,7 @@ from ich.index.encodings import Encoding, list_encodings
 from ich.index.identical import find_identical
 from ich.index.joining import JoinCounts, join_labels
 from ich.index.quality import check_series
+from ich.remote import AnyPath
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
 from ich.tables.stacks import SAME_POSITION
@@ -94,7 +95,7 @@ class Facts:
 
 def collect_facts(
     root: Path,
-    labels: Path | None,
+    labels: AnyPath | None,
     label_set: LabelSet,
     index_dir: Path | None,
     slices: int,
@@ -135,7 +136,7 @@ def collect_facts(
     )
 
 
-def _find_labels(root: Path, labels: LabelSet) -> Path | None:
+def _find_labels(root: Path, labels: LabelSet) -> AnyPath | None:
     found = list_labels(root, labels)
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:5])

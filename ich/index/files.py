@@ -215,7 +215,7 @@ def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | No
 
 
 def _read_chunk(root: AnyPath, files: list[_File]) -> Rows:
-    folder = escape_path(root)
+    folder = escape_path(os.fspath(root))
     slices: list[Row] = []
     refused: list[Row] = []
     for path, size, changed in files:

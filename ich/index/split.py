@@ -157,7 +157,7 @@ def read_split(path: AnyPath, table: pd.DataFrame) -> pd.Series[str]:
     except (OSError, ValueError) as error:
         raise UserError(f"data.split={path} cannot be read as CSV: {error}") from error
     key = "SOPInstanceUID" if "SOPInstanceUID" in split else "PatientID"
-    require_columns(split, ("part", key), path)
+    require_columns(split, ("part", key), str(path))
     unknown = sorted(set(split["part"]) - set(PARTS))
     if unknown:
         raise UserError(f"{path} holds the part {unknown[0]!r}: expected one of {', '.join(PARTS)}")
