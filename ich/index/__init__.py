@@ -221,7 +221,8 @@ def list_labels(root: AnyPath, labels: LabelSet = RSNA_LABELS) -> list[AnyPath]:
     """Lists the label files of a data set: the RSNA's own, or every CSV in ``root`` with such labels."""
     if labels == RSNA_LABELS and (root / "stage_2_train.csv").is_file():
         return [root / "stage_2_train.csv"]
-    return [path for path in sorted(root.glob("*.csv"), key=str) if _holds_labels(path, labels)]
+    found: list[AnyPath] = [*root.glob("*.csv")]
+    return [path for path in sorted(found, key=str) if _holds_labels(path, labels)]
 
 
 def find_labels(root: AnyPath, labels: LabelSet = RSNA_LABELS) -> AnyPath:
