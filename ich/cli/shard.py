@@ -29,7 +29,7 @@ examples:
   ich shard s3://bucket/rsna /fast/shards        the files may be in an object store, too
   ich shard /data/rsna /fast/shards --size 224   a fifth of the bytes, only for input.size=224
 
-If it is interrupted, the same call goes on. DESTINATION holds images and PatientIDs (see --pseudonyms):
+If it is interrupted, the same call continues. DESTINATION holds images and PatientIDs (see --pseudonyms):
 give nobody access who must not see them. It is in litdata's format, so litdata.StreamingDataset reads it.
 
 {DISCLAIMER}.""",

@@ -125,7 +125,7 @@ class Shard(NamedTuple):
 def write_shards(
     slices: Slices, destination: AnyPath, *, chunk_bytes: int = CHUNK_BYTES, workers: int | None = None
 ) -> list[Shard]:
-    """Writes slices in HU, with their labels, as shards. It goes on where an earlier call was stopped.
+    """Writes slices in HU, with their labels, as shards. It continues where an earlier call was stopped.
 
     A chunk is written completely or not at all. Slices that cannot be read are left out. They keep their row
     in the index, so a training counts them as it counts those of files.

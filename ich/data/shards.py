@@ -108,7 +108,7 @@ def _require_state(folder: AnyPath) -> State:
         raise UserError(f"data.root={folder} holds no shards; write them with ich shard ROOT {folder}")
     if not state.complete:
         raise UserError(
-            f"data.root={folder} does not hold all shards yet: call the same ich shard again, which goes on"
+            f"data.root={folder} does not hold all shards yet: call the same ich shard again, which continues"
         )
     return state
 
