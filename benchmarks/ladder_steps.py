@@ -65,7 +65,7 @@ STEPS = {
     "brain_crop": Step(
         "a square around the brain", "imagenet", (*LITE0, "pretrain=none", "input.brain=crop")
     ),
-    "aligned": change("HU shifted to the usual value of the brain", "input.align_hu=true"),
+    "aligned": change("HU shifted to one value of the brain", "input.brain_hu=35"),
     "lesions": change("painted hemorrhages", "lesions=drawn"),
     "few_lesions": change(
         "painted hemorrhages in 10 % of slices", "lesions=drawn", "lesions.probability=0.1"

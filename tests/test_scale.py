@@ -1,4 +1,4 @@
-"""Hounsfield units that are off: what ``input.align_hu`` takes back, and what it leaves alone."""
+"""Hounsfield units that are off: what ``input.brain_hu`` takes back, and what it leaves alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import torch
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
 from ich.dicom import read_hu
 from ich.image import prepare_series
-from ich.image.scale import MOST_SHIFT, align_hu, find_shift
+from ich.image.scale import MOST_SHIFT, find_brain_hu, shift_brain
 from ich.index import build_index
 from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier, load_slice_net
 from ich.predict import Predictor
 from ich.schema import InputSpec, UserError
 
-SPEC = InputSpec(size=48, neighbors=1, align_hu=True)
+SPEC = InputSpec(size=48, neighbors=1, brain_hu=35)
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +35,26 @@ def head(phantom: Path) -> np.ndarray:
 def test_scales_that_are_off_are_taken_back(head: np.ndarray, slope: float, offset: float) -> None:
     off = np.rint(head * slope + offset).astype(np.int16)
     tissue = (head > 0) & (head < 80)
-    error = np.abs(align_hu(off).astype(float) - align_hu(head))[tissue].mean()
+    error = np.abs(shift_brain(off, 35).astype(float) - shift_brain(head, 35))[tissue].mean()
     assert error <= (1 if slope == 1 else 4)  # a shift cannot take back a slope in all tissues
 
 
 def test_an_aligned_brain_has_its_usual_value(head: np.ndarray) -> None:
-    assert find_shift(align_hu(head)) == 0
-    assert abs(find_shift(head)) <= 10
+    assert find_brain_hu(shift_brain(head, 30)) == pytest.approx(30, abs=0.5)
+    assert find_brain_hu(head) == pytest.approx(35, abs=10)
 
 
 @pytest.mark.parametrize("value", [-1024, 35 - MOST_SHIFT - 40, 400, 32767, -32768])
 def test_a_slice_without_brain_is_left_as_it_is(value: int) -> None:
     planes = np.full((3, 32, 32), value, np.int16)
-    assert (align_hu(planes) == planes).all()
+    assert (shift_brain(planes, 35) == planes).all()
 
 
 def test_extreme_values_do_not_turn_around() -> None:
     planes = np.full((1, 32, 32), 15, np.int16)
     planes[0, 0] = 32767
     planes[0, 1] = -32768
-    aligned = align_hu(planes)
+    aligned = shift_brain(planes, 35)
     assert aligned[0, 5, 5] == 35
     assert aligned[0, 0].min() > 30000
     assert aligned[0, 1].max() < -30000
@@ -82,20 +82,20 @@ def test_a_study_whose_hu_are_off_gets_nearly_the_same_probabilities(phantom: Pa
             target.parent.mkdir(exist_ok=True)
             written.save_as(target)
     moved = {}
-    for spec in (SPEC, replace(SPEC, align_hu=False)):
+    for spec in (SPEC, replace(SPEC, brain_hu=None)):
         torch.manual_seed(0)
         net = SliceClassifier("test_resnet", input=spec, pretrained=False).net
-        write_bundle(net.metadata, net.state_dict(), model := tmp_path / f"{spec.align_hu}.zip")
+        write_bundle(net.metadata, net.state_dict(), model := tmp_path / f"{spec.brain_hu}.zip")
         assert load_slice_net(model).input == spec
         predictor = Predictor.load(model, gpus=0)
         results = [next(predictor.predict(tmp_path / name)) for name in ("0", "15")]
         probs = [[list(each.probs.values()) for each in result.slices] for result in results]
-        moved[spec.align_hu] = np.abs(np.subtract(*probs)).mean()
-    assert moved[True] < 0.05 * moved[False]
+        moved[spec.brain_hu] = np.abs(np.subtract(*probs)).mean()
+    assert moved[35] < 0.05 * moved[None]
 
 
-def test_the_window_of_the_header_would_not_fit() -> None:
-    with pytest.raises(
-        UserError, match=r"input\.align_hu=true shifts HU, so it needs windows other than dicom"
-    ):
-        InputSpec(windows=("dicom",), align_hu=True)
+def test_settings_that_cannot_be_meant_are_refused() -> None:
+    with pytest.raises(UserError, match=r"input\.brain_hu=35 shifts HU: no window may be dicom"):
+        InputSpec(windows=("dicom",), brain_hu=35)
+    with pytest.raises(UserError, match=r"input\.brain_hu=1000: expected null or 20 to 45 HU, usually 35"):
+        InputSpec(brain_hu=1000)

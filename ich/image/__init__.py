@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ich.image.brain import show_brain
 from ich.image.resize import resize_hu
-from ich.image.scale import align_hu
+from ich.image.scale import shift_brain
 from ich.schema import InputSpec
 
 __all__ = ["average_hu", "average_slabs", "find_neighbors", "prepare_planes", "prepare_series", "sort_slices"]
@@ -101,4 +101,6 @@ def prepare_series(
 
 def prepare_planes(planes: NDArray[np.int16], spec: InputSpec) -> NDArray[np.int16]:
     """Prepares a slice and its neighbors, (P, S, S) HU, as a network sees them: (D, S, S) HU."""
-    return show_brain(align_hu(planes) if spec.align_hu else planes, spec.brain)
+    if spec.brain_hu is not None:
+        planes = shift_brain(planes, spec.brain_hu)
+    return show_brain(planes, spec.brain)

@@ -102,7 +102,8 @@ class InputSpec:
         normalization: One of ``NORMALIZATIONS``.
         learnable: Whether centers and widths are parameters of the model, which then takes HU.
         brain: One of ``BRAINS``; None shows the slice as it is.
-        align_hu: Whether HU are shifted so that the brain has its usual value (``ich.image.scale``).
+        brain_hu: Value that the brain of each slice is shifted to (``ich.image.scale``), usually 35 HU; None
+            leaves HU as they are.
 
     Raises:
         UserError: If a value is not allowed.
@@ -114,7 +115,7 @@ class InputSpec:
     normalization: str = "imagenet"
     learnable: bool = False
     brain: str | None = None
-    align_hu: bool = False
+    brain_hu: float | None = None
 
     def __post_init__(self) -> None:
         given = (self.windows,) if isinstance(self.windows, str) else self.windows  # one by its name
@@ -143,12 +144,19 @@ class InputSpec:
             )
         if self.normalization == "imagenet_rgb" and len(windows) != 3:
             raise UserError(f"input.windows={list(windows)}: imagenet_rgb needs three windows")
-        if self.brain is not None and self.brain not in BRAINS:
-            raise UserError(f"input.brain={self.brain}: expected null or one of {', '.join(BRAINS)}")
-        if self.align_hu and "dicom" in windows:
-            raise UserError("input.align_hu=true shifts HU, so it needs windows other than dicom")
+        self._check_brain()
         if self.learnable and (not windows or "dicom" in windows):
             raise UserError("input.learnable=true needs named windows or [center, width]")
+
+    def _check_brain(self) -> None:
+        if self.brain is not None and self.brain not in BRAINS:
+            raise UserError(f"input.brain={self.brain}: expected null or one of {', '.join(BRAINS)}")
+        if self.brain_hu is None:
+            return
+        if not 20 <= self.brain_hu <= 45:
+            raise UserError(f"input.brain_hu={self.brain_hu:g}: expected null or 20 to 45 HU, usually 35")
+        if "dicom" in self.windows:
+            raise UserError(f"input.brain_hu={self.brain_hu:g} shifts HU: no window may be dicom")
 
     @property
     def slices(self) -> int:
@@ -158,7 +166,7 @@ class InputSpec:
     @property
     def shows_slices(self) -> bool:
         """Whether a network sees slices as they are, at its size."""
-        return self.brain is None and not self.align_hu
+        return self.brain is None and self.brain_hu is None
 
     @property
     def depth(self) -> int:
