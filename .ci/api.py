@@ -57,6 +57,7 @@ MODULES = (
     "ich.predict",
     "ich.predict.run",
     "ich.recalibrate",
+    "ich.quantize",
     "ich.train",
     "ich.train.run",
     "ich.train.trainer",

@@ -25,6 +25,7 @@ COMMANDS = {
     "explain": "show where in a slice a model finds the evidence for a label",
     "predict": "read studies: is there a hemorrhage, of which kind, where, and how sure is the model",
     "recalibrate": "fit calibration and operating points of a model to the studies of a site",
+    "quantize": "write a model in int8, which a CPU computes faster, and show what that changes",
     "bundle": "write a trained model, or several as an ensemble, to one file to share",
     "import": "make a bundle of the weights of another program",
     "export": "write a trained model as ONNX, which takes Hounsfield units and needs no PyTorch",

@@ -64,6 +64,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         help="largest difference of a probability from the default engine (default: 0.02)",
     )
     engines.add_argument(
+        "--int8",
+        type=Path,
+        metavar="FILE",
+        help="file from `ich quantize` to measure as well; it is never chosen",
+    )
+    engines.add_argument(
         "--threads", type=int, metavar="N", help="number of CPU threads (default: one per core)"
     )
     add_trust(parser)
@@ -88,7 +94,7 @@ def _run(args: argparse.Namespace) -> None:
 
 
 def _tune(args: argparse.Namespace) -> None:
-    from ich.doctor.tuning import ONNX, TOLERANCE, tune
+    from ich.doctor.tuning import INT8, ONNX, TOLERANCE, tune
     from ich.networks.engines import write_engine
 
     if args.root is not None or args.json is not None:
@@ -96,14 +102,25 @@ def _tune(args: argparse.Namespace) -> None:
     tolerance = TOLERANCE if args.tolerance is None else args.tolerance
     if not 0 <= tolerance <= 1:
         raise UserError(f"--tolerance {tolerance:g}: expected a difference of a probability, from 0 to 1")
-    found = tune(args.tune, args.studies, threads=args.threads, tolerance=tolerance, trusted=args.trusted)
+    found = tune(
+        args.tune,
+        args.studies,
+        threads=args.threads,
+        tolerance=tolerance,
+        int8=args.int8,
+        trusted=args.trusted,
+    )
     print(f"{found.slices} slices, {found.threads} threads; differences are from {found.candidates[0].name}")
     print("\n".join(map(_describe_candidate, found.candidates)))
     write_engine(found, args.engine)
     print(f"wrote {args.engine}: {found.engine}, for ich predict MODEL ... --engine {args.engine}")
     times = {each.name: each.milliseconds for each in found.candidates if each.milliseconds}
-    if times.get(ONNX, float("inf")) < times[found.engine]:
+    allowed = {each.name for each in found.candidates if not each.refusal}
+    faster = {name for name in allowed if times[name] < times[found.engine]}
+    if ONNX in faster:
         print(f"{ONNX} is faster still: ich export MODEL model.onnx, then ich predict model.onnx ...")
+    if INT8 in faster:
+        print(f"{INT8} is faster still: ich predict MODEL ... --engine {args.int8}")
     print(f"{DISCLAIMER}.")
 
 

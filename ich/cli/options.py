@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # they take long to import
+    import pandas as pd
+
+    from ich.schema.labels import LabelSet
 
 
 def add_index_dir(parser: argparse.ArgumentParser) -> None:
@@ -50,3 +56,13 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         metavar="PREFIX",
         help="code for backbones of your own, such as mypackage. (repeatable; default: timm only)",
     )
+
+
+def read_any_labels(path: Path, label_set: LabelSet) -> pd.DataFrame:
+    """Reads labels of slices, studies or patients, by the columns of the file."""
+    from ich.index import read_labels, read_study_labels
+    from ich.index.labels import find_slice_column, read_columns
+
+    if find_slice_column(read_columns(path, label_set.names), label_set.names) is None:
+        return read_study_labels(path, label_set)
+    return read_labels(path, label_set)

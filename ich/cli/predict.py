@@ -87,7 +87,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         "--engine",
         type=Path,
         metavar="FILE",
-        help="file from `ich doctor --tune`, with the fastest way to compute the model on this processor",
+        help="file from `ich doctor --tune`, with the fastest way to compute the model on this processor, or "
+        "from `ich quantize`, with the model in int8",
     )
     add_devices(parser)
     add_trust(parser)

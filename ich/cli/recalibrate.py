@@ -10,15 +10,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ich.cli.options import add_devices, add_trust, add_tta
+from ich.cli.options import add_devices, add_trust, add_tta, read_any_labels
 from ich.schema import DISCLAIMER, UserError
 
 if TYPE_CHECKING:  # they import torch, which takes seconds, so other commands do not
-    import pandas as pd
-
     from ich.predict import Predictor
     from ich.report.document import Table as Figures
-    from ich.schema.labels import LabelSet
     from ich.schema.results import StudyResult
 
 PREDICTED = "predicted"
@@ -101,7 +98,7 @@ def _run(args: argparse.Namespace) -> None:
     members = load_members(args.model, threads=args.threads, gpus=args.gpus, trusted=args.trusted)
     require_recalibrable(members.networks)
     predictor = Predictor(members.networks, tta=args.tta, ensemble=members.metadata)
-    labels = _read_labels(args.labels, predictor.label_set)
+    labels = read_any_labels(args.labels, predictor.label_set)
     results = _find_results(predictor, args)
     done = write_recalibrated(members, results, labels, args.out, site=args.site)
     console = Console(highlight=False)
@@ -113,15 +110,6 @@ def _run(args: argparse.Namespace) -> None:
     console.print(_lay_out(tabulate_labels(done.fits["study"], done.changes["study"])))
     console.print(f"wrote {MODEL}, its report and its picture to {args.out}", markup=False, soft_wrap=True)
     console.print(f"{DISCLAIMER}.")
-
-
-def _read_labels(path: Path, label_set: LabelSet) -> pd.DataFrame:
-    from ich.index import read_labels, read_study_labels
-    from ich.index.labels import find_slice_column, read_columns
-
-    if find_slice_column(read_columns(path, label_set.names), label_set.names) is None:
-        return read_study_labels(path, label_set)
-    return read_labels(path, label_set)
 
 
 def _find_results(predictor: Predictor, args: argparse.Namespace) -> list[StudyResult]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 import tempfile
 import time
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
@@ -18,7 +19,15 @@ from ich.files import hash_file
 from ich.machine import read_processor
 from ich.model_files.checkpoint import find_checkpoint
 from ich.networks import Network, Output, TorchNetwork, load_members
-from ich.networks.engines import ENGINES, Candidate, Engine, EngineFile, list_versions
+from ich.networks.engines import (
+    ENGINES,
+    Candidate,
+    Engine,
+    EngineFile,
+    Quantized,
+    list_versions,
+    load_engines,
+)
 from ich.networks.slices import Slices, find_slices
 from ich.progress import track
 from ich.schema import InputSpec, UserError
@@ -36,6 +45,9 @@ such as for compiling, in each call of ``ich predict``."""
 ONNX = "onnxruntime"
 """A candidate that needs a file of its own, from ``ich export``."""
 
+INT8 = "int8-openvino"
+"""A candidate that needs a file of its own, from ``ich quantize``."""
+
 _SECONDS = 4.0  # of the measurement of a candidate
 _BATCHES = 8  # of slices, at most
 _SPACING = 5.0  # mm between slices, which a network over series wants to know
@@ -49,6 +61,7 @@ def tune(
     *,
     threads: int | None = None,
     tolerance: float = TOLERANCE,
+    int8: Path | None = None,
     trusted: Sequence[str] = (),
 ) -> EngineFile:
     """Measures each engine for some seconds, and chooses the fastest one that agrees with the default.
@@ -60,11 +73,15 @@ def tune(
         studies: DICOM files and folders to compare the engines on; by default slices of the phantom.
         threads: Number of CPU threads; None leaves it to PyTorch.
         tolerance: Largest difference of a probability from the default engine.
+        int8: File of ``ich quantize`` to measure as well; it is never chosen.
         trusted: Code that a model file may name as its backbone.
 
     Raises:
-        UserError: If the model or the slices cannot be read, or the model is an ONNX file.
+        UserError: If the model or the slices cannot be read, the model is an ONNX file, or ``int8`` is no
+            file of ``ich quantize``.
     """
+    if int8 is not None and not zipfile.is_zipfile(int8):
+        raise UserError(f"--int8 {int8} is not a file of `ich quantize`")
     path = find_checkpoint(model, "best")
     members, _ = load_members(path, threads=threads, gpus=0, trusted=trusted)
     nets = [network for network in members if isinstance(network, TorchNetwork)]
@@ -74,7 +91,7 @@ def tune(
     expected = _run(nets, slices)
     candidates = []
     with tempfile.TemporaryDirectory(prefix="ich-") as scratch:
-        ways = dict(_list_ways(nets, path, Path(scratch), trusted))
+        ways = dict(_list_ways(nets, path, int8, Path(scratch), trusted))
         for name, load in track(ways.items(), "Measuring engines", len(ways), shown=True):
             candidates.append(_measure(name, load, slices, expected, tolerance))
     count = sum(len(hu) for hu, _ in slices)
@@ -110,11 +127,13 @@ def _gather(spec: InputSpec, studies: Sequence[Path]) -> Slices:
 
 
 def _list_ways(
-    nets: Sequence[TorchNetwork], path: Path, scratch: Path, trusted: Sequence[str]
+    nets: Sequence[TorchNetwork], path: Path, int8: Path | None, scratch: Path, trusted: Sequence[str]
 ) -> Iterator[tuple[str, Load]]:
     """Yields each way to compute networks, with what loads them."""
     for engine in ENGINES:
-        yield engine, partial(_load, nets, engine)
+        yield engine, partial(_load, nets, [engine] * len(nets))
+    if int8 is not None:
+        yield INT8, lambda: _load(nets, load_engines(int8, path, len(nets)))
     if len(nets) == 1:
 
         def load() -> Sequence[Network]:
@@ -127,8 +146,9 @@ def _list_ways(
         yield ONNX, load
 
 
-def _load(nets: Sequence[TorchNetwork], engine: Engine) -> list[TorchNetwork]:
-    return [TorchNetwork(net.net, net.sha256, gpus=0, engine=engine) for net in nets]
+def _load(nets: Sequence[TorchNetwork], engines: Sequence[Engine | Quantized]) -> list[TorchNetwork]:
+    pairs = zip(nets, engines, strict=True)
+    return [TorchNetwork(net.net, net.sha256, gpus=0, engine=engine) for net, engine in pairs]
 
 
 def _run(networks: Sequence[Network], slices: Sequence[Slices]) -> list[NDArray[np.float32]]:

@@ -21,7 +21,7 @@ from ich.model_files.ensemble import EnsembleMetadata
 from ich.model_files.metadata import ModelMetadata
 from ich.models import SliceNet, load_ensemble
 from ich.models.series import Slices, correct
-from ich.networks.engines import ENGINES, Engine, make_extract, read_engine
+from ich.networks.engines import ENGINES, Engine, Quantized, load_engines, make_extract
 from ich.schema import InputSpec, UserError, check_threads
 
 __all__ = [
@@ -105,7 +105,7 @@ class TorchNetwork:
         net: The network, in evaluation mode; it is moved to the device.
         sha256: SHA-256 of its file.
         gpus: None uses a GPU if there is one; 0 is the CPU, 1 a GPU.
-        engine: How to compute it. A GPU knows the default only.
+        engine: How to compute it, or its backbone in int8. A GPU knows the default only.
 
     Attributes:
         net: The network itself, for heat maps.
@@ -115,17 +115,18 @@ class TorchNetwork:
     """
 
     def __init__(
-        self, net: SliceNet, sha256: str, *, gpus: int | None = None, engine: Engine = ENGINES[0]
+        self, net: SliceNet, sha256: str, *, gpus: int | None = None, engine: Engine | Quantized = ENGINES[0]
     ) -> None:
         self.device = _choose_device(gpus)
+        name = engine.name if isinstance(engine, Quantized) else engine
         if engine != ENGINES[0] and self.device.type != "cpu":
-            raise UserError(f"the engine {engine} is for the CPU: use gpus=0, or leave the engine out")
+            raise UserError(f"the engine {name} is for the CPU: use gpus=0, or leave the engine out")
         self.net = net.to(self.device)
         self.metadata = net.metadata
         self.name = net.metadata.model.backbone
-        self._extract = make_extract(net, engine)
+        self._extract = engine.extract if isinstance(engine, Quantized) else make_extract(net, engine)
         if engine != ENGINES[0]:  # results say how they were computed
-            self.name += f" in {engine}"
+            self.name += f" in {name}"
         self.input = net.input
         self.sha256 = sha256
         self.limit = None if net.ood is None else float(net.ood.limit)
@@ -278,7 +279,8 @@ def load_members(
         threads: As ``load_network`` takes it.
         gpus: As ``load_network`` takes it.
         trusted: As ``load_network`` takes it.
-        engine: File from ``ich doctor --tune`` with the engine that computes; None is the default.
+        engine: File from ``ich doctor --tune`` or ``ich quantize``, which says how to compute; None is the
+            default.
 
     Raises:
         UserError: As ``load_network`` does, but members may have different inputs; if ``engine`` is damaged
@@ -300,9 +302,12 @@ def load_members(
     ensemble = load_ensemble(path, trusted=trusted)
     if threads is not None:
         torch.set_num_threads(threads)
-    chosen = ENGINES[0] if engine is None else read_engine(engine, path)
+    engines = load_engines(engine, path, len(ensemble.nets))
     sha256 = hash_file(path)
-    networks = tuple(TorchNetwork(net, sha256, gpus=gpus, engine=chosen) for net in ensemble.nets)
+    networks = tuple(
+        TorchNetwork(net, sha256, gpus=gpus, engine=each)
+        for net, each in zip(ensemble.nets, engines, strict=True)
+    )
     return Members(networks, ensemble.metadata)
 
 

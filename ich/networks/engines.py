@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -51,6 +52,18 @@ ENGINES: tuple[Engine, ...] = get_args(Engine)
 _LARGEST = 64 * 1024  # bytes
 
 Extract = Callable[[Tensor], Tensor]
+
+
+class Quantized(NamedTuple):
+    """A backbone in int8, of one network.
+
+    Attributes:
+        name: Its name for results.
+        extract: Computes features of images.
+    """
+
+    name: str
+    extract: Extract
 
 
 def make_extract(net: SliceNet, engine: Engine) -> Extract:
@@ -138,6 +151,26 @@ def list_versions() -> dict[str, str]:
     except PackageNotFoundError:
         openvino = "none"
     return {"ich": __version__, "torch": torch.__version__, "timm": version("timm"), "openvino": openvino}
+
+
+def load_engines(path: str | Path | None, model: str | Path, count: int) -> Sequence[Engine | Quantized]:
+    """Loads how the networks of a model are to be computed.
+
+    Args:
+        path: File of ``ich doctor --tune`` or of ``ich quantize``; None is the default.
+        model: The file of the model.
+        count: Number of its networks.
+
+    Raises:
+        UserError: If the file is damaged or stale.
+    """
+    if path is None:
+        return [ENGINES[0]] * count
+    if zipfile.is_zipfile(path):
+        from ich.networks.int8 import read_int8  # its package is an extra
+
+        return read_int8(Path(path), model, count)
+    return [read_engine(path, model)] * count
 
 
 def write_engine(found: EngineFile, path: Path) -> None:
