@@ -123,7 +123,7 @@ def _list_images(net: SliceNet, slices: Iterable[Slices]) -> Iterator[NDArray[An
     for hu, window in slices:
         header = None if window is None else torch.from_numpy(window)
         images = window_batch(net.window, torch.from_numpy(hu), header).float()
-        yield from (image.numpy() for image in images.split(1))
+        yield from (image.numpy() for image in torch.split(images, 1))
 
 
 def to_engine(model: openvino.Model, name: str) -> Quantized:
