@@ -77,8 +77,8 @@ def tune(
         trusted: Code that a model file may name as its backbone.
 
     Raises:
-        UserError: If the model or the slices cannot be read, the model is an ONNX file, or ``int8`` is no
-            file of ``ich quantize``.
+        UserError: If the model or the slices cannot be read, the model is an ONNX file, or ``ich
+            quantize`` did not write ``int8``.
     """
     if int8 is not None and not zipfile.is_zipfile(int8):
         raise UserError(f"--int8 {int8} is not a file of `ich quantize`")
