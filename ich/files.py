@@ -75,6 +75,17 @@ def open_locked(path: Path) -> IO[bytes]:
     return file
 
 
+def find_cache() -> Path:
+    """Finds the user's folder for what this program can make again.
+
+    It is ``ich`` in ``$XDG_CACHE_HOME``, or else in ``~/.cache``.
+
+    Raises:
+        RuntimeError: If the user has no home.
+    """
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ich").expanduser()
+
+
 def hash_file(path: str | Path) -> str:
     """Returns the SHA-256 of a file, in hexadecimal.
 

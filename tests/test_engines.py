@@ -19,14 +19,17 @@ from ich.doctor import tuning
 from ich.doctor.tuning import choose
 from ich.files import hash_file
 from ich.machine import Processor, read_processor
+from ich.machine.packages import list_versions
 from ich.model_files.bundle import write_bundle
 from ich.networks import TorchNetwork, load_members
-from ich.networks.engines import ENGINES, Candidate, Engine, EngineFile, list_versions, write_engine
+from ich.networks.engines import ENGINES, PACKAGES, Candidate, Engine, EngineFile, write_engine
 from ich.outputs.records import read_json
 from ich.schema import UserError
 from ich.schema.formats import read_plain
 
 pytestmark = pytest.mark.trains
+
+VERSIONS = list_versions(PACKAGES)
 
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="needs the extra openvino")
 
@@ -48,7 +51,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def keep(path: Path, measured: Path, engine: Engine, **changes: Any) -> Path:
     """Writes the file of an engine as if it had been measured."""
-    found = EngineFile(engine, hash_file(measured), read_processor(), list_versions(), 1, 16, 0.02, ())
+    found = EngineFile(engine, hash_file(measured), read_processor(), VERSIONS, 1, 16, 0.02, ())
     write_engine(replace(found, **changes), path)
     return path
 
@@ -187,7 +190,7 @@ def test_results_say_by_which_engine_they_were_computed(
         ({"model": "0" * 64}, "was measured for another model"),
         ({"processor": Processor("Abacus", ())}, "was measured with processor Abacus, and here is"),
         ({"processor": replace(read_processor(), instructions=("Beads",))}, "with other instructions"),
-        ({"versions": list_versions() | {"torch": "1.0"}}, "was measured with torch 1.0, and here is"),
+        ({"versions": VERSIONS | {"torch": "1.0"}}, "was measured with torch 1.0, and here is"),
     ],
 )
 def test_a_stale_file_is_refused(model: Path, tmp_path: Path, changes: dict[str, Any], message: str) -> None:

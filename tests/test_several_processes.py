@@ -287,12 +287,16 @@ def test_processes_of_a_launcher_need_one_folder(phantom: Path, tmp_path: Path, 
 
 
 def test_processes_prepare_one_after_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     with one_at_a_time(Path("run")):
-        (lock,) = tmp_path.iterdir()
+        (lock,) = (tmp_path / "cache" / "ich").iterdir()
+        assert [path.stat().st_mode & 0o077 for path in (lock, lock.parent)] == [0, 0]
         with pytest.raises(BlockingIOError):
             open_locked(lock)
     open_locked(lock).close()
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")  # where there can be no lock, they prepare at once
+    with one_at_a_time(Path("run")):
+        pass
 
 
 def test_launchers_say_how_many_processes_there_are(monkeypatch: pytest.MonkeyPatch) -> None:

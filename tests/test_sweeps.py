@@ -39,7 +39,7 @@ def test_jobs_are_ranked_and_failures_named(tmp_path: Path) -> None:
     assert (table["error"] != "").sum() == 3
     document = make_document(read_jobs(tmp_path))
     assert document.subtitle == "9 jobs are done, 3 failed"
-    assert [section.title for section in document.sections] == ["Jobs", "Failed jobs", "Settings"]
+    assert [section.title for section in document.sections] == ["Jobs", "Jobs without a result", "Settings"]
     assert [picture.name for picture in document.pictures] == ["importance", "parallel"]
 
 
@@ -66,14 +66,18 @@ def test_the_page_names_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def test_a_multirun_without_a_finished_job_has_a_page(tmp_path: Path) -> None:
     write_record(JobRecord(("seed=0",), None, "no memory", 1.0), tmp_path / "0")
-    write_sweep(tmp_path, tmp_path / "page.html")
-    assert "all jobs failed" in (tmp_path / "page.html").read_text()
+    write_record(JobRecord(("seed=1",), None, None, None), tmp_path / "1")
+    _, document = write_sweep(tmp_path, tmp_path / "page.html")
+    assert document.subtitle == "0 jobs are done, 1 failed, 1 have not ended"
+    page = (tmp_path / "page.html").read_text()
+    assert "no job is done" in page
+    assert "it still runs, or its process was killed" in page
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"holds no job that has ended; expected .*/0/job\.json, which `train\.py -m` writes"),
+        (None, r"holds no job; expected .*/0/job\.json, which `train\.py -m` writes"),
         ("{", r"job\.json is not JSON"),
         (json.dumps({"overrides": [], "value": "low"}), r"job\.json"),
     ],

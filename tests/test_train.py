@@ -18,7 +18,7 @@ import pytest
 import torch
 import yaml
 from heads import make_bank
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from processes import FORKING
 from pytorch_lightning.strategies import StrategyRegistry
 from sklearn.metrics import log_loss, roc_auc_score
@@ -345,6 +345,47 @@ def test_what_a_failed_job_leaves_names_no_file(run, monkeypatch: pytest.MonkeyP
     assert [each["value"] for each in found] == [0.5, None, None, None]
     expected = [None, "a slice: corrupt", "ValueError", "No such file or directory"]
     assert [each["error"] for each in found] == expected
+
+
+def test_the_same_multirun_again_continues(run, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    """A job that is done stays, one that was stopped resumes, and one that failed is tried again."""
+    started: list[tuple[int, str | None]] = []
+
+    def take(cfg: DictConfig, run_dir: Path) -> float:
+        started.append((cfg.seed, cfg.ckpt_path))
+        if len(started) == 2:
+            raise UserError("no memory")
+        if len(started) == 3:  # only now has it a folder
+            OmegaConf.save(cfg, run_dir / "config.yaml", resolve=True)
+            raise SystemExit(143)
+        return float(cfg.seed)
+
+    monkeypatch.setattr("ich.train.jobs.train", take)
+    command = "-m", "run_dir=sweep", "seed=5,6,7,8"
+    assert run(*command) == 143
+    records = [json.loads(path.read_text()) for path in sorted(Path("sweep").glob("*/job.json"))]
+    assert [each["value"] for each in records] == [5, None, None]
+    assert [each["seconds"] is None for each in records] == [False, False, True]
+    assert run(*command) == 0
+    assert started[3:] == [(6, None), (7, str(Path("sweep/2").absolute())), (8, None)]
+    records = [json.loads(path.read_text()) for path in sorted(Path("sweep").glob("*/job.json"))]
+    assert [each["value"] for each in records] == [5, 6, 7, 8]
+    for other in (["seed=5,6"], ["seed=5,6,7,8", "optim.lr=1e-3"]):
+        assert run("-m", "run_dir=sweep", *other) == 2
+    assert caplog.text.count("sweep holds a multirun of other settings: name another folder") == 2
+    Path("sweep/multirun.yaml").unlink()
+    assert run(*command) == 2
+    assert len(started) == 6
+
+
+def test_a_job_of_other_settings_stays(run, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
+    monkeypatch.setattr("ich.train.jobs.train", lambda cfg, run_dir: 0.5)
+    assert run("-m", "run_dir=sweep", "seed=0,1") == 0
+    before = Path("sweep/1/job.json").read_bytes()
+    shutil.copy("sweep/1/job.json", "sweep/0")
+    run("-m", "run_dir=sweep", "seed=0,1")
+    assert Path("sweep/0/job.json").read_bytes() == before
+    assert "sweep/0 holds a job of other settings, which stays" in caplog.text
 
 
 def test_early_stopping(run) -> None:

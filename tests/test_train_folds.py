@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from ich.models import hash_weights, load_ensemble, load_slice_net
 from ich.networks import is_network
 from ich.schema import UserError
 from ich.schema.labels import RSNA_LABELS
+from ich.sweeps.record import Job, JobRecord
 from ich.tables import WEIGHTS_COLUMN, read_predictions, write_table
-from ich.train.folds import Job, pool_jobs, pool_runs, train_folds
+from ich.train.folds import pool_jobs, pool_runs, train_folds
 from ich.train.running import keeping_log
 
 pytestmark = pytest.mark.trains
@@ -185,27 +187,32 @@ def test_jobs_of_a_multirun_that_differ_in_the_fold_become_the_same_model(pooled
         assert Path("sweep", file).read_bytes() == (pooled / file).read_bytes()
 
 
+def make_job(folder: Path, *overrides: str) -> Job:
+    return Job(folder, JobRecord(overrides, value=0.5, error=None, seconds=1.0))
+
+
 def test_groups_of_jobs(pooled: Path, tmp_path: Path, caplog) -> None:
     def make_jobs(setting: str, first: int, folds: int = 2) -> list[Job]:
         jobs = []
         for fold in range(folds):
             folder = Path(shutil.copytree(pooled / f"fold_{fold}", tmp_path / str(first + fold)))
-            jobs.append(Job(folder, (setting, f"data.fold={fold}"), ()))
+            jobs.append(make_job(folder, setting, f"data.fold={fold}"))
         return jobs
 
     jobs = [*make_jobs("optim.lr=1", 0), *make_jobs("optim.lr=2", 2)]
-    others = [Job(tmp_path / "4", ("optim.lr=3",), ()), Job(tmp_path / "5", ("data.fold=all",), ())]
-    assert pool_jobs([*jobs, *others], ["3"]) == []
+    others = [make_job(tmp_path / "4", "optim.lr=3"), make_job(tmp_path / "5", "data.fold=all")]
+    failed = Job(jobs[3].folder, replace(jobs[3].record, value=None, error="no memory"))
+    assert pool_jobs([*jobs[:3], failed, *others]) == []
     assert {path.name for path in tmp_path.iterdir() if not path.name.isdigit()} == {"pooled_0"}
     table = (pooled / "predictions_oof.csv").read_bytes()
     assert (tmp_path / "pooled_0" / "predictions_oof.csv").read_bytes() == table
     assert "no ensemble of jobs 2, 3: 3 failed" in caplog.text
     for name in ("0", "1"):
         change(tmp_path / name, "config.yaml", "folds: 2", "folds: 3")
-    assert pool_jobs(jobs[:2], []) == []
+    assert pool_jobs(jobs[:2]) == []
     assert "no ensemble of jobs 0, 1: data.fold=2 was not trained" in caplog.text
     (tmp_path / "2" / "predictions_test.csv").unlink()
-    assert pool_jobs(jobs[2:], []) == ["pooled_2"]
+    assert pool_jobs(jobs[2:]) == ["pooled_2"]
     assert "2 has no predictions_test.csv: finish it with ckpt_path=" in caplog.text
 
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ich.doctor.advice import advise, find_limits
 from ich.doctor.disk import measure_disk
 from ich.doctor.hardware import count_open_files, list_gpus, measure_memory, read_cores, read_system
 from ich.doctor.record import Machine
-from ich.doctor.software import ask_hub, list_codecs, list_versions
+from ich.doctor.software import PACKAGES, ask_hub, list_codecs
+from ich.machine.packages import list_versions
 
 
 def examine(root: Path | None = None) -> Machine:
@@ -27,7 +30,7 @@ def examine(root: Path | None = None) -> Machine:
     disk = None if root is None else measure_disk(root)
     found = Machine(
         read_system(), read_cores(), measure_memory(), count_open_files(), list_gpus(), disk, list_codecs(),
-        list_versions(), ask_hub(),
+        list_versions(PACKAGES) | {"cuda": torch.version.cuda}, ask_hub(),
     )  # fmt: skip
     return replace(
         found, limits=tuple(find_limits(found, root_given=root is not None)), advice=tuple(advise(found))

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
-import torch
-
-import ich
 from ich.dicom.codecs import DECODERS, ENCAPSULATED, describe_uid
 from ich.doctor.record import Codec
 from ich.machine.hub import answers, is_switched_off
@@ -19,15 +15,6 @@ PACKAGES = (
     *("hydra-core", "pydantic", "safetensors", "onnx", "onnxruntime", "openvino", "pynetdicom"),
 )
 """Packages whose versions a bug report needs."""
-
-
-def list_versions() -> dict[str, str | None]:
-    """Lists the versions of this package, of others, and of the CUDA that PyTorch was built for."""
-    return {
-        "ich": ich.__version__,
-        **{name: _find_version(name) for name in PACKAGES},
-        "cuda": torch.version.cuda,
-    }
 
 
 def list_codecs() -> tuple[Codec, ...]:
@@ -46,10 +33,3 @@ def ask_hub() -> Literal["answers", "does not answer", "switched off"]:
     if is_switched_off():
         return "switched off"
     return "answers" if answers() else "does not answer"
-
-
-def _find_version(name: str) -> str | None:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None

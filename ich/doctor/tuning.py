@@ -17,15 +17,16 @@ from numpy.typing import NDArray
 
 from ich.files import hash_file
 from ich.machine import read_processor
+from ich.machine.packages import list_versions
 from ich.model_files.checkpoint import find_checkpoint
 from ich.networks import Network, Output, TorchNetwork, load_members
 from ich.networks.engines import (
     ENGINES,
+    PACKAGES,
     Candidate,
     Engine,
     EngineFile,
     Quantized,
-    list_versions,
     load_engines,
 )
 from ich.networks.slices import Slices, find_slices
@@ -96,8 +97,8 @@ def tune(
             candidates.append(_measure(name, load, slices, expected, tolerance))
     count = sum(len(hu) for hu, _ in slices)
     return EngineFile(
-        choose(candidates), hash_file(path), read_processor(), list_versions(), torch.get_num_threads(),
-        count, tolerance, tuple(candidates),
+        choose(candidates), hash_file(path), read_processor(), list_versions(PACKAGES),
+        torch.get_num_threads(), count, tolerance, tuple(candidates),
     )  # fmt: skip
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ich.files import escape_path
+from ich.files import escape_path, find_cache
 from ich.index.cache import (
     REFUSED_DTYPES,
     Index,
@@ -161,8 +161,7 @@ def locate_index(root: AnyPath) -> Path:
         wanted = os.R_OK | os.W_OK | os.X_OK
         if os.access(beside, wanted) or (not os.access(beside, os.F_OK) and os.access(root, wanted)):
             return beside
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "ich" / hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
+    return find_cache() / hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
 
 
 def _take_kept(cached: Index, files: pd.DataFrame) -> tuple[Index, pd.DataFrame]:

@@ -10,16 +10,15 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from ich import __version__
 from ich.files import hash_file, replacing
 from ich.machine import Processor, read_processor
+from ich.machine.packages import list_versions
 from ich.models import SliceNet
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import (
@@ -48,6 +47,9 @@ Engine = Literal[
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 """All engines. The first is the default, by which models are trained and evaluated on a CPU. With
 ``bfloat16`` the backbone multiplies numbers of 8 significant bits, and all that follows has 24."""
+
+PACKAGES = ("torch", "timm", "openvino")
+"""Packages that compute, whose versions an engine is measured with."""
 
 _LARGEST = 64 * 1024  # bytes
 
@@ -135,22 +137,13 @@ class EngineFile:
     engine: Engine
     model: Digest
     processor: Processor
-    versions: Mapping[str, Text]
+    versions: Mapping[str, Text | None]
     threads: Count
     slices: Count
     tolerance: Share
     candidates: tuple[Candidate, ...]
     format: Literal["ich engine 1"] = field(default="ich engine 1", kw_only=True)
     note: Text = field(default=DISCLAIMER, kw_only=True)
-
-
-def list_versions() -> dict[str, str]:
-    """Lists the versions of the packages that compute; ``none`` for one that is not installed."""
-    try:
-        openvino = version("openvino")
-    except PackageNotFoundError:
-        openvino = "none"
-    return {"ich": __version__, "torch": torch.__version__, "timm": version("timm"), "openvino": openvino}
 
 
 def load_engines(path: str | Path | None, model: str | Path, count: int) -> Sequence[Engine | Quantized]:
@@ -199,7 +192,8 @@ def read_engine(path: str | Path, model: str | Path) -> Engine:
     found = read_plain(EngineFile, read_fields(Path(path), "engine", _LARGEST), str(path))
     here = read_processor()
     pairs = [("processor", found.processor.name, here.name)]
-    pairs += [(name, found.versions.get(name, "none"), used) for name, used in list_versions().items()]
+    used = list_versions(PACKAGES)
+    pairs += [(name, found.versions.get(name) or "none", version or "none") for name, version in used.items()]
     stale = next((f"with {name} {old}, and here is {new}" for name, old, new in pairs if old != new), None)
     if found.model != hash_file(model):
         stale = f"for another model than {model}"

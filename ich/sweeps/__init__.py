@@ -1,4 +1,4 @@
-"""The jobs of a multirun as one page: which is best, which settings matter, and which jobs failed."""
+"""The jobs of a multirun as one page: which is best, which settings matter, and which jobs have no result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,16 @@ import pandas as pd
 from ich.report.document import Block, Document, Missing, Picture, Section, Table, Text
 from ich.report.html import write_html
 from ich.sweeps.pictures import draw_importance, draw_parallel
-from ich.sweeps.ranking import ERROR, JOB, MINUTES, VALUE, list_settings, make_table, measure_importance
+from ich.sweeps.ranking import (
+    ERROR,
+    JOB,
+    MINUTES,
+    UNENDED,
+    VALUE,
+    list_settings,
+    make_table,
+    measure_importance,
+)
 from ich.sweeps.record import Job, read_jobs
 
 PAGE = "sweep.html"
@@ -28,7 +37,7 @@ def write_sweep(sweep: Path, out: Path | None = None) -> tuple[Path, Document]:
         The page, and its content.
 
     Raises:
-        UserError: If no job has ended there.
+        UserError: If no job has begun there.
     """
     document = make_document(read_jobs(sweep))
     path = sweep / PAGE if out is None else out
@@ -39,22 +48,24 @@ def write_sweep(sweep: Path, out: Path | None = None) -> tuple[Path, Document]:
 def make_document(jobs: Sequence[Job]) -> Document:
     """Makes the page of jobs, the best first. It names no folder and no file of the data."""
     table = make_table(jobs)
-    failed = int((table[ERROR] != "").sum())
-    subtitle = f"{len(table) - failed} jobs are done, {failed} failed"
+    without, unended = table[ERROR] != "", table[ERROR] == UNENDED
+    subtitle = f"{(~without).sum()} jobs are done, {(without & ~unended).sum()} failed"
+    if unended.any():
+        subtitle += f", {unended.sum()} have not ended"
     monitor = jobs[0].record.monitor
     sections = [
         Section("Jobs", _describe_jobs(table, monitor)),
         Section("Settings", _describe_settings(table, monitor)),
     ]
-    if failed:
-        sections.insert(1, Section("Failed jobs", [_list_failed(table)]))
+    if without.any():
+        sections.insert(1, Section("Jobs without a result", [_list_failed(table)]))
     return Document("Multirun", subtitle, sections)
 
 
 def _describe_jobs(table: pd.DataFrame, monitor: str) -> list[Block]:
     done = table[table[ERROR] == ""]
     if done.empty:
-        return [Missing("a ranking", "all jobs failed")]
+        return [Missing("a ranking", "no job is done")]
     settings = list_settings(table)
     rows = [
         [row[JOB], f"{row[VALUE]:.4f}", *(row[name] for name in settings), f"{row[MINUTES]:.1f}"]

@@ -11,6 +11,9 @@ import pandas as pd
 from ich.schema import PLACES
 from ich.sweeps.record import Job
 
+UNENDED = "it has not ended: it still runs, or its process was killed"
+"""What stands in the table instead of an error of a job that has not ended."""
+
 JOB, VALUE, MINUTES, ERROR = "job", "value", "minutes", "error"
 """Columns of the table beside the settings."""
 
@@ -23,15 +26,16 @@ def make_table(jobs: Sequence[Job]) -> pd.DataFrame:
 
     Returns:
         A row for each job: ``job``, a column of texts for each setting that differs between jobs, ``value``
-        of the monitored metric, ``minutes`` and ``error``. Settings that name folders or files are left out.
+        of the monitored metric, ``minutes`` and ``error``, which is empty for a job that is done. Settings
+        that name folders or files are left out.
     """
     settings = pd.DataFrame([_split(job.record.overrides) for job in jobs]).fillna("")
     varied = [name for name in settings if len(set(settings[name])) > 1]
     table = settings[varied].copy()
     table.insert(0, JOB, [job.name for job in jobs])
     table[VALUE] = [math.nan if job.record.value is None else job.record.value for job in jobs]
-    table[MINUTES] = [job.record.seconds / 60 for job in jobs]
-    table[ERROR] = [job.record.error or "" for job in jobs]
+    table[MINUTES] = [math.nan if job.record.seconds is None else job.record.seconds / 60 for job in jobs]
+    table[ERROR] = ["" if job.record.is_done else job.record.error or UNENDED for job in jobs]
     return table.sort_values(VALUE, kind="stable", na_position="last", ignore_index=True)
 
 

@@ -31,12 +31,17 @@ class JobRecord:
     """The monitored metric of the best epoch; null if the job failed."""
     error: Text | None
     """Why it failed; null if it is done."""
-    seconds: NotNegative
-    """Its duration."""
+    seconds: NotNegative | None
+    """Its duration; null if it has not ended, because it still runs or its process was killed."""
     monitor: Text = MONITOR
     """Name of the monitored metric; lower is better."""
     format: Literal["ich job 1"] = field(default=FORMAT, kw_only=True)
     """Name and version of this format."""
+
+    @property
+    def is_done(self) -> bool:
+        """Whether it has ended and did not fail."""
+        return self.seconds is not None and self.error is None
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,35 @@ def write_record(record: JobRecord, folder: Path) -> None:
         partial.write_text(json.dumps(to_plain(record), indent=1) + "\n", encoding="utf-8")
 
 
+def read_record(folder: Path) -> JobRecord | None:
+    """Reads the file of a job.
+
+    Args:
+        folder: The folder of the job.
+
+    Returns:
+        What became of the job; None if it has not begun.
+
+    Raises:
+        UserError: If the file is not of this format.
+    """
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    return read_plain(JobRecord, content, str(path))
+
+
+def has_jobs(sweep: Path) -> bool:
+    """Whether a folder holds jobs of a multirun."""
+    return any(sweep.glob(f"*/{NAME}"))
+
+
 def read_jobs(sweep: Path) -> Sequence[Job]:
-    """Reads all jobs of a multirun that have ended, in the order of their numbers.
+    """Reads all jobs of a multirun that have begun, in the order of their numbers.
 
     Args:
         sweep: Its folder.
@@ -77,15 +109,8 @@ def read_jobs(sweep: Path) -> Sequence[Job]:
     Raises:
         UserError: If there is none, or a file is not of this format.
     """
-    found = []
-    for path in sweep.glob(f"*/{NAME}"):
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise UserError(f"{path} is not JSON: {error}") from error
-        found.append(Job(path.parent, read_plain(JobRecord, content, str(path))))
-    if not found:
-        raise UserError(
-            f"{sweep} holds no job that has ended; expected {sweep}/0/{NAME}, which `train.py -m` writes"
-        )
-    return sorted(found, key=lambda job: (len(job.name), job.name))
+    folders = [path.parent for path in sweep.glob(f"*/{NAME}")]
+    jobs = [Job(folder, record) for folder in folders if (record := read_record(folder)) is not None]
+    if not jobs:
+        raise UserError(f"{sweep} holds no job; expected {sweep}/0/{NAME}, which `train.py -m` writes")
+    return sorted(jobs, key=lambda job: (len(job.name), job.name))

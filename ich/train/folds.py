@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from logging.handlers import MemoryHandler
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
@@ -36,6 +36,7 @@ from ich.networks.bundling import join_models, smooth_models
 from ich.networks.folds import find_fold, find_rule, read_folds
 from ich.report.markdown import render_markdown
 from ich.schema import DISCLAIMER, MONITOR, UserError
+from ich.sweeps.record import Job
 from ich.tables import OUT_OF_FOLD, write_table
 from ich.train.running import LOG, keeping_log, occupying, write_log
 
@@ -225,25 +226,7 @@ def _print(found: OutOfFold, out: Path, *, leaky: bool) -> None:
     log.info("wrote the ensemble and its figures to %s", out)
 
 
-class Job(NamedTuple):
-    """A job of a multirun.
-
-    Attributes:
-        folder: Its folder.
-        overrides: Its settings from the command line.
-        trusted: Code of the user's own that its configuration trusts.
-    """
-
-    folder: Path
-    overrides: tuple[str, ...]
-    trusted: tuple[str, ...]
-
-    def drop_fold(self) -> tuple[str, ...]:
-        """Returns the settings other than the fold."""
-        return tuple(item for item in self.overrides if not _names_fold(item))
-
-
-def pool_jobs(jobs: Sequence[Job], failures: Sequence[str]) -> list[str]:
+def pool_jobs(jobs: Sequence[Job], trusted: Sequence[str] = ()) -> list[str]:
     """Makes one model of each group of jobs that differ in ``data.fold`` only.
 
     One group is put together in the folder of the multirun, and several in folders ``pooled_N`` there, where
@@ -251,28 +234,29 @@ def pool_jobs(jobs: Sequence[Job], failures: Sequence[str]) -> list[str]:
 
     Args:
         jobs: The jobs of a multirun.
-        failures: Names of those that failed.
+        trusted: Code that a checkpoint may name as its backbone.
 
     Returns:
         Names of groups that could not be put together, such as ``pooled_0``.
     """
     groups: dict[tuple[str, ...], list[Job]] = {}
     for job in jobs:
-        if any(map(_names_fold, job.overrides)):
-            groups.setdefault(job.drop_fold(), []).append(job)
+        others = tuple(item for item in job.record.overrides if not _names_fold(item))
+        if len(others) < len(job.record.overrides):
+            groups.setdefault(others, []).append(job)
     several = [group for group in groups.values() if len(group) > 1]
     refused = []
     for group in several:
         first = group[0].folder
         out = first.parent if len(several) == 1 else first.parent / f"pooled_{first.name}"
-        if failed := [job.folder.name for job in group if job.folder.name in failures]:
+        if failed := [job.name for job in group if not job.record.is_done]:
             log.error("no ensemble of jobs %s: %s failed", _list(group), ", ".join(failed))
         elif missing := _find_missing(group):
             log.warning("no ensemble of jobs %s: data.fold=%s was not trained", _list(group), missing)
         else:
             try:
                 out.mkdir(exist_ok=True)
-                pool_runs([job.folder for job in group], out, group[0].trusted)
+                pool_runs([job.folder for job in group], out, trusted)
             except UserError as error:
                 log.error("no ensemble of jobs %s: %s", _list(group), error)  # noqa: TRY400 - one message
                 refused.append(f"pooled_{first.name}")
@@ -284,7 +268,7 @@ def _names_fold(item: str) -> bool:
 
 
 def _list(group: Sequence[Job]) -> str:
-    return ", ".join(job.folder.name for job in group)
+    return ", ".join(job.name for job in group)
 
 
 def _find_missing(group: Sequence[Job]) -> str:

@@ -8,6 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,16 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
+from yaml import YAMLError
 
-from ich.files import for_owner_only
+from ich.files import for_owner_only, replacing
 from ich.models.own import check_trusted
 from ich.schema import UserError
-from ich.sweeps.record import JobRecord, read_jobs, write_record
+from ich.sweeps.record import JobRecord, has_jobs, read_jobs, read_record, write_record
 from ich.train import start_log
 from ich.train.command import VERSION_BASE
-from ich.train.folds import ALL_FOLDS, Job, pool_jobs
+from ich.train.folds import ALL_FOLDS, pool_jobs
 from ich.train.resume import find_newest, resume_config
 from ich.train.run import train
 from ich.train.signatures import register_signatures
@@ -39,6 +41,9 @@ NO_NEWS = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # 2026-11: between Lightning 2.6 and torch 2.15
 )
 """Warnings of Lightning that do not help users of this program."""
+
+SETTINGS = "multirun.yaml"
+"""File with the settings of a multirun, in its folder."""
 
 _LONGEST_ERROR = 200  # characters
 
@@ -62,7 +67,15 @@ def run_jobs(conf: Path) -> list[str]:
 
 
 class NoteFolder(Callback):
-    """Notes the folder of a multirun when it ends: its jobs may have run in other processes."""
+    """Claims the folder of a multirun, and notes it when it ends: its jobs may run in other processes."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Is called by Hydra, in the process of the command."""
+        try:
+            _claim(Path(config.hydra.sweep.dir), config)
+        except (UserError, OSError) as error:
+            log.error("%s", error)  # noqa: TRY400 - one message, no traceback
+            raise SystemExit(2) from None
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Is called by Hydra, in the process of the command."""
@@ -73,11 +86,34 @@ _ended: list[tuple[Path, tuple[str, ...]]] = []
 """The folder of the multirun of this process, with the code that it trusts."""
 
 
-def run_job(cfg: DictConfig) -> float:
+def _claim(sweep: Path, config: DictConfig) -> None:
+    """Writes the settings of a multirun into its folder, unless that holds another multirun.
+
+    The same settings give the same jobs, so the same command continues a multirun.
+    """
+    if has_jobs(sweep) and _read_settings(sweep) != config.hydra.overrides.task:
+        raise UserError(
+            f"{sweep} holds a multirun of other settings: name another folder with run_dir=, or give exactly "
+            "its settings to continue it"
+        )
+    sweep.mkdir(parents=True, exist_ok=True)
+    with replacing(sweep / SETTINGS) as partial:
+        OmegaConf.save(config, partial)
+
+
+def _read_settings(sweep: Path) -> Any:
+    """Reads the settings of a multirun from the command line; None if its folder does not tell them."""
+    try:
+        return OmegaConf.select(OmegaConf.load(sweep / SETTINGS), "hydra.overrides.task")
+    except (OSError, ValueError, YAMLError):
+        return None
+
+
+def run_job(cfg: DictConfig) -> float | None:
     """Runs a job that Hydra composed, in any process.
 
     Returns:
-        The monitored metric; NaN if a job of a multirun has failed.
+        The monitored metric; None if a job of a multirun has failed, as a sweeper expects it.
     """
     hydra_config = HydraConfig.get()
     made, overrides = Path(hydra_config.runtime.output_dir), list(hydra_config.overrides.task)
@@ -107,11 +143,22 @@ def _preparing() -> Iterator[None]:
         yield
 
 
-def _run_one_of_several(cfg: DictConfig, made: Path, overrides: Sequence[str]) -> float:
-    """Runs a job, and writes what became of it. Its failure does not end the multirun."""
+def _run_one_of_several(cfg: DictConfig, made: Path, overrides: Sequence[str]) -> float | None:
+    """Runs a job, and writes what became of it. Its failure does not end the multirun.
+
+    A job that is done is not run again, and one that had begun resumes.
+    """
+    before, began = read_record(made), JobRecord(tuple(overrides), value=None, error=None, seconds=None)
+    if before is not None and before.overrides != began.overrides:
+        log.error("%s holds a job of other settings, which stays; this job needs another folder", made)
+        return None
+    if before is not None and before.is_done:
+        log.info("job %s is done since an earlier command", made.name)
+        return before.value
+    write_record(began, made)
     started, value, error = time.monotonic(), math.nan, None
     try:
-        value = _start(cfg, made, overrides, several=True)
+        value = _start(cfg, made, overrides, several=True, again=before is not None)
     except UserError as raised:
         log.error("%s", raised)  # noqa: TRY400 - one message, no traceback
         error = raised.kept
@@ -121,22 +168,24 @@ def _run_one_of_several(cfg: DictConfig, made: Path, overrides: Sequence[str]) -
     except Exception as raised:  # nobody foresaw it; its message may quote a file, and the terminal shows it
         log.exception("job %s failed", made.name)
         error = type(raised).__name__
-    record = JobRecord(
-        overrides=tuple(overrides),
+    record = replace(
+        began,
         value=value if math.isfinite(value) else None,
         error=None if error is None else " ".join(error.split())[:_LONGEST_ERROR],
         seconds=round(time.monotonic() - started, 1),
     )
     write_record(record, made)
-    return value
+    return record.value
 
 
-def _start(cfg: DictConfig, made: Path, overrides: Sequence[str], *, several: bool) -> float:
+def _start(
+    cfg: DictConfig, made: Path, overrides: Sequence[str], *, several: bool, again: bool = False
+) -> float:
     _require_one_training(cfg, overrides, several=several)
     if cfg.ckpt_path:
         run_dir = find_newest(made.parent) if cfg.ckpt_path == "last" else Path(cfg.ckpt_path)
         return train(resume_config(run_dir, list(overrides), cfg.trusted), run_dir)
-    if is_requeued() and (made / "config.yaml").is_file():
+    if (again or is_requeued()) and (made / "config.yaml").is_file():
         return train(resume_config(made, [], cfg.trusted), made)
     return train(cfg, made)
 
@@ -144,10 +193,9 @@ def _start(cfg: DictConfig, made: Path, overrides: Sequence[str], *, several: bo
 def _finish(sweep: Path, trusted: tuple[str, ...]) -> list[str]:
     """Puts folds of a multirun together; returns what failed."""
     jobs = read_jobs(sweep)
-    failures = [job.name for job in jobs if job.record.error is not None]
+    failures = [job.name for job in jobs if not job.record.is_done]
     log.info("%d jobs are done. To rank them: ich sweep %s", len(jobs) - len(failures), sweep)
-    pooled = [Job(job.folder, job.record.overrides, trusted) for job in jobs]
-    return [*failures, *pool_jobs(pooled, failures)]
+    return [*failures, *pool_jobs(jobs, trusted)]
 
 
 def _require_one_training(cfg: DictConfig, overrides: Sequence[str], *, several: bool) -> None:

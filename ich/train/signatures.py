@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,7 +16,7 @@ from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 
-from ich.files import replacing
+from ich.files import find_cache, replacing
 
 KINDS: dict[str, Any] = {
     "Any": Any,
@@ -28,6 +27,7 @@ KINDS: dict[str, Any] = {
 """Types that the configuration checks, by name."""
 
 _GROUP = "signature"
+_KEPT = "signatures.json"
 
 
 def register_signatures(*, kept: bool = False) -> None:
@@ -59,16 +59,16 @@ def _make() -> dict[str, Any]:
 
 def _find_kept() -> dict[str, Any]:
     """Reads the kept signatures, or makes and keeps them where there are none of this very content."""
-    path, key = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ich", "signatures.json"), _make_key()
+    key = _make_key()
     with suppress(OSError, RuntimeError, ValueError, LookupError, TypeError):
-        kept = json.loads(path.expanduser().read_text(encoding="utf-8"))
+        kept = json.loads((find_cache() / _KEPT).read_text(encoding="utf-8"))
         if kept["key"] == key:
             signatures: dict[str, Any] = kept["signatures"]
             return signatures
     signatures = _make()
     with suppress(OSError, RuntimeError):  # without a home the next help takes as long as this one
-        path.expanduser().parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path.expanduser()) as new:
+        find_cache().mkdir(parents=True, exist_ok=True)
+        with replacing(find_cache() / _KEPT) as new:
             new.write_text(json.dumps({"key": key, "signatures": signatures}), encoding="utf-8")
     return signatures
 

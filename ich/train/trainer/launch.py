@@ -5,15 +5,16 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+
+from ich.files import find_cache, for_owner_only
 
 _LAUNCHERS = (TorchElasticEnvironment, SLURMEnvironment)
 
@@ -73,7 +74,11 @@ def one_at_a_time(run_dir: Path) -> Iterator[None]:
 
     What the first of them writes, such as an index, the others then find.
     """
-    name = hashlib.sha256(str(run_dir.absolute()).encode()).hexdigest()[:16]
-    with (Path(tempfile.gettempdir()) / f"ich-{name}.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with ExitStack() as stack:
+        # Without the lock they prepare at once, which takes longer and is right too.
+        with suppress(OSError, RuntimeError), for_owner_only():
+            name = hashlib.sha256(str(run_dir.absolute()).encode()).hexdigest()[:16]
+            lock = find_cache() / f"{name}.lock"
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            fcntl.flock(stack.enter_context(lock.open("a")), fcntl.LOCK_EX)
         yield
