@@ -38,7 +38,12 @@ VERSION_BASE = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") e
 HELP = ("-h", "--help")
 """Arguments that ask for the help."""
 
-_EXTRAS = {"hydra/launcher/joblib": "joblib", "hydra/launcher/submitit_slurm": "slurm"}
+_EXTRAS = {
+    "hydra/launcher/joblib": "joblib",
+    "hydra/launcher/submitit_slurm": "slurm",
+    "hydra/launcher/ray": "ray-launcher",
+    "hydra/sweeper/optuna": "optuna",
+}
 """Extras of this package that bring a plugin of Hydra."""
 
 _FULL_ERROR = "HYDRA_FULL_ERROR"

@@ -14,9 +14,11 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from ich.files import for_owner_only, replacing
@@ -55,34 +57,41 @@ def run_jobs(conf: Path) -> list[str]:
         conf: The folder of the configuration.
 
     Returns:
-        The jobs of a multirun that failed, and the groups of folds that could not be put together.
+        The jobs of a multirun that failed, and the groups of folds that could not be put together. The name of
+        the multirun comes first if it ended before all jobs did.
     """
     if not is_first():  # what it finds before the training, the first process finds too
         log.setLevel(logging.CRITICAL)
     register_signatures()
-    _ended.clear()
+    _claimed.clear()
+    early: list[str] = []
     with _preparing():
-        hydra.main(**VERSION_BASE, config_path=str(conf), config_name="config")(run_job)()
-        return [name for folder, trusted in _ended for name in _finish(folder, trusted)]
+        try:
+            hydra.main(**VERSION_BASE, config_path=str(conf), config_name="config")(run_job)()
+        except (UserError, HydraException, OmegaConfBaseException):
+            raise
+        except Exception as error:  # of a launcher that lost a process, or of a sweeper without any result
+            if not any(has_jobs(folder) for folder, _ in _claimed):
+                raise
+            log.error("the multirun ended early: %s: %s", type(error).__name__, error)  # noqa: TRY400
+            early = [folder.name for folder, _ in _claimed]
+        return early + [name for folder, trusted in _claimed for name in _finish(folder, trusted)]
 
 
-class NoteFolder(Callback):
-    """Claims the folder of a multirun, and notes it when it ends: its jobs may run in other processes."""
+class ClaimFolder(Callback):
+    """Claims the folder of a multirun, and notes it, because its jobs may run in other processes."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Is called by Hydra, in the process of the command."""
         try:
             _claim(Path(config.hydra.sweep.dir), config)
+            _claimed.append((Path(config.hydra.sweep.dir), check_trusted(config.trusted)))
         except (UserError, OSError) as error:
             log.error("%s", error)  # noqa: TRY400 - one message, no traceback
             raise SystemExit(2) from None
 
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Is called by Hydra, in the process of the command."""
-        _ended.append((Path(config.hydra.sweep.dir), check_trusted(config.trusted)))
 
-
-_ended: list[tuple[Path, tuple[str, ...]]] = []
+_claimed: list[tuple[Path, tuple[str, ...]]] = []
 """The folder of the multirun of this process, with the code that it trusts."""
 
 
