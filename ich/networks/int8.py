@@ -11,7 +11,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +21,10 @@ from numpy.typing import NDArray
 
 from ich.files import hash_file, replacing
 from ich.image.window import window_batch
+from ich.machine.packages import list_versions
 from ich.model_files.description import BAD_ARCHIVE
 from ich.models import SliceNet
-from ich.networks.engines import Quantized, list_versions
+from ich.networks.engines import PACKAGES, Quantized
 from ich.networks.openvino import Compiled, find_backbone, read_models, write_models
 from ich.networks.slices import Slices
 from ich.schema import DISCLAIMER, UserError
@@ -78,7 +78,7 @@ class Description:
     backbones: Ordinal
     calibrated_on: Count
     agreement: Agreement
-    versions: Mapping[str, Text]
+    versions: Mapping[str, Text | None]
     format: Literal["ich int8 1"] = field(default="ich int8 1", kw_only=True)
     note: Text = field(default=DISCLAIMER, kw_only=True)
 
@@ -185,6 +185,6 @@ def read_int8(path: Path, model: str | Path, backbones: int) -> list[Quantized]:
     return [to_engine(each, digest) for each in models]
 
 
-def list_makers() -> dict[str, str]:
+def list_makers() -> dict[str, str | None]:
     """Lists the versions of the packages that quantize."""
-    return list_versions() | {"nncf": version("nncf")}
+    return list_versions((*PACKAGES, "nncf"))

@@ -57,8 +57,8 @@ def run_jobs(conf: Path) -> list[str]:
         conf: The folder of the configuration.
 
     Returns:
-        The jobs of a multirun that failed, and the groups of folds that could not be put together. The name of
-        the multirun comes first if it ended before all jobs did.
+        The jobs of a multirun that failed, and the groups of folds that could not be put together. The name
+        of the multirun comes first if it ended before all jobs did.
     """
     if not is_first():  # what it finds before the training, the first process finds too
         log.setLevel(logging.CRITICAL)
