@@ -181,6 +181,8 @@ class RemotePath:
     def list_files(self) -> list[Entry]:
         """Lists all files below a folder, as they are now; none if there is no such folder.
 
+        The name of a file is empty if this is the file itself.
+
         Raises:
             RemoteError: If it cannot be listed.
         """
@@ -188,10 +190,11 @@ class RemotePath:
         with self._explaining():
             system.invalidate_cache(path)
             found = system.find(path, detail=True)
-        prefix = f"{path.strip('/')}/"
+        own = path.strip("/")
         return [
-            Entry(name.strip("/").removeprefix(prefix), _find_size(info), _find_change(info))
+            Entry(name.strip("/").removeprefix(own).lstrip("/"), _find_size(info), _find_change(info))
             for name, info in sorted(found.items())
+            if f"{name.strip('/')}/".startswith(f"{own}/")
         ]
 
     def fetch(self, spans: Sequence[Span]) -> list[bytes | None]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ich.cli.codes import print_codes
 from ich.cli.options import add_devices, add_trust, add_tta
 from ich.outputs import OUTPUTS
+from ich.remote import AnyPath, parse_path
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.codes import LOST, InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
 
@@ -28,6 +28,7 @@ examples:
   ich predict model.zip /data/inbox --out results --write page sr sc a page and DICOM objects too
   ich predict a.zip b.zip DVD.zip --out results                      two models, an archive
   ich predict model.onnx study/ --tta flip                           by ONNX Runtime
+  ich predict model.zip s3://bucket/studies --out results            needs pip install 'ich[remote]'
 
 exit codes:
 
@@ -54,11 +55,12 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     )
     parser.add_argument(
         "paths",
-        type=Path,
+        type=parse_path,
         nargs="+",
         metavar="CHECKPOINT... INPUT...",
         help="first the models: checkpoints, bundles, folders of runs or ONNX files; then the inputs: "
-        "DICOM files, folders of any depth, archives (zip, tar, gz, bz2) or a DICOMDIR",
+        "DICOM files, folders of any depth, archives (zip, tar, gz, bz2) or a DICOMDIR; files and folders "
+        "may be at an address, such as s3://bucket/folder",
     )
     parser.add_argument(
         "--out",
@@ -120,17 +122,15 @@ def _run(args: argparse.Namespace) -> int:
     return UNREADABLE if is_lost or is_nothing or any(result.refusal for result in summary.results) else 0
 
 
-def _part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def _part(paths: Sequence[AnyPath]) -> tuple[list[Path], list[AnyPath]]:
     """Separates models from inputs; models come first, or all of them last."""
-    from ich.networks import is_network
-
     for path in paths:
-        if not path.exists():
+        if isinstance(path, Path) and not path.exists():  # an address is listed later
             raise UserError(f"{path} does not exist")
-    models = list(takewhile(is_network, paths))
+    models = _take_models(paths)
     inputs = list(paths[len(models) :])
     if not models:  # nothing else can be meant by models that come last
-        models = list(takewhile(is_network, reversed(paths)))[::-1]
+        models = _take_models(paths[::-1])[::-1]
         inputs = list(paths[: len(paths) - len(models)])
     if not models:
         raise UserError(
@@ -140,6 +140,18 @@ def _part(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     if not inputs:
         raise UserError(f"nothing to read: give files or folders of studies after {models[-1]}")
     return models, inputs
+
+
+def _take_models(paths: Sequence[AnyPath]) -> list[Path]:
+    """Returns the models that come first; there are none at an address."""
+    from ich.networks import is_network
+
+    models = list[Path]()
+    for path in paths:
+        if not isinstance(path, Path) or not is_network(path):
+            break
+        models.append(path)
+    return models
 
 
 def _print(summary: Summary, out: Path) -> None:

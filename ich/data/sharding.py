@@ -153,6 +153,10 @@ def write_shards(
             shards = [plan.describe(number) for number in range(plan.count) if plan.is_whole(number, found)]
             left = sorted({*range(plan.count)} - {shard.number for shard in shards})
             _check_room(destination, sum(plan.measure(number) for number in left))
+            if left:
+                _write(
+                    destination, STATE, _to_json(state)
+                )  # until the end, also of an earlier, complete call
             shards += _write_chunks(plan, destination, left, workers)
             shards.sort(key=lambda shard: shard.number)
             _finish(plan, destination, state, shards)
@@ -236,7 +240,6 @@ def _begin(destination: AnyPath, state: State) -> dict[str, int]:
             raise UserError(
                 f"{destination} holds files that are not shards, such as {names[0]}; name a new folder"
             )
-        _write(destination, STATE, _to_json(state))
     elif differing := [
         name
         for name in State._fields
@@ -246,6 +249,8 @@ def _begin(destination: AnyPath, state: State) -> dict[str, int]:
             f"{destination} holds shards of other slices or settings (they differ in "
             f"{', '.join(differing)}); name a new folder"
         )
+    if isinstance(destination, Path):
+        destination.chmod(0o700)  # it may have been there, open to others
     return found
 
 

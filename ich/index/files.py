@@ -85,6 +85,8 @@ def _list_remote(root: RemotePath) -> tuple[pd.DataFrame, list[Row]]:
         found = [each for each in root.list_files() if not _is_own(each.name)]
     except RemoteError as error:
         raise UserError(f"data.root={error}") from error
+    if [each.name for each in found] == [""]:
+        raise UserError(f"data.root={root} is not a folder")
     hidden = sorted({_name_hidden(each.name) for each in found} - {""})
     closed = [_close(folder, "is a hidden folder, which is not searched") for folder in hidden]
     rows = [each for each in found if not _name_hidden(each.name)]

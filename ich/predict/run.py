@@ -17,6 +17,7 @@ from ich.predict import Predictor
 from ich.predict.folder import SCRATCH, ResultFolder
 from ich.predict.writing import WRITTEN, write_outputs
 from ich.progress import make_bar
+from ich.remote import AnyPath
 from ich.schema import UserError
 from ich.schema.results import StudyResult
 from ich.studies import StudyFiles, find_studies
@@ -48,7 +49,7 @@ class Summary:
 
 def predict_folder(
     predictor: Predictor,
-    inputs: Sequence[Path],
+    inputs: Sequence[AnyPath],
     out: Path,
     outputs: Collection[str] = (),
     progress: bool = True,
@@ -61,7 +62,7 @@ def predict_folder(
 
     Args:
         predictor: The predictor that holds the models.
-        inputs: Files, folders, archives or a DICOMDIR; see ``find_studies``.
+        inputs: Files, folders, also at addresses, archives or a DICOMDIR; see ``find_studies``.
         out: A new folder, or the folder of an earlier call with the same models and settings.
         outputs: Some of ``ich.outputs.OUTPUTS``.
         progress: Show a bar on a terminal.
@@ -83,10 +84,10 @@ def predict_folder(
     return Summary(len(left), len(found.studies) - len(left), found.refused, results, refused_outputs)
 
 
-def _require_apart(inputs: Sequence[Path], out: Path) -> None:
+def _require_apart(inputs: Sequence[AnyPath], out: Path) -> None:
     """Refuses a folder inside an input, because the next call would read its outputs as inputs."""
     for path in inputs:
-        if path.is_dir() and out.resolve().is_relative_to(path.resolve()):
+        if isinstance(path, Path) and path.is_dir() and out.resolve().is_relative_to(path.resolve()):
             raise UserError(f"--out {out} lies inside the input {path}: name a folder elsewhere")
 
 

@@ -1,7 +1,8 @@
 """Groups files, folders, archives and media into studies, and finds problems with their files.
 
-``listing`` lists the files of all inputs. ``archives`` unpacks archives for it, and ``media`` reads a
-DICOMDIR. ``reading`` identifies each file, and ``grouping`` groups files by study.
+``listing`` lists the files of all inputs. For it, ``archives`` unpacks archives, ``fetching`` fetches files
+from addresses, and ``media`` reads a DICOMDIR. ``reading`` identifies each file. ``grouping`` groups files by
+study.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from ich.remote import AnyPath
 from ich.studies.grouping import StudyFiles, group_files
 from ich.studies.listing import list_inputs
 from ich.studies.reading import read_files
@@ -34,7 +36,7 @@ class Found(NamedTuple):
     refused: pd.DataFrame
 
 
-def find_studies(inputs: Sequence[Path], *, scratch: Path, progress: bool = True) -> Found:
+def find_studies(inputs: Sequence[AnyPath], *, scratch: Path, progress: bool = True) -> Found:
     """Finds the studies in files, folders of any depth, zip archives and media with a DICOMDIR.
 
     In a folder, every file that may be DICOM is read, including archives. If a DICOMDIR is an input itself,
@@ -46,9 +48,10 @@ def find_studies(inputs: Sequence[Path], *, scratch: Path, progress: bool = True
     names of the files.
 
     Args:
-        inputs: Files, folders, archives, or files called DICOMDIR.
-        scratch: An existing folder to unpack archives in. Unpacked files must stay until the studies are
-            read. The caller removes them.
+        inputs: Files, folders, archives, or files called DICOMDIR. A file or folder may be at an address of
+            fsspec, as ``ich.remote.RemotePath``.
+        scratch: An existing folder to unpack archives in, and to fetch addresses to. These files must stay
+            until the studies are read. The caller removes them.
         progress: Whether to show bars on a terminal if it takes longer than a moment.
 
     Raises:

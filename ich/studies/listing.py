@@ -14,11 +14,13 @@ from typing import NamedTuple
 from ich.files import escape_path, find_on_disk
 from ich.index.files import list_files
 from ich.index.names import NameRefusal, is_archive, read_head, refuse_by_name
+from ich.remote import AnyPath, RemotePath
 from ich.schema import ReadError, UserError
 from ich.schema.codes import InputRefusal, Refusal
 from ich.studies.archives import unpack
+from ich.studies.fetching import fetch_files
 from ich.studies.media import DICOMDIR, Entry, fold_name, read_dicomdir
-from ich.studies.unpacking import File, Refused
+from ich.studies.unpacking import File, Refused, Unpacked
 
 
 class Missing(NamedTuple):
@@ -52,14 +54,18 @@ class Listing:
     missing: dict[str, list[Missing]] = field(default_factory=dict)
 
 
-def list_inputs(inputs: Sequence[Path], scratch: Path, progress: bool) -> Listing:
-    """Lists the files of all inputs, and unpacks archives.
+def list_inputs(inputs: Sequence[AnyPath], scratch: Path, progress: bool) -> Listing:
+    """Lists the files of all inputs, fetches those at addresses, and unpacks archives.
 
     Raises:
-        UserError: If an input does not exist, or an archive cannot be unpacked because space is short.
+        UserError: If an input does not exist, an address cannot be read, or an archive cannot be unpacked
+            because space is short.
     """
     listing = Listing()
-    for path in dict.fromkeys(Path(os.path.abspath(path)) for path in inputs):  # noqa: PTH100 - no links
+    for address in dict.fromkeys(path for path in inputs if isinstance(path, RemotePath)):
+        _add_unpacked(fetch_files(address, scratch, progress), listing)
+    local = [path for path in inputs if not isinstance(path, RemotePath)]
+    for path in dict.fromkeys(Path(os.path.abspath(path)) for path in local):  # noqa: PTH100 - no links
         if not os.path.lexists(path):
             raise UserError(f"{path} does not exist: give files, folders, archives or a DICOMDIR")
         if (text := escape_path(path)) != str(path) and os.path.lexists(text):
@@ -107,7 +113,10 @@ def _list_other(path: str, refusal: NameRefusal, listing: Listing, scratch: Path
 
 
 def _list_archive(path: str, listing: Listing, scratch: Path, progress: bool) -> None:
-    unpacked = unpack(path, scratch, progress)
+    _add_unpacked(unpack(path, scratch, progress), listing)
+
+
+def _add_unpacked(unpacked: Unpacked, listing: Listing) -> None:
     listing.refused += unpacked.refused
     listing.strays.update(unpacked.strays)
     _add_files(unpacked.files, listing)
