@@ -80,7 +80,9 @@ def serving_s3() -> Iterator[RemotePath | None]:
         CONSOLE.print(f"without S3: {error}")
         yield None
         return
-    server = subprocess.Popen([sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, text=True)
+    server = subprocess.Popen(
+        [sys.executable, "-c", _SERVER], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
     try:
         assert server.stdout is not None
         os.environ |= {

@@ -188,8 +188,9 @@ class RemotePath:
         """
         system, path = self._connect()
         with self._explaining():
-            system.invalidate_cache(path)
+            system.invalidate_cache()
             found = system.find(path, detail=True)
+            system.invalidate_cache()  # which holds about a kilobyte for each file
         own = path.strip("/")
         return [
             Entry(name.strip("/").removeprefix(own).lstrip("/"), _find_size(info), _find_change(info))
