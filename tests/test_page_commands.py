@@ -45,7 +45,9 @@ PLACES = {
 """What takes the place of a reader's folders."""
 
 ELSEWHERE = {
-    "pip install -e . && python train.py": ".ci/run",
+    "pip install -e .": ".ci/run",
+    "ich doctor": "tests/test_doctor.py",
+    "ich evaluate runs/phantom": "tests/test_cli_evaluate.py",
     "pip install -e '.[test]' && pytest -n auto": ".ci/run",
     "bash .ci/": ".github/workflows/ci.yml",
     "ICH_MODELS=": ".ci/first_try.py",

@@ -24,7 +24,9 @@ COMMANDS = sorted(
     {
         command
         for text in PAGES.values()
-        for command in re.findall(r"^(?:python train\.py|ich train)\b[^\n#]*", text, re.MULTILINE)
+        for command in re.findall(
+            r"^(?:python train\.py|ich train)\b[^\n#]*", re.sub(r"\\\n\s*", "", text), re.MULTILINE
+        )
     }
 )
 
@@ -32,23 +34,42 @@ COMMANDS = sorted(
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_compose(command: str) -> None:
     words = [word for word in shlex.split(command.strip())[2:] if word != "-m"]
-    # A sweep's values are Hydra's to expand; each on its own must be one that there is.
+    if "sweep=optuna" in words:  # its sweeper wants an environment of its own
+        pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    # A sweep's values are Hydra's to expand, intervals its sweeper's. Each value must be one that there is.
+    words = [word for word in words if "(" not in word or "[" in word]
     words = [word if "[" in word else word.split(",")[0] for word in words]
     register_signatures()
     with initialize_config_dir(str(REPOSITORY / "conf"), **VERSION_BASE):
         compose("config", overrides=words)
 
 
+def list_python(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+@pytest.mark.parametrize(
+    "page", [page for page, text in PAGES.items() if list_python(text)], ids=lambda p: p.name
+)
+def test_python_is_python(page: Path) -> None:
+    for block in list_python(PAGES[page]):
+        compile(block, str(page), "exec")
+
+
+RUNNING = ("library.md", "own_parts.md", "predict.md")
+"""Pages whose examples run, one after another in one program."""
+
+
 @pytest.mark.trains
 def test_library_examples_run(
     tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training, loading, prediction = (
-        block for text in PAGES.values() for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    training, loading, own, prediction = (
+        block for page in RUNNING for block in list_python(PAGES[REPOSITORY / "docs" / page])
     )
     prediction = prediction.replace("runs/DATE_TIME", "runs/mine").replace("/data/inbox", "data/phantom")
     slices = "import numpy\nslices = [numpy.full((64, 64), 40)] * 3\n"
-    code = f"{training}{loading}{slices}{prediction}print(scores.probs.shape)\n"
+    code = f"{training}{loading}{own}{slices}{prediction}print(scores.probs.shape)\n"
     shutil.copytree(phantom, tmp_path / "data" / "phantom")
     script = tmp_path / "example.py"
     code = code.replace('"resnet18"', '"test_resnet"').replace(
@@ -60,6 +81,7 @@ def test_library_examples_run(
     printed = capsys.readouterr().out
     assert float(re.findall(r"tensor\((.*?)[,)]", printed)[0]) > 0
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "best.ckpt").is_file()
+    assert float(re.findall(r"^own (.*)$", printed, re.MULTILINE)[0]) > 0
     assert printed.count("INDETERMINATE") > 1
     assert "(1, 3, 6)" in printed
 
