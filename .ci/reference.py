@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import importlib
 import inspect
 import os
@@ -13,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
+from runpy import run_path
 from typing import Any
 from unittest import mock
 
@@ -318,8 +320,19 @@ def _list_columns(source: str) -> Iterator[tuple[str, str, str]]:
 
 
 def list_api_pages() -> dict[str, str]:
-    """A page for each public module, whose text mkdocstrings makes from docstrings."""
-    from runpy import run_path
-
+    """A page for each public module, whose text mkdocstrings makes from the docstrings of ``__all__``."""
     modules = run_path(str(ROOT / ".ci" / "api.py"))["MODULES"]
-    return {f"api/{module}.md": f"# {module}\n\n::: {module}\n" for module in modules}
+    return {
+        f"api/{module}.md": f"# {module}\n\n::: {module}\n    options: {{members: {_list_public(module)}}}\n"
+        for module in modules
+    }
+
+
+def _list_public(module: str) -> list[str]:
+    """What ``__all__`` of a module lists, read without importing it: some modules want an extra."""
+    path = ROOT.joinpath(*module.split("."))
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return list(ast.literal_eval(node.value))
+    raise LookupError(f"{path} has no __all__")
