@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from ich.data.sharding import collect_slices, write_shards
 from ich.data.slices import SliceReader
 from ich.dicom import read_hu
 from ich.image.augment import Augment
-from ich.remote import AnyPath, RemotePath
+from ich.remote import AnyPath, RemotePath, Span
 from ich.schema import InputSpec, ReadError, UserError
 from ich.schema.codes import Refusal
 from ich.schema.labels import RSNA_LABELS
@@ -73,6 +73,22 @@ def test_shards_at_an_address_are_the_same(phantom: Path, memory: RemotePath, sh
     (memory / "chunk-0-1.bin").write_bytes(b"")
     with pytest.raises(ReadError, match=rf"chunk-0-1.bin: {Refusal.UNREADABLE}: bytes .* cannot be read"):
         read_all(make(memory, shards=True))
+
+
+def test_neighboring_slices_are_fetched_as_one(shards: Path, memory: RemotePath, monkeypatch) -> None:
+    upload(shards, memory)
+    datamodule = make(memory, shards=True, num_workers=0)
+    asked: list[int] = []
+    fetch = RemotePath.fetch
+
+    def noted(self: RemotePath, spans: Sequence[Span]) -> list[bytes | None]:
+        asked.append(len(spans))
+        return fetch(self, spans)
+
+    monkeypatch.setattr(RemotePath, "fetch", noted)
+    rows = [batch["row"] for batch in datamodule.val_dataloader()]
+    assert sum(asked) < sum(map(len, rows)) / 5
+    assert len(asked) == len(rows)
 
 
 def test_files_at_an_address_become_the_same_shards(
