@@ -2,17 +2,20 @@
 
 It writes a phantom of 512 x 512 slices, uploads it to `memory://` and to moto's S3 server, which is another
 process of this machine, and writes shards of it to all three. An epoch is one pass over the training set
-with the loader of `HeadCTDataModule`, shuffled and without a network. Ways take turns, in a new order in each
-round. Ratios are the slices a second of a way over those of the DICOM files on the disk, in the same round.
+with the loader of `HeadCTDataModule`, shuffled; with `--model` a network of timm trains on it, on the CPU.
+Ways take turns, in a new order in each round. Ratios are the slices a second of a way over those of the
+DICOM files on the disk, in the same round.
 
 It first compares all batches of each way, in the order of the table and shuffled, with those of the files,
 and the rest of an epoch that was stopped in its middle.
 
-moto's server is a Python program that shares the processors with what reads. A ratio of S3 on one machine
-is therefore a lower bound, and says nothing of a network.
+moto's server is a Python program that shares the processors with what reads. It takes more time for a file
+than reading that from a disk. A ratio of S3 on one machine is therefore a lower bound, and says nothing of a
+network. For a part of a file it copies all of it, so shards in S3 are files of 4 MB here, not of 64.
 
     pip install 'ich[remote]' 'moto[server]'
     python benchmarks/beyond.py --patients 4 --rounds 5 --json beyond.json
+    python benchmarks/beyond.py --patients 4 --rounds 5 --model regnetx_002
 """
 
 import argparse
@@ -28,15 +31,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import timm
 import torch
 from measure import CONSOLE, Figure, describe_machine, print_figures, print_machine, spread
 from rich.table import Table
 
 from ich.data import HeadCTDataModule
-from ich.data.sharding import collect_slices, write_shards
+from ich.data.sharding import CHUNK_BYTES, collect_slices, write_shards
 from ich.phantom import write_phantom
 from ich.remote import AnyPath, RemotePath
-from ich.schema import InputSpec
+from ich.schema import LABELS, Batch, InputSpec
 
 LOCAL = "DICOM on a disk"
 _SERVER = """
@@ -57,6 +61,7 @@ def main() -> None:
     parser.add_argument("--neighbors", type=int, default=0, help="input.neighbors")
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--model", help="network of timm that trains; without one, only the loader runs")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     print_machine()
@@ -66,7 +71,7 @@ def main() -> None:
         roots = prepare(Path(folder), bucket, args.patients, args.size)
         modules = {name: open_module(root, shards, spec, args) for name, (root, shards) in roots.items()}
         same = {name: count_different(module, modules[LOCAL]) for name, module in modules.items()}
-        rates = measure(modules, args.rounds)
+        rates = measure(modules, args.rounds, None if args.model is None else Training(args.model))
     show(rates, same, args.json)
 
 
@@ -117,7 +122,7 @@ def prepare(
                 if path.is_file() and ".ich" not in path.parts:
                     (store / f"set/{path.relative_to(local)}").write_bytes(path.read_bytes())
             found[f"DICOM in {name}"] = store / "set", False
-        write_shards(slices, store / "shards")
+        write_shards(slices, store / "shards", chunk_bytes=4_000_000 if store == bucket else CHUNK_BYTES)
         found[f"shards on {name}" if store == folder else f"shards in {name}"] = store / "shards", True
     found["shards on a disk, resized"] = small, True
     return found
@@ -150,13 +155,40 @@ def count_different(module: HeadCTDataModule, local: HeadCTDataModule) -> int:
     return different
 
 
-def measure(modules: dict[str, HeadCTDataModule], rounds: int) -> dict[str, np.ndarray]:
+class Training:
+    """A network that learns from batches, on the CPU.
+
+    Args:
+        name: Its name in timm.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.net = timm.create_model(name, pretrained=False, num_classes=len(LABELS))
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), lr=1e-4)
+
+    def step(self, batch: Batch) -> None:
+        """Learns from a batch."""
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            self.net(batch["image"]), batch["target"].nan_to_num()
+        )
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+def measure(
+    modules: dict[str, HeadCTDataModule], rounds: int, training: Training | None
+) -> dict[str, np.ndarray]:
     """Returns (rounds,) slices a second of an epoch, for each way."""
     rates: dict[str, list[float]] = {name: [] for name in modules}
     for _ in range(rounds):
         for name in random.sample(list(modules), len(modules)):
             start = time.perf_counter()
-            count = sum(len(batch["row"]) for batch in modules[name].train_dataloader())
+            count = 0
+            for batch in modules[name].train_dataloader():
+                count += len(batch["row"])
+                if training is not None:
+                    training.step(modules[name].on_after_batch_transfer(batch, 0))
             rates[name].append(count / (time.perf_counter() - start))
     return {name: np.array(each) for name, each in rates.items()}
 
