@@ -56,8 +56,9 @@ def join_lines(lines: Iterable[str]) -> str:
 
 
 def to_cell(text: str) -> str:
-    """A text as a cell of a table."""
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    """A text as a cell of a table; names such as ``_target_`` would become italic."""
+    text = re.sub(r"(?<![`\w])(_\w+_)(?![`\w])", r"`\1`", " ".join(text.split()))
+    return text.replace("|", "\\|").replace("<", "&lt;")
 
 
 def make_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]:
