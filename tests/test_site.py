@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from ich import __version__
 from ich.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -53,6 +55,15 @@ def test_links_lead_to_a_file_and_a_heading(page: str) -> None:
         assert path.exists(), target
         if anchor and path.suffix == ".md":
             assert anchor in list_anchors(TEXTS[path.relative_to(ROOT).as_posix()]), f"{target}#{anchor}"
+
+
+def test_project_files_can_be_read_and_have_the_version() -> None:
+    for pattern in ("*.yml", "ISSUE_TEMPLATE/*.yml", "workflows/*.yml"):
+        for path in (ROOT / ".github").glob(pattern):
+            assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict), path
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited["version"] == __version__
+    assert cited["authors"] == [{"name": "The ich contributors"}]
 
 
 def test_pictures_of_the_readme_are_small() -> None:
