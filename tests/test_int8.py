@@ -55,7 +55,9 @@ def quantized(model: Path) -> Path:
     path = model.with_name("model.int8")
     slices = draw_slices(DEEP.depth)[::3]
     backbone = quantize_backbone(make_model(DEEP), [(slices, None)])
-    description = Description(hash_file(model), 1, len(slices), Agreement(1, 8, 0.01, 0.1, 0), list_makers())
+    description = Description(
+        hash_file(model), 1, len(slices), Agreement(1, 8, 0.01, 0.1, 0, 0), list_makers()
+    )
     write_int8(path, description, [backbone])
     return path
 
@@ -97,7 +99,8 @@ def test_a_model_is_quantized_compared_and_used(
     assert call(*arguments) == 2
     captured = capsys.readouterr()
     assert "was not written: probabilities differ by " in " ".join(captured.err.split())
-    assert "studies whose outcome changes: 0" in captured.out  # without an operating point
+    assert "studies whose outcome changes: 0 (in 32 bits INDETERMINATE " in captured.out  # no operating point
+    assert "AUROC by slice, " in captured.out
     assert "AUROC by study, " in captured.out
     assert "Statistics" not in captured.out + captured.err
     assert not out.exists()
@@ -141,6 +144,7 @@ def test_outcomes_that_change_are_counted_and_refused() -> None:
     one = make_result()
     other = replace(one, outcome=Outcome.INDETERMINATE)
     agreement = measure_agreement([one] * 50, [other, *[one] * 49])
+    assert agreement.changed_labels == 0
     assert agreement.studies == 50
     assert agreement.changed == 1
     assert agreement.largest_difference == 0

@@ -113,18 +113,24 @@ def _describe(done: Quantization) -> Iterator[str]:
         f"a probability differs by {found.mean_difference:.1e} in the mean, and by up to "
         f"{found.largest_difference:.1e}"
     )
-    yield f"studies whose outcome changes: {found.changed}"
+    outcomes = ", ".join(f"{name} {count}" for name, count in done.outcomes.items())
+    yield f"studies whose outcome changes: {found.changed} (in 32 bits {outcomes})"
     yield from (f"  {each.before} to {each.after}: {each.studies}" for each in done.changes)
-    if done.areas is not None:
-        yield from _describe_areas(done.areas)
+    yield f"labels of studies that are called differently: {found.changed_labels}"
+    for level, areas in done.areas.items():
+        yield from _describe_areas(level, areas)
 
 
-def _describe_areas(areas: Comparison) -> Iterator[str]:
+def _describe_areas(level: str, areas: Comparison) -> Iterator[str]:
     from ich.quantize.agreement import AFTER, BEFORE
 
     (pair,) = areas.pairs
-    yield f"AUROC by study, {areas.patients} patients, with 95 % intervals: 32 bits, int8, difference"
+    yield f"AUROC by {level}, {areas.patients} patients, with 95 % intervals: 32 bits, int8, difference"
     for label, figures in pair.labels.items():
         before, after = (areas.models[name].labels[label].auroc for name in (BEFORE, AFTER))
         texts = [f"{before:.3f}", f"{after:.3f}", f"{figures.auroc:+.3f}"]
-        yield f"  {label:18}" + ("  ".join(texts) if not isnan(before.value) else f"n/a: {before.reason}")
+        if isnan(before.value):
+            texts = ["n/a"]
+        if before.reason:
+            texts.append(f"({before.reason})")
+        yield f"  {label:18}" + "  ".join(texts)

@@ -49,6 +49,8 @@ class Agreement:
         mean_difference: Mean difference of a probability, over slices and labels.
         largest_difference: Largest difference of a probability.
         changed: Number of studies whose outcome differs.
+        changed_labels: Number of labels, over all studies, that are called present by one and not by the
+            other.
     """
 
     studies: Count
@@ -56,6 +58,7 @@ class Agreement:
     mean_difference: Share
     largest_difference: Share
     changed: Count
+    changed_labels: Count
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,8 @@ def quantize_backbone(net: SliceNet, slices: Sequence[Slices]) -> openvino.Model
     Raises:
         UserError: If NNCF is not installed or cannot quantize it, or OpenVINO cannot convert it.
     """
+    # Its import looks for a compiler of CUDA, which the CPU does not need.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     try:
         import nncf
     except ImportError as error:

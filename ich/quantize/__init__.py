@@ -8,7 +8,7 @@ agreement  results of both models -> differences, changed outcomes, AUROC before
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +23,15 @@ from ich.networks.int8 import Agreement, Description, list_makers, quantize_back
 from ich.networks.slices import find_slices
 from ich.predict import Predictor
 from ich.progress import track
-from ich.quantize.agreement import AFTER, BEFORE, Change, compare_areas, find_changes, measure_agreement
+from ich.quantize.agreement import (
+    AFTER,
+    BEFORE,
+    Change,
+    compare_areas,
+    count_outcomes,
+    find_changes,
+    measure_agreement,
+)
 from ich.schema import UserError
 from ich.studies import find_studies
 
@@ -43,14 +51,16 @@ class Quantization(NamedTuple):
         calibrated_on: Number of slices that the quantization has seen.
         agreement: How both models agree.
         changes: The outcomes that changed, with their number.
-        areas: AUROC of studies before and after, and their difference; None without labels.
+        outcomes: The outcomes in 32 bits, with their number.
+        areas: AUROC before and after, and their difference, by level; empty without labels.
         refusal: Why the file was not written; empty if it was.
     """
 
     calibrated_on: int
     agreement: Agreement
     changes: tuple[Change, ...]
-    areas: Comparison | None
+    outcomes: Mapping[str, int]
+    areas: Mapping[str, Comparison]
     refusal: str
 
 
@@ -120,7 +130,7 @@ def write_quantized(
             for name, each in ((BEFORE, networks), (AFTER, quantized))
         }
     agreement = measure_agreement(results[BEFORE], results[AFTER])
-    areas = None
+    areas: Mapping[str, Comparison] = {}
     if labels is not None:
         decision = (ensemble.joined.decisions or {}).get("study")
         pooling = DEFAULT_POOLING if decision is None else decision.pooling
@@ -129,7 +139,8 @@ def write_quantized(
     if not refusal:
         description = Description(hash_file(path), len(models), seen, agreement, list_makers())
         write_int8(out, description, models)
-    return Quantization(seen, agreement, find_changes(results[BEFORE], results[AFTER]), areas, refusal)
+    changes, outcomes = find_changes(results[BEFORE], results[AFTER]), count_outcomes(results[BEFORE])
+    return Quantization(seen, agreement, changes, outcomes, areas, refusal)
 
 
 def _find_refusal(agreement: Agreement, tolerance: float) -> str:

@@ -58,6 +58,11 @@ def measure_agreement(before: Sequence[StudyResult], after: Sequence[StudyResult
         mean_difference=float(differences.mean()),
         largest_difference=float(differences.max()),
         changed=sum(one.outcome != two.outcome for one, two in pairs),
+        changed_labels=sum(
+            one.labels[label].positive != two.labels[label].positive
+            for one, two in pairs
+            for label in one.labels
+        ),
     )
 
 
@@ -68,18 +73,26 @@ def find_changes(before: Sequence[StudyResult], after: Sequence[StudyResult]) ->
     return tuple(Change(*outcomes, count) for outcomes, count in counts.most_common())
 
 
+def count_outcomes(results: Sequence[StudyResult]) -> dict[str, int]:
+    """Counts the outcomes of studies that were read, the most frequent first."""
+    return dict(Counter(str(each.outcome) for each in results if each.refusal is None).most_common())
+
+
 def compare_areas(
     results: Mapping[str, Sequence[StudyResult]], network: Network, labels: pd.DataFrame, pooling: str
-) -> Comparison:
-    """Compares the AUROC of studies, with a bootstrap that draws each patient for both models.
+) -> dict[str, Comparison]:
+    """Compares the AUROC of studies, and of slices if these are labeled.
 
-    Differences are those of ``AFTER`` from ``BEFORE``.
+    Differences are those of ``AFTER`` from ``BEFORE``, with a bootstrap that draws each patient for both.
 
     Args:
         results: Results by ``BEFORE`` and ``AFTER``.
         network: The model that made them.
         labels: As ``gather_studies`` takes them.
         pooling: One of ``ich.evaluate.pooling.METHODS``.
+
+    Returns:
+        A comparison by level.
 
     Raises:
         UserError: As ``gather_studies`` and ``compare`` do.
@@ -89,7 +102,10 @@ def compare_areas(
     for name in (AFTER, BEFORE):
         studies = gather_studies(results[name], network, labels)
         targets = studies.targets.loc[studies.slices["StudyInstanceUID"]].to_numpy(np.float64)
-        table = studies.slices.copy()
-        table[name_columns(STUDY_TARGET, names)] = targets
-        tables[name] = table
-    return compare(tables, labels=network.metadata.labels, level="study", pooling=pooling)
+        tables[name] = studies.slices.copy()
+        tables[name][name_columns(STUDY_TARGET, names)] = targets
+    levels = ("slice", "study") if labels.index.name == "SOPInstanceUID" else ("study",)
+    return {
+        level: compare(tables, labels=network.metadata.labels, level=level, pooling=pooling)
+        for level in levels
+    }
