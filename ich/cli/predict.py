@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ examples:
   ich predict a.zip b.zip DVD.zip --out results                      two models, an archive
   ich predict model.onnx study/ --tta flip                           by ONNX Runtime
   ich predict model.zip s3://bucket/studies --out results            needs pip install 'ich[remote]'
+  ich predict model.zip /data/archive --out results --ray local      by several processes
 
 exit codes:
 
@@ -93,6 +95,19 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         "from `ich quantize`, with the model in int8",
     )
     add_devices(parser)
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="read by many processes with Ray: 'local' starts it on this machine; auto, HOST:PORT or "
+        "ray://HOST:PORT joins a cluster, whose machines all need the models, inputs and results under the "
+        "same names",
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="number of these processes (default: one for each GPU, or else for every four cores)",
+    )
     add_trust(parser)
     parser.set_defaults(run=_run)
 
@@ -101,20 +116,27 @@ def _run(args: argparse.Namespace) -> int:
     # These import torch, which takes seconds, so other commands do not.
     from ich.calibration.files import read_calibration
     from ich.predict import Predictor
+    from ich.predict.cluster import Cluster
     from ich.predict.run import predict_folder
 
+    if args.workers is not None and (args.ray is None or args.workers < 1):
+        raise UserError(f"--workers {args.workers}: give --ray, and at least one worker")
     models, inputs = _part(args.paths)
     decisions = None if args.calibration is None else read_calibration(args.calibration)
-    predictor = Predictor.load(
-        *models,
+    load = partial(
+        Predictor.load,
+        *(path.absolute() for path in models),
         tta=args.tta,
         decisions=decisions,
-        threads=args.threads,
-        gpus=args.gpus,
         trusted=args.trusted,
-        engine=args.engine,
+        engine=None if args.engine is None else args.engine.absolute(),
     )
-    summary = predict_folder(predictor, inputs, args.out, args.write)
+    cluster = None
+    if args.ray is not None:
+        cluster = Cluster(args.ray, load, args.workers, args.threads, args.gpus)
+    # With a cluster, this process computes nothing.
+    predictor = load(threads=args.threads, gpus=args.gpus if cluster is None else 0)
+    summary = predict_folder(predictor, inputs, args.out, args.write, cluster=cluster)
     _print(summary, args.out)
     # Archives and folders that were not opened may hold studies. Without any study, nothing was read.
     is_lost = not set(summary.refused["code"]).isdisjoint(LOST)

@@ -87,10 +87,14 @@ class ResultFolder:
         number = self._last if line is None else int(line["number"])
         if line is None or line["files"] != study.fingerprint:
             self._done.pop(study.StudyInstanceUID, None)
-            self.locate(number).unlink(missing_ok=True)
-            self.locate_page(number).unlink(missing_ok=True)
-            shutil.rmtree(self.locate_objects(number), ignore_errors=True)
+            self.clear(number)
         return number
+
+    def clear(self, number: int) -> None:
+        """Removes the files of a study."""
+        self.locate(number).unlink(missing_ok=True)
+        self.locate_page(number).unlink(missing_ok=True)
+        shutil.rmtree(self.locate_objects(number), ignore_errors=True)
 
     def add(self, result: StudyResult, fingerprint: str, outputs: Mapping[str, str]) -> None:
         """Saves a result, and marks its study as finished.

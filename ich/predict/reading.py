@@ -91,6 +91,13 @@ def read_study(
     return Reading(study, None, _list_series(files, set_aside), _find_refusal(set_aside), (), (), {})
 
 
+def refuse_study(study: StudyFiles, remark: Remark) -> Reading:
+    """Sets a study aside without reading it."""
+    series = study.files.loc[study.files["SeriesInstanceUID"] != "", "SeriesInstanceUID"]
+    set_aside = dict.fromkeys(series.unique(), remark)
+    return Reading(study, None, _list_series(study.files, set_aside), remark, (), (), {})
+
+
 def _find_slices(files: pd.DataFrame, ranking: Ranking, uid: str) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Finds all files of a series, and those that are read."""
     whole = files[files["SeriesInstanceUID"] == uid]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress
 from ich.files import for_owner_only
 from ich.outputs.tables import write_tables
 from ich.predict import Predictor
+from ich.predict.cluster import Cluster, Done, read_by_cluster
 from ich.predict.folder import SCRATCH, ResultFolder
 from ich.predict.writing import WRITTEN, write_outputs
 from ich.progress import make_bar
@@ -53,6 +54,7 @@ def predict_folder(
     out: Path,
     outputs: Collection[str] = (),
     progress: bool = True,
+    cluster: Cluster | None = None,
 ) -> Summary:
     """Reads all studies of some inputs, and writes the results, readable by the owner only.
 
@@ -66,16 +68,24 @@ def predict_folder(
         out: A new folder, or the folder of an earlier call with the same models and settings.
         outputs: Some of ``ich.outputs.OUTPUTS``.
         progress: Show a bar on a terminal.
+        cluster: Workers of Ray that read the studies; None reads them in this process.
 
     Raises:
-        UserError: If an input does not exist, ``out`` cannot be used, or ``out`` lies in an input.
+        UserError: If an input does not exist, ``out`` cannot be used, or ``out`` lies in an input. With a
+            cluster, see ``ich.predict.cluster.read_by_cluster``.
     """
     _require_apart(inputs, out)
     with for_owner_only(), ResultFolder(out, predictor.describe()) as folder:
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
             found = find_studies(inputs, scratch=Path(scratch), progress=progress)
             left = [study for study in found.studies if not folder.has(study, outputs)]
-            _read(predictor, left, folder, outputs, progress)
+            if cluster is None:
+                done = _read(predictor, left, folder, outputs)
+            else:
+                seen = [*(path for path in inputs if isinstance(path, Path)), Path(scratch)]
+                done = read_by_cluster(cluster, predictor, left, folder, outputs, seen)
+            with _writing(out):
+                _keep(left, done, folder, progress)
         results, refused_outputs = _collect(folder)
         with _writing(out):
             write_tables(results, out, predictor.weights, predictor.label_set)
@@ -103,27 +113,25 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _read(
-    predictor: Predictor,
-    studies: Sequence[StudyFiles],
-    folder: ResultFolder,
-    outputs: Collection[str],
-    progress: bool,
+    predictor: Predictor, studies: Sequence[StudyFiles], folder: ResultFolder, outputs: Collection[str]
+) -> Iterator[Done]:
+    """Reads studies in this process, and yields their results in their order."""
+    for study, reading in zip(studies, predictor.read_ahead(studies), strict=True):
+        result = predictor.make_result(reading, folder.begin(study))
+        page, objects = folder.locate_page(result.number), folder.locate_objects(result.number)
+        net = predictor.explainable
+        yield result, write_outputs(result, study, net, outputs, page=page, objects=objects)
+
+
+def _keep(
+    studies: Sequence[StudyFiles], results: Iterable[Done], folder: ResultFolder, progress: bool
 ) -> None:
+    """Saves the results of studies as they come."""
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with make_bar(columns, progress and len(studies) > 0) as bar:
         task = bar.add_task("Reading studies", total=len(studies))
-        for study, reading in zip(studies, predictor.read_ahead(studies), strict=True):
-            with _writing(folder.path):
-                result = predictor.make_result(reading, folder.begin(study))
-                done = write_outputs(
-                    result,
-                    study,
-                    predictor.explainable,
-                    outputs,
-                    page=folder.locate_page(result.number),
-                    objects=folder.locate_objects(result.number),
-                )
-                folder.add(result, study.fingerprint, done)
+        for study, (result, outputs) in zip(studies, results, strict=True):
+            folder.add(result, study.fingerprint, outputs)
             bar.advance(task)
 
 

@@ -111,6 +111,7 @@ class SetAside(Code):
     BONE_KERNEL = "bone_kernel", "The series has a bone kernel, and another one is available"
     NO_WINDOW = "no_window", "The slices have no display window, which the model needs"
     NO_HEAD = "no_head", "No head is seen in the pixels"
+    CRASHED = "crashed", "Reading the study ends the process that does it"
     ANOTHER_READ = "another_read", "Another series of the study is read"
 
 
