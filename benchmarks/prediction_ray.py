@@ -90,6 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--model", type=Path, help="by default a tiny network of random weights")
     parser.add_argument("--patients", type=int, default=160)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--ray", default="local", help="address; workers are killed on this machine")
+    parser.add_argument("--parent", type=int, help="process that started Ray (default: the command)")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True)
     root, model = args.out / "phantom", args.model or args.out / "model.zip"
@@ -105,11 +107,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps({"studies": studies, "seconds by one process": alone}), flush=True)
 
     started, out = time.perf_counter(), args.out / "ray"
-    process = predict(model, root, out, "--ray", "local", "--workers", str(args.workers))
+    process = predict(model, root, out, "--ray", args.ray, "--workers", str(args.workers))
     while process.poll() is None and count_done(out) < studies // 2:
         time.sleep(0.05)
     killed_at = count_done(out)
-    while process.poll() is None and not kill_one_reader(process.pid):
+    while process.poll() is None and not kill_one_reader(args.parent or process.pid):
         time.sleep(0.01)
     seconds = finish(process, started)
     lines = [json.loads(line) for line in (out / "done.jsonl").read_text().splitlines()]

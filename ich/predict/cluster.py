@@ -174,8 +174,9 @@ def _joining(cluster: Cluster) -> Iterator[Any]:
     except Exception as error:  # Ray raises many kinds
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"--ray {cluster.address}: Ray does not answer ({reason}); start it with `ray start --head` on a "
-            f"machine and `ray start --address=...` on the others, or use --ray {LOCAL}"
+            f"--ray {cluster.address}: Ray does not answer ({reason}). `ray start --head` starts it on a "
+            "machine, and `ray start --address=...` on the others. A cluster that wants a token needs "
+            f"RAY_AUTH_MODE=token and the token. On this machine alone, use --ray {LOCAL}"
         ) from error
     try:
         yield ray
