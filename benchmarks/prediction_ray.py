@@ -111,13 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     while process.poll() is None and count_done(out) < studies // 2:
         time.sleep(0.05)
     killed_at = count_done(out)
-    while process.poll() is None and not kill_one_reader(args.parent or process.pid):
+    was_killed = False
+    while process.poll() is None and not was_killed:
+        was_killed = kill_one_reader(args.parent or process.pid)
         time.sleep(0.01)
     seconds = finish(process, started)
     lines = [json.loads(line) for line in (out / "done.jsonl").read_text().splitlines()]
     found = {
         "workers": args.workers,
-        "killed after": killed_at,
+        "killed after": killed_at if was_killed else None,
         "seconds": seconds,
         "lines": len(lines),
         "distinct studies": len({line["study"] for line in lines}),

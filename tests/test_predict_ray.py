@@ -119,8 +119,8 @@ def test_a_worker_that_cannot_see_the_folders_is_refused(
 
 
 def test_workers_take_gpus_first_and_share_the_cores() -> None:
-    def plan(cores: int, gpus: int, **options: Any) -> list[tuple[int, int]]:
-        kinds = _plan(Cluster("auto", Predictor.load, **options), {"CPU": cores, "GPU": gpus})
+    def plan(cores: int, there: int, **options: Any) -> list[tuple[int, int]]:
+        kinds = _plan(Cluster("auto", Predictor.load, **options), {"CPU": cores, "GPU": there})
         return [(kind["num_cpus"], kind["num_gpus"]) for kind in kinds]
 
     assert plan(8, 0) == [(4, 0), (4, 0)]
