@@ -32,6 +32,7 @@ from ich.calibration.smoothing import Smoothing
 from ich.data import HeadCTDataModule
 from ich.evaluate.comparison import ensemble
 from ich.evaluate.decisions import fit_decisions
+from ich.evaluate.pooling import DEFAULT_POOLING, METHODS
 from ich.evaluate.smoothing import fit_table, smooth_table
 from ich.model_files.checkpoint import find_checkpoint
 from ich.model_files.ensemble import EnsembleMetadata
@@ -137,7 +138,9 @@ def group_folds(runs: Sequence[Path]) -> tuple[list[list[Path]], list[pd.DataFra
     return groups, means
 
 
-def predict_all(runs: Sequence[Path], root: Path, rule: str) -> Iterator[tuple[str, StudyResult]]:
+def predict_all(
+    runs: Sequence[Path], root: Path, rule: str, pooling: str
+) -> Iterator[tuple[str, StudyResult]]:
     """Yields each patient of the test sets with the results of the patient's studies."""
     groups, tables = group_folds(runs)
     with tempfile.TemporaryDirectory() as scratch:
@@ -145,7 +148,8 @@ def predict_all(runs: Sequence[Path], root: Path, rule: str) -> Iterator[tuple[s
         for number, (group, table) in enumerate(zip(groups, tables, strict=True)):
             others = pd.concat(tables[:number] + tables[number + 1 :], ignore_index=True)
             smoothing = fit_table(others)
-            decisions = fit_decisions(smooth_table(others, smoothing), levels=DECIDED_LEVELS, rule=rule)
+            smooth = smooth_table(others, smoothing)
+            decisions = fit_decisions(smooth, levels=DECIDED_LEVELS, pooling=pooling, rule=rule)
             models = [read_model(run, root) for run in group]
             for patient in sorted(table["PatientID"].unique()):
                 predictor = make_predictor(models, patient, smoothing, decisions)
@@ -182,12 +186,13 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="data set in the RSNA layout")
     parser.add_argument("--runs", type=Path, nargs="+", required=True, help="one or more runs for each fold")
     parser.add_argument("--rule", default="sensitivity>=0.9", help="rule for operating points")
+    parser.add_argument("--pooling", choices=METHODS, default=DEFAULT_POOLING, help="slices to a study")
     parser.add_argument("--out", type=Path, help="new JSON file for the outcomes, without identifiers")
     args = parser.parse_args()
     runs = [run.resolve() for run in args.runs]
     tables = pd.concat([read_predictions(run / "predictions_test.csv") for run in runs])
     truth = tables.groupby("StudyInstanceUID")["target_any"].max()
-    results = [result for _, result in predict_all(runs, args.root.resolve(), args.rule)]
+    results = [result for _, result in predict_all(runs, args.root.resolve(), args.rule, args.pooling)]
     rows = [
         Row(
             bool(truth[result.StudyInstanceUID]),

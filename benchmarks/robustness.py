@@ -5,8 +5,10 @@ unchanged slices on the same bootstrap samples of patients, so its intervals are
 water. Noise is white, at the size of the network. Thick slices are means of two or three neighbors, with the
 labels of them all. Thin slices cannot be made of thick ones; a phantom of the same seed can be written with
 thin ones. They are read as they are, and averaged to the usual step of the others, as `ich predict` does.
+Several runs are the folds of one split: each predicts the patients of its own test set.
 
     python benchmarks/robustness.py runs/mine data/ct_ich --split runs/mine/split.csv --json runs/robust.json
+    python benchmarks/robustness.py runs/folds/fold_{0,1,2,3,4} data/ct_ich --brain-hu 35
     ich phantom data/thick --patients 100 --seed 7 --size 160 --step 5
     ich phantom data/thin --patients 100 --seed 7 --size 160 --step 1.67
     python benchmarks/robustness.py runs/mine data/thick --thin data/thin
@@ -23,6 +25,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from rich.progress import track
 
+from ich.calibration import Decision
 from ich.data.slices import SliceReader, to_arrays
 from ich.evaluate.calibration_error import BINS
 from ich.evaluate.estimate import REPLICATES, divide, draw_patients, estimate, sum_by_patient
@@ -156,18 +159,21 @@ def share(holds: NDArray[np.bool_], codes: NDArray[np.intp], counts: NDArray[np.
 
 
 def compare(
-    tables: Mapping[str, pd.DataFrame], predictor: Predictor, level: str, counts: NDArray[np.int32]
+    tables: Mapping[str, pd.DataFrame],
+    labels: LabelSet,
+    level: str,
+    counts: NDArray[np.int32],
+    decision: Decision | None,
 ) -> dict[str, dict[str, tuple[Estimate, Estimate]]]:
     """Figures of each table, and their differences from the unchanged slices on the same samples."""
-    decision = (predictor.networks[0].metadata.decisions or {}).get(level)
     pooling = DEFAULT_POOLING if decision is None else decision.pooling
     patients = Patients(tables[UNCHANGED])
     rows: dict[str, dict[str, tuple[Estimate, Estimate]]] = {}
     samples: dict[str, Samples] = {}
     for name, table in tables.items():
         units = Units(table, patients, level, pooling, decision)
-        samples[name] = sample(units, predictor.label_set, counts)
-        shortage = units.column(predictor.label_set.headline).shortage
+        samples[name] = sample(units, labels, counts)
+        shortage = units.column(labels.headline).shortage
         rows[name] = {
             figure: (estimate(values, shortage), estimate(values - samples[UNCHANGED][figure], shortage))
             for figure, values in samples[name].items()
@@ -193,27 +199,24 @@ def tell(value: Estimate, difference: Estimate, *, is_first: bool) -> str:
     return f"{told} ({difference.low:+.3f} to {difference.high:+.3f})" if known else told
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("model", type=Path, help="a run's folder, a checkpoint, a bundle or an ONNX file")
-    parser.add_argument("root", type=Path, help="folder of the DICOM files")
-    parser.add_argument("--labels", type=Path, help="label CSV (default: that in ROOT)")
-    parser.add_argument("--split", type=Path, help="split.csv of a run: only patients of its test set")
-    parser.add_argument("--thin", type=Path, help="the same patients with thinner slices")
-    parser.add_argument("--replicates", type=int, default=REPLICATES, help="bootstrap samples")
-    parser.add_argument("--seed", type=int, default=0, help="random seed of the samples")
-    parser.add_argument("--gpus", type=int, help="0 is the CPU, 1 a GPU (default: a GPU if there is one)")
-    parser.add_argument("--threads", type=int, help="CPU threads; 1 is fastest for small networks")
-    parser.add_argument("--json", type=Path, help="file for all figures")
-    args = parser.parse_args()
-    predictor = Predictor.load(args.model, gpus=args.gpus, threads=args.threads)
+def load(model: Path, args: argparse.Namespace) -> Predictor:
+    """Loads a model, with another ``brain_hu`` if it is given."""
+    predictor = Predictor.load(model, gpus=args.gpus, threads=args.threads)
+    if args.brain_hu is not None:
+        for network in predictor.networks:
+            network.input = replace(network.input, brain_hu=args.brain_hu)
+    return predictor
+
+
+def predict_changed(
+    predictor: Predictor, split: Path | None, args: argparse.Namespace
+) -> dict[str, pd.DataFrame]:
+    """Predicts the patients of a split's test set, or all, from slices with each change."""
     labels, size = predictor.label_set, predictor.networks[0].input.size
     chosen = None
-    if args.split:
-        split = restore_texts(pd.read_csv(args.split, dtype=str, keep_default_na=False))
-        chosen = set(split.loc[split["part"] == "test", "PatientID"])
+    if split is not None:
+        rows = restore_texts(pd.read_csv(split, dtype=str, keep_default_na=False))
+        chosen = set(rows.loc[rows["part"] == "test", "PatientID"])
     stacks = read_stacks(args.root, args.labels, chosen, labels, size)
     changes = track(CHANGES.items(), "predicting", transient=True)
     tables = {name: predict(predictor, stacks, change) for name, change in changes}
@@ -223,10 +226,42 @@ def main() -> None:
         thin = read_stacks(args.thin, None, patients, labels, size)
         tables["thin slices"] = predict(predictor, thin, CHANGES[UNCHANGED])
         tables["thin, averaged"] = predict(predictor, thin, lambda stack, _: average(stack, thickness))
+    return tables
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "models",
+        type=Path,
+        nargs="+",
+        help="a run, a checkpoint, a bundle or an ONNX file; or folds",
+    )
+    parser.add_argument("root", type=Path, help="folder of the DICOM files")
+    parser.add_argument("--labels", type=Path, help="label CSV (default: that in ROOT)")
+    parser.add_argument("--split", type=Path, help="split.csv of a run: only patients of its test set")
+    parser.add_argument("--brain-hu", type=float, help="predict with this input.brain_hu")
+    parser.add_argument("--thin", type=Path, help="the same patients with thinner slices")
+    parser.add_argument("--replicates", type=int, default=REPLICATES, help="bootstrap samples")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the samples")
+    parser.add_argument("--gpus", type=int, help="0 is the CPU, 1 a GPU (default: a GPU if there is one)")
+    parser.add_argument("--threads", type=int, help="CPU threads; 1 is fastest for small networks")
+    parser.add_argument("--json", type=Path, help="file for all figures")
+    args = parser.parse_args()
+    if len(args.models) > 1 and args.split:
+        parser.error("--split is for one model; the folds have splits of their own")
+    predictors = [load(model, args) for model in args.models]
+    splits = [args.split] if len(args.models) == 1 else [model / "split.csv" for model in args.models]
+    parts = [predict_changed(*pair, args) for pair in zip(predictors, splits, strict=True)]
+    tables = {name: pd.concat([part[name] for part in parts], ignore_index=True) for name in parts[0]}
+    labels = predictors[0].label_set
+    decisions = predictors[0].networks[0].metadata.decisions if len(predictors) == 1 else None
     counts = draw_patients(tables[UNCHANGED]["PatientID"].nunique(), args.replicates, args.seed)
     positive = tables[UNCHANGED].groupby("PatientID")[f"target_{labels.headline}"].max().sum()
     print(f"{len(tables[UNCHANGED])} slices of {counts.shape[1]} patients, {positive:.0f} of them positive")
-    found = {level: compare(tables, predictor, level, counts) for level in LEVELS}
+    found = {level: compare(tables, labels, level, counts, (decisions or {}).get(level)) for level in LEVELS}
     for level, rows in found.items():
         print(f"\nby {level}: each figure, and its difference from unchanged slices (95 % interval)")
         print(show(rows))
