@@ -43,6 +43,7 @@ RECORDS = REPOSITORY / "benchmarks" / "ladder"
 PAGE = REPOSITORY / "docs" / "ladder.md"
 FOLDS = range(5)
 PARTS = ("val", "test")
+PEER, BEST = "timm", "mean_smoothed"
 
 
 def find_record(name: str, fold: int, seed: int) -> Path:
@@ -264,6 +265,15 @@ Research use only; not a medical device.
 """
 
 
+def compare_with_peer(folds: Folds) -> Iterator[str]:
+    """Yields lines on the best step against the peer's, for each seed that both have."""
+    yield f"\n`{BEST}` minus `{PEER}`, paired:\n\n"
+    for seed in sorted(set(list_seeds(BEST)) & set(list_seeds(PEER))):
+        (pair,) = compare({BEST: pool(folds, BEST, seed), PEER: pool(folds, PEER, seed)}).pairs
+        area, loss = pair.labels["any"].auroc, pair.weighted_log_loss
+        yield f"- seed {seed}: AUROC any {say_difference(area)}, log loss {say_difference(loss)}\n"
+
+
 def report(folds: Folds) -> None:
     """Writes the page."""
     rows = [row for row in (measure(folds, name) for name in STEPS) if row is not None]
@@ -277,7 +287,8 @@ def report(folds: Folds) -> None:
     )
     lines = [" | ".join(COLUMNS), " | ".join("---" for _ in COLUMNS)]
     lines += [" | ".join([f"`{row.name}`: {text}", *rest]) for row in rows for text, *rest in [describe(row)]]
-    PAGE.write_text(text + "".join(f"| {line} |\n" for line in lines), encoding="utf-8")
+    table = "".join(f"| {line} |\n" for line in lines)
+    PAGE.write_text(text + table + "".join(compare_with_peer(folds)), encoding="utf-8")
     print(PAGE.read_text(encoding="utf-8"))
 
 

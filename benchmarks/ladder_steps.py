@@ -83,6 +83,7 @@ STEPS = {
     "gru": change("a network over the series", "series=gru"),
     "lite2": Step("`efficientnet_lite2`", BOTH, (*LITE0, "model=efficientnet_lite2", "model.drop_rate=0.3")),
     "smoothed": Step("smoothed over neighbors", BOTH, smooths=BOTH),
+    "aligned_smoothed": Step("the same, smoothed over neighbors", "aligned", smooths="aligned"),
     "mean": Step("mean of `imagenet` and `both`", BOTH, members=("imagenet", BOTH)),
     "mean_smoothed": Step("the mean, smoothed over neighbors", "mean", smooths="mean"),
 }
