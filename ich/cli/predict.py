@@ -123,13 +123,12 @@ def _run(args: argparse.Namespace) -> int:
         raise UserError(f"--workers {args.workers}: give --ray, and at least one worker")
     models, inputs = _part(args.paths)
     decisions = None if args.calibration is None else read_calibration(args.calibration)
+    engine = args.engine
+    if args.ray is not None:  # its workers have another working directory
+        models = [path.absolute() for path in models]
+        engine = None if engine is None else engine.absolute()
     load = partial(
-        Predictor.load,
-        *(path.absolute() for path in models),
-        tta=args.tta,
-        decisions=decisions,
-        trusted=args.trusted,
-        engine=None if args.engine is None else args.engine.absolute(),
+        Predictor.load, *models, tta=args.tta, decisions=decisions, trusted=args.trusted, engine=engine
     )
     cluster = None
     if args.ray is not None:

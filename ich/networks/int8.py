@@ -13,9 +13,8 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import openvino
 import torch
 from numpy.typing import NDArray
 
@@ -29,6 +28,9 @@ from ich.networks.openvino import Compiled, find_backbone, read_models, write_mo
 from ich.networks.slices import Slices
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.formats import STRICT, Count, Digest, Ordinal, Share, Text, parse_fields, read_plain, to_plain
+
+if TYPE_CHECKING:  # ich.networks.openvino imports it in a way that sends no usage data
+    import openvino
 
 DESCRIPTION = "int8.json"
 
