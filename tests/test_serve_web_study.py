@@ -89,7 +89,7 @@ def test_the_page_of_a_positive_study(department: Department, images, drawn: str
     page = client.get(f"/studies/{token}").text
     for text in (
         "Signs of intracranial hemorrhage: subdural",
-        "at or above the operating point of 0.40",
+        "at or above the decision threshold of 0.40",
         Reason.GAP.sentence,
         "Called present: subdural",
         "localizer",
@@ -216,7 +216,7 @@ def test_pages_of_studies_without_a_result(department: Department) -> None:
     assert "has not been read yet" in client.get(f"/studies/{waiting}").text
     refused = department.add_study(make_refused(), "2.25.6")
     page = client.get(f"/studies/{refused}").text
-    assert "The study was not read." in page
+    assert "Not analyzed: no axial head series (localizer only)" in page
     assert 'id="viewer"' not in page
     assert client.get(f"/studies/{refused}/slices/1").status_code == 404
     with department.store.view() as connection:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ich.cli.codes import print_codes
 from ich.cli.options import add_devices, add_trust, add_tta
-from ich.outputs import OUTPUTS
+from ich.outputs import OUTPUTS, SHOWN
 from ich.remote import AnyPath, parse_path
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.codes import LOST, InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
@@ -80,6 +80,15 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         help="what to write beside JSON and tables: "
         + "; ".join(f"{name}: {what}" for name, what in OUTPUTS.items()),
     )
+    parser.add_argument(
+        "--show",
+        nargs="+",
+        default=[],
+        choices=SHOWN,
+        metavar="ATTRIBUTE",
+        help="attributes of the headers that pages show, of " + ", ".join(SHOWN) + "; they may identify a "
+        "patient, so by default pages show none",
+    )
     add_tta(parser, "what the models name")
     parser.add_argument(
         "--calibration",
@@ -135,7 +144,7 @@ def _run(args: argparse.Namespace) -> int:
         cluster = Cluster(args.ray, load, args.workers, args.threads, args.gpus)
     # With a cluster, this process computes nothing.
     predictor = load(threads=args.threads, gpus=args.gpus if cluster is None else 0)
-    summary = predict_folder(predictor, inputs, args.out, args.write, cluster=cluster)
+    summary = predict_folder(predictor, inputs, args.out, args.write, cluster=cluster, shown=args.show)
     _print(summary, args.out)
     # Archives and folders that were not opened may hold studies. Without any study, nothing was read.
     is_lost = not set(summary.refused["code"]).isdisjoint(LOST)
@@ -186,5 +195,10 @@ def _print(summary: Summary, out: Path) -> None:
         print(f"  not read, {code}: {count} ({find_sentence(code, SetAside)})")
     print_codes(summary.refused, "files belong to no study", out / "refused.csv", Refusal, InputRefusal)
     refused = summary.refused_outputs
-    print_codes(refused, "outputs could not be written", out / "refused_outputs.csv", OutputRefusal)
+    is_empty = refused["code"] == OutputRefusal.NO_RESULT
+    if skipped := int(is_empty.sum()):
+        print(f"{skipped} outputs skipped: studies not analyzed")
+    print_codes(
+        refused[~is_empty], "outputs could not be written", out / "refused_outputs.csv", OutputRefusal
+    )
     print(f"{DISCLAIMER}.")

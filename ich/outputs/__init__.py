@@ -6,3 +6,6 @@ OUTPUTS = {
     "sc": "key images as DICOM Secondary Capture",
 }
 """Outputs that are written on request, beside JSON and tables."""
+
+SHOWN = ("PatientID", "StudyDate", "SeriesDescription")
+"""Attributes that pages show on request. Any of them may identify a patient, so none is shown otherwise."""

@@ -5,26 +5,87 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ich.schema import DISCLAIMER
-from ich.schema.codes import NO_RESULT, SetAside, describe_code
+from ich.schema.codes import NO_RESULT, SetAside, describe_code, find_sentence
 from ich.schema.labels import say_label
-from ich.schema.results import LabelResult, Outcome, StudyResult
+from ich.schema.results import LabelResult, Outcome, SeriesResult, StudyResult
 
-_GLANCE: Mapping[Outcome | None, str] = {
+_GLANCE: Mapping[Outcome, str] = {
     Outcome.POSITIVE: "Signs of {finding}",
     Outcome.NEGATIVE: "No sign of {finding} found",
-    Outcome.INDETERMINATE: "Neither positive nor negative can be concluded",
-    None: "No result: the study could not be read",
+    Outcome.INDETERMINATE: "No reliable result: please read as usual",
 }
+NOT_ANALYZED = "NOT ANALYZED"
+"""Shown in place of an outcome for a study that could not be read."""
+
+_SHORT: Mapping[str, str] = {
+    SetAside.NOT_CT: "other modality",
+    SetAside.LOCALIZER: "localizer",
+    SetAside.DOSE_REPORT: "dose report",
+    SetAside.SECONDARY_CAPTURE: "screen capture",
+    SetAside.MULTI_FRAME: "several frames in a file",
+    SetAside.ALL_REFUSED: "files that cannot be read",
+    SetAside.DERIVED: "derived images",
+    SetAside.NOT_AXIAL: "not axial",
+    SetAside.OTHER_BODY_PART: "other body part",
+    SetAside.CONTRAST: "contrast medium",
+    SetAside.TOO_FEW_SLICES: "too few slices",
+    SetAside.BONE_KERNEL: "bone kernel",
+    SetAside.NO_WINDOW: "no display window",
+    SetAside.NO_HEAD: "no head in the pixels",
+    SetAside.CRASHED: "files that end the process",
+}
+"""What a series is that is not read, within a list."""
+
+_NO_AXIAL_HEAD = frozenset(
+    {
+        SetAside.NOT_CT,
+        SetAside.LOCALIZER,
+        SetAside.DOSE_REPORT,
+        SetAside.SECONDARY_CAPTURE,
+        SetAside.NOT_AXIAL,
+        SetAside.OTHER_BODY_PART,
+        SetAside.NO_HEAD,
+    }
+)
+"""A study with only such series has no axial series of a head."""
 
 
 def describe_glance(result: StudyResult) -> str:
     """States the outcome in one line, with subtypes called present and those that the model cannot decide."""
+    if result.outcome is None:
+        return _describe_refusal(result)
     said = _GLANCE[result.outcome].format(finding=_name_finding(result))
     glance = ": ".join(filter(None, [said, ", ".join(result.subtypes)]))
     if result.outcome is not Outcome.POSITIVE:
         return glance
     unknown = ", ".join(name for name in result.others if result.labels[name].threshold is None)
     return f"{glance}; not assessed: {unknown}" if unknown else glance
+
+
+def _describe_refusal(result: StudyResult) -> str:
+    codes = dict.fromkeys(series.set_aside.code for series in result.series if series.set_aside is not None)
+    kinds = [_SHORT.get(code, code.replace("_", " ")) for code in codes]
+    lacks = "axial head series" if _NO_AXIAL_HEAD.issuperset(codes) else "suitable series"
+    return f"Not analyzed: no {lacks}" + (f" ({', '.join(kinds)} only)" if kinds else "")
+
+
+def describe_fate(series: SeriesResult) -> str:
+    """Says how a series was used."""
+    if series.set_aside is None:
+        return "Analyzed"
+    code, detail = series.set_aside.code, series.set_aside.detail
+    if code == SetAside.ANOTHER_READ:
+        return "Not used: a more suitable series was analyzed"
+    sentence = find_sentence(code, SetAside)
+    return f"Not used: {sentence[:1].lower()}{sentence[1:]}" + (f": {detail}" if detail else "")
+
+
+def describe_likeness(result: StudyResult) -> str:
+    """Says how far the study is from the training data; empty without a reference."""
+    if result.distance is None or result.distance_limit is None:
+        return ""
+    like = "Similar to" if result.distance <= result.distance_limit else "Unlike"
+    return f"{like} training data ({result.distance:.2f}; limit {result.distance_limit:.2f})"
 
 
 def _name_finding(result: StudyResult) -> str:
@@ -39,15 +100,15 @@ def describe_outcome(result: StudyResult) -> str:
     """Explains the outcome, with its figures."""
     if result.refusal is not None:
         why = describe_code(SetAside, result.refusal.code, result.refusal.detail)
-        return f"The study was not read. {why}. The result says nothing about its content."
+        return f"{why}. This says nothing about what the study shows."
     if result.decides is None:
-        return "None of the model's labels decides, so neither positive nor negative can be concluded."
+        return "None of the model's labels decides, so there is no reliable result."
     label, name = result.labels[result.decides], say_label(result.decides, result.labels)
     prob, threshold = show_label(label)
     if label.reached is None:
-        return f"The probability of {name} is {prob}, but there is no operating point to decide with."
+        return f"Score {prob} for {name}, but this model has no decision threshold."
     where = "at or above" if label.reached else "below"
-    fact = f"The probability of {name} is {prob}, {where} the operating point of {threshold}"
+    fact = f"The probability of {name} is {prob}, {where} the decision threshold of {threshold}"
     if result.outcome is not Outcome.INDETERMINATE:
         return f"{fact}."
     if any(reason.code in NO_RESULT for reason in result.reasons):
@@ -66,9 +127,9 @@ def describe_called(result: StudyResult) -> str:
     if called:
         texts.append(f"Called present: {called}.")
     elif len(unknown) < len(result.others):
-        texts.append("No subtype reaches its operating point.")
+        texts.append("No subtype reaches its decision threshold.")
     if undecided:
-        texts.append(f"Not decided, as the model has no operating point: {undecided}.")
+        texts.append(f"Not decided, as the model has no decision threshold: {undecided}.")
     return " ".join(texts)
 
 
@@ -90,10 +151,7 @@ def list_grounds(result: StudyResult) -> list[str]:
         "The Hounsfield units are plausible.",
     ]
     if result.distance is not None and result.distance_limit is not None:
-        grounds.append(
-            f"The study resembles the training data: its distance is {result.distance:.2f}, and the limit "
-            f"is {result.distance_limit:.2f}."
-        )
+        grounds.append(f"{describe_likeness(result)}.")
     return grounds
 
 
@@ -108,11 +166,11 @@ def list_limits(result: StudyResult) -> list[str]:
         ruled_out = "a hemorrhage" if is_hemorrhage else finding
         sought = finding if is_hemorrhage else ", ".join(result.labels)
         limits += [
-            f"A negative result does not rule out {ruled_out}. At any operating point some are missed, "
+            f"A negative result does not rule out {ruled_out}. At any threshold some are missed, "
             "small ones first. A positive result may be wrong.",
-            "Probabilities were calibrated, and operating points chosen, on the validation set of the "
+            "Probabilities were calibrated, and thresholds chosen, on the validation set of the "
             "training data. Elsewhere both may be wrong.",
-            f"Only the series marked as read was examined, and only for {sought}.",
+            f"Only the series marked as analyzed was examined, and only for {sought}.",
         ]
     return limits
 
@@ -120,9 +178,9 @@ def list_limits(result: StudyResult) -> list[str]:
 def show_prob(prob: float, digits: int = 2) -> str:
     """Formats a probability for the page; a rounded one is never shown as 0 or 1."""
     least = 10.0**-digits
-    if 0 < prob < least / 2:
+    if prob < least / 2:
         return f"<{least:.{digits}f}"
-    if 1 - least / 2 <= prob < 1:
+    if prob >= 1 - least / 2:
         return f">{1 - least:.{digits}f}"
     return f"{prob:.{digits}f}"
 

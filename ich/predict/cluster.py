@@ -102,14 +102,20 @@ class Worker:
         return self._predictor.describe()
 
     def read(
-        self, study: StudyFiles, number: int, outputs: Collection[str], page: Path, objects: Path
+        self,
+        study: StudyFiles,
+        number: int,
+        outputs: Collection[str],
+        page: Path,
+        objects: Path,
+        shown: Collection[str],
     ) -> Done:
         """Reads a study, and writes its outputs."""
         with for_owner_only():
             (reading,) = self._predictor.read_ahead([study])
             result = self._predictor.make_result(reading, number)
             net = self._predictor.explainable
-            return result, write_outputs(result, study, net, outputs, page=page, objects=objects)
+            return result, write_outputs(result, study, net, outputs, page=page, objects=objects, shown=shown)
 
 
 def _require_seen(places: Places) -> None:
@@ -132,6 +138,7 @@ def read_by_cluster(
     folder: ResultFolder,
     outputs: Collection[str],
     seen: Sequence[Path],
+    shown: Collection[str] = (),
 ) -> Iterator[Done]:
     """Reads studies, and yields their results in their order.
 
@@ -144,6 +151,7 @@ def read_by_cluster(
         folder: Where the results go.
         outputs: Some of ``ich.outputs.OUTPUTS``, which the workers write.
         seen: Folders that each worker must see.
+        shown: Attributes that pages show, some of ``ich.outputs.SHOWN``.
 
     Raises:
         UserError: If Ray is not installed or no worker can start, or if a worker cannot see the folders or
@@ -152,7 +160,7 @@ def read_by_cluster(
     if not studies:
         return
     with _joining(cluster) as ray:
-        yield from _Pool(ray, cluster, predictor, folder, outputs, seen).read(studies)
+        yield from _Pool(ray, cluster, predictor, folder, outputs, seen, shown).read(studies)
 
 
 @contextmanager
@@ -212,8 +220,10 @@ class _Pool:
         folder: ResultFolder,
         outputs: Collection[str],
         seen: Sequence[Path],
+        shown: Collection[str],
     ) -> None:
         self._ray, self._predictor, self._folder, self._outputs = ray, predictor, folder, tuple(outputs)
+        self._shown = tuple(shown)
         self._seen = tuple(path.absolute() for path in seen)
         self._kinds = _plan(cluster, ray.cluster_resources())
         self._load = cluster.load
@@ -255,7 +265,9 @@ class _Pool:
     def _assign(self, actor: Any, kind: dict[str, int], task: _Task) -> None:
         study = replace(task.study, root=task.study.root.absolute())
         page, objects = self._folder.locate_page(task.number), self._folder.locate_objects(task.number)
-        made = actor.read.remote(study, task.number, self._outputs, page.absolute(), objects.absolute())
+        made = actor.read.remote(
+            study, task.number, self._outputs, page.absolute(), objects.absolute(), self._shown
+        )
         self._running[made] = actor, kind, task
 
     def _wait(self, places: Places) -> None:

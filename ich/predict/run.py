@@ -55,6 +55,7 @@ def predict_folder(
     outputs: Collection[str] = (),
     progress: bool = True,
     cluster: Cluster | None = None,
+    shown: Collection[str] = (),
 ) -> Summary:
     """Reads all studies of some inputs, and writes the results, readable by the owner only.
 
@@ -69,6 +70,7 @@ def predict_folder(
         outputs: Some of ``ich.outputs.OUTPUTS``.
         progress: Show a bar on a terminal.
         cluster: Workers of Ray that read the studies; None reads them in this process.
+        shown: Attributes that pages show, some of ``ich.outputs.SHOWN``; pages of earlier calls stay.
 
     Raises:
         UserError: If an input does not exist, ``out`` cannot be used, or ``out`` lies in an input. With a
@@ -80,10 +82,10 @@ def predict_folder(
             found = find_studies(inputs, scratch=Path(scratch), progress=progress)
             left = [study for study in found.studies if not folder.has(study, outputs)]
             if cluster is None:
-                done = _read(predictor, left, folder, outputs)
+                done = _read(predictor, left, folder, outputs, shown)
             else:
                 seen = [*(path for path in inputs if isinstance(path, Path)), Path(scratch)]
-                done = read_by_cluster(cluster, predictor, left, folder, outputs, seen)
+                done = read_by_cluster(cluster, predictor, left, folder, outputs, seen, shown)
             with _writing(out):
                 _keep(left, done, folder, progress)
         results, refused_outputs = _collect(folder)
@@ -113,14 +115,18 @@ def _writing(out: Path) -> Iterator[None]:
 
 
 def _read(
-    predictor: Predictor, studies: Sequence[StudyFiles], folder: ResultFolder, outputs: Collection[str]
+    predictor: Predictor,
+    studies: Sequence[StudyFiles],
+    folder: ResultFolder,
+    outputs: Collection[str],
+    shown: Collection[str],
 ) -> Iterator[Done]:
     """Reads studies in this process, and yields their results in their order."""
     for study, reading in zip(studies, predictor.read_ahead(studies), strict=True):
         result = predictor.make_result(reading, folder.begin(study))
         page, objects = folder.locate_page(result.number), folder.locate_objects(result.number)
         net = predictor.explainable
-        yield result, write_outputs(result, study, net, outputs, page=page, objects=objects)
+        yield result, write_outputs(result, study, net, outputs, page=page, objects=objects, shown=shown)
 
 
 def _keep(

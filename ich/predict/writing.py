@@ -6,10 +6,14 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from pydicom import dcmread
+
 from ich.files import find_on_disk
 from ich.models import SliceNet
 from ich.outputs.captures import write_key_images
 from ich.outputs.pages import write_study_page
+from ich.outputs.pages.strip import draw_strip
+from ich.outputs.pages.study import Attributes
 from ich.outputs.pages.views import make_views
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.sr import write_sr
@@ -32,6 +36,8 @@ def write_outputs(
     page: Path,
     objects: Path,
     predecessor: Path | None = None,
+    shown: Collection[str] = (),
+    whole: bool = True,
 ) -> dict[str, str]:
     """Writes the requested outputs of a study.
 
@@ -43,6 +49,8 @@ def write_outputs(
         page: File of the page.
         objects: Folder of the DICOM objects. It goes again if it stays empty.
         predecessor: The structured report that the new one replaces; None for none.
+        shown: Attributes that the page shows, some of ``ich.outputs.SHOWN``.
+        whole: Whether the page shows all slices of the series, or only the key slices.
 
     Returns:
         ``WRITTEN``, or a code and a reason, by output.
@@ -59,7 +67,9 @@ def write_outputs(
         try:
             if output == "page":
                 page.parent.mkdir(exist_ok=True)
-                write_study_page(result, make_views(result, study.root, rows, net), page)
+                views = make_views(result, study.root, rows, net)
+                pictures = draw_strip(result, study.root, rows) if whole and result.slices else {}
+                write_study_page(result, views, page, pictures, _find_attributes(result, study, shown))
             else:
                 objects.mkdir(parents=True, exist_ok=True)
                 if output == "sr":
@@ -73,3 +83,27 @@ def write_outputs(
         with suppress(OSError):  # where something lies in it
             made.rmdir()
     return done
+
+
+def _find_attributes(result: StudyResult, study: StudyFiles, shown: Collection[str]) -> Attributes:
+    """Finds the attributes that a page shows: of the study, and of each of its series."""
+    of_study = {}
+    if "PatientID" in shown:
+        of_study["PatientID"] = result.PatientID
+    if "StudyDate" in shown and len(study.files):
+        read = study.files["SeriesInstanceUID"] == (result.read_series or "")
+        rows = study.files[read] if read.any() else study.files
+        of_study["StudyDate"] = _read_date(Path(find_on_disk(str(study.root / rows["path"].iloc[0]))))
+    descriptions = None
+    if "SeriesDescription" in shown:
+        first = study.files.drop_duplicates("SeriesInstanceUID")
+        descriptions = dict(zip(first["SeriesInstanceUID"], first["SeriesDescription"], strict=True))
+    return Attributes(of_study, descriptions)
+
+
+def _read_date(path: Path) -> str:
+    """Reads StudyDate; empty if the file has none, or cannot be read again."""
+    try:
+        return str(dcmread(path, specific_tags=["StudyDate"], stop_before_pixels=True).get("StudyDate") or "")
+    except Exception:  # pydicom raises any exception
+        return ""

@@ -112,7 +112,7 @@ class SetAside(Code):
     NO_WINDOW = "no_window", "The slices have no display window, which the model needs"
     NO_HEAD = "no_head", "No head is seen in the pixels"
     CRASHED = "crashed", "Reading the study ends the process that does it"
-    ANOTHER_READ = "another_read", "Another series of the study is read"
+    ANOTHER_READ = "another_read", "A more suitable series was analyzed"
 
 
 class Refusal(Code):

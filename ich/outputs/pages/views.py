@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -74,8 +74,7 @@ def make_views(
         One view per slice, in the order of ``choose_slices``, without slices whose files can no longer be
         read.
     """
-    by_uid = slices.set_index("SOPInstanceUID", drop=False)
-    table = by_uid.loc[[each.SOPInstanceUID for each in result.slices]].reset_index(drop=True)
+    table = find_rows(result, slices)
     slabs = [each.slab for each in result.slices]
     table[SLAB_COLUMN] = [place if slab is None else slab for place, slab in enumerate(slabs)]
     chosen = choose_slices(result)
@@ -91,11 +90,21 @@ def make_views(
         except ReadError:
             continue
         knows_sides = result.knows_sides and bool(row["orientation"] != UNKNOWN)
-        sides = (float(row["row_spacing"]), float(row["column_spacing"]))
-        spacing = sides if np.isfinite(sides).all() else (1.0, 1.0)
         each = heat if isinstance(heat, str) else heat.get(number, "The slice could not be explained.")
-        views.append(SliceView(number, hu, spacing, each, knows_sides))
+        views.append(SliceView(number, hu, find_spacing(row), each, knows_sides))
     return views
+
+
+def find_rows(result: StudyResult, slices: pd.DataFrame) -> pd.DataFrame:
+    """Finds the rows of an index for a result's ``slices``, in their order."""
+    by_uid = slices.set_index("SOPInstanceUID", drop=False)
+    return by_uid.loc[[each.SOPInstanceUID for each in result.slices]].reset_index(drop=True)
+
+
+def find_spacing(row: pd.Series[Any]) -> tuple[float, float]:
+    """Finds the distance between rows and between columns of a slice, mm; 1, 1 if unknown."""
+    sides = (float(row["row_spacing"]), float(row["column_spacing"]))
+    return sides if np.isfinite(sides).all() else (1.0, 1.0)
 
 
 def _explain(

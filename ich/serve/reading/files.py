@@ -50,6 +50,7 @@ def write_files(made: Made, net: SliceNet | None, files: ResultFiles, earlier: R
         page=files.page,
         objects=files.folder,
         predecessor=earlier.report if earlier is not None and earlier.report.is_file() else None,
+        whole=False,  # old pixels are deleted, and pages are kept
     )
     if same and earlier is not None:
         for path in (earlier.report, *earlier.list_images()):

@@ -215,5 +215,5 @@ def _list_labels(result: StudyResult) -> list[tuple[str, str, str, str]]:
 
 def _describe_series(series: SeriesResult) -> tuple[str, int, str]:
     remark = series.set_aside
-    fate = "read" if remark is None else describe_code(SetAside, remark.code, remark.detail)
+    fate = "analyzed" if remark is None else describe_code(SetAside, remark.code, remark.detail)
     return series.Modality, series.files, fate
