@@ -3,6 +3,7 @@
 - The README is the first page. The benchmarks, the changelog and the like are pages too.
 - `reference.py` makes pages from the code.
 - A link from a page to a file of the repository that is no page becomes its text and the file's path.
+- A link from a notebook to a page gets the page's place on the site.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
@@ -28,6 +30,8 @@ INCLUDED = {
     "CODE_OF_CONDUCT.md": "conduct.md",
 }
 """Files of the repository that are pages of the site, and their place there."""
+
+PAGE_OF_NOTEBOOK = re.compile(r'href="(?!https?:)([^"#]+\.(?:md|ipynb))(#[^"]*)?"')
 
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]*)(#[^)\s]*)?\)")
 
@@ -74,6 +78,29 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     if here.startswith(("reference/", "api/")):
         return markdown
     return set_links(markdown, sources.get(here, f"docs/{here}"), here)
+
+
+def on_page_content(html: str, page: Page, files: Files, **_: Any) -> str:
+    """Sets the links of a notebook, which its plugin leaves as they are.
+
+    Raises:
+        PluginError: If a link leads nowhere.
+    """
+    here = page.file.src_uri
+    return set_notebook_links(html, here, page.file, files) if here.endswith(".ipynb") else html
+
+
+def set_notebook_links(html: str, here: str, file: File, files: Files) -> str:
+    """Sets the links of a notebook's page to pages and notebooks of the site."""
+
+    def replace(found: re.Match[str]) -> str:
+        path = os.path.normpath(PurePosixPath(here).parent / found[1])
+        target = files.get_file_from_path(path)
+        if target is None:
+            raise PluginError(f"{here} has a link to {path}, which is not a page")
+        return f'href="{target.url_relative_to(file)}{found[2] or ""}"'
+
+    return PAGE_OF_NOTEBOOK.sub(replace, html)
 
 
 def set_links(markdown: str, source: str, here: str) -> str:
