@@ -159,12 +159,12 @@ def receive_images(department: Department, root: Path, rows: pd.DataFrame) -> st
 
 def draw_page(result: StudyResult, root: Path, rows: pd.DataFrame, out: Path) -> str:
     """The page that a reader writes, with heat maps that are made up."""
-    views = [replace(view, heat=_draw_heat(view.hu)) for view in make_views(result, root, rows, None)]
+    views = [replace(view, heat=draw_heat(view.hu)) for view in make_views(result, root, rows, None)]
     write_study_page(result, views, out)
     return out.read_text(encoding="utf-8")
 
 
-def _draw_heat(hu: NDArray[np.int16]) -> NDArray[np.float32]:
+def draw_heat(hu: NDArray[np.int16]) -> NDArray[np.float32]:
     rows, columns = np.ogrid[: hu.shape[0], : hu.shape[1]]
     far = (rows - 0.4 * hu.shape[0]) ** 2 + (columns - 0.65 * hu.shape[1]) ** 2
     return np.exp(-far / (0.08 * hu.shape[0]) ** 2).astype(np.float32)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import html
 import json
 import os
 import random
+import re
 import shutil
 import tarfile
 import zipfile
@@ -211,7 +213,7 @@ def test_what_is_done_is_not_done_twice(
     assert len(pd.read_csv(out / "studies.csv")) == count
     # More is asked for: then it is done again, under its number.
     assert call("predict", str(model), str(first[0]), "--out", str(out), "--write", "page") == 0
-    assert len(list((out / "pages").iterdir())) == 1
+    assert sorted(path.name for path in (out / "pages").iterdir()) == ["0001.html", "index.html"]
     assert sorted(int(path.stem) for path in (out / "results").iterdir()) == numbers
 
 
@@ -532,7 +534,7 @@ def test_sparse_headers_get_a_result_and_no_dicom_objects(
     assert set(refused["code"]) <= {"missing_attribute", "invalid_uid"}
     assert not (out / "dicom").exists()
     assert "2 outputs could not be written" in capsys.readouterr().out
-    assert len(list((out / "pages").iterdir())) == 2
+    assert len(list((out / "pages").iterdir())) == 3
 
 
 def test_what_is_not_head_ct_is_refused_with_a_code(
@@ -645,6 +647,37 @@ def test_the_headers_window_is_needed_where_the_model_takes_it(tmp_path: Path, n
     assert refusal.code == "no_window"
     with pytest.raises(UserError, match="window of the header"):
         Predictor.load(model).predict_hu([read_hu(next(negative.iterdir()))])
+
+
+def test_the_list_of_studies_is_complete_and_positive_ones_come_first(predicted: Path) -> None:
+    text = (predicted / "pages" / "index.html").read_text()
+    table = pd.read_csv(predicted / "studies.csv")
+    rows = re.findall(r'<tr data-number="(\d+)".*?data-outcome="([A-Z ]+)".*?</tr>', text, re.S)
+    assert sorted(int(number) for number, _ in rows) == table["number"].tolist()
+    outcomes = table.set_index("number")["outcome"].fillna("NOT ANALYZED")
+    assert all(outcomes[int(number)] == outcome for number, outcome in rows)
+    order = ["POSITIVE", "INDETERMINATE", "NOT ANALYZED", "NEGATIVE"]
+    assert [outcome for _, outcome in rows] == sorted((o for _, o in rows), key=order.index)
+    links = re.findall(r'href="([^"]+)"', text)
+    assert links == [f"{int(number):04d}.html" for number, _ in rows]
+    assert all((predicted / "pages" / link).is_file() for link in links)
+    assert text.count('src="data:image/jpeg;base64,') == (outcomes != "NOT ANALYZED").sum()
+
+
+def test_pages_show_attributes_that_are_asked_for(model: Path, negative: Path, tmp_path: Path) -> None:
+    slices = list_slices(negative)
+    change(slices, range(len(slices)), lambda ds: setattr(ds, "SeriesDescription", "Head <5 mm>"))
+    header = pydicom.dcmread(slices[0], stop_before_pixels=True)
+    shown = ("--show", "PatientID", "StudyDate", "SeriesDescription")
+    out = tmp_path / "out"
+    assert call("predict", str(model), str(negative), "--out", str(out), "--write", "page", *shown) == 0
+    date = f"{header.StudyDate[:4]}-{header.StudyDate[4:6]}-{header.StudyDate[6:]}"
+    for page in (out / "pages").iterdir():
+        text = html.unescape(page.read_text())
+        assert f"PatientID: {header.PatientID}" in text
+        assert f"Study date: {date}" in text
+        assert "Series description: Head <5 mm>" in text
+        assert "Head <5" not in page.read_text()  # never read as markup
 
 
 def test_pages_name_no_patient_and_no_file(predicted: Path, studies: Path) -> None:

@@ -12,10 +12,11 @@ import pandas as pd
 from rich.progress import MofNCompleteColumn, Progress
 
 from ich.files import for_owner_only
+from ich.outputs.pages.index import INDEX, write_index
 from ich.outputs.tables import write_tables
 from ich.predict import Predictor
 from ich.predict.cluster import Cluster, Done, read_by_cluster
-from ich.predict.folder import SCRATCH, ResultFolder
+from ich.predict.folder import PAGES, SCRATCH, ResultFolder
 from ich.predict.writing import WRITTEN, write_outputs
 from ich.progress import make_bar
 from ich.remote import AnyPath
@@ -61,7 +62,8 @@ def predict_folder(
 
     ``out`` then holds ``results/0001.json`` and so on, one file per study. It also holds ``studies.csv``,
     ``series.csv`` and ``slices.csv``, and ``refused.csv`` with the files that belong to no study. On request
-    it has ``pages/0001.html`` and ``dicom/0001/``. A study that is already in ``out`` is not read again.
+    it has ``pages/0001.html`` with ``pages/index.html``, and ``dicom/0001/``. A study that is already in
+    ``out`` is not read again.
 
     Args:
         predictor: The predictor that holds the models.
@@ -88,11 +90,12 @@ def predict_folder(
                 done = read_by_cluster(cluster, predictor, left, folder, outputs, seen, shown)
             with _writing(out):
                 _keep(left, done, folder, progress)
-        results, refused_outputs = _collect(folder)
+        results, refused_outputs, paged = _collect(folder)
         with _writing(out):
             write_tables(results, out, predictor.weights, predictor.label_set)
             write_table(found.refused, out / REFUSED)
             write_table(refused_outputs, out / REFUSED_OUTPUTS)
+            _write_index(results, paged, folder)
     return Summary(len(left), len(found.studies) - len(left), found.refused, results, refused_outputs)
 
 
@@ -141,12 +144,24 @@ def _keep(
             bar.advance(task)
 
 
-def _collect(folder: ResultFolder) -> tuple[list[StudyResult], pd.DataFrame]:
-    results, refused = [], []
+def _write_index(results: Sequence[StudyResult], paged: Sequence[int], folder: ResultFolder) -> None:
+    """Writes the list of studies beside their pages; without pages there is none."""
+    pages = {number: folder.locate_page(number).name for number in paged}
+    if pages:
+        write_index(results, folder.path / PAGES, pages)
+    else:
+        (folder.path / PAGES / INDEX).unlink(missing_ok=True)
+
+
+def _collect(folder: ResultFolder) -> tuple[list[StudyResult], pd.DataFrame, list[int]]:
+    """Collects all results, the outputs that were not written, and the studies that have a page."""
+    results, refused, paged = [], [], []
     for result, outputs in folder.read():
         results.append(result)
+        if outputs.get("page") == WRITTEN:
+            paged.append(result.number)
         for output, state in outputs.items():
             if state != WRITTEN:
                 code, _, detail = state.partition(": ")
                 refused.append((result.number, output, code, detail))
-    return results, pd.DataFrame(refused, columns=["number", "output", "code", "detail"])
+    return results, pd.DataFrame(refused, columns=["number", "output", "code", "detail"]), paged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -9,16 +10,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
 from ich.outputs.pages.views import SliceView
 from ich.report.figures import SMALL, TINY, WIDTH, draw_slice
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
-from ich.schema import DISCLAIMER
+from ich.schema import DISCLAIMER, WINDOWS
 from ich.schema.hu import BODY
 
 _TALLEST = 6.0  # inches
+_QUALITY = 80  # of JPEG, for pictures to find one's way; key slices are PNG
 
 
 Body: TypeAlias = tuple[slice, slice]
@@ -108,3 +111,29 @@ def draw_view(view: SliceView, frame: Frame) -> Figure:
         mark_sides(axes, SMALL)
     figure.supxlabel(f"{DISCLAIMER}.", fontsize=TINY, color="white")
     return figure
+
+
+def to_gray(hu: NDArray[np.int16]) -> NDArray[np.uint8]:
+    """Returns a slice in the brain window, 8 bits."""
+    center, width = WINDOWS["brain"]
+    share = (hu.astype(np.float32) - (center - width / 2)) / width
+    gray: NDArray[np.uint8] = (255 * np.clip(share, 0, 1)).astype(np.uint8)
+    return gray
+
+
+def encode_jpeg(
+    gray: NDArray[np.uint8], spacing: tuple[float, float], side: int
+) -> tuple[bytes, tuple[int, int]]:
+    """Returns a small picture as JPEG, and its width and height.
+
+    Args:
+        gray: (Rows, Columns) from ``to_gray``.
+        spacing: Distance between rows and between columns, mm.
+        side: Longer side of the picture, pixels.
+    """
+    height, width = gray.shape[0] * spacing[0], gray.shape[1] * spacing[1]  # mm
+    scale = side / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    file = io.BytesIO()
+    Image.fromarray(gray).resize(size, Image.Resampling.BILINEAR).save(file, "jpeg", quality=_QUALITY)
+    return file.getvalue(), size

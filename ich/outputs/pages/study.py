@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ich.outputs.pages.drawing import Frame, draw_view, find_frame, leaves_head
+from ich.outputs.pages.drawing import Frame, draw_view, encode_jpeg, find_frame, leaves_head, to_gray
+from ich.outputs.pages.index import ROW
 from ich.outputs.pages.strip import StripPicture
 from ich.outputs.pages.views import SliceView, choose_slices
 from ich.outputs.sentences import (
@@ -34,6 +37,7 @@ _HEAT = (
     "heat map, the right side shows the subdural window. A map shows where in a slice the evidence lies, not "
     "how much there is."
 )
+_THUMBNAIL = 64  # pixels
 _DECIDED = {True: "present", False: "absent", None: "not decided"}
 
 
@@ -82,7 +86,10 @@ def describe_study(
     shown = [by_number[number] for number in chosen if number in by_number]
     frame = find_frame(shown)
     positive = result.outcome is Outcome.POSITIVE
+    facts = attributes.list_facts(result)
     return {
+        "row_name": ROW,
+        "row": json.dumps({"thumbnail": _draw_thumbnail(shown, frame), "facts": facts}),
         "title": f"Study {result.number}: {outcome}",
         "heading": f"Study {result.number}",
         "note": DISCLAIMER,
@@ -91,7 +98,7 @@ def describe_study(
         "glance": describe_glance(result),
         "said": describe_outcome(result),
         "subtypes": list(_list_subtypes(result)) if positive else [],
-        "facts": attributes.list_facts(result),
+        "facts": facts,
         "views": [_describe_view(result, view, frame) for view in shown],
         "views_title": "More key slices" if positive else "Other slices with a high probability",
         "views_caption": _explain_views(result, shown) if shown else "",
@@ -109,6 +116,14 @@ def describe_study(
         "algorithm": _list_algorithm(result),
         "limits": list_limits(result),
     }
+
+
+def _draw_thumbnail(shown: Sequence[SliceView], frame: Frame) -> str:
+    """Draws the first slice small, as the address of an image; empty without one."""
+    if not shown:
+        return ""
+    jpeg = encode_jpeg(to_gray(shown[0].hu[frame]), shown[0].spacing, _THUMBNAIL)[0]
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
 
 
 def _split(kind: type[Reason] | type[Note], remark: Remark) -> dict[str, str]:
