@@ -118,8 +118,8 @@ OVERLAP = [*np.linspace(0.4, 0.9, 10), *np.linspace(0.1, 0.6, 10)]
 @pytest.mark.parametrize(
     ("target", "prob", "method", "reason"),
     [
-        ([1.0] * 9 + [0.0] * 50, [0.5] * 59, "platt", "positives: 9, fewer than 10"),
-        ([0.0] * 9 + [1.0] * 50, [0.5] * 59, "isotonic", "negatives: 9, fewer than 10"),
+        ([1.0] * 9 + [0.0] * 50, [0.5] * 59, "platt", "only 9 positives; at least 10 needed"),
+        ([0.0] * 9 + [1.0] * 50, [0.5] * 59, "isotonic", "only 9 negatives; at least 10 needed"),
         ([0.0] * 50, [0.5] * 50, "temperature", "positives: 0"),
         ([math.nan] * 50, [0.5] * 50, "platt", "positives: 0"),
         ([], [], "platt", "positives: 0"),
@@ -154,7 +154,7 @@ def test_positives_of_two_patients_are_too_few() -> None:
     target, prob = np.array(TEN), np.array(OVERLAP)
     patients = np.array(["P1", "P2"] * 10)
     patients[target == 0] = [f"P{i}" for i in range(10)]
-    assert find_shortage(target, patients) == "patients with positives: 2, fewer than 3"
+    assert find_shortage(target, patients) == "only 2 positive patients; at least 3 needed"
     assert fit_calibrator(target, prob, "platt", patients=patients) is None
     assert choose_operating_point(target, prob, "cost:5", patients=patients) is None
     patients[0] = "P3"
@@ -296,7 +296,7 @@ def test_decisions_come_back_from_json_as_they_were(method: str) -> None:
     decision = fit_decision(target, probs, np.arange(120) // 4, **given)
     back = read_plain(dict[Level, Decision], json.loads(json.dumps({"study": to_plain(decision)})), "here")
     assert back == {"study": decision}
-    nothing = NotFitted("positives: 0, fewer than 10")
+    nothing = NotFitted("only 0 positives; at least 10 needed")
     assert decision.calibration["epidural"] == decision.operating_points["epidural"] == nothing
     calibrated = back["study"].calibrate(probs)
     assert (calibrated[:, 0] == probs[:, 0]).all()

@@ -99,7 +99,7 @@ def test_labels_with_too_few_patients_are_not_compared():
     figures = pair.labels["epidural"]
     for estimate in (figures.auroc, figures.average_precision, figures.auroc_delong.difference):
         assert math.isnan(estimate.value)
-        assert estimate.reason == "patients with a positive slice: 0, fewer than 5"
+        assert estimate.reason == "only 0 patients with a positive slice; at least 5 needed"
 
 
 def test_an_ensemble_is_the_mean_in_the_order_of_the_first():

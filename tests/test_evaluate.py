@@ -200,7 +200,7 @@ def test_a_certain_mistake_costs_the_clipped_logarithm():
     table.iloc[0, table.columns.get_loc("target_any")] = 1.0
     loss = evaluate(table, levels=["slice"], replicates=5).levels["slice"].weighted_log_loss
     assert loss.value == pytest.approx(-math.log(1e-15) * 2 / 7 / 2)
-    assert loss.reason == "patients in all: 2, fewer than 5"
+    assert loss.reason == "only 2 patients in all; at least 5 needed"
     assert math.isnan(loss.low)
 
 
@@ -216,10 +216,10 @@ def test_labels_with_too_few_patients_have_a_reason_instead_of_an_interval():
     json.dumps(evaluation.to_dict(), allow_nan=False)
     labels = evaluation.levels["slice"].labels
     expected = {
-        "epidural": "patients with a positive slice: 0, fewer than 5",
+        "epidural": "only 0 patients with a positive slice; at least 5 needed",
         "subdural": "its targets are unknown",
-        "intraventricular": "patients with a positive slice: 2, fewer than 5",
-        "subarachnoid": "patients with a negative slice: 0, fewer than 5",
+        "intraventricular": "only 2 patients with a positive slice; at least 5 needed",
+        "subarachnoid": "only 0 patients with a negative slice; at least 5 needed",
     }
     for label, reason in expected.items():
         figures = labels[label]

@@ -143,7 +143,7 @@ def test_few_positives_are_said_in_words(full: ReportData, pictures: dict[str, P
     assert any("few patients: epidural 2" in item for item in limits.items)
     (row,) = (row for row in find_table(document, "Discrimination by slice").rows if row[0] == "epidural")
     assert row[2] == f"{full.evaluation.levels['slice'].labels['epidural'].auroc.value:.3f}"
-    assert "epidural: patients with a positive slice: 2, fewer than 5" in read_text(document)
+    assert "epidural: only 2 patients with a positive slice; at least 5 needed" in read_text(document)
     assert "epidural" not in pictures["slice_roc"].alt
     assert "Not available: epidural." in pictures["slice_roc"].caption
     assert "subdural 6" in read_text(document)  # targets that are not known

@@ -65,7 +65,7 @@ def test_a_fold_without_enough_others_has_no_held_out_figures() -> None:
     assert isinstance(held_out.decisions["fold_0"].operating_points["any"], NotFitted)
     point = evaluate_folds(tables, replicates=20).evaluation.levels["slice"].labels["any"].operating_point
     assert point.sensitivity.reason == (
-        "without one of the folds no operating point was chosen: positives: 0, fewer than 10"
+        "without one of the folds no operating point was chosen: only 0 positives; at least 10 needed"
     )
 
 

@@ -66,7 +66,7 @@ def test_rare_groups_are_one_and_few_patients_have_a_reason():
     assert found["group"].iloc[-1] == "other"
     alone = found[(found["group"] != "other") & (found["figure"] == "auroc")]
     assert alone["low"].isna().all()
-    assert alone["reason"].str.contains("slice: [01], fewer than 5").all()
+    assert alone["reason"].str.contains("only [01] patients with .* slice; at least 5 needed").all()
     assert not math.isnan(found[(found["group"] == "other") & (found["figure"] == "auroc")]["value"].iloc[0])
 
 

@@ -44,12 +44,12 @@ def find_shortage(target: ArrayLike, patients: ArrayLike | None = None) -> str |
         patients: (N,) the patient of each row; without them only rows are counted.
     """
     targets = np.asarray(target, np.float64)
-    for value, name in ((1, "positives"), (0, "negatives")):
+    for value, name in ((1, "positive"), (0, "negative")):
         has = targets == value
         if (cases := int(has.sum())) < MIN_CASES:
-            return f"{name}: {cases}, fewer than {MIN_CASES}"
+            return f"only {cases} {name}s; at least {MIN_CASES} needed"
         if patients is None:
             continue
         if (heads := pd.Series(patients)[has].nunique()) < MIN_PATIENTS:
-            return f"patients with {name}: {heads}, fewer than {MIN_PATIENTS}"
+            return f"only {heads} {name} patients; at least {MIN_PATIENTS} needed"
     return None

@@ -113,4 +113,4 @@ def say_too_few(patients: int, of: str) -> str:
         patients: Number of patients.
         of: What these patients have, such as ``"with a positive slice"``.
     """
-    return "" if patients >= FEW else f"patients {of}: {patients}, fewer than {FEW}"
+    return "" if patients >= FEW else f"only {patients} patients {of}; at least {FEW} needed"

@@ -154,9 +154,9 @@ def find_model_reasons(scores: Scores, labels: dict[str, LabelResult], decides: 
     if decides is None:
         remarks.append(Remark(Reason.NO_DECISION, "none of the model's labels decides"))
     elif labels[decides].threshold is None:
-        remarks.append(Remark(Reason.NO_DECISION, "no calibration or operating point for a study"))
+        remarks.append(Remark(Reason.NO_DECISION, "it has no calibration or operating point for a study"))
     if np.isnan(scores.distance).any():
-        remarks.append(Remark(Reason.NO_REFERENCE, "no reference to compare the study with"))
+        remarks.append(Remark(Reason.NO_REFERENCE, "the model has no reference"))
     distance, limit = find_distance(scores)
     if distance > limit:
         remarks.append(

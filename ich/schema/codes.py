@@ -66,9 +66,9 @@ class Reason(Code):
     )
     IMPLAUSIBLE_HU = "implausible_hu", "The pixels of too many slices are not plausible HU"
     # The model.
-    UNLIKE_TRAINING = "unlike_training", "The study is out of distribution: it is unlike the training data"
-    NO_DECISION = "no_decision", "The model has no calibration or no operating point for a study"
-    NO_REFERENCE = "no_reference", "The model has no reference to compare the study with"
+    UNLIKE_TRAINING = "unlike_training", "The study is unlike the training data"
+    NO_DECISION = "no_decision", "This model has no decision threshold"
+    NO_REFERENCE = "no_reference", "The study cannot be compared with the training data"
 
 
 NO_RESULT = frozenset({Reason.IMPLAUSIBLE_HU, Reason.NO_DECISION})
