@@ -103,14 +103,34 @@ def test_the_page_of_the_formats_has_every_format(reference: Any) -> None:
         assert f"| `{column}` |" in page
 
 
-def test_links_of_a_page_fit_its_place_on_the_site() -> None:
+@pytest.fixture(scope="module")
+def pages() -> Any:
+    """The hook that sets links."""
     pytest.importorskip("mkdocs")
     pytest.importorskip("griffe")
     spec = importlib.util.spec_from_file_location("site_pages", ROOT / ".ci" / "site_pages.py")
     assert spec is not None
     assert spec.loader is not None
-    pages = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pages)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_links_of_a_notebook_fit_its_place_on_the_site(pages: Any) -> None:
+    from mkdocs.exceptions import PluginError
+    from mkdocs.structure.files import File, Files
+
+    here, *others = (File(path, "", "", False) for path in ("t/a.md", "t/b.md", "c.md"))
+    files = Files([here, *others])
+    html = '<a href="../c.md#d"> <a href="b.md"> <a href="https://e/f.md"> <a href="#g">'
+    assert pages.set_notebook_links(html, "t/a.ipynb", here, files) == (
+        '<a href="../c.html#d"> <a href="b.html"> <a href="https://e/f.md"> <a href="#g">'
+    )
+    with pytest.raises(PluginError, match=r"t/gone\.ipynb"):
+        pages.set_notebook_links('<a href="gone.ipynb">', "t/a.ipynb", here, files)
+
+
+def test_links_of_a_page_fit_its_place_on_the_site(pages: Any) -> None:
     text = "![a](docs/x.png) [b](docs/y.md#z) [c](LICENSE) [d](https://e) [f](#g) [h](benchmarks/README.md)"
     assert pages.set_links(text, "README.md", "index.md") == (
         "![a](x.png) [b](y.md#z) c (`LICENSE`) [d](https://e) [f](#g) [h](benchmarks.md)"
