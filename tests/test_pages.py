@@ -195,7 +195,9 @@ def test_heat_maps_end_at_the_head() -> None:
     assert ended[:40].max() == 0
     np.testing.assert_array_equal(ended[40:80, 30:90], heat[40:80, 30:90])
     assert not leaves_head(view)
-    heat[2, 2] = 1.0
+    heat[2, 2] = 1.0  # a little more than within
+    assert not leaves_head(view)
+    heat[36:60, 60:70] = 0.4
     assert leaves_head(view)
     assert "do not rely on this heat map" in render_study_page(make_result(present=()), [view])
 
