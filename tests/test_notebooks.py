@@ -38,7 +38,7 @@ def list_commands(notebook: dict[str, Any]) -> list[list[str]]:
 
 
 def test_each_kind_of_user_has_one() -> None:
-    assert len(NOTEBOOKS) >= 5
+    assert len(NOTEBOOKS) >= 6
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
