@@ -418,6 +418,14 @@ def test_the_long_form_is_pivoted_as_a_dictionary_would(tmp_path: Path) -> None:
     assert {f"{uid}_{label}": labels.loc[uid, label] for uid in labels.index for label in labels} == expected
 
 
+def test_texts_name_folders_and_files_as_paths_do(ten_files: Path) -> None:
+    labels = ten_files.parent / "labels.csv"
+    labels.write_text("SOPInstanceUID,any\n1,1\n")
+    found = build_index(str(ten_files), index_dir=str(ten_files.parent / "kept"))
+    pd.testing.assert_frame_equal(found.table, build_index(ten_files).table)
+    pd.testing.assert_frame_equal(read_labels(str(labels)), read_labels(labels))
+
+
 def test_labels_that_are_not_given_stay_unknown(tmp_path: Path) -> None:
     long = read_labels(write_csv(tmp_path / "l.csv", "ID,Label", "s_any,0", "s_subdural,", "t_epidural,1"))
     np.testing.assert_array_equal(long.loc["s"], [np.nan] * 5 + [0])

@@ -41,7 +41,7 @@ from ich.index.labels import (
     split_ids,
 )
 from ich.index.pseudonyms import find_pseudonym_key, hide_patients
-from ich.remote import AnyPath, RemotePath
+from ich.remote import AnyPath, RemotePath, parse_path
 from ich.schema import UserError
 from ich.schema.codes import Refusal
 from ich.schema.labels import RSNA_LABELS, LabelSet
@@ -51,9 +51,9 @@ __all__ = ["build_index", "read_labels", "read_study_labels"]
 
 
 def build_index(
-    root: AnyPath,
+    root: str | AnyPath,
     *,
-    index_dir: Path | None = None,
+    index_dir: str | Path | None = None,
     pseudonyms: bool = False,
     workers: int | None = None,
     progress: bool = True,
@@ -67,7 +67,7 @@ def build_index(
     too.
 
     Args:
-        root: The folder; at an address of fsspec as ``ich.remote.RemotePath``.
+        root: The folder, or an address of fsspec.
         index_dir: Folder of the index; by default ``locate_index(root)``.
         pseudonyms: Keep a keyed hash in place of PatientID. An index with pseudonyms always keeps them.
         workers: Number of processes that read; by default one per core if reading takes long, and else this
@@ -81,7 +81,8 @@ def build_index(
     Raises:
         UserError: If the folder is missing or holds no readable slice, or the index cannot be written.
     """
-    folder = locate_index(root) if index_dir is None else index_dir
+    root = parse_path(root) if isinstance(root, str) else root
+    folder = locate_index(root) if index_dir is None else Path(index_dir)
     files, closed = list_files(root, progress, kept_in=folder)
     nothing = f"data.root={root} holds no DICOM file; expected for instance {root}/stage_2_train/ID_*.dcm"
     if files.empty and not closed:
@@ -247,7 +248,7 @@ def _holds_labels(path: AnyPath, labels: LabelSet) -> bool:
         return False
 
 
-def read_labels(path: AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
+def read_labels(path: str | AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     """Reads labels from a CSV file.
 
     It can be long, like the RSNA's: ``ID`` (``ID_12345_subdural``) and ``Label``. Or it can be wide:
@@ -267,6 +268,7 @@ def read_labels(path: AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
         UserError: If the file cannot be read or has other columns, an unknown subtype, other labels, or
             labels that contradict each other.
     """
+    path = parse_path(path) if isinstance(path, str) else path
     names = labels.names
     table = read_csv(path, names)
     key = find_slice_column(table.columns, names)
@@ -278,7 +280,7 @@ def read_labels(path: AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     return _tabulate(table, key, names, labels, path)
 
 
-def read_study_labels(path: AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
+def read_study_labels(path: str | AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
     """Reads labels of studies or patients from a CSV file with one row for each.
 
     The file has ``StudyInstanceUID`` or ``PatientID``, and a column for each known label. Everything else is
@@ -291,6 +293,7 @@ def read_study_labels(path: AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataF
     Raises:
         UserError: As in ``read_labels``.
     """
+    path = parse_path(path) if isinstance(path, str) else path
     names = labels.names
     table = read_csv(path, (*names, *STUDY_KEYS))
     key = next((key for key in STUDY_KEYS if key in table), None)
