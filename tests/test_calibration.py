@@ -120,9 +120,9 @@ OVERLAP = [*np.linspace(0.4, 0.9, 10), *np.linspace(0.1, 0.6, 10)]
     [
         ([1.0] * 9 + [0.0] * 50, [0.5] * 59, "platt", "only 9 positives; at least 10 needed"),
         ([0.0] * 9 + [1.0] * 50, [0.5] * 59, "isotonic", "only 9 negatives; at least 10 needed"),
-        ([0.0] * 50, [0.5] * 50, "temperature", "positives: 0"),
-        ([math.nan] * 50, [0.5] * 50, "platt", "positives: 0"),
-        ([], [], "platt", "positives: 0"),
+        ([0.0] * 50, [0.5] * 50, "temperature", "only 0 positives; at least 10 needed"),
+        ([math.nan] * 50, [0.5] * 50, "platt", "only 0 positives; at least 10 needed"),
+        ([], [], "platt", "only 0 positives; at least 10 needed"),
         (TEN, [0.5] * 20, "platt", "not higher with the label than without it"),
         (TEN, OVERLAP[::-1], "platt", "not higher with the label than without it"),
         (TEN, OVERLAP[::-1], "temperature", "not higher with the label than without it"),

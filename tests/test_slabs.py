@@ -175,7 +175,7 @@ def test_outputs_say_what_was_averaged(out: Path) -> None:
     assert result.name_slice(middle).endswith(f", in the mean of {len(result.list_slab(middle))} slices")
     page = (out / "pages" / "0001.html").read_text()
     assert "in the mean of 3 slices" in page
-    assert "Probability of this mean alone" in page
+    assert "in one mean of slices alone" in page
     assert "Thin slices are averaged" in page
     assert b"Thin slices are averaged" in (out / "dicom" / "0001" / "report.dcm").read_bytes()
 

@@ -245,8 +245,9 @@ def _explain_strip(result: StudyResult, has_pictures: bool) -> str:
     key = "Thick lines below mark key slices. " if result.key_slices else ""
     kind = "calibrated" if _is_calibrated(result) else "not calibrated"
     label = say_label(result.headline, result.labels)
+    unit = "slice" if all(each.slab is None for each in result.slices) else "mean of slices"
     return (
-        f"{use}A bar is the probability of {label} in one slice alone, from 0 to 1, {kind}. {key}Do not "
+        f"{use}A bar is the probability of {label} in one {unit} alone, from 0 to 1, {kind}. {key}Do not "
         "compare it with the study's probability, which is on another scale."
     )
 
