@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import random
 import resource
@@ -31,6 +32,7 @@ from ich.models.series import SeriesSpec
 from ich.schema import InputSpec, UserError
 from ich.train.trainer import build_trainer, fit
 from ich.train.trainer.saving import collect_generators, restore_generators
+from ich.train.trainer.signals import handling_stops
 
 pytestmark = [
     pytest.mark.trains,
@@ -285,6 +287,21 @@ def test_generators_continue_where_they_were() -> None:
     restore_generators(state)
     again = [draw(), draw()]
     assert again == drawn
+
+
+def test_a_run_that_broke_off_leaves_the_signals_of_the_next_one() -> None:
+    def note(signum: int) -> None:
+        noted.append(signum)
+
+    noted: list[int] = []
+    with handling_stops(note):  # restores what was there before
+        broken = handling_stops(lambda _: None)
+        broken.__enter__()
+        with handling_stops(note):
+            del broken
+            gc.collect()
+            os.kill(os.getpid(), signal.SIGUSR1)
+    assert noted == [signal.SIGUSR1]
 
 
 @pytest.mark.races

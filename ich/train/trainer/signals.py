@@ -7,8 +7,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -36,16 +35,28 @@ def catch_stops(handle: Callable[[int], Any]) -> None:
             signal.signal(stop, call)
 
 
-@contextmanager
-def handling_stops(handle: Callable[[int], Any]) -> Iterator[None]:
-    """Runs ``catch_stops`` for a while, and then restores the earlier handlers."""
-    before = {stop: signal.getsignal(stop) for stop in STOPS}
-    catch_stops(handle)
-    try:
-        yield
-    finally:
+class handling_stops:  # noqa: N801 - a context, as those of contextlib
+    """Runs ``catch_stops`` for a while, and then restores the earlier handlers.
+
+    It is a class, because Python ends the generator of an abandoned context when it collects it. The handlers
+    of a run that broke off would then take the place of those of a run that is under way.
+
+    Args:
+        handle: Called with the signal's number.
+    """
+
+    def __init__(self, handle: Callable[[int], Any]) -> None:
+        self._handle = handle
+
+    def __enter__(self) -> None:
+        """Handles the signals."""
+        self._before = {stop: signal.getsignal(stop) for stop in STOPS}
+        catch_stops(self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        """Restores the earlier handlers."""
         if threading.current_thread() is threading.main_thread():
-            for stop, handler in before.items():
+            for stop, handler in self._before.items():
                 signal.signal(stop, handler)
 
 
