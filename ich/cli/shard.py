@@ -56,9 +56,7 @@ give nobody access who must not see them. It is in litdata's format, so litdata.
         metavar="N",
         help="resize slices to N x N pixels, for trainings with input.size=N (default: as they are)",
     )
-    parser.add_argument(
-        "--chunk-mb", type=int, default=64, metavar="MB", help="size of a file (default: %(default)s)"
-    )
+    parser.add_argument("--chunk-mb", type=int, metavar="MB", help="size of a file (default: 64)")
     parser.add_argument(
         "--workers",
         type=int,
@@ -76,7 +74,7 @@ give nobody access who must not see them. It is in litdata's format, so litdata.
 
 def _run(args: argparse.Namespace) -> None:
     # It imports torch, which takes seconds, so other commands do not.
-    from ich.data.sharding import collect_slices, write_shards
+    from ich.data.sharding import CHUNK_BYTES, collect_slices, write_shards
 
     for option, least in (("size", 0), ("chunk_mb", 1), ("workers", 1)):
         if (value := getattr(args, option)) is not None and value < least:
@@ -92,9 +90,8 @@ def _run(args: argparse.Namespace) -> None:
         size=args.size,
     )
     labeled = int(slices.table[list(slices.labels)].notna().any(axis=1).sum())
-    shards = write_shards(
-        slices, args.destination, chunk_bytes=args.chunk_mb * 1_000_000, workers=args.workers
-    )
+    chunk_bytes = CHUNK_BYTES if args.chunk_mb is None else args.chunk_mb * 1_000_000
+    shards = write_shards(slices, args.destination, chunk_bytes=chunk_bytes, workers=args.workers)
     new, codes = sum(shard.is_new for shard in shards), Counter(c for s in shards for c in s.codes.values())
     total = sum(shard.size for shard in shards)
     print(

@@ -153,10 +153,8 @@ def write_shards(
             shards = [plan.describe(number) for number in range(plan.count) if plan.is_whole(number, found)]
             left = sorted({*range(plan.count)} - {shard.number for shard in shards})
             _check_room(destination, sum(plan.measure(number) for number in left))
-            if left:
-                _write(
-                    destination, STATE, _to_json(state)
-                )  # until the end, also of an earlier, complete call
+            if left:  # not complete until the end, also if an earlier call was
+                _write(destination, STATE, _to_json(state))
             shards += _write_chunks(plan, destination, left, workers)
             shards.sort(key=lambda shard: shard.number)
             _finish(plan, destination, state, shards)
@@ -290,7 +288,7 @@ def _write_chunks(plan: _Plan, destination: AnyPath, numbers: list[int], workers
                 for future in done:
                     shards.append(future.result())
                     bar.advance(task, len(shards[-1].offset))
-        except BaseException:
+        except BaseException:  # also of Ctrl-C: no further chunk is begun
             pool.shutdown(cancel_futures=True)
             raise
     return shards

@@ -9,7 +9,6 @@ of reach. It is out of reach here.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import tempfile
 import warnings
@@ -23,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from ich import __version__
-from ich.files import for_owner_only, replacing
+from ich.files import find_cache, for_owner_only, replacing
 from ich.models import SliceNet, hash_weights
 from ich.schema import UserError
 
@@ -83,13 +82,13 @@ def find_backbone(net: SliceNet) -> openvino.Model:
         return convert_backbone(net)
     versions = __version__, torch.__version__, openvino.__version__
     key = hashlib.sha256(f"{versions} {net.metadata.model} {hash_weights(net)}".encode()).hexdigest()
-    kept = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "ich", "openvino", f"{key}.zip")
+    kept = Path("openvino", f"{key}.zip")  # in the cache
     none = OSError, RuntimeError, ValueError, LookupError, zipfile.BadZipFile  # not there, or damaged
-    with suppress(*none), zipfile.ZipFile(kept.expanduser()) as archive:
+    with suppress(*none), zipfile.ZipFile(find_cache() / kept) as archive:
         return read_models(archive, 1)[0]
     model = convert_backbone(net)
     with suppress(OSError, RuntimeError), for_owner_only():  # without a home, it is converted each time
-        folder = kept.expanduser().parent
+        folder = (find_cache() / kept).parent
         folder.mkdir(parents=True, exist_ok=True)
         with replacing(folder / kept.name) as new, zipfile.ZipFile(new, "w") as archive:
             write_models(archive, [model])
