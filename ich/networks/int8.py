@@ -106,7 +106,7 @@ def quantize_backbone(net: SliceNet, slices: Sequence[Slices]) -> openvino.Model
         raise UserError(
             f"int8 needs {error.name}, which is not installed: pip install 'ich[quantize]'"
         ) from error
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # its own function also sets handlers of others
     model = find_backbone(net)
     images = list(_list_images(net, slices))
     is_transformer = any(op.get_type_name() in _ATTENTION for op in model.get_ops())
