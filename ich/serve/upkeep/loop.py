@@ -42,12 +42,14 @@ class Task:
         period: Seconds from one time to the next.
         act: Does it at a time.
         due: When it is done next.
+        delay: Seconds from the start of the process to the first time.
     """
 
     name: str
     period: float
     act: Callable[[float], object]
     due: float = 0.0
+    delay: float = 0.0
 
 
 def work(settings: Settings, identity: str) -> None:
@@ -138,9 +140,10 @@ def list_slow_tasks(settings: Settings, store: Store, identity: str, now: float)
         with store.begin() as connection:
             settle_alarms(connection, now, identity, "drift", found, kept)
 
+    stall = MINUTE * settings.upkeep.stall_minutes
     tasks = [
         Task("the look at the disk", MINUTE, watch_disk),
-        Task("the look for stalls", MINUTE, watch_stalls, now + MINUTE * settings.upkeep.stall_minutes),
+        Task("the look for stalls", MINUTE, watch_stalls, now + stall, stall),
         Task("the look for drift", 10 * MINUTE, watch_drift),
     ]
     tasks += _list_cleaning_tasks(settings, store, inbox, identity)
@@ -168,10 +171,10 @@ def _list_cleaning_tasks(settings: Settings, store: Store, inbox: Inbox, identit
 def do_due(tasks: Sequence[Task], now: float) -> None:
     """Does the tasks that are due. One that fails because of the disk or the database is tried again.
 
-    A clock that was set back does not stop a task for longer than its period.
+    A clock that was set back does not stop a task for longer than its period, or its delay if that is longer.
     """
     for task in tasks:
-        if task.due > now + task.period:
+        if task.due > now + max(task.period, task.delay):
             task.due = now
         if task.due > now:
             continue
