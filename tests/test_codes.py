@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from ich.schema.codes import KINDS, Code, Reason, SetAside, describe_code, make_page
+from ich.schema.exits import ExitCode, find_signal_code
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -50,3 +53,22 @@ def test_what_was_found_follows_the_sentence() -> None:
     assert describe_code(Reason, "gap", "1 gap") == "Slices seem to be missing between others: 1 gap (gap)"
     assert describe_code(SetAside, SetAside.NOT_AXIAL) == "The slices are not axial (not_axial)"
     assert describe_code(SetAside, "of_another_time", "x") == "Of another time: x (of_another_time)"
+
+
+def test_exit_codes_have_one_home() -> None:
+    """No call ends a process with a number of its own."""
+    ends = {"sys.exit", "SystemExit", "os._exit"}
+    found = []
+    for path in (ROOT / "ich").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ends:
+                found += [(path.name, each.value) for each in node.args if isinstance(each, ast.Constant)]
+    assert found == []
+
+
+def test_exit_codes_of_signals_are_those_of_a_shell() -> None:
+    assert find_signal_code(signal.SIGINT) == ExitCode.INTERRUPTED
+    assert find_signal_code(signal.SIGPIPE) == ExitCode.READER_GONE
+    assert find_signal_code(signal.SIGTERM) == ExitCode.TERMINATED
+    if sys.platform == "linux":
+        assert find_signal_code(signal.SIGUSR1) == ExitCode.REQUEUED

@@ -15,6 +15,7 @@ from processes import run_program
 from test_train import TINY, train
 
 from ich.schema import InputSpec
+from ich.schema.exits import ExitCode
 from ich.train import find_conf
 from ich.train.command import describe_settings, explain, parse_overrides, prepare_arguments
 from ich.train.settings import accept_old_names
@@ -161,7 +162,7 @@ def test_help_to_a_reader_that_has_gone_is_silent(monkeypatch: pytest.MonkeyPatc
     pipe = "import os, sys; ours, theirs = os.pipe(); os.close(ours); sys.stdout = os.fdopen(theirs, 'w')"
     done = run_program(f"{pipe}; from ich.train import main; main()", "--help")
     assert done.stderr == ""
-    assert done.returncode == 141
+    assert done.returncode == ExitCode.READER_GONE
 
 
 @pytest.mark.trains

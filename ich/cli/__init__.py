@@ -13,6 +13,7 @@ from rich.markup import escape
 from ich import __version__
 from ich.progress.printing import printing
 from ich.schema import DISCLAIMER, UserError
+from ich.schema.exits import ExitCode
 
 COMMANDS = {
     "train": "train a model with key=value ..., as train.py does; `ich train --help` lists all settings",
@@ -47,17 +48,17 @@ def main() -> None:
     with printing():
         args = _make_parser(sys.argv[1:]).parse_args()
         try:
-            sys.exit(args.run(args) or 0)
+            sys.exit(args.run(args) or ExitCode.DONE)
         except KeyboardInterrupt:
             Console(stderr=True).print("interrupted")
-            sys.exit(130)
+            sys.exit(ExitCode.INTERRUPTED)
         except BrokenPipeError:
             raise
         except (UserError, OSError) as error:
             Console(stderr=True).print(
                 f"[bold red]error[/] {escape(str(error))}", highlight=False, soft_wrap=True
             )
-            sys.exit(2)
+            sys.exit(ExitCode.WRONG)
     return None
 
 

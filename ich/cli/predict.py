@@ -15,12 +15,10 @@ from ich.outputs import OUTPUTS, SHOWN
 from ich.remote import AnyPath, parse_path
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.codes import LOST, InputRefusal, OutputRefusal, Refusal, SetAside, find_sentence
+from ich.schema.exits import ExitCode
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds, so other commands do not
     from ich.predict.run import Summary
-
-UNREADABLE = 3
-"""Exit code if some studies could not be read: they have no outcome, not even ``INDETERMINATE``."""
 
 _EXAMPLES = f"""\
 examples:
@@ -34,9 +32,9 @@ examples:
 
 exit codes:
 
-  0  each study has an outcome, even if it is INDETERMINATE
-  2  wrong usage
-  3  some studies could not be read (studies.csv and refused.csv say why), or there was no study
+  {ExitCode.DONE}  each study has an outcome, even if it is INDETERMINATE
+  {ExitCode.WRONG}  wrong usage
+  {ExitCode.INCOMPLETE}  some studies could not be read, as studies.csv and refused.csv say, or there was none
 
 {DISCLAIMER}."""
 
@@ -121,7 +119,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> ExitCode:
     # These import torch, which takes seconds, so other commands do not.
     from ich.calibration.files import read_calibration
     from ich.predict import Predictor
@@ -149,7 +147,8 @@ def _run(args: argparse.Namespace) -> int:
     # Archives and folders that were not opened may hold studies. Without any study, nothing was read.
     is_lost = not set(summary.refused["code"]).isdisjoint(LOST)
     is_nothing = summary.done + summary.skipped == 0
-    return UNREADABLE if is_lost or is_nothing or any(result.refusal for result in summary.results) else 0
+    is_complete = not (is_lost or is_nothing or any(result.refusal for result in summary.results))
+    return ExitCode.DONE if is_complete else ExitCode.INCOMPLETE
 
 
 def _part(paths: Sequence[AnyPath]) -> tuple[list[Path], list[AnyPath]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ich.schema import DISCLAIMER, UserError
+from ich.schema.exits import ExitCode
 
 if TYPE_CHECKING:  # its packages are an extra
     from ich.serve.settings import Settings
@@ -35,8 +36,8 @@ SIGHUP does so too.
 
 exit codes:
 
-  0  ended by SIGTERM or Ctrl-C, or what was asked for is done
-  2  wrong usage or settings; nothing was received
+  {ExitCode.DONE}  ended by SIGTERM or Ctrl-C, or what was asked for is done
+  {ExitCode.WRONG}  wrong usage or settings; nothing was received
 
 {DISCLAIMER}."""
 
@@ -80,7 +81,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     parser.set_defaults(run=_run)
 
 
-def _run(args: argparse.Namespace) -> int:
+def _run(args: argparse.Namespace) -> ExitCode:
     try:
         import ich.serve.store  # noqa: F401
     except ModuleNotFoundError as error:
@@ -95,14 +96,14 @@ def _run(args: argparse.Namespace) -> int:
     return _serve(settings, source, only_check=args.check)
 
 
-def _write(args: argparse.Namespace) -> int:
+def _write(args: argparse.Namespace) -> ExitCode:
     from ich.serve.settings import write_settings
 
     if args.config is not None:
         raise UserError("--init writes new settings and reads none: leave out --config")
     write_settings(args.init, args.bundle or "model.zip", args.inbox or "ich-serve")
     print(f"{args.init} is written; edit it, then: ich serve --config {args.init} --check")
-    return 0
+    return ExitCode.DONE
 
 
 def _read(args: argparse.Namespace) -> tuple[Settings, str]:
@@ -129,7 +130,7 @@ def _read(args: argparse.Namespace) -> tuple[Settings, str]:
     return make_settings(found, source), source
 
 
-def _print_audit(settings: Settings) -> int:
+def _print_audit(settings: Settings) -> ExitCode:
     from ich.serve.store import open_store
     from ich.serve.upkeep.audit import export_events
 
@@ -140,10 +141,10 @@ def _print_audit(settings: Settings) -> int:
                 print(line)
     finally:
         store.close()
-    return 0
+    return ExitCode.DONE
 
 
-def _add_account(settings: Settings, name: str, role: str) -> int:
+def _add_account(settings: Settings, name: str, role: str) -> ExitCode:
     from ich.serve.states import Role
     from ich.serve.store import open_store
     from ich.serve.web import add_account
@@ -160,10 +161,10 @@ def _add_account(settings: Settings, name: str, role: str) -> int:
     finally:
         store.close()
     print(f"{name} may {role}")
-    return 0
+    return ExitCode.DONE
 
 
-def _serve(settings: Settings, source: str, *, only_check: bool) -> int:
+def _serve(settings: Settings, source: str, *, only_check: bool) -> ExitCode:
     from ich.files import for_owner_only
     from ich.serve.checks import require_working
     from ich.serve.store import open_store
@@ -177,7 +178,7 @@ def _serve(settings: Settings, source: str, *, only_check: bool) -> int:
         require_working(settings, source)
         if only_check:
             print(f"{source}: nothing is wrong")
-            return 0
+            return ExitCode.DONE
         start_log("supervisor")
         receive, web = settings.receive, settings.web
         scheme = "http" if web.tls is None else "https"
@@ -189,4 +190,4 @@ def _serve(settings: Settings, source: str, *, only_check: bool) -> int:
             Supervisor(settings, store).run()
         finally:
             store.close()
-    return 0
+    return ExitCode.DONE

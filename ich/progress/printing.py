@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-
-READER_GONE = 141
-"""Exit code if nobody reads the output any more, as for a process that SIGPIPE ends."""
 
 
 @contextmanager
@@ -25,4 +23,4 @@ def printing() -> Iterator[None]:
     except BrokenPipeError:
         # Python flushes the rest once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(READER_GONE)
+        sys.exit(128 + signal.SIGPIPE)  # ``ExitCode.READER_GONE``, which is on the same floor

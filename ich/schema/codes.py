@@ -1,7 +1,8 @@
 """All codes of the library, each with the sentence that explains it.
 
 Files and messages hold the codes, which stay the same between versions. Pages show the sentences. They
-have no full stop, as what was found may follow. ``docs/codes.md`` is what ``make_page`` returns.
+have no full stop, as what was found may follow. ``docs/codes.md`` is what ``make_page`` returns. Exit codes
+of commands are in ``ich.schema.exits``.
 """
 
 from __future__ import annotations
@@ -10,13 +11,23 @@ import inspect
 from enum import StrEnum
 from typing import Self
 
+from ich.schema.exits import make_table
+
 PAGE = """\
-<!-- Made from ich/schema/codes.py. After a change there, renew it:
+<!-- Made from ich/schema/codes.py and exits.py. After a change there, renew it:
      python -c "from ich.schema.codes import make_page; print(make_page(), end='')" > docs/codes.md -->
 
 # Codes
 
 Files and messages of `ich` hold these codes. They stay the same between versions.
+"""
+
+_EXITS = """
+## Exit codes
+
+How a command of `ich`, or `train.py`, ended. Numbers above 128 are those of signals on Linux. On macOS,
+SIGUSR1 gives 158.
+
 """
 
 
@@ -238,7 +249,7 @@ def describe_code(kind: type[Code], code: str, detail: str = "") -> str:
 
 def make_page() -> str:
     """Returns the documentation of all codes as Markdown."""
-    parts = [PAGE]
+    parts = [PAGE, _EXITS, make_table()]
     for title, kind in KINDS.items():
         parts.append(f"\n## {title}\n\n{inspect.getdoc(kind)}\n\n| code | meaning |\n|---|---|\n")
         parts += [f"| `{code}` | {code.sentence} |\n" for code in kind]

@@ -11,15 +11,13 @@ from rich.console import Console
 from rich.logging import RichHandler
 
 from ich.progress.printing import printing
+from ich.schema.exits import ExitCode
 
 __all__ = ["main"]
 
 # Read when torch is imported: threads that wait for each other by spinning take the cores from the threads
 # that read slices, which made a step four times slower on two cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-SOME_FAILED = 3
-"""Exit code of a multirun of which some jobs failed; the others are done."""
 
 log = logging.getLogger("ich")
 
@@ -54,5 +52,5 @@ def main() -> None:
         failures = run_jobs(conf)
     if failures:
         log.error("%d jobs failed: %s", len(failures), ", ".join(failures))
-        sys.exit(SOME_FAILED)
+        sys.exit(ExitCode.INCOMPLETE)
     return None

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ich.schema import RENAMED, UserError
+from ich.schema.exits import ExitCode
 from ich.train.signatures import register_signatures
 
 log = logging.getLogger("ich")
@@ -80,10 +81,10 @@ def reading_arguments(conf: Path) -> Iterator[list[str]]:
         yield given
     except UserError as error:
         log.error("%s", error)  # noqa: TRY400 - one message, no traceback
-        sys.exit(2)
+        sys.exit(ExitCode.WRONG)
     except (HydraException, OmegaConfBaseException) as error:
         log.error("%s", explain(error, conf))  # noqa: TRY400
-        sys.exit(2)
+        sys.exit(ExitCode.WRONG)
     finally:
         sys.argv[:] = argv
         os.environ.pop(_FULL_ERROR, None)

@@ -24,6 +24,7 @@ from yaml import YAMLError
 from ich.files import for_owner_only, replacing
 from ich.models.own import check_trusted
 from ich.schema import UserError
+from ich.schema.exits import ExitCode
 from ich.sweeps.record import JobRecord, has_jobs, read_jobs, read_record, write_record
 from ich.train import start_log
 from ich.train.command import VERSION_BASE
@@ -88,7 +89,7 @@ class ClaimFolder(Callback):
             _claimed.append((Path(config.hydra.sweep.dir), check_trusted(config.trusted)))
         except (UserError, OSError) as error:
             log.error("%s", error)  # noqa: TRY400 - one message, no traceback
-            raise SystemExit(2) from None
+            raise SystemExit(ExitCode.WRONG) from None
 
 
 _claimed: list[tuple[Path, tuple[str, ...]]] = []
@@ -134,7 +135,7 @@ def run_job(cfg: DictConfig) -> float | None:
             return _start(cfg, made, overrides, several=False)
         except (UserError, OSError) as error:
             log.error("%s", error)  # noqa: TRY400 - one message, no traceback
-            raise SystemExit(2) from None
+            raise SystemExit(ExitCode.WRONG) from None
         finally:
             with suppress(OSError):  # it holds something
                 made.rmdir()

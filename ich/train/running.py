@@ -22,8 +22,9 @@ from ich import __version__
 from ich.files import open_locked
 from ich.model_files.checkpoint import CHECKPOINTS
 from ich.schema import UserError
+from ich.schema.exits import find_signal_code
 from ich.train.trainer.callbacks import Patience
-from ich.train.trainer.signals import STOPS, exit_code
+from ich.train.trainer.signals import STOPS
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def telling_stops(run_dir: Path) -> Iterator[None]:
     try:
         yield
     except SystemExit as stop:
-        names = {exit_code(each): signal.Signals(each).name for each in STOPS}
+        names = {find_signal_code(each): signal.Signals(each).name for each in STOPS}
         if isinstance(stop.code, int) and stop.code in names:
             log.warning("stopped by %s: %s", names[stop.code], _describe_saved(run_dir))
         raise

@@ -22,6 +22,7 @@ from multiprocessing.process import BaseProcess
 from sqlalchemy.exc import SQLAlchemyError
 
 from ich.schema import UserError
+from ich.schema.exits import ExitCode
 from ich.serve.faults import describe_fault
 from ich.serve.settings import Settings
 from ich.serve.store import open_store
@@ -30,9 +31,6 @@ from ich.serve.store.studies import release_reader
 
 GRACE = 8.0
 """Seconds that a process has to end by itself; `docker stop` gives ten."""
-
-WRONG_SETTINGS = 2
-"""Exit code of a process that cannot work with its settings."""
 
 _CONTEXT = multiprocessing.get_context("spawn")
 _log = logging.getLogger(__name__)
@@ -152,7 +150,7 @@ def enter(orders: Connection, module: str | None, settings: Settings, parent: in
     try:
         role, identity = orders.recv()
     except EOFError:
-        os._exit(0)
+        os._exit(ExitCode.DONE)
     threading.Thread(target=_end_with, args=(parent, role, settings, identity), daemon=True).start()
     start_log(identity)
     code = _run(role, settings, identity)
@@ -165,11 +163,11 @@ def _run(role: Role, settings: Settings, identity: str) -> int:
         getattr(import_module(role.module), role.function)(settings, identity)
     except UserError as error:
         _log.error("%s", error)
-        return WRONG_SETTINGS
+        return ExitCode.WRONG
     except Exception as error:
         _log.error("ends by %s", describe_fault(error))
-        return 1
-    return 0
+        return ExitCode.DEFECT
+    return ExitCode.DONE
 
 
 def start_log(identity: str) -> None:
@@ -190,7 +188,7 @@ def _end_with(parent: int, role: Role, settings: Settings, identity: str) -> Non
     time.sleep(GRACE)
     if role.is_reader:
         give_back(settings, identity)
-    os._exit(1)
+    os._exit(ExitCode.DEFECT)
 
 
 def give_back(settings: Settings, identity: str) -> None:

@@ -19,11 +19,12 @@ from torch.multiprocessing.spawn import ProcessExitedException, ProcessRaisedExc
 from ich.model_files.checkpoint import CHECKPOINTS
 from ich.model_files.durable import DurableIO
 from ich.schema import UserError
+from ich.schema.exits import find_signal_code
 from ich.train.trainer.beside import as_list, has_checkpoint_io, has_environment, require_no_collision
 from ich.train.trainer.callbacks import LossWatch, MetricsLog, MovingAverage, Patience
 from ich.train.trainer.launch import Launch, find_launch, leave_group
 from ich.train.trainer.saving import Checkpoints
-from ich.train.trainer.signals import STOPS, exit_at_once, exit_code, handling_stops
+from ich.train.trainer.signals import STOPS, exit_at_once, handling_stops
 
 __all__ = ["build_single_trainer", "build_trainer", "fit"]
 
@@ -217,9 +218,11 @@ def fit(
             trainer.fit(model, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
         leave_group()
     except ProcessExitedException as error:
-        if error.exit_code not in [code for stop in STOPS for code in (exit_code(stop), -stop)]:
+        if error.exit_code not in [code for stop in STOPS for code in (find_signal_code(stop), -stop)]:
             raise
-        raise SystemExit(exit_code(-error.exit_code) if error.exit_code < 0 else error.exit_code) from None
+        raise SystemExit(
+            find_signal_code(-error.exit_code) if error.exit_code < 0 else error.exit_code
+        ) from None
     except ProcessRaisedException as error:
         # All that comes out of a spawned process is the text of its traceback.
         pattern = rf"^{re.escape(UserError.__module__)}\.(?:User|Read)Error: (.+)"

@@ -22,8 +22,9 @@ from torch import Tensor
 from ich.data import HeadCTDataModule
 from ich.model_files.checkpoint import gather_states, is_whole, require_space
 from ich.schema import MONITOR, UserError
+from ich.schema.exits import find_signal_code
 from ich.train.trainer.callbacks import LossWatch
-from ich.train.trainer.signals import exit_at_once, exit_code, handling_stops, requeue
+from ich.train.trainer.signals import exit_at_once, handling_stops, requeue
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ def _largest(trainer: Trainer, value: int) -> int:
 def _stop(trainer: Trainer, signum: int) -> None:
     if trainer.is_global_zero and signum == signal.SIGUSR1:
         requeue()
-    raise SystemExit(exit_code(signum))
+    raise SystemExit(find_signal_code(signum))
 
 
 def _expect_size(trainer: Trainer, model: LightningModule) -> int:

@@ -13,15 +13,12 @@ from typing import Any
 
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 
+from ich.schema.exits import find_signal_code
+
 log = logging.getLogger(__name__)
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 """Signals that stop a run; it exits with 128 and the signal's number: 130, 143 and, on Linux, 138."""
-
-
-def exit_code(signum: int) -> int:
-    """Returns the exit code of a process that a signal has stopped, as in a shell."""
-    return 128 + signum
 
 
 def catch_stops(handle: Callable[[int], Any]) -> None:
@@ -62,7 +59,7 @@ class handling_stops:  # noqa: N801 - a context, as those of contextlib
 
 def exit_at_once(signum: int) -> None:
     """Ends the process if there is nothing to save."""
-    raise SystemExit(exit_code(signum))
+    raise SystemExit(find_signal_code(signum))
 
 
 def is_requeued() -> bool:
