@@ -19,9 +19,12 @@ from serve_roles import LIMIT, wait_until
 from sqlalchemy.exc import OperationalError
 
 from ich.files import hash_file
+from ich.machine import read_processor
+from ich.machine.packages import list_versions
+from ich.networks.engines import PACKAGES, EngineFile, write_engine
 from ich.outputs.records import read_json
 from ich.predict import Predictor
-from ich.serve.reading import run
+from ich.serve.reading import find_model_faults, load_model, run
 from ich.serve.reading.files import write_files
 from ich.serve.reading.shadow import Shadow
 from ich.serve.settings import Settings
@@ -82,6 +85,24 @@ def test_a_study_becomes_a_reading_with_its_files(service: Service, predictor, s
     ((kind, actor, detail),) = service.list_rows(events.c.kind, events.c.actor, events.c.detail)
     assert (kind, actor) == ("read", "reader")
     assert str(detail).startswith("POSITIVE in 0.0 s by ")
+
+
+def test_the_engine_of_the_settings_computes_the_model(
+    service: Service, model: Path, study: Path, tmp_path: Path
+) -> None:
+    engine = tmp_path / "engine.json"
+    versions = list_versions(PACKAGES)
+    found = EngineFile("bfloat16", hash_file(model), read_processor(), versions, 1, 16, 0.02, ())
+    write_engine(found, engine)
+    settings = replace(service.settings, read=Read(gpus=0, engine=str(engine)))
+    assert find_model_faults(settings) == []
+    service.receive(*list_slices(study))
+    assert service.make_reader(load_model(str(model), settings.read, settings.read.engine)).read_next()
+    (files,) = service.find_files()
+    assert read_json(files.result).algorithm.name.endswith(" in bfloat16")
+    write_engine(replace(found, model="0" * 64), engine)
+    (fault,) = find_model_faults(settings)
+    assert f"{engine} was measured for another model" in fault
 
 
 def test_a_late_slice_makes_a_reading_that_supersedes_the_first(service: Service, predictor, study) -> None:

@@ -49,7 +49,7 @@ def run(settings: Settings, identity: str) -> None:
         UserError: If the model cannot be loaded.
     """
     store = open_store(settings.store)
-    predictor = load_model(settings.bundle, settings.read)
+    predictor = load_model(settings.bundle, settings.read, settings.read.engine)
     reader = Reader(settings, store, predictor, identity, time.time)
     _work(settings, reader, store, predictor, identity)
 
@@ -67,20 +67,25 @@ def run_shadow(settings: Settings, identity: str) -> None:
     _work(settings, shadow, store, predictor, identity, shadow=True)
 
 
-def load_model(path: str, read: Read) -> Predictor:
+def load_model(path: str, read: Read, engine: str | None = None) -> Predictor:
     """Loads a model as readers do.
 
+    Args:
+        path: File of the model.
+        read: How studies are read.
+        engine: File of its engine; the shadow model has none.
+
     Raises:
-        UserError: If it is missing, damaged or not a model, or there is no such GPU.
+        UserError: If it is missing, damaged or not a model, there is no such GPU, or the engine does not fit.
     """
-    return Predictor.load(Path(path), threads=read.threads, gpus=read.gpus)
+    return Predictor.load(Path(path), threads=read.threads, gpus=read.gpus, engine=engine)
 
 
 def find_model_faults(settings: Settings) -> list[str]:
     """Says what is wrong with the models of the settings. It loads them, which takes seconds."""
     faults = []
     try:
-        if not load_model(settings.bundle, settings.read).algorithm.rule:
+        if not load_model(settings.bundle, settings.read, settings.read.engine).algorithm.rule:
             faults.append(
                 f"bundle: {settings.bundle} has no operating point for a study, so each study would be "
                 "INDETERMINATE; `ich recalibrate` fits one"
