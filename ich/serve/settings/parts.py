@@ -92,7 +92,7 @@ class Read:
     gpus: Annotated[int, Interval(ge=0, le=64)] | None = None
     """0 for the CPU; null takes a GPU if there is one."""
     engine: str | None = None
-    """File of `ich doctor --tune` or `ich quantize` for the model, which says how the CPU computes it; null for
+    """File of `ich doctor --tune` or `ich quantize` for the model, by which the CPU computes it; null for
     PyTorch in 32 bits."""
     most_kills: Several = 2
     """A study that ended so many processes is set aside."""
