@@ -1,4 +1,4 @@
-"""Writes files completely or not at all, and only for their owner. Turns paths into text for any table."""
+"""Writes files completely or not at all, and only for those who may read them. Turns paths into text."""
 
 from __future__ import annotations
 
@@ -11,6 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+
+OWNER_ONLY = "600"
+"""Permissions of files that nobody but their owner reads, as digits of ``chmod``."""
+
+MODES = "6[046][04]"
+"""Regular expression of permissions: the owner reads and writes, the group may too, and others may read."""
 
 _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
@@ -98,29 +104,46 @@ def hash_file(path: str | Path) -> str:
 
 @contextmanager
 def for_owner_only() -> Iterator[None]:
-    """Makes new files and folders private to their owner, also those of started processes.
+    """Makes new files and folders private to their owner, unless ``permitting`` around it gives a mode."""
+    with permitting(OWNER_ONLY):
+        yield
 
-    Threads share one umask. The first one here narrows it, and the last one restores it.
+
+@contextmanager
+def permitting(mode: str) -> Iterator[None]:
+    """Gives new files these permissions whatever the umask, also those of started processes.
+
+    Folders may also be entered by those who may read. Threads share one umask. The first one here sets it,
+    and the last one restores it, so the outermost mode counts.
+
+    Args:
+        mode: Permissions of files, one of ``MODES``.
     """
-    _UMASK.narrow()
+    _UMASK.set(_find_umask(mode))
     try:
         yield
     finally:
         _UMASK.restore()
 
 
+def _find_umask(mode: str) -> int:
+    """Finds the umask; a file is asked for without the right to run, a folder with the right to enter."""
+    allowed = int(mode, 8)
+    return 0o777 & ~(allowed | (allowed & 0o444) >> 2)
+
+
 class _Umask:
-    """The process's own umask, and the number of threads that want it narrow."""
+    """The process's own umask, and the number of threads that want another."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._users = 0
         self._before = 0
 
-    def narrow(self) -> None:
+    def set(self, umask: int) -> None:
         with self._lock:
             if self._users == 0:
-                self._before = os.umask(0o077)
+                self._before = os.umask(umask)
             self._users += 1
 
     def restore(self) -> None:

@@ -18,6 +18,7 @@ from ich.schema.results import (
     SeriesResult,
     SliceResult,
     StudyResult,
+    Timing,
     decide_labels,
     decide_outcome,
 )
@@ -47,6 +48,9 @@ def make_slices(slices: int = 12) -> pd.DataFrame:
             "position": 5.0 * np.arange(slices),
         }
     )
+
+
+TIMING = Timing("2026-11-30T18:05:06.123+00:00", "2026-11-30T18:05:09.000+00:00", 1.5, 0.75, 0.5)
 
 
 def make_result(
@@ -115,6 +119,7 @@ def make_result(
             SeriesResult("2.25.102", "CT", len(index), SET_ASIDE[1]),
         ),
         algorithm=ALGORITHM,
+        timing=TIMING,
     )
 
 

@@ -37,6 +37,12 @@ def work(settings: Settings, identity: str) -> None:
     stop.wait()
 
 
+def touch(settings: Settings, identity: str) -> None:
+    """Writes a file, and works until SIGTERM."""
+    Path(settings.folder, "touched").touch()
+    work(settings, identity)
+
+
 def fail(settings: Settings, identity: str) -> None:
     """Cannot begin, for a reason that names a patient."""
     raise ValueError("SECRET^PATIENT")
@@ -125,7 +131,7 @@ def _find_role(name: str) -> Role:
     known = {role.name: role for role in ROLES}
     if name in known:
         return known[name]
-    return Role("read" if name in READERS else name, "serve_roles", name, name != "work")
+    return Role("read" if name in READERS else name, "serve_roles", name, name not in ("work", "touch"))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ def test_a_result_comes_back(name: str, tmp_path: Path, validator) -> None:
     path = tmp_path / "study.json"
     write_json(RESULTS[name], path)
     assert read_json(path) == RESULTS[name]
+    assert read_json(path).timing == RESULTS[name].timing
     assert path.stat().st_mode & 0o077 == 0
     found = json.loads(path.read_text(encoding="ascii"))
     assert found["schema"] == StudyResult.schema
@@ -79,7 +80,7 @@ def test_the_schema_describes_every_field_and_every_code(validator) -> None:
     schema = validator.schema
     parts = [schema, *(part for part in schema["$defs"].values() if "properties" in part)]
     assert {field.name for field in fields(StudyResult)} == schema["properties"].keys()
-    assert len(parts) == 6
+    assert len(parts) == 7
     for part in parts:
         assert part["required"] == list(part["properties"])
         assert part["additionalProperties"] is False
@@ -194,6 +195,16 @@ def test_a_result_of_version_4_is_read(tmp_path: Path) -> None:
     del found["series_probs"]
     (tmp_path / "study.json").write_text(json.dumps(found | {"schema": "ich study result 4"}))
     assert read_json(tmp_path / "study.json") == RESULTS["positive"]
+
+
+def test_a_result_of_version_5_is_read(tmp_path: Path) -> None:
+    found = to_plain(RESULTS["positive"])
+    for name in ("timing", "AccessionNumber", "StudyDate"):
+        del found[name]
+    (tmp_path / "study.json").write_text(json.dumps(found | {"schema": "ich study result 5"}))
+    read = read_json(tmp_path / "study.json")
+    assert read == RESULTS["positive"]
+    assert (read.timing, read.AccessionNumber, read.StudyDate) == (None, None, None)
 
 
 @pytest.mark.parametrize("name", [*BY_BOTH, *(f"{name} by reading alone" for name in BY_READING)])

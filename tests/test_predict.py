@@ -13,6 +13,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -109,10 +110,11 @@ def predicted(tmp_path_factory: pytest.TempPathFactory, model: Path, studies: Pa
 
 
 def read_results(out: Path) -> dict[str, dict[str, object]]:
-    """What stands in the JSON files, by study, without the number."""
+    """What stands in the JSON files, by study, without the number and the times."""
     found = [json.loads(path.read_text()) for path in sorted((out / "results").iterdir())]
     return {
-        result["StudyInstanceUID"]: {k: v for k, v in result.items() if k != "number"} for result in found
+        result["StudyInstanceUID"]: {k: v for k, v in result.items() if k not in ("number", "timing")}
+        for result in found
     }
 
 
@@ -352,6 +354,7 @@ def test_an_archive_beside_a_study_is_read_or_leads_to_exit_code_3(
         (["{model}", "nowhere"], "nowhere does not exist"),
         (["{model}", "{studies}", "--tta", "twirl"], "tta=twirl: expected some of flip, scale, reverse"),
         (["{model}", "{studies}", "--threads", "0"], "threads=0"),
+        (["{model}", "{studies}", "--mode", "777"], "--mode 777: give three digits such as 640"),
     ],
 )
 def test_wrong_usage_is_one_message(
@@ -668,16 +671,32 @@ def test_pages_show_attributes_that_are_asked_for(model: Path, negative: Path, t
     slices = list_slices(negative)
     change(slices, range(len(slices)), lambda ds: setattr(ds, "SeriesDescription", "Head <5 mm>"))
     header = pydicom.dcmread(slices[0], stop_before_pixels=True)
-    shown = ("--show", "PatientID", "StudyDate", "SeriesDescription")
+    change(slices, range(len(slices)), lambda ds: setattr(ds, "AccessionNumber", "A-17"))
+    shown = ("--show", "PatientID", "AccessionNumber", "StudyDate", "SeriesDescription")
     out = tmp_path / "out"
-    assert call("predict", str(model), str(negative), "--out", str(out), "--write", "page", *shown) == 0
+    command = ("predict", str(model), str(negative), "--out", str(out), "--write", "page", "--mode", "640")
+    assert call(*command, *shown) == 0
+    assert {path.stat().st_mode & 0o777 for path in out.rglob("*")} == {0o640, 0o750}
     date = f"{header.StudyDate[:4]}-{header.StudyDate[4:6]}-{header.StudyDate[6:]}"
     for page in (out / "pages").iterdir():
         text = html.unescape(page.read_text())
         assert f"PatientID: {header.PatientID}" in text
         assert f"Study date: {date}" in text
+        assert "Accession number: A-17" in text
         assert "Series description: Head <5 mm>" in text
         assert "Head <5" not in page.read_text()  # never read as markup
+    result = read_json(out / "results" / "0001.json")
+    assert (result.AccessionNumber, result.StudyDate) == ("A-17", header.StudyDate)
+
+
+def test_a_result_says_when_it_was_made_and_no_more_of_the_header(predicted: Path) -> None:
+    for path in (predicted / "results").iterdir():
+        result, now = read_json(path), datetime.now(UTC)
+        assert (result.AccessionNumber, result.StudyDate) == (None, None)
+        assert result.timing is not None
+        begun, done = (datetime.fromisoformat(at) for at in (result.timing.begun_at, result.timing.done_at))
+        assert now - timedelta(days=1) < begun <= done <= now
+        assert min(result.timing.reading, result.timing.network, result.timing.writing) > 0
 
 
 def test_pages_name_no_patient_and_no_file(predicted: Path, studies: Path) -> None:

@@ -31,6 +31,8 @@ def test_the_written_file_has_all_defaults_and_explains_each(tmp_path: Path) -> 
         (f"{NEEDED}receive: {{prt: 1}}", "the setting receive.prt is unknown; known are ae_title, host"),
         (f"{NEEDED}receive: {{port: 70000}}", "receive.port=70000; expected a port from 1 to 65535"),
         ("bundle: a\nfolder: 2020-01-01", "holds a value that settings cannot have"),
+        (f"{NEEDED}mode: 640", 'mode=640; expected permissions in quotes, such as "640"'),
+        (f"{NEEDED}mode: '777'", "mode='777'; expected permissions in quotes"),
         ("bundle: [", "is not valid YAML"),
         ("- 1", r"\[1\]; expected an object"),
         (f"{NEEDED}send: [{{name: a b, kind: stow, address: x}}]", "send.0.name='a b'; expected a name"),

@@ -30,6 +30,15 @@ def config(tmp_path: Path) -> Path:
     return write_config(tmp_path)
 
 
+def test_files_get_the_mode_of_the_settings_and_the_database_stays_private(config: Path) -> None:
+    config.write_text(config.read_text() + "mode: '640'\n")
+    folder = Path(read_settings(config).folder)
+    with supervising(config, "touch"):
+        wait_until((folder / "touched").exists)
+    assert (folder / "touched").stat().st_mode & 0o777 == 0o640
+    assert [path.stat().st_mode & 0o777 for path in folder.glob("queue.sqlite*")] == [0o600]
+
+
 def write_config(folder: Path, **read: object) -> Path:
     (folder / "model.zip").write_bytes(b"first")
     read = {"spare": False} | read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ich.cli.codes import print_codes
 from ich.cli.options import add_devices, add_trust, add_tta
+from ich.files import MODES, OWNER_ONLY, permitting
 from ich.outputs import OUTPUTS, SHOWN
 from ich.remote import AnyPath, parse_path
 from ich.schema import DISCLAIMER, UserError
@@ -85,7 +87,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         choices=SHOWN,
         metavar="ATTRIBUTE",
         help="attributes of the headers that pages show, of " + ", ".join(SHOWN) + "; they may identify a "
-        "patient, so by default pages show none",
+        "patient, so by default pages show none, and JSON lacks AccessionNumber and StudyDate",
     )
     add_tta(parser, "what the models name")
     parser.add_argument(
@@ -100,6 +102,13 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         metavar="FILE",
         help="file from `ich doctor --tune`, with the fastest way to compute the model on this processor, or "
         "from `ich quantize`, with the model in int8",
+    )
+    parser.add_argument(
+        "--mode",
+        default=OWNER_ONLY,
+        metavar="MODE",
+        help="permissions of new files, as of chmod, whatever the umask: 640 lets the group read, 660 write "
+        "too; folders may be entered by those who may read (default: %(default)s)",
     )
     add_devices(parser)
     parser.add_argument(
@@ -128,6 +137,11 @@ def _run(args: argparse.Namespace) -> ExitCode:
 
     if args.workers is not None and (args.ray is None or args.workers < 1):
         raise UserError(f"--workers {args.workers}: give --ray, and at least one worker")
+    if re.fullmatch(MODES, args.mode) is None:
+        raise UserError(
+            f"--mode {args.mode}: give three digits such as 640: 6 for the owner; 0, 4 or 6 for the group; "
+            "0 or 4 for others"
+        )
     models, inputs = _part(args.paths)
     decisions = None if args.calibration is None else read_calibration(args.calibration)
     engine = args.engine
@@ -139,10 +153,11 @@ def _run(args: argparse.Namespace) -> ExitCode:
     )
     cluster = None
     if args.ray is not None:
-        cluster = Cluster(args.ray, load, args.workers, args.threads, args.gpus)
+        cluster = Cluster(args.ray, load, args.workers, args.threads, args.gpus, args.mode)
     # With a cluster, this process computes nothing.
     predictor = load(threads=args.threads, gpus=args.gpus if cluster is None else 0)
-    summary = predict_folder(predictor, inputs, args.out, args.write, cluster=cluster, shown=args.show)
+    with permitting(args.mode):
+        summary = predict_folder(predictor, inputs, args.out, args.write, cluster=cluster, shown=args.show)
     _print(summary, args.out)
     # Archives and folders that were not opened may hold studies. Without any study, nothing was read.
     is_lost = not set(summary.refused["code"]).isdisjoint(LOST)

@@ -165,7 +165,7 @@ def _add_account(settings: Settings, name: str, role: str) -> ExitCode:
 
 
 def _serve(settings: Settings, source: str, *, only_check: bool) -> ExitCode:
-    from ich.files import for_owner_only
+    from ich.files import permitting
     from ich.serve.checks import require_working
     from ich.serve.store import open_store
     from ich.serve.supervisor import Supervisor, holding
@@ -174,7 +174,7 @@ def _serve(settings: Settings, source: str, *, only_check: bool) -> ExitCode:
     if not only_check:
         # It asks for the model to be loaded again. It would end a service that does not listen for it yet.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with for_owner_only(), holding(settings):
+    with permitting(settings.mode), holding(settings):
         require_working(settings, source)
         if only_check:
             print(f"{source}: nothing is wrong")

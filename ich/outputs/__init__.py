@@ -7,5 +7,6 @@ OUTPUTS = {
 }
 """Outputs that are written on request, beside JSON and tables."""
 
-SHOWN = ("PatientID", "StudyDate", "SeriesDescription")
-"""Attributes that pages show on request. Any of them may identify a patient, so none is shown otherwise."""
+SHOWN = ("PatientID", "AccessionNumber", "StudyDate", "SeriesDescription")
+"""Attributes that pages show on request. Any of them may identify a patient, so none is shown otherwise. JSON
+names AccessionNumber and StudyDate only on request, too."""

@@ -22,6 +22,7 @@ _EARLIER: dict[str, dict[str, Any]] = {
     "ich study result 2": {"decides": "any"},
     "ich study result 3": {},
     "ich study result 4": {},
+    "ich study result 5": {},
 }
 """Schemas of earlier versions, with the fields that these lack."""
 
@@ -31,9 +32,9 @@ _LARGEST = 64 << 20  # bytes of a file: a thousand slices take half of one milli
 def from_dict(found: Any, source: str) -> StudyResult:
     """Reads a result from the values that ``to_plain`` returned.
 
-    In version 2 the label ``any`` always decided. Before version 4 no slices were averaged, and before
-    version 5 no series had probabilities. A reason in version 1 may now be a note, so such a file is refused
-    by name.
+    In version 2 the label ``any`` always decided. Before version 4 no slices were averaged, before version 5
+    no series had probabilities, and before version 6 no times were kept. A reason in version 1 may now be a
+    note, so such a file is refused by name.
 
     Args:
         found: Content of a file.

@@ -11,11 +11,12 @@ import hashlib
 import json
 import os
 import tempfile
+import time
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -46,12 +47,12 @@ from ich.predict.outcome import (
     make_slices,
     pool_labels,
 )
-from ich.predict.reading import Reading, read_study
+from ich.predict.reading import Reading, read_timed
 from ich.predict.stacks import Pixels, average_stack, describe_slabs, has_windows, stack_hu
 from ich.schema import AIR_HU, UserError
-from ich.schema.formats import to_plain
+from ich.schema.formats import to_plain, write_instant
 from ich.schema.hu import MOST_HU
-from ich.schema.results import Algorithm, StudyResult, decide_labels, decide_outcome
+from ich.schema.results import Algorithm, StudyResult, Timing, decide_labels, decide_outcome
 from ich.studies import StudyFiles, find_studies
 from ich.tables.slabs import find_slabs
 
@@ -242,14 +243,21 @@ class Predictor:
             waiting: deque[Future[Reading]] = deque()
             stack.callback(lambda: [future.cancel() for future in waiting])
             for study in studies:
-                waiting.append(whole.submit(read_study, study, self._sizes, slices, self._takes_window))
+                waiting.append(whole.submit(read_timed, study, self._sizes, slices, self._takes_window))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
     def make_result(self, reading: Reading, number: int = 1) -> StudyResult:
-        """Makes the result of a study that was read."""
+        """Makes the result of a study that was read, with the time that this took."""
+        begun = time.perf_counter()
+        result = self._decide(reading, number)
+        done, seconds = time.time(), time.perf_counter() - begun
+        timing = Timing(write_instant(reading.begun_at), write_instant(done), reading.seconds, seconds, 0.0)
+        return replace(result, timing=timing)
+
+    def _decide(self, reading: Reading, number: int) -> StudyResult:
         study, stack = reading.study, reading.stack
         if stack is None:
             return StudyResult(

@@ -15,14 +15,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ich.files import find_on_disk, for_owner_only
+from ich.files import OWNER_ONLY, find_on_disk, for_owner_only, permitting
 from ich.predict import Predictor
 from ich.predict.folder import ResultFolder
 from ich.predict.reading import refuse_study
-from ich.predict.writing import write_outputs
+from ich.predict.writing import Done, write_outputs
 from ich.schema import UserError
 from ich.schema.codes import SetAside
-from ich.schema.results import Remark, StudyResult
+from ich.schema.results import Remark
 from ich.studies import StudyFiles
 
 LOCAL = "local"
@@ -35,9 +35,6 @@ _AHEAD = 16  # studies per worker that may be read while an earlier one is not
 _START = 600.0  # seconds until the first worker must be ready
 _MEMORY = 200 * 2**20  # bytes that Ray may share on this machine; headers of studies are small
 _DEATHS = 3  # of workers without one that is ready
-
-Done = tuple[StudyResult, dict[str, str]]
-"""A result, and what became of its outputs."""
 
 
 class Places(NamedTuple):
@@ -66,6 +63,7 @@ class Cluster:
             CPU. None means one for each GPU, or else one for every four cores.
         threads: CPU threads of a worker; None shares the cores among the workers.
         gpus: 0 uses no GPU; None uses what is there.
+        mode: Permissions of the files that workers write, one of ``ich.files.MODES``.
     """
 
     address: str
@@ -73,6 +71,7 @@ class Cluster:
     workers: int | None = None
     threads: int | None = None
     gpus: int | None = None
+    mode: str = OWNER_ONLY
 
 
 class Worker:
@@ -80,10 +79,11 @@ class Worker:
 
     Args:
         load: Loads them.
+        mode: Permissions of the files that it writes.
     """
 
-    def __init__(self, load: Callable[[], Predictor]) -> None:
-        self._load = load
+    def __init__(self, load: Callable[[], Predictor], mode: str = OWNER_ONLY) -> None:
+        self._load, self._mode = load, mode
 
     def start(self, places: Places) -> dict[str, Any]:
         """Loads the models.
@@ -111,11 +111,11 @@ class Worker:
         shown: Collection[str],
     ) -> Done:
         """Reads a study, and writes its outputs."""
-        with for_owner_only():
+        with permitting(self._mode):
             (reading,) = self._predictor.read_ahead([study])
             result = self._predictor.make_result(reading, number)
             net = self._predictor.explainable
-            return result, write_outputs(result, study, net, outputs, page=page, objects=objects, shown=shown)
+            return write_outputs(result, study, net, outputs, page=page, objects=objects, shown=shown)
 
 
 def _require_seen(places: Places) -> None:
@@ -151,7 +151,7 @@ def read_by_cluster(
         folder: Where the results go.
         outputs: Some of ``ich.outputs.OUTPUTS``, which the workers write.
         seen: Folders that each worker must see.
-        shown: Attributes that pages show, some of ``ich.outputs.SHOWN``.
+        shown: Attributes that pages and results name, some of ``ich.outputs.SHOWN``.
 
     Raises:
         UserError: If Ray is not installed or no worker can start, or if a worker cannot see the folders or
@@ -226,7 +226,7 @@ class _Pool:
         self._shown = tuple(shown)
         self._seen = tuple(path.absolute() for path in seen)
         self._kinds = _plan(cluster, ray.cluster_resources())
-        self._load = cluster.load
+        self._load, self._mode = cluster.load, cluster.mode
         self._running: dict[Any, tuple[Any, dict[str, int], _Task | None]] = {}
         self._idle: list[tuple[Any, dict[str, int]]] = []
         self._again: deque[_Task] = deque()
@@ -259,7 +259,7 @@ class _Pool:
 
     def _start(self, kind: dict[str, int], places: Places) -> None:
         load = partial(self._load, threads=kind["num_cpus"], gpus=kind["num_gpus"])
-        actor = self._ray.remote(Worker).options(**kind).remote(load)
+        actor = self._ray.remote(Worker).options(**kind).remote(load, self._mode)
         self._running[actor.start.remote(places)] = actor, kind, None
 
     def _assign(self, actor: Any, kind: dict[str, int], task: _Task) -> None:

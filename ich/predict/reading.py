@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -44,6 +45,8 @@ class Reading:
         reasons: Reasons against ``NEGATIVE``, from files, geometry and pixels.
         notes: Notes on these, which prevent no outcome.
         left_out: Why slices of the stack do not count, by their place.
+        begun_at: When its reading began, seconds since 1970.
+        seconds: How long it took.
     """
 
     study: StudyFiles
@@ -53,6 +56,17 @@ class Reading:
     reasons: tuple[Remark, ...]
     notes: tuple[Remark, ...]
     left_out: Mapping[int, Remark]
+    begun_at: float = field(default_factory=time.time)
+    seconds: float = 0.0
+
+
+def read_timed(
+    study: StudyFiles, sizes: Collection[int], pool: Executor, takes_window: bool = False
+) -> Reading:
+    """Reads a study as ``read_study`` does, and notes the time."""
+    begun_at, begun = time.time(), time.perf_counter()
+    reading = read_study(study, sizes, pool, takes_window)
+    return replace(reading, begun_at=begun_at, seconds=time.perf_counter() - begun)
 
 
 def read_study(

@@ -15,9 +15,9 @@ from ich.files import for_owner_only
 from ich.outputs.pages.index import INDEX, write_index
 from ich.outputs.tables import write_tables
 from ich.predict import Predictor
-from ich.predict.cluster import Cluster, Done, read_by_cluster
+from ich.predict.cluster import Cluster, read_by_cluster
 from ich.predict.folder import PAGES, SCRATCH, ResultFolder
-from ich.predict.writing import WRITTEN, write_outputs
+from ich.predict.writing import WRITTEN, Done, write_outputs
 from ich.progress import make_bar
 from ich.remote import AnyPath
 from ich.schema import UserError
@@ -72,7 +72,8 @@ def predict_folder(
         outputs: Some of ``ich.outputs.OUTPUTS``.
         progress: Show a bar on a terminal.
         cluster: Workers of Ray that read the studies; None reads them in this process.
-        shown: Attributes that pages show, some of ``ich.outputs.SHOWN``; pages of earlier calls stay.
+        shown: Attributes that pages and results name, some of ``ich.outputs.SHOWN``; those of earlier calls
+            stay.
 
     Raises:
         UserError: If an input does not exist, ``out`` cannot be used, or ``out`` lies in an input. With a
@@ -129,7 +130,7 @@ def _read(
         result = predictor.make_result(reading, folder.begin(study))
         page, objects = folder.locate_page(result.number), folder.locate_objects(result.number)
         net = predictor.explainable
-        yield result, write_outputs(result, study, net, outputs, page=page, objects=objects, shown=shown)
+        yield write_outputs(result, study, net, outputs, page=page, objects=objects, shown=shown)
 
 
 def _keep(

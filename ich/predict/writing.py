@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from pydicom import dcmread
@@ -17,11 +19,18 @@ from ich.outputs.pages.study import Attributes
 from ich.outputs.pages.views import make_views
 from ich.outputs.refusal import OutputRefused
 from ich.outputs.sr import write_sr
+from ich.schema.formats import write_instant
 from ich.schema.results import StudyResult
 from ich.studies import StudyFiles
 
+_OF_HEADER = ("AccessionNumber", "StudyDate")
+"""Those of ``ich.outputs.SHOWN`` that the tables of files lack."""
+
 WRITTEN = "written"
 """State of an output that was written."""
+
+Done = tuple[StudyResult, dict[str, str]]
+"""A result, and the state of each of its outputs: ``WRITTEN``, or a code and a reason."""
 
 REPORT = "report.dcm"
 """Name of the structured report in the folder of a study's DICOM objects."""
@@ -38,8 +47,8 @@ def write_outputs(
     predecessor: Path | None = None,
     shown: Collection[str] = (),
     whole: bool = True,
-) -> dict[str, str]:
-    """Writes the requested outputs of a study.
+) -> Done:
+    """Writes the requested outputs of a study, and adds attributes and the time that it took to its result.
 
     Args:
         result: The study's result.
@@ -49,15 +58,17 @@ def write_outputs(
         page: File of the page.
         objects: Folder of the DICOM objects. It goes again if it stays empty.
         predecessor: The structured report that the new one replaces; None for none.
-        shown: Attributes that the page shows, some of ``ich.outputs.SHOWN``.
+        shown: Attributes that the page and the result name, some of ``ich.outputs.SHOWN``.
         whole: Whether the page shows all slices of the series, or only the key slices.
 
     Returns:
-        ``WRITTEN``, or a code and a reason, by output.
+        The result for ``write_json``, and the states of the outputs.
 
     Raises:
         OSError: If an output cannot be written.
     """
+    begun = time.perf_counter()
+    result = _add_attributes(result, study, shown)
     rows = study.files[study.files["SeriesInstanceUID"] == (result.read_series or "")]
     rows = rows[rows["code"] == ""]
     paths = [Path(find_on_disk(str(study.root / path))) for path in rows["path"]]
@@ -82,18 +93,31 @@ def write_outputs(
     for made in (objects, objects.parent):
         with suppress(OSError):  # where something lies in it
             made.rmdir()
-    return done
+    return _add_writing(result, time.perf_counter() - begun), done
+
+
+def _add_writing(result: StudyResult, seconds: float) -> StudyResult:
+    if result.timing is None:
+        return result
+    timing = replace(result.timing, writing=seconds, done_at=write_instant(time.time()))
+    return replace(result, timing=timing)
+
+
+def _add_attributes(result: StudyResult, study: StudyFiles, shown: Collection[str]) -> StudyResult:
+    """Adds those attributes that were asked for and that only the header has."""
+    names = [name for name in _OF_HEADER if name in shown]
+    if not names or study.files.empty:
+        return result
+    read = study.files["SeriesInstanceUID"] == (result.read_series or "")
+    rows = study.files[read] if read.any() else study.files
+    header = _read_header(Path(find_on_disk(str(study.root / rows["path"].iloc[0]))), names)
+    return replace(result, **header)
 
 
 def _find_attributes(result: StudyResult, study: StudyFiles, shown: Collection[str]) -> Attributes:
     """Finds the attributes that a page shows: of the study, and of each of its series."""
-    of_study = {}
-    if "PatientID" in shown:
-        of_study["PatientID"] = result.PatientID
-    if "StudyDate" in shown and len(study.files):
-        read = study.files["SeriesInstanceUID"] == (result.read_series or "")
-        rows = study.files[read] if read.any() else study.files
-        of_study["StudyDate"] = _read_date(Path(find_on_disk(str(study.root / rows["path"].iloc[0]))))
+    names = [name for name in ("PatientID", *_OF_HEADER) if name in shown]
+    of_study = {name: getattr(result, name) or "" for name in names}
     descriptions = None
     if "SeriesDescription" in shown:
         first = study.files.drop_duplicates("SeriesInstanceUID")
@@ -101,9 +125,10 @@ def _find_attributes(result: StudyResult, study: StudyFiles, shown: Collection[s
     return Attributes(of_study, descriptions)
 
 
-def _read_date(path: Path) -> str:
-    """Reads StudyDate; empty if the file has none, or cannot be read again."""
+def _read_header(path: Path, names: Sequence[str]) -> dict[str, str]:
+    """Reads attributes; empty where the file has none, or cannot be read again."""
     try:
-        return str(dcmread(path, specific_tags=["StudyDate"], stop_before_pixels=True).get("StudyDate") or "")
+        header = dcmread(path, specific_tags=list(names), stop_before_pixels=True)
+        return {name: str(header.get(name) or "") for name in names}
     except Exception:  # pydicom raises any exception
-        return ""
+        return dict.fromkeys(names, "")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar, cast, get_args
@@ -114,10 +115,26 @@ Ordinal = Annotated[int, Interval(ge=1), Expected("a whole number from 1")]
 Count = Annotated[int, Interval(ge=0, lt=10**12), Expected("a count")]
 Text = Annotated[str, MaxLen(200), Expected("a text of at most 200 characters")]
 Explanation = Annotated[str, MaxLen(200), Expected("a reason, on one line", str.isprintable)]
+Instant = Annotated[
+    str,
+    Expected(
+        "a time in UTC, such as 2026-11-30T18:05:06.123+00:00",
+        pattern=r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00$",
+    ),
+]
 DIGEST = "[0-9a-f]{64}"
 """Regular expression of a SHA-256 in hexadecimal."""
 
 Digest = Annotated[str, Expected("a SHA-256", pattern=f"^{DIGEST}$")]
+
+
+def write_instant(seconds: float) -> Instant:
+    """Writes a time as ISO 8601, in UTC.
+
+    Args:
+        seconds: Seconds since 1970.
+    """
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
 
 
 @cache

@@ -20,6 +20,7 @@ from ich.schema.formats import (
     Digest,
     Expected,
     FromOne,
+    Instant,
     NotNegative,
     Number,
     Ordinal,
@@ -31,7 +32,16 @@ if TYPE_CHECKING:
     from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
     from pydantic_core import CoreSchema
 
-__all__ = ["Algorithm", "LabelResult", "Outcome", "Remark", "SeriesResult", "SliceResult", "StudyResult"]
+__all__ = [
+    "Algorithm",
+    "LabelResult",
+    "Outcome",
+    "Remark",
+    "SeriesResult",
+    "SliceResult",
+    "StudyResult",
+    "Timing",
+]
 
 KEY_SLICES = 3
 """Number of key slices of a positive study for the label that decides; each other one called adds its own.
@@ -166,6 +176,25 @@ class Algorithm:
 
 
 @dataclass(frozen=True)
+class Timing:
+    """When a study was read, and how long each step took, by the clock of the machine.
+
+    Several studies are read at a time, so the steps of one overlap with those of others.
+    """
+
+    begun_at: Instant
+    """When the reading of the pixels began, in UTC (ISO 8601)."""
+    done_at: Instant
+    """When the result and the outputs beside it were done, in UTC."""
+    reading: NotNegative
+    """Seconds to choose the series, and to read and check its pixels."""
+    network: NotNegative
+    """Seconds of the networks, and of what follows from their outputs."""
+    writing: NotNegative
+    """Seconds to write the page and the DICOM objects; 0 without them."""
+
+
+@dataclass(frozen=True)
 class StudyResult:
     """Result of ich for a study of head CT. Research use only; not a medical device.
 
@@ -175,7 +204,7 @@ class StudyResult:
 
     __pydantic_config__ = STRICT
 
-    schema: Literal["ich study result 5"] = field(default="ich study result 5", kw_only=True)
+    schema: Literal["ich study result 6"] = field(default="ich study result 6", kw_only=True)
     """Name and version of this schema. The version grows with any change of the fields and their meaning."""
     note: Literal["Research use only; not a medical device"] = field(default=DISCLAIMER, kw_only=True)
     """Shown beside all results."""
@@ -185,6 +214,10 @@ class StudyResult:
     """(0020,000D), as stored."""
     PatientID: str
     """(0010,0020), as stored; empty if missing."""
+    AccessionNumber: str | None = field(default=None, kw_only=True)
+    """(0008,0050), as stored; empty if missing. Null unless it was asked for."""
+    StudyDate: str | None = field(default=None, kw_only=True)
+    """(0008,0020), as stored; empty if missing. Null unless it was asked for."""
     outcome: Outcome | None
     """POSITIVE: the label that decides, pooled over the slices that are not left out, is at or above its
     operating point; there may be reasons too, and only implausible_hu and no_decision prevent it. NEGATIVE:
@@ -218,6 +251,9 @@ class StudyResult:
     """All series of the study."""
     algorithm: Algorithm
     """The algorithm that read the study."""
+    timing: Timing | None = field(default=None, kw_only=True, compare=False)
+    """When the study was read. It does not count when results are compared. Null in results of earlier
+    versions."""
 
     @property
     def knows_sides(self) -> bool:

@@ -39,10 +39,9 @@ def write_files(made: Made, net: SliceNet | None, files: ResultFiles, earlier: R
     result = made.result
     with for_owner_only():
         files.folder.mkdir(parents=True)
-    write_json(result, files.result)
     known = None if earlier is None else _read(earlier)
     same = known is not None and derive_uid(known) == derive_uid(result)
-    write_outputs(
+    result, _ = write_outputs(
         result,
         made.study,
         net,
@@ -52,6 +51,7 @@ def write_files(made: Made, net: SliceNet | None, files: ResultFiles, earlier: R
         predecessor=earlier.report if earlier is not None and earlier.report.is_file() else None,
         whole=False,  # old pixels are deleted, and pages are kept
     )
+    write_json(result, files.result)
     if same and earlier is not None:
         for path in (earlier.report, *earlier.list_images()):
             if path.is_file():

@@ -9,9 +9,10 @@ from typing import Any
 
 import yaml
 
+from ich.files import OWNER_ONLY
 from ich.schema import UserError
 from ich.schema.formats import STRICT, adapt, show
-from ich.serve.settings.parts import Complete, Node, Read, Receive, Rules, Upkeep, Web
+from ich.serve.settings.parts import Complete, Mode, Node, Read, Receive, Rules, Upkeep, Web
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Settings:
     """Folder for all that the service keeps."""
     queue: str | None = None
     """postgresql://USER@HOST/NAME for readers on several machines; null for a file in the folder."""
+    mode: Mode = OWNER_ONLY
+    """Permissions of new files, in quotes: "640" lets the group read. The database stays private."""
     receive: Receive = field(default_factory=Receive)
     complete: Complete = field(default_factory=Complete)
     read: Read = field(default_factory=Read)

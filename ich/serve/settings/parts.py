@@ -8,11 +8,19 @@ from typing import Annotated, Literal
 
 from annotated_types import Interval, MaxLen, MinLen
 
+from ich.files import MODES
 from ich.schema.formats import Expected
 
 Port = Annotated[int, Interval(ge=1, le=65535), Expected("a port from 1 to 65535")]
 Seconds = Annotated[float, Interval(ge=0, le=1e8), Expected("a number of seconds from 0")]
 Several = Annotated[int, Interval(ge=1, le=10**6), Expected("a whole number from 1")]
+Mode = Annotated[
+    str,
+    Expected(
+        'permissions in quotes, such as "640": 6 for the owner; 0, 4 or 6 for the group; 0 or 4 for others',
+        pattern=f"^{MODES}$",
+    ),
+]
 Title = Annotated[str, MinLen(1), MaxLen(16), Expected("an AE title of 1 to 16 characters")]
 Name = Annotated[str, Expected("a name of letters, digits, - and _", pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 

@@ -27,6 +27,9 @@ BUSY_SECONDS = 30
 UPGRADE_LOCK = 0x696368
 """Number of the lock that a process holds in PostgreSQL while it creates or upgrades the tables."""
 
+_PRIVATE = 0o600
+"""Permissions of the database at any ``mode`` of the settings: it holds sessions and hashes of passwords."""
+
 _READS = "only_reads"  # option of a connection
 
 
@@ -92,6 +95,7 @@ def _make_engine(address: str, busy_seconds: float) -> Engine:
     if "://" not in address:
         path = Path(address)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(_PRIVATE)  # SQLite gives the files beside it the same permissions
         engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": busy_seconds})
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_immediately)

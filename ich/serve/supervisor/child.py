@@ -21,6 +21,7 @@ from multiprocessing.process import BaseProcess
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ich.files import permitting
 from ich.schema import UserError
 from ich.schema.exits import ExitCode
 from ich.serve.faults import describe_fault
@@ -160,7 +161,8 @@ def enter(orders: Connection, module: str | None, settings: Settings, parent: in
 
 def _run(role: Role, settings: Settings, identity: str) -> int:
     try:
-        getattr(import_module(role.module), role.function)(settings, identity)
+        with permitting(settings.mode):
+            getattr(import_module(role.module), role.function)(settings, identity)
     except UserError as error:
         _log.error("%s", error)
         return ExitCode.WRONG

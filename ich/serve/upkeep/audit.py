@@ -13,6 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, select
 
 from ich.files import flush_to_disk, for_owner_only
+from ich.schema.formats import write_instant
 from ich.serve.store import Store
 from ich.serve.store.tables import events
 
@@ -34,7 +35,7 @@ def export_events(connection: Connection, folder: Path) -> Iterator[str]:
 
 def write_event(row: Row[Any]) -> str:
     """Writes an event as a line of JSON."""
-    fields = {"id": row.id, "at": _find_time(row).isoformat(timespec="milliseconds")}
+    fields = {"id": row.id, "at": write_instant(row.at)}
     others = {name: getattr(row, name) for name in ("actor", "kind", "study", "detail")}
     return json.dumps(fields | others, ensure_ascii=False)
 
