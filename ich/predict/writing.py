@@ -111,7 +111,7 @@ def _add_attributes(result: StudyResult, study: StudyFiles, shown: Collection[st
     read = study.files["SeriesInstanceUID"] == (result.read_series or "")
     rows = study.files[read] if read.any() else study.files
     header = _read_header(Path(find_on_disk(str(study.root / rows["path"].iloc[0]))), names)
-    return replace(result, **header)
+    return replace(result, AccessionNumber=header.get("AccessionNumber"), StudyDate=header.get("StudyDate"))
 
 
 def _find_attributes(result: StudyResult, study: StudyFiles, shown: Collection[str]) -> Attributes:

@@ -27,8 +27,11 @@ from ich.serve.sending.delivery import ANSWER_SECONDS, CONNECT_SECONDS
 from ich.serve.settings.parts import Complete, Receive
 from ich.serve.store.sends import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS
 
-SENT = (Comprehensive3DSRStorage, SecondaryCaptureImageStorage)
-"""SOP classes that the service makes: the structured report and key images."""
+SENT = {
+    Comprehensive3DSRStorage: "takes the structured report, if its `what` has `sr`, as by default",
+    SecondaryCaptureImageStorage: "takes the key images, if its `what` has `sc`, as by default",
+}
+"""SOP classes that the service makes, and what a node does with them."""
 
 _HEAD = """\
 <!-- Made from the tables of ich/serve. After a change there, renew docs/conformance.md:
@@ -57,8 +60,34 @@ _STATUSES = {
 
 def make_page() -> str:
     """Returns the statement as Markdown."""
-    parts = [_HEAD, _write(_OVERVIEW), *_describe_entity(), *_describe_receiving(), *_describe_sending()]
+    parts = [_HEAD, _write(_OVERVIEW), *_describe_others(), *_describe_entity()]
+    parts += [*_describe_receiving(), *_describe_sending()]
     return "\n".join(parts)
+
+
+def _describe_others() -> list[str]:
+    sender = "a sender, such as a scanner, PACS or router"
+    node = "a node of `send`, such as a PACS"
+    rows = [
+        (sender, _name(VERIFICATION), VERIFICATION, "SCU", "may try the connection by C-ECHO"),
+        *((sender, _name(uid), uid, "SCU", "sends slices") for uid in _list_read()),
+        *((node, _name(uid), uid, "SCP", use) for uid, use in SENT.items()),
+        (
+            *(node, _name(STORAGE_COMMITMENT), STORAGE_COMMITMENT, "SCP"),
+            "confirms that it keeps them, if it has `commitment: true`",
+        ),
+    ]
+    return [
+        "## What others have to offer\n",
+        _write("""Set up these SOP classes at the other side. A sender needs at least one class of slices. A
+            node that lacks a class of an answer never gets that answer, and the study's page says so."""),
+        *_write_table(("who", "SOP class", "UID", "role", "it"), rows),
+    ]
+
+
+def _list_read() -> list[str]:
+    """Lists the SOP classes of slices."""
+    return sorted(filter(None, CT_IMAGES))
 
 
 def _describe_entity() -> list[str]:
@@ -86,7 +115,7 @@ def _describe_entity() -> list[str]:
 
 def _describe_receiving() -> list[str]:
     receive, complete = Receive(), Complete()
-    read = [(_name(uid), uid) for uid in sorted(filter(None, CT_IMAGES))]
+    read = [(_name(uid), uid) for uid in _list_read()]
     syntaxes = [(_name(uid), uid) for uid in SYNTAXES]
     statuses = [(f"0x{status:04X}", text) for status, text in _STATUSES.items()]
     echo = [_name(syntax) for syntax in find_echo_syntaxes()]
