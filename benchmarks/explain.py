@@ -4,7 +4,7 @@ It takes held-out slices that have a label and that the model calls positive (pr
 counts how often the map's peak lies in the lesion, and how often within one cell of the feature grid of it.
 Beside both is the rate of a random point in the head. The table has every informative grid of the network,
 and several methods. "as pixels" places the cells as if the grid were a smaller copy of the image. The row
-with a star is what `ich explain` does.
+with a star is what `ich explain` does. Every map ends at the skull.
 
     python benchmarks/phantom.py --out runs/phantom --seeds 0
     python benchmarks/explain.py --run runs/phantom/0 --data data/phantom --masks data/phantom_masks
@@ -23,8 +23,9 @@ import torch
 from captum.attr import LayerActivation, LayerGradCam, LayerGradientXActivation, Occlusion
 
 from ich.dicom import read_hu
-from ich.explain import METHODS, explain, lay_out
+from ich.explain import METHODS, explain_finely, lay_out
 from ich.explain.grids import detour, find_grid, gradients, list_grids
+from ich.explain.inside import end_inside, find_inside
 from ich.image.resize import resize_hu, restore_size
 from ich.index import index_paths
 from ich.model_files.checkpoint import find_checkpoint
@@ -64,7 +65,7 @@ def score(heats, slices, label, side):
         lesion = (mask > 0) if label == "any" else (mask >> SUBTYPES.index(label) & 1) > 0
         cell = round(max(hu.shape) / side)
         near = cv2.dilate(lesion.astype(np.uint8), np.ones((2 * cell + 1, 2 * cell + 1), np.uint8)) > 0
-        heat = restore_size(heat, *hu.shape)
+        heat, _ = end_inside(restore_size(heat, *hu.shape), find_inside(hu, label))
         peak = np.unravel_index(heat.argmax(), heat.shape)
         head, found = find_head(hu), heat.max() > 0
         rows.append([found and lesion[peak], found and near[peak], lesion[head].mean(), near[head].mean()])
@@ -121,8 +122,8 @@ def compare(model, images, slices, label):
         named = ("in_lesion", "near_lesion", "chance_in", "chance_near")
         return counts | {"grid": grid, "side": side, "method": name} | dict(zip(named, scores, strict=True))
 
-    own = partial(explain, model, label=label, grid=chosen)
-    yield row(f"* {METHODS[0]}", chosen.name, chosen.layout.side, own)
+    own = partial(explain_finely, model, label=label, grid=chosen)
+    yield row(f"* {METHODS[0]}, finely", chosen.name, chosen.layout.side, own)
     with gradients(model, images) as copy:
         grids = list_grids(model, copy[:1])
     for grid in grids:

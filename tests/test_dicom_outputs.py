@@ -271,6 +271,25 @@ def test_a_large_slice_keeps_its_pixels() -> None:
     assert np.abs(pixels[-600:] - np.clip(hu / 80 * 255, 0, 255)).max() <= 0.5
 
 
+def test_a_key_image_outlines_the_evidence_and_hides_little(whole: Series, tmp_path: Path) -> None:
+    result = make_result(whole.index)
+    n = result.key_slices[0]
+    heat = np.zeros((64, 64), np.float32)
+    heat[20:40, 20:40] = 0.3
+    heat[25:35, 25:35] = 1.0
+    plain = pydicom.dcmread(write_key_images(result, whole.files, tmp_path)[0])
+    path, *others = write_key_images(result, whole.files, tmp_path, {n: heat})
+    drawn = pydicom.dcmread(path)
+    assert "50 % of the peak of a heat map" in drawn.DerivationDescription
+    assert "heat map" not in plain.DerivationDescription + pydicom.dcmread(others[0]).DerivationDescription
+    changed = np.argwhere(drawn.pixel_array[-512:] != plain.pixel_array[-512:])
+    assert changed.min() > 8 * 24  # at half of the peak, not where the map is lower
+    assert changed.max() < 8 * 36
+    inside = drawn.pixel_array[-512:][8 * 26 : 8 * 34, 8 * 26 : 8 * 34]
+    np.testing.assert_array_equal(inside, plain.pixel_array[-512:][8 * 26 : 8 * 34, 8 * 26 : 8 * 34])
+    assert len(changed) < 0.03 * 512**2
+
+
 def test_only_a_positive_study_has_key_images(whole: Series, tmp_path: Path) -> None:
     assert write_key_images(make_result(whole.index, present=()), whole.files, tmp_path) == []
     assert list(tmp_path.iterdir()) == []
@@ -503,7 +522,8 @@ def run_tool(*command: str) -> str:
 def test_what_is_written_passes_the_validators(whole: Series, tmp_path: Path, given: str, tool: str) -> None:
     result = make_result(whole.index, **RESULTS[given])
     report = write_report(result, whole, tmp_path)
-    images = [] if tool == "dsrdump" else write_key_images(result, whole.files, tmp_path)
+    heats = dict.fromkeys(result.key_slices, np.eye(64, dtype=np.float32))
+    images = [] if tool == "dsrdump" else write_key_images(result, whole.files, tmp_path, heats)
     for path in (report, *images):
         # What dciodvfy warns of is that it does not know the codes of this library.
         said = run_tool(*([tool, "-new"] if tool == "dciodvfy" else [tool, "-q"]), str(path))

@@ -19,6 +19,7 @@ from ich.dicom import read_hu
 from ich.explain import METHODS, explain
 from ich.explain.drawing import draw_heat
 from ich.explain.grids import find_grid
+from ich.explain.inside import end_inside, find_inside
 from ich.image.resize import resize_hu, restore_size
 from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier, SliceNet, load_slice_net
@@ -367,3 +368,46 @@ def test_without_readable_slices_there_is_one_message(
 def test_a_folder_in_use_is_refused(checkpoint: Path, series: list[Path], capsys) -> None:
     assert call("explain", str(checkpoint), str(series[0]), "--out", str(checkpoint.parent)) == 2
     assert "is not empty" in capsys.readouterr().err
+
+
+def draw_head(skull: bool) -> np.ndarray:
+    """A round head with a scalp, on a table, with or without a skull around the brain."""
+    rows, columns = np.mgrid[:256, :256]
+    far = np.hypot(rows - 120, columns - 128)
+    hu = np.full((256, 256), -1000, np.int16)
+    hu[far < 90] = 40  # the scalp, 10 pixels wide
+    hu[(far < 80) & skull] = 1000
+    hu[far < 70] = 30
+    hu[225:230] = 200  # a table
+    return hu
+
+
+@pytest.mark.parametrize(
+    ("label", "skull", "farthest"), [("any", True, 80), ("any", False, 90), ("fracture", True, 90)]
+)
+def test_a_map_and_its_peak_stay_where_evidence_can_lie(label: str, skull: bool, farthest: int) -> None:
+    hu = draw_head(skull)
+    rows, columns = np.mgrid[:256, :256]
+    far = np.hypot(rows - 120, columns - 128)
+    heat = np.clip(1 - abs(columns - 212) / 60, 0, 1).astype(np.float32)  # its peak lies in the scalp
+    ended, strays = end_inside(heat, find_inside(hu, label))
+    assert far[ended > 0].max() <= farthest  # neither in air nor on the table
+    assert ended.max() == 1
+    assert far.ravel()[ended.argmax()] <= farthest
+    assert not strays
+    inner = heat[far < 60]
+    np.testing.assert_allclose(ended[far < 60], inner / heat[ended > 0].max())
+
+
+def test_a_map_with_its_evidence_in_air_is_doubted() -> None:
+    inside = find_inside(draw_head(True), "any")
+    heat = np.zeros((256, 256), np.float32)
+    heat[2, 2], heat[120, 128] = 1, 0.4
+    ended, strays = end_inside(heat, inside)
+    assert strays
+    assert ended[2, 2] == 0
+    heat[120, 128] = 0
+    ended, strays = end_inside(heat, inside)
+    assert strays
+    assert not ended.any()
+    assert end_inside(np.zeros_like(heat), inside)[1] is False

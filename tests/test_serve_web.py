@@ -345,10 +345,10 @@ def test_the_worklist_begins_with_what_is_urgent_today(department: Department) -
     assert list_tokens(page) == [tokens[name] for name in order]
     for text in (
         "subdural",
-        "operating point 0.40",
+        "threshold 0.40",
         "Slices seem to be missing between others",
         "it is a phantom",
-        "NOT READ",
+        "NOT ANALYZED",
         "priority 5",
     ):
         assert text in page
@@ -358,7 +358,7 @@ def test_the_worklist_begins_with_what_is_urgent_today(department: Department) -
     ("query", "names"),
     [
         ("outcome=POSITIVE", ["positive", "old positive"]),
-        ("outcome=NOT READ", ["refused"]),
+        ("outcome=NOT ANALYZED", ["refused"]),
         ("state=set aside", ["aside"]),
         ("state=receiving", ["urgent"]),
         ("outcome=POSITIVE&until=DAY0", ["old positive"]),

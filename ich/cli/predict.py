@@ -211,7 +211,7 @@ def _print(summary: Summary, out: Path) -> None:
     refused = summary.refused_outputs
     is_empty = refused["code"] == OutputRefusal.NO_RESULT
     if skipped := int(is_empty.sum()):
-        print(f"{skipped} outputs skipped: studies not analyzed")
+        print(f"{skipped} output{'' if skipped == 1 else 's'} skipped: studies not analyzed")
     print_codes(
         refused[~is_empty], "outputs could not be written", out / "refused_outputs.csv", OutputRefusal
     )

@@ -8,6 +8,7 @@ None if not available; otherwise ``reason`` is None. Within one ``"schema"``, ke
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from ich.evaluate.curves import Curves
 from ich.schema import DISCLAIMER
 from ich.schema.labels import LabelSet
+from ich.schema.shares import show_prob
 
 SCHEMA = "ich evaluation 1"
 """Format of ``metrics.json``; the number rises when a key is removed or changes its meaning."""
@@ -45,14 +47,19 @@ class Estimate:
     def __format__(self, spec: str) -> str:
         if math.isnan(self.value):
             return "n/a"
-        if math.isnan(self.low):
-            return f"{self.value:{spec}}"
-        return f"{self.value:{spec}} ({self.low:{spec}}-{self.high:{spec}})"
+        shown = _show(self.value, spec)
+        return shown if math.isnan(self.low) else f"{shown} ({self.low:{spec}}-{self.high:{spec}})"
 
     def to_dict(self) -> dict[str, float | str | None]:
         """Returns ``value``, ``low``, ``high`` and ``reason``, with None if there is none."""
         numbers = {name: getattr(self, name) for name in ("value", "low", "high")}
         return {name: to_plain(number) for name, number in numbers.items()} | {"reason": self.reason or None}
+
+
+def _show(value: float, spec: str) -> str:
+    """Formats a figure; one between 0 and 1 is never shown as either, as an AUROC of 0.9997 might be."""
+    digits = re.fullmatch(r"\.(\d)f", spec)
+    return show_prob(value, int(digits[1])) if digits and 0 < value < 1 else f"{value:{spec}}"
 
 
 def unavailable(reason: str) -> Estimate:

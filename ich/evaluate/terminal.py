@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ich.evaluate.figures import FEW, Evaluation
 from ich.schema import DISCLAIMER
+from ich.schema.shares import show_number
 from ich.tables import PLURALS
 
 
@@ -64,7 +65,7 @@ def render_operating_points(evaluation: Evaluation, level: str = "study") -> Tab
     for name, label in evaluation.levels[level].labels.items():
         point = label.operating_point
         chosen = (point.threshold, point.chosen_sensitivity, point.chosen_specificity)
-        threshold, *fitted = ("n/a" if math.isnan(value) else f"{value:.2g}" for value in chosen)
+        threshold, *fitted = ("n/a" if math.isnan(value) else show_number(value, 2) for value in chosen)
         held_out = (f"{point.sensitivity:.2f}", f"{point.specificity:.2f}")
         table.add_row(name, threshold, held_out[0], fitted[0], held_out[1], fitted[1])
     return table

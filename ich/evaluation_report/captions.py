@@ -23,6 +23,7 @@ from ich.evaluation_report.report_data import ReportData
 from ich.evaluation_report.tables import describe_basis, to_estimate
 from ich.report.document import Picture
 from ich.report.figures import encode_png
+from ich.schema.shares import show_number
 from ich.tables import name_columns, say
 
 DRAWN_LEVELS = ("slice", "study")
@@ -123,7 +124,7 @@ def _plan_timelines(data: ReportData) -> Draw | None:
     if not timelines:
         return None
     threshold = math.nan if point is None else point.threshold
-    line = "" if point is None else f" Dashed: the operating point of slices, {threshold:.2g}."
+    line = "" if point is None else f" Dashed: the operating point of slices, {show_number(threshold)}."
     caption = (
         f"Probability of {label} along studies. Of the studies with {labels.finding} and of those without, "
         "we show the highest, the middle and the lowest by their highest slice. Filled: positive slices. "

@@ -34,6 +34,7 @@ from ich.evaluation_report.tables import (
 )
 from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Table, Text
 from ich.schema.labels import RSNA_LABELS, LabelSet, say_label
+from ich.schema.shares import show_number
 from ich.tables import SETS, say
 
 Pictures = Mapping[str, Picture]
@@ -195,7 +196,7 @@ def _summarize(data: ReportData) -> Iterator[Block]:
             continue
         point = either.operating_point
         called = (
-            f" At the threshold of {point.threshold:.2g}, sensitivity {point.sensitivity:.3f} and "
+            f" At the threshold of {show_number(point.threshold)}, sensitivity {point.sensitivity:.3f} and "
             f"specificity {point.specificity:.3f}, with {point.false_negatives:,} false negatives and "
             f"{point.false_positives:,} false positives."
             if not math.isnan(point.threshold)

@@ -20,6 +20,7 @@ from ich.report.document import Block, Missing, Picture
 from ich.report.figures import encode_png
 from ich.schema import ReadError
 from ich.schema.labels import LabelSet, say_label
+from ich.schema.shares import show_number, show_prob
 from ich.tables import UIDS, name_columns
 
 if TYPE_CHECKING:  # importing torch takes seconds
@@ -167,7 +168,7 @@ def _read_cases(
 
     def read(row: int) -> Case:
         present = describe_target(labels, targets[row])
-        title = f"row {row} · {labels.headline} {probs[row]:.3f} · target: {present}"
+        title = f"row {row} · {labels.headline} {show_prob(probs[row], 3)} · target: {present}"
         path, frame, orientation = files.iloc[row]
         try:
             return Case(title, read_hu(root / path, frame), heat.get(row), in_lps=orientation != UNKNOWN)
@@ -182,7 +183,9 @@ def _draw(
 ) -> list[Block]:
     label = labels.headline
     point = None if decision is None else decision.find_point(label)
-    threshold = "" if point is None else f", on the wrong side of the threshold ({point.threshold:.2g})"
+    threshold = (
+        "" if point is None else f", on the wrong side of the threshold ({show_number(point.threshold)})"
+    )
     signs = (
         f" Right: heat map of the evidence for {say_label(label, labels.names)}. Lines mark a quarter "
         "(dotted), half (dashed) and three quarters (solid) of its peak, and the cross marks the peak."

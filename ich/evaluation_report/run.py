@@ -15,6 +15,7 @@ import yaml
 
 from ich.schema import RENAMED, UserError
 from ich.schema.labels import LabelSet
+from ich.schema.shares import show_percent
 from ich.tables import restore_texts
 
 
@@ -126,7 +127,9 @@ def _describe_split(config: dict[str, Any]) -> str:
         return f"by {data['split']}, {each}, seed {data['seed']}"
     if data.get("fold") is not None:
         return f"by {data['split']}, fold {data['fold']} of {data['folds']} held out, seed {data['seed']}"
-    shares = f"{data['val_fraction']:.0%} validation set, {data['test_fraction']:.0%} test set"
+    shares = (
+        f"{show_percent(data['val_fraction'])} validation set, {show_percent(data['test_fraction'])} test set"
+    )
     return f"by {data['split']}, {shares}, seed {data['seed']}"
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 from ich.evaluate.comparison import Comparison
 from ich.evaluate.figures import FEW, Estimate, Evaluation, LabelFigures
 from ich.report.document import Table
+from ich.schema.shares import show_number, show_percent
 from ich.tables import PLURALS, say
 
 
@@ -107,7 +108,7 @@ def make_operating(evaluation: Evaluation, level: str) -> Table:
         rows.append(
             [
                 label,
-                f"{point.threshold:.3g}" if known else "n/a",
+                show_number(point.threshold) if known else "n/a",
                 f"{point.sensitivity:.3f}",
                 f"{point.specificity:.3f}",
                 f"{point.ppv:.3f}",
@@ -129,7 +130,7 @@ def make_operating(evaluation: Evaluation, level: str) -> Table:
 def make_predictive(evaluation: Evaluation, level: str) -> Table:
     """Tabulates predictive values at given prevalences; labels without an operating point are left out."""
     rows = [
-        [f"{label}, {value.prevalence:.0%}", f"{value.ppv:.3f}", f"{value.npv:.3f}"]
+        [f"{label}, {show_percent(value.prevalence)}", f"{value.ppv:.3f}", f"{value.npv:.3f}"]
         for label, each in evaluation.levels[level].labels.items()
         for value in each.operating_point.at_prevalences
         if not math.isnan(value.ppv.value) or not math.isnan(value.npv.value)

@@ -8,6 +8,7 @@ fine enough. captum computes it. This package finds the grid in any backbone, co
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from captum.attr import LayerGradCam, LayerGradientXActivation
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 from ich.explain.grids import Classifier, Grid, detour, find_grid, gradients
 from ich.schema import LABELS, UserError
 
-__all__ = ["explain"]
+__all__ = ["explain", "explain_finely"]
 
 METHODS = ("hirescam", "gradcam")
 
@@ -59,7 +60,43 @@ def explain(
     with gradients(model, x) as x, detour(grid) as passage:
         attribution = LayerGradCam if method == "gradcam" else LayerGradientXActivation
         map_ = attribution(model, passage).attribute(x, names.index(label))  # (N, 1 or C, h, w)
-    heat = lay_out(map_.detach().float().sum(dim=1, keepdim=True), grid.shift, x.shape[-1]).relu()
+    return _scale(lay_out(map_.detach().float().sum(dim=1, keepdim=True), grid.shift, x.shape[-1]).relu())
+
+
+def explain_finely(
+    model: Classifier, x: Tensor, label: str, *, names: Sequence[str] = LABELS, grid: Grid | None = None
+) -> Tensor:
+    """Computes heat maps as ``explain`` does, on a grid that is twice as fine.
+
+    A map is the mean of four: of the image, and of the image moved by half a cell down, right, or both. The
+    cells then look at twice as many places in each direction. It takes four times as long.
+
+    Args:
+        model: See ``explain``.
+        x: (N, C, S, S) input of the model.
+        label: One of ``names``.
+        names: The labels of the model's outputs.
+        grid: From ``find_grid``.
+
+    Returns:
+        (N, S, S) as from ``explain``.
+
+    Raises:
+        UserError: See ``explain``.
+    """
+    grid = grid or find_grid(model, x)
+    size = x.shape[-1]
+    half = max(1, round(size / grid.layout.side / 2))  # pixels
+    total = x.new_zeros((len(x), size, size), dtype=torch.float32)
+    for down, right in product((0, half), repeat=2):
+        moved = F.pad(x.float(), (right, 0, down, 0), mode="replicate")[..., :size, :size]
+        heat = explain(model, moved, label, names=names, grid=grid)
+        total += F.pad(heat, (0, right, 0, down))[..., down:, right:]
+    return _scale(total)
+
+
+def _scale(heat: Tensor) -> Tensor:
+    """Scales maps (N, S, S) to a peak of 1; those without evidence stay 0."""
     peak = heat.amax(dim=(1, 2), keepdim=True)
     return heat / torch.where(peak > 0, peak, 1.0)
 

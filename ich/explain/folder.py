@@ -23,6 +23,7 @@ from ich.progress import track
 from ich.report.figures import write_png
 from ich.schema import ReadError, UserError
 from ich.schema.results import KEY_SLICES
+from ich.schema.shares import show_prob
 from ich.tables import (
     REFUSED_COLUMNS,
     SLAB_COLUMN,
@@ -265,7 +266,7 @@ def _write_slice(found: Heat, root: Path, row: Any, out: Path, window: str, name
         )
     shown = (float(spacing[0]), float(spacing[1])) if np.isfinite(spacing).all() else (1.0, 1.0)
     for label, heat in found.heat.items():
-        title = f"slice {found.row}: {label}, probability {found.probs[names.index(label)]:.3f}"
+        title = f"slice {found.row}: {label}, probability {show_prob(found.probs[names.index(label)], 3)}"
         in_lps = bool(row["orientation"] != UNKNOWN)
         figure = draw_heat(hu, heat, title, window=window, spacing=shown, in_lps=in_lps)
         write_png(figure, out / f"{number}_{label}.png", dpi=110)

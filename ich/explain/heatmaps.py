@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich.data.slices import SliceDataset, SliceReader, to_arrays
-from ich.explain import explain
+from ich.dicom import read_hu
+from ich.explain import explain_finely
 from ich.explain.grids import Grid, find_grid
+from ich.explain.inside import end_inside, find_inside
 from ich.image.brain import Box, find_shown, restore_box, show_brain
 from ich.image.resize import restore_size
 from ich.image.window import window_batch
@@ -33,12 +35,15 @@ class Heat(NamedTuple):
     Attributes:
         row: The slice's row in its table.
         probs: (L,) float32, one for each label of the network.
-        heat: (Rows, Columns) float32 in LPS by label, from ``ich.explain.explain``.
+        heat: (Rows, Columns) float32 in LPS by label, from ``explain_finely``. It is 0 where evidence
+            cannot lie, as ``ich.explain.inside`` says, and 1 at its peak.
+        strays: By label, whether most of the evidence lay where it cannot, so that the map says little.
     """
 
     row: int
     probs: NDArray[np.float32]
     heat: dict[str, NDArray[np.float32]]
+    strays: dict[str, bool]
 
 
 def find_first_grid(net: SliceNet, root: Path, table: pd.DataFrame) -> Grid | None:
@@ -90,13 +95,20 @@ def explain_slices(
             continue
         grid = grid or find_grid(net, x)
         probs = _compute_probs(net, x)
-        maps = {label: explain(net, x, label, names=names, grid=grid).cpu().numpy() for label in labels}
+        maps = {
+            label: explain_finely(net, x, label, names=names, grid=grid).cpu().numpy() for label in labels
+        }
         for number, (row, box) in enumerate(zip(read, boxes, strict=True)):
-            heat = {
-                label: restore_size(restore_box(each[number], box), *sizes[row].tolist())
-                for label, each in maps.items()
-            }
-            yield Heat(row, probs[number], heat)
+            try:
+                hu = read_hu(root / table["path"].iloc[row], table["frame"].iloc[row])
+            except ReadError as error:  # its file has changed since the network saw it
+                yield error
+                continue
+            heat, strays = {}, {}
+            for label, each in maps.items():
+                whole = restore_size(restore_box(each[number], box), *sizes[row].tolist())
+                heat[label], strays[label] = end_inside(whole, find_inside(hu, label))
+            yield Heat(row, probs[number], heat, strays)
 
 
 class _Batch(NamedTuple):

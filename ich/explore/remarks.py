@@ -12,6 +12,7 @@ from ich.explore.sample import MOST_ENCODINGS
 from ich.index.quality import LEAST_AIR
 from ich.schema.codes import Quality
 from ich.schema.hu import ANY_AIR, BRAIN_PEAK, PEAK_SOUGHT
+from ich.schema.shares import show_percent
 from ich.tables import say
 
 FEW_PATIENTS = 10
@@ -48,10 +49,7 @@ def list_remarks(facts: Facts) -> list[str]:
 
 def say_share(share: float) -> str:
     """Formats a share in percent with suitable precision."""
-    percent = 100 * share
-    if 0 < percent < 0.1:
-        return "less than 0.1 %"
-    return f"{percent:.1f} %" if 0 < percent < 10 else f"{percent:.0f} %"
+    return show_percent(share, 1 if share < 0.1 else 0)
 
 
 def _remark_files(facts: Facts) -> Iterator[str]:

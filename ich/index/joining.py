@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ich.schema import UserError
+from ich.schema.shares import show_percent
 from ich.tables import INDEX_DTYPES, SLAB_COLUMN, STUDY_TARGET, name_columns
 
 USUAL_SHARE, LEAST_SHARE = 0.9, 0.1
@@ -38,7 +39,7 @@ class JoinCounts(NamedTuple):
         """Warning about labels that may belong to another data set; empty if there is none."""
         if self.matched >= USUAL_SHARE * self.slices:
             return ""
-        share = f"{self.matched} of {self.slices} slices ({self.matched / self.slices:.0%})"
+        share = f"{self.matched} of {self.slices} slices ({show_percent(self.matched / self.slices)})"
         return (
             f"the label file names {share}, and {self.without_file} slices that do not exist: check that it "
             "belongs to these files"

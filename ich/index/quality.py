@@ -19,6 +19,7 @@ from ich.remote import AnyPath
 from ich.schema import ReadError, UserError
 from ich.schema.codes import Quality
 from ich.schema.hu import ANY_AIR, BONE, TISSUE
+from ich.schema.shares import show_percent
 from ich.tables import say, write_table
 from ich.tables.stacks import NO_STACK, SAME_POSITION, describe_odd, find_odd
 
@@ -63,7 +64,7 @@ def find_in_slice(hu: NDArray[np.int16]) -> list[Found]:
     ):
         share = float(((hu >= low) & (hu <= high)).mean())
         if not least <= share <= most:
-            found.append((code, f"{100 * share:.2f} % of the pixels have {low} to {high} HU"))
+            found.append((code, f"{show_percent(share, 2)} of the pixels have {low} to {high} HU"))
     return found
 
 

@@ -8,6 +8,7 @@ from ich.schema import DISCLAIMER
 from ich.schema.codes import NO_RESULT, SetAside, describe_code, find_sentence
 from ich.schema.labels import say_label
 from ich.schema.results import LabelResult, Outcome, SeriesResult, StudyResult
+from ich.schema.shares import show_prob
 
 _GLANCE: Mapping[Outcome, str] = {
     Outcome.POSITIVE: "Signs of {finding}",
@@ -16,6 +17,8 @@ _GLANCE: Mapping[Outcome, str] = {
 }
 NOT_ANALYZED = "NOT ANALYZED"
 """Shown in place of an outcome for a study that could not be read."""
+
+_NAMED = 1  # subtypes; the names of more would make the headline long, and stand below it
 
 _SHORT: Mapping[str, str] = {
     SetAside.NOT_CT: "other modality",
@@ -58,8 +61,10 @@ def describe_glance(result: StudyResult) -> str:
     glance = ": ".join(filter(None, [said, ", ".join(result.subtypes)]))
     if result.outcome is not Outcome.POSITIVE:
         return glance
-    unknown = ", ".join(name for name in result.others if result.labels[name].threshold is None)
-    return f"{glance}; not assessed: {unknown}" if unknown else glance
+    unknown = [name for name in result.others if result.labels[name].threshold is None]
+    if len(unknown) > _NAMED:
+        return f"{glance}; {len(unknown)} subtypes not assessed"
+    return f"{glance}; not assessed: {', '.join(unknown)}" if unknown else glance
 
 
 def _describe_refusal(result: StudyResult) -> str:
@@ -173,16 +178,6 @@ def list_limits(result: StudyResult) -> list[str]:
             f"Only the series marked as analyzed was examined, and only for {sought}.",
         ]
     return limits
-
-
-def show_prob(prob: float, digits: int = 2) -> str:
-    """Formats a probability for the page; a rounded one is never shown as 0 or 1."""
-    least = 10.0**-digits
-    if prob < least / 2:
-        return f"<{least:.{digits}f}"
-    if prob >= 1 - least / 2:
-        return f">{1 - least:.{digits}f}"
-    return f"{prob:.{digits}f}"
 
 
 def show_label(label: LabelResult) -> tuple[str, str]:

@@ -73,12 +73,13 @@ def write_outputs(
     rows = rows[rows["code"] == ""]
     paths = [Path(find_on_disk(str(study.root / path))) for path in rows["path"]]
     files = dict(zip(rows["SOPInstanceUID"], paths, strict=True))
+    draws = "page" in outputs or ("sc" in outputs and result.key_slices)
+    views = make_views(result, study.root, rows, net) if draws else []
     done = {}
     for output in outputs:
         try:
             if output == "page":
                 page.parent.mkdir(exist_ok=True)
-                views = make_views(result, study.root, rows, net)
                 pictures = draw_strip(result, study.root, rows) if whole and result.slices else {}
                 write_study_page(result, views, page, pictures, _find_attributes(result, study, shown))
             else:
@@ -86,7 +87,8 @@ def write_outputs(
                 if output == "sr":
                     write_sr(result, files, objects / REPORT, predecessor)
                 else:
-                    write_key_images(result, files, objects)
+                    heats = {view.number: view.heat for view in views if not isinstance(view.heat, str)}
+                    write_key_images(result, files, objects, heats)
             done[output] = WRITTEN
         except OutputRefused as refused:
             done[output] = str(refused)

@@ -33,6 +33,7 @@ from ich.quantize.agreement import (
     measure_agreement,
 )
 from ich.schema import UserError
+from ich.schema.shares import show_percent
 from ich.studies import find_studies
 
 __all__ = ["Agreement", "Change", "Quantization", "write_quantized"]
@@ -147,8 +148,8 @@ def _find_refusal(agreement: Agreement, tolerance: float) -> str:
     """Finds why a model in int8 is refused; empty if it is not."""
     if agreement.changed > tolerance * agreement.studies:
         return (
-            f"the outcome of {agreement.changed} of {agreement.studies} studies changes, and {tolerance:.1%} "
-            "may (--tolerance)"
+            f"the outcome of {agreement.changed} of {agreement.studies} studies changes, and "
+            f"{show_percent(tolerance, 1)} may (--tolerance)"
         )
     if agreement.mean_difference > MEAN_TOLERANCE:
         return (

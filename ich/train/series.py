@@ -27,6 +27,7 @@ from ich.models.series import (
     list_series,
 )
 from ich.schema.labels import LabelSet
+from ich.schema.shares import show_percent
 from ich.tables import name_columns
 from ich.train.trainer import build_single_trainer
 from ich.train.trainer.callbacks import MetricsLog
@@ -112,7 +113,9 @@ def _choose_blend(
     if not used:
         log.info("model over series: off, since no label gains by it over smoothed slices")
         return None
-    log.info("model over series: %s", ", ".join(f"{label} {share:.0%}" for label, share in used.items()))
+    log.info(
+        "model over series: %s", ", ".join(f"{label} {show_percent(share)}" for label, share in used.items())
+    )
     net.blend.copy_(torch.tensor(shares))
     return net
 

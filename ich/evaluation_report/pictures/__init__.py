@@ -26,6 +26,7 @@ from ich.evaluation_report.pictures.panels import (
     set_unit_axes,
 )
 from ich.report.figures import SMALL
+from ich.schema.shares import show_number, show_percent
 
 
 def draw_roc(curves: Mapping[str, Curves], figures: Mapping[str, LabelFigures]) -> Figure:
@@ -103,7 +104,7 @@ def draw_confusion(figures: Mapping[str, LabelFigures]) -> Figure:
         axes.set_yticks([0, 1], ["is\npositive", "is\nnegative"])
         axes.tick_params(length=0)
         _fill_confusion(axes, point)
-        set_title(axes, label, f"positive from {point.threshold:.2g}")
+        set_title(axes, label, f"positive from {show_number(point.threshold)}")
 
     return draw_panels(figures, draw, "", "")
 
@@ -156,5 +157,5 @@ def _fill_confusion(axes: Axes, point: OperatingFigures) -> None:
     shares = np.divide(counts, totals, out=np.zeros(counts.shape), where=totals > 0)
     axes.imshow(shares, cmap="Greys", vmin=0, vmax=2, aspect="auto")
     for (row, column), count in np.ndenumerate(counts):
-        text = f"{count:,}\n{shares[row, column]:.0%}" if totals[row, 0] else "0"
+        text = f"{count:,}\n{show_percent(shares[row, column])}" if totals[row, 0] else "0"
         axes.text(column, row, text, ha="center", va="center", fontsize=SMALL)

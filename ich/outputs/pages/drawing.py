@@ -6,19 +6,19 @@ import io
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage
 
+from ich.image.head import find_head
 from ich.outputs.pages.views import SliceView
 from ich.report.figures import SMALL, TINY, WIDTH, draw_slice
 from ich.report.heat import lay_heat
 from ich.report.sides import mark_sides
 from ich.schema import DISCLAIMER, WINDOWS
-from ich.schema.hu import BODY
 
 _TALLEST = 6.0  # inches
 _QUALITY = 80  # of JPEG, for pictures to find one's way; key slices are PNG
@@ -61,35 +61,9 @@ def join_bodies(bodies: Sequence[Body | None], shapes: Sequence[tuple[int, ...]]
 
 
 def find_body(hu: NDArray[np.int16]) -> Body | None:
-    """Finds the bounds of the largest connected area that is denser than foam; None if there is none."""
-    mask = _mask_body(hu)
-    if not mask.any():
-        return None
-    bounds: Body = ndimage.find_objects(mask.astype(np.uint8))[0]
-    return bounds
-
-
-def _mask_body(hu: NDArray[np.int16]) -> NDArray[np.bool_]:
-    labels, count = ndimage.label(hu > BODY)
-    if not count:
-        return np.zeros(hu.shape, bool)
-    mask: NDArray[np.bool_] = labels == int(np.bincount(labels.ravel())[1:].argmax()) + 1
-    return mask
-
-
-def end_at_head(view: SliceView) -> NDArray[np.float32]:
-    """Returns the heat map of a slice, 0 outside the head; the air within the head belongs to it."""
-    head = ndimage.binary_fill_holes(_mask_body(view.hu))
-    heat: NDArray[np.float32] = np.where(head, view.heat, np.float32(0))
-    return heat
-
-
-def leaves_head(view: SliceView) -> bool:
-    """Whether a heat map has most of its evidence outside the head: within, it stays below half its peak.
-
-    A map has a coarse grid, so a peak beside the skin alone says little.
-    """
-    return 2 * float(end_at_head(view).max()) < float(np.max(view.heat))
+    """Finds the bounds of the head, or of another body; None if there is none."""
+    left, top, width, height = cv2.boundingRect(find_head(hu).view(np.uint8))
+    return (slice(top, top + height), slice(left, left + width)) if width else None
 
 
 def draw_view(view: SliceView, frame: Frame) -> Figure:
@@ -109,7 +83,7 @@ def draw_view(view: SliceView, frame: Frame) -> Figure:
         draw_slice(right, hu, "subdural", aspect)
     else:
         draw_slice(right, hu, "brain", aspect)
-        lay_heat(right, end_at_head(view)[frame], aspect=aspect, width=0.7)
+        lay_heat(right, view.heat[frame], aspect=aspect, width=0.7)
     for axes in (left, right) if view.knows_sides else ():
         mark_sides(axes, SMALL)
     figure.supxlabel(f"{DISCLAIMER}.", fontsize=TINY, color="white")

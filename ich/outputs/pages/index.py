@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ich.outputs.pages.rendering import render, write_page
-from ich.outputs.sentences import NOT_ANALYZED, describe_glance, show_prob
+from ich.outputs.sentences import NOT_ANALYZED, describe_glance
 from ich.schema import DISCLAIMER
 from ich.schema.codes import Reason, find_sentence
 from ich.schema.results import Outcome, StudyResult
+from ich.schema.shares import show_prob
 
 INDEX = "index.html"
 """Name of the list, beside the pages of the studies."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ich.outputs.pages.drawing import Frame, draw_view, encode_jpeg, find_frame, leaves_head, to_gray
+from ich.outputs.pages.drawing import Frame, draw_view, encode_jpeg, find_frame, to_gray
 from ich.outputs.pages.index import ROW
 from ich.outputs.pages.strip import StripPicture
 from ich.outputs.pages.views import SliceView, choose_slices
@@ -23,17 +23,17 @@ from ich.outputs.sentences import (
     list_left_out,
     list_limits,
     show_label,
-    show_prob,
 )
 from ich.report.figures import encode_png
 from ich.schema import DISCLAIMER
 from ich.schema.codes import Note, Reason, find_sentence
 from ich.schema.labels import say_label
 from ich.schema.results import Outcome, Remark, StudyResult, list_middles
+from ich.schema.shares import show_prob
 
 _HEAT = (
     "On the right is a heat map of the evidence for {label}. Lines mark a quarter (dotted), half (dashed) "
-    "and three quarters (solid) of its peak, and the cross marks the peak. Maps end at the head. Without a "
+    "and three quarters (solid) of its peak, and the cross marks the peak. Maps end at the skull. Without a "
     "heat map, the right side shows the subdural window. A map shows where in a slice the evidence lies, not "
     "how much there is."
 )
@@ -171,8 +171,8 @@ def _describe_view(result: StudyResult, view: SliceView, frame: Frame) -> dict[s
 def _warn(view: SliceView) -> Iterator[str]:
     if not view.knows_sides:
         yield "Left and right are unknown."
-    if not isinstance(view.heat, str) and leaves_head(view):
-        yield "The strongest evidence lies outside the head, so do not rely on this heat map."
+    if view.strays:
+        yield "Most of the evidence lies outside the head or the skull, so do not rely on this heat map."
 
 
 def _name_slice(result: StudyResult, number: int) -> str:

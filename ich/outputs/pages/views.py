@@ -18,6 +18,7 @@ from ich.schema.results import StudyResult, list_middles
 from ich.tables import SLAB_COLUMN
 
 if TYPE_CHECKING:  # importing torch takes seconds, and a page without heat maps does not need it
+    from ich.explain.heatmaps import Heat
     from ich.models import SliceNet
 
 COUNT = 3
@@ -36,6 +37,7 @@ class SliceView:
         spacing: Distance between rows and between columns, mm; 1, 1 if unknown.
         heat: (Rows, Columns) in [0, 1], evidence for ``StudyResult.headline``; or why there is no map.
         knows_sides: Whether the slice lies in LPS, without contradiction in its pixels.
+        strays: Whether most of the evidence lies where it cannot, so that the map says little.
     """
 
     number: int
@@ -43,6 +45,7 @@ class SliceView:
     spacing: tuple[float, float]
     heat: NDArray[np.float32] | str
     knows_sides: bool
+    strays: bool = False
 
 
 def choose_slices(result: StudyResult) -> tuple[int, ...]:
@@ -90,8 +93,13 @@ def make_views(
         except ReadError:
             continue
         knows_sides = result.knows_sides and bool(row["orientation"] != UNKNOWN)
-        each = heat if isinstance(heat, str) else heat.get(number, "The slice could not be explained.")
-        views.append(SliceView(number, hu, find_spacing(row), each, knows_sides))
+        spacing = find_spacing(row)
+        if isinstance(heat, str) or number not in heat:
+            why = heat if isinstance(heat, str) else "The slice could not be explained."
+            views.append(SliceView(number, hu, spacing, why, knows_sides))
+        else:
+            found, label = heat[number], result.headline
+            views.append(SliceView(number, hu, spacing, found.heat[label], knows_sides, found.strays[label]))
     return views
 
 
@@ -109,7 +117,7 @@ def find_spacing(row: pd.Series[Any]) -> tuple[float, float]:
 
 def _explain(
     net: SliceNet, root: Path, table: pd.DataFrame, numbers: Sequence[int], label: str
-) -> dict[int, NDArray[np.float32]] | str:
+) -> dict[int, Heat] | str:
     """Explains slices with the same slabs and neighbors as in prediction: those that count, in one stack."""
     # It imports torch, which takes seconds; a page without heat maps does not need it.
     from ich.explain.heatmaps import explain_slices
@@ -119,4 +127,4 @@ def _explain(
         found = list(explain_slices(net, root, table.assign(stack=0).reset_index(drop=True), rows, [label]))
     except UserError as error:  # of the network, which has no grid of features
         return f"The network cannot be explained: {error.kept}"
-    return {int(table.index[each.row]): each.heat[label] for each in found if not isinstance(each, ReadError)}
+    return {int(table.index[each.row]): each for each in found if not isinstance(each, ReadError)}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from sqlalchemy.exc import SQLAlchemyError
 
 from ich.predict import Predictor
+from ich.schema.shares import show_prob
 from ich.serve.faults import describe_fault
 from ich.serve.inbox import Inbox
 from ich.serve.reading.reader import make_reading
@@ -83,7 +84,7 @@ class Shadow:
             return
         now = self._clock()
         reading = make_reading(made, self._predictor, "", started, shadow=True)
-        prob = "" if reading.prob is None else f" with {reading.prob:.3f}"
+        prob = "" if reading.prob is None else f" with {show_prob(reading.prob, 3)}"
         detail = f"{reading.outcome}{prob} in {now - started:.1f} s by {reading.model[:12]}"
         with self._store.begin() as connection:
             finish_study(connection, claim, reading, now)

@@ -9,6 +9,7 @@ from pydicom.dataset import Dataset
 
 from ich.outputs.concepts import OUTCOME, OUTCOMES, PROBABILITY, PROCEDURE, STUDY_UID, THRESHOLD, Concept
 from ich.schema.results import StudyResult
+from ich.schema.shares import show_number
 from ich.serve.sending.delivery import NotTaken
 from ich.serve.sending.statements import (
     list_comments,
@@ -103,7 +104,7 @@ def _list_observations(result: StudyResult) -> Iterator[dict[int, str]]:
             yield {2: "CWE", 3: _code(said.finding), 4: said.label, 5: _code(said.presence)}
         for concept, value in ((PROBABILITY, said.prob), (THRESHOLD, said.threshold)):
             if value is not None:
-                yield {2: "NM", 3: _code(concept), 4: said.label, 5: f"{value:.4f}", 6: _code(_UNIT)}
+                yield {2: "NM", 3: _code(concept), 4: said.label, 5: show_number(value, 4), 6: _code(_UNIT)}
     for text in list_comments(result):
         yield {2: "TX", 3: _code(_COMMENT), 5: _escape(text)}
 

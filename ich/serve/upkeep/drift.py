@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from scipy.stats import binomtest, fisher_exact, ks_2samp
 
+from ich.schema.shares import show_percent
 from ich.serve.upkeep.samples import Share
 
 BEGINS = 1e-4
@@ -85,7 +86,7 @@ def compare_beyond(name: str, newest: Share) -> Measure:
     p_value = float(binomtest(newest.count, newest.of, LARGEST_SHARE_BEYOND, "greater").pvalue)
     detail = (
         f"{newest} newest studies are out of distribution, and the model's limit lets "
-        f"{LARGEST_SHARE_BEYOND:.0%} be so"
+        f"{show_percent(LARGEST_SHARE_BEYOND)} be so"
     )
     return Measure(name, p_value, f"{detail}{_say(p_value)}")
 

@@ -9,10 +9,10 @@ from datetime import datetime
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
+from ich.outputs.sentences import NOT_ANALYZED
 from ich.schema.results import Outcome
 from ich.serve.states import Verdict
 from ich.serve.store.judgments import JudgedReading, list_judged
-from ich.serve.web.pages import NOT_READ
 from ich.serve.web.site import Site
 
 WEEKS = 26
@@ -67,7 +67,9 @@ def make_router(site: Site) -> APIRouter:
         with site.store.view() as connection:
             judged = list_judged(connection)
         weeks = count_weeks(judged)[-WEEKS:]
-        outcomes = [name for name in (*Outcome, NOT_READ) if any(name in week.by_outcome for week in weeks)]
+        outcomes = [
+            name for name in (*Outcome, NOT_ANALYZED) if any(name in week.by_outcome for week in weeks)
+        ]
         return site.pages.render("agreement.html", request, user, weeks=weeks, outcomes=outcomes)
 
     return router
@@ -81,5 +83,5 @@ def count_weeks(judged: Sequence[JudgedReading]) -> list[Week]:
         name = f"{year}-W{number:02d}"
         week = weeks.setdefault(name, Week(name))
         week.all.add(each.judgment.verdict)
-        week.by_outcome.setdefault(each.outcome or NOT_READ, Count()).add(each.judgment.verdict)
+        week.by_outcome.setdefault(each.outcome or NOT_ANALYZED, Count()).add(each.judgment.verdict)
     return list(weeks.values())

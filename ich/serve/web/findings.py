@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ich.outputs.records import read_glance, read_json
-from ich.outputs.sentences import show_label
+from ich.outputs.sentences import describe_glance, show_label
 from ich.schema import UserError
-from ich.schema.codes import Reason, SetAside, find_sentence
+from ich.schema.codes import Reason, find_sentence
 from ich.schema.labels import say_label
 from ich.schema.results import Outcome, StudyResult
 from ich.serve.results import ResultFiles
@@ -24,10 +24,10 @@ class Finding:
 
     Attributes:
         label: What the probability is of.
-        prob: The probability; empty for a study that could not be read.
-        threshold: The operating point.
+        prob: The probability; empty for a study that was not analyzed.
+        threshold: The decision threshold.
         subtypes: Subtypes called present.
-        why: Why the study is indeterminate or was not read, in sentences.
+        why: Why the study is indeterminate or was not analyzed, in sentences.
     """
 
     label: str
@@ -79,7 +79,7 @@ class Findings:
 def summarize(result: StudyResult) -> Finding:
     """Says in few words what a reading found."""
     if result.refusal is not None:
-        return Finding("", "", "", (), (find_sentence(result.refusal.code, SetAside),))
+        return Finding("", "", "", (), (describe_glance(result),))
     label = result.headline
     prob, threshold = show_label(result.labels[label])
     is_open = result.outcome is Outcome.INDETERMINATE

@@ -10,22 +10,20 @@ import jinja2
 from fastapi import Request
 from fastapi.responses import HTMLResponse
 
-from ich.outputs.sentences import show_prob
+from ich.outputs.sentences import NOT_ANALYZED
 from ich.schema import DISCLAIMER
 from ich.schema.results import Outcome
+from ich.schema.shares import show_percent
 from ich.serve.states import SendState, Verdict
 from ich.serve.web.access import User
 
-NOT_READ = "NOT READ"
-"""Shown in place of an outcome for a study that could not be read."""
-
 SHAPES: Mapping[str, str] = {
-    Outcome.POSITIVE: "▲",
-    Outcome.NEGATIVE: "●",
-    Outcome.INDETERMINATE: "◆",
-    NOT_READ: "■",
+    Outcome.POSITIVE: "◆",
+    Outcome.NEGATIVE: "○",
+    Outcome.INDETERMINATE: "△",
+    NOT_ANALYZED: "▬",
 }
-"""A shape for each outcome, so that it is seen without colors."""
+"""A shape for each outcome, as on the page of a study, so that it is seen without colors."""
 
 SENDS: Mapping[SendState, str] = {
     SendState.WAITING: "waiting",
@@ -62,7 +60,7 @@ class Pages:
         self._environment.filters |= {
             "clock": show_time,
             "stamp": lambda at: time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(at)),
-            "prob": show_prob,
+            "percent": show_percent,
         }
 
     def render(

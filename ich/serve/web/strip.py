@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ich.outputs.sentences import show_prob
 from ich.schema.results import SliceResult, StudyResult
+from ich.schema.shares import show_prob
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from ich.outputs.sentences import (
+    NOT_ANALYZED,
     describe_called,
+    describe_fate,
     describe_glance,
     describe_outcome,
     list_grounds,
@@ -19,7 +21,7 @@ from ich.outputs.sentences import (
     show_label,
 )
 from ich.schema import SIDES, WINDOWS
-from ich.schema.codes import Note, Reason, SetAside, describe_code
+from ich.schema.codes import Note, Reason, describe_code
 from ich.schema.labels import say_label
 from ich.schema.results import Outcome, SeriesResult, StudyResult
 from ich.serve.states import Role
@@ -34,7 +36,6 @@ from ich.serve.store.lookup import (
 )
 from ich.serve.web.access import User
 from ich.serve.web.identities import Identity
-from ich.serve.web.pages import NOT_READ
 from ich.serve.web.pictures import read_pictures
 from ich.serve.web.refusals import RefusedError
 from ich.serve.web.site import Site
@@ -161,7 +162,7 @@ def render_study(
         reading=view.reading,
         is_newest=view.reading is None or view.reading == view.readings[0],
         result=view.result,
-        outcome="" if view.reading is None else view.reading.outcome or NOT_READ,
+        outcome="" if view.reading is None else view.reading.outcome or NOT_ANALYZED,
         shows_identity=site.identities is not None,
         identity=identity,
         sends=sends,
@@ -170,7 +171,7 @@ def render_study(
         may_judge=user.may(Role.JUDGE),
         error=error,
         given=given or {},
-        not_read=NOT_READ,
+        not_analyzed=NOT_ANALYZED,
         **_describe(site, view),
     )
 
@@ -214,6 +215,4 @@ def _list_labels(result: StudyResult) -> list[tuple[str, str, str, str]]:
 
 
 def _describe_series(series: SeriesResult) -> tuple[str, int, str]:
-    remark = series.set_aside
-    fate = "analyzed" if remark is None else describe_code(SetAside, remark.code, remark.detail)
-    return series.Modality, series.files, fate
+    return series.Modality, series.files, describe_fate(series)

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from sqlalchemy import Connection
 
+from ich.outputs.sentences import NOT_ANALYZED
 from ich.schema.results import Outcome
 from ich.serve.states import SendState, StudyState, Verdict
 from ich.serve.store.worklist import (
@@ -25,7 +26,7 @@ from ich.serve.store.worklist import (
 )
 from ich.serve.web.findings import Finding
 from ich.serve.web.identities import SEARCHED, Identity
-from ich.serve.web.pages import NOT_READ, start_of_day
+from ich.serve.web.pages import start_of_day
 from ich.serve.web.site import Site
 
 PAGE = 50
@@ -59,7 +60,7 @@ class Line:
     @property
     def outcome(self) -> str:
         """Outcome of the newest reading; empty without one."""
-        return "" if self.entry.reading is None else self.entry.outcome or NOT_READ
+        return "" if self.entry.reading is None else self.entry.outcome or NOT_ANALYZED
 
     @property
     def why(self) -> tuple[str, ...]:
@@ -96,7 +97,7 @@ def make_router(site: Site) -> APIRouter:
             first=f"/?{urlencode(given)}",
             following=f"/?{urlencode({**given, 'after': more})}" if more else "",
             states=list(StudyState),
-            outcomes=(*Outcome, NOT_READ),
+            outcomes=(*Outcome, NOT_ANALYZED),
             refresh=REFRESH_SECONDS,
             today=today,
             shows_identity=site.identities is not None,
@@ -142,7 +143,7 @@ def _read_wanted(site: Site, connection: Connection, asked: Mapping[str, str]) -
         numbers = []
     return Wanted(
         state=StudyState(state) if state in set(StudyState) else None,
-        outcome=("" if outcome == NOT_READ else outcome) if outcome in {*Outcome, NOT_READ} else None,
+        outcome=("" if outcome == NOT_ANALYZED else outcome) if outcome in {*Outcome, NOT_ANALYZED} else None,
         since=since,
         until=None if until is None else start_of_day(until + _DAY),
         token=token,

@@ -17,6 +17,7 @@ from ich.index.quality import LEAST_AIR, MOST_BONE
 from ich.schema.codes import Note, Reason, SetAside
 from ich.schema.hu import BRAIN_MIDDLE, BRAIN_SCALE
 from ich.schema.results import Remark
+from ich.schema.shares import show_percent
 from ich.studies.series.pixels import Change, SeriesMeasures, SliceMeasures
 from ich.tables.stacks import SAME_POSITION
 
@@ -246,17 +247,17 @@ def _check_alone(measures: SliceMeasures) -> str:
     if measures.is_constant and measures.air < 1:
         return "all pixels are the same"
     if measures.air < LEAST_AIR:
-        return f"{100 * measures.air:.0f} % of the pixels are air"
+        return f"{show_percent(measures.air)} of the pixels are air"
     if measures.of_air < LEAST_OF_AIR:
-        return f"only {100 * measures.of_air:.0f} % of the pixels outside the body have the HU of air"
+        return f"only {show_percent(measures.of_air)} of the pixels outside the body have the HU of air"
     if measures.neither > MOST_NEITHER:
-        return f"{100 * measures.neither:.0f} % of the pixels are neither air nor tissue"
+        return f"{show_percent(measures.neither)} of the pixels are neither air nor tissue"
     if measures.has_hole:
         return "there are rows of equal pixels within the head"
     if measures.hard * math.sqrt(measures.body) > MOST_HARD:
-        return f"{100 * measures.hard:.0f} % of the body is neither tissue nor bone"
+        return f"{show_percent(measures.hard)} of the body is neither tissue nor bone"
     if measures.bone > MOST_BONE:
-        return f"{100 * measures.bone:.0f} % of the pixels are bone"
+        return f"{show_percent(measures.bone)} of the pixels are bone"
     if measures.is_brain and not _shows_brain(measures):
         return f"brain has {measures.inside_hu:.0f} HU"
     if measures.is_brain and measures.bone_hu > MOST_OF_BONE:
