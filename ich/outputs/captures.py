@@ -118,7 +118,8 @@ def draw_key_image(
     times = math.ceil(MIN_SIDE / min(hu.shape))
     gray = (apply_window(torch.from_numpy(hu.copy()), *WINDOWS[WINDOW]) * 255).round().byte().numpy()
     rows, columns = hu.shape
-    large = cv2.resize(gray, (columns * times, rows * times), interpolation=cv2.INTER_LINEAR)
+    enlarged = cv2.resize(gray, (columns * times, rows * times), interpolation=cv2.INTER_LINEAR)
+    large: NDArray[np.uint8] = np.asarray(enlarged, np.uint8)
     if heat is not None:
         _outline(large, heat)
     strips = [_draw_line(line, columns * times, 2.0 if n == 0 else 1.0) for n, line in enumerate(lines)]
