@@ -44,6 +44,7 @@ OUTLINE = 0.5
 
 MIN_SIDE = 512  # pixels: below it an image is enlarged, or the text would be wider than it
 _DASH = 6  # pixels of a picture of ``MIN_SIDE`` columns, as is the gap after it
+_SHORTEST = 4 * _DASH  # pixels
 _LINE = 50  # characters; a longer line would be smaller than the others
 _MARGIN = 8  # pixels around a line of text
 _NO_HEATS: Mapping[int, NDArray[np.float32]] = {}
@@ -138,7 +139,10 @@ def _outline(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> None:
     outlines, _ = cv2.findContours(above, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     width = max(1, picture.shape[1] // MIN_SIDE)  # pixels
     dash = _DASH * width
+    longest = max(outlines, key=len, default=None)
     for line in outlines:
+        if len(line) < _SHORTEST * width and line is not longest:
+            continue  # a speck, where the map is cut off at the skull
         points = line[:, 0]  # (N, 2) neighbors along the outline, columns and rows
         pieces = [points[start : start + dash, None] for start in range(0, len(points), 2 * dash)]
         cv2.polylines(picture, pieces, False, 0, 3 * width)
