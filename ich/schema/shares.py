@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["show_number", "show_percent", "show_prob"]
-
 
 def show_prob(prob: float, digits: int = 2) -> str:
     """Formats a probability; it is never shown as certain, so even 0 becomes ``<0.01`` and 1 ``>0.99``."""
