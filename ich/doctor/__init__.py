@@ -16,6 +16,7 @@ from ich.doctor.hardware import count_open_files, list_gpus, measure_memory, rea
 from ich.doctor.record import Machine
 from ich.doctor.software import PACKAGES, ask_hub, list_codecs
 from ich.machine.packages import list_versions
+from ich.progress import waiting
 
 
 def examine(root: Path | None = None) -> Machine:
@@ -27,11 +28,12 @@ def examine(root: Path | None = None) -> Machine:
     Raises:
         UserError: If ``root`` is not a folder that can be listed.
     """
-    disk = None if root is None else measure_disk(root)
-    found = Machine(
-        read_system(), read_cores(), measure_memory(), count_open_files(), list_gpus(), disk, list_codecs(),
-        list_versions(PACKAGES) | {"cuda": torch.version.cuda}, ask_hub(),
-    )  # fmt: skip
+    with waiting("Looking at this machine"):
+        disk = None if root is None else measure_disk(root)
+        found = Machine(
+            read_system(), read_cores(), measure_memory(), count_open_files(), list_gpus(), disk,
+            list_codecs(), list_versions(PACKAGES) | {"cuda": torch.version.cuda}, ask_hub(),
+        )  # fmt: skip
     return replace(
         found, limits=tuple(find_limits(found, root_given=root is not None)), advice=tuple(advise(found))
     )

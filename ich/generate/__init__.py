@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,11 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ich.data import HeadCTDataModule
+from ich.data.loader import SliceLoader
 from ich.generate.diffusion import LesionDiffusion, train_diffusion
 from ich.generate.novelty import measure_novelty
 from ich.image.lesions.bank import BankMetadata, LesionBank, Novelty, write_bank
 from ich.image.lesions.head import find_head
 from ich.image.lesions.patches import SIZE, STEPS_MM, Patch, cut_patch, find_blood
+from ich.progress import track, waiting
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.labels import require_rsna
 
@@ -74,7 +74,8 @@ def generate_lesions(
     made: dict[str, Images] = {}
     novelty: dict[str, Novelty] = {}
     for kind, name in enumerate(names):
-        sampled = _sample(model, kind, number, seed)
+        with waiting(f"Sampling lesions, {name}"):
+            sampled = _sample(model, kind, number, seed)
         found = _check_new(sampled, images[name], _stack(held_out[name]), name)
         if found is not None:
             made[name], novelty[name] = found
@@ -87,12 +88,12 @@ def generate_lesions(
     return metadata
 
 
-def _cut_lesions(data: HeadCTDataModule, batches: Iterable[dict[str, Any]]) -> Patches:
+def _cut_lesions(data: HeadCTDataModule, loader: SliceLoader) -> Patches:
     """Cuts the lesions out of slices that are labeled with only one subtype."""
     lesions: Patches = defaultdict(list)
     sides = (data.table["row_spacing"] * data.table[["Rows", "Columns"]].max(axis=1)).to_numpy()
     places = {name: data.label_set.index(name) for name in STEPS_MM}
-    for batch in batches:
+    for batch in track(loader, "Cutting out lesions", len(loader), shown=True):
         batch = data.on_before_batch_transfer(batch, 0)
         for hu, target, row in zip(batch["hu"].numpy(), batch["target"].numpy(), batch["row"], strict=True):
             names = [name for name, place in places.items() if target[place] == 1]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ich.progress import track
 from ich.schema import UserError
 
 log = logging.getLogger("ich")
@@ -98,7 +99,7 @@ def train_diffusion(images: Tensor, kinds: Tensor, steps: int, seed: int) -> Les
     optimizer = torch.optim.Adam(model.network.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     weights = 1.0 / kinds.bincount()[kinds]
-    for step in range(1, steps + 1):
+    for step in track(range(1, steps + 1), "Learning lesions", steps, shown=True):
         rows = torch.multinomial(weights, BATCH, replacement=True, generator=generator)
         batch = images[rows]
         mirrored = torch.rand(BATCH, generator=generator) < 0.5

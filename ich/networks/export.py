@@ -21,6 +21,7 @@ from ich.models import SliceNet
 from ich.networks import MeanNetwork, Network, TorchNetwork, load_members
 from ich.networks.onnx import KEY, Description, OnnxNetwork
 from ich.networks.slices import Slices, find_slices
+from ich.progress import track, waiting
 from ich.schema import WINDOWS, UserError
 
 __all__ = ["Exported", "export_onnx"]
@@ -92,7 +93,8 @@ def export_onnx(
     if len(nets) > 1:
         network, module = MeanNetwork(networks, ensemble), _Mean(nets, ensemble.shares)
     slices = find_slices(paths, network.input)
-    content = _convert(module.eval(), ensemble, network.limit)
+    with waiting("Converting the network"):
+        content = _convert(module.eval(), ensemble, network.limit)
     try:
         with replacing(out) as partial:
             partial.write_bytes(content)
@@ -179,7 +181,7 @@ def _convert(module: nn.Module, ensemble: EnsembleMetadata, limit: float | None)
 
 def _compare(torch_: Network, onnx: Network, slices: Iterable[Slices]) -> Exported:
     count, probs, distances = 0, [0.0], [0.0]
-    for hu, window in slices:
+    for hu, window in track(slices, "Comparing", None, shown=True):
         ours, theirs = torch_.run(hu, window), onnx.run(hu, window)
         count += len(hu)
         probs.append(float(np.abs(ours.probs - theirs.probs).max()))

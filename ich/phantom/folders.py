@@ -99,16 +99,17 @@ def _write_whole(out: Path, parameters: dict[str, Any], write: Callable[[Path], 
 def map_patients(write: Callable[[int], _Result], patients: int) -> Iterator[_Result]:
     """Applies a function to each patient's number, in order; to many of them in several processes."""
     numbers = range(patients)
+    title = "Writing the phantom"
     if patients < POOL_FROM:
         _keep_memory()
-        yield from map(write, numbers)
+        yield from track(map(write, numbers), title, patients, shown=True)
         return
     start = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     with warnings.catch_warnings():
         # Python 3.12 warns of any fork beside threads. The children only draw and write, on one thread.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
         with ProcessPoolExecutor(min(8, count_cores()), start, _prepare_worker) as pool:
-            yield from track(pool.map(write, numbers), "Writing the phantom", patients, shown=True)
+            yield from track(pool.map(write, numbers), title, patients, shown=True)
 
 
 def _prepare_worker() -> None:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import chain
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, ProgressColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 _THREADS = 8  # which mostly wait for the disk or for codecs
 _AHEAD = 4096  # items that threads get at a time
@@ -35,6 +43,20 @@ def track(items: Iterable[_Item], title: str, total: int | None, shown: bool) ->
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with make_bar(columns, shown and total != 0) as bar:
         yield from bar.track(items, total=total, description=title)
+
+
+@contextmanager
+def waiting(title: str, shown: bool = True) -> Iterator[None]:
+    """Shows a bar that moves and a clock, during work whose parts cannot be counted.
+
+    Args:
+        title: Title of the progress bar.
+        shown: Whether to show the bar on a terminal.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with make_bar(columns, shown) as bar:
+        bar.add_task(title, total=None)
+        yield
 
 
 def map_in_threads(

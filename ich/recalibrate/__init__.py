@@ -23,6 +23,7 @@ from ich.files import for_owner_only
 from ich.model_files.bundle import write_ensemble
 from ich.model_files.metadata import ModelMetadata, Recalibration
 from ich.networks import Members, Network, TorchNetwork
+from ich.progress import waiting
 from ich.recalibrate.change import Change, measure_change
 from ich.recalibrate.report import write_report
 from ich.recalibrate.studies import SiteStudies, gather_studies, require_labels
@@ -111,7 +112,8 @@ def write_recalibrated(
     headline = before.labels.decides or names[0]
     studies = gather_studies(results, networks[0], labels)
     require_labels(studies, headline)
-    decisions, fits, changes = _fit(before, studies, seed)
+    with waiting("Fitting"):
+        decisions, fits, changes = _fit(before, studies, seed)
     if (fit := fits["study"][headline]).site is None:
         raise UserError(f"{headline} cannot be recalibrated: {fit.kept}. Check the labels")
     positives = (studies.targets == 1).sum()

@@ -31,6 +31,7 @@ from ich.models import SliceNet, hash_weights
 from ich.models.loading import build_slice_net
 from ich.models.network import drop_series
 from ich.models.series import SeriesSpec
+from ich.progress import waiting
 from ich.report.curves import write_curves
 from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.schema.labels import LabelSet
@@ -114,7 +115,9 @@ def write_results(
     # As whoever opens the files has them: a CSV holds probabilities of 32 bits by their shortest digits, and
     # a threshold is one of them, to the last.
     predictions = {part: read_predictions(run_dir / f"predictions_{part}.csv") for part in tables}
-    evaluations, decisions = evaluate_parts(predictions, datamodule.prevalences(), datamodule.label_set, rule)
+    with waiting("Evaluating"):
+        prevalences = datamodule.prevalences()
+        evaluations, decisions = evaluate_parts(predictions, prevalences, datamodule.label_set, rule)
     fields: dict[str, Any] = {
         "series": None if net.series is None else net.series.spec,
         "smoothing": kernels,
