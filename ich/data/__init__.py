@@ -18,7 +18,7 @@ from ich.data.cache import CacheReader, build_cache
 from ich.data.draws import Draws, draw_held_out, draw_training, find_rows
 from ich.data.groups import check_groups
 from ich.data.loader import MOST_WORKERS, SliceLoader
-from ich.data.on_device import finish_batch
+from ich.data.on_device import finish_batch, to_images
 from ich.data.order import EpochSampler, FixedSampler, Rest, Share
 from ich.data.parts import SplitSpec
 from ich.data.position import align_progress, measure_rest
@@ -39,7 +39,7 @@ from ich.tables import hides_slices
 from ich.tables.runs import RunDraw
 from ich.tables.slabs import measure_thickness
 
-__all__ = ["HeadCTDataModule"]
+__all__ = ["HeadCTDataModule", "to_images"]
 
 log = logging.getLogger(__name__)
 
@@ -197,6 +197,7 @@ class HeadCTDataModule(LightningDataModule):
         self.predict_limit: int | float | None = None  # batches of each part, or its share; None is all
         self.unread: dict[str, ReadError] = {}
         self.read, self.decoded = 0, 0
+        self._epoch = 0  # of a loop without a Trainer
         self._rest: Rest | None = None  # of the epoch in which a run was resumed
         self._index: pd.DataFrame | None = None  # between prepare_data and setup
         self._table: pd.DataFrame | None = None
@@ -313,8 +314,16 @@ class HeadCTDataModule(LightningDataModule):
             return rows[: round(limit * len(rows))]
         return rows if limit is None else rows[: limit * self.batch_size]
 
+    def set_epoch(self, epoch: int) -> None:
+        """Sets the epoch of a loop without a Trainer, which order and augmentation depend on.
+
+        Args:
+            epoch: The epoch, from 0. Without this call it is 0 in each pass.
+        """
+        self._epoch = epoch
+
     def _current_epoch(self) -> int:
-        return self.trainer.current_epoch if self.trainer is not None else 0
+        return self.trainer.current_epoch if self.trainer is not None else self._epoch
 
     def _find_rest(self) -> Rest | None:
         rest = self._rest

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from ich.data.buffers import Buffers
 from ich.data.fetching import Fetcher
 from ich.data.groups import Groups
+from ich.data.on_device import RawBatch
 from ich.data.order import Item
 from ich.data.training import Training
 from ich.dicom import read_hu
@@ -293,7 +294,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
                 unread.append(Unread(row, error.with_traceback(None)))
         counts = {"read": self.read - read, "decoded": self.reader.decoded - decoded}
         batch = self._make_batch(hu[: len(kept)], kept) if kept else {}
-        return {"unread": unread, **counts, **batch}
+        return RawBatch(unread=unread, **counts, **batch)
 
     def _make_batch(self, hu: Tensor, items: Sequence[Item]) -> dict[str, Any]:
         """Adds what the table says about slices that were read, (N, D, S, S) HU; training changes them."""

@@ -24,7 +24,7 @@ from ich.models.own import (
     describe_backbone,
 )
 from ich.models.series.network import SeriesNet
-from ich.schema import Batch, InputSpec, UserError
+from ich.schema import UNFINISHED, Batch, InputSpec, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
 LINKS = ("sigmoid", "softmax")
@@ -205,9 +205,15 @@ class SliceNet(nn.Module):
             ) from error
 
     def take_image(self, batch: Batch) -> Tensor:
-        """Returns the images of a data module's batch, and windows HU."""
+        """Returns the images of a data module's batch, and windows HU.
+
+        Raises:
+            UserError: If the hooks of the data module did not run, which count unreadable slices.
+        """
         if "image" in batch:
             return batch["image"]
+        if "unread" in batch:
+            raise UserError(UNFINISHED)
         image: Tensor = self.window(batch["hu"], batch.get("window"), batch.get("window_changes"))
         return image
 

@@ -236,6 +236,13 @@ def check_threads(threads: Any) -> None:
         raise UserError(f"threads={threads}: expected 1 or more")
 
 
+UNFINISHED = (
+    "the batch holds HU as it was read, because the hooks of HeadCTDataModule did not run: give the Trainer "
+    "datamodule=data instead of dataloaders, or in a loop of your own call ich.data.to_images(batch, data)"
+)
+"""What is wrong with a batch of a loader whose data module a Trainer does not know."""
+
+
 class Batch(TypedDict):
     """What ``HeadCTDataModule`` gives a LightningModule, after the transfer to the device.
 
