@@ -31,8 +31,7 @@ from ich.calibration.points import OperatingPoint, choose_expected_point, choose
 from ich.calibration.recalibration import INTERCEPT_SD, SLOPE_SD, recalibrate_label
 from ich.evaluate.decisions import DEFAULT_RULE
 from ich.evaluate.pooling import DEFAULT_POOLING
-from ich.index import read_labels, read_study_labels
-from ich.index.labels import find_slice_column, read_columns
+from ich.index.labels import read_any_labels
 from ich.networks import load_members
 from ich.predict import Predictor
 from ich.predict.run import predict_folder
@@ -156,8 +155,7 @@ def measure(args: argparse.Namespace) -> None:
     predictor = Predictor(networks, tta=args.tta, ensemble=ensemble)
     label_set = predictor.label_set
     label = args.label or label_set.decides or label_set.names[0]
-    is_slices = find_slice_column(read_columns(args.labels, label_set.names), label_set.names) is not None
-    labels = (read_labels if is_slices else read_study_labels)(args.labels, label_set)
+    labels = read_any_labels(args.labels, label_set)
     results = predict_folder(predictor, [args.root], args.out / "predicted").results
     if args.all:  # also those with a reason about their data, such as a gap
         results = [replace(result, reasons=()) for result in results]

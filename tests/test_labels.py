@@ -11,8 +11,8 @@ import pytest
 
 from ich.data import HeadCTDataModule
 from ich.index import find_labels, read_labels
+from ich.index.csv_files import read_csv
 from ich.index.joining import join_labels, match_slices
-from ich.index.labels import read_csv
 from ich.schema import LABELS, InputSpec, UserError
 
 PLAIN = "SOPInstanceUID,epidural,any,note\ns,0,0,\nt,1,1,x\nu,,,\n"

@@ -258,7 +258,10 @@ TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epo
 @pytest.fixture(scope="module")
 def run(phantom: Path, studies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("by_study")
-    data = ["data=rsna", f"data.root={phantom}", f"data.study_labels={studies}", "input.size=32"]
+    named = pd.read_csv(studies).rename(columns={"StudyInstanceUID": "exam", "any": "ICH"})
+    named.to_csv(folder / "named.csv", index=False, sep=";")
+    data = ["data=rsna", f"data.root={phantom}", "data.study_labels=named.csv", "input.size=32"]
+    data.append("data.columns={StudyInstanceUID: Exam, any: ICH}")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert call("train", *data, *TINY, "model.study_pool=attention", "logger=csv", "run_dir=run") == 0

@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ich.calibration import METHODS
-from ich.cli.options import add_trust
+from ich.cli.options import add_columns, add_trust, join_columns
 from ich.evaluate import evaluate
 from ich.evaluate.pooling import METHODS as POOLING
 from ich.schema import DISCLAIMER
@@ -66,7 +66,13 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="predictions for the validation set (default: predictions_val.csv beside predictions_test.csv)",
     )
-    inputs.add_argument("--labels", type=Path, metavar="CSV", help="labels that replace the targets")
+    inputs.add_argument(
+        "--labels",
+        type=Path,
+        metavar="CSV",
+        help="labels of slices, studies or patients; they replace the targets",
+    )
+    add_columns(inputs)
     inputs.add_argument("--root", type=Path, metavar="DIR", help="folder of the DICOM files")
     inputs.add_argument(
         "--index", type=Path, metavar="FILE", help="index of the data (default: that of --root)"
@@ -151,6 +157,7 @@ def _run(args: argparse.Namespace) -> None:
     console = Console(highlight=False)
     tell = partial(console.print, markup=False, soft_wrap=True)
     arguments = {name: value for name, value in vars(args).items() if name != "run"}
+    arguments["columns"] = join_columns(args.columns)
     written = write_evaluation(**arguments, tell=tell)
     if written.data is not None:
         console.print(render_evaluation(written.data.evaluation, written.data.parts))

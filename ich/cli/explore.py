@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ich.cli.options import add_index_dir
+from ich.cli.options import add_columns, add_index_dir, join_columns
 from ich.schema.labels import RSNA_LABELS, LabelSet
 
 
@@ -22,6 +22,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     parser.add_argument(
         "--labels", type=Path, metavar="CSV", help="label file (default: the one in ROOT, if any)"
     )
+    add_columns(parser)
     parser.add_argument(
         "--names", nargs="+", metavar="LABEL", help="the labels in it, if they are not the RSNA's six"
     )
@@ -54,6 +55,7 @@ def _run(args: argparse.Namespace) -> None:
     document = explore(
         args.root,
         labels=args.labels,
+        columns=join_columns(args.columns),
         label_set=RSNA_LABELS if args.names is None else LabelSet(args.names, (1.0,) * len(args.names)),
         index_dir=args.index_dir,
         slices=DEFAULT_SLICES if args.slices is None else args.slices,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ich.cli.options import add_columns, join_columns
 from ich.schema import InputSpec
 
 
@@ -24,6 +25,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         "--license", required=True, metavar="TEXT", help="license of the data, kept in the file"
     )
     parser.add_argument("--labels", metavar="CSV", help="label file (default: the one in ROOT)")
+    add_columns(parser)
     parser.add_argument("--size", type=int, default=256, metavar="PIXELS", help="default: %(default)s")
     parser.add_argument("--fold", type=int, metavar="N", help="leave this fold out, as data.fold")
     parser.add_argument(
@@ -40,7 +42,14 @@ def _run(args: argparse.Namespace) -> None:
     from ich.generate import generate_lesions
 
     spec = InputSpec(size=args.size)
-    data = HeadCTDataModule(str(args.root), spec, labels=args.labels, fold=args.fold, seed=args.seed)
+    data = HeadCTDataModule(
+        str(args.root),
+        spec,
+        labels=args.labels,
+        columns=join_columns(args.columns),
+        fold=args.fold,
+        seed=args.seed,
+    )
     data.prepare_data()
     data.setup()
     given = {name: getattr(args, name) for name in ("number", "steps") if getattr(args, name) is not None}

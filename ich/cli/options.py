@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:  # they take long to import
-    import pandas as pd
-
-    from ich.schema.labels import LabelSet
+from ich.schema import UserError
 
 
 def add_index_dir(parser: argparse.ArgumentParser) -> None:
@@ -20,6 +17,38 @@ def add_index_dir(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where to keep the index (default: ROOT/.ich; for an address the user's cache)",
     )
+
+
+def add_columns(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    """Adds ``--columns`` to a command that reads a label file; ``join_columns`` takes what it gives."""
+    parser.add_argument(
+        "--columns",
+        type=_parse_column,
+        nargs="+",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="what the label file calls a label or a key, for instance epidural=EDH SOPInstanceUID=image",
+    )
+
+
+def _parse_column(text: str) -> tuple[str, str]:
+    name, _, column = text.partition("=")
+    if not name or not column:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME=COLUMN, for instance epidural=EDH")
+    return name, column
+
+
+def join_columns(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Joins the values of ``--columns``.
+
+    Raises:
+        UserError: If a name is given twice.
+    """
+    columns = dict(pairs)
+    for name, column in pairs:
+        if columns[name] != column:
+            raise UserError(f"--columns: {name}={column} and {name}={columns[name]}; keep one")
+    return columns
 
 
 def add_tta(parser: argparse.ArgumentParser, default: str) -> None:
@@ -56,13 +85,3 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
         metavar="PREFIX",
         help="code for backbones of your own, such as mypackage. (repeatable; default: timm only)",
     )
-
-
-def read_any_labels(path: Path, label_set: LabelSet) -> pd.DataFrame:
-    """Reads labels of slices, studies or patients, by the columns of the file."""
-    from ich.index import read_labels, read_study_labels
-    from ich.index.labels import find_slice_column, read_columns
-
-    if find_slice_column(read_columns(path, label_set.names), label_set.names) is None:
-        return read_study_labels(path, label_set)
-    return read_labels(path, label_set)

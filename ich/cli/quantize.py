@@ -8,7 +8,7 @@ from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ich.cli.options import add_trust, read_any_labels
+from ich.cli.options import add_columns, add_trust, join_columns
 from ich.schema import DISCLAIMER, UserError
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds, so other commands do not
@@ -60,6 +60,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         metavar="CSV",
         help="labels of the studies to compare on, by slice, study or patient: shows AUROC before and after",
     )
+    add_columns(parser)
     parser.add_argument(
         "--tolerance",
         type=float,
@@ -75,6 +76,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
 
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds, so other commands do not.
+    from ich.index.labels import read_any_labels
     from ich.networks import load_members
     from ich.quantize import TOLERANCE, write_quantized
 
@@ -84,7 +86,7 @@ def _run(args: argparse.Namespace) -> None:
     labels = None
     if args.labels is not None:
         members = load_members(args.model, gpus=0, trusted=args.trusted)
-        labels = read_any_labels(args.labels, members.metadata.joined.labels)
+        labels = read_any_labels(args.labels, members.metadata.joined.labels, join_columns(args.columns))
     done = write_quantized(
         args.model,
         args.studies,

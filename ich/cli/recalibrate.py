@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ich.cli.options import add_devices, add_trust, add_tta, read_any_labels
+from ich.cli.options import add_columns, add_devices, add_trust, add_tta, join_columns
 from ich.schema import DISCLAIMER, UserError
 
 if TYPE_CHECKING:  # they import torch, which takes seconds, so other commands do not
@@ -69,6 +69,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     parser.add_argument(
         "--labels", type=Path, required=True, metavar="CSV", help="labels of the studies, patients or slices"
     )
+    add_columns(parser)
     parser.add_argument(
         "--out",
         type=Path,
@@ -88,6 +89,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
 
 def _run(args: argparse.Namespace) -> None:
     # These import torch, which takes seconds, so other commands do not.
+    from ich.index.labels import read_any_labels
     from ich.networks import load_members
     from ich.predict import Predictor
     from ich.recalibrate import MODEL, require_recalibrable, write_recalibrated
@@ -98,7 +100,7 @@ def _run(args: argparse.Namespace) -> None:
     members = load_members(args.model, threads=args.threads, gpus=args.gpus, trusted=args.trusted)
     require_recalibrable(members.networks)
     predictor = Predictor(members.networks, tta=args.tta, ensemble=members.metadata)
-    labels = read_any_labels(args.labels, predictor.label_set)
+    labels = read_any_labels(args.labels, predictor.label_set, join_columns(args.columns))
     results = _find_results(predictor, args)
     done = write_recalibrated(members, results, labels, args.out, site=args.site)
     console = Console(highlight=False)

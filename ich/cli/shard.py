@@ -6,7 +6,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from ich.cli.options import add_index_dir
+from ich.cli.options import add_columns, add_index_dir, join_columns
 from ich.remote import parse_path
 from ich.schema import DISCLAIMER, UserError
 from ich.schema.labels import RSNA_LABELS, LabelSet
@@ -46,6 +46,7 @@ give nobody access who must not see them. It is in litdata's format, so litdata.
     parser.add_argument(
         "--labels", type=parse_path, metavar="CSV", help="label file (default: the one in ROOT, if any)"
     )
+    add_columns(parser)
     parser.add_argument(
         "--names", nargs="+", metavar="LABEL", help="the labels in it, if they are not the RSNA's six"
     )
@@ -84,6 +85,7 @@ def _run(args: argparse.Namespace) -> None:
     slices = collect_slices(
         args.root,
         labels=args.labels,
+        columns=join_columns(args.columns),
         label_set=RSNA_LABELS if args.names is None else LabelSet(args.names, (1.0,) * len(args.names)),
         index_dir=args.index_dir,
         pseudonyms=args.pseudonyms,

@@ -60,6 +60,8 @@ class HeadCTDataModule(LightningDataModule):
             nothing is then known of the slices of positive studies. Batches for training and validation hold
             studies, and also have ``study`` (N,) int64, a slice's study within the batch, and
             ``study_target`` (K, L).
+        columns: What the label files call a label or a key that they name otherwise, such as
+            ``{"epidural": "EDH", "SOPInstanceUID": "image"}``.
         study_slices: With ``study_labels``, number of slices of a study in a training batch, evenly spaced.
             They differ between epochs. A batch holds as many studies as ``batch_size`` allows.
         series: Have batches hold series, with ``series`` (N,) int64, a slice's series within the batch, and
@@ -116,6 +118,7 @@ class HeadCTDataModule(LightningDataModule):
         shards: bool = False,
         labels: str | None = None,
         study_labels: str | None = None,
+        columns: Mapping[str, str] | None = None,
         study_slices: int = 16,
         series: RunDraw | None = None,
         label_set: LabelSet = RSNA_LABELS,
@@ -162,6 +165,7 @@ class HeadCTDataModule(LightningDataModule):
             root=parse_path(root),
             labels=labels,
             study_labels=study_labels,
+            columns=columns or {},
             label_set=label_set,
             index_dir=Path(index_dir) if index_dir else None,
             pseudonyms=pseudonyms,

@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import shutil
+from collections.abc import Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
 from pathlib import Path
@@ -31,6 +32,7 @@ from ich.data.shards import CHUNKS, LABELS_FILE, STATE, TABLE, VERSION, State, r
 from ich.data.slices import SliceReader, to_arrays
 from ich.files import for_owner_only, replacing
 from ich.index import build_index, find_labels, list_labels, locate_index, read_labels
+from ich.index.columns import NO_COLUMNS, check_columns
 from ich.index.joining import join_labels
 from ich.index.pseudonyms import find_pseudonym_key
 from ich.machine import count_cores
@@ -74,6 +76,7 @@ def collect_slices(
     root: AnyPath,
     *,
     labels: AnyPath | None = None,
+    columns: Mapping[str, str] = NO_COLUMNS,
     label_set: LabelSet = RSNA_LABELS,
     index_dir: Path | None = None,
     pseudonyms: bool = False,
@@ -84,6 +87,7 @@ def collect_slices(
     Args:
         root: Folder of the DICOM files, on the disk or at an address.
         labels: Label file; by default the only one in ``root``. Without any, no label is known.
+        columns: What it calls some of the labels and keys.
         label_set: The labels in it.
         index_dir: Folder of the index.
         pseudonyms: Keep a keyed hash in place of PatientID, from now on.
@@ -92,12 +96,13 @@ def collect_slices(
     Raises:
         UserError: If slices or labels cannot be read, or do not belong together.
     """
+    check_columns(columns, label_set.names)
     index = build_index(root, index_dir=index_dir, pseudonyms=pseudonyms)
-    if labels is None and list_labels(root, label_set):
-        labels = find_labels(root, label_set)
+    if labels is None and (columns or list_labels(root, label_set)):
+        labels = find_labels(root, label_set, columns)
     table = index.table.assign(**dict.fromkeys(label_set.names, np.float32(np.nan)))
     if labels is not None:
-        table, counts = join_labels(index.table, read_labels(labels, label_set))
+        table, counts = join_labels(index.table, read_labels(labels, label_set, columns))
         if counts.warning:
             log.warning("%s", counts.warning)
     hidden = pseudonyms or find_pseudonym_key(index_dir or locate_index(root), make=False) is not None

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -14,6 +14,8 @@ import pandas as pd
 from ich.data.parts import GROUPS, SplitSpec, group_slices
 from ich.data.shards import read_shards
 from ich.index import build_index, find_labels, locate_index, read_labels, read_study_labels
+from ich.index.columns import NO_COLUMNS, check_columns, share_columns
+from ich.index.csv_files import read_columns
 from ich.index.identical import find_identical
 from ich.index.joining import join_labels, join_study_labels
 from ich.index.split import sample_patients
@@ -32,12 +34,13 @@ class Source:
     """Places of slices and labels, and their split; the fields are arguments of ``HeadCTDataModule``.
 
     Raises:
-        UserError: If there is no such group.
+        UserError: If there is no such group, or a column is renamed that is not known.
     """
 
     root: AnyPath
     labels: str | None
     study_labels: str | None
+    columns: Mapping[str, str]
     label_set: LabelSet
     index_dir: Path | None
     pseudonyms: bool
@@ -58,6 +61,7 @@ class Source:
             )
         if self.group not in GROUPS:
             raise UserError(f"data.group={self.group}: expected one of {', '.join(GROUPS)}")
+        check_columns(self.columns, self.label_set.names)
 
     def write_phantom(self) -> None:
         """Writes the phantom, if one is asked for.
@@ -81,8 +85,11 @@ class Source:
         """Updates the index of the folder, or reads that of shards, and returns it: one row per slice.
 
         Raises:
-            UserError: If there are no slices, or shards do not have the pseudonyms that are asked for.
+            UserError: If there are no slices, shards do not have the pseudonyms that are asked for, or the
+                label files do not have the columns that are named.
         """
+        if self.columns:
+            self._find_files()  # a wrong name is cheap to find, and headers take long to read
         if self.shards:
             state, table = read_shards(self.root)
             if self.pseudonyms and not state.pseudonyms:
@@ -129,11 +136,12 @@ class Source:
 
     def _join_labels(self, index: pd.DataFrame) -> pd.DataFrame:
         """Adds the labels of slices, and those of studies if they are given."""
-        columns = list(self.label_set.names)
-        labels = pd.DataFrame(columns=columns, index=pd.Index([], dtype="str"), dtype="float32")
-        if self.labels or not self.study_labels:
-            file = parse_path(self.labels) if self.labels else find_labels(self.root, self.label_set)
-            labels = read_labels(file, self.label_set)
+        files = self._find_files()
+        of_slices, of_studies = files.get("slices"), files.get("studies")
+        names = list(self.label_set.names)
+        labels = pd.DataFrame(columns=names, index=pd.Index([], dtype="str"), dtype="float32")
+        if of_slices is not None:
+            labels = read_labels(of_slices.path, self.label_set, of_slices.columns)
         table, counts = join_labels(index, labels)
         if len(labels):
             log.info(
@@ -144,14 +152,26 @@ class Source:
             )
             if counts.warning:
                 log.warning("%s", counts.warning)
-        if not self.study_labels:
+        if of_studies is None:
             return table
-        by_study = read_study_labels(parse_path(self.study_labels), self.label_set)
+        by_study = read_study_labels(of_studies.path, self.label_set, of_studies.columns)
         table = join_study_labels(table, by_study)
         studies = table.drop_duplicates("StudyInstanceUID")[find_study_targets(table)]
         labeled, count = studies.notna().any(axis=1).sum(), len(studies)
         log.info("%d of %d studies with labels; the epoch is chosen by figures of studies", labeled, count)
         return table
+
+    def _find_files(self) -> dict[str, _LabelFile]:
+        """Finds the files with labels of ``slices`` and of ``studies``, with their own names of columns."""
+        given = {"slices": self.labels, "studies": self.study_labels}
+        paths = {unit: parse_path(file) for unit, file in given.items() if file}
+        if not paths:
+            paths["slices"] = find_labels(self.root, self.label_set, self.columns)
+        own: Sequence[Mapping[str, str]] = [NO_COLUMNS] * len(paths)
+        if self.columns:
+            held = [(path, read_columns(path, self.label_set.names)) for path in paths.values()]
+            own = share_columns(self.columns, held)
+        return {unit: _LabelFile(paths[unit], names) for unit, names in zip(paths, own, strict=True)}
 
     def _find_twins(self, table: pd.DataFrame) -> pd.Series[int]:
         folder = self.index_dir or locate_index(self.root)
@@ -159,6 +179,11 @@ class Source:
         if count := int((twins >= 0).sum()):
             log.warning("%d slices have the pixels of a slice of another patient", count)
         return twins
+
+
+class _LabelFile(NamedTuple):
+    path: AnyPath
+    columns: Mapping[str, str]  # what it calls some of the known columns
 
 
 def _take_labeled(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:

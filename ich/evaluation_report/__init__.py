@@ -20,7 +20,7 @@ Its modules:
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -45,6 +45,7 @@ from ich.evaluation_report.inputs import (
 from ich.evaluation_report.outputs import make_folder, show_steps, write_outputs
 from ich.evaluation_report.report_data import ReportData
 from ich.files import for_owner_only
+from ich.index.columns import NO_COLUMNS
 from ich.schema import UserError
 from ich.tables import OUT_OF_FOLD, name_columns
 
@@ -72,6 +73,7 @@ def write_evaluation(
     *,
     val: Sequence[str | Path] | None = None,
     labels: str | Path | None = None,
+    columns: Mapping[str, str] = NO_COLUMNS,
     root: str | Path | None = None,
     index: str | Path | None = None,
     checkpoint: str | Path | None = None,
@@ -99,7 +101,8 @@ def write_evaluation(
             first table.
         val: A table of the validation set for each that is evaluated; by default ``predictions_val.csv``
             beside ``predictions_test.csv``.
-        labels: A label CSV, which replaces the targets.
+        labels: A label CSV of slices, studies or patients, which replaces the targets.
+        columns: What it calls some of the labels and keys, such as ``{"epidural": "EDH"}``.
         root: The folder of the DICOM files, for galleries.
         index: Its index, for subgroups; by default that of ``root``.
         checkpoint: A run's folder, a checkpoint or a bundle, for decisions and heat maps. Heat maps of an
@@ -126,7 +129,9 @@ def write_evaluation(
     _check(len(given), ensemble=ensemble, pdf=pdf, slides=slides)
     tables = [find_table(Path(path), TEST, OUT_OF_FOLD, PREDICTED) for path in given]
     validation = [find_table(Path(path), VALIDATION) for path in val or ()]
-    sources = Sources(tables, validation, _to_path(labels), _to_path(root), _to_path(index), by, ensemble)
+    sources = Sources(
+        tables, validation, _to_path(labels), columns, _to_path(root), _to_path(index), by, ensemble
+    )
     nets = _load_nets(checkpoint, trusted)
     model = nets[0] if nets else None
     label_set = None if model is None else model.metadata.labels

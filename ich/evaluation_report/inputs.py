@@ -15,9 +15,11 @@ from ich.evaluate.comparison import ensemble
 from ich.evaluate.pooling import LEVELS, UNIT_COLUMNS, keep_known
 from ich.evaluate.subgroups import describe_slices
 from ich.evaluation_report.run import Run, read_run
-from ich.index import build_index, read_labels
-from ich.index.joining import match_slices, require_matches
-from ich.index.labels import find_slice_column, read_csv
+from ich.index import build_index
+from ich.index.columns import STUDY_KEYS, choose_key
+from ich.index.csv_files import read_csv
+from ich.index.joining import join_study_labels, match_slices, require_matches
+from ich.index.labels import find_slice_column, read_any_labels
 from ich.schema import UserError
 from ich.schema.labels import LabelSet
 from ich.tables import (
@@ -50,6 +52,7 @@ class Sources:
         predictions: Predictions tables.
         val: Predictions tables of their validation sets, if given.
         labels: A label CSV, or None.
+        columns: What it calls some of the labels and keys.
         root: The folder of the DICOM files, or None.
         index: Its index, if given.
         by: Columns to group by; None for the default columns of the index.
@@ -59,6 +62,7 @@ class Sources:
     predictions: Sequence[Path]
     val: Sequence[Path]
     labels: Path | None
+    columns: Mapping[str, str]
     root: Path | None
     index: Path | None
     by: Sequence[str] | None
@@ -115,7 +119,9 @@ def read_inputs(sources: Sources, *, label_set: LabelSet | None, needs_targets: 
     names = _name_models(paths, runs)
     read = [read_predictions(path) for path in paths]
     label_set = label_set or _find_label_set(runs[0], read[0])
-    labels = None if sources.labels is None else read_labels(sources.labels, label_set)
+    labels = None
+    if sources.labels is not None:
+        labels = read_any_labels(sources.labels, label_set, sources.columns)
     tables = {}
     for name, path, table in zip(names, paths, read, strict=True):
         if labels is not None:
@@ -127,7 +133,7 @@ def read_inputs(sources: Sources, *, label_set: LabelSet | None, needs_targets: 
     validation, found = _read_validation(sources, tables, labels)
     predictions = ensemble(tables) if sources.ensemble else tables[names[0]]
     index = _find_index(sources.root, sources.index)
-    groups = collect_groups(predictions, index, sources.labels, sources.by, label_set)
+    groups = collect_groups(predictions, index, sources, label_set)
     return Inputs(
         tables=tables,
         predictions=predictions,
@@ -205,7 +211,7 @@ def _read_validation(
     for name, path in zip(predictions, paths, strict=False):
         table = read_predictions(path)
         check_same_weights(predictions[name], table, str(path))
-        if labels is not None and (match_slices(table["SOPInstanceUID"], labels) >= 0).any():
+        if labels is not None and _are_of(labels, table):
             table = _join(table, labels)
         tables[name] = table
     notes = [] if sources.val else [f"calibration and operating points: from {VALIDATION} beside {TEST}"]
@@ -217,14 +223,32 @@ def _find_beside(predictions: Path) -> Path | None:
     return beside if predictions.name == TEST and beside.is_file() else None
 
 
+def _are_of(labels: pd.DataFrame, table: pd.DataFrame) -> bool:
+    """Whether any label is that of a slice, study or patient in a table."""
+    if (key := str(labels.index.name)) in STUDY_KEYS:
+        return bool(table[key].isin(labels.index).any())
+    return bool((match_slices(table["SOPInstanceUID"], labels) >= 0).any())
+
+
 def _join(table: pd.DataFrame, labels: pd.DataFrame) -> pd.DataFrame:
+    """Replaces the targets of a predictions table by labels of its slices, studies or patients."""
+    names = list(map(str, labels))
+    table = table.drop(columns=find_study_targets(table))
+    if labels.index.name in STUDY_KEYS:
+        return _join_studies(table, labels, names)
     places = match_slices(table["SOPInstanceUID"], labels)
     require_matches(places, table["SOPInstanceUID"], labels)
     targets = labels.to_numpy(np.float64)[places]
     targets[places < 0] = np.nan
-    columns = name_columns("target", list(map(str, labels)))
-    table = table.drop(columns=find_study_targets(table))
-    return table.assign(**dict(zip(columns, targets.T, strict=True)))
+    return table.assign(**dict(zip(name_columns("target", names), targets.T, strict=True)))
+
+
+def _join_studies(table: pd.DataFrame, labels: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """Gives slices what follows for them: those of a negative study are negative, others are unknown."""
+    unlabeled = table[list(UIDS)].assign(**dict.fromkeys(names, np.float32(np.nan)))
+    joined = join_study_labels(unlabeled, labels).drop(columns=list(UIDS))
+    joined = joined.rename(columns=dict(zip(names, name_columns("target", names), strict=True)))
+    return table.assign(**{str(name): joined[name] for name in joined})
 
 
 def _require_targets(table: pd.DataFrame, path: Path) -> None:
@@ -233,8 +257,8 @@ def _require_targets(table: pd.DataFrame, path: Path) -> None:
     columns = name_columns("target", find_names(table)) + find_study_targets(table)
     if table[columns].isna().to_numpy().all():
         raise UserError(
-            f"{path} has no targets: give the labels of its slices with --labels CSV (ID,Label like the "
-            "RSNA's, or SOPInstanceUID and one column per label)"
+            f"{path} has no targets: give labels with --labels CSV (ID,Label like the RSNA's, or "
+            "SOPInstanceUID, StudyInstanceUID or PatientID, and one column per label)"
         )
 
 
@@ -255,8 +279,7 @@ def _find_index(root: Path | None, index: Path | None) -> pd.DataFrame | None:
 def collect_groups(
     predictions: pd.DataFrame,
     index: pd.DataFrame | None,
-    labels: Path | None,
-    by: Sequence[str] | None,
+    sources: Sources,
     label_set: LabelSet,
 ) -> list[pd.Series]:
     """Collects the groups of slices, one value per slice.
@@ -264,8 +287,7 @@ def collect_groups(
     Args:
         predictions: A predictions table.
         index: The data set's index. It gives encoding, slice spacing and tilt, the default columns.
-        labels: A label CSV, which may have other columns.
-        by: Names of columns; of ``describe_slices``, the index, the label CSV or the predictions.
+        sources: Its ``by`` names columns of ``describe_slices``, the index, the label CSV or the predictions.
         label_set: The labels in the label CSV.
 
     Raises:
@@ -274,24 +296,23 @@ def collect_groups(
     described = (
         pd.DataFrame(index=predictions.index) if index is None else describe_slices(predictions, index)
     )
-    if by is None:
+    if sources.by is None:
         return [described[column] for column in described]
-    sources = [described, predictions[["part"]]]
+    tables = [described, predictions[["part"]]]
     if index is not None:
-        sources.append(_align(index.drop(columns="SOPInstanceUID"), index["SOPInstanceUID"], predictions))
-    if (
-        labels is not None
-        and (key := find_slice_column((wide := read_csv(labels, label_set.names)).columns, label_set.names))
-        and "Label" not in wide
-    ):
-        wide = wide.drop_duplicates(key)
-        sources.append(_align(wide.drop(columns=key), wide[key], predictions))
-    return [_find_column(column, sources) for column in by]
+        tables.append(_align(index, "SOPInstanceUID", predictions["SOPInstanceUID"]))
+    if sources.labels is not None:
+        wide = read_csv(sources.labels, (*label_set.names, *STUDY_KEYS), sources.columns)
+        key = find_slice_column(wide.columns, label_set.names, sources.columns)
+        unit = "SOPInstanceUID" if key else choose_key(STUDY_KEYS, wide.columns, sources.columns)
+        if unit is not None and "Label" not in wide:
+            tables.append(_align(wide.drop_duplicates(key or unit), key or unit, predictions[unit]))
+    return [_find_column(column, tables) for column in sources.by]
 
 
-def _align(table: pd.DataFrame, uids: pd.Series, predictions: pd.DataFrame) -> pd.DataFrame:
-    aligned = table.set_index(pd.Index(uids)).reindex(predictions["SOPInstanceUID"])
-    return aligned.reset_index(drop=True)
+def _align(table: pd.DataFrame, key: str, units: pd.Series) -> pd.DataFrame:
+    """Returns the rows of a table for each of some slices, by the names of their units."""
+    return table.set_index(key).reindex(units).reset_index(drop=True)
 
 
 def _find_column(column: str, sources: Sequence[pd.DataFrame]) -> pd.Series:

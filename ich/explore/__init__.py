@@ -7,11 +7,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ich.explore.document import NAMES, make_document
 from ich.explore.facts import collect_facts
 from ich.files import for_owner_only, replacing
+from ich.index.columns import NO_COLUMNS
+from ich.progress import waiting
 from ich.report.document import Document
 from ich.report.html import write_html
 from ich.schema import UserError
@@ -30,6 +33,7 @@ def explore(
     root: Path,
     *,
     labels: Path | None = None,
+    columns: Mapping[str, str] = NO_COLUMNS,
     label_set: LabelSet = RSNA_LABELS,
     index_dir: Path | None = None,
     slices: int = DEFAULT_SLICES,
@@ -43,6 +47,7 @@ def explore(
     Args:
         root: Folder of DICOM files, in any layout.
         labels: CSV file; by default the one in ``root``, if any.
+        columns: What it calls some of the labels and keys.
         label_set: Labels in this file.
         index_dir: Folder of the index; by default in ``root``.
         slices: Number of slices whose pixels are read. They are spread over patients and subtypes, and are
@@ -53,8 +58,9 @@ def explore(
     Raises:
         UserError: If the folder holds no readable slice, or the labels cannot be used.
     """
-    facts = collect_facts(root, labels, label_set, index_dir, slices, compare_all, progress)
-    return make_document(root, facts)
+    facts = collect_facts(root, labels, columns, label_set, index_dir, slices, compare_all, progress)
+    with waiting("Drawing the page", progress):
+        return make_document(root, facts)
 
 
 def check_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 
 from ich.explore.sample import Sample, draw_sample, read_sample
 from ich.explore.units import LEVELS, LabelCounts, count_labels, number_units
-from ich.index import build_index, count_repeats, list_labels, locate_index, read_labels
+from ich.index import build_index, count_repeats, find_labels, list_labels, locate_index, read_labels
+from ich.index.columns import check_columns
 from ich.index.encodings import Encoding, list_encodings
 from ich.index.identical import find_identical
 from ich.index.joining import JoinCounts, join_labels
@@ -96,6 +98,7 @@ class Facts:
 def collect_facts(
     root: Path,
     labels: AnyPath | None,
+    columns: Mapping[str, str],
     label_set: LabelSet,
     index_dir: Path | None,
     slices: int,
@@ -105,15 +108,16 @@ def collect_facts(
     """Reads headers, labels and a sample of pixels; see ``ich.explore.explore``."""
     if slices < 1:
         raise UserError(f"slices={slices}: expected 1 or more")
-    labels = labels or _find_labels(root, label_set)
+    check_columns(columns, label_set.names)
+    labels = labels or _find_labels(root, label_set, columns)
     index = build_index(root, index_dir=index_dir, progress=progress)
     table, labeling = index.table, None
     units = number_units(table)
     if labels is not None:
-        table, join = join_labels(table, read_labels(labels, label_set))
+        table, join = join_labels(table, read_labels(labels, label_set, columns))
         targets = table[list(label_set.names)].to_numpy()
         counts = {level: count_labels(targets, units[level].to_numpy(), label_set) for level in LEVELS}
-        labeling = Labeling(join, count_repeats(labels, label_set), counts)
+        labeling = Labeling(join, count_repeats(labels, label_set, columns), counts)
     numbers, encodings = list_encodings(table)
     rows = draw_sample(table, units["patient"].to_numpy(), slices, label_set)
     sample = read_sample(root, table, rows, numbers, progress)
@@ -136,7 +140,9 @@ def collect_facts(
     )
 
 
-def _find_labels(root: Path, labels: LabelSet) -> AnyPath | None:
+def _find_labels(root: Path, labels: LabelSet, columns: Mapping[str, str]) -> AnyPath | None:
+    if columns:  # they say that there are labels
+        return find_labels(root, labels, columns)
     found = list_labels(root, labels)
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:5])

@@ -1,7 +1,7 @@
 """Turns a folder of DICOM slices into a table, reads the labels of a CSV file, and joins the two.
 
 ``files`` finds the files and reads their headers. ``pseudonyms`` hides their patients. ``cache`` keeps the
-index, and ``labels`` reads the two forms of a label file.
+index. ``labels`` reads label files of slices and studies, by ``csv_files`` and ``columns``.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,22 +28,15 @@ from ich.index.cache import (
 )
 from ich.index.files import OWN_FOLDER, list_files, read_headers
 from ich.index.joining import find_places
-from ich.index.labels import (
-    LABEL_KEYS,
-    STUDY_KEYS,
-    drop_blank_rows,
-    find_slice_column,
-    melt,
-    parse_values,
-    read_columns,
-    read_csv,
-    split_ids,
-)
+from ich.index.labels import count_repeats as count_repeats
+from ich.index.labels import find_labels as find_labels
+from ich.index.labels import list_labels as list_labels
+from ich.index.labels import read_labels as read_labels
+from ich.index.labels import read_study_labels as read_study_labels
 from ich.index.pseudonyms import find_pseudonym_key, hide_patients
 from ich.remote import AnyPath, RemotePath, parse_path
 from ich.schema import UserError
 from ich.schema.codes import Refusal
-from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.tables import STAMP
 
 __all__ = ["build_index", "read_labels", "read_study_labels"]
@@ -215,142 +207,3 @@ def _merge(*indexes: Index) -> Index:
         order_index(table.drop(seconds.index)),
         refused.sort_values("path", ignore_index=True).astype(REFUSED_DTYPES),
     )
-
-
-def list_labels(root: AnyPath, labels: LabelSet = RSNA_LABELS) -> list[AnyPath]:
-    """Lists the label files of a data set: the RSNA's own, or every CSV in ``root`` with such labels."""
-    if labels == RSNA_LABELS and (root / "stage_2_train.csv").is_file():
-        return [root / "stage_2_train.csv"]
-    found: list[AnyPath] = [*root.glob("*.csv")]
-    return [path for path in sorted(found, key=str) if _holds_labels(path, labels)]
-
-
-def find_labels(root: AnyPath, labels: LabelSet = RSNA_LABELS) -> AnyPath:
-    """Finds the label file of a data set, the only one of ``list_labels``.
-
-    Raises:
-        UserError: If there is none, or several.
-    """
-    found = list_labels(root, labels)
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found[:5])
-        raise UserError(
-            f"data.root={root} holds {f'several label files ({names})' if found else 'no label file'}; "
-            "name the one with data.labels=FILE"
-        )
-    return found[0]
-
-
-def _holds_labels(path: AnyPath, labels: LabelSet) -> bool:
-    try:
-        return find_slice_column(read_columns(path, labels.names), labels.names) is not None
-    except UserError:
-        return False
-
-
-def read_labels(path: str | AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
-    """Reads labels from a CSV file.
-
-    It can be long, like the RSNA's: ``ID`` (``ID_12345_subdural``) and ``Label``. Or it can be wide:
-    ``SOPInstanceUID`` or ``ID``, and a column for each known label. Names of columns and labels may be in any
-    case; see ``ich.index.labels.read_csv`` for encodings and delimiters. Labels are 0, 1, true and false;
-    blank is unknown. If no slice has ``LabelSet.union``, such as ``any``, it follows from the others, if the
-    file has all of them: 1 if one is 1, and 0 if all are 0.
-
-    Args:
-        path: The file.
-        labels: Labels to read; other columns of a wide file are ignored.
-
-    Returns:
-        One row per slice, indexed by ``SOPInstanceUID``: a column for each label, float32, NaN where unknown.
-
-    Raises:
-        UserError: If the file cannot be read or has other columns, an unknown subtype, other labels, or
-            labels that contradict each other.
-    """
-    path = parse_path(path) if isinstance(path, str) else path
-    names = labels.names
-    table = read_csv(path, names)
-    key = find_slice_column(table.columns, names)
-    if key is None:
-        raise UserError(
-            f"{path} has the columns {', '.join(map(ascii, table.columns[:8]))}; expected ID and Label, or "
-            f"{' or '.join(LABEL_KEYS)} with some of {', '.join(names)}"
-        )
-    return _tabulate(table, key, names, labels, path)
-
-
-def read_study_labels(path: str | AnyPath, labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:
-    """Reads labels of studies or patients from a CSV file with one row for each.
-
-    The file has ``StudyInstanceUID`` or ``PatientID``, and a column for each known label. Everything else is
-    as in ``read_labels``.
-
-    Returns:
-        One row per study or patient, indexed by ``StudyInstanceUID`` or ``PatientID``: a column for each
-        label, float32, NaN where unknown.
-
-    Raises:
-        UserError: As in ``read_labels``.
-    """
-    path = parse_path(path) if isinstance(path, str) else path
-    names = labels.names
-    table = read_csv(path, (*names, *STUDY_KEYS))
-    key = next((key for key in STUDY_KEYS if key in table), None)
-    if key is None or not any(name in table for name in names):
-        raise UserError(
-            f"{path} has the columns {', '.join(map(ascii, table.columns[:8]))}; expected "
-            f"{' or '.join(STUDY_KEYS)} with some of {', '.join(names)}"
-        )
-    return _tabulate(table.drop(columns="Label", errors="ignore"), key, names, labels, path)
-
-
-def _tabulate(
-    table: pd.DataFrame, key: str, names: Sequence[str], labels: LabelSet, path: AnyPath
-) -> pd.DataFrame:
-    """Turns the texts of a label file into one row of numbers for each value of ``key``."""
-    unit = key if key in STUDY_KEYS else "SOPInstanceUID"
-    table = drop_blank_rows(table, key)
-    if table.empty:
-        raise UserError(f"{path} holds no label")
-    uids, columns, values = (
-        split_ids(table, names, path) if "Label" in table else melt(table, key, names, path)
-    )
-    found = parse_values(values, uids, columns, names, path)
-    codes, units = pd.factorize(uids)
-    if "" in units:
-        raise UserError(f"{path} has labels without a {key}; complete or remove them")
-    wide = np.full((len(units), len(names)), np.nan, dtype=np.float32)
-    wide[codes, columns] = found
-    kept = wide[codes, columns]
-    differs = (kept != found) & ~(np.isnan(kept) & np.isnan(found))
-    _refuse(units[np.unique(codes[differs])], "two values for one label", path, unit)
-    if labels.union is not None:
-        place = labels.index(labels.union)
-        wrong = _fill_union(wide[:, place], np.delete(wide, place, axis=1))
-        what = f"a label {labels.union} that is not the largest of the other labels"
-        _refuse(units[wrong], what, path, unit)
-    return pd.DataFrame(wide, index=pd.Index(units, name=unit), columns=list(names))
-
-
-def _fill_union(union: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Fills in (N,) labels that follow from (N, L) others, if none is known; returns where they conflict."""
-    if np.isnan(union).all() and not np.isnan(others).all(axis=0).any():
-        union[(others == 1).any(axis=1)] = 1
-        union[(others == 0).all(axis=1)] = 0
-    wrong = (union == 0) & (others == 1).any(axis=1) | (union == 1) & (others == 0).all(axis=1)
-    return np.asarray(wrong)
-
-
-def count_repeats(path: AnyPath, labels: LabelSet) -> int:
-    """Counts the rows of a label file that repeat an earlier row; ``read_labels`` checks them."""
-    table = read_csv(path, labels.names)
-    key = find_slice_column(table.columns, labels.names)
-    return 0 if key is None else int(table[key].duplicated().sum())
-
-
-def _refuse(names: Any, what: str, path: AnyPath, unit: str) -> None:
-    if len(names):
-        examples = ", ".join(map(str, names[:5]))
-        among = {"SOPInstanceUID": "slices", "StudyInstanceUID": "studies", "PatientID": "patients"}[unit]
-        raise UserError(f"{path} has {what}, for {len(names)} of its {among}: {examples}; correct them")

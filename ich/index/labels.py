@@ -1,184 +1,222 @@
-"""Reads both forms of a label file into one row per label."""
+"""Reads label files of both forms, of slices, studies or patients, into one row for each."""
 
 from __future__ import annotations
 
-import codecs
-import csv
 import difflib
-import io
-import warnings
-from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 from numpy.typing import NDArray
 
-from ich.remote import AnyPath
-from ich.schema import LABELS, UserError
+from ich.index.columns import (
+    LABEL_KEYS,
+    NO_COLUMNS,
+    STUDY_KEYS,
+    check_columns,
+    choose_key,
+    fold,
+    show_columns,
+)
+from ich.index.csv_files import read_columns, read_csv
+from ich.remote import AnyPath, parse_path
+from ich.schema import UserError
+from ich.schema.labels import RSNA_LABELS, LabelSet
 
-LABEL_KEYS = ("SOPInstanceUID", "ID")
-"""Columns that may name the slice in a wide label file; the first one present counts."""
-
-STUDY_KEYS = ("StudyInstanceUID", "PatientID")
-"""Columns that may name the study or the patient in a file of study labels; the first one present counts."""
-
-_NAMES = (*LABEL_KEYS, "Label")
-"""Known columns beside the labels."""
-
-_DELIMITERS = ",;\t|"
-_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"\xef\xbb\xbf": "utf-8-sig"}
-_HEAD = 1 << 16  # bytes that hold the names of the columns
-_SPARE = 16  # empty values at the end of a row
 _TRUTHS = {"true": "1", "false": "0"}
 
 _Long = tuple["pd.Series[str]", NDArray[np.int64], "pd.Series[str]"]
 
 
-def read_csv(path: AnyPath, labels: Sequence[str] = LABELS) -> pd.DataFrame:
-    """Reads a CSV file as text, with any encoding and any delimiter.
+def list_labels(
+    root: AnyPath, labels: LabelSet = RSNA_LABELS, columns: Mapping[str, str] = NO_COLUMNS
+) -> list[AnyPath]:
+    """Lists the label files of a data set: the RSNA's own, or every CSV in ``root`` with such labels."""
+    if labels == RSNA_LABELS and not columns and (root / "stage_2_train.csv").is_file():
+        return [root / "stage_2_train.csv"]
+    found: list[AnyPath] = [*root.glob("*.csv")]
+    return [path for path in sorted(found, key=str) if _holds_labels(path, labels, columns)]
 
-    The byte order mark gives the encoding. Without one it is UTF-8, or else Windows-1252. The delimiter is
-    comma, semicolon, tab or bar, whichever gives the most columns with known names, or else the most columns.
-    Names may be in any case and have blanks around them. A row may end in empty values.
+
+def find_labels(
+    root: AnyPath, labels: LabelSet = RSNA_LABELS, columns: Mapping[str, str] = NO_COLUMNS
+) -> AnyPath:
+    """Finds the label file of a data set, the only one of ``list_labels``.
+
+    Raises:
+        UserError: If there is none, or several.
+    """
+    found = list_labels(root, labels, columns)
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found[:5])
+        raise UserError(
+            f"data.root={root} holds {f'several label files ({names})' if found else 'no label file'}; "
+            "name the one with data.labels=FILE, or data.study_labels=FILE for labels of studies"
+        )
+    return found[0]
+
+
+def _holds_labels(path: AnyPath, labels: LabelSet, columns: Mapping[str, str]) -> bool:
+    try:
+        names = read_columns(path, labels.names, columns)
+        return find_slice_column(names, labels.names, columns) is not None
+    except UserError:
+        return False
+
+
+def read_labels(
+    path: str | AnyPath, labels: LabelSet = RSNA_LABELS, columns: Mapping[str, str] = NO_COLUMNS
+) -> pd.DataFrame:
+    """Reads labels from a CSV file.
+
+    It can be long, like the RSNA's: ``ID`` (``ID_12345_subdural``) and ``Label``. Or it can be wide:
+    ``SOPInstanceUID`` or ``ID``, and a column for each known label. Names of columns and labels may be in any
+    case; see ``ich.index.csv_files.read_csv`` for encodings and delimiters. Labels are 0, 1, true and false;
+    blank is unknown. If no slice has ``LabelSet.union``, such as ``any``, it follows from the others, if the
+    file has all of them: 1 if one is 1, and 0 if all are 0.
 
     Args:
         path: The file.
-        labels: Known names beside those of the columns that name a slice.
+        labels: Labels to read; other columns of a wide file are ignored.
+        columns: The file's name of a label or a key, where it has another, such as ``{"epidural": "EDH"}``.
 
     Returns:
-        The columns as text, empty where a row ends early.
+        One row per slice, indexed by ``SOPInstanceUID``: a column for each label, float32, NaN where unknown.
 
     Raises:
-        UserError: If it is not such a file, a row holds more values than there are columns, or two columns
-            have the same known name.
+        UserError: If the file cannot be read or has other columns, an unknown subtype, other labels, or
+            labels that contradict each other; if ``columns`` names an unknown column, or one twice.
     """
-    try:
-        content = _decode(path.read_bytes())
-        names, delimiter = _read_header(content, labels)
-        table = _parse_by_arrow(content, names, delimiter)
-        if table is None:
-            table = _parse_by_pandas(content, names, delimiter)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV: {error}") from error
-    return table.rename(columns=_find_known_names(names, labels, path))
+    path = parse_path(path) if isinstance(path, str) else path
+    names = labels.names
+    check_columns(columns, names)
+    table = read_csv(path, names, columns)
+    key = find_slice_column(table.columns, names, columns)
+    if key is None:
+        raise _refuse_columns(path, table, f"ID and Label, or {' or '.join(LABEL_KEYS)}", names)
+    return _tabulate(table, key, names, labels, path)
 
 
-def read_columns(path: AnyPath, labels: Sequence[str]) -> list[str]:
-    """Reads the column names of a CSV file, as in ``read_csv``.
+def read_study_labels(
+    path: str | AnyPath, labels: LabelSet = RSNA_LABELS, columns: Mapping[str, str] = NO_COLUMNS
+) -> pd.DataFrame:
+    """Reads labels of studies or patients from a CSV file with one row for each.
+
+    The file has ``StudyInstanceUID`` or ``PatientID``, and a column for each known label. Everything else is
+    as in ``read_labels``.
+
+    Returns:
+        One row per study or patient, indexed by ``StudyInstanceUID`` or ``PatientID``: a column for each
+        label, float32, NaN where unknown.
 
     Raises:
-        UserError: If it is not such a file, or two columns have the same known name.
+        UserError: As in ``read_labels``.
     """
-    try:
-        with path.open("rb") as file:
-            names, _ = _read_header(_decode(file.read(_HEAD), final=False), labels)
-    except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{path} cannot be read as CSV: {error}") from error
-    known = _find_known_names(names, labels, path)
-    return [known.get(name, name) for name in names]
+    path = parse_path(path) if isinstance(path, str) else path
+    names = labels.names
+    check_columns(columns, names)
+    table = read_csv(path, (*names, *STUDY_KEYS), columns)
+    key = choose_key(STUDY_KEYS, table.columns, columns)
+    if key is None or not any(name in table for name in names):
+        raise _refuse_columns(path, table, " or ".join(STUDY_KEYS), names)
+    return _tabulate(table.drop(columns="Label", errors="ignore"), key, names, labels, path)
 
 
-def _decode(content: bytes, final: bool = True) -> bytes:
-    """Converts a text in any encoding to UTF-8; it may end within a character unless it is ``final``."""
-    marked = [name for mark, name in _MARKS.items() if content.startswith(mark)]
-    for encoding in marked or ["utf-8", "cp1252"]:
-        try:
-            text = codecs.getincrementaldecoder(encoding)().decode(content, final)
-        except UnicodeDecodeError:
-            continue
-        if "\0" not in text:
-            return content if encoding == "utf-8" else text.encode()
-    raise ValueError("it is not text in UTF-8, UTF-16 or Windows-1252")
+def read_any_labels(path: AnyPath, labels: LabelSet, columns: Mapping[str, str] = NO_COLUMNS) -> pd.DataFrame:
+    """Reads labels of slices, studies or patients, by the columns of the file.
 
-
-def _read_header(content: bytes, labels: Sequence[str]) -> tuple[list[str], str]:
-    """Reads the names of the columns, and their delimiter."""
-    lines = content.split(b"\n", 1)[0].decode().splitlines() or [""]
-    known = {_fold(name) for name in (*_NAMES, *labels)}
-
-    def split(delimiter: str) -> list[str]:
-        return next(csv.reader([lines[0]], delimiter=delimiter), [])
-
-    def rate(delimiter: str) -> tuple[int, int]:
-        names = split(delimiter)
-        return len({_fold(name) for name in names} & known), len(names)
-
-    delimiter = max(_DELIMITERS, key=rate)  # the first of those that are as good
-    if not (names := split(delimiter)):
-        raise ValueError("its first line is empty")
-    counts = Counter[str]()
-    for number, name in enumerate(names):
-        counts[name] += 1
-        if counts[name] > 1 and _fold(name) not in known:  # such as two without a name
-            names[number] = f"{name}.{counts[name]}"
-    return names, delimiter
-
-
-def _parse_by_pandas(content: bytes, names: list[str], delimiter: str) -> pd.DataFrame:
-    # With spare columns, pandas neither uses the first one as an index nor cuts off values.
-    columns = list(map(str, range(len(names) + _SPARE)))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", pd.errors.ParserWarning)
-        try:
-            table = pd.read_csv(
-                io.BytesIO(content), sep=delimiter, dtype="str", keep_default_na=False, header=None,
-                names=columns, index_col=False, skiprows=1,
-            ).fillna("")  # fmt: skip
-        except pd.errors.ParserWarning as error:
-            raise ValueError(f"rows hold more than {len(columns)} values") from error
-    for column in columns[len(names) :]:
-        spare = table.pop(column).str.strip()
-        if (wrong := np.flatnonzero(spare != "")).size:
-            more = f"more than {len(names)} values, one of them {spare.iloc[wrong[0]]!r}"
-            raise ValueError(f"row {wrong[0] + 2} holds {more}")
-    return table.set_axis(names, axis=1)
-
-
-def _parse_by_arrow(content: bytes, names: list[str], delimiter: str) -> pd.DataFrame | None:
-    """Parses 4.5 million rows in a fifth of the time of pandas; None for quotes, or rows of uneven length."""
-    if b'"' in content:  # Arrow accepts a quote that is never closed
-        return None
-    options = pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(names, pa.large_string()))
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(content),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter),
-            convert_options=options,
-        )
-    except pa.ArrowInvalid:
-        return None
-    return table.to_pandas() if table.column_names == names else None
-
-
-def _find_known_names(names: Iterable[str], labels: Sequence[str], path: AnyPath) -> dict[str, str]:
-    """Finds the known name of each column that has one in another case or with blanks.
+    Returns:
+        As ``read_labels`` does, or else as ``read_study_labels`` does.
 
     Raises:
-        UserError: If several columns have the same.
+        UserError: As ``read_labels`` does.
     """
-    known = {_fold(name): name for name in (*_NAMES, *labels)}
-    found = [(name, known[_fold(name)]) for name in names if _fold(name) in known]
-    for _, meant in found:
-        if len(same := [name for name, other in found if other == meant]) > 1:
-            raise UserError(
-                f"{path} has {len(same)} columns for {meant}: {', '.join(map(repr, same))}; keep one"
-            )
-    return dict(found)
+    check_columns(columns, labels.names)
+    present = read_columns(path, (*labels.names, *STUDY_KEYS), columns)
+    of_slices = find_slice_column(present, labels.names, columns)
+    of_studies = choose_key(STUDY_KEYS, present, columns)
+    read = read_labels if of_slices or not of_studies else read_study_labels
+    return read(path, labels, columns)
 
 
-def _fold(name: str) -> str:
-    return name.strip().lower()
+def _refuse_columns(path: AnyPath, table: pd.DataFrame, keys: str, names: Sequence[str]) -> UserError:
+    """Describes a file without the columns of labels, and what may be meant."""
+    message = f"{path} has the columns {show_columns(table)}; expected {keys} with some of {', '.join(names)}"
+    folded = set(map(fold, map(str, table)))
+    if folded & set(map(fold, STUDY_KEYS)) and folded & set(names):
+        return UserError(f"{message}. Labels of studies or patients are for data.study_labels=FILE")
+    return UserError(f"{message}. For other names give columns, such as data.columns={{{names[0]}: COLUMN}}")
 
 
-def find_slice_column(columns: Collection[Hashable], labels: Sequence[str]) -> str | None:
-    """Returns the column that names the slice, or None if a table with these columns holds no labels."""
-    if "Label" in columns:
-        return "ID" if "ID" in columns else None
-    keys = [key for key in LABEL_KEYS if key in columns]
-    return keys[0] if keys and any(label in columns for label in labels) else None
+def find_slice_column(
+    present: Collection[Hashable], labels: Sequence[str], columns: Mapping[str, str] = NO_COLUMNS
+) -> str | None:
+    """Finds the column that names the slice.
+
+    Args:
+        present: The columns of a table, under their known names.
+        labels: The labels.
+        columns: Columns with names of their own in the file.
+
+    Returns:
+        The column; None if a table with these columns holds no labels of slices.
+    """
+    if "Label" in present:
+        return "ID" if "ID" in present else None
+    key = choose_key(LABEL_KEYS, present, columns)
+    return key if any(label in present for label in labels) else None
+
+
+def _tabulate(
+    table: pd.DataFrame, key: str, names: Sequence[str], labels: LabelSet, path: AnyPath
+) -> pd.DataFrame:
+    """Turns the texts of a label file into one row of numbers for each value of ``key``."""
+    unit = key if key in STUDY_KEYS else "SOPInstanceUID"
+    table = drop_blank_rows(table, key)
+    if table.empty:
+        raise UserError(f"{path} holds no label")
+    uids, columns, values = (
+        split_ids(table, names, path) if "Label" in table else melt(table, key, names, path)
+    )
+    found = parse_values(values, uids, columns, names, path)
+    codes, units = pd.factorize(uids)
+    if "" in units:
+        raise UserError(f"{path} has labels without a {key}; complete or remove them")
+    wide = np.full((len(units), len(names)), np.nan, dtype=np.float32)
+    wide[codes, columns] = found
+    kept = wide[codes, columns]
+    differs = (kept != found) & ~(np.isnan(kept) & np.isnan(found))
+    _refuse(units[np.unique(codes[differs])], "two values for one label", path, unit)
+    if labels.union is not None:
+        place = labels.index(labels.union)
+        wrong = _fill_union(wide[:, place], np.delete(wide, place, axis=1))
+        what = f"a label {labels.union} that is not the largest of the other labels"
+        _refuse(units[wrong], what, path, unit)
+    return pd.DataFrame(wide, index=pd.Index(units, name=unit), columns=list(names))
+
+
+def _fill_union(union: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Fills in (N,) labels that follow from (N, L) others, if none is known; returns where they conflict."""
+    if np.isnan(union).all() and not np.isnan(others).all(axis=0).any():
+        union[(others == 1).any(axis=1)] = 1
+        union[(others == 0).all(axis=1)] = 0
+    wrong = (union == 0) & (others == 1).any(axis=1) | (union == 1) & (others == 0).all(axis=1)
+    return np.asarray(wrong)
+
+
+def count_repeats(path: AnyPath, labels: LabelSet, columns: Mapping[str, str] = NO_COLUMNS) -> int:
+    """Counts the rows of a label file that repeat an earlier row; ``read_labels`` checks them."""
+    table = read_csv(path, labels.names, columns)
+    key = find_slice_column(table.columns, labels.names, columns)
+    return 0 if key is None else int(table[key].duplicated().sum())
+
+
+def _refuse(names: Any, what: str, path: AnyPath, unit: str) -> None:
+    if len(names):
+        examples = ", ".join(map(str, names[:5]))
+        among = {"SOPInstanceUID": "slices", "StudyInstanceUID": "studies", "PatientID": "patients"}[unit]
+        raise UserError(f"{path} has {what}, for {len(names)} of its {among}: {examples}; correct them")
 
 
 def drop_blank_rows(table: pd.DataFrame, key: str) -> pd.DataFrame:
@@ -232,7 +270,7 @@ def melt(table: pd.DataFrame, key: str, labels: Sequence[str], path: AnyPath) ->
         UserError: If the name of a column is almost a label.
     """
     for column in table.columns.difference([*labels, key]):
-        near = difflib.get_close_matches(_fold(column), labels, n=1, cutoff=0.85)
+        near = difflib.get_close_matches(fold(column), labels, n=1, cutoff=0.85)
         if near and near[0] not in table:
             raise UserError(f"{path} has the column {column!r}: {_suggest(column, labels)}")
     present = [number for number, label in enumerate(labels) if label in table]
@@ -243,7 +281,7 @@ def melt(table: pd.DataFrame, key: str, labels: Sequence[str], path: AnyPath) ->
 
 
 def _suggest(name: str, labels: Sequence[str]) -> str:
-    near = difflib.get_close_matches(_fold(name), labels, n=1, cutoff=0.0)
+    near = difflib.get_close_matches(fold(name), labels, n=1, cutoff=0.0)
     return f"{name!r} is not a label; nearest is {near[0]}, of {', '.join(labels)}"
 
 
@@ -260,7 +298,7 @@ def parse_values(
         UserError: If there are values other than 0, 1, true, false and blanks.
     """
     numbers, texts = pd.factorize(values)
-    folded = pd.Series(texts, dtype="str").map(_fold)
+    folded = pd.Series(texts, dtype="str").map(fold)
     parsed = pd.to_numeric(folded.replace(_TRUTHS), errors="coerce").to_numpy(dtype=np.float32)
     wrong = (folded != "").to_numpy() & ~np.isin(parsed, (0, 1))
     if wrong.any():
