@@ -116,9 +116,19 @@ def test_a_file_with_an_earlier_name_gets_the_new_one_in_a_message(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["trainer.max_epoch=3"], "trainer.max_epoch is not a setting; nearest is trainer.max_epochs;"),
-        (["+trainer.max_epoch=3"], "trainer.max_epoch is not a setting; nearest is trainer.max_epochs;"),
-        (["+data.roots=x"], "data.roots is not a setting; nearest is data.root;"),
+        (["trainer.max_epoch=3"], "trainer.max_epoch is not a setting; nearest is trainer.max_epochs, then"),
+        (["+trainer.max_epoch=3"], "trainer.max_epoch is not a setting; nearest is trainer.max_epochs, then"),
+        (
+            ["trainer.gradient_clip=1"],
+            "nearest is trainer.gradient_clip_val, then trainer.gradient_clip_algorithm; --help lists all",
+        ),
+        (
+            ["trainer.accelerator=gpu"],
+            "trainer.accelerator is not a setting: trainer.gpus chooses the devices",
+        ),
+        (["+trainer.default_root_dir=x"], "trainer.default_root_dir is not a setting: run_dir names"),
+        (["data.columns.any=x"], "data.columns.any is not a setting; nearest is data.columns"),
+        (["+data.roots=x"], "data.roots is not a setting; nearest is data.root"),
         (["lr=3"], "lr is not a setting; nearest is optim.lr;"),
         (["optimizer=adam"], "optimizer is not a setting; nearest is optim;"),
         (["model=resnet34"], "For any timm model, use its name: model.backbone=resnet34"),
@@ -178,7 +188,7 @@ def test_folders_with_odd_names_are_trained_in(
     assert config["data"]["root"] == "set (1), 2020_01"
     assert train("ckpt_path=1e3", "trainer.max_epochs=2", "data.root=set (1), 2020_01", base=[]) == 0
     assert train("-m", "run_dir=köln", "seed=1,2", base=base) == 0
-    assert sorted(path.name for path in Path("köln").iterdir()) == ["0", "1", "multirun.yaml"]
+    assert sorted(path.name for path in Path("köln").iterdir()) == ["0_seed=1", "1_seed=2", "multirun.yaml"]
 
 
 def test_a_launcher_that_is_not_installed_names_its_extra() -> None:

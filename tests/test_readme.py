@@ -38,7 +38,7 @@ def test_commands_compose(command: str) -> None:
         pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     # A sweep's values are Hydra's to expand, intervals its sweeper's. Each value must be one that there is.
     words = [word for word in words if "(" not in word or "[" in word]
-    words = [word if "[" in word else word.split(",")[0] for word in words]
+    words = [word if set("[{") & set(word) else word.split(",")[0] for word in words]
     register_signatures()
     with initialize_config_dir(str(REPOSITORY / "conf"), **VERSION_BASE):
         compose("config", overrides=words)
@@ -64,12 +64,12 @@ RUNNING = ("library.md", "own_parts.md", "predict.md")
 def test_library_examples_run(
     tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training, loading, own, prediction = (
+    training, looping, loading, own, prediction = (
         block for page in RUNNING for block in list_python(PAGES[REPOSITORY / "docs" / page])
     )
     prediction = prediction.replace("runs/DATE_TIME", "runs/mine").replace("/data/inbox", "data/phantom")
     slices = "import numpy\nslices = [numpy.full((64, 64), 40)] * 3\n"
-    code = f"{training}{loading}{own}{slices}{prediction}print(scores.probs.shape)\n"
+    code = f"{training}{looping}{loading}{own}{slices}{prediction}print(scores.probs.shape)\n"
     shutil.copytree(phantom, tmp_path / "data" / "phantom")
     script = tmp_path / "example.py"
     code = code.replace('"resnet18"', '"test_resnet"').replace(
@@ -80,6 +80,7 @@ def test_library_examples_run(
     runpy.run_path(str(script), run_name="__main__")
     printed = capsys.readouterr().out
     assert float(re.findall(r"tensor\((.*?)[,)]", printed)[0]) > 0
+    assert [float(loss) > 0 for loss in re.findall(r"^loop (.*)$", printed, re.MULTILINE)] == [True, True]
     assert (tmp_path / "runs" / "mine" / "checkpoints" / "best.ckpt").is_file()
     assert float(re.findall(r"^own (.*)$", printed, re.MULTILINE)[0]) > 0
     assert printed.count("INDETERMINATE") > 1

@@ -12,6 +12,7 @@ from command import call
 
 from ich.schema import UserError
 from ich.sweeps import make_document, write_sweep
+from ich.sweeps.names import LONGEST, find_number, name_job
 from ich.sweeps.ranking import list_settings, make_table, measure_importance
 from ich.sweeps.record import JobRecord, read_jobs, write_record
 
@@ -27,7 +28,7 @@ def write_jobs(folder: Path) -> None:
             error="the loss is not finite" if value is None else None,
             seconds=90.0,
         )
-        write_record(record, folder / str(number))
+        write_record(record, folder / name_job(number, record.overrides, ["data.root", "data.split"]))
 
 
 def test_jobs_are_ranked_and_failures_named(tmp_path: Path) -> None:
@@ -43,6 +44,29 @@ def test_jobs_are_ranked_and_failures_named(tmp_path: Path) -> None:
     assert [picture.name for picture in document.pictures] == ["importance", "parallel"]
 
 
+@pytest.mark.parametrize(
+    ("overrides", "name"),
+    [
+        ((), "3"),
+        (("optim.lr=0.001", "seed=1"), "3_lr=0.001_seed=1"),
+        (("+model.drop_rate=0.1", "~callbacks.timer"), "3_drop-rate=0.1"),
+        (("model.backbone='a b/c'", "data.root=/secret"), "3_backbone=a-b-c"),
+        (("data.first_sizes=[96,128]", "run_dir=köln"), "3_first-sizes=96-128_run-dir=k-ln"),
+        (("input.windows=[]",), "3_windows"),
+    ],
+)
+def test_a_job_is_named_by_its_settings(overrides: tuple[str, ...], name: str) -> None:
+    assert name_job(3, overrides, left_out={"data.root"}) == name
+    assert find_number(name) == "3"
+    assert find_number(f"11-30_09-15-00_{name}") == "11-30_09-15-00_3"
+
+
+def test_a_long_name_is_cut_and_stays_the_only_one() -> None:
+    names = {name_job(number, [f"model.backbone={'x' * 300}"]) for number in range(3)}
+    assert len(names) == 3
+    assert max(map(len, names)) <= LONGEST
+
+
 def test_importance_is_the_share_of_the_variance_between_values(tmp_path: Path) -> None:
     write_jobs(tmp_path)
     found = measure_importance(make_table(read_jobs(tmp_path)))
@@ -56,7 +80,11 @@ def test_importance_is_the_share_of_the_variance_between_values(tmp_path: Path) 
 def test_the_page_names_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_jobs(tmp_path)
     assert call("sweep", str(tmp_path)) == 0
-    assert "9 jobs are done, 3 failed" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "9 jobs are done, 3 failed" in printed
+    rows = [line.split() for line in printed.splitlines() if "1e-" in line]
+    assert rows[0] == ["3", "0.2000", "1e-3", "0", "1.5"]
+    assert len(rows) == 9
     page = (tmp_path / "sweep.html").read_text()
     assert "secret" not in page
     assert page.count("the loss is not finite") == 3
@@ -77,7 +105,7 @@ def test_a_multirun_without_a_finished_job_has_a_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, r"holds no job; expected .*/0/job\.json, which `train\.py -m` writes"),
+        (None, r"holds no job; expected .*/\*/job\.json, which `train\.py -m` writes"),
         ("{", r"job\.json is not JSON"),
         (json.dumps({"overrides": [], "value": "low"}), r"job\.json"),
     ],

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from processes import FORKING
 from pytorch_lightning.strategies import StrategyRegistry
 from sklearn.metrics import log_loss, roc_auc_score
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import ich.train
 import ich.train.results
@@ -319,9 +320,10 @@ def test_a_multirun_trains_each_job_and_only_a_bad_one_fails(run, caplog) -> Non
     assert code == 3
     assert torch.get_num_threads() == before
     assert "no_such_net" in caplog.text
-    assert sorted(path.name for path in Path("sweep").iterdir()) == ["0", "1", "2", "multirun.yaml"]
-    assert {path.name for path in Path("sweep/2").iterdir()} == FILES | {"job.json"}
-    assert {path.name for path in Path("sweep/1").iterdir()} == {"job.json"}
+    names = ["0_backbone=test-resnet", "1_backbone=no-such-net", "2_backbone=test-efficientnet"]
+    assert sorted(path.name for path in Path("sweep").iterdir()) == [*names, "multirun.yaml"]
+    assert {path.name for path in (Path("sweep") / names[2]).iterdir()} == FILES | {"job.json"}
+    assert {path.name for path in (Path("sweep") / names[1]).iterdir()} == {"job.json"}
 
 
 def test_what_a_failed_job_leaves_names_no_file(run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +341,7 @@ def test_what_a_failed_job_leaves_names_no_file(run, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr("ich.train.jobs.train", fail)
     assert run("-m", "run_dir=sweep", "seed=0,1,2,3") == 3
-    texts = [Path(f"sweep/{number}/job.json").read_text() for number in range(4)]
+    texts = [Path(f"sweep/{number}_seed={number}/job.json").read_text() for number in range(4)]
     assert not any("secret" in text for text in texts)
     found = [json.loads(text) for text in texts]
     assert [each["value"] for each in found] == [0.5, None, None, None]
@@ -367,7 +369,7 @@ def test_the_same_multirun_again_continues(run, monkeypatch: pytest.MonkeyPatch,
     assert [each["value"] for each in records] == [5, None, None]
     assert [each["seconds"] is None for each in records] == [False, False, True]
     assert run(*command) == 0
-    assert started[3:] == [(6, None), (7, str(Path("sweep/2").absolute())), (8, None)]
+    assert started[3:] == [(6, None), (7, str(Path("sweep/2_seed=7").absolute())), (8, None)]
     records = [json.loads(path.read_text()) for path in sorted(Path("sweep").glob("*/job.json"))]
     assert [each["value"] for each in records] == [5, 6, 7, 8]
     for other in (["seed=5,6"], ["seed=5,6,7,8", "optim.lr=1e-3"]):
@@ -381,11 +383,26 @@ def test_the_same_multirun_again_continues(run, monkeypatch: pytest.MonkeyPatch,
 def test_a_job_of_other_settings_stays(run, monkeypatch: pytest.MonkeyPatch, caplog) -> None:
     monkeypatch.setattr("ich.train.jobs.train", lambda cfg, run_dir: 0.5)
     assert run("-m", "run_dir=sweep", "seed=0,1") == 0
-    before = Path("sweep/1/job.json").read_bytes()
-    shutil.copy("sweep/1/job.json", "sweep/0")
+    before = Path("sweep/1_seed=1/job.json").read_bytes()
+    shutil.copy("sweep/1_seed=1/job.json", "sweep/0_seed=0")
     run("-m", "run_dir=sweep", "seed=0,1")
-    assert Path("sweep/0/job.json").read_bytes() == before
-    assert "sweep/0 holds a job of other settings, which stays" in caplog.text
+    assert Path("sweep/0_seed=0/job.json").read_bytes() == before
+    assert "sweep/0_seed=0 holds a job of other settings, which stays" in caplog.text
+
+
+def test_a_multirun_ends_with_its_ranking(
+    run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ich.train.jobs.train", lambda cfg, run_dir: 1 - cfg.optim.lr)
+    assert run("-m", "run_dir=sweep", "optim.lr=1e-3,3e-3", "seed=1", "model.init_from=a.ckpt,b.ckpt") == 0
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if "ckpt" in line]
+    assert [row[0] for row in rows] == ["2", "3", "0", "1"]
+    assert rows[0][1:4] == ["0.9970", "0.003", "a.ckpt"]
+    assert "Jobs by val_weighted_log_loss of the validation set: the best first" in printed
+    assert {path.name for path in Path("sweep").glob("*_*")} == {
+        *("0_lr=0.001", "1_lr=0.001", "2_lr=0.003", "3_lr=0.003")
+    }
 
 
 def test_early_stopping(run) -> None:
@@ -399,6 +416,9 @@ def test_any_argument_of_the_trainer_is_taken_and_others_are_not(run, caplog) ->
     metrics = pd.read_csv("out/metrics.csv")
     slices = (pd.read_csv("out/split.csv")["part"] == "train").sum()
     assert metrics["step"].iloc[-1] == -(-(slices // 32) // 4)
+    logged = EventAccumulator("out/tensorboard")
+    logged.Reload()
+    assert [each.value for each in logged.Scalars("lr")] == pytest.approx(metrics["lr"].tolist())
     assert run("trainer.no_such_argument=1") == 2
     assert run("data.batch_size=many") == 2
     assert "no_such_argument" in caplog.text

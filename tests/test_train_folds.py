@@ -182,7 +182,7 @@ def test_a_folder_holds_one_run(pooled: Path, run, caplog) -> None:
 def test_jobs_of_a_multirun_that_differ_in_the_fold_become_the_same_model(pooled: Path, run) -> None:
     # This one is not interrupted, so it also shows that the other was resumed exactly.
     assert run("-m", "run_dir=sweep", "data.fold=0,1") == 0
-    assert {path.name for path in Path("sweep/1").iterdir()} == FILES - {"tensorboard"} | {"job.json"}
+    assert {path.name for path in Path("sweep/1_fold=1").iterdir()} == FILES - {"tensorboard"} | {"job.json"}
     for file in ("predictions_oof.csv", "model_card.md", "ensemble.zip"):
         assert Path("sweep", file).read_bytes() == (pooled / file).read_bytes()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from rich.console import Console
+
 
 def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], summary: str) -> None:
     """Adds the command to a parser, with its line in the list of all commands."""
@@ -21,6 +23,10 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
 
 def _run(args: argparse.Namespace) -> None:
     from ich.sweeps import write_sweep
+    from ich.sweeps.record import read_jobs
+    from ich.sweeps.terminal import render_ranking
 
     page, document = write_sweep(args.folder, args.out)
+    if (ranking := render_ranking(read_jobs(args.folder))) is not None:
+        Console(highlight=False).print(ranking)
     print(f"{document.subtitle}; wrote {page}")

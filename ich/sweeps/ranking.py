@@ -25,14 +25,14 @@ def make_table(jobs: Sequence[Job]) -> pd.DataFrame:
         jobs: The jobs.
 
     Returns:
-        A row for each job: ``job``, a column of texts for each setting that differs between jobs, ``value``
-        of the monitored metric, ``minutes`` and ``error``, which is empty for a job that is done. Settings
-        that name folders or files are left out.
+        A row for each job: ``job`` with its number, a column of texts for each setting that differs between
+        jobs, ``value`` of the monitored metric, ``minutes`` and ``error``, which is empty for a job that is
+        done. Settings that name folders or files are left out.
     """
     settings = pd.DataFrame([_split(job.record.overrides) for job in jobs]).fillna("")
     varied = [name for name in settings if len(set(settings[name])) > 1]
     table = settings[varied].copy()
-    table.insert(0, JOB, [job.name for job in jobs])
+    table.insert(0, JOB, [job.number for job in jobs])
     table[VALUE] = [math.nan if job.record.value is None else job.record.value for job in jobs]
     table[MINUTES] = [math.nan if job.record.seconds is None else job.record.seconds / 60 for job in jobs]
     table[ERROR] = ["" if job.record.is_done else job.record.error or UNENDED for job in jobs]
@@ -70,4 +70,4 @@ def measure_importance(table: pd.DataFrame) -> dict[str, float]:
 
 def _split(overrides: Sequence[str]) -> dict[str, str]:
     pairs = (item.lstrip("+").partition("=") for item in overrides)
-    return {name: value for name, _, value in pairs if name.rpartition(".")[2] not in PLACES}
+    return {name: value.strip("'") for name, _, value in pairs if name.rpartition(".")[2] not in PLACES}

@@ -11,6 +11,7 @@ from typing import Final, Literal
 from ich.files import replacing
 from ich.schema import MONITOR, UserError
 from ich.schema.formats import STRICT, NotNegative, Number, Text, read_plain, to_plain
+from ich.sweeps.names import find_number
 
 FORMAT: Final = "ich job 1"
 """Name and version of the format."""
@@ -58,8 +59,13 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Name of the folder, such as 3."""
+        """Name of the folder, such as ``3_lr=0.001``."""
         return self.folder.name
+
+    @property
+    def number(self) -> str:
+        """The number in it, such as 3."""
+        return find_number(self.name)
 
 
 def write_record(record: JobRecord, folder: Path) -> None:
@@ -112,5 +118,5 @@ def read_jobs(sweep: Path) -> Sequence[Job]:
     folders = [path.parent for path in sweep.glob(f"*/{NAME}")]
     jobs = [Job(folder, record) for folder in folders if (record := read_record(folder)) is not None]
     if not jobs:
-        raise UserError(f"{sweep} holds no job; expected {sweep}/0/{NAME}, which `train.py -m` writes")
-    return sorted(jobs, key=lambda job: (len(job.name), job.name))
+        raise UserError(f"{sweep} holds no job; expected {sweep}/*/{NAME}, which `train.py -m` writes")
+    return sorted(jobs, key=lambda job: (len(job.number), job.number, job.name))

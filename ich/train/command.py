@@ -23,7 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ich.schema import RENAMED, UserError
 from ich.schema.exits import ExitCode
-from ich.train.signatures import register_signatures
+from ich.train.signatures import REPLACED, register_signatures
 
 log = logging.getLogger("ich")
 
@@ -47,8 +47,10 @@ _EXTRAS = {
 }
 """Extras of this package that bring a plugin of Hydra."""
 
+_MOST_NEAR = 3  # names of settings in a message
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _MULTIRUN = ("-m", "--multirun")
+_LEFT_OUT = "hydra.job.config.override_dirname.exclude_keys"
 _WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
 _MEANING = re.compile(r"""|null|['"\[{].*|.*\$\{.*""", re.DOTALL)  # values that do not name files
 _NOT_PLAIN = re.compile(r"(\\*)('|$)")
@@ -76,6 +78,7 @@ def reading_arguments(conf: Path) -> Iterator[list[str]]:
     argv, full = list(sys.argv), os.environ.get(_FULL_ERROR)
     try:
         given = prepare_arguments(argv[1:])
+        given += _leave_out_shared(given)
         os.environ[_FULL_ERROR] = "1"  # Hydra's own messages show its grammar, and end in 1
         sys.argv[1:] = given
         yield given
@@ -104,6 +107,18 @@ def prepare_arguments(arguments: Sequence[str]) -> list[str]:
     several = not set(_MULTIRUN).isdisjoint(arguments)
     items = _join_flags(arguments)
     return [item if item.startswith("-") else _prepare(_rename(item), several) for item in items]
+
+
+def _leave_out_shared(items: Sequence[str]) -> list[str]:
+    """Returns what keeps settings of all jobs of a multirun, and names of files, out of the jobs' names."""
+    if set(_MULTIRUN).isdisjoint(items):
+        return []
+    parsed = [OverridesParser.create().parse_override(item) for item in items if not item.startswith("-")]
+    swept = {each.key_or_group for each in parsed if each.is_sweep_override()}
+    named = {key for key in swept if key.removeprefix("pretrain.") not in PATHS}
+    given = {str(key) for each in parsed if each.key_or_group == _LEFT_OUT for key in each.value()}
+    left_out = sorted(({each.key_or_group for each in parsed} - named) | given)
+    return [f"{_LEFT_OUT}=[{','.join(map(quote, left_out))}]"]
 
 
 def _join_flags(arguments: Sequence[str]) -> Iterator[str]:
@@ -224,7 +239,7 @@ def explain(error: Exception, conf: Path) -> str:
     if (found := _NO_KEY.search(text)) and (new := RENAMED.get(found[2])):
         return f"{found[1]}.yaml: {found[2]} is now {new}; rename it"
     if found := _UNKNOWN.search(text):
-        return f"{found[1]} is not a setting; {suggest(found[1], _list_settings(conf))}"
+        return refuse_setting(found[1], _list_settings(conf))
     if found := _WRONG.match(text):
         reason = str(error.__cause__ or text.partition("\n")[2]).strip().partition("\n")[0]
         return f"{found[1]}: {reason}"
@@ -257,13 +272,23 @@ def _flatten(settings: Any, prefix: str = "") -> Iterator[str]:
             yield from _flatten(value, f"{prefix}{key}.")
 
 
+def refuse_setting(key: str, known: Sequence[str]) -> str:
+    """Says that there is no such setting, and what replaces it or is near."""
+    replaced = REPLACED.get(key.removeprefix("trainer.")) if key.startswith("trainer.") else None
+    return f"{key} is not a setting{f': {replaced}' if replaced else f'; {suggest(key, known)}'}"
+
+
 def suggest(key: str, known: Sequence[str]) -> str:
-    """Names the setting that is nearest to an unknown one."""
+    """Names the settings nearest to an unknown one: with its own name first, then those of its group."""
     last = {name.rpartition(".")[2]: name for name in reversed(known)}
-    own = key.rpartition(".")[2]
-    near = [last[own]] if own in last else difflib.get_close_matches(key, known, n=1)
-    near = near or [last[name] for name in difflib.get_close_matches(own, last, n=1)]
-    return f"nearest is {near[0]}; --help lists all" if near else "--help lists all"
+    group, _, own = key.rpartition(".")
+    beside = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == group]
+    near = [last[own]] if own in last else []
+    near += [f"{group}.{name}".lstrip(".") for name in difflib.get_close_matches(own, beside, n=_MOST_NEAR)]
+    near += [last[name] for name in difflib.get_close_matches(own, last, n=1)]
+    near = list(dict.fromkeys(near or difflib.get_close_matches(key, known, n=1)))[:_MOST_NEAR]
+    others = f", then {', '.join(near[1:])}" if len(near) > 1 else ""
+    return f"nearest is {near[0]}{others}; --help lists all" if near else "--help lists all"
 
 
 def require_known_settings(cfg: DictConfig, schemas: Mapping[str, Set[str]]) -> None:
@@ -279,5 +304,6 @@ def require_known_settings(cfg: DictConfig, schemas: Mapping[str, Set[str]]) -> 
     for group, node in ((str(key), node) for key, node in cfg.items()):
         names = schemas.get(node.get("_target_")) if isinstance(node, DictConfig) else None
         for name in sorted(set(map(str, node)) - names) if names else ():
-            near = suggest(f"{group}.{name}", sorted(f"{group}.{known}" for known in names or ()))
-            raise UserError(f"{group}.{name} is not a setting; {near}")
+            raise UserError(
+                refuse_setting(f"{group}.{name}", sorted(f"{group}.{known}" for known in names or ()))
+            )

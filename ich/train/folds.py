@@ -34,6 +34,7 @@ from ich.model_files.description import MODEL_CARD
 from ich.models import load_ensemble
 from ich.networks.bundling import join_models, smooth_models
 from ich.networks.folds import find_fold, find_rule, read_folds
+from ich.progress import waiting
 from ich.report.markdown import render_markdown
 from ich.schema import DISCLAIMER, MONITOR, UserError
 from ich.sweeps.record import Job
@@ -159,9 +160,10 @@ def pool_runs(runs: Sequence[Path], out: Path, trusted: Sequence[str] = ()) -> f
     labels = ensembles[0].nets[0].metadata.labels
     joined = pool_folds(tables)
     levels = find_levels(joined, "out-of-fold predictions")
-    found = evaluate_folds(
-        tables, labels=labels, levels=levels, pooling=choose_pooling(joined), rule=find_rule(runs)
-    )
+    with waiting("Evaluating all folds"):
+        found = evaluate_folds(
+            tables, labels=labels, levels=levels, pooling=choose_pooling(joined), rule=find_rule(runs)
+        )
     run = _describe(runs)
     card = render_markdown(make_model_card(_collect(found, run, len(runs))))
     metadata, state_dicts = join_models(ensembles, found.decisions, None, smoothing)
@@ -248,8 +250,8 @@ def pool_jobs(jobs: Sequence[Job], trusted: Sequence[str] = ()) -> list[str]:
     refused = []
     for group in several:
         first = group[0].folder
-        out = first.parent if len(several) == 1 else first.parent / f"pooled_{first.name}"
-        if failed := [job.name for job in group if not job.record.is_done]:
+        out = first.parent if len(several) == 1 else first.parent / f"pooled_{group[0].number}"
+        if failed := [job.number for job in group if not job.record.is_done]:
             log.error("no ensemble of jobs %s: %s failed", _list(group), ", ".join(failed))
         elif missing := _find_missing(group):
             log.warning("no ensemble of jobs %s: data.fold=%s was not trained", _list(group), missing)
@@ -259,7 +261,7 @@ def pool_jobs(jobs: Sequence[Job], trusted: Sequence[str] = ()) -> list[str]:
                 pool_runs([job.folder for job in group], out, trusted)
             except UserError as error:
                 log.error("no ensemble of jobs %s: %s", _list(group), error)  # noqa: TRY400 - one message
-                refused.append(f"pooled_{first.name}")
+                refused.append(f"pooled_{group[0].number}")
     return refused
 
 
@@ -268,7 +270,7 @@ def _names_fold(item: str) -> bool:
 
 
 def _list(group: Sequence[Job]) -> str:
-    return ", ".join(job.name for job in group)
+    return ", ".join(job.number for job in group)
 
 
 def _find_missing(group: Sequence[Job]) -> str:

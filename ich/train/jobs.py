@@ -19,13 +19,16 @@ from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.console import Console
 from yaml import YAMLError
 
 from ich.files import for_owner_only, replacing
 from ich.models.own import check_trusted
 from ich.schema import UserError
 from ich.schema.exits import ExitCode
+from ich.sweeps.names import name_job
 from ich.sweeps.record import JobRecord, has_jobs, read_jobs, read_record, write_record
+from ich.sweeps.terminal import render_ranking
 from ich.train import start_log
 from ich.train.command import VERSION_BASE
 from ich.train.folds import ALL_FOLDS, pool_jobs
@@ -49,6 +52,9 @@ SETTINGS = "multirun.yaml"
 """File with the settings of a multirun, in its folder."""
 
 _LONGEST_ERROR = 200  # characters
+
+# For hydra.sweep.subdir of the configuration. A process of a launcher imports this module for ``run_job``.
+OmegaConf.register_new_resolver("job_folder", name_job, replace=True)
 
 
 def run_jobs(conf: Path) -> list[str]:
@@ -201,10 +207,12 @@ def _start(
 
 
 def _finish(sweep: Path, trusted: tuple[str, ...]) -> list[str]:
-    """Puts folds of a multirun together; returns what failed."""
+    """Ranks the jobs of a multirun, and puts folds together; returns what failed."""
     jobs = read_jobs(sweep)
     failures = [job.name for job in jobs if not job.record.is_done]
-    log.info("%d jobs are done. To rank them: ich sweep %s", len(jobs) - len(failures), sweep)
+    if (ranking := render_ranking(jobs)) is not None:
+        Console().print(ranking)
+    log.info("%d jobs are done. A page with all of them: ich sweep %s", len(jobs) - len(failures), sweep)
     return [*failures, *pool_jobs(jobs, trusted)]
 
 

@@ -26,6 +26,13 @@ KINDS: dict[str, Any] = {
 }
 """Types that the configuration checks, by name."""
 
+REPLACED = {
+    "accelerator": "trainer.gpus chooses the devices; 0 is the CPU, n that many GPUs",
+    "default_root_dir": "run_dir names the folder of a run",
+    "enable_checkpointing": "a run always keeps checkpoints, because it needs them to resume and to end",
+}
+"""Arguments of Lightning's Trainer that are not settings, and what replaces them."""
+
 _GROUP = "signature"
 _KEPT = "signatures.json"
 

@@ -19,6 +19,7 @@ from ich.models.optim import OptimSpec
 from ich.models.series import SeriesSpec
 from ich.schema import InputSpec
 from ich.schema.labels import LabelSet
+from ich.train.signatures import REPLACED
 from ich.train.trainer import build_trainer
 
 TARGETS: tuple[Callable[..., Any], ...] = (
@@ -43,9 +44,6 @@ GIVEN = {
     *("callbacks", "logger", "run_dir"),
 }
 """Arguments that are not settings: objects of other groups, and values that ``train`` decides."""
-
-REPLACED = {"accelerator", "default_root_dir", "enable_checkpointing"}
-"""Arguments of Lightning's Trainer that are not settings, because ``gpus`` and ``run_dir`` replace them."""
 
 
 def describe_targets() -> dict[str, list[list[Any]]]:

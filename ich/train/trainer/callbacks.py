@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class MetricsLog(Callback):
-    """Writes the metrics of an epoch to ``metrics.csv`` and to the log.
+    """Writes the metrics of an epoch to ``metrics.csv`` and to the log, and gives ``lr`` to the loggers.
 
     Lightning's own CSV logger deletes the file of a resumed run, but this one keeps its rows. A row is
     written before the checkpoint of its epoch.
@@ -50,12 +50,14 @@ class MetricsLog(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Adds the row and the line."""
+        lr = _head_lr(trainer)
+        pl_module.log("lr", lr, sync_dist=True)
         self._before |= _values(trainer)  # in every process: some metrics are put together from all
         if not trainer.is_global_zero:
             return
-        values = self._before
-        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": _head_lr(trainer), **values}
-        rows = pd.DataFrame([row])
+        values = self._before | {"lr": lr}  # with all its digits
+        row = {"epoch": trainer.current_epoch, "step": trainer.global_step, "lr": lr}
+        rows = pd.DataFrame([row | values])
         if self.path.exists():
             rows = pd.concat([self._read(), rows])
         self._write(rows)
