@@ -116,8 +116,9 @@ def _leave_out_shared(items: Sequence[str]) -> list[str]:
     parsed = [OverridesParser.create().parse_override(item) for item in items if not item.startswith("-")]
     swept = {each.key_or_group for each in parsed if each.is_sweep_override()}
     named = {key for key in swept if key.removeprefix("pretrain.") not in PATHS}
-    given = {str(key) for each in parsed if each.key_or_group == _LEFT_OUT for key in each.value()}
-    left_out = sorted(({each.key_or_group for each in parsed} - named) | given)
+    given = [each.value() for each in parsed if each.key_or_group == _LEFT_OUT]
+    own = {str(key) for keys in given for key in (keys if isinstance(keys, list) else [keys])}
+    left_out = sorted(({each.key_or_group for each in parsed} - named) | own)
     return [f"{_LEFT_OUT}=[{','.join(map(quote, left_out))}]"]
 
 
