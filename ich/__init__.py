@@ -7,6 +7,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     files              1  complete files that only their owner can read
     progress           1  work on many files with a bar; printing to a terminal or a pipe
     machine            1  cores, memory and open files of this process; whether the model hub answers
+    log                2  the log of a program: lines on standard error, lines of JSON in a file
     dicom              2  one file: header, stored pixels -> HU
     phantom            2  synthetic head-CT studies as real DICOM
     image              2  HU -> image: windows, augmentation, resizing

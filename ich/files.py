@@ -1,4 +1,7 @@
-"""Writes files completely or not at all, and only for those who may read them. Turns paths into text."""
+"""Writes files completely or not at all, and only for those who may read them.
+
+Says which files have stopped growing, and turns paths into text.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,11 @@ import fcntl
 import hashlib
 import os
 import re
+import stat
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +39,48 @@ def find_on_disk(text: str) -> str:
     if "\\x" not in text or os.path.lexists(text):
         return text
     return _ESCAPED_BYTE.sub(lambda found: chr(0xDC00 + int(found[1], 16)), text)
+
+
+Look = tuple[int, int]
+"""How a file looks: its size, and the time of its last change in nanoseconds."""
+
+
+def list_looks(folder: Path) -> Iterator[tuple[Path, Look]]:
+    """Yields the regular files below a folder and how they look now; hidden ones and links are left out."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            path = Path(parent, name)
+            with suppress(OSError):  # it is gone already
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and not name.startswith("."):
+                    yield path, (status.st_size, status.st_mtime_ns)
+
+
+class Settling:
+    """Since when files are as they are. One that is being written looks different each time.
+
+    Args:
+        clock: Returns seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since: dict[Path, tuple[Look | None, float]] = {}
+
+    def note(self, found: Mapping[Path, Look | None]) -> dict[Path, float]:
+        """Notes how files look now; returns for how many seconds each has looked so.
+
+        Args:
+            found: The files that are watched; those of the call before that are not among them are forgotten.
+        """
+        now, before = self._clock(), self._since
+        first = {path: (look, now) for path, look in found.items()}
+        self._since = {
+            path: before[path] if path in before and before[path][0] == seen[0] else seen
+            for path, seen in first.items()
+        }
+        return {path: now - since for path, (_, since) in self._since.items()}
 
 
 @contextmanager

@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ich.log import start_log
 from ich.schema import UserError
 from ich.serve.settings import Settings, read_settings
 from ich.serve.store import Store, open_store
 from ich.serve.store.readers import add_reader, note_beat
 from ich.serve.store.studies import Reading, claim_study, finish_study
 from ich.serve.supervisor import ROLES, Supervisor, holding
-from ich.serve.supervisor.child import Role, start_log
+from ich.serve.supervisor.child import Role
 
 HOLD = "hold"
 """A file in the folder of the service for whose end ``pretend`` waits."""
@@ -136,6 +137,6 @@ def _find_role(name: str) -> Role:
 
 if __name__ == "__main__":
     settings = read_settings(Path(sys.argv[1]))
-    start_log("supervisor")
+    start_log("supervisor", settings.log)
     with holding(settings):
         Supervisor(settings, open_store(settings.store), [_find_role(name) for name in sys.argv[2:]]).run()

@@ -60,6 +60,7 @@ ELSEWHERE = {
     "ich predict model.zip /data/inbox --engine": "tests/test_engines.py",
     "ich export runs/DATE_TIME": "tests/test_export.py",
     "ich predict model.zip /data/inbox --out results": "tests/test_predict.py",
+    "ich predict model.zip --watch": "tests/test_predict_watch.py",
     "ich generate": "tests/test_generate.py",
     "ich import": "tests/test_import.py",
     "ich bundle": "tests/test_bundle.py",

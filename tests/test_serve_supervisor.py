@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -30,13 +32,22 @@ def config(tmp_path: Path) -> Path:
     return write_config(tmp_path)
 
 
-def test_files_get_the_mode_of_the_settings_and_the_database_stays_private(config: Path) -> None:
-    config.write_text(config.read_text() + "mode: '640'\n")
+def test_files_and_the_log_are_as_the_settings_say_and_the_database_stays_private(config: Path) -> None:
+    log = config.with_name("log.jsonl")
+    config.write_text(config.read_text() + f"mode: '640'\nlog: {log}\n")
     folder = Path(read_settings(config).folder)
     with supervising(config, "touch"):
         wait_until((folder / "touched").exists)
     assert (folder / "touched").stat().st_mode & 0o777 == 0o640
     assert [path.stat().st_mode & 0o777 for path in folder.glob("queue.sqlite*")] == [0o600]
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    (started,) = (line for line in lines if "started as process" in line["message"])
+    assert (started["process"], started["level"], started["logger"]) == (
+        "supervisor",
+        "INFO",
+        "ich.serve.supervisor",
+    )
+    assert datetime.fromisoformat(started["time"]).tzinfo == UTC
 
 
 def write_config(folder: Path, **read: object) -> Path:

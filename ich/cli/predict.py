@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
+import signal
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING
 from ich.cli.codes import print_codes
 from ich.cli.options import add_devices, add_trust, add_tta
 from ich.files import MODES, OWNER_ONLY, permitting
+from ich.log import logging_to
 from ich.outputs import OUTPUTS, SHOWN
 from ich.remote import AnyPath, parse_path
 from ich.schema import DISCLAIMER, UserError
@@ -20,7 +24,12 @@ from ich.schema.codes import LOST, InputRefusal, OutputRefusal, Refusal, SetAsid
 from ich.schema.exits import ExitCode
 
 if TYPE_CHECKING:  # it imports torch, which takes seconds, so other commands do not
+    from ich.predict import Predictor
+    from ich.predict.cluster import Cluster
     from ich.predict.run import Summary
+
+SETTLE_SECONDS = 60.0
+"""How long the files of a study must not have changed before `--watch` reads it."""
 
 _EXAMPLES = f"""\
 examples:
@@ -31,10 +40,11 @@ examples:
   ich predict model.onnx study/ --tta flip                           by ONNX Runtime
   ich predict model.zip s3://bucket/studies --out results            needs pip install 'ich[remote]'
   ich predict model.zip /data/archive --out results --ray local      by several processes
+  ich predict model.zip --watch /data/inbox --out results            reads what comes, until Ctrl-C
 
 exit codes:
 
-  {ExitCode.DONE}  each study has an outcome, even if it is INDETERMINATE
+  {ExitCode.DONE}  each study has an outcome, even if it is INDETERMINATE; --watch was told to end
   {ExitCode.WRONG}  wrong usage
   {ExitCode.INCOMPLETE}  some studies could not be read, as studies.csv and refused.csv say, or there was none
 
@@ -46,7 +56,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     parser = commands.add_parser(
         "predict",
         help=summary,
-        usage="ich predict CHECKPOINT... INPUT... [--out DIR] [--write page sr sc] [options]",
+        usage="ich predict CHECKPOINT... INPUT... [--out DIR] [--write page sr sc] [options]\n"
+        "       ich predict CHECKPOINT... --watch DIR [--settle SECONDS] [--out DIR] [options]",
         description="Reads studies with one model, or with several as an ensemble. For each study it "
         "chooses\n"
         "the series to read, and writes whether the study is POSITIVE, NEGATIVE or "
@@ -104,6 +115,25 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         "from `ich quantize`, with the model in int8",
     )
     parser.add_argument(
+        "--watch",
+        type=Path,
+        metavar="DIR",
+        help="instead of INPUT: read the studies of a folder as they come, until Ctrl-C or SIGTERM",
+    )
+    parser.add_argument(
+        "--settle",
+        type=float,
+        metavar="SECONDS",
+        help="with --watch: a study is read once its files have not changed for so long (default: "
+        f"{SETTLE_SECONDS:g})",
+    )
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="add a log to this file, a JSON object a line, without an attribute of a patient",
+    )
+    parser.add_argument(
         "--mode",
         default=OWNER_ONLY,
         metavar="MODE",
@@ -129,12 +159,6 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
 
 
 def _run(args: argparse.Namespace) -> ExitCode:
-    # These import torch, which takes seconds, so other commands do not.
-    from ich.calibration.files import read_calibration
-    from ich.predict import Predictor
-    from ich.predict.cluster import Cluster
-    from ich.predict.run import predict_folder
-
     if args.workers is not None and (args.ray is None or args.workers < 1):
         raise UserError(f"--workers {args.workers}: give --ray, and at least one worker")
     if re.fullmatch(MODES, args.mode) is None:
@@ -142,7 +166,55 @@ def _run(args: argparse.Namespace) -> ExitCode:
             f"--mode {args.mode}: give three digits such as 640: 6 for the owner; 0, 4 or 6 for the group; "
             "0 or 4 for others"
         )
+    if args.settle is not None and (args.watch is None or not 0 < args.settle < math.inf):
+        raise UserError(f"--settle {args.settle:g}: give --watch, and more than 0 seconds")
+    with permitting(args.mode), logging_to(args.log):
+        return _predict(args) if args.watch is None else _watch(args)
+
+
+def _predict(args: argparse.Namespace) -> ExitCode:
+    from ich.predict.run import predict_folder  # imports torch
+
     models, inputs = _part(args.paths)
+    predictor, cluster = _load(args, models)
+    summary = predict_folder(predictor, inputs, args.out, args.write, cluster=cluster, shown=args.show)
+    _print(summary, args.out)
+    # Archives and folders that were not opened may hold studies. Without any study, nothing was read.
+    is_lost = not set(summary.refused["code"]).isdisjoint(LOST)
+    is_nothing = summary.done + summary.skipped == 0
+    is_complete = not (is_lost or is_nothing or any(result.refusal for result in summary.results))
+    return ExitCode.DONE if is_complete else ExitCode.INCOMPLETE
+
+
+def _watch(args: argparse.Namespace) -> ExitCode:
+    if args.ray is not None:
+        raise UserError(f"--watch {args.watch} reads in one process: leave out --ray")
+    settle = SETTLE_SECONDS if args.settle is None else args.settle
+    with _stopping() as is_stopped:
+        from ich.predict.run import watch_folder  # imports torch
+
+        models = _take_models(args.paths)
+        if others := args.paths[len(models) :]:
+            raise UserError(f"{others[0]} is not a model, or it is damaged: with --watch, give models only")
+        predictor, _ = _load(args, models)
+        print(f"watches {args.watch} until Ctrl-C or SIGTERM; a study waits {settle:g} s without a change")
+        print(f"{DISCLAIMER}.", flush=True)
+        watch_folder(
+            *(predictor, args.watch, args.out, args.write, args.show),
+            settle=settle,
+            is_stopped=is_stopped,
+            report=partial(_report, out=args.out),
+        )
+    return ExitCode.DONE
+
+
+def _load(args: argparse.Namespace, models: list[Path]) -> tuple[Predictor, Cluster | None]:
+    """Loads the models in this process, and says how a cluster loads them if there is one."""
+    # These import torch, which takes seconds, so other commands do not.
+    from ich.calibration.files import read_calibration
+    from ich.predict import Predictor
+    from ich.predict.cluster import Cluster
+
     decisions = None if args.calibration is None else read_calibration(args.calibration)
     engine = args.engine
     if args.ray is not None:  # its workers have another working directory
@@ -151,19 +223,32 @@ def _run(args: argparse.Namespace) -> ExitCode:
     load = partial(
         Predictor.load, *models, tta=args.tta, decisions=decisions, trusted=args.trusted, engine=engine
     )
-    cluster = None
-    if args.ray is not None:
-        cluster = Cluster(args.ray, load, args.workers, args.threads, args.gpus, args.mode)
-    # With a cluster, this process computes nothing.
-    predictor = load(threads=args.threads, gpus=args.gpus if cluster is None else 0)
-    with permitting(args.mode):
-        summary = predict_folder(predictor, inputs, args.out, args.write, cluster=cluster, shown=args.show)
-    _print(summary, args.out)
-    # Archives and folders that were not opened may hold studies. Without any study, nothing was read.
-    is_lost = not set(summary.refused["code"]).isdisjoint(LOST)
-    is_nothing = summary.done + summary.skipped == 0
-    is_complete = not (is_lost or is_nothing or any(result.refusal for result in summary.results))
-    return ExitCode.DONE if is_complete else ExitCode.INCOMPLETE
+    if args.ray is None:
+        return load(threads=args.threads, gpus=args.gpus), None
+    cluster = Cluster(args.ray, load, args.workers, args.threads, args.gpus, args.mode)
+    return load(threads=args.threads, gpus=0), cluster  # this process computes nothing
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Yields what says whether Ctrl-C or SIGTERM came. After the first one, they act as they did before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    came = list[int]()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def note(number: int, _: object) -> None:
+        came.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        restore()
 
 
 def _part(paths: Sequence[AnyPath]) -> tuple[list[Path], list[AnyPath]]:
@@ -196,6 +281,11 @@ def _take_models(paths: Sequence[AnyPath]) -> list[Path]:
             break
         models.append(path)
     return models
+
+
+def _report(summary: Summary, out: Path) -> None:
+    if summary.done:
+        print(f"{summary.done} studies read, {len(summary.results)} in {out}", flush=True)
 
 
 def _print(summary: Summary, out: Path) -> None:

@@ -166,10 +166,10 @@ def _add_account(settings: Settings, name: str, role: str) -> ExitCode:
 
 def _serve(settings: Settings, source: str, *, only_check: bool) -> ExitCode:
     from ich.files import permitting
+    from ich.log import start_log
     from ich.serve.checks import require_working
     from ich.serve.store import open_store
     from ich.serve.supervisor import Supervisor, holding
-    from ich.serve.supervisor.child import start_log
 
     if not only_check:
         # It asks for the model to be loaded again. It would end a service that does not listen for it yet.
@@ -179,7 +179,7 @@ def _serve(settings: Settings, source: str, *, only_check: bool) -> ExitCode:
         if only_check:
             print(f"{source}: nothing is wrong")
             return ExitCode.DONE
-        start_log("supervisor")
+        start_log("supervisor", settings.log)
         receive, web = settings.receive, settings.web
         scheme = "http" if web.tls is None else "https"
         print(f"receives at {receive.host}:{receive.port} as {receive.ae_title}", flush=True)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +19,7 @@ from ich.outputs.tables import write_tables
 from ich.predict import Predictor
 from ich.predict.cluster import Cluster, read_by_cluster
 from ich.predict.folder import PAGES, SCRATCH, ResultFolder
+from ich.predict.watched import Watched
 from ich.predict.writing import WRITTEN, Done, write_outputs
 from ich.progress import make_bar
 from ich.remote import AnyPath
@@ -25,8 +28,12 @@ from ich.schema.results import StudyResult
 from ich.studies import StudyFiles, find_studies
 from ich.tables import write_table
 
-__all__ = ["Summary", "predict_folder"]
+__all__ = ["Summary", "predict_folder", "watch_folder"]
 
+LOOK_SECONDS = 2.0
+"""Time between two looks at a folder that is watched."""
+
+_log = logging.getLogger(__name__)
 REFUSED, REFUSED_OUTPUTS = "refused.csv", "refused_outputs.csv"
 
 
@@ -57,6 +64,7 @@ def predict_folder(
     progress: bool = True,
     cluster: Cluster | None = None,
     shown: Collection[str] = (),
+    watched: Watched | None = None,
 ) -> Summary:
     """Reads all studies of some inputs, and writes the results, readable by the owner only.
 
@@ -74,6 +82,8 @@ def predict_folder(
         cluster: Workers of Ray that read the studies; None reads them in this process.
         shown: Attributes that pages and results name, some of ``ich.outputs.SHOWN``; those of earlier calls
             stay.
+        watched: Says which files and studies have to wait for a later call, and when this one has to end;
+            None waits for nothing.
 
     Raises:
         UserError: If an input does not exist, ``out`` cannot be used, or ``out`` lies in an input. With a
@@ -82,22 +92,70 @@ def predict_folder(
     _require_apart(inputs, out)
     with for_owner_only(), ResultFolder(out, predictor.describe()) as folder:
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
-            found = find_studies(inputs, scratch=Path(scratch), progress=progress)
+            skipped = () if watched is None else watched.skipped
+            found = find_studies(inputs, scratch=Path(scratch), progress=progress, skipped=skipped)
             left = [study for study in found.studies if not folder.has(study, outputs)]
+            if watched is not None:
+                left = watched.choose(left)
             if cluster is None:
                 done = _read(predictor, left, folder, outputs, shown)
             else:
                 seen = [*(path for path in inputs if isinstance(path, Path)), Path(scratch)]
                 done = read_by_cluster(cluster, predictor, left, folder, outputs, seen, shown)
             with _writing(out):
-                _keep(left, done, folder, progress)
+                _keep(left, done, folder, progress, watched)
         results, refused_outputs, paged = _collect(folder)
         with _writing(out):
             write_tables(results, out, predictor.weights, predictor.label_set)
             write_table(found.refused, out / REFUSED)
             write_table(refused_outputs, out / REFUSED_OUTPUTS)
             _write_index(results, paged, folder)
-    return Summary(len(left), len(found.studies) - len(left), found.refused, results, refused_outputs)
+    skipped_studies = len(found.studies) - len(left)
+    _log.info("%d studies were to be read, %d are left as they are", len(left), skipped_studies)
+    if len(found.refused):
+        counts = found.refused["code"].value_counts().sort_index()
+        said = ", ".join(f"{code} {count}" for code, count in counts.items())
+        _log.warning("%d files belong to no study: %s", len(found.refused), said)
+    return Summary(len(left), skipped_studies, found.refused, results, refused_outputs)
+
+
+def watch_folder(
+    predictor: Predictor,
+    folder: Path,
+    out: Path,
+    outputs: Collection[str] = (),
+    shown: Collection[str] = (),
+    *,
+    settle: float,
+    is_stopped: Callable[[], bool],
+    report: Callable[[Summary], None],
+) -> None:
+    """Reads the studies of a folder as they come, each once its files have not changed for some time.
+
+    A study that gets more files later is read again, and its result is replaced.
+
+    Args:
+        predictor: The predictor that holds the models.
+        folder: The folder, with all that is below it.
+        out: As of ``predict_folder``, which also says what is written.
+        outputs: Some of ``ich.outputs.OUTPUTS``.
+        shown: Attributes that pages and results name, some of ``ich.outputs.SHOWN``.
+        settle: Seconds for which the files of a study must not have changed.
+        is_stopped: Says whether to end, after the study that is being read.
+        report: Gets the summary of each time that studies were read.
+
+    Raises:
+        UserError: If the folder does not exist, or ``out`` cannot be used.
+    """
+    if not folder.is_dir():
+        raise UserError(f"--watch {folder} is not a folder, or it does not exist")
+    _require_apart([folder], out)
+    watched = Watched(folder, settle, is_stopped)
+    while not is_stopped():
+        if watched.look():
+            report(predict_folder(predictor, [folder], out, outputs, shown=shown, watched=watched))
+            watched.note_done()
+        time.sleep(LOOK_SECONDS)
 
 
 def _require_apart(inputs: Sequence[AnyPath], out: Path) -> None:
@@ -134,15 +192,34 @@ def _read(
 
 
 def _keep(
-    studies: Sequence[StudyFiles], results: Iterable[Done], folder: ResultFolder, progress: bool
+    studies: Sequence[StudyFiles],
+    results: Iterable[Done],
+    folder: ResultFolder,
+    progress: bool,
+    watched: Watched | None,
 ) -> None:
-    """Saves the results of studies as they come."""
+    """Saves the results of studies as they come, until a watch has to end."""
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with make_bar(columns, progress and len(studies) > 0) as bar:
         task = bar.add_task("Reading studies", total=len(studies))
         for study, (result, outputs) in zip(studies, results, strict=True):
             folder.add(result, study.fingerprint, outputs)
+            _log_result(result, outputs)
             bar.advance(task)
+            if watched is not None and watched.is_stopped():
+                break
+
+
+def _log_result(result: StudyResult, outputs: Mapping[str, str]) -> None:
+    """Logs what became of a study, whose key is its number."""
+    study = {"study": f"{result.number:04d}"}
+    if result.refusal is None:
+        _log.info("read: %s", result.outcome, extra=study)
+    else:
+        _log.warning("not read: %s", result.refusal.code, extra=study)
+    for output, state in outputs.items():
+        if state != WRITTEN:
+            _log.warning("%s is not written: %s", output, state.partition(":")[0], extra=study)
 
 
 def _write_index(results: Sequence[StudyResult], paged: Sequence[int], folder: ResultFolder) -> None:

@@ -7,7 +7,7 @@ study.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,13 @@ class Found(NamedTuple):
     refused: pd.DataFrame
 
 
-def find_studies(inputs: Sequence[AnyPath], *, scratch: Path, progress: bool = True) -> Found:
+def find_studies(
+    inputs: Sequence[AnyPath],
+    *,
+    scratch: Path,
+    progress: bool = True,
+    skipped: Collection[str] = (),
+) -> Found:
     """Finds the studies in files, folders of any depth, zip archives and media with a DICOMDIR.
 
     In a folder, every file that may be DICOM is read, including archives. If a DICOMDIR is an input itself,
@@ -53,11 +59,12 @@ def find_studies(inputs: Sequence[AnyPath], *, scratch: Path, progress: bool = T
         scratch: An existing folder to unpack archives in, and to fetch addresses to. These files must stay
             until the studies are read. The caller removes them.
         progress: Whether to show bars on a terminal if it takes longer than a moment.
+        skipped: Files of folders that are left out, as ``ich.files.escape_path`` shows their absolute paths.
 
     Raises:
         UserError: If an input does not exist, or there is no space to unpack an archive.
     """
-    listing = list_inputs(inputs, scratch, progress)
+    listing = list_inputs(inputs, scratch, progress, skipped)
     files = read_files([file.path for file in listing.files], progress)
     studies, refused = group_files(files, listing)
     table = pd.DataFrame(sorted([*listing.refused, *refused]), columns=REFUSED_COLUMNS, dtype="str")

@@ -6,7 +6,7 @@ import os
 import sys
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -54,8 +54,12 @@ class Listing:
     missing: dict[str, list[Missing]] = field(default_factory=dict)
 
 
-def list_inputs(inputs: Sequence[AnyPath], scratch: Path, progress: bool) -> Listing:
+def list_inputs(
+    inputs: Sequence[AnyPath], scratch: Path, progress: bool, skipped: Collection[str] = ()
+) -> Listing:
     """Lists the files of all inputs, fetches those at addresses, and unpacks archives.
+
+    Files of folders that are ``skipped`` are left out.
 
     Raises:
         UserError: If an input does not exist, an address cannot be read, or an archive cannot be unpacked
@@ -71,7 +75,7 @@ def list_inputs(inputs: Sequence[AnyPath], scratch: Path, progress: bool) -> Lis
         if (text := escape_path(path)) != str(path) and os.path.lexists(text):
             raise UserError(f"{text} stands for two names, and one of them is not UTF-8: rename one")
         if path.is_dir():
-            _list_folder(path, listing, scratch, progress)
+            _list_folder(path, listing, scratch, progress, skipped)
         elif fold_name(path.name) == DICOMDIR:
             _list_medium(path, listing, progress)
         elif (refusal := refuse_by_name(text)) is None and not is_archive(read_head(text)):
@@ -88,7 +92,9 @@ def make_file(path: str) -> File:
     return File(path, path, folder, name)
 
 
-def _list_folder(folder: Path, listing: Listing, scratch: Path, progress: bool) -> None:
+def _list_folder(
+    folder: Path, listing: Listing, scratch: Path, progress: bool, skipped: Collection[str]
+) -> None:
     table, closed = list_files(folder, progress, hidden=True)
     root = escape_path(folder)
     for name, code, detail, *_ in closed:  # may have been a slice
@@ -96,6 +102,8 @@ def _list_folder(folder: Path, listing: Listing, scratch: Path, progress: bool) 
         listing.strays[f"{root}/{name}".rpartition("/")[0]] += 1
     files = list[tuple[str, File]]()
     for name in table["path"]:
+        if f"{root}/{name}" in skipped:
+            continue
         if (refusal := refuse_by_name(path := f"{root}/{name}")) is None:
             files.append((name, make_file(path)))
         else:

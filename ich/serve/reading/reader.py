@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ich.log import describe_fault
 from ich.predict import Predictor
-from ich.serve.faults import describe_fault
 from ich.serve.inbox import Inbox
 from ich.serve.reading.files import remove_left, write_files
 from ich.serve.reading.priority import read_priority
@@ -89,7 +89,8 @@ class Reader:
             raise
         except Exception as error:
             # Its own message, which a traceback shows, may quote a header.
-            _log.error("study %s could not be read: %s", claim.token, describe_fault(error))
+            fault = describe_fault(error)
+            _log.error("study %s could not be read: %s", claim.token, fault, extra={"study": claim.token})
             self.give_back(is_blamed=True)
         return True
 

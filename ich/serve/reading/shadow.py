@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from ich.log import describe_fault
 from ich.predict import Predictor
 from ich.schema.shares import show_prob
-from ich.serve.faults import describe_fault
 from ich.serve.inbox import Inbox
 from ich.serve.reading.reader import make_reading
 from ich.serve.reading.study import NotReadError, read_claim
@@ -76,11 +76,13 @@ class Shadow:
         except (OSError, SQLAlchemyError):
             raise
         except NotReadError as error:
-            _log.warning("study %s was not read by the shadow: %s", claim.token, error)
+            said = "study %s was not read by the shadow: %s"
+            _log.warning(said, claim.token, error, extra={"study": claim.token})
             return
         except Exception as error:
             # Its own message, which a traceback shows, may quote a header.
-            _log.error("study %s could not be read: %s", claim.token, describe_fault(error))
+            fault = describe_fault(error)
+            _log.error("study %s could not be read: %s", claim.token, fault, extra={"study": claim.token})
             return
         now = self._clock()
         reading = make_reading(made, self._predictor, "", started, shadow=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from sqlalchemy import Connection, select
 from sqlalchemy.exc import SQLAlchemyError
 
+from ich.files import Look, Settling, list_looks
 from ich.serve.receive.commits import Commits
 from ich.serve.receive.intake import Intake, Visit
 from ich.serve.receive.meta import split_file
@@ -26,7 +26,6 @@ LOOK_SECONDS = 2.0
 """Time between two looks; a file that is the same in both is complete."""
 _PIECE = 1 << 20
 _log = logging.getLogger(__name__)
-_Look = tuple[int, int]  # size, and time of the last change in nanoseconds
 
 
 class Folders:
@@ -48,12 +47,11 @@ class Folders:
         receiver: str,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._folders = [Path(folder) for folder in folders]
+        self._folders = {Path(folder): Settling() for folder in folders}
         self._intake = intake
         self._commits = commits
         self._receiver = receiver
         self._clock = clock
-        self._before: dict[Path, _Look] = {}
         self._done: set[str] = set()
         self._stops = threading.Event()
         self._thread = threading.Thread(target=self._run, name="folders", daemon=True)
@@ -71,17 +69,16 @@ class Folders:
 
     def look(self) -> None:
         """Looks once, and takes what is the same as at the look before."""
-        found: dict[Path, _Look] = {}
-        for number, folder in enumerate(self._folders, 1):
+        for number, (folder, settling) in enumerate(self._folders.items(), 1):
             visit = Visit(self._receiver, f"folder {number}", self._clock())
-            for path, look in _list_files(folder):
-                found[path] = look
+            found = dict(list_looks(folder))
+            seconds = settling.note(found)
+            for path, look in found.items():
                 if self._stops.is_set():
                     break
-                if self._before.get(path) == look:
+                if seconds[path] > 0:
                     self._take_once(visit, path, look)
             self._intake.close(visit)
-        self._before = found
 
     def _run(self) -> None:
         while not self._stops.wait(LOOK_SECONDS):
@@ -90,7 +87,7 @@ class Folders:
             except Exception as error:  # such as a folder that is gone for a while
                 _log.warning("the watched folders cannot be read: %s", type(error).__name__)
 
-    def _take_once(self, visit: Visit, path: Path, look: _Look) -> None:
+    def _take_once(self, visit: Visit, path: Path, look: Look) -> None:
         key = hashlib.sha256(os.fsencode(f"{path}\0{look[0]}\0{look[1]}")).hexdigest()
         if key in self._done or self._commits.run(lambda connection: _is_taken(connection, key)):
             self._done.add(key)
@@ -107,7 +104,7 @@ class Folders:
             )
         self._done.add(key)
 
-    def _take(self, visit: Visit, path: Path, look: _Look) -> None:
+    def _take(self, visit: Visit, path: Path, look: Look) -> None:
         try:
             meta, data = split_file(_read(path, look))
         except RefusedError as refused:
@@ -121,19 +118,7 @@ def _is_taken(connection: Connection, key: str) -> bool:
     return connection.execute(query).first() is not None
 
 
-def _list_files(folder: Path) -> Iterator[tuple[Path, _Look]]:
-    """Yields regular files and how they look now; hidden ones and links are left out."""
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            path = Path(parent, name)
-            with suppress(OSError):  # it is gone already
-                status = path.lstat()
-                if stat.S_ISREG(status.st_mode) and not name.startswith("."):
-                    yield path, (status.st_size, status.st_mtime_ns)
-
-
-def _read(path: Path, look: _Look) -> Iterator[bytes]:
+def _read(path: Path, look: Look) -> Iterator[bytes]:
     try:
         with path.open("rb") as file:
             while piece := file.read(_PIECE):

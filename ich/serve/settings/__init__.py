@@ -29,6 +29,8 @@ class Settings:
     """postgresql://USER@HOST/NAME for readers on several machines; null for a file in the folder."""
     mode: Mode = OWNER_ONLY
     """Permissions of new files, in quotes: "640" lets the group read. The database stays private."""
+    log: str | None = None
+    """File for the log, a JSON object a line, beside standard error; null for none."""
     receive: Receive = field(default_factory=Receive)
     complete: Complete = field(default_factory=Complete)
     read: Read = field(default_factory=Read)

@@ -22,9 +22,9 @@ from multiprocessing.process import BaseProcess
 from sqlalchemy.exc import SQLAlchemyError
 
 from ich.files import permitting
+from ich.log import describe_fault, start_log
 from ich.schema import UserError
 from ich.schema.exits import ExitCode
-from ich.serve.faults import describe_fault
 from ich.serve.settings import Settings
 from ich.serve.store import open_store
 from ich.serve.store.readers import remove_reader
@@ -153,7 +153,7 @@ def enter(orders: Connection, module: str | None, settings: Settings, parent: in
     except EOFError:
         os._exit(ExitCode.DONE)
     threading.Thread(target=_end_with, args=(parent, role, settings, identity), daemon=True).start()
-    start_log(identity)
+    start_log(identity, settings.log)
     code = _run(role, settings, identity)
     logging.shutdown()
     os._exit(code)  # Python takes seconds to take PyTorch apart, and the supervisor would end it by force
@@ -170,17 +170,6 @@ def _run(role: Role, settings: Settings, identity: str) -> int:
         _log.error("ends by %s", describe_fault(error))
         return ExitCode.DEFECT
     return ExitCode.DONE
-
-
-def start_log(identity: str) -> None:
-    """Starts the log of a process, on standard error.
-
-    Warnings of libraries may quote a header, so they are left out.
-    """
-    warnings.simplefilter("ignore")
-    logging.basicConfig(format=f"%(asctime)s %(levelname)s {identity}: %(message)s", level=logging.WARNING)
-    logging.getLogger("ich").setLevel(logging.INFO)
-    logging.getLogger("pydicom").setLevel(logging.CRITICAL)
 
 
 def _end_with(parent: int, role: Role, settings: Settings, identity: str) -> None:
