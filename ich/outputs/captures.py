@@ -223,9 +223,11 @@ def _list_lines(result: StudyResult, n: int, has_outline: bool) -> Iterator[str]
     probs = result.slices[n].calibrated or result.slices[n].probs
     seen = "this slice" if len(result.list_slab(n)) == 1 else "this mean"
     finding = say_label(result.headline, result.labels).removeprefix("any ")
-    names = {result.headline: f"{finding} in {seen}"} | {name: name for name in result.subtypes}
+    names = {result.headline: finding} | {name: name for name in result.subtypes}
     said = [f"{shown} {show_prob(probs[name])}".replace(" ", _NO_BREAK) for name, shown in names.items()]
-    yield from (line.replace(_NO_BREAK, " ") for line in textwrap.wrap(", ".join(said), _LINE))
+    yield from (
+        line.replace(_NO_BREAK, " ") for line in textwrap.wrap(f"In {seen}: {', '.join(said)}", _LINE)
+    )
     if has_outline:
         yield f"Dashed: evidence of {finding}, {show_percent(OUTLINE)} of its peak"
 
