@@ -1,9 +1,11 @@
 """How time and memory grow with the number of files, studies and rows.
 
-Each size runs in a process of its own, with one thread. `peak` is the most memory of its largest process. The
-files are small copies of a phantom's, with identifiers of their own, so the disk holds little beside headers.
+Each size runs in a process of its own, with one thread. `processor` is the time of all its processes, which
+says more than the clock on a busy machine. `peak` is the most memory of its largest process. The files are
+small copies of a phantom's, with identifiers of their own, so the disk holds little beside headers.
 
-    python benchmarks/growth.py index --sizes 1000 10000 100000 1000000     # and the second start
+    python benchmarks/growth.py index --sizes 1000 10000 100000 1000000     # and later starts
+    python benchmarks/growth.py find --sizes 100 1000 10000                 # the studies of an archive, twice
     python benchmarks/growth.py predict --sizes 100 1000 10000              # `ich predict` on tiny studies
     python benchmarks/growth.py evaluate --sizes 1000 10000 100000 1000000  # `ich evaluate` on made-up rows
 """
@@ -40,23 +42,38 @@ ROOT = "1.2.826.0.1.3680043.10.543"
 NUMBERED = ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "PatientID")
 
 INDEX = """
-import json, sys, time
+import json, resource, sys, time
 from pathlib import Path
 from ich.index import build_index
 if __name__ == "__main__":
-    start = time.perf_counter()
-    index = build_index(Path(sys.argv[1]), progress=False)
-    print(json.dumps({"rows": len(index.table), "seconds": time.perf_counter() - start}))
+    start, before = time.perf_counter(), time.process_time()
+    index = build_index(Path(sys.argv[1]), trust_folders=sys.argv[2] == "trust", progress=False)
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    processor = time.process_time() - before + others.ru_utime + others.ru_stime
+    print(json.dumps([len(index.table), time.perf_counter() - start, processor]))
 """
 
+# As `ich predict` begins: until the files of the first study are known.
+FIND = """
+import json, sys, tempfile, time
+from pathlib import Path
+from ich.studies import find_studies
+start, before = time.perf_counter(), time.process_time()
+with tempfile.TemporaryDirectory() as scratch:
+    kept = Path(sys.argv[2])
+    found = find_studies([Path(sys.argv[1])], scratch=Path(scratch), kept=kept, progress=False)
+    found.studies[0]
+print(json.dumps([len(found.studies), time.perf_counter() - start, time.process_time() - before]))
+"""
 
 # A process counts the memory of the one that started it, so a small one stands between.
 SMALL = """
 import json, resource, subprocess, sys, time
 start = time.perf_counter()
 done = subprocess.run(sys.argv[1:], stdout=subprocess.PIPE, text=True)
-peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-print(json.dumps([done.stdout, time.perf_counter() - start, peak]))
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+seconds, processor = time.perf_counter() - start, used.ru_utime + used.ru_stime
+print(json.dumps([done.stdout, seconds, processor, used.ru_maxrss / 1024]))
 sys.exit(done.returncode)
 """
 
@@ -64,10 +81,11 @@ ICH = [sys.executable, "-c", "import sys; from ich.cli import main; sys.exit(mai
 
 
 class Used(NamedTuple):
-    """What a process took: its output, seconds on the clock, and MiB of its largest process."""
+    """What a process took: its output, seconds on the clock and of processors, MiB of its largest process."""
 
     output: str
     seconds: float
+    processor: float
     peak: float
 
 
@@ -134,14 +152,38 @@ def measure_index(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, object
     for size in sizes:
         root = work / f"files_{size}"
         write_slices(templates, root, size, SLICES)
-        first, second = (run([sys.executable, "-c", INDEX, str(root)]) for _ in range(2))
-        seconds = [json.loads(each.output)["seconds"] for each in (first, second)]
+        # The third start lists the files once more, and keeps the times of the folders for the fourth.
+        starts = ("list", "list", "trust", "trust")
+        used = [run([sys.executable, "-c", INDEX, str(root), start]) for start in starts]
+        first, second, _, trusting = (json.loads(each.output) for each in used)
         yield {
             "files": size,
-            "first index, s": round(seconds[0], 2),
-            "ms a file": round(1000 * seconds[0] / size, 3),
-            "second, s": round(seconds[1], 2),
+            "first, s": round(first[1], 2),
+            "processor, us a file": round(1e6 * first[2] / size, 1),
+            "second, s": round(second[1], 2),
+            "its processor, s": round(second[2], 2),
+            "trusting folders, s": round(trusting[1], 2),
+            "processor of this, s": round(trusting[2], 2),
+            "peak, MiB": round(used[0].peak),
+        }
+        shutil.rmtree(root)
+
+
+def measure_find(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+    templates = list_templates(work / "phantom", pixels=8)
+    for size in sizes:
+        root, kept = work / f"studies_{size}", work / f"headers_{size}.parquet"
+        write_slices(templates, root, FEW * size, FEW)
+        first, again = (run([sys.executable, "-c", FIND, str(root), str(kept)]) for _ in range(2))
+        before, after = json.loads(first.output), json.loads(again.output)
+        yield {
+            "studies": size,
+            "first, s": round(before[1], 2),
+            "processor, s": round(before[2], 2),
+            "again, s": round(after[1], 2),
+            "its processor, s": round(after[2], 2),
             "peak, MiB": round(first.peak),
+            "its peak, MiB": round(again.peak),
         }
         shutil.rmtree(root)
 
@@ -159,8 +201,9 @@ def measure_predict(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, obje
         yield {
             "studies": size,
             "s": round(first.seconds, 1),
-            "ms a study": round(1000 * first.seconds / size, 1),
+            "processor, ms a study": round(1000 * first.processor / size, 1),
             "again, with nothing to read, s": round(second.seconds, 1),
+            "its processor, s": round(second.processor, 1),
             "peak, MiB": round(first.peak),
         }
 
@@ -174,7 +217,7 @@ def measure_evaluate(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, obj
         yield {
             "rows": size,
             "s": round(used.seconds, 1),
-            "ms a row": round(1000 * used.seconds / size, 3),
+            "processor, ms a row": round(1000 * used.processor / size, 3),
             "peak, MiB": round(used.peak),
         }
 
@@ -198,6 +241,7 @@ def make_rows(size: int, rng: np.random.Generator) -> pd.DataFrame:
 
 PARTS: dict[str, tuple[Callable[[Path, Sequence[int]], Iterator[dict[str, object]]], list[int]]] = {
     "index": (measure_index, [1_000, 10_000, 100_000]),
+    "find": (measure_find, [100, 1_000]),
     "predict": (measure_predict, [100, 1_000]),
     "evaluate": (measure_evaluate, [1_000, 10_000, 100_000]),
 }

@@ -156,7 +156,7 @@ def measure(args: argparse.Namespace) -> None:
     label_set = predictor.label_set
     label = args.label or label_set.decides or label_set.names[0]
     labels = read_any_labels(args.labels, label_set)
-    results = predict_folder(predictor, [args.root], args.out / "predicted").results
+    results = list(predict_folder(predictor, [args.root], args.out / "predicted").results)
     if args.all:  # also those with a reason about their data, such as a gap
         results = [replace(result, reasons=()) for result in results]
     studies = gather_studies(results, networks[0], labels)

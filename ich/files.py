@@ -23,6 +23,10 @@ OWNER_ONLY = "600"
 MODES = "6[046][04]"
 """Regular expression of permissions: the owner reads and writes, the group may too, and others may read."""
 
+SETTLED = 2_000_000_000
+"""Age of a time of change, in ns, that shows that a file or folder has not changed since. With a younger one
+a later change may have the same time, because some file systems count in steps of two seconds."""
+
 _ESCAPED_BYTE = re.compile(r"\\x([89a-f][0-9a-f])")
 
 

@@ -21,7 +21,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from ich.dicom import list_headers
 from ich.dicom.header import Header
-from ich.index import build_index, cache, files, find_labels, locate_index, read_labels
+from ich.index import build_index, cache, files, find_labels, folders, locate_index, read_labels
 from ich.index.joining import join_labels
 from ich.schema import LABELS, SUBTYPES, UserError
 from ich.schema.codes import Refusal
@@ -328,6 +328,46 @@ def test_only_the_owner_can_read_the_index(tmp_path: Path) -> None:
     kept = sorted((tmp_path / ".ich").iterdir())
     assert [path.name for path in kept] == ["index.parquet", "refused.csv"]
     assert [stat.S_IMODE(path.stat().st_mode) for path in kept] == [0o600, 0o600]
+
+
+def test_folders_that_have_not_changed_can_be_trusted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folders, "SETTLED", 0)  # the folders below are as young as this test
+    root = tmp_path / "root"
+    for name in ("a/1", "a/2", "b/3"):
+        write_slice(root / f"{name}.dcm", name=name, z=float(name[-1]))
+    (root / "notes.txt").write_text("no DICOM")
+    first = build_index(root, trust_folders=True)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the files are listed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(folders, "list_files", refuse)
+        again = build_index(root, trust_folders=True)
+        pd.testing.assert_frame_equal(again.table, first.table)
+        pd.testing.assert_frame_equal(again.refused, first.refused)
+        touch(root / "a" / "1.dcm")  # in place, which no folder shows
+        pd.testing.assert_frame_equal(build_index(root, trust_folders=True).table, first.table)
+    assert build_index(root).table["mtime_ns"].max() > first.table["mtime_ns"].max()
+    write_slice(root / "a" / "4.dcm", name="4", z=4.0)
+    assert len(build_index(root, trust_folders=True).table) == 4
+    (root / "b" / "3.dcm").rename(root / "a" / "3.dcm")
+    (root / "b").rmdir()
+    assert "a/3.dcm" in build_index(root, trust_folders=True).table["path"].tolist()
+    (root / ".ich" / folders.FOLDERS).write_bytes(b"damaged")
+    assert len(build_index(root, trust_folders=True).table) == 4
+    hidden = build_index(root, trust_folders=True, pseudonyms=True).table
+    assert "p" not in hidden["PatientID"].tolist()
+
+
+def test_young_folders_and_those_of_an_address_are_not_trusted(tmp_path: Path) -> None:
+    write_slice(tmp_path / "1.dcm", name="1")
+    build_index(tmp_path, trust_folders=True)
+    assert not (tmp_path / ".ich" / folders.FOLDERS).exists()
+    with pytest.raises(UserError, match="folders at an address have no times"):
+        build_index("memory://set", trust_folders=True)
 
 
 @pytest.mark.parametrize("name", ["index.parquet", "refused.csv"])

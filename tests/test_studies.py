@@ -19,7 +19,7 @@ from pydicom.fileset import FileSet
 
 from ich.schema import UserError
 from ich.schema.codes import InputRefusal, Reason, Refusal
-from ich.studies import Found, StudyFiles, find_studies, unpacking
+from ich.studies import Found, StudyFiles, find_studies, keeping, reading, unpacking
 from ich.studies.reading import FILE_DTYPES
 from ich.tables import HEADER_DTYPES
 
@@ -223,12 +223,72 @@ def test_an_input_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         find_studies([tmp_path / "nowhere"], scratch=tmp_path)
 
 
+def test_headers_of_unchanged_files_are_kept_for_the_next_call(
+    department: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "SETTLED", 0)  # the files are as young as this test
+    archive = zip_folder(min(department.iterdir()), department / "study.zip")
+    read, kept = list[str](), scratch / "headers.parquet"
+    read_file = reading._read_file
+
+    def note(path: str) -> list[reading.Row]:
+        read.append(path)
+        return read_file(path)
+
+    monkeypatch.setattr(reading, "_read_file", note)
+
+    def find() -> Found:
+        read.clear()
+        return find_studies([department], scratch=scratch, kept=kept)
+
+    def require_same(found: Found, other: Found) -> None:
+        assert describe(found) == describe(other)
+        for study, its_other in zip(found.studies, other.studies, strict=True):
+            pd.testing.assert_frame_equal(study.files, its_other.files)
+
+    plain = find_studies([department], scratch=scratch)
+    count = len(read)
+    first = find()
+    assert len(read) == count
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    require_same(first, plain)
+    require_same(find(), plain)
+    members = len(zipfile.ZipFile(archive).namelist())
+    assert len(read) == members  # which are unpacked anew
+    archive.unlink()
+    plain = find_studies([department], scratch=scratch)
+    require_same(find(), plain)
+    assert read == []
+    # The size and the time of a file stay the same, and it is noticed all the same.
+    changed = sorted(min(department.iterdir()).iterdir())[0]
+    before, content = changed.stat(), bytearray(changed.read_bytes())
+    content[-1] ^= 1
+    changed.write_bytes(content)
+    os.utime(changed, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert describe(find()) == describe(find_studies([department], scratch=scratch))
+    assert read[0] == str(changed)
+    for damaged in (b"", kept.read_bytes()[:-9]):
+        kept.write_bytes(damaged)
+        find()
+        assert len(read) == sum(len(study.files) for study in plain.studies)
+
+
+def test_studies_are_a_sequence(department: Path, scratch: Path) -> None:
+    studies = find_studies([department], scratch=scratch).studies
+    uids = [study.StudyInstanceUID for study in studies]
+    assert [study.StudyInstanceUID for study in studies[1:]] == uids[1:]
+    assert studies[-1].StudyInstanceUID == uids[-1]
+    pd.testing.assert_frame_equal(studies[1:][0].files, studies[1].files)
+    with pytest.raises(IndexError):
+        studies[len(studies)]
+
+
 def test_nothing_is_found_in_nothing(tmp_path: Path, scratch: Path) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
     for inputs in ([], [empty]):
         found = find_studies(inputs, scratch=scratch)
-        assert found.studies == []
+        assert len(found.studies) == 0
         assert list(found.refused) == ["path", "code", "detail"]
 
 

@@ -46,11 +46,22 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
     parser.add_argument(
         "--pseudonyms", action="store_true", help="from now on, keep a keyed hash in place of PatientID"
     )
+    parser.add_argument(
+        "--trust-folders",
+        action="store_true",
+        help="do not list the files if no folder has changed; does not notice files overwritten in place",
+    )
     parser.set_defaults(run=_run)
 
 
 def _run(args: argparse.Namespace) -> None:
-    index = build_index(args.root, index_dir=args.index_dir, pseudonyms=args.pseudonyms, workers=args.workers)
+    index = build_index(
+        args.root,
+        index_dir=args.index_dir,
+        pseudonyms=args.pseudonyms,
+        trust_folders=args.trust_folders,
+        workers=args.workers,
+    )
     table, folder = index.table, args.index_dir or locate_index(args.root)
     print(
         f"{len(table)} slices, {table['SeriesInstanceUID'].nunique()} series, "

@@ -6,7 +6,6 @@ import argparse
 import math
 import re
 import signal
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -182,7 +181,7 @@ def _predict(args: argparse.Namespace) -> ExitCode:
     # Archives and folders that were not opened may hold studies. Without any study, nothing was read.
     is_lost = not set(summary.refused["code"]).isdisjoint(LOST)
     is_nothing = summary.done + summary.skipped == 0
-    is_complete = not (is_lost or is_nothing or any(result.refusal for result in summary.results))
+    is_complete = not (is_lost or is_nothing or summary.set_aside)
     return ExitCode.DONE if is_complete else ExitCode.INCOMPLETE
 
 
@@ -291,11 +290,9 @@ def _report(summary: Summary, out: Path) -> None:
 def _print(summary: Summary, out: Path) -> None:
     done = f", {summary.skipped} of them from an earlier call" if summary.skipped else ""
     print(f"{summary.done + summary.skipped} studies in {out}{done}")
-    outcomes = Counter(str(result.outcome) for result in summary.results if result.outcome)
-    for outcome, count in sorted(outcomes.items()):
+    for outcome, count in sorted(summary.outcomes.items()):
         print(f"  {outcome}: {count}")
-    refusals = Counter(result.refusal.code for result in summary.results if result.refusal)
-    for code, count in sorted(refusals.items()):
+    for code, count in sorted(summary.set_aside.items()):
         print(f"  not read, {code}: {count} ({find_sentence(code, SetAside)})")
     print_codes(summary.refused, "files belong to no study", out / "refused.csv", Refusal, InputRefusal)
     refused = summary.refused_outputs

@@ -120,7 +120,7 @@ def _find_results(predictor: Predictor, args: argparse.Namespace) -> list[StudyR
     from ich.predict.run import predict_folder
 
     if not is_result_folder(args.studies):
-        return predict_folder(predictor, [args.studies], args.out / PREDICTED).results
+        return list(predict_folder(predictor, [args.studies], args.out / PREDICTED).results)
     if args.tta is not None:
         raise UserError(f"--tta: {args.studies} has results already; choose augmentations in `ich predict`")
     return read_results(args.studies)

@@ -71,6 +71,7 @@ class HeadCTDataModule(LightningDataModule):
             written to.
         pseudonyms: Keep a keyed hash of PatientID in the index, and so everywhere else. An index with
             pseudonyms keeps them.
+        trust_folders: Start without a list of the files if no folder has changed; see ``build_index``.
         cache: Folder for resized slices, which are written there first. Use it for disks that open files
             slowly.
         phantom: Arguments of ``write_phantom``, which first writes to ``root`` unless the phantom exists.
@@ -124,6 +125,7 @@ class HeadCTDataModule(LightningDataModule):
         label_set: LabelSet = RSNA_LABELS,
         index_dir: str | None = None,
         pseudonyms: bool = False,
+        trust_folders: bool = False,
         cache: str | None = None,
         phantom: Mapping[str, Any] | None = None,
         augment: Augment | Transform | None = None,
@@ -169,6 +171,7 @@ class HeadCTDataModule(LightningDataModule):
             label_set=label_set,
             index_dir=Path(index_dir) if index_dir else None,
             pseudonyms=pseudonyms,
+            trust_folders=trust_folders,
             phantom=phantom,
             group=group,
             split=SplitSpec(split, Shares(val_fraction, test_fraction, fold, folds, seed)),

@@ -44,6 +44,7 @@ class Source:
     label_set: LabelSet
     index_dir: Path | None
     pseudonyms: bool
+    trust_folders: bool
     phantom: Mapping[str, Any] | None
     group: str
     split: SplitSpec
@@ -98,7 +99,12 @@ class Source:
                     "write them again with ich shard --pseudonyms"
                 )
             return table
-        index = build_index(self.root, index_dir=self.index_dir, pseudonyms=self.pseudonyms)
+        index = build_index(
+            self.root,
+            index_dir=self.index_dir,
+            pseudonyms=self.pseudonyms,
+            trust_folders=self.trust_folders,
+        )
         if len(index.unread):
             codes = index.unread["code"].value_counts()
             log.warning("%d files refused: %s", len(index.unread), codes.to_dict())

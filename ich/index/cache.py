@@ -16,19 +16,23 @@ import pandas as pd
 
 from ich.image import sort_slices
 from ich.schema import UserError
-from ich.schema.codes import Refusal
+from ich.schema.codes import PASSING, Refusal
 from ich.tables import HEADER_DTYPES, INDEX_DTYPES, make_table, read_index, restore_texts, write_table
 from ich.tables.stacks import number_stacks
+
+INDEX_FILES = ("refused.csv", "index.parquet")
+"""Files of an index."""
 
 REFUSED_DTYPES = {"path": "str", "code": "str", "detail": "str", "file_size": "int64", "mtime_ns": "int64"}
 
 _VERSION = 9  # raised when what a header yields changes, or the order of slices
 _OTHER_ORDER = 8  # the same with slices in another order
 _SERIES = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
-# These may change while the file does not, as when a codec is installed or a permission is given.
-_PASSING = [Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX]
 _PREFIX = "unfinished-"  # of folders with the parts of an unfinished index
 _INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
+
+Stamps = list[list[int]]
+"""Inode, size and time of each file of an index, which another index in the folder does not share."""
 
 Row = tuple[Any, ...]
 Rows = tuple[list[Row], list[Row]]
@@ -98,7 +102,7 @@ def read_cache(folder: Path, *, pseudonyms: bool) -> Index:
     table = table[list(INDEX_DTYPES)]
     if version == _OTHER_ORDER:
         table = order_index(table)
-    return Index(table, refused[~refused["code"].isin(_PASSING)])
+    return Index(table, refused[~refused["code"].isin(PASSING)])
 
 
 def make_folder(folder: Path) -> None:
@@ -107,13 +111,26 @@ def make_folder(folder: Path) -> None:
         made.mkdir(mode=0o700, exist_ok=True)
 
 
-def write_cache(index: Index, folder: Path, *, pseudonyms: bool) -> None:
+def find_stamps(folder: Path) -> Stamps:
+    """Returns inode, size and time of the files of an index; no stamp for a file that is missing."""
+    stamps: Stamps = []
+    for name in INDEX_FILES:
+        with suppress(OSError):
+            status = (folder / name).stat()
+            stamps.append([status.st_ino, status.st_size, status.st_mtime_ns])
+    return stamps
+
+
+def write_cache(index: Index, folder: Path, *, pseudonyms: bool) -> Stamps:
     """Writes an index to a folder, each file completely or not at all, readable by its owner only.
 
     Args:
         index: The index.
         folder: Folder; made if it does not exist.
         pseudonyms: Whether pseudonyms replace PatientIDs.
+
+    Returns:
+        The stamps of its files, from ``find_stamps``.
 
     Raises:
         UserError: If it cannot be written.
@@ -124,15 +141,18 @@ def write_cache(index: Index, folder: Path, *, pseudonyms: bool) -> None:
         make_folder(folder)
         # A folder of its own, closed to others: runs that start together do not meet in it.
         with tempfile.TemporaryDirectory(prefix=".", dir=folder) as closed:
-            for name, content in (("refused.csv", index.refused), ("index.parquet", table)):
+            for name, content in zip(INDEX_FILES, (index.refused, table), strict=True):
                 write_table(content, Path(closed, name))
                 Path(closed, name).chmod(0o600)
+            stamps = find_stamps(Path(closed))
+            for name in INDEX_FILES:
                 Path(closed, name).replace(folder / name)
     except OSError as error:
         raise UserError(
             f"the index cannot be written to {folder}: {error.strerror or error}; "
             "make room, or name another folder with data.index_dir"
         ) from error
+    return stamps
 
 
 class Unfinished:

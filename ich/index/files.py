@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 from rich.progress import (
@@ -32,6 +33,21 @@ from ich.schema import ReadError, UserError
 from ich.schema.codes import Refusal
 from ich.tables import HEADER_DTYPES, STAMP, make_table
 
+
+class FolderState(NamedTuple):
+    """A folder as it was before its files were listed.
+
+    Attributes:
+        path: Below the root.
+        inode: Its inode.
+        changed: Time of change of its inode, ns.
+    """
+
+    path: str
+    inode: int
+    changed: int
+
+
 _File = tuple[str, int, int]  # path, bytes and time of change in ns; -1 if these are unknown
 
 _CHUNK = 200  # files
@@ -44,7 +60,12 @@ OWN_FOLDER = ".ich"
 
 
 def list_files(
-    root: AnyPath, progress: bool, *, hidden: bool = False, kept_in: Path | None = None
+    root: AnyPath,
+    progress: bool,
+    *,
+    hidden: bool = False,
+    kept_in: Path | None = None,
+    states: list[FolderState] | None = None,
 ) -> tuple[pd.DataFrame, list[Row]]:
     """Lists all files below a folder, with any name.
 
@@ -53,6 +74,7 @@ def list_files(
         progress: Whether to count them on a terminal if it takes longer than a moment.
         hidden: Whether to search hidden folders; otherwise such a folder appears in the list like a file.
         kept_in: A folder of this program; its files are not listed.
+        states: Takes the state of each folder that is searched, if it is on the disk.
 
     Returns:
         The columns of ``STAMP``, with paths as ``escape_path`` shows them and -1 for an unknown size or time;
@@ -70,7 +92,7 @@ def list_files(
     columns = (SpinnerColumn(), TextColumn("Listing files: {task.completed:.0f}"), TimeElapsedColumn())
     with make_bar(columns, progress) as bar:
         task, start = bar.add_task("", total=None, visible=False), time.monotonic()
-        for path, size, changed in _walk(root, closed, hidden, kept_in):
+        for path, size, changed in _walk(root, closed, hidden, kept_in, states):
             paths.append(path)
             sizes.append(size)
             times.append(changed)
@@ -104,13 +126,19 @@ def _name_hidden(name: str) -> str:
     return "/".join(folders[: places[0] + 1]) if places else ""
 
 
-def _walk(root: Path, closed: list[Row], hidden: bool, kept_in: Path | None) -> Iterator[_File]:
+def _walk(
+    root: Path,
+    closed: list[Row],
+    hidden: bool,
+    kept_in: Path | None,
+    states: list[FolderState] | None,
+) -> Iterator[_File]:
     folders, seen = deque([""]), set[tuple[int, int]]()
     own = kept_in.resolve() if kept_in is not None else None
     while folders:
         folder = folders.popleft()
         try:
-            for name, entry in _list_entries(root, folder, seen, own):
+            for name, entry in _list_entries(root, folder, seen, own, states):
                 if _is_ambiguous(root, name):
                     detail = "another file has the name that this one is shown as: rename one"
                     closed.append(_close(name, detail))
@@ -123,13 +151,19 @@ def _walk(root: Path, closed: list[Row], hidden: bool, kept_in: Path | None) -> 
 
 
 def _list_entries(
-    root: Path, folder: str, seen: set[tuple[int, int]], own: Path | None
+    root: Path,
+    folder: str,
+    seen: set[tuple[int, int]],
+    own: Path | None,
+    states: list[FolderState] | None,
 ) -> Iterator[tuple[str, os.DirEntry[str]]]:
     """Yields what is in a folder, by its path below ``root``; nothing the second time, as through a link."""
     status = (root / folder).stat()
     if (status.st_dev, status.st_ino) in seen:
         return
     seen.add((status.st_dev, status.st_ino))
+    if states is not None:
+        states.append(FolderState(folder, status.st_ino, status.st_ctime_ns))
     prefix = f"{folder}/" if folder else ""
     with os.scandir(root / folder) as entries:
         for entry in entries:

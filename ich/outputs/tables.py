@@ -5,7 +5,9 @@ They name patients and instances. ``number`` links them to each other and to a s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pandas as pd
 from ich.files import for_owner_only
 from ich.schema.labels import RSNA_LABELS, LabelSet
 from ich.schema.results import Remark, SliceResult, StudyResult
-from ich.tables import SLAB_COLUMN, UIDS, WEIGHTS_COLUMN, name_columns, write_table
+from ich.tables import SLAB_COLUMN, UIDS, WEIGHTS_COLUMN, name_columns, writing_csv
 
 __all__ = ["write_tables"]
 
@@ -76,12 +78,16 @@ SERIES_DTYPES = {
 """Columns of ``series.csv``."""
 
 
+_TOGETHER = 256  # studies whose rows are in memory at the same time
+
+
 def write_tables(
-    results: Sequence[StudyResult], folder: str | Path, weights: str = "", labels: LabelSet = RSNA_LABELS
+    results: Iterable[StudyResult], folder: str | Path, weights: str = "", labels: LabelSet = RSNA_LABELS
 ) -> None:
     """Writes ``studies.csv``, ``slices.csv`` and ``series.csv``, each completely or not at all.
 
-    Only their owner can read them. ``slices.csv`` is a predictions table for ``ich evaluate``.
+    Only their owner can read them. ``slices.csv`` is a predictions table for ``ich evaluate``. Results are
+    taken one after the other and not kept.
 
     Args:
         results: Results by one model, or by one ensemble.
@@ -89,11 +95,24 @@ def write_tables(
         weights: SHA-256 of the model's weights; empty for several models, or if unknown.
         labels: What the model predicts.
     """
-    folder = Path(folder)
-    with for_owner_only():
-        write_table(tabulate_studies(results, labels), folder / "studies.csv")
-        write_table(tabulate_slices(results, weights, labels), folder / "slices.csv")
-        write_table(tabulate_series(results), folder / "series.csv")
+    with for_owner_only(), ExitStack() as stack:
+        studies, slices, series = (
+            stack.enter_context(writing_csv(Path(folder, f"{name}.csv")))
+            for name in ("studies", "slices", "series")
+        )
+        for part in _cut(results):
+            studies(tabulate_studies(part, labels))
+            slices(tabulate_slices(part, weights, labels))
+            series(tabulate_series(part))
+
+
+def _cut(results: Iterable[StudyResult]) -> Iterator[list[StudyResult]]:
+    """Yields results part by part; one part without results if there are none, for the names of columns."""
+    remaining = iter(results)
+    part = list(islice(remaining, _TOGETHER))
+    yield part
+    while part := list(islice(remaining, _TOGETHER)):
+        yield part
 
 
 def tabulate_studies(results: Sequence[StudyResult], labels: LabelSet = RSNA_LABELS) -> pd.DataFrame:

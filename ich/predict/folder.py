@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, overload
 
 from ich.files import open_locked
 from ich.folders import prepare_folder, refusing_unwritable
@@ -16,6 +16,7 @@ from ich.outputs.records import read_json, write_json
 from ich.schema import UserError
 from ich.schema.results import StudyResult
 from ich.studies import StudyFiles
+from ich.studies.study import Identity
 
 RESULTS = "results"
 """Folder with one JSON file per study, named by its number."""
@@ -25,6 +26,9 @@ PAGES, OBJECTS = "pages", "dicom"
 
 SCRATCH = ".unpacked-"
 """Prefix of the folder that archives are unpacked to."""
+
+HEADERS = "headers.parquet"
+"""File with the headers of the inputs' files, so that a restart reads only those that are new or changed."""
 
 DONE = "done.jsonl"
 """File with one line per finished study: its number, UID, fingerprint and outputs."""
@@ -68,7 +72,7 @@ class ResultFolder:
     ) -> None:
         self._file.close()
 
-    def has(self, study: StudyFiles, outputs: Collection[str]) -> bool:
+    def has(self, study: StudyFiles | Identity, outputs: Collection[str]) -> bool:
         """Whether a study is finished, with these outputs."""
         line = self._done.get(study.StudyInstanceUID)
         return (
@@ -129,10 +133,16 @@ class ResultFolder:
         """Returns the folder of a study's DICOM objects."""
         return self.path / OBJECTS / f"{number:04d}"
 
-    def read(self) -> Iterator[tuple[StudyResult, dict[str, str]]]:
-        """Yields all results in the order of their numbers, with their outputs."""
-        for line in sorted(self._done.values(), key=lambda line: int(line["number"])):
-            yield read_json(self.locate(line["number"])), line["outputs"]
+    def list_outputs(self) -> dict[int, dict[str, str]]:
+        """Returns the outputs of all finished studies by number, in the order of the numbers."""
+        return {
+            int(line["number"]): line["outputs"]
+            for line in sorted(self._done.values(), key=lambda line: int(line["number"]))
+        }
+
+    def list_results(self) -> SavedResults:
+        """Returns the results of all finished studies, in the order of their numbers."""
+        return SavedResults([self.locate(number) for number in self.list_outputs()])
 
     def _read_done(self) -> Iterator[dict[str, Any]]:
         self._file.seek(0)
@@ -150,6 +160,32 @@ class ResultFolder:
                 raise UserError(
                     f"{self.path / DONE}: line {number} is damaged; remove it, and its study is read again"
                 ) from error
+
+
+class SavedResults(Sequence[StudyResult]):
+    """Results on the disk. Each is read when it is asked for, so many of them need no memory.
+
+    Args:
+        paths: Their files.
+
+    Raises:
+        UserError: When a result is asked for, if its file is missing or damaged.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    @overload
+    def __getitem__(self, place: int) -> StudyResult: ...
+    @overload
+    def __getitem__(self, place: slice) -> SavedResults: ...
+    def __getitem__(self, place: int | slice) -> StudyResult | SavedResults:
+        if isinstance(place, slice):
+            return SavedResults(self._paths[place])
+        return read_json(self._paths[place])
 
 
 def is_result_folder(path: Path) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,14 +19,15 @@ from ich.outputs.pages.index import INDEX, write_index
 from ich.outputs.tables import write_tables
 from ich.predict import Predictor
 from ich.predict.cluster import Cluster, read_by_cluster
-from ich.predict.folder import PAGES, SCRATCH, ResultFolder
+from ich.predict.folder import HEADERS, PAGES, SCRATCH, ResultFolder
 from ich.predict.watched import Watched
 from ich.predict.writing import WRITTEN, Done, write_outputs
 from ich.progress import make_bar
 from ich.remote import AnyPath
 from ich.schema import UserError
 from ich.schema.results import StudyResult
-from ich.studies import StudyFiles, find_studies
+from ich.studies import find_studies
+from ich.studies.study import Studies
 from ich.tables import write_table
 
 __all__ = ["Summary", "predict_folder", "watch_folder"]
@@ -45,14 +47,18 @@ class Summary:
         done: Number of studies in the inputs that were read now.
         skipped: Number of studies in the inputs that were finished before.
         refused: Files that belong to no study: ``path``, ``code``, ``detail``.
-        results: All results in the folder.
+        results: All results in the folder. Each is read from there when it is asked for.
+        outcomes: Number of these results by outcome.
+        set_aside: Number of studies that could not be read by code, of ``SetAside``.
         refused_outputs: Outputs that could not be written: ``number``, ``output``, ``code``, ``detail``.
     """
 
     done: int
     skipped: int
     refused: pd.DataFrame
-    results: list[StudyResult]
+    results: Sequence[StudyResult]
+    outcomes: Mapping[str, int]
+    set_aside: Mapping[str, int]
     refused_outputs: pd.DataFrame
 
 
@@ -92,11 +98,7 @@ def predict_folder(
     _require_apart(inputs, out)
     with for_owner_only(), ResultFolder(out, predictor.describe()) as folder:
         with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=out) as scratch:
-            skipped = () if watched is None else watched.skipped
-            found = find_studies(inputs, scratch=Path(scratch), progress=progress, skipped=skipped)
-            left = [study for study in found.studies if not folder.has(study, outputs)]
-            if watched is not None:
-                left = watched.choose(left)
+            left, skipped, refused = _find_left(inputs, folder, outputs, Path(scratch), progress, watched)
             if cluster is None:
                 done = _read(predictor, left, folder, outputs, shown)
             else:
@@ -104,19 +106,31 @@ def predict_folder(
                 done = read_by_cluster(cluster, predictor, left, folder, outputs, seen, shown)
             with _writing(out):
                 _keep(left, done, folder, progress, watched)
-        results, refused_outputs, paged = _collect(folder)
+        counts, refused_outputs = _Counts(), _list_refused_outputs(folder)
         with _writing(out):
+            results = counts.count(folder.list_results())
             write_tables(results, out, predictor.weights, predictor.label_set)
-            write_table(found.refused, out / REFUSED)
+            write_table(refused, out / REFUSED)
             write_table(refused_outputs, out / REFUSED_OUTPUTS)
-            _write_index(results, paged, folder)
-    skipped_studies = len(found.studies) - len(left)
-    _log.info("%d studies were to be read, %d are left as they are", len(left), skipped_studies)
-    if len(found.refused):
-        counts = found.refused["code"].value_counts().sort_index()
+            _write_index(folder)
+    _log_inputs(len(left), skipped, refused)
+    return Summary(
+        done=len(left),
+        skipped=skipped,
+        refused=refused,
+        results=folder.list_results(),
+        outcomes=counts.outcomes,
+        set_aside=counts.set_aside,
+        refused_outputs=refused_outputs,
+    )
+
+
+def _log_inputs(left: int, skipped: int, refused: pd.DataFrame) -> None:
+    _log.info("%d studies were to be read, %d are left as they are", left, skipped)
+    if len(refused):
+        counts = refused["code"].value_counts().sort_index()
         said = ", ".join(f"{code} {count}" for code, count in counts.items())
-        _log.warning("%d files belong to no study: %s", len(found.refused), said)
-    return Summary(len(left), skipped_studies, found.refused, results, refused_outputs)
+        _log.warning("%d files belong to no study: %s", len(refused), said)
 
 
 def watch_folder(
@@ -165,6 +179,25 @@ def _require_apart(inputs: Sequence[AnyPath], out: Path) -> None:
             raise UserError(f"--out {out} lies inside the input {path}: name a folder elsewhere")
 
 
+def _find_left(
+    inputs: Sequence[AnyPath],
+    folder: ResultFolder,
+    outputs: Collection[str],
+    scratch: Path,
+    progress: bool,
+    watched: Watched | None,
+) -> tuple[Studies, int, pd.DataFrame]:
+    """Finds the studies that are to be read, the number of the others, and files that belong to none."""
+    skipped = () if watched is None else watched.skipped
+    kept = folder.path / HEADERS
+    found = find_studies(inputs, scratch=scratch, kept=kept, progress=progress, skipped=skipped)
+    every = found.studies.identities
+    left = found.studies.take([place for place, study in enumerate(every) if not folder.has(study, outputs)])
+    if watched is not None:
+        left = watched.choose(left)
+    return left, len(every) - len(left), found.refused
+
+
 @contextmanager
 def _writing(out: Path) -> Iterator[None]:
     try:
@@ -178,13 +211,14 @@ def _writing(out: Path) -> Iterator[None]:
 
 def _read(
     predictor: Predictor,
-    studies: Sequence[StudyFiles],
+    studies: Studies,
     folder: ResultFolder,
     outputs: Collection[str],
     shown: Collection[str],
 ) -> Iterator[Done]:
     """Reads studies in this process, and yields their results in their order."""
-    for study, reading in zip(studies, predictor.read_ahead(studies), strict=True):
+    for reading in predictor.read_ahead(studies):
+        study = reading.study
         result = predictor.make_result(reading, folder.begin(study))
         page, objects = folder.locate_page(result.number), folder.locate_objects(result.number)
         net = predictor.explainable
@@ -192,17 +226,13 @@ def _read(
 
 
 def _keep(
-    studies: Sequence[StudyFiles],
-    results: Iterable[Done],
-    folder: ResultFolder,
-    progress: bool,
-    watched: Watched | None,
+    studies: Studies, results: Iterable[Done], folder: ResultFolder, progress: bool, watched: Watched | None
 ) -> None:
     """Saves the results of studies as they come, until a watch has to end."""
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     with make_bar(columns, progress and len(studies) > 0) as bar:
         task = bar.add_task("Reading studies", total=len(studies))
-        for study, (result, outputs) in zip(studies, results, strict=True):
+        for study, (result, outputs) in zip(studies.identities, results, strict=True):
             folder.add(result, study.fingerprint, outputs)
             _log_result(result, outputs)
             bar.advance(task)
@@ -222,24 +252,38 @@ def _log_result(result: StudyResult, outputs: Mapping[str, str]) -> None:
             _log.warning("%s is not written: %s", output, state.partition(":")[0], extra=study)
 
 
-def _write_index(results: Sequence[StudyResult], paged: Sequence[int], folder: ResultFolder) -> None:
+class _Counts:
+    """Counts of results that pass by, so that they need not stay in memory."""
+
+    def __init__(self) -> None:
+        self.outcomes, self.set_aside = Counter[str](), Counter[str]()
+
+    def count(self, results: Iterable[StudyResult]) -> Iterator[StudyResult]:
+        """Yields the same results."""
+        for result in results:
+            if result.outcome is not None:
+                self.outcomes[str(result.outcome)] += 1
+            if result.refusal is not None:
+                self.set_aside[str(result.refusal.code)] += 1
+            yield result
+
+
+def _write_index(folder: ResultFolder) -> None:
     """Writes the list of studies beside their pages; without pages there is none."""
-    pages = {number: folder.locate_page(number).name for number in paged}
+    written = (number for number, outputs in folder.list_outputs().items() if outputs.get("page") == WRITTEN)
+    pages = {number: folder.locate_page(number).name for number in written}
     if pages:
-        write_index(results, folder.path / PAGES, pages)
+        write_index(folder.list_results(), folder.path / PAGES, pages)
     else:
         (folder.path / PAGES / INDEX).unlink(missing_ok=True)
 
 
-def _collect(folder: ResultFolder) -> tuple[list[StudyResult], pd.DataFrame, list[int]]:
-    """Collects all results, the outputs that were not written, and the studies that have a page."""
-    results, refused, paged = [], [], []
-    for result, outputs in folder.read():
-        results.append(result)
-        if outputs.get("page") == WRITTEN:
-            paged.append(result.number)
-        for output, state in outputs.items():
-            if state != WRITTEN:
-                code, _, detail = state.partition(": ")
-                refused.append((result.number, output, code, detail))
-    return results, pd.DataFrame(refused, columns=["number", "output", "code", "detail"]), paged
+def _list_refused_outputs(folder: ResultFolder) -> pd.DataFrame:
+    """Lists the outputs that were not written."""
+    refused = [
+        (number, output, *state.partition(": ")[::2])
+        for number, outputs in folder.list_outputs().items()
+        for output, state in outputs.items()
+        if state != WRITTEN
+    ]
+    return pd.DataFrame(refused, columns=["number", "output", "code", "detail"])

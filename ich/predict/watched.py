@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ich.dicom.attributes import read_attributes
@@ -11,6 +11,7 @@ from ich.files import Look, Settling, escape_path, list_looks
 from ich.index.names import is_archive, read_head
 from ich.schema import ReadError
 from ich.studies import StudyFiles
+from ich.studies.study import Studies
 
 
 class Watched:
@@ -62,13 +63,13 @@ class Watched:
             return True
         return any(self._done.get(path) != look for path, look in found.items() if path not in self._waiting)
 
-    def choose(self, studies: Sequence[StudyFiles]) -> list[StudyFiles]:
+    def choose(self, studies: Studies) -> Studies:
         """Returns those of the studies that need not wait."""
         now = dict(list_looks(self._folder))  # files may have come or gone while headers were read
         changed = {path for path in now.keys() | self._found.keys() if self._found.get(path) != now.get(path)}
         held_by = self._waiting | changed
         owners = {path: _find_study(path) for path in set(map(escape_path, held_by)) - set(self.skipped)}
-        chosen = [study for study in studies if not _waits(study, owners)]
+        chosen = studies.take([place for place, study in enumerate(studies) if not _waits(study, owners)])
         self._held_by = held_by if len(chosen) < len(studies) else set()
         return chosen
 

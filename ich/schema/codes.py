@@ -172,6 +172,9 @@ class InputRefusal(Code):
 LOST = frozenset([*InputRefusal, Refusal.ARCHIVE, Refusal.VOLUME, Refusal.UNREADABLE])
 """Refusals of inputs that may hold whole studies, which were then not read."""
 
+PASSING = frozenset({Refusal.UNREADABLE, Refusal.UNSUPPORTED_SYNTAX})
+"""Refusals that may end while the file stays the same, as when a codec is installed."""
+
 
 class OutputRefusal(Code):
     """Why no DICOM object of a study is written: codes of `refused_outputs.csv`."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import starmap
-from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from pydicom.uid import MediaStorageDirectoryStorage
 
@@ -19,6 +18,7 @@ from ich.schema.results import Remark
 from ich.studies.joining import join_slices
 from ich.studies.listing import Listing
 from ich.studies.reading import FILE_DTYPES, Files, hash_content, looks_like_text
+from ich.studies.study import Identity, Studies
 from ich.studies.unpacking import Refused
 from ich.tables import split_name
 
@@ -31,31 +31,6 @@ _DETAILS: dict[Reason | Note, str] = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class StudyFiles:
-    """The files of a study, from any input.
-
-    Attributes:
-        StudyInstanceUID: UID of the study.
-        PatientID: As stored; if a study has several, that of most files.
-        root: The folder that holds all of the files.
-        files: One row per file, including files that are not slices or cannot be read:
-            ``reading.FILE_DTYPES``. Ordered by series and SOPInstanceUID. Only one of several copies is kept.
-        remarks: Problems with the files, by codes of ``Reason``: MISSING_FILE, STRAY_FILE,
-            CONFLICTING_COPIES, MIXED_PATIENTS; and of ``Note``: STUDY_EACH.
-        fingerprint: SHA-256 of the identity of the files and of the remarks. It is the same for the same
-            study, whatever the place, names and dates of its files. It covers all of a short file, and the
-            first and some further blocks of a longer one.
-    """
-
-    StudyInstanceUID: str
-    PatientID: str
-    root: Path
-    files: pd.DataFrame
-    remarks: tuple[Remark, ...]
-    fingerprint: str
-
-
 @dataclass
 class _Strays:
     """Counts of files that may have been slices but do not name their series."""
@@ -64,7 +39,7 @@ class _Strays:
     by_study: Counter[str] = field(default_factory=Counter)
 
 
-def group_files(files: Files, listing: Listing) -> tuple[list[StudyFiles], list[Refused]]:
+def group_files(files: Files, listing: Listing) -> tuple[Studies, list[Refused]]:
     """Groups files by study.
 
     Args:
@@ -76,11 +51,9 @@ def group_files(files: Files, listing: Listing) -> tuple[list[StudyFiles], list[
     """
     listed = [listing.files[number] for number in files.numbers]
     table = files.table.assign(
-        folder=files.table["path"].map(os.path.dirname),
         place=[file.folder for file in listed],
         shown=[file.shown for file in listed],
         name=[file.name for file in listed],
-        digest=files.digests,
     )
     is_owned = (table["StudyInstanceUID"] != "") & (table["SeriesInstanceUID"] != "")
     others = table[~is_owned & (table["SOPClassUID"] != MediaStorageDirectoryStorage)]
@@ -88,20 +61,26 @@ def group_files(files: Files, listing: Listing) -> tuple[list[StudyFiles], list[
     whole, conflicts = _drop_copies(table[is_owned])
     whole, joined = join_slices(whole)
     missing = _find_missing(listing, {split_name(name)[0] for name in whole["SOPInstanceUID"]})
-    studies: list[StudyFiles] = []
-    for name, rows in whole.groupby("StudyInstanceUID", sort=True):
-        uid = str(name)
-        patients = len(set(rows["PatientID"]))
+    codes, uids = pd.factorize(whole["StudyInstanceUID"], sort=True)
+    order = np.argsort(codes, kind="stable")
+    whole, starts = whole.iloc[order], np.searchsorted(codes[order], np.arange(len(uids) + 1))
+    columns = [whole[c].to_list() for c in ("SOPInstanceUID", "file_size", "digest", "PatientID", "place")]
+    identities: list[Identity] = []
+    for uid, start, stop in zip(map(str, uids), starts[:-1], starts[1:], strict=True):
+        names, sizes, digests, patients, places = (column[start:stop] for column in columns)
+        count = len(set(patients))
         counts: dict[Reason | Note, int] = {
             Reason.MISSING_FILE: len(missing.get(uid, ())),
-            Reason.STRAY_FILE: strays.by_study[uid] + sum(strays.by_folder[f] for f in set(rows["place"])),
+            Reason.STRAY_FILE: strays.by_study[uid] + sum(strays.by_folder[f] for f in set(places)),
             Reason.CONFLICTING_COPIES: conflicts[uid],
-            Reason.MIXED_PATIENTS: patients if patients > 1 else 0,
+            Reason.MIXED_PATIENTS: count if count > 1 else 0,
             Note.STUDY_EACH: joined[uid],
         }
         remarks = tuple(Remark(code, _DETAILS[code].format(n)) for code, n in counts.items() if n)
-        studies.append(_make_study(uid, rows, remarks))
-    lost = missing.keys() - set(whole["StudyInstanceUID"])
+        marks = sorted(zip(names, sizes, digests, strict=True))
+        identities.append(_identify(uid, marks, patients, remarks))
+    lost = missing.keys() - set(uids)
+    studies = Studies(whole[list(FILE_DTYPES)], starts, identities)
     return studies, [*_list_refused(others), *_list_lost(missing, lost)]
 
 
@@ -175,12 +154,11 @@ def _drop_copies(table: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
     return whole.sort_values(order, ignore_index=True), Counter(differ["StudyInstanceUID"].to_list())
 
 
-def _make_study(uid: str, rows: pd.DataFrame, remarks: tuple[Remark, ...]) -> StudyFiles:
-    root = os.path.commonpath(list(set(rows["folder"])))
-    files = rows[list(FILE_DTYPES)].reset_index(drop=True)
-    files["path"] = [os.path.relpath(path, root) for path in files["path"]]
-    patients = Counter(rows["PatientID"].to_list())
-    patient = min(patients, key=lambda name: (-patients[name], name))
-    marks = sorted(zip(*(rows[c].to_list() for c in ("SOPInstanceUID", "file_size", "digest")), strict=True))
+def _identify(
+    uid: str, marks: Sequence[tuple[str, int, str]], patients: Sequence[str], remarks: tuple[Remark, ...]
+) -> Identity:
+    """Identifies a study by its files: their SOPInstanceUIDs, sizes and digests."""
+    counts = Counter(patients)
+    patient = min(counts, key=lambda name: (-counts[name], name))
     fingerprint = hashlib.sha256(repr((uid, marks, remarks)).encode()).hexdigest()
-    return StudyFiles(uid, patient, Path(root), files, remarks, fingerprint)
+    return Identity(uid, patient, remarks, fingerprint)

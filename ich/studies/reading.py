@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
+import time
 from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ich.dicom import list_headers, read_frame_texts
 from ich.dicom.attributes import Attributes, read_attributes
@@ -18,6 +22,8 @@ from ich.files import find_on_disk, hash_file
 from ich.progress import map_in_threads
 from ich.schema import ReadError
 from ich.schema.codes import Refusal
+from ich.studies.keeping import read_state, take_kept, write_kept
+from ich.studies.unpacking import File
 from ich.tables import HEADER_DTYPES, STAMP, make_table
 
 _KINDS = {name: "str" for name in Attributes._fields if name not in HEADER_DTYPES}
@@ -27,51 +33,67 @@ FILE_DTYPES = HEADER_DTYPES | _KINDS | {"code": "str", "detail": "str"}
 file is not a readable slice: a code of ``Refusal`` and a detail, both empty for a slice. If a file is not a
 slice, numbers of the index are NaN, or 0 for integers; ``pixel_offset`` is -1."""
 
+_DIGEST = "digest"
+_DTYPES = FILE_DTYPES | {_DIGEST: "str", "ctime_ns": "int64"}
 _BLANKS = {"str": "", "float64": math.nan, "int32": 0, "int64": -1}
 _BLOCKS, _BLOCK = 4, 4096  # of a file, and bytes of one: what a disk reads at once
+_TOGETHER = 4096  # files whose rows become a table together: as Python values they take several times as much
+
+Row = tuple[Any, ...]
 
 
 class Files(NamedTuple):
     """The files that were read.
 
     Attributes:
-        table: One row per file in the order of the paths, and one per frame of a multi-frame file:
-            ``FILE_DTYPES``, with ``path`` as given.
-        numbers: For each row, the place of its file among the paths.
-        digests: For each row's file, SHA-256 of its size and some of its blocks; empty if it cannot be read.
+        table: One row per file in the order of the files, and one per frame of a multi-frame file:
+            ``FILE_DTYPES``, with absolute paths, and ``digest``. That is the SHA-256 of the file's size and
+            some of its blocks; empty if it cannot be read.
+        numbers: For each row, the place of its file among the files.
     """
 
     table: pd.DataFrame
-    numbers: list[int]
-    digests: list[str]
+    numbers: NDArray[np.intp]
 
 
-def read_files(paths: Sequence[str], progress: bool) -> Files:
+def read_files(files: Sequence[File], progress: bool, kept: Path | None = None) -> Files:
     """Reads the headers of files of any kind.
 
     Args:
-        paths: Absolute paths, as ``ich.files.escape_path`` shows them.
+        files: The files.
         progress: Show a bar on a terminal.
+        kept: File with the headers of an earlier call, which are taken for unchanged files; written anew if
+            others are read. None for none.
+
+    Raises:
+        UserError: If ``kept`` cannot be written.
     """
-    rows, numbers, digests = list[tuple[Any, ...]](), list[int](), list[str]()
-    found = map_in_threads(_read_file, paths, "Reading headers", progress)
-    for number, (of_file, digest) in enumerate(found):
-        rows += of_file
-        numbers += [number] * len(of_file)
-        digests += [digest] * len(of_file)
-    return Files(make_table(rows, FILE_DTYPES), numbers, digests)
+    began = time.time_ns()
+    known, places = take_kept(kept, files, make_table([], _DTYPES))
+    left = np.setdiff1d(np.arange(len(files)), places)
+    tables, numbers = [known], [places]
+    found = map_in_threads(_read_file, [files[place].path for place in left], "Reading headers", progress)
+    for start in range(0, len(left), _TOGETHER):
+        rows = list(islice(found, _TOGETHER))
+        tables.append(make_table([row for of_file in rows for row in of_file], _DTYPES))
+        numbers.append(np.repeat(left[start : start + _TOGETHER], [len(of_file) for of_file in rows]))
+    joined = np.concatenate(numbers)
+    order = np.argsort(joined, kind="stable")
+    table, joined = pd.concat(tables).iloc[order].reset_index(drop=True), joined[order]
+    if kept is not None and len(left):
+        write_kept(kept, table, files, joined, began)
+    return Files(table[[*FILE_DTYPES, _DIGEST]], joined)
 
 
-def _read_file(path: str) -> tuple[list[tuple[Any, ...]], str]:
-    """Returns a row of ``FILE_DTYPES`` per slice of a file, or one if it is not a slice, and its digest."""
+def _read_file(path: str) -> list[Row]:
+    """Returns a row of ``_DTYPES`` per slice of a file, or one if it is not a slice."""
     headers: list[Header] = []
     texts: list[dict[str, str]] = []
     attributes: Attributes | None = None
     code = detail = digest = ""
-    size = changed = -1
+    size = modified = changed = -1
     try:
-        status = os.stat(find_on_disk(path))  # noqa: PTH116 - a Path costs as much as the read
-        size, changed = status.st_size, status.st_mtime_ns
+        size, modified, changed = read_state(path)
         headers = list_headers(path)
     except ReadError as error:
         code, detail = str(error.code), error.detail
@@ -89,8 +111,8 @@ def _read_file(path: str) -> tuple[list[tuple[Any, ...]], str]:
     for number, header in enumerate(headers or [_fill_header(known)]):
         said = known | (texts[number] if number < len(texts) else {})
         kinds = (said.get(name, "") for name in _KINDS)
-        rows.append((path, size, changed, *header, *kinds, code, detail))
-    return rows, digest
+        rows.append((path, size, modified, *header, *kinds, code, detail, digest, changed))
+    return rows
 
 
 def _fill_header(known: dict[str, Any]) -> list[Any]:

@@ -14,7 +14,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -259,16 +260,32 @@ def write_table(table: pd.DataFrame, path: str | Path) -> None:
     In a CSV no text is a formula, and numbers stay as they are. ``restore_texts`` undoes it.
     """
     path = Path(path)
-    with replacing(path) as partial:
-        if path.suffix == ".parquet":
-            with partial.open("wb") as file:  # Arrow refuses a path that is not UTF-8
-                table.to_parquet(file, index=False)
-            return
-        escaped = _replace(table, _FORMULA, r"'\1")
-        if _list_texts(table):
-            escaped.to_csv(partial, index=False, quoting=csv.QUOTE_NONNUMERIC)
-        else:
-            escaped.to_csv(partial, index=False)
+    if path.suffix == ".parquet":
+        # Arrow refuses a path that is not UTF-8.
+        with replacing(path) as partial, partial.open("wb") as file:
+            table.to_parquet(file, index=False)
+        return
+    with writing_csv(path) as write:
+        write(table)
+
+
+@contextmanager
+def writing_csv(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
+    """Gives a function that writes the next rows of a CSV, which then holds the same as from ``write_table``.
+
+    The file is complete at the end, or stays as it was. All parts have the same columns and types.
+    """
+    with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+
+        def write(part: pd.DataFrame) -> None:
+            _replace(part, _FORMULA, r"'\1").to_csv(
+                file,
+                index=False,
+                header=file.tell() == 0,
+                quoting=csv.QUOTE_NONNUMERIC if _list_texts(part) else csv.QUOTE_MINIMAL,
+            )
+
+        yield write
 
 
 def restore_texts(table: pd.DataFrame) -> pd.DataFrame:

@@ -36,8 +36,8 @@ def resume_config(run_dir: Path, overrides: Sequence[str], trusted: Sequence[str
 
     Args:
         run_dir: The run's folder.
-        overrides: Overrides of the command line. Only ``trainer.*``, ``data.root``, ``data.cache`` and
-            ``data.num_workers`` may differ from the run.
+        overrides: Overrides of the command line. Only ``trainer.*``, ``data.root``, ``data.cache``,
+            ``data.trust_folders`` and ``data.num_workers`` may differ from the run.
         trusted: Prefixes that the user's configuration trusts now. The run's own file does not count, because
             the author of a shared run could then choose which code it runs.
 
@@ -53,7 +53,7 @@ def resume_config(run_dir: Path, overrides: Sequence[str], trusted: Sequence[str
             f"{CHECKPOINTS}/last.ckpt"
         )
     changes = [item for item in overrides if not item.startswith(("ckpt_path=", "hydra.", "trusted="))]
-    allowed = ("trainer.", "data.root=", "data.cache=", "data.num_workers=")
+    allowed = ("trainer.", "data.root=", "data.cache=", "data.num_workers=", "data.trust_folders=")
     refused = [item for item in changes if not item.startswith(allowed)]
     if refused:
         raise UserError(

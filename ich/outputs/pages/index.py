@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -35,18 +35,18 @@ _SIZE = 100  # rows that are shown at a time
 _HEAD = 1 << 14  # bytes of a page that hold its row, before its style
 
 
-def write_index(results: Sequence[StudyResult], folder: Path, pages: Mapping[int, str]) -> None:
+def write_index(results: Iterable[StudyResult], folder: Path, pages: Mapping[int, str]) -> None:
     """Writes the list of studies, completely or not at all: POSITIVE first, then by probability.
 
     Args:
-        results: All studies.
+        results: All studies. They are taken one after the other; only what the list shows is kept.
         folder: Folder of their pages, and of the list.
         pages: Name of the page by number of the study, for the studies that have one.
     """
     write_page(render("index.html", _describe_index(results, folder, pages)), folder / INDEX)
 
 
-def _describe_index(results: Sequence[StudyResult], folder: Path, pages: Mapping[int, str]) -> dict[str, Any]:
+def _describe_index(results: Iterable[StudyResult], folder: Path, pages: Mapping[int, str]) -> dict[str, Any]:
     rows = [_describe_row(result, folder, pages.get(result.number)) for result in results]
     rows.sort(key=lambda row: (row["rank"], -(row["prob"] or 0.0), row["number"]))
     counts = Counter(row["outcome"] for row in rows)
