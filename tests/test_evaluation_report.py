@@ -15,14 +15,17 @@ from predictions import keep_any, make_table
 from ich.evaluate import evaluate
 from ich.evaluate.comparison import compare
 from ich.evaluate.decisions import fit_decisions
+from ich.evaluate.figures import Estimate
 from ich.evaluate.subgroups import subgroups
 from ich.evaluation_report.captions import plan_pictures
 from ich.evaluation_report.claim import NOT_AVAILABLE, make_claim
-from ich.evaluation_report.document import make_deck, make_document
+from ich.evaluation_report.deck import make_deck
+from ich.evaluation_report.document import make_document
 from ich.evaluation_report.model_card import make_model_card
 from ich.evaluation_report.pictures.cases import Case, draw_cases
 from ich.evaluation_report.report_data import ReportData
 from ich.evaluation_report.run import Run, read_run
+from ich.evaluation_report.verdict import say_calibration
 from ich.report.document import Document, Listing, Missing, Picture, Section, Table, Text
 from ich.report.figures import encode_png
 from ich.report.markdown import render_markdown
@@ -75,12 +78,11 @@ def pictures(full: ReportData) -> dict[str, Picture]:
 
 
 def list_tables(document: Document) -> list[Table]:
-    return [block for section in document.sections for block in section.blocks if isinstance(block, Table)]
+    return [block for block in document.blocks if isinstance(block, Table)]
 
 
 def list_missing(document: Document) -> dict[str, str]:
-    blocks = (block for section in document.sections for block in section.blocks)
-    return {block.what: block.why for block in blocks if isinstance(block, Missing)}
+    return {block.what: block.why for block in document.blocks if isinstance(block, Missing)}
 
 
 def read_text(document: Document) -> str:
@@ -92,16 +94,71 @@ def find_table(document: Document, words: str) -> Table:
     return table
 
 
-def test_report_is_laid_out_as_a_paper(full: ReportData, pictures: dict[str, Picture]) -> None:
+STORY = [
+    "Verdict",
+    "Data",
+    "Discrimination",
+    "Operating points",
+    "Calibration",
+    "Subgroups",
+    "Errors",
+    "Comparison",
+    "Limits",
+    "How to reproduce",
+]
+
+
+def test_report_begins_with_its_verdict(full: ReportData, pictures: dict[str, Picture]) -> None:
     document = make_document(full, pictures)
-    titles = [section.title for section in document.sections]
-    assert titles[:4] == ["Problem", "Data", "Method", "Results in short"]
-    assert titles[4:7] == ["Results by slice", "Results by study", "Results by patient"]
-    assert titles[-2:] == ["Limits", "Next steps"]
+    assert [section.title for section in document.sections] == STORY
     assert document.note == DISCLAIMER
     assert list_missing(document) == {}
     assert {picture.name for picture in document.pictures} == {*pictures, "false_negatives_1"}
     assert len({picture.name for picture in document.pictures}) == len(document.pictures)
+
+    sentence, facts, table = document.sections[0].blocks
+    figures = full.evaluation.levels["study"].labels["any"]
+    point = figures.operating_point
+    assert isinstance(sentence, Text)
+    assert isinstance(facts, Listing)
+    assert isinstance(table, Table)
+    assert sentence.text == (
+        f"AUROC {figures.auroc:.3f} for any hemorrhage by study, in 60 patients, "
+        f"{figures.counts.positive_patients} of them positive."
+    )
+    assert f"sensitivity {point.sensitivity:.3f}, specificity {point.specificity:.3f}" in facts.items[0]
+    assert f"{point.false_negatives} false negative" in facts.items[0]
+    assert "calibrat" in facts.items[1].lower()
+    assert facts.items[2] == "Too few positive patients: epidural 2. At least 5 are needed."
+    assert table.rows[0] == [
+        "any",
+        f"{figures.counts.positives} ({figures.counts.positive_patients})",
+        f"{figures.auroc:.3f}",
+        f"{point.sensitivity:.3f}",
+        f"{point.specificity:.3f}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("slope", "large", "said"),
+    [
+        (Estimate(1.0, 0.8, 1.2), Estimate(0.0, -0.3, 0.3), "Calibration holds: calibrated"),
+        (Estimate(0.7, 0.5, 0.9), Estimate(0.0, -0.3, 0.3), "Calibration does not hold"),
+        (Estimate(1.0, 0.8, 1.2), Estimate(0.5, 0.2, 0.6), "Calibration does not hold"),
+        (Estimate(1.0, 0.3, 2.5), Estimate(0.0, -0.3, 0.3), "The intervals are too wide"),
+        (Estimate(1.0, 0.8, 1.2), Estimate(0.1, -1.0, 1.2), "The intervals are too wide"),
+        (Estimate(1.0, np.nan, np.nan, "only 2"), Estimate(0.0, -0.3, 0.3), "We cannot say .* only 2"),
+    ],
+)
+def test_calibration_holds_only_if_its_intervals_show_it(
+    full: ReportData, slope: Estimate, large: Estimate, said: str
+) -> None:
+    level = full.evaluation.levels["study"]
+    each = level.labels["any"]
+    each = replace(each, calibrated=replace(each.calibrated, slope=slope, in_the_large=large))
+    levels = {"study": replace(level, labels={**level.labels, "any": each})}
+    data = replace(full, evaluation=replace(full.evaluation, levels=levels))
+    assert re.match(said, say_calibration(data))
 
 
 def test_every_table_says_patients_and_interval(full: ReportData, pictures: dict[str, Picture]) -> None:
@@ -174,14 +231,32 @@ def test_no_figure_at_all_still_makes_a_report() -> None:
     assert not any("roc" in name or "recall" in name for name in pictures)
     document = make_document(data, pictures)
     assert list_missing(document)["Curves by slice"] if not pictures else True
-    assert "By slice, any hemorrhage: not available" in read_text(document)
+    assert "No AUROC for any hemorrhage by study" in read_text(document)
 
 
-def test_deck_is_short_and_has_every_picture(full: ReportData, pictures: dict[str, Picture]) -> None:
-    deck = make_deck(full, pictures)
-    assert [picture.name for picture in deck.pictures] == [*pictures, "false_negatives_1"]
-    assert len(list_tables(deck)) < len(list_tables(make_document(full, pictures))) / 2
-    assert "ROC curves by slice" in {section.title for section in deck.sections}
+def test_deck_is_ten_slides_with_the_same_story(full: ReportData, pictures: dict[str, Picture]) -> None:
+    slides = make_deck(full, pictures).slides
+    assert [slide.title for slide in slides] == STORY
+    blocks = [[block for column in slide.columns for block in column] for slide in slides]
+    assert all(blocks)
+    assert not [block for each in blocks for block in each if isinstance(block, Missing)]
+    shown = [[block.name for block in each if isinstance(block, Picture)] for each in blocks]
+    assert shown[1:7] == [
+        ["study_histograms"],
+        ["study_roc"],
+        ["study_confusion"],
+        ["study_reliability"],
+        ["subgroups_any"],
+        ["false_negatives_1", "timelines"],
+    ]
+
+
+def test_deck_leaves_out_what_is_not_known(plain: ReportData) -> None:
+    titles = [slide.title for slide in make_deck(plain, draw(plain)).slides]
+    left = [title for title in STORY if title not in ("Operating points", "Subgroups")]
+    assert titles == [
+        title.replace("Comparison", "Comparison of the methods that pool slices") for title in left
+    ]
 
 
 def test_synthetic_and_leaky_data_are_said(plain: ReportData) -> None:
@@ -195,6 +270,7 @@ def test_synthetic_and_leaky_data_are_said(plain: ReportData) -> None:
 def test_model_card_has_the_headings_of_mitchell(full: ReportData) -> None:
     card = make_model_card(full)
     assert [section.title for section in card.sections] == [
+        "Verdict",
         "Model details",
         "Intended use",
         "Factors",

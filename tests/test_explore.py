@@ -22,8 +22,10 @@ from command import call
 
 from ich.dicom.rescale import Rescale, to_hu
 from ich.explore.document import NAMES
+from ich.explore.highlights import make_highlights
+from ich.explore.remark import Rank, Remark
 from ich.explore.sample import draw_sample
-from ich.explore.units import count_labels, number_units
+from ich.explore.units import count_conflicts, count_labels, number_units
 from ich.index import build_index, read_labels
 from ich.index.encodings import Encoding
 from ich.index.joining import join_labels
@@ -40,6 +42,7 @@ class Page(html.parser.HTMLParser):
         self.text: dict[str, str] = {}
         self.tables: dict[str, dict[str, list[str]]] = {}
         self.sources: list[str] = []
+        self.highlights: list[str] = []
         self._section, self._open, self._row = "", "", list[str]()
         self.feed(path.read_text(encoding="utf-8"))
 
@@ -62,6 +65,8 @@ class Page(html.parser.HTMLParser):
         data = data.replace("\N{NO-BREAK SPACE}", " ")
         if self._open == "h2":
             self._section += data
+        elif self._open == "h3" and self._section == "What stands out":
+            self.highlights.append(data)
         elif self._open in ("td", "th"):
             self._row[-1] += data
         self.text[self._section] = self.text.get(self._section, "") + data
@@ -220,6 +225,39 @@ def test_stored_values_lead_back_to_their_hu(encoding: Encoding) -> None:
         assert found.tolist() == pytest.approx([low, hu[1]], abs=abs(encoding.slope))
 
 
+def test_labels_that_contradict_each_other_are_counted() -> None:
+    nan = np.nan
+    rows = [
+        [0, 0, 0, 0, 1, 0],  # a subtype without any
+        [0, 0, 0, 0, 0, 1],  # any without a subtype
+        [0, 0, 0, 0, nan, 1],
+        [1, nan, 0, 0, 0, nan],
+        [1, nan, 0, 0, 0, 0],
+        [0, 1, 0, 0, 0, 1],
+    ]
+    assert count_conflicts(np.array(rows, np.float32)) == 3
+
+
+def test_the_worst_stands_out_first_and_nothing_is_said_to_be_nothing() -> None:
+    def make(rank: Rank, share: float = 0.0) -> Remark:
+        return Remark(
+            f"{rank.name} {share}", "A sentence.", "Labels", rank, share, {"a": 3, "b": 2.5}, "slices"
+        )
+
+    remarks = [make(Rank.MISLEADS), make(Rank.WEAKENS, 0.9), make(Rank.WEAKENS, 0.1), make(Rank.DIFFERS, 1.0)]
+    *first, others = make_highlights([*remarks, make(Rank.INFORMS)])
+    assert [(each.title, each.picture.name) for each in first] == [
+        ("MISLEADS 0.0", "stands_out_1"),
+        ("WEAKENS 0.9", "stands_out_2"),
+        ("WEAKENS 0.1", "stands_out_3"),
+    ]
+    assert first[0].picture.alt == "Bar chart, slices: a 3, b 2.5"
+    assert others.title == "Other remarks (2)"
+    nothing, others = make_highlights([make(Rank.INFORMS)])
+    assert nothing.text == "Nothing stands out."
+    assert others.title == "Other remarks (1)"
+
+
 def test_all_is_in_the_page_and_the_pictures_beside_it(looked: Looked) -> None:
     assert {path.name for path in looked.folder.iterdir()} == {"explore.html", *(f"{n}.png" for n in NAMES)}
     pictures = [source for source in looked.page.sources if not source.startswith("#")]
@@ -227,7 +265,7 @@ def test_all_is_in_the_page_and_the_pictures_beside_it(looked: Looked) -> None:
     assert all(source.startswith("data:image/png;base64,") for source in pictures)
     for name in NAMES:
         picture = cv2.imread(str(looked.folder / f"{name}.png"))
-        assert picture.shape[1] == 900  # narrow enough for a phone
+        assert picture.shape[1] <= 900  # narrow enough for a phone
         assert picture.std() > 5
     assert stat.S_IMODE(looked.folder.stat().st_mode) == 0o700
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in looked.folder.iterdir())
@@ -332,6 +370,11 @@ def test_what_is_wrong_with_files_is_counted(phantom: Path, tmp_path: Path, look
         f"{Quality.GAP.sentence}: 1 series.",
     ):
         assert remark in page.remarks
+    assert page.highlights[:3] == [
+        "Patients share the same pixels",
+        "Some labels cannot be learned",
+        "Some slices have no label",
+    ]
     assert "A slice of: intraparenchymal" in page.text["Slices through each window"]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from ich.cli.options import add_columns, add_index_dir, join_columns
@@ -49,7 +50,7 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
 def _run(args: argparse.Namespace) -> None:
     # It imports matplotlib, which takes a second, so other commands do not.
     from ich.explore import DEFAULT_SLICES, check_folder, explore, write_exploration
-    from ich.report.document import Listing
+    from ich.report.document import Highlight, Listing, Text
 
     check_folder(args.out)
     document = explore(
@@ -62,7 +63,9 @@ def _run(args: argparse.Namespace) -> None:
         compare_all=args.hash,
     )
     page = write_exploration(document, args.out)
-    for block in document.sections[0].blocks:
-        if isinstance(block, Listing):
+    for block in replace(document, sections=document.sections[:1]).blocks:
+        if isinstance(block, Highlight | Text):
+            print(f"- {block.text}")
+        elif isinstance(block, Listing):
             print("\n".join(f"- {item}" for item in block.items))
     print(f"wrote {page} and {len(document.pictures)} pictures beside it")

@@ -11,7 +11,9 @@ Its modules:
     pictures     figures as pictures
     captions     the pictures of a report, with captions
     limits       limits of an evaluation, and steps to strengthen it
-    document     a report in the order of a paper, and a short deck
+    verdict      what a reader must know, in a few sentences and a table
+    document     a report: the verdict, one section for each question, how to repeat it
+    deck         the same story as ten slides
     model_card   a model card
     claim        the CLAIM checklist
     galleries    the slices on which a model was most wrong

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 from ich import __version__
 from ich.evaluate.figures import FEW
-from ich.evaluation_report.document import make_title
+from ich.evaluation_report.document import DATA, ERRORS, OPERATING_POINTS, VERDICT, make_title
 from ich.evaluation_report.limits import list_limits
 from ich.evaluation_report.report_data import ReportData, describe_size, describe_subject
 from ich.report.document import Document, Picture, Section, Table
@@ -54,7 +54,7 @@ def _summarize(data: ReportData) -> str:
     label = data.evaluation.labels.headline
     figures = data.evaluation.levels[level].labels[label]
     size = describe_size(data.predictions)
-    return f"report.html, Results in short. By {level}, {label}: AUROC {figures.auroc:.3f}, {size}"
+    return f"report.html, {VERDICT}. By {level}, {label}: AUROC {figures.auroc:.3f}, {size}"
 
 
 def _describe_missing(data: ReportData) -> str:
@@ -98,7 +98,7 @@ def _describe_robustness(data: ReportData) -> str:
 
 def _describe_failures(data: ReportData) -> str:
     shown = any(isinstance(block, Picture) for block in data.galleries)
-    return "report.html, Worst false negatives and false positives" if shown else ""
+    return f"report.html, {ERRORS}" if shown else ""
 
 
 _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
@@ -113,11 +113,11 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
     "Introduction": (
         (
             "Scientific and/or clinical background, including the intended use and role of the AI approach",
-            f"report.html, Problem. {DISCLAIMER}",
+            f"report.html, {DATA}. {DISCLAIMER}",
         ),
         (
             "Study aims, objectives, and hypotheses",
-            "report.html, Problem; no hypothesis was registered",
+            f"report.html, {DATA}; no hypothesis was registered",
         ),
     ),
     "Methods: study design": (
@@ -216,7 +216,7 @@ _ITEMS: dict[str, tuple[tuple[str, _Answer], ...]] = {
         ),
         (
             "Estimates of diagnostic performance and their precision",
-            lambda data: f"report.html, at operating points with {data.rule}" if data.rule else "",
+            lambda data: f"report.html, {OPERATING_POINTS}, with {data.rule}" if data.rule else "",
         ),
         ("Failure analysis of incorrect results", _describe_failures),
     ),

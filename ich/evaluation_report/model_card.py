@@ -1,6 +1,6 @@
 """A model card filled from the run.
 
-Headings of Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
+After the verdict, it has the headings of Mitchell et al., Model Cards for Model Reporting, FAT* 2019.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from ich import __version__
 from ich.evaluate.figures import FEW
+from ich.evaluation_report.document import VERDICT
 from ich.evaluation_report.limits import list_limits
 from ich.evaluation_report.report_data import (
     NO_INDEX,
@@ -27,6 +28,7 @@ from ich.evaluation_report.tables import (
     make_operating,
     make_subgroups,
 )
+from ich.evaluation_report.verdict import make_verdict
 from ich.model_files.metadata import ModelMetadata
 from ich.report.document import Block, Document, Listing, Missing, Section, Table, Text
 
@@ -36,6 +38,7 @@ _PEOPLE = "This program does not know this. Add it by hand."
 def make_model_card(data: ReportData) -> Document:
     """Makes a model card: what a reader must know about a model before using it."""
     sections = [
+        Section(VERDICT, list(make_verdict(data))),
         Section("Model details", list(_describe_model(data))),
         Section("Intended use", list(_describe_use(data.evaluation.labels.finding))),
         Section("Factors", list(_describe_factors(data))),

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from ich.evaluate.figures import to_plain
 from ich.evaluation_report.captions import plan_pictures
 from ich.evaluation_report.claim import make_claim
-from ich.evaluation_report.document import make_deck, make_document
+from ich.evaluation_report.deck import make_deck
+from ich.evaluation_report.document import make_document
 from ich.evaluation_report.model_card import make_model_card
 from ich.evaluation_report.report_data import ReportData
 from ich.files import replacing

@@ -61,6 +61,19 @@ def make_counts(evaluation: Evaluation) -> Table:
     return Table(header, rows, caption)
 
 
+def make_main(evaluation: Evaluation, level: str) -> Table:
+    """Tabulates the figures that matter most, with the deciding label first."""
+    figures, headline = evaluation.levels[level].labels, evaluation.labels.headline
+    rows = []
+    for label in [headline, *(label for label in figures if label != headline)]:
+        each = figures[label]
+        point = each.operating_point
+        cells = [f"{figure:.3f}" for figure in (each.auroc, point.sensitivity, point.specificity)]
+        rows.append([label, _positives(each), *cells])
+    header = ["label", f"positive {PLURALS[level]} (patients)", "AUROC", "sensitivity", "specificity"]
+    return Table(header, rows, f"Main figures by {level}: {describe_basis(evaluation, level)}")
+
+
 def make_discrimination(evaluation: Evaluation, level: str) -> Table:
     """Tabulates AUROC, with intervals by bootstrap and by DeLong, and average precision."""
     figures = evaluation.levels[level]

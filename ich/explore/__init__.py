@@ -1,8 +1,8 @@
 """Turns a data set into a page that shows its contents and what stands out.
 
 ``facts`` collects the numbers: ``units`` and ``encodings`` from the index, ``sample`` from pixels.
-``remarks`` turns them into sentences. ``tables``, ``figures``, ``sheets`` and ``header`` show them, and
-``document`` combines everything.
+``remarks`` and ``label_remarks`` turn them into sentences, and ``highlights`` puts the first three on top.
+``tables``, ``figures``, ``sheets`` and ``header`` show them, and ``document`` combines everything.
 """
 
 from __future__ import annotations

@@ -15,6 +15,9 @@ from ich.explore.figures import (
     draw_together,
 )
 from ich.explore.header import read_header_table
+from ich.explore.highlights import NAMES as HIGHLIGHTS
+from ich.explore.highlights import make_highlights
+from ich.explore.remark import CONTENTS, GEOMETRY, HEADERS, HOUNSFIELD, LABELS, QUALITY
 from ich.explore.remarks import list_remarks
 from ich.explore.sheets import choose_series, draw_series, draw_windows
 from ich.explore.tables import (
@@ -28,11 +31,12 @@ from ich.explore.tables import (
     tabulate_subtypes,
 )
 from ich.explore.units import LEVELS
-from ich.report.document import Block, Document, Listing, Missing, Picture, Section, Text
+from ich.report.document import Block, Document, Missing, Picture, Section, Text
 from ich.schema.hu import GRAY_AND_WHITE, PURE_AIR
 from ich.tables import PLURALS, say
 
 NAMES = (
+    *HIGHLIGHTS,
     *("series_sizes", "geometry", "labels", *(f"together_{level}" for level in LEVELS)),
     *("stored", "hu", "windows", "series"),
 )
@@ -49,13 +53,13 @@ def make_document(root: Path, facts: Facts) -> Document:
         title="A look at the data",
         subtitle=f"{counts}. Made by ich {__version__}. This page names no patient and no file.",
         sections=[
-            Section("What stands out", [Listing(list_remarks(facts))]),
-            Section("Contents of the data set", _show_counts(facts)),
-            Section("Labels", _show_labels(facts)),
+            Section("What stands out", make_highlights(list_remarks(facts))),
+            Section(CONTENTS, _show_counts(facts)),
+            Section(LABELS, _show_labels(facts)),
             Section("Labels that occur together", _show_together(facts)),
-            Section("Headers", [tabulate_encodings(facts), *tabulate_headers(facts)]),
-            Section("Geometry", _show_geometry(facts)),
-            Section("Hounsfield units", _show_pixels(facts)),
+            Section(HEADERS, [tabulate_encodings(facts), *tabulate_headers(facts)]),
+            Section(GEOMETRY, _show_geometry(facts)),
+            Section(HOUNSFIELD, _show_pixels(facts)),
             Section(
                 "Slices through each window", [*draw_windows(root, facts.table, facts.units, facts.labels)]
             ),
@@ -64,7 +68,7 @@ def make_document(root: Path, facts: Facts) -> Document:
                 "The header of one slice",
                 [read_header_table(root / facts.table["path"].iloc[shown[len(shown) // 2]])],
             ),
-            Section("Data quality", [Text(_explain_quality(facts)), tabulate_quality(facts)]),
+            Section(QUALITY, [Text(_explain_quality(facts)), tabulate_quality(facts)]),
         ],
     )
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ich.explore.sample import Sample, draw_sample, read_sample
-from ich.explore.units import LEVELS, LabelCounts, count_labels, number_units
+from ich.explore.units import LEVELS, LabelCounts, count_conflicts, count_labels, number_units
 from ich.index import build_index, count_repeats, find_labels, list_labels, locate_index, read_labels
 from ich.index.columns import check_columns
 from ich.index.encodings import Encoding, list_encodings
@@ -32,11 +32,13 @@ class Labeling:
     Attributes:
         join: Counts from joining it to the index.
         repeats: Number of its rows that repeat a slice and label.
+        conflicts: Number of slices whose labels contradict each other; see ``count_conflicts``.
         counts: Counts of labels for each of ``LEVELS``.
     """
 
     join: JoinCounts
     repeats: int
+    conflicts: int
     counts: dict[str, LabelCounts]
 
 
@@ -117,7 +119,8 @@ def collect_facts(
         table, join = join_labels(table, read_labels(labels, label_set, columns))
         targets = table[list(label_set.names)].to_numpy()
         counts = {level: count_labels(targets, units[level].to_numpy(), label_set) for level in LEVELS}
-        labeling = Labeling(join, count_repeats(labels, label_set, columns), counts)
+        repeats, conflicts = count_repeats(labels, label_set, columns), count_conflicts(targets, label_set)
+        labeling = Labeling(join, repeats, conflicts, counts)
     numbers, encodings = list_encodings(table)
     rows = draw_sample(table, units["patient"].to_numpy(), slices, label_set)
     sample = read_sample(root, table, rows, numbers, progress)

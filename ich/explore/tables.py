@@ -9,7 +9,8 @@ import numpy as np
 from pydicom.uid import UID
 
 from ich.explore.facts import Facts, Labeling
-from ich.explore.remarks import OF_SERIES, OF_SLICES, say_share
+from ich.explore.remark import say_share
+from ich.explore.remarks import OF_SERIES, OF_SLICES
 from ich.explore.sample import MATERIALS, MOST_ENCODINGS, Sample
 from ich.explore.units import LEVELS, LabelCounts
 from ich.index.encodings import Encoding

@@ -89,3 +89,19 @@ def count_labels(
         together=(ones.T @ ones).round().astype(np.int64),
         subtypes=np.bincount(has[known][:, subtypes].sum(axis=1), minlength=len(subtypes) + 1),
     )
+
+
+def count_conflicts(targets: NDArray[np.float32], labels: LabelSet = RSNA_LABELS) -> int:
+    """Counts slices whose union, such as ``any``, is not what their other labels say; 0 without a union.
+
+    Args:
+        targets: (slices, L) 0, 1 or NaN. A slice with an unknown label conflicts only if it is certain.
+        labels: The labels of the columns.
+    """
+    if labels.union is None:
+        return 0
+    place = labels.index(labels.union)
+    union, others = targets[:, place], np.delete(targets, place, axis=1)
+    missed = (union == 0) & (others == 1).any(axis=1)
+    unfounded = (union == 1) & (others == 0).all(axis=1)
+    return int((missed | unfounded).sum())

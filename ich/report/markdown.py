@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ich.files import replacing
-from ich.report.document import Block, Document, Listing, Missing, Picture, Table, Text
+from ich.report.document import Block, Details, Document, Highlight, Listing, Missing, Picture, Table, Text
 
 _MARKUP = re.compile(r"([\\`*_{}\[\]<>#|~&!])")
 
@@ -38,6 +38,13 @@ def _render(block: Block) -> Iterator[str]:
         yield f"{_escape(block.what)}: not available. {_escape(block.why)}"
     elif isinstance(block, Picture):
         yield f"*{_escape(block.caption)}*"
+    elif isinstance(block, Highlight):
+        yield f"### {_escape(block.title)}"
+        yield f"{_escape(block.text)} More: {_escape(block.section)}."
+    elif isinstance(block, Details):
+        yield f"### {_escape(block.title)}"
+        for inner in block.blocks:
+            yield from _render(inner)
     else:
         yield from _render_table(block)
 

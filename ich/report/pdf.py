@@ -9,7 +9,7 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from ich.files import replacing
-from ich.report.document import Block, Document, Listing, Missing, Picture, Table, Text
+from ich.report.document import Block, Details, Document, Highlight, Listing, Missing, Picture, Table, Text
 from ich.report.fitting import BOLD, REGULAR, fit_columns
 from ich.schema import UserError
 
@@ -70,6 +70,7 @@ _NOTE = _style(
     spaceAfter=16,
 )
 _HEADING = _style(13, bold=True, spaceBefore=14, spaceAfter=6, keepWithNext=1)
+_SUBHEADING = _style(10.5, bold=True, spaceBefore=10, spaceAfter=4, keepWithNext=1)
 _BODY, _STRONG = _style(9.5), _style(9.5, bold=True)
 _CAPTION = _style(8.5, textColor=_SOFT)
 _HEAD_CAPTION = _style(8.5, textColor=_SOFT, keepWithNext=1)
@@ -153,6 +154,12 @@ def _lay_out(block: Block) -> list[Flowable]:
         return [ListFlowable(items, bulletType="bullet", start="•", leftIndent=12, bulletFontSize=9)]
     if isinstance(block, Picture):
         return _lay_out_picture(block)
+    if isinstance(block, Highlight):
+        text = _paragraph(f"{block.text} More: {block.section}.", _BODY)
+        return [_paragraph(block.title, _SUBHEADING), text, *_lay_out_picture(block.picture)]
+    if isinstance(block, Details):
+        inner = chain.from_iterable(map(_lay_out, block.blocks))
+        return [CondPageBreak(45 * mm), _paragraph(block.title, _SUBHEADING), *inner]
     if isinstance(block, Missing):
         return [_paragraph(f"{block.what}: not available. {block.why}", _MISSING)]
     return _lay_out_table(block)
