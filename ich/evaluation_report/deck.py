@@ -94,8 +94,10 @@ def _show_discrimination(data: ReportData, pictures: Pictures) -> Slide:
 
 
 def _show_operating_points(data: ReportData, pictures: Pictures) -> Slide | None:
-    level = data.main_level
-    if not has_operating_points(data, level):
+    """Shows the main level, or else the first one with an operating point."""
+    levels = [data.main_level, *data.evaluation.levels]
+    level = next((each for each in levels if has_operating_points(data, each)), None)
+    if level is None:
         return None
     table = _keep(make_operating(data.evaluation, level), _OPERATING_COLUMNS)
     return _beside(OPERATING_POINTS, [table], _take(pictures, f"{level}_confusion"))
@@ -119,8 +121,8 @@ def _show_subgroups(data: ReportData, pictures: Pictures) -> Slide | None:
 def _show_errors(data: ReportData, pictures: Pictures) -> Slide | None:
     """Shows the worst false negatives and false positives, or else the probabilities along studies."""
     galleries = [block for block in data.galleries if isinstance(block, Picture)]
-    kinds = {picture.name.rpartition("_")[0]: picture for picture in reversed(galleries)}
-    shown = [*kinds.values(), *_take(pictures, "timelines")][:2]
+    worst = [picture for picture in galleries if picture.name.endswith("_1")]  # the first of each kind
+    shown = [*worst, *_take(pictures, "timelines")][:2]
     if not shown:
         return None
     words = Listing(list_errors(data))

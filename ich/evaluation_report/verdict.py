@@ -79,7 +79,7 @@ def say_calibration(data: ReportData) -> str:
     if any(math.isnan(each.low) for each in (slope, large)):
         reason = slope.reason or large.reason or "its intervals are not available"
         return f"We cannot say whether calibration holds: {reason}."
-    values = f"{scale}, slope {slope:.2f}, in the large {show_signed(large, '+.2f')}"
+    values = f"{scale}, slope {show_signed(slope, '.2f')}, in the large {show_signed(large, '+.2f')}"
     return f"{_judge(found)}: {values}."
 
 
@@ -109,8 +109,10 @@ def _warn(data: ReportData) -> str:
 def _say_operating_point(data: ReportData) -> str:
     point = _find_main(data).operating_point
     if math.isnan(point.threshold):
-        reason = point.sensitivity.reason if data.decisions else ""
-        return f"No operating point: {reason}." if reason else f"No operating point. {NO_VALIDATION}"
+        reason = point.sensitivity.reason.removeprefix("no operating point was chosen: ")
+        if not data.decisions or not reason:
+            return f"No operating point. {NO_VALIDATION}"
+        return f"No operating point by {data.main_level}: {reason}."
     plural = PLURALS[data.main_level]
     return (
         f"At the operating point: sensitivity {point.sensitivity:.3f}, specificity {point.specificity:.3f}. "
