@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +18,13 @@ from test_train import TINY, train
 from ich.schema import InputSpec
 from ich.schema.exits import ExitCode
 from ich.train import find_conf
-from ich.train.command import describe_settings, explain, parse_overrides, prepare_arguments
+from ich.train.command import (
+    describe_settings,
+    explain,
+    parse_overrides,
+    prepare_arguments,
+    reading_arguments,
+)
 from ich.train.settings import accept_old_names
 from ich.train.signatures import register_signatures
 
@@ -43,6 +50,21 @@ def test_a_path_is_taken_literally(name: str) -> None:
         (item,) = prepare_arguments([f"{key}={name}"])
         found = parse_overrides([item.lstrip("+")])
         assert OmegaConf.select(found, key.lstrip("+")) == name
+
+
+def test_settings_of_all_jobs_and_files_are_left_out_of_the_names_of_jobs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    key = "hydra.job.config.override_dirname.exclude_keys"
+    arguments = ["-m", "optim.lr=1", "seed=0,1", "optim.lr=1e-3,1e-2", "data.root=a,b", "data.folds=2"]
+    for own, left_out in (([], "'data.folds','data.root'"), (["seed"], "'data.folds','data.root','seed'")):
+        given = [f"{key}=[{','.join(own)}]"] if own else []
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments, *given])
+        with reading_arguments(find_conf()) as prepared:
+            assert prepared[-1].replace(f",'{key}'", "") == f"{key}=[{left_out}]"
+    monkeypatch.setattr(sys, "argv", ["train.py", "seed=0"])
+    with reading_arguments(find_conf()) as prepared:
+        assert prepared == ["seed=0"]
 
 
 def test_what_has_a_meaning_keeps_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

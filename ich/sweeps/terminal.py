@@ -31,7 +31,7 @@ def render_ranking(jobs: Sequence[Job]) -> Table | None:
     best = f"the best {MOST} of {len(done)}" if len(done) > MOST else "the best first"
     ranking = Table(
         *("job", monitor, *settings, "minutes"),
-        title=f"Jobs by {monitor} of the validation set: {best}",
+        title=f"Jobs, {best}",
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
