@@ -92,6 +92,18 @@ def test_the_page_names_no_place(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert len(re.findall("<img", page)) == 2
 
 
+def test_a_ranking_shows_values_as_they_were_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, windows in enumerate(["[brain,bone]", "'a b'"]):
+        record = JobRecord((f"input.windows={windows}",), value=0.5, error=None, seconds=60.0)
+        write_record(record, tmp_path / str(number))
+    assert call("sweep", str(tmp_path)) == 0
+    printed = capsys.readouterr().out
+    assert "[brain,bone]" in printed
+    assert " a b " in printed
+
+
 def test_a_multirun_without_a_finished_job_has_a_page(tmp_path: Path) -> None:
     write_record(JobRecord(("seed=0",), None, "no memory", 1.0), tmp_path / "0")
     write_record(JobRecord(("seed=1",), None, None, None), tmp_path / "1")

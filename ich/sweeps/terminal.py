@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 from ich.sweeps.ranking import ERROR, JOB, MINUTES, VALUE, list_settings, make_table
@@ -38,7 +39,6 @@ def render_ranking(jobs: Sequence[Job]) -> Table | None:
         show_edge=False,
     )
     for row in done.head(MOST).to_dict("records"):
-        ranking.add_row(
-            row[JOB], f"{row[VALUE]:.4f}", *(row[name] for name in settings), f"{row[MINUTES]:.1f}"
-        )
+        own = [escape(row[name]) for name in settings]  # Rich would take [brain,bone] for a style
+        ranking.add_row(row[JOB], f"{row[VALUE]:.4f}", *own, f"{row[MINUTES]:.1f}")
     return ranking
