@@ -72,7 +72,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a program imports each name 
     from ich.train.trainer import build_trainer as build_trainer
     from ich.train.trainer import fit as fit
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 HOMES = {
     "HeadCTDataModule": "ich.data",

@@ -17,6 +17,7 @@ from processes import run_program
 from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
+from ich import __version__
 from ich.files import open_locked
 from ich.train.trainer import build_trainer
 
@@ -114,7 +115,7 @@ def test_resuming_a_finished_or_older_run_gives_a_message(
         torch.save(older, last)
         caplog.clear()
         assert call("train", "ckpt_path=run", "trainer.max_epochs=3") == 2
-        assert "was written by an earlier ich (version 0.1.0)" in caplog.text
+        assert f"was written by an earlier ich (version {__version__})" in caplog.text
         assert "run/checkpoints/last.ckpt" in caplog.text
 
 
