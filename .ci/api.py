@@ -104,7 +104,8 @@ def make_page() -> str:
         "",
         "These names stay the same within a minor version. All others are internal and may change.",
         "",
-        "`import ich` is quick: each of these names is imported when it is first used.",
+        "`import ich` is quick: each of these names is imported when it is first used. "
+        "[Examples](api_examples.md) show them all.",
         "",
         "| name | module |",
         "|---|---|",

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 from processes import run_program
+from test_readme import PAGES, RUNNING, list_python
 
 import ich
 
@@ -30,6 +32,12 @@ def test_every_name_of_the_package_is_public_where_it_is_defined() -> None:
         assert name in dir(ich)
     with pytest.raises(AttributeError, match="has no attribute 'Detector'"):
         _ = ich.Detector
+
+
+@pytest.mark.parametrize("name", ich.HOMES)
+def test_every_name_of_the_package_has_an_example_that_runs(name: str) -> None:
+    code = "".join(block for page in RUNNING for block in list_python(PAGES[REPOSITORY / "docs" / page]))
+    assert re.search(rf"\bich\.{name}\b|import .*\b{name}\b", code), f"add {name} to docs/api_examples.md"
 
 
 @pytest.mark.parametrize("module", API["MODULES"])

@@ -151,6 +151,13 @@ def test_a_file_with_an_earlier_name_gets_the_new_one_in_a_message(
         (["+trainer.default_root_dir=x"], "trainer.default_root_dir is not a setting: run_dir names"),
         (["data.columns.any=x"], "data.columns.any is not a setting; nearest is data.columns"),
         (["+data.roots=x"], "data.roots is not a setting; nearest is data.root"),
+        (["optim.learning_rate=3"], "optim.learning_rate is not a setting; optim has "),
+        (["--data.root=x"], "--data.root=x is not an option: write a setting without dashes, as data.root=x"),
+        (["--run_dir=x"], "write a setting without dashes, as run_dir=x"),
+        (
+            ["data=rsna", f"data.root={__file__}"],
+            ".py is not a folder; unpack an archive first; give the folder",
+        ),
         (["lr=3"], "lr is not a setting; nearest is optim.lr;"),
         (["optimizer=adam"], "optimizer is not a setting; nearest is optim;"),
         (["model=resnet34"], "For any timm model, use its name: model.backbone=resnet34"),

@@ -71,6 +71,11 @@ def test_what_leaves_doubt_is_one_message(tmp_path: Path, content: bytes | str, 
         read_labels(write(tmp_path, content))
 
 
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"gone\.csv does not exist"):
+        read_labels(tmp_path / "gone.csv")
+
+
 def test_other_columns_keep_their_names_and_texts(tmp_path: Path) -> None:
     table = read_csv(write(tmp_path, "id;any; Side ;;\n7;1;Größe;a;b\n8;;;;\n".encode("cp1252")))
     assert table.columns.tolist() == ["ID", "any", " Side ", "", ".2"]

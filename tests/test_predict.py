@@ -645,6 +645,9 @@ def test_arrays_in_memory_give_what_files_give(model: Path, studies: Path) -> No
     for wrong in ([], [np.zeros((4, 4, 3))], [np.full((64, 64), np.nan)]):
         with pytest.raises(UserError):
             predictor.predict_hu(wrong)
+    for image in (np.full((64, 64), 200, np.uint8), np.full((64, 64), 0.3)):
+        with pytest.raises(UserError, match=r"like an image after a window: expected HU"):
+            predictor.predict_hu([image])
 
 
 def test_the_headers_window_is_needed_where_the_model_takes_it(tmp_path: Path, negative: Path) -> None:

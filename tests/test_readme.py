@@ -56,7 +56,7 @@ def test_python_is_python(page: Path) -> None:
         compile(block, str(page), "exec")
 
 
-RUNNING = ("library.md", "own_parts.md", "predict.md")
+RUNNING = ("library.md", "own_parts.md", "predict.md", "api_examples.md")
 """Pages whose examples run, one after another in one program."""
 
 
@@ -64,12 +64,13 @@ RUNNING = ("library.md", "own_parts.md", "predict.md")
 def test_library_examples_run(
     tmp_path: Path, phantom: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    training, looping, loading, own, prediction = (
+    training, looping, loading, own, prediction, *public = (
         block for page in RUNNING for block in list_python(PAGES[REPOSITORY / "docs" / page])
     )
     prediction = prediction.replace("runs/DATE_TIME", "runs/mine").replace("/data/inbox", "data/phantom")
     slices = "import numpy\nslices = [numpy.full((64, 64), 40)] * 3\n"
     code = f"{training}{looping}{loading}{own}{slices}{prediction}print(scores.probs.shape)\n"
+    code += "".join(public)
     shutil.copytree(phantom, tmp_path / "data" / "phantom")
     script = tmp_path / "example.py"
     code = code.replace('"resnet18"', '"test_resnet"').replace(
@@ -85,6 +86,10 @@ def test_library_examples_run(
     assert float(re.findall(r"^own (.*)$", printed, re.MULTILINE)[0]) > 0
     assert printed.count("INDETERMINATE") > 1
     assert "(1, 3, 6)" in printed
+    assert (tmp_path / "site" / "model.zip").is_file()
+    assert {"mine.onnx", "explored", "evaluated", "submission.csv"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
 
 
 def test_ci_runs_the_commands_that_it_begins_with() -> None:

@@ -42,8 +42,8 @@ def read_csv(
         The columns as text, under their known names, empty where a row ends early.
 
     Raises:
-        UserError: If it is not such a file, a row holds more values than there are columns, two columns have
-            the same known name, or ``columns`` names one that is not there.
+        UserError: If it is missing or not such a file, a row holds more values than there are columns, two
+            columns have the same known name, or ``columns`` names one that is not there.
     """
     try:
         content = _decode(path.read_bytes())
@@ -51,6 +51,8 @@ def read_csv(
         table = _parse_by_arrow(content, names, delimiter)
         if table is None:
             table = _parse_by_pandas(content, names, delimiter)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
     return table.rename(columns=find_names(names, labels, columns, path))
@@ -60,13 +62,15 @@ def read_columns(path: AnyPath, labels: Sequence[str], columns: Mapping[str, str
     """Reads the column names of a CSV file, as in ``read_csv``.
 
     Raises:
-        UserError: If it is not such a file, two columns have the same known name, or ``columns`` names one
-            that is not there.
+        UserError: If it is missing or not such a file, two columns have the same known name, or ``columns``
+            names one that is not there.
     """
     try:
         with path.open("rb") as file:
             content = _decode(file.read(_HEAD), final=False)
             names, _ = _read_header(content, (*labels, *columns.values()))
+    except FileNotFoundError as error:
+        raise UserError(f"{path} does not exist") from error
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as CSV: {error}") from error
     known = find_names(names, labels, columns, path)
@@ -83,7 +87,7 @@ def _decode(content: bytes, final: bool = True) -> bytes:
             continue
         if "\0" not in text:
             return content if encoding == "utf-8" else text.encode()
-    raise ValueError("it is not text in UTF-8, UTF-16 or Windows-1252")
+    raise ValueError("it is not text in UTF-8, UTF-16 or Windows-1252; save a spreadsheet as CSV")
 
 
 def _read_header(content: bytes, known: Sequence[str]) -> tuple[list[str], str]:

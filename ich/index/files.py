@@ -86,7 +86,8 @@ def list_files(
     if isinstance(root, RemotePath):
         return _list_remote(root)
     if not root.is_dir():
-        raise UserError(f"data.root={root} {'is not a folder' if root.exists() else 'does not exist'}")
+        what = "is not a folder; unpack an archive first" if root.exists() else "does not exist"
+        raise UserError(f"data.root={root} {what}; give the folder of the DICOM files")
     closed: list[Row] = []
     paths, sizes, times = list[str](), list[int](), list[int]()
     columns = (SpinnerColumn(), TextColumn("Listing files: {task.completed:.0f}"), TimeElapsedColumn())

@@ -66,7 +66,10 @@ def parse_description(text: bytes, source: str) -> tuple[str, Description]:
     """
     fields = parse_fields(text, source)
     if (found := fields.get("format")) not in FORMATS:
-        raise UserError(f"{source}: format is {show(found)}; expected one of {', '.join(FORMATS)}")
+        raise UserError(
+            f"{source}: format is {show(found)}; expected one of {', '.join(FORMATS)}. A later ich may have "
+            "written it: update this one"
+        )
     return str(found), read_plain(Description, upgrade_file(fields, *reversed(FORMATS)), source)
 
 
@@ -90,7 +93,7 @@ def read_members(path: Path, wanted: tuple[str, ...] | None = None) -> dict[str,
                 if wanted is None or member.filename in wanted
             }
     except (*BAD_ARCHIVE, OSError) as error:
-        raise UserError(f"the bundle {path} is damaged: {error}") from error
+        raise UserError(f"the bundle {path} is damaged: {error}; copy it again") from error
 
 
 def _check_members(members: list[zipfile.ZipInfo], path: Path) -> None:

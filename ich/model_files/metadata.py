@@ -270,7 +270,8 @@ def read_metadata(found: Any, source: str) -> ModelMetadata:
     if not isinstance(found, dict) or found.get("format") != ModelMetadata.format:
         stated = show(found.get("format")) if isinstance(found, dict) else "no metadata"
         raise UserError(
-            f"{source} is another kind of checkpoint: found {stated}, expected {ModelMetadata.format!r}"
+            f"{source} is another kind of checkpoint: found {stated}, expected {ModelMetadata.format!r}. "
+            "`ich import` makes a bundle of weights that another program trained"
         )
     return read_plain(ModelMetadata, found, source)
 

@@ -126,7 +126,7 @@ def create_backbone(
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(
             f"model.backbone={name} cannot be built for input.size={img_size}, {in_chans} channels, "
-            f"pretrained={published}: {reason}"
+            f"pretrained={published}: {reason}. Choose another input.size or another backbone"
         ) from error
     if pool is not None and (features.ndim != 4 or features.shape[1] != backbone.head_hidden_size):
         raise UserError(f"model.pool={pool}: the last layer of model.backbone={name} gives no map; use null")

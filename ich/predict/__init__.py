@@ -198,9 +198,12 @@ class Predictor:
             (M, N, L) probabilities of the M models, not calibrated, and distances from their training data.
 
         Raises:
-            UserError: If there is no slice, or windows or positions are needed but missing.
+            UserError: If there is no slice, the slices are images and not HU, or windows or positions are
+                needed but missing.
         """
-        pixels = [_to_pixels(hu) for hu in slices]
+        arrays = [np.asarray(hu) for hu in slices]
+        _refuse_images(arrays)
+        pixels = [_to_pixels(array) for array in arrays]
         resized = {size: stack_hu([resize_hu(hu, size) for hu in pixels], size) for size in self._sizes}
         if positions is None and self._takes_positions:
             raise UserError(
@@ -354,8 +357,27 @@ def _smooth(
     return probs.astype(np.float64)
 
 
-def _to_pixels(hu: ArrayLike) -> Pixels:
-    array = np.asarray(hu)
+def _refuse_images(arrays: Sequence[NDArray[Any]]) -> None:
+    """Refuses gray values in place of HU: 8 bits hold no air, and no head has only fractions of one HU."""
+    if any(array.dtype == np.uint8 for array in arrays):
+        found = "uint8"
+    elif arrays and all(_has_only_fractions(array) for array in arrays):
+        found = "values from 0 to 1"
+    else:
+        return
+    raise UserError(
+        f"the slices hold {found}, like an image after a window: expected HU, with air near -1000. Give the "
+        "pixels after slope and intercept, as ich.dicom.read_hu does; the model windows them itself"
+    )
+
+
+def _has_only_fractions(array: NDArray[Any]) -> bool:
+    return bool(
+        array.dtype.kind == "f" and array.size and 0 <= array.min() <= array.max() <= 1 and (array % 1).any()
+    )
+
+
+def _to_pixels(array: NDArray[Any]) -> Pixels:
     if array.ndim != 2 or not array.size:
         raise UserError(f"a slice of HU has the shape {array.shape}: expected (Rows, Columns)")
     if array.dtype == np.int16:

@@ -321,7 +321,9 @@ def require_probs(table: pd.DataFrame, columns: Sequence[str], source: str | Pat
     """Raises ``UserError`` if columns of a table do not hold probabilities."""
     probs = table[list(columns)].to_numpy(np.float64)
     if not ((probs >= 0) & (probs <= 1)).all():
-        raise UserError(f"{source} holds probabilities that are missing or outside [0, 1]")
+        raise UserError(
+            f"{source} holds probabilities that are missing or outside [0, 1]; a sigmoid makes them of logits"
+        )
 
 
 def require_columns(table: pd.DataFrame, columns: Sequence[str], path: str | Path) -> None:

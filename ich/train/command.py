@@ -48,10 +48,12 @@ _EXTRAS = {
 """Extras of this package that bring a plugin of Hydra."""
 
 _MOST_NEAR = 3  # names of settings in a message
+_FEW = 20  # settings of a group that a message lists if none is near
 _FULL_ERROR = "HYDRA_FULL_ERROR"
 _MULTIRUN = ("-m", "--multirun")
 _LEFT_OUT = "hydra.job.config.override_dirname.exclude_keys"
 _WITH_VALUE = ("--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p")
+_WITH_CHOICE = ("--cfg", "--info", "--experimental-rerun")
 _MEANING = re.compile(r"""|null|['"\[{].*|.*\$\{.*""", re.DOTALL)  # values that do not name files
 _NOT_PLAIN = re.compile(r"(\\*)('|$)")
 _UNKNOWN = re.compile(r"Could not override '([^']+)'")
@@ -102,10 +104,12 @@ def prepare_arguments(arguments: Sequence[str]) -> list[str]:
     exists. Several jobs of one ``run_dir`` get folders in it.
 
     Raises:
-        UserError: If an argument is not a setting, or its value needs quotes.
+        UserError: If an argument is not a setting, has dashes like an option, or its value needs quotes.
     """
     several = not set(_MULTIRUN).isdisjoint(arguments)
-    items = _join_flags(arguments)
+    items = list(_join_flags(arguments))
+    for item in items:
+        _refuse_dashes(item)
     return [item if item.startswith("-") else _prepare(_rename(item), several) for item in items]
 
 
@@ -128,6 +132,13 @@ def _join_flags(arguments: Sequence[str]) -> Iterator[str]:
     for item in items:
         value = next(items, None) if item in _WITH_VALUE else None
         yield item if value is None else f"{item}={value}"
+
+
+def _refuse_dashes(item: str) -> None:
+    """Refuses a setting that is written like an option; Hydra would only list its own options."""
+    key, equals, _ = item.partition("=")
+    if key.startswith("--") and ("." in key or equals) and key not in (*_WITH_VALUE, *_WITH_CHOICE):
+        raise UserError(f"{item} is not an option: write a setting without dashes, as {item.lstrip('-')}")
 
 
 def _rename(item: str) -> str:
@@ -176,7 +187,8 @@ def _require_grammar(item: str) -> None:
     if not equals and not key.startswith("~"):
         meant = f"data.root={item}" if Path(item).exists() else f"{item}=VALUE"
         raise UserError(
-            f"{item} is not a setting: expected KEY=VALUE, for instance {meant}; --help lists all"
+            f"{item} is not a setting: expected KEY=VALUE without spaces, for instance {meant}; "
+            "--help lists all"
         )
     try:
         OverridesParser.create().parse_override(item)
@@ -280,12 +292,17 @@ def refuse_setting(key: str, known: Sequence[str]) -> str:
 
 
 def suggest(key: str, known: Sequence[str]) -> str:
-    """Names the settings nearest to an unknown one: with its own name first, then those of its group."""
+    """Names the settings nearest to an unknown one: with its own name first, then those of its group.
+
+    If none of a small group is near, all of it is named.
+    """
     last = {name.rpartition(".")[2]: name for name in reversed(known)}
     group, _, own = key.rpartition(".")
     beside = [name.rpartition(".")[2] for name in known if name.rpartition(".")[0] == group]
     near = [last[own]] if own in last else []
     near += [f"{group}.{name}".lstrip(".") for name in difflib.get_close_matches(own, beside, n=_MOST_NEAR)]
+    if group and not near and 0 < len(beside) <= _FEW:
+        return f"{group} has {', '.join(beside)}; --help lists all"
     near += [last[name] for name in difflib.get_close_matches(own, last, n=1)]
     near = list(dict.fromkeys(near or difflib.get_close_matches(key, known, n=1)))[:_MOST_NEAR]
     others = f", then {', '.join(near[1:])}" if len(near) > 1 else ""
