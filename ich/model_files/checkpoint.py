@@ -69,8 +69,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"the checkpoint {path} does not exist")
     refusal = UserError(
-        f"{path} is not a checkpoint that loads safely (weights_only): it is damaged, or another kind of file. "
-        "Copy it again, or give a run's folder or a bundle"
+        f"{path} is not a checkpoint that loads safely (weights_only): it is damaged, or another kind of "
+        "file. Copy it again, or give a run's folder or a bundle"
     )
     if not is_whole(path):
         raise refusal
