@@ -73,7 +73,7 @@ def test_axe_finds_nothing(page: Any, pages: dict[str, Path], name: str, scheme:
     page.emulate_media(color_scheme=scheme)
     page.goto(pages[name].as_uri())
     for folded in page.locator("details").all():
-        folded.locator("summary").click()
+        folded.locator("summary").first.click()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     found = axe.Axe().run(page).response["violations"]
     assert not found, [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
