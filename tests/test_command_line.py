@@ -155,7 +155,7 @@ def test_a_file_with_an_earlier_name_gets_the_new_one_in_a_message(
         (["--data.root=x"], "--data.root=x is not an option: write a setting without dashes, as data.root=x"),
         (["--run_dir=x"], "write a setting without dashes, as run_dir=x"),
         (
-            ["data=rsna", f"data.root={__file__}"],
+            ["data=rsna", f"data.root={__file__}", "model.pretrained=false"],
             ".py is not a folder; unpack an archive first; give the folder",
         ),
         (["lr=3"], "lr is not a setting; nearest is optim.lr;"),
