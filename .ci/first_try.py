@@ -1,7 +1,7 @@
 """The first try of docs/serve.md: a model, Orthanc, and the service that answers it.
 
 python .ci/first_try.py                    on this machine, with Orthanc (Debian: orthanc) on free ports
-python .ci/first_try.py --engine docker    in containers, by the two commands of the page; also podman
+python .ci/first_try.py --engine docker    in containers, by commands of the page; also podman
 
 It sends studies of the phantom to Orthanc, and counts what comes back. Each study must have one report and
 key images, the reports must name only what Orthanc holds, and no answer may be routed back. Both ways use the
@@ -145,12 +145,12 @@ def await_until(condition: Callable[[], bool], what: str, since: float) -> None:
 
 @contextmanager
 def run_containers(root: Path, engine: str, is_built: bool) -> Iterator[tuple[str, str]]:
-    """Runs the two commands of the page; yields the addresses of the pages and of Orthanc."""
+    """Runs the page's commands for the service; yields the addresses of the pages and of Orthanc."""
     page = (ROOT / "docs" / "serve.md").read_text(encoding="utf-8")
     block = page.split("## A first try")[1].split("```sh\n")[1].split("```")[0]
-    first, second = block.replace("\\\n", " ").splitlines()
+    _, first, second, _ = block.replace("\\\n", " ").splitlines()
     compose = "docker compose" if engine == "docker" else "podman-compose"
-    first = first.replace("docker compose", compose).replace("/path/of/the/folder", str(root / "models"))
+    first = f"ICH_MODELS={root / 'models'} {first.replace('docker compose', compose)}"
     second = second.replace("docker exec -it", f"{engine} exec -i")  # there is no terminal
     down = first.split(" up ")[0] + " down --volumes"
     try:

@@ -33,6 +33,7 @@ The modules read from top to bottom like the flow of the data. Each imports only
     train              7  configuration -> run folder, with Lightning's Trainer
     doctor             7  a machine: what it has, what limits a run, and the settings for it
     quantize           8  a model -> the same in int8, and what that changes
+    demo               8  a first try without data: trains on the phantom, reads an archive of it
     serve              8  the service beside a PACS: receives, reads, answers, shows
     cli                9  the commands of `ich`: arguments in, exit codes out
 

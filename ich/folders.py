@@ -17,7 +17,7 @@ SETTINGS = "settings.json"
 
 @contextmanager
 def refusing_unwritable(path: Path) -> Iterator[None]:
-    """Turns errors of writing to ``--out`` into one message.
+    """Turns errors of writing to a folder into one message.
 
     Raises:
         UserError: If another process holds the lock of the folder, or it cannot be written to.
@@ -26,10 +26,10 @@ def refusing_unwritable(path: Path) -> Iterator[None]:
         yield
     except BlockingIOError:
         raise UserError(
-            f"another process is writing to --out {path}: wait until it ends, or name another folder"
+            f"another process is writing to {path}: wait until it ends, or name another folder"
         ) from None
     except OSError as error:
-        raise UserError(f"cannot write to --out {path}: {error.strerror or error}") from error
+        raise UserError(f"cannot write to {path}: {error.strerror or error}") from error
 
 
 def prepare_folder(path: Path, settings: Mapping[str, Any]) -> None:
@@ -57,10 +57,10 @@ def _require_same(path: Path, settings: Mapping[str, Any]) -> None:
     except (OSError, ValueError):
         found = None
     if not isinstance(found, dict):
-        raise UserError(f"--out {path} is not empty and holds no results: name a new folder")
+        raise UserError(f"{path} is not empty and holds no results: name a new folder")
     if found != settings:
         differing = sorted(name for name in {*settings, *found} if found.get(name) != settings.get(name))
         raise UserError(
-            f"--out {path} holds results of other settings (they differ in {', '.join(differing)}): name a "
+            f"{path} holds results of other settings (they differ in {', '.join(differing)}): name a "
             "new folder"
         )

@@ -16,6 +16,7 @@ from ich.schema import DISCLAIMER, UserError
 from ich.schema.exits import ExitCode
 
 COMMANDS = {
+    "demo": "show the whole way without data: train on synthetic head CT, read studies, open the results",
     "train": "train a model with key=value ..., as train.py does; `ich train --help` lists all settings",
     "sweep": "rank the jobs of a multirun, and show which settings matter",
     "index": "read the headers of a folder of DICOM files into a table",

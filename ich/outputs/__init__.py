@@ -10,3 +10,6 @@ OUTPUTS = {
 SHOWN = ("PatientID", "AccessionNumber", "StudyDate", "SeriesDescription")
 """Attributes that pages show on request. Any of them may identify a patient, so none is shown otherwise. JSON
 names AccessionNumber and StudyDate only on request, too."""
+
+INDEX = "index.html"
+"""File with the list of studies, beside their pages."""

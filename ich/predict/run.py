@@ -15,7 +15,7 @@ import pandas as pd
 from rich.progress import MofNCompleteColumn, Progress
 
 from ich.files import for_owner_only
-from ich.outputs.pages.index import INDEX, write_index
+from ich.outputs import INDEX
 from ich.outputs.tables import write_tables
 from ich.predict import Predictor
 from ich.predict.cluster import Cluster, read_by_cluster
@@ -272,10 +272,12 @@ def _write_index(folder: ResultFolder) -> None:
     """Writes the list of studies beside their pages; without pages there is none."""
     written = (number for number, outputs in folder.list_outputs().items() if outputs.get("page") == WRITTEN)
     pages = {number: folder.locate_page(number).name for number in written}
-    if pages:
-        write_index(folder.list_results(), folder.path / PAGES, pages)
-    else:
+    if not pages:
         (folder.path / PAGES / INDEX).unlink(missing_ok=True)
+        return
+    from ich.outputs.pages.index import write_index  # it imports matplotlib
+
+    write_index(folder.list_results(), folder.path / PAGES, pages)
 
 
 def _list_refused_outputs(folder: ResultFolder) -> pd.DataFrame:

@@ -7,21 +7,19 @@ from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydicom import dcmread
 
 from ich.files import find_on_disk
 from ich.models import SliceNet
-from ich.outputs.captures import write_key_images
-from ich.outputs.pages import write_study_page
-from ich.outputs.pages.strip import draw_strip
-from ich.outputs.pages.study import Attributes
-from ich.outputs.pages.views import make_views
 from ich.outputs.refusal import OutputRefused
-from ich.outputs.sr import write_sr
 from ich.schema.formats import write_instant
 from ich.schema.results import StudyResult
 from ich.studies import StudyFiles
+
+if TYPE_CHECKING:
+    from ich.outputs.pages.study import Attributes
 
 _OF_HEADER = ("AccessionNumber", "StudyDate")
 """Those of ``ich.outputs.SHOWN`` that the tables of files lack."""
@@ -69,6 +67,34 @@ def write_outputs(
     """
     begun = time.perf_counter()
     result = _add_attributes(result, study, shown)
+    done: dict[str, str] = {}
+    if outputs:
+        done = _write(result, study, net, outputs, page, objects, predecessor, shown, whole)
+    for made in (objects, objects.parent):
+        with suppress(OSError):  # where something lies in it
+            made.rmdir()
+    return _add_writing(result, time.perf_counter() - begun), done
+
+
+def _write(
+    result: StudyResult,
+    study: StudyFiles,
+    net: SliceNet | None,
+    outputs: Collection[str],
+    page: Path,
+    objects: Path,
+    predecessor: Path | None,
+    shown: Collection[str],
+    whole: bool,
+) -> dict[str, str]:
+    """Writes the outputs, and returns the state of each."""
+    # These import matplotlib and highdicom, which takes longer than reading a study.
+    from ich.outputs.captures import write_key_images
+    from ich.outputs.pages import write_study_page
+    from ich.outputs.pages.strip import draw_strip
+    from ich.outputs.pages.views import make_views
+    from ich.outputs.sr import write_sr
+
     rows = study.files[study.files["SeriesInstanceUID"] == (result.read_series or "")]
     rows = rows[rows["code"] == ""]
     paths = [Path(find_on_disk(str(study.root / path))) for path in rows["path"]]
@@ -92,10 +118,7 @@ def write_outputs(
             done[output] = WRITTEN
         except OutputRefused as refused:
             done[output] = str(refused)
-    for made in (objects, objects.parent):
-        with suppress(OSError):  # where something lies in it
-            made.rmdir()
-    return _add_writing(result, time.perf_counter() - begun), done
+    return done
 
 
 def _add_writing(result: StudyResult, seconds: float) -> StudyResult:
@@ -118,6 +141,8 @@ def _add_attributes(result: StudyResult, study: StudyFiles, shown: Collection[st
 
 def _find_attributes(result: StudyResult, study: StudyFiles, shown: Collection[str]) -> Attributes:
     """Finds the attributes that a page shows: of the study, and of each of its series."""
+    from ich.outputs.pages.study import Attributes
+
     names = [name for name in ("PatientID", *_OF_HEADER) if name in shown]
     of_study = {name: getattr(result, name) or "" for name in names}
     descriptions = None

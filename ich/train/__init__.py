@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -36,8 +37,25 @@ def start_log() -> None:
         log.addHandler(RichHandler(show_path=False, console=Console(stderr=True)))
 
 
-def main() -> None:
-    """Runs a training, or with ``-m`` several, from the command line's ``key=value`` arguments."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a training, or with ``-m`` several, from ``key=value`` arguments.
+
+    Args:
+        arguments: The arguments; None takes those of the program.
+
+    Raises:
+        SystemExit: For a wrong argument, after a message, or if a signal ends the training.
+    """
+    program = sys.argv
+    if arguments is not None:  # Hydra reads them there
+        sys.argv = ["ich train", *arguments]
+    try:
+        _run()
+    finally:
+        sys.argv = program
+
+
+def _run() -> None:
     # Hydra, and below it PyTorch and Lightning, take seconds to import. A help needs the first only.
     from ich.train.command import HELP, answer_help, reading_arguments
 

@@ -9,15 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from ich.outputs import INDEX
 from ich.outputs.pages.rendering import render, write_page
 from ich.outputs.sentences import NOT_ANALYZED, describe_glance
 from ich.schema import DISCLAIMER
 from ich.schema.codes import Reason, find_sentence
 from ich.schema.results import Outcome, StudyResult
 from ich.schema.shares import show_prob
-
-INDEX = "index.html"
-"""Name of the list, beside the pages of the studies."""
 
 ROW = "ich-row"
 """Name of the element of a study's page that holds its thumbnail and attributes for the list, as JSON."""

@@ -6,6 +6,10 @@ import shutil
 from collections.abc import Collection
 from pathlib import Path
 
+# `write_outputs` imports these when it writes, which a spare process should have done before.
+import ich.outputs.captures
+import ich.outputs.pages
+import ich.outputs.sr  # noqa: F401
 from ich.files import flush_to_disk, for_owner_only, replacing
 from ich.models import SliceNet
 from ich.outputs import OUTPUTS
