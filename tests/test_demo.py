@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import shlex
 import webbrowser
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 from command import call

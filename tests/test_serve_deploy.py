@@ -14,6 +14,7 @@ import pytest
 import yaml
 from command import call
 
+from ich.cli import _make_parser
 from ich.serve.settings import read_settings
 from ich.serve.store import open_store
 from ich.serve.upkeep import metrics
@@ -28,7 +29,7 @@ def test_the_settings_of_the_first_try_fit_its_services() -> None:
     settings = read_settings(DEPLOY / "serve.yaml")
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
     orthanc = json.loads((DEPLOY / "orthanc.json").read_text(encoding="utf-8"))
-    assert set(compose["services"]) == {"ich", "orthanc"}
+    assert set(compose["services"]) == {"ich", "demo", "orthanc"}
     (node,) = settings.send
     assert node.address == f"orthanc:{orthanc['DicomPort']}"
     assert node.ae_title == orthanc["DicomAet"] == settings.receive.peers[0].ae_title
@@ -37,7 +38,9 @@ def test_the_settings_of_the_first_try_fit_its_services() -> None:
     for source in (each.split(":")[0] for each in volumes if each.startswith("./")):
         assert (DEPLOY / source).is_file()
     assert all(
-        port.startswith("127.0.0.1:") for each in compose["services"].values() for port in each["ports"]
+        port.startswith("127.0.0.1:")
+        for each in compose["services"].values()
+        for port in each.get("ports", [])
     )
 
 
@@ -85,13 +88,27 @@ def test_the_health_check_asks_what_the_service_answers(tmp_path: Path) -> None:
     assert found[2] in routes
 
 
-def test_the_page_and_the_compose_file_show_the_same_two_commands() -> None:
+def test_the_first_try_serves_the_model_that_the_demo_writes() -> None:
+    compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
+    demo, service = compose["services"]["demo"], compose["services"]["ich"]
+    assert demo["image"] == service["image"]
+    words = [*demo["entrypoint"], *demo["command"]][1:]
+    out = Path(_make_parser(words).parse_args(words).out)
+    assert read_settings(DEPLOY / "serve.yaml").bundle == out / "model.zip"
+    (volume,) = demo["volumes"]
+    assert volume == f"demo:{out}"
+    assert f"${{ICH_MODELS:-demo}}:{out}:ro" in service["volumes"]
+    # A new volume has the owner of the folder in the image.
+    assert f" {out}" in CONTAINER.split("install -d -o ich")[1].splitlines()[0]
+
+
+def test_the_page_and_the_compose_file_show_the_same_commands() -> None:
     commands = PAGE.split("## A first try")[1].split("```sh\n")[1].split("```")[0].splitlines()
     head = (DEPLOY / "compose.yaml").read_text(encoding="utf-8").split("\nname:")[0]
-    assert len(commands) == 2
+    assert len(commands) == 4
     assert all(f"#   {command}\n" in head for command in commands)
     compose = yaml.safe_load((DEPLOY / "compose.yaml").read_text(encoding="utf-8"))
-    assert f" {compose['services']['ich']['container_name']} ich serve " in commands[1]
+    assert f" {compose['services']['ich']['container_name']} ich serve " in commands[2]
 
 
 def test_the_rule_for_mercure_takes_heads() -> None:
