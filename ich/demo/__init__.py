@@ -19,8 +19,6 @@ from ich.phantom.archive import write_archive
 from ich.schema import UserError
 from ich.train import main as train
 
-__all__ = ["Demo", "write_demo"]
-
 STUDIES = 20
 """Number of studies in the archive, each of another kind."""
 
