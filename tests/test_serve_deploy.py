@@ -94,7 +94,7 @@ def test_the_first_try_serves_the_model_that_the_demo_writes() -> None:
     assert demo["image"] == service["image"]
     words = [*demo["entrypoint"], *demo["command"]][1:]
     out = Path(_make_parser(words).parse_args(words).out)
-    assert read_settings(DEPLOY / "serve.yaml").bundle == out / "model.zip"
+    assert read_settings(DEPLOY / "serve.yaml").bundle == str(out / "model.zip")
     (volume,) = demo["volumes"]
     assert volume == f"demo:{out}"
     assert f"${{ICH_MODELS:-demo}}:{out}:ro" in service["volumes"]
