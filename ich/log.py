@@ -115,9 +115,8 @@ def logging_to(path: Path | None) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _log.info(
-            "ended by %s", describe_fault(error)
-        )  # its message, which the terminal shows, may name a file
+        # Its message, which the terminal shows, may name a file.
+        _log.info("ended by %s", describe_fault(error))
         raise
     finally:
         for handler in handlers:
