@@ -194,7 +194,7 @@ def test_the_network_that_was_trained_along_is_the_one_that_is_used(run: Path) -
     assert joint[JOINT + "series_head.weight"].abs().sum() > 0
     text = (run / "run.log").read_text()
     assert "model over series: epidural" not in text
-    assert "model over series: intraparenchymal 50%" in text
+    assert "model over series: intraparenchymal 50 %" in text
     assert "series of the test set: " in text
 
 

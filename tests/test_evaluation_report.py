@@ -188,7 +188,8 @@ def test_figures_are_those_of_the_evaluation(full: ReportData, pictures: dict[st
     ]
     prevalences = [value.prevalence for value in point.at_prevalences]
     rows = find_table(document, "Predictive values by slice").rows
-    assert [row[0] for row in rows if row[0].startswith("any")] == [f"any, {p:.0%}" for p in prevalences]
+    expected = [f"any, {100 * prevalence:.0f} %" for prevalence in prevalences]
+    assert [row[0] for row in rows if row[0].startswith("any")] == expected
 
 
 def test_few_positives_are_said_in_words(full: ReportData, pictures: dict[str, Picture]) -> None:

@@ -464,7 +464,7 @@ def test_a_folder_with_other_files_is_not_changed(
         (["nowhere"], "nowhere does not exist"),
         (["empty"], "holds no DICOM file"),
         (["data", "--labels", "other.csv"], "no slice has a label"),
-        (["data", "--labels", "nowhere.csv"], "nowhere.csv cannot be read"),
+        (["data", "--labels", "nowhere.csv"], "nowhere.csv does not exist"),
         (["data", "--slices", "0"], "slices=0"),
         (["data", "--out", "other.csv"], "is not a folder"),
         (["several"], "several label files (a.csv, b.csv)"),

@@ -149,7 +149,7 @@ def test_outcomes_that_change_are_counted_and_refused() -> None:
     assert agreement.changed == 1
     assert agreement.largest_difference == 0
     assert [*find_changes([one] * 50, [other, *[one] * 49])] == [("POSITIVE", "INDETERMINATE", 1)]
-    assert "the outcome of 1 of 50 studies changes, and 1.0% may" in _find_refusal(agreement, 0.01)
+    assert "the outcome of 1 of 50 studies changes, and 1.0 % may" in _find_refusal(agreement, 0.01)
     assert _find_refusal(agreement, 0.02) == ""
     with pytest.raises(UserError, match="none of the studies"):
         measure_agreement([], [])

@@ -129,7 +129,7 @@ def test_labels_of_few_of_the_slices_are_a_warning_and_of_hardly_any_an_error(
             continue
         set_up(phantom, tmp_path / "labels.csv")
         warned = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-        told = f"names {kept} of {count} slices (50%), and {count - kept} slices that do not exist"
+        told = f"names {kept} of {count} slices (50 %), and {count - kept} slices that do not exist"
         assert any(told in text for text in warned) is (share < 0.9)
 
 
@@ -137,4 +137,4 @@ def test_a_file_that_labels_a_few_slices_is_accepted(tmp_path: Path) -> None:
     table = make_table(*(f"s{number}" for number in range(100)))
     _, counts = join_labels(table, read_labels(write(tmp_path, "ID,any\ns3,1\ns7,0\n")))
     assert counts.matched == 2
-    assert "2 of 100 slices (2%), and 0 slices that do not exist" in counts.warning
+    assert "2 of 100 slices (2 %), and 0 slices that do not exist" in counts.warning

@@ -72,7 +72,7 @@ SEQUENCES = (
 
 RESULTS = r"\d{4}\.json|(studies|series|slices)\.csv|done\.jsonl|(report|key_image_\d+)\.dcm"
 ALLOWED = re.compile(
-    rf"(index|hashes)\.parquet|refused\.csv|split\.csv|predictions_(val|test)\.csv|{RESULTS}"
+    rf"(index|hashes|headers)\.parquet|refused\.csv|split\.csv|predictions_(val|test)\.csv|{RESULTS}"
 )
 TINY = ["model.backbone=test_resnet", "model.pretrained=false", "trainer.max_epochs=1", "data.num_workers=0"]
 

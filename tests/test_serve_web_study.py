@@ -92,7 +92,7 @@ def test_the_page_of_a_positive_study(department: Department, images, drawn: str
         "at or above the decision threshold of 0.40",
         Reason.GAP.sentence,
         "Called present: subdural",
-        "localizer",
+        "Not used: the series is a scout",
         "may not judge results",
     ):
         assert text in page

@@ -209,7 +209,7 @@ def test_the_command_writes_what_litdata_names(phantom: Path, tmp_path: Path, ca
     [
         (["--size", "-1"], "--size -1: expected 0 or more"),
         (["--chunk-mb", "0"], "--chunk-mb 0: expected 1 or more"),
-        (["--labels", "none.csv"], "none.csv cannot be read"),
+        (["--labels", "none.csv"], "none.csv does not exist"),
     ],
 )
 def test_wrong_arguments_are_explained(phantom: Path, tmp_path: Path, words, message, capsys) -> None:

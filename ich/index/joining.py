@@ -52,7 +52,7 @@ def find_places(
     """Finds the first place of each text among others, or -1; pandas' ``get_indexer`` is half as fast."""
     kind = pa.large_string()
     places = pc.index_in(pa.array(texts, kind), value_set=pa.array(among, kind))
-    return np.array(places.fill_null(-1), dtype=np.int32)
+    return np.asarray(places.fill_null(-1)).astype(np.int32)  # a copy, as what Arrow shares is read-only
 
 
 def match_slices(uids: pd.Series[str], labels: pd.DataFrame) -> NDArray[np.int32]:
