@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,6 +16,7 @@ import pytest
 import yaml
 from command import call
 from omegaconf import OmegaConf
+from processes import run_program
 from test_predict import make_decision
 from test_train import FILES, TINY, train
 
@@ -28,7 +26,6 @@ from ich.evaluate.decisions import fit_decisions
 from ich.evaluate.folds import evaluate_folds
 from ich.evaluate.smoothing import smooth_folds
 from ich.model_files.bundle import read_bundle
-from ich.model_files.durable import DurableIO
 from ich.models import hash_weights, load_ensemble, load_slice_net
 from ich.networks import is_network
 from ich.schema import UserError
@@ -49,6 +46,27 @@ FOLDS = [
 ]
 
 
+STOPPED = """
+import os
+import signal
+from pathlib import Path
+
+import ich.train
+from ich.model_files.durable import DurableIO
+
+save = DurableIO.save_checkpoint
+
+def save_and_stop(self, checkpoint, path, *args, **kwargs):
+    save(self, checkpoint, path, *args, **kwargs)
+    if Path(path).match("fold_1/*/last.ckpt"):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+DurableIO.save_checkpoint = save_and_stop
+ich.train.main()
+"""
+"""Trains, and gets SIGTERM in the second fold."""
+
+
 @pytest.fixture(scope="session")
 def small(phantom: Path) -> list[str]:
     return ["data=rsna", f"data.root={phantom}", "input.size=32", *TINY, *FOLDS]
@@ -61,17 +79,10 @@ def pooled(small: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     ``printed`` is beside it.
     """
     folder, printed = tmp_path_factory.mktemp("pooled"), io.StringIO()
-    save = DurableIO.save_checkpoint
-
-    def save_and_stop(io: DurableIO, checkpoint: Any, path: str | Path, *args: Any, **options: Any) -> None:
-        save(io, checkpoint, path, *args, **options)
-        if Path(path).match("fold_1/*/last.ckpt"):
-            os.kill(os.getpid(), signal.SIGTERM)
-
     with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(DurableIO, "save_checkpoint", save_and_stop)
-            assert train("run_dir=run", "data.fold=all", base=small) == 143
+        stopped = run_program(STOPPED, *small, "run_dir=run", "data.fold=all")
+        print(stopped.stdout)
+        assert stopped.returncode == 143, stopped.stderr
         assert not Path("run/fold_1/metrics.json").exists()
         assert not Path("run/metrics.json").exists()
         assert train("ckpt_path=run", base=[]) == 0

@@ -6,9 +6,8 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from rich import box
 from rich.table import Table
@@ -18,13 +17,8 @@ from ich.phantom.archive import TRUTH
 from ich.schema import DISCLAIMER, SUBTYPES
 from ich.schema.results import Outcome, StudyResult
 
-
-class Verdict(StrEnum):
-    """How a result compares with the truth."""
-
-    RIGHT = "right"
-    OPEN = "open"  # INDETERMINATE, although more could have been said
-    WRONG = "wrong"
+Verdict = Literal["right", "open", "wrong"]
+"""How a result compares with the truth; open is INDETERMINATE although more could have been said."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +74,13 @@ def judge(truth: Mapping[str, Any], result: StudyResult) -> Verdict:
     """
     labels = truth["labels"]
     if labels is None or result.outcome is None:
-        return Verdict.RIGHT if labels is None and result.outcome is None else Verdict.WRONG
+        return "right" if labels is None and result.outcome is None else "wrong"
     best = (
         Outcome.POSITIVE if labels["any"] else Outcome.NEGATIVE if truth["whole"] else Outcome.INDETERMINATE
     )
     if result.outcome is best:
-        return Verdict.RIGHT
-    return Verdict.OPEN if result.outcome is Outcome.INDETERMINATE else Verdict.WRONG
+        return "right"
+    return "open" if result.outcome is Outcome.INDETERMINATE else "wrong"
 
 
 def _describe_truth(labels: Mapping[str, int] | None) -> str:
@@ -107,7 +101,8 @@ def render_comparisons(comparisons: Sequence[Comparison]) -> Table:
     """Lays comparisons out as a table that fits into 80 columns."""
     counts = Counter(each.verdict for each in comparisons)
     table = Table(
-        title=f"{len(comparisons)} studies: " + ", ".join(f"{counts[each]} {each}" for each in Verdict),
+        title=f"{len(comparisons)} studies: "
+        + ", ".join(f"{counts[each]} {each}" for each in get_args(Verdict)),
         caption=f"open: INDETERMINATE, although more could be said\n{DISCLAIMER}",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
