@@ -66,6 +66,11 @@ STEPS = {
         "a square around the brain", "imagenet", (*LITE0, "pretrain=none", "input.brain=crop")
     ),
     "aligned": change("HU shifted to one value of the brain", "input.brain_hu=35"),
+    "imagenet_aligned": Step(
+        "from ImageNet, HU shifted to one value of the brain",
+        "imagenet",
+        (*LITE0, "pretrain=none", "input.brain_hu=35"),
+    ),
     "lesions": change("painted hemorrhages", "lesions=drawn"),
     "few_lesions": change(
         "painted hemorrhages in 10 % of slices", "lesions=drawn", "lesions.probability=0.1"
@@ -86,4 +91,10 @@ STEPS = {
     "aligned_smoothed": Step("the same, smoothed over neighbors", "aligned", smooths="aligned"),
     "mean": Step("mean of `imagenet` and `both`", BOTH, members=("imagenet", BOTH)),
     "mean_smoothed": Step("the mean, smoothed over neighbors", "mean", smooths="mean"),
+    "aligned_mean": Step(
+        "mean of `imagenet_aligned` and `aligned`", "mean", members=("imagenet_aligned", "aligned")
+    ),
+    "aligned_mean_smoothed": Step(
+        "the same, smoothed over neighbors: `experiment=ct_ich`", "aligned_mean", smooths="aligned_mean"
+    ),
 }
