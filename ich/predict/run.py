@@ -130,7 +130,7 @@ def _log_inputs(left: int, skipped: int, refused: pd.DataFrame) -> None:
     if len(refused):
         counts = refused["code"].value_counts().sort_index()
         said = ", ".join(f"{code} {count}" for code, count in counts.items())
-        _log.warning("%d files belong to no study: %s", len(refused), said)
+        _log.info("%d files belong to no study: %s", len(refused), said)
 
 
 def watch_folder(
@@ -241,15 +241,18 @@ def _keep(
 
 
 def _log_result(result: StudyResult, outputs: Mapping[str, str]) -> None:
-    """Logs what became of a study, whose key is its number."""
+    """Logs what became of a study, whose key is its number.
+
+    None of it is a warning, because the terminal would show these, and it gets a summary.
+    """
     study = {"study": f"{result.number:04d}"}
     if result.refusal is None:
         _log.info("read: %s", result.outcome, extra=study)
     else:
-        _log.warning("not read: %s", result.refusal.code, extra=study)
+        _log.info("not read: %s", result.refusal.code, extra=study)
     for output, state in outputs.items():
         if state != WRITTEN:
-            _log.warning("%s is not written: %s", output, state.partition(":")[0], extra=study)
+            _log.info("%s is not written: %s", output, state.partition(":")[0], extra=study)
 
 
 class _Counts:
