@@ -16,7 +16,7 @@ QUOTED = [block.strip() for block in re.findall(r"^```text\n(.*?)^```", FAQ, re.
 SHORTEST = 8
 """Letters of a piece of text that tell it apart from values."""
 
-SAID = 0.4
+SAID = 0.45
 """Share of a message that pieces of the code must give; the rest are values that it fills in."""
 
 

@@ -120,7 +120,7 @@ class _Worker:
         except (EOFError, RefusedError) as error:
             self.close()
             raise _cannot_start(f"it ended with {self._process.returncode}") from error
-        except BaseException:
+        except BaseException:  # also of Ctrl-C: no process is left behind
             self.close()
             raise
         self.is_idle = True

@@ -193,7 +193,7 @@ class Unfinished:
                     collected.append(make_index(*rows))
                     self._write(collected[-1])
                     rows, kept = ([], []), time.monotonic()
-        except BaseException:
+        except BaseException:  # also of Ctrl-C: what was read is kept
             with suppress(UserError):
                 self._write(make_index(*rows))
             raise
