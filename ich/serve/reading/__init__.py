@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +20,7 @@ from ich.serve.reading.reader import Reader
 from ich.serve.reading.shadow import Shadow
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Read
+from ich.serve.stopping import Stop, stop_on
 from ich.serve.store import Store, open_store
 from ich.serve.store.readers import add_reader, note_beat, remove_reader
 
@@ -110,8 +110,7 @@ def _work(
     shadow: bool = False,
 ) -> None:
     every = min(BEAT, settings.read.most_minutes * 60 / 4)
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on(signal.SIGTERM)
     beat = time.time()
     with store.begin() as connection:
         add_reader(connection, identity, predictor.algorithm.weights[0], beat, shadow=shadow)
@@ -131,7 +130,7 @@ def _work(
     store.close()
 
 
-def _give_back(reader: _Reads, stop: threading.Event) -> None:
+def _give_back(reader: _Reads, stop: Stop) -> None:
     """Gives back what a reader holds, as soon as the database answers again."""
     while not stop.wait(PAUSE):
         try:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from ich.serve.receive.intake import Intake
 from ich.serve.receive.server import Server
 from ich.serve.sending.commitment import Reports
 from ich.serve.settings import Settings
+from ich.serve.stopping import stop_on
 from ich.serve.store import open_store
 from ich.serve.store.objects import close_stale_associations
 
@@ -46,8 +46,7 @@ def run(settings: Settings, identity: str) -> None:
     Raises:
         UserError: If it cannot listen, or its files or its database cannot be used.
     """
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on(signal.SIGTERM)
     logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)  # its warnings quote values
     warnings.simplefilter("ignore")
     with for_owner_only(), receiving(settings, identity):

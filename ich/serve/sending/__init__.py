@@ -10,6 +10,7 @@ import threading
 import time
 
 from ich.serve.settings import Settings
+from ich.serve.stopping import stop_on
 from ich.serve.store import open_store
 from ich.serve.store.sends import release_sender
 
@@ -36,8 +37,7 @@ def run(settings: Settings, identity: str) -> None:
     """
     from ich.serve.sending.worker import Worker
 
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = stop_on(signal.SIGTERM)
     store = open_store(settings.store)
     try:
         if settings.queue is None:

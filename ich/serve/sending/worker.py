@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from threading import Event
 
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -16,6 +15,7 @@ from ich.serve.sending.commitment import Reports
 from ich.serve.sending.delivery import Deliver, Delivery, NotTaken, Waiting
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Node
+from ich.serve.stopping import Stop
 from ich.serve.store import Store
 from ich.serve.store.sends import (
     Send,
@@ -65,7 +65,7 @@ class Worker:
         self._reports = Reports(settings, store, identity, clock)
         self._waiting: deque[tuple[float, Waiting]] = deque()
 
-    def work(self, stop: Event) -> None:
+    def work(self, stop: Stop) -> None:
         """Delivers what is due until it is told to stop. A database that does not answer is tried again."""
         while not stop.is_set():
             try:

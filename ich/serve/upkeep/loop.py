@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ich.schema import UserError
 from ich.serve.inbox import Inbox
 from ich.serve.settings import Settings
+from ich.serve.stopping import Stop, stop_on
 from ich.serve.store import Store, open_store
 from ich.serve.store.studies import queue_complete
 from ich.serve.upkeep.alarms import post_notices, settle_alarms
@@ -64,13 +64,7 @@ def work(settings: Settings, identity: str) -> None:
     Raises:
         UserError: If the database cannot be opened.
     """
-    stopped = threading.Event()
-
-    def stop(*_: object) -> None:
-        stopped.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
+    stopped = stop_on(signal.SIGTERM, signal.SIGINT)
     store = open_store(settings.store)
     try:
         with ThreadPoolExecutor(1) as pool:
@@ -84,7 +78,7 @@ def work(settings: Settings, identity: str) -> None:
         store.close()
 
 
-def _repeat(tasks: Sequence[Task], stopped: threading.Event) -> None:
+def _repeat(tasks: Sequence[Task], stopped: Stop) -> None:
     try:
         while not stopped.is_set():
             do_due(tasks, time.time())
