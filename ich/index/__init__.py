@@ -96,8 +96,10 @@ def build_index(
         return cached
     earlier, changed = take_current(unfinished.read(), changed)
     rows = read_headers(root, changed, workers, progress)
-    fresh = unfinished.collect(rows if key is None else hide_patients(rows, key))
-    index = merge(kept, earlier, *fresh, make_index([], closed))
+    parts = [kept, earlier, make_index([], closed)]
+    del cached, kept, earlier  # large tables, of which a second copy takes much memory
+    parts += unfinished.collect(rows if key is None else hide_patients(rows, key))
+    index = merge(parts)
     if index.unread.empty and index.table.empty:
         raise UserError(nothing)
     if index.table.empty:
@@ -136,7 +138,7 @@ def index_paths(paths: Sequence[Path]) -> tuple[Path, Index]:
             raise UserError(f"{path} does not exist")
     files = pd.concat(tables, ignore_index=True).drop_duplicates("path")
     rows = (make_index(*chunk) for chunk in read_headers(root, files, None, progress=True))
-    index = merge(*rows, make_index([], closed))
+    index = merge([*rows, make_index([], closed)])
     if index.table.empty:
         raise UserError(f"{', '.join(map(str, paths[:3]))}: no readable CT slice; {_tell(index)}")
     return root, index

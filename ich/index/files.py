@@ -7,9 +7,8 @@ import os
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -51,10 +50,11 @@ class FolderState(NamedTuple):
 _File = tuple[str, int, int]  # path, bytes and time of change in ns; -1 if these are unknown
 
 _CHUNK = 200  # files
+_AHEAD = 8  # chunks for each process that are begun before the first is taken
 _MOMENT = 1.0  # seconds of listing without a progress bar
 _QUIET = 4000  # files that are read without a progress bar, in a few seconds
 _REMOTE_THREADS = 32  # that wait for a server
-_PATIENCE = 20.0  # seconds of reading that justify several processes; each of them imports torch
+_PATIENCE = 20.0  # seconds of reading that justify several processes; each of them imports pandas and pydicom
 OWN_FOLDER = ".ich"
 """Subfolder with this program's data about a folder; its files are not listed."""
 
@@ -205,25 +205,37 @@ def read_headers(root: AnyPath, files: pd.DataFrame, workers: int | None, progre
     Raises:
         UserError: If a process dies.
     """
-    stamps = sorted(zip(*(files[column].tolist() for column in STAMP), strict=True))
-    chunks = deque(stamps[i : i + _CHUNK] for i in range(0, len(stamps), _CHUNK))
+    count, chunks = len(files), _split(files)
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    with make_bar(columns, progress and (len(stamps) > _QUIET or isinstance(root, RemotePath))) as bar:
-        task = bar.add_task("Reading headers", total=len(stamps))
+    with make_bar(columns, progress and (count > _QUIET or isinstance(root, RemotePath))) as bar:
+        task = bar.add_task("Reading headers", total=count)
         if isinstance(root, RemotePath):
             for rows in _read_in_threads(root, chunks):
                 yield rows
                 bar.advance(task, sum(map(len, rows)))
             return
-        start, pace = time.monotonic(), 0.0
-        while chunks and (workers == 1 or (not workers and pace * len(chunks) < _PATIENCE)):
-            chunk = chunks.popleft()
+        start, read = time.monotonic(), 0
+        while workers == 1 or (not workers and _expect(time.monotonic() - start, read, count) < _PATIENCE):
+            if (chunk := next(chunks, None)) is None:
+                return
             yield _read_chunk(root, chunk)
             bar.advance(task, len(chunk))
-            pace = (time.monotonic() - start) * _CHUNK / bar.tasks[task].completed
+            read += len(chunk)
         for rows in _read_in_processes(root, chunks, workers):
             yield rows
             bar.advance(task, sum(map(len, rows)))
+
+
+def _split(files: pd.DataFrame) -> Iterator[list[_File]]:
+    """Yields files in order of their paths, a few hundred at a time: a million as tuples take much memory."""
+    ordered = files[STAMP].sort_values("path", ignore_index=True)
+    for start in range(0, len(ordered), _CHUNK):
+        yield list(ordered.iloc[start : start + _CHUNK].itertuples(index=False, name=None))
+
+
+def _expect(seconds: float, read: int, count: int) -> float:
+    """Seconds that the remaining files will take."""
+    return seconds / read * (count - read) if read else 0.0
 
 
 def _read_in_threads(root: RemotePath, chunks: Iterable[list[_File]]) -> Iterator[Rows]:
@@ -236,14 +248,19 @@ def _read_in_threads(root: RemotePath, chunks: Iterable[list[_File]]) -> Iterato
             yield slices, refused
 
 
-def _read_in_processes(root: Path, chunks: deque[list[_File]], workers: int | None) -> Iterator[Rows]:
-    if not chunks:
-        return
+def _read_in_processes(root: Path, chunks: Iterator[list[_File]], workers: int | None) -> Iterator[Rows]:
     # Spawned, because a fork would copy the locks of torch's threads.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers or count_cores(), mp_context=context) as pool:
+    count = workers or count_cores()
+    with ProcessPoolExecutor(count, mp_context=context) as pool:
+        begun = deque[Future[Rows]]()
         try:
-            yield from pool.map(partial(_read_chunk, root), chunks)
+            for chunk in chunks:
+                begun.append(pool.submit(_read_chunk, root, chunk))
+                if len(begun) > _AHEAD * count:
+                    yield begun.popleft().result()
+            while begun:
+                yield begun.popleft().result()
         except BrokenProcessPool as error:
             raise UserError(
                 "a process that reads headers has ended. In a script, start the work under if __name__ == "

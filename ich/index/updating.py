@@ -47,10 +47,16 @@ def _locate(table: pd.DataFrame, files: pd.DataFrame) -> NDArray[np.int32]:
     return current
 
 
-def merge(*indexes: Index) -> Index:
-    """Joins and orders indexes; of files with the same SOPInstanceUID the first by path is kept."""
-    tables, refusals = zip(*indexes, strict=True)
-    table = pd.concat(tables, ignore_index=True)
+def merge(indexes: list[Index]) -> Index:
+    """Joins and orders indexes; of files with the same SOPInstanceUID the first by path is kept.
+
+    Args:
+        indexes: At least one. The list is empty afterwards, because a second copy of large tables takes much
+            memory.
+    """
+    table = pd.concat([each.table for each in indexes], ignore_index=True)
+    refusals = [each.refused for each in indexes]
+    indexes.clear()
     doubled = table[table["SOPInstanceUID"].duplicated(keep=False)].sort_values("path")
     seconds = doubled[doubled["SOPInstanceUID"].duplicated()]
     firsts = doubled.drop(seconds.index).set_index("SOPInstanceUID")["path"]

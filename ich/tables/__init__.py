@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 
 from ich.files import replacing
 from ich.schema import LABELS, UserError
@@ -95,8 +96,15 @@ def make_table(rows: Sequence[Sequence[Any]], dtypes: Mapping[str, str]) -> pd.D
     columns = zip(*rows, strict=True) if rows else [()] * len(dtypes)
     # Column by column, as rows of mixed types take pandas several times as long.
     return pd.DataFrame(
-        {name: pd.Series(column, dtype=dtypes[name]) for name, column in zip(dtypes, columns, strict=True)}
+        {name: _make_column(column, dtypes[name]) for name, column in zip(dtypes, columns, strict=True)}
     )
+
+
+def _make_column(values: Sequence[Any], dtype: str) -> pd.Series:
+    """Makes a column; NumPy and Arrow read Python values in half of the time that pandas takes."""
+    if dtype == "str":
+        return pd.Series(pa.chunked_array([pa.array(values, pa.large_string())]), dtype=dtype)
+    return pd.Series(np.array(values, dtype))
 
 
 def name_columns(kind: str, names: Sequence[str]) -> list[str]:

@@ -13,7 +13,6 @@ head. Slices that lie side by side in a table count as neighbors, so these image
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -81,11 +80,17 @@ def number_stacks(table: pd.DataFrame) -> NDArray[np.int32]:
         (rows,) as from ``find_stacks``.
     """
     stacks = np.zeros(len(table), dtype=np.int32)
+    if not len(table):
+        return stacks
     series = table[["StudyInstanceUID", "SeriesInstanceUID"]]
-    number = np.cumsum((series != series.shift()).any(axis=1).to_numpy(), dtype=np.int64)
-    columns = _take(table)
-    for start, stop in _find_mixed(columns, number):
-        stacks[start:stop] = _find_stacks({name: values[start:stop] for name, values in columns.items()})
+    is_first = (series != series.shift()).any(axis=1).to_numpy()
+    is_mixed = _find_mixed(table, is_first)
+    mixed = np.flatnonzero(is_mixed)
+    starts = np.flatnonzero(is_first[mixed])
+    columns = _take(table[is_mixed])  # as Python objects, so not of the whole table
+    for start, stop in pairwise([*starts.tolist(), len(mixed)]):
+        part = {name: values[start:stop] for name, values in columns.items()}
+        stacks[mixed[start:stop]] = _find_stacks(part)
     return stacks
 
 
@@ -93,23 +98,24 @@ def _take(images: pd.DataFrame) -> Columns:
     return {name: images[name].to_numpy() for name in _COLUMNS}
 
 
-def _find_mixed(columns: Columns, number: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Yields the first row and the row after the last one of each series that may hold several stacks."""
-    if not len(number):
-        return
-    starts = np.flatnonzero(np.diff(number, prepend=-1))
-    stops = np.append(starts[1:], len(number))
-    sizes = stops - starts
-    differs = np.zeros(len(number), dtype=bool)
-    kinds = _number_kinds(columns)
-    for values in (kinds, *(columns[key] for key in KEYS)):
+def _find_mixed(table: pd.DataFrame, is_first: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Finds the rows of the series that may hold several stacks.
+
+    Args:
+        table: The index.
+        is_first: (rows,) whether a row is the first of its series.
+    """
+    starts, number = np.flatnonzero(is_first), np.cumsum(is_first)
+    sizes = np.diff(starts, append=len(table))
+    columns = {name: table[name].to_numpy() for name in ("position", "orientation")}
+    differs = np.zeros(len(table), dtype=bool)
+    for values in (_number_kinds(columns), *(pd.factorize(table[key])[0] for key in KEYS)):
         differs |= values != np.repeat(values[starts], sizes)
     order = np.lexsort((columns["position"], number))
     position, series = columns["position"][order], number[order]
-    twins = np.zeros(len(number), dtype=bool)
+    twins = np.zeros(len(table), dtype=bool)
     twins[order[1:]] = (np.diff(position) < SAME_POSITION) & (series[1:] == series[:-1])
-    suspect = np.maximum.reduceat(differs | twins, starts)
-    yield from zip(starts[suspect].tolist(), stops[suspect].tolist(), strict=True)
+    return np.repeat(np.maximum.reduceat(differs | twins, starts), sizes)
 
 
 def _number_kinds(columns: Columns) -> NDArray[np.int64]:
