@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -208,6 +208,7 @@ def measure_loaders(slices: Slices, args: argparse.Namespace) -> Section:
     none, one, two = "ich: in-process", "ich: one worker", "ich: two workers"
     augmented, stock = "ich: one worker, augmented", "PyTorch: one worker, PNG, albumentations"
     windowed = "ich: one worker, augmented, windows"
+    bare, bare_two = "pread, resize: one thread", "pread, resize: two threads"
     several = count_cores() > 1
     images = peers.write_pngs(slices.paths, args.size, slices.work / f"png_{args.size}")
     times = interleave(
@@ -220,6 +221,8 @@ def measure_loaders(slices: Slices, args: argparse.Namespace) -> Section:
             "ich: two workers, augmented": own_loader(slices, args.size, 2, AUGMENT) if several else None,
             windowed: own_loader(slices, args.size, 1, AUGMENT, windows=True),
             stock: stock_loader(images),
+            bare: bare_threads(slices, args.size, 1),
+            bare_two: bare_threads(slices, args.size, 2) if several else None,
         },
         count,
         batch=args.epoch,
@@ -237,6 +240,9 @@ def measure_loaders(slices: Slices, args: argparse.Namespace) -> Section:
                 "two workers against one, augmented, rate",
                 1.5,
                 ratio(times, augmented, "ich: two workers, augmented"),
+            ),
+            Figure(
+                "two threads of bare pread and resize against one, rate", 1.0, ratio(times, bare, bare_two)
             ),
         ],
     )
@@ -257,6 +263,23 @@ def own_loader(
         return time_batches(
             window_batch(window, batch["hu"]) if windows else batch["hu"] for batch in batches
         )
+
+    return run
+
+
+def bare_threads(slices: Slices, size: int, count: int) -> Variant:
+    """What threads reach at most: each reads and resizes files of its own, and nothing else."""
+    reads = [peers.pread(slices.table, slices.paths, size) for _ in range(count)]
+
+    def read(number: int, rows: list[int]) -> None:
+        for row in rows[number::count]:
+            reads[number](row)
+
+    def run(rows: Rows) -> float:
+        with ThreadPoolExecutor(count) as pool:
+            start = time.perf_counter()
+            list(pool.map(read, range(count), [rows.tolist()] * count))
+            return (time.perf_counter() - start) / len(rows)
 
     return run
 

@@ -163,10 +163,15 @@ def ending(script: Callable[[], None]) -> Iterator[list[BaseException]]:
         finally:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    # A signal that comes when the command has ended fails the test, and not the process of all tests.
+    kept = signal.signal(signal.SIGTERM, lambda *_: wrong.append(AssertionError("the command ended early")))
     thread = threading.Thread(target=run)
     thread.start()
-    yield wrong
-    thread.join()
+    try:
+        yield wrong
+    finally:
+        thread.join()
+        signal.signal(signal.SIGTERM, kept)
     assert wrong == []
 
 
@@ -181,7 +186,6 @@ def test_a_study_is_read_when_it_has_come_and_again_with_more_slices(
     (inbox / "growing.dcm").write_bytes(early[0].read_bytes()[:400])
     command = ["predict", str(model), "--watch", str(inbox), "--settle", "0.1", "--out", str(out)]
     command += ["--write", "page", "--mode", "640", "--log", str(log)]
-    before = signal.getsignal(signal.SIGTERM)
 
     def read_log() -> list[dict[str, str]]:
         return [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
@@ -199,13 +203,14 @@ def test_a_study_is_read_when_it_has_come_and_again_with_more_slices(
         wait_until(lambda: count("read: ") == 2)
 
     with ending(send):
+        before = signal.getsignal(signal.SIGTERM)
         assert call(*command) == 0
+        assert signal.getsignal(signal.SIGTERM) is before
     assert [path.name for path in (out / "results").iterdir()] == ["0001.json"]
     assert len(read_json(out / "results" / "0001.json").slices) == len(early) + 1
     assert len((out / "studies.csv").read_text().splitlines()) == 2
     assert "0001.html" in (out / "pages" / "index.html").read_text()
     assert log.stat().st_mode & 0o777 == 0o640
-    assert signal.getsignal(signal.SIGTERM) is before
     assert "Research use only" in capsys.readouterr().out
 
     lines = read_log()
