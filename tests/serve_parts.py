@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pydicom
@@ -19,11 +21,12 @@ from ich.schema import LABELS, InputSpec
 from ich.serve.inbox import Inbox
 from ich.serve.reading import run
 from ich.serve.reading.reader import Reader
+from ich.serve.reading.study import prepare_study
 from ich.serve.results import ResultFiles
 from ich.serve.settings import Settings
 from ich.serve.store import Store
 from ich.serve.store.objects import Arrival, add_object
-from ich.serve.store.studies import queue_complete
+from ich.serve.store.studies import Content, queue_complete
 from ich.serve.store.tables import readings
 
 
@@ -75,6 +78,24 @@ class Service:
 
 def list_slices(study: Path) -> list[Path]:
     return sorted(study.iterdir())
+
+
+def read_and_die(settings: Settings, identity: str, uid: str) -> None:
+    """A reader that the pixels of a study end, whenever it reads them.
+
+    Args:
+        settings: The settings of the service.
+        identity: Its name.
+        uid: The study.
+    """
+
+    def prepare(content: Content, *others: Any) -> Any:
+        if content.StudyInstanceUID == uid:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return prepare_study(content, *others)
+
+    with mock.patch("ich.serve.reading.reader.prepare_study", prepare):
+        run(settings, identity)
 
 
 def read_and_hold(settings: Settings, identity: str, sign: Path) -> None:

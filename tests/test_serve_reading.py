@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 import pydicom
 import pytest
 from processes import FORKING, run_program
-from serve_parts import Service, list_slices, read_and_hold, write_model
+from serve_parts import Service, list_slices, read_and_die, read_and_hold, write_model
 from serve_roles import LIMIT, wait_until
 from sqlalchemy.exc import OperationalError
 
@@ -27,12 +28,13 @@ from ich.predict import Predictor
 from ich.serve.reading import find_model_faults, load_model, run
 from ich.serve.reading.files import write_files
 from ich.serve.reading.shadow import Shadow
+from ich.serve.reading.study import prepare_study
 from ich.serve.settings import Settings
 from ich.serve.settings.parts import Node, Read
 from ich.serve.store import open_store
 from ich.serve.store.readers import remove_reader
-from ich.serve.store.studies import release_reader
-from ich.serve.store.tables import events, readers, readings, sends, studies
+from ich.serve.store.studies import Content, release_reader
+from ich.serve.store.tables import attempts, events, readers, readings, sends, studies
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +276,86 @@ def test_the_next_process_reads_the_study_of_a_killed_one(service: Service, stud
     (files,) = service.find_files()
     assert files.report.is_file()
     assert list(settings.results.glob("*/*")) == [files.folder]  # what the first one left is gone
+
+
+def receive_two(service: Service, study: Path) -> list[str]:
+    """Receives a study and another one with the same slices; returns their UIDs."""
+    first = list_slices(study)
+    service.receive(*first)
+    for path in first:
+        ds = pydicom.dcmread(path)
+        ds.StudyInstanceUID, ds.SeriesInstanceUID = "2.25.1", "2.25.2"
+        ds.SOPInstanceUID = f"2.25.3.{ds.InstanceNumber}"
+        ds.save_as(path)
+    service.receive(*list_slices(study))
+    rows = service.list_rows(studies.c.id, studies.c.StudyInstanceUID)
+    return [str(uid) for _, uid in sorted(rows)]
+
+
+def list_states(service: Service) -> list[object]:
+    """The states of the studies, in the order in which they came."""
+    return [state for _, state in sorted(service.list_rows(studies.c.id, studies.c.state))]
+
+
+@pytest.mark.parametrize(
+    ("read", "threads"),
+    [
+        (Read(), ["MainThread", "ahead_0"]),
+        (Read(most_kills=1), ["MainThread", "MainThread"]),
+        (Read(workers=2), ["MainThread", "MainThread"]),
+    ],
+)
+def test_the_next_study_is_prepared_and_stays_in_the_queue(
+    service: Service, predictor, study, monkeypatch, read: Read, threads: list[str]
+) -> None:
+    service.settings = replace(service.settings, read=read)
+    uids = receive_two(service, study)
+    prepared = []
+
+    def prepare(content: Content, *others: Any) -> Any:
+        prepared.append((content.StudyInstanceUID, threading.current_thread().name))
+        return prepare_study(content, *others)
+
+    monkeypatch.setattr("ich.serve.reading.reader.prepare_study", prepare)
+    reader = service.make_reader(predictor)
+    assert reader.read_next()
+    assert list_states(service) == ["read", "queued"]
+    assert len(service.list_rows(attempts)) == 1
+    assert reader.read_next()
+    assert not reader.read_next()
+    assert prepared == list(zip(uids, threads, strict=True))
+    assert [read_json(files.result).StudyInstanceUID for files in service.find_files()] == uids
+
+
+def test_a_study_that_got_more_or_is_less_urgent_is_not_taken_as_it_was_prepared(
+    service: Service, predictor, study
+) -> None:
+    first, second = receive_two(service, study)
+    *_, late = list_slices(study)
+    ds = pydicom.dcmread(late)
+    ds.SOPInstanceUID, ds.InstanceNumber = "2.25.3.999", 999
+    ds.ImagePositionPatient = [*ds.ImagePositionPatient[:2], ds.ImagePositionPatient[2] + 5]
+    ds.save_as(late.with_name("later.dcm"))
+    reader = service.make_reader(predictor)
+    assert reader.read_next()
+    service.receive(late.with_name("later.dcm"))
+    assert reader.read_next()
+    before, after = (read_json(files.result) for files in service.find_files())
+    assert (before.StudyInstanceUID, after.StudyInstanceUID) == (first, second)
+    assert len(after.slices) == len(before.slices) + 1
+
+
+@pytest.mark.races
+def test_a_study_that_ends_readers_is_set_aside_and_no_other(service: Service, study: Path) -> None:
+    _, deadly = receive_two(service, study)
+    settings = replace(service.settings, read=Read(gpus=0))
+    for number in range(3):  # while it is prepared, when it is taken, and when the other one was read alone
+        with reading(read_and_die, settings, f"reader {number}", deadly) as process:
+            process.join(LIMIT)
+        with service.store.begin() as connection:  # as the supervisor does
+            release_reader(connection, f"reader {number}", service.now, most_kills=2, is_blamed=True)
+    assert list_states(service) == ["read", "set aside"]
+    assert len(service.list_rows(readings)) == 1
 
 
 def test_a_locked_database_loses_and_doubles_nothing(service: Service, predictor, study, monkeypatch) -> None:

@@ -1,4 +1,7 @@
-"""Takes queued studies, one at a time, reads them and saves what was found."""
+"""Takes queued studies, one at a time, reads them and saves what was found.
+
+The next one is prepared meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,12 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ich.log import describe_fault
 from ich.predict import Predictor
+from ich.predict.reading import Reading as PreparedStudy
 from ich.serve.inbox import Inbox
+from ich.serve.reading.ahead import Ahead
 from ich.serve.reading.files import remove_left, write_files
 from ich.serve.reading.priority import read_priority
-from ich.serve.reading.study import Made, NotReadError, read_claim
+from ich.serve.reading.study import Made, NotReadError, make_result, prepare_study
 from ich.serve.results import ResultFiles
 from ich.serve.settings import Settings
 from ich.serve.store import Store
@@ -22,8 +27,10 @@ from ich.serve.store.readings import list_folders
 from ich.serve.store.sends import queue_sends
 from ich.serve.store.studies import (
     Claim,
+    Content,
     Reading,
     claim_study,
+    find_next,
     finish_study,
     has_queued,
     list_unranked,
@@ -60,6 +67,7 @@ class Reader:
         self._identity = identity
         self._clock = clock
         self._inbox = Inbox(settings.inbox)
+        self._ahead = Ahead(self._prepare)
 
     def read_next(self) -> bool:
         """Reads the next study; returns whether there was one.
@@ -79,7 +87,9 @@ class Reader:
         files = ResultFiles(self._settings.results / claim.token / f"{claim.number:06d}")
         remove_left(self._settings.results, claim.token, folders)
         try:
-            made = read_claim(claim, self._inbox, self._predictor, self._settings.rules.words)
+            reading = self._ahead.take(claim.content)
+            self._look_ahead(claim)
+            made = make_result(reading, self._predictor, claim.number)
             write_files(made, self._predictor.explainable, files, earlier)
             self._save(claim, made, files, started)
         except NotReadError as error:
@@ -108,6 +118,24 @@ class Reader:
                 most_kills=self._settings.read.most_kills,
                 is_blamed=is_blamed,
             )
+
+    def _prepare(self, content: Content) -> PreparedStudy:
+        return prepare_study(content, self._inbox, self._predictor, self._settings.rules.words)
+
+    def _look_ahead(self, claim: Claim) -> None:
+        """Begins to prepare the next study while this one is read.
+
+        If the process ends meanwhile, this study gets the blame for both. So none is prepared where that
+        would set it aside, and a study that may have ended a reader is read alone. With several readers they
+        would all prepare the same study.
+        """
+        read = self._settings.read
+        if claim.kills or read.most_kills == 1 or read.workers > 1:
+            return
+        with self._store.view() as connection:
+            content = find_next(connection)
+        if content is not None:
+            self._ahead.begin(content)
 
     def _rank(self) -> None:
         """Looks up the priority of each queued study that is new."""

@@ -12,7 +12,7 @@ from ich.predict import Predictor
 from ich.schema.shares import show_prob
 from ich.serve.inbox import Inbox
 from ich.serve.reading.reader import make_reading
-from ich.serve.reading.study import NotReadError, read_claim
+from ich.serve.reading.study import NotReadError, make_result, prepare_study
 from ich.serve.settings import Settings
 from ich.serve.store import Store
 from ich.serve.store.events import EventKind, add_event
@@ -72,7 +72,9 @@ class Shadow:
 
     def _read(self, claim: Claim, started: float) -> None:
         try:
-            made = read_claim(claim, self._inbox, self._predictor, self._settings.rules.words)
+            words = self._settings.rules.words
+            reading = prepare_study(claim.content, self._inbox, self._predictor, words)
+            made = make_result(reading, self._predictor, claim.number)
         except (OSError, SQLAlchemyError):
             raise
         except NotReadError as error:

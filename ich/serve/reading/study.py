@@ -1,4 +1,4 @@
-"""Reads the files of a study that was claimed, with one predictor."""
+"""Reads the files of a study with one predictor."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from ich.predict import Predictor
+from ich.predict.reading import Reading
 from ich.schema.codes import SetAside, describe_code
 from ich.schema.results import StudyResult
 from ich.serve.inbox import Inbox
 from ich.serve.rules import find_rule
-from ich.serve.store.studies import Claim
+from ich.serve.store.studies import Content
 from ich.studies import StudyFiles, find_studies
 from ich.tables import say
 
@@ -30,36 +31,50 @@ class Made:
     study: StudyFiles
 
 
-def read_claim(claim: Claim, inbox: Inbox, predictor: Predictor, words: Sequence[str]) -> Made:
-    """Reads a study.
+def prepare_study(content: Content, inbox: Inbox, predictor: Predictor, words: Sequence[str]) -> Reading:
+    """Reads and checks the pixels of a study.
 
     Args:
-        claim: The study; the number of the attempt becomes that of the result.
+        content: The study.
         inbox: Where its files lie.
         predictor: The models.
         words: Words that keep a study out; see ``ich.serve.rules``.
 
     Raises:
-        NotReadError: If a rule keeps the study out, or it cannot be read at all.
+        NotReadError: If a rule keeps the study out, or none of its files can be read.
     """
-    paths = [inbox.locate(path) for path in claim.paths]
+    paths = [inbox.locate(path) for path in content.paths]
     gone = sum(not path.is_file() for path in paths)
     if gone:
         raise NotReadError(f"{gone} of its {say(len(paths), 'file')} are no longer there")
     with TemporaryDirectory(prefix="ich-") as scratch:
-        study = _find_study(claim, paths, Path(scratch))
+        study = _find_study(content.StudyInstanceUID, paths, Path(scratch))
         if rule := find_rule(study.files, words):
             raise NotReadError(rule)
-        result = predictor.make_result(next(predictor.read_ahead([study])), claim.number)
+        return next(predictor.read_ahead([study]))
+
+
+def make_result(reading: Reading, predictor: Predictor, number: int) -> Made:
+    """Makes the result of a study whose pixels were read.
+
+    Args:
+        reading: The study.
+        predictor: The models.
+        number: Number of the attempt, which becomes that of the result.
+
+    Raises:
+        NotReadError: If no series of the study can be read.
+    """
+    result = predictor.make_result(reading, number)
     if result.refusal is not None:
         raise NotReadError(describe_code(SetAside, result.refusal.code, result.refusal.detail))
-    return Made(result, study)
+    return Made(result, reading.study)
 
 
-def _find_study(claim: Claim, paths: Sequence[Path], scratch: Path) -> StudyFiles:
+def _find_study(uid: str, paths: Sequence[Path], scratch: Path) -> StudyFiles:
     found = find_studies(paths, scratch=scratch, progress=False)
     for study in found.studies:
-        if study.StudyInstanceUID == claim.StudyInstanceUID:
+        if study.StudyInstanceUID == uid:
             return study
     codes = Counter(found.refused["code"])
     counts = ", ".join(f"{code} {count}" for code, count in sorted(codes.items()))

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, ScalarSelect, and_, func, or_, select, update
 
 from ich.serve.states import StudyState
 from ich.serve.store.events import EventKind, add_event
 from ich.serve.store.tables import arrivals, associations, attempts, objects, readings, studies
+
+
+class Content(NamedTuple):
+    """What a study holds at a time.
+
+    Attributes:
+        study: Its number in the database.
+        StudyInstanceUID: Its UID.
+        generation: Grows with what it receives.
+        paths: Its files, below the folder of the inbox.
+    """
+
+    study: int
+    StudyInstanceUID: str
+    generation: int
+    paths: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -24,6 +40,7 @@ class Claim:
         reader: The reader.
         number: Number of the attempt to read it, which no other attempt has.
         paths: Its files, below the folder of the inbox.
+        kills: Number of readers that it may have ended.
     """
 
     study: int
@@ -33,6 +50,12 @@ class Claim:
     reader: str
     number: int
     paths: tuple[str, ...]
+    kills: int
+
+    @property
+    def content(self) -> Content:
+        """What the study held when it was taken."""
+        return Content(self.study, self.StudyInstanceUID, self.generation, self.paths)
 
 
 @dataclass(frozen=True)
@@ -112,18 +135,36 @@ def has_queued(connection: Connection) -> bool:
     return connection.execute(query).first() is not None
 
 
+_NEXT = (
+    select(studies)
+    .where(studies.c.state == StudyState.QUEUED)
+    .order_by(studies.c.priority.desc(), studies.c.kills, studies.c.first_at, studies.c.id)
+    .limit(1)
+)
+
+
+def find_next(connection: Connection) -> Content | None:
+    """Finds what ``claim_study`` would take now, and leaves it in the queue.
+
+    None if the queue is empty, or if that study may have ended a reader.
+    """
+    row = connection.execute(_NEXT).first()
+    if row is None or row.kills:
+        return None
+    return Content(row.id, row.StudyInstanceUID, row.generation, _list_paths(connection, row.id))
+
+
+def _list_paths(connection: Connection, study: int) -> tuple[str, ...]:
+    query = select(objects.c.path).where(objects.c.study_id == study).order_by(objects.c.id)
+    return tuple(connection.execute(query).scalars())
+
+
 def claim_study(connection: Connection, reader: str, now: float) -> Claim | None:
     """Takes the next study for a reader: the highest priority first, then the one that waits longest.
 
     A study that ended a reader waits until the others of its priority are read.
     """
-    row = connection.execute(
-        select(studies)
-        .where(studies.c.state == StudyState.QUEUED)
-        .order_by(studies.c.priority.desc(), studies.c.kills, studies.c.first_at, studies.c.id)
-        .limit(1)
-        .with_for_update(skip_locked=True)
-    ).first()
+    row = connection.execute(_NEXT.with_for_update(skip_locked=True)).first()
     if row is None:
         return None
     connection.execute(
@@ -138,11 +179,15 @@ def begin_attempt(connection: Connection, study: Row[Any], reader: str, now: flo
     """Notes that a reader begins to read a study, whose row is given."""
     attempt = attempts.insert().values(study_id=study.id, reader=reader, started_at=now)
     number = connection.execute(attempt.returning(attempts.c.id)).scalar_one()
-    paths = connection.execute(
-        select(objects.c.path).where(objects.c.study_id == study.id).order_by(objects.c.id)
-    ).scalars()
     return Claim(
-        study.id, study.token, study.StudyInstanceUID, study.generation, reader, int(number), tuple(paths)
+        study=study.id,
+        token=study.token,
+        StudyInstanceUID=study.StudyInstanceUID,
+        generation=study.generation,
+        reader=reader,
+        number=int(number),
+        paths=_list_paths(connection, study.id),
+        kills=study.kills,
     )
 
 
