@@ -73,8 +73,8 @@ class Shadow:
     def _read(self, claim: Claim, started: float) -> None:
         try:
             words = self._settings.rules.words
-            reading = prepare_study(claim.content, self._inbox, self._predictor, words)
-            made = make_result(reading, self._predictor, claim.number)
+            prepared = prepare_study(claim.content, self._inbox, self._predictor, words)
+            made = make_result(prepared, self._predictor, claim.number)
         except (OSError, SQLAlchemyError):
             raise
         except NotReadError as error:
