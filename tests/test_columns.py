@@ -129,6 +129,14 @@ def test_a_data_module_takes_slices_and_studies_by_their_own_names(
     assert of_studies.table["study_target_any"].notna().all()
 
 
+def test_a_label_that_the_file_does_not_have_is_a_warning(
+    make_data: Callable[..., HeadCTDataModule], caplog: pytest.LogCaptureFixture
+) -> None:
+    make_data(labels="slices.csv", columns={"SOPInstanceUID": "image"}).setup()
+    assert "slices.csv has no label of epidural" in caplog.text
+    assert "give data.columns={epidural: COLUMN}" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -467,6 +467,7 @@ def test_a_folder_with_other_files_is_not_changed(
         (["data", "--labels", "nowhere.csv"], "nowhere.csv does not exist"),
         (["data", "--slices", "0"], "slices=0"),
         (["data", "--out", "other.csv"], "is not a folder"),
+        (["data", "--out", "other.csv/page"], "cannot write to other.csv/page: name another folder"),
         (["several"], "several label files (a.csv, b.csv)"),
     ],
 )

@@ -508,6 +508,7 @@ def test_diverged_run_says_so(run, caplog) -> None:
     ("overrides", "message"),
     [
         (["data.root=/nowhere"], "/nowhere"),
+        (["data.root=/nowhere", "model.pretrained=true"], "/nowhere"),  # before it looks for weights
         (["model.backbone=resnet81"], "nearest: .*resnet18"),
         (["trainer.gpus=99"], "trainer.gpus=99: this machine has"),
         (["trainer.gpus=0", "trainer.precision=16-mixed"], "needs a GPU"),
@@ -543,6 +544,14 @@ def test_bad_input_is_one_message_and_leaves_nothing(run, caplog, overrides: lis
     (record,) = [record for record in caplog.records if record.levelname == "ERROR"]
     assert re.search(message, record.getMessage())
     assert not Path("out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_message(run, caplog) -> None:
+    Path("taken").write_text("")
+    for words in (["run_dir=taken/out"], ["-m", "hydra.sweep.dir=taken/out", "seed=0,1"]):
+        assert run(*words) == 2
+        assert "cannot write to taken/out: Not a directory" in caplog.text
+        caplog.clear()
 
 
 def write_labels(phantom: Path, rows: list[str]) -> str:

@@ -16,6 +16,7 @@ from ich.data.shards import read_shards
 from ich.index import build_index, find_labels, locate_index, read_labels, read_study_labels
 from ich.index.columns import NO_COLUMNS, check_columns, share_columns
 from ich.index.csv_files import read_columns
+from ich.index.files import require_folder
 from ich.index.identical import find_identical
 from ich.index.joining import join_labels, join_study_labels
 from ich.index.split import sample_patients
@@ -82,15 +83,25 @@ class Source:
         except TypeError as error:
             raise UserError(f"data.phantom={dict(self.phantom)}: {error}") from error
 
+    def check_files(self) -> None:
+        """Looks for the folder and the label files, which takes a moment. Headers take minutes to read.
+
+        Raises:
+            UserError: If the folder or a label file is not there, or lacks the columns that are named.
+        """
+        if not isinstance(self.root, RemotePath):
+            require_folder(self.root)
+        for file in self._find_files().values():
+            read_columns(file.path, self.label_set.names, file.columns)
+
     def read_index(self) -> pd.DataFrame:
         """Updates the index of the folder, or reads that of shards, and returns it: one row per slice.
 
         Raises:
-            UserError: If there are no slices, shards do not have the pseudonyms that are asked for, or the
-                label files do not have the columns that are named.
+            UserError: If there are no slices or label files, or shards do not have the pseudonyms that are
+                asked for.
         """
-        if self.columns:
-            self._find_files()  # a wrong name is cheap to find, and headers take long to read
+        self.check_files()
         if self.shards:
             state, table = read_shards(self.root)
             if self.pseudonyms and not state.pseudonyms:
@@ -148,6 +159,9 @@ class Source:
         labels = pd.DataFrame(columns=names, index=pd.Index([], dtype="str"), dtype="float32")
         if of_slices is not None:
             labels = read_labels(of_slices.path, self.label_set, of_slices.columns)
+            unknown = [name for name in names if labels[name].isna().all()]
+            if unknown and of_studies is None:
+                log.warning("%s", _describe_unknown(of_slices.path.name, unknown))
         table, counts = join_labels(index, labels)
         if len(labels):
             log.info(
@@ -185,6 +199,13 @@ class Source:
         if count := int((twins >= 0).sum()):
             log.warning("%d slices have the pixels of a slice of another patient", count)
         return twins
+
+
+def _describe_unknown(file: str, unknown: Sequence[str]) -> str:
+    return (
+        f"{file} has no label of {', '.join(unknown)}, so the model cannot learn them; if its columns have "
+        f"other names, give data.columns={{{unknown[0]}: COLUMN}}"
+    )
 
 
 class _LabelFile(NamedTuple):

@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from ich.explore.document import NAMES, make_document
 from ich.explore.facts import collect_facts
 from ich.files import for_owner_only, replacing
+from ich.folders import refusing_unwritable
 from ich.index.columns import NO_COLUMNS
 from ich.progress import waiting
 from ich.report.document import Document
@@ -64,13 +66,16 @@ def explore(
 
 
 def check_folder(folder: Path) -> None:
-    """Refuses a folder that holds anything but an earlier exploration.
+    """Refuses a folder that cannot be written to, or that holds anything but an earlier exploration.
 
     Raises:
-        UserError: Naming some of its files.
+        UserError: Naming the folder, and some of its files.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name another with --out")
+    found = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not (found.is_dir() and os.access(found, os.W_OK)):
+        raise UserError(f"cannot write to {folder}: name another folder with --out")
     ours = {PAGE, *(f"{name}.png" for name in NAMES)}
     others = (
         sorted(path.name for path in folder.iterdir() if path.name not in ours) if folder.exists() else []
@@ -91,10 +96,10 @@ def write_exploration(document: Document, folder: Path) -> Path:
         The page.
 
     Raises:
-        UserError: If the folder holds other files.
+        UserError: If the folder holds other files, or cannot be written to.
     """
     check_folder(folder)
-    with for_owner_only():
+    with for_owner_only(), refusing_unwritable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         for path in folder.iterdir():
             path.unlink()

@@ -59,6 +59,13 @@ OWN_FOLDER = ".ich"
 """Subfolder with this program's data about a folder; its files are not listed."""
 
 
+def require_folder(root: Path) -> None:
+    """Raises ``UserError`` if the folder of a data set is not there."""
+    if not root.is_dir():
+        what = "is not a folder; unpack an archive first" if root.exists() else "does not exist"
+        raise UserError(f"data.root={root} {what}; give the folder of the DICOM files")
+
+
 def list_files(
     root: AnyPath,
     progress: bool,
@@ -85,9 +92,7 @@ def list_files(
     """
     if isinstance(root, RemotePath):
         return _list_remote(root)
-    if not root.is_dir():
-        what = "is not a folder; unpack an archive first" if root.exists() else "does not exist"
-        raise UserError(f"data.root={root} {what}; give the folder of the DICOM files")
+    require_folder(root)
     closed: list[Row] = []
     paths, sizes, times = list[str](), list[int](), list[int]()
     columns = (SpinnerColumn(), TextColumn("Listing files: {task.completed:.0f}"), TimeElapsedColumn())

@@ -23,6 +23,7 @@ from rich.console import Console
 from yaml import YAMLError
 
 from ich.files import for_owner_only, replacing
+from ich.folders import refusing_unwritable
 from ich.models.own import check_trusted
 from ich.schema import UserError
 from ich.schema.exits import ExitCode
@@ -86,16 +87,32 @@ def run_jobs(conf: Path) -> list[str]:
 
 
 class ClaimFolder(Callback):
-    """Claims the folder of a multirun, and notes it, because its jobs may run in other processes."""
+    """Claims the folder of a run. Notes that of a multirun, whose jobs may run in other processes."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Is called by Hydra, which then makes the folder of the run, and would end in a traceback."""
+        with _ending_in_one_message():
+            _make_folder(Path(config.hydra.run.dir))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Is called by Hydra, in the process of the command."""
-        try:
+        with _ending_in_one_message():
             _claim(Path(config.hydra.sweep.dir), config)
             _claimed.append((Path(config.hydra.sweep.dir), check_trusted(config.trusted)))
-        except (UserError, OSError) as error:
-            log.error("%s", error)  # noqa: TRY400 - one message, no traceback
-            raise SystemExit(ExitCode.WRONG) from None
+
+
+@contextmanager
+def _ending_in_one_message() -> Iterator[None]:
+    try:
+        yield
+    except (UserError, OSError) as error:
+        log.error("%s", error)  # noqa: TRY400 - one message, no traceback
+        raise SystemExit(ExitCode.WRONG) from None
+
+
+def _make_folder(folder: Path) -> None:
+    with refusing_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 _claimed: list[tuple[Path, tuple[str, ...]]] = []
@@ -112,7 +129,7 @@ def _claim(sweep: Path, config: DictConfig) -> None:
             f"{sweep} holds a multirun of other settings: name another folder with run_dir=, or give exactly "
             "its settings to continue it"
         )
-    sweep.mkdir(parents=True, exist_ok=True)
+    _make_folder(sweep)
     with replacing(sweep / SETTINGS) as partial:
         OmegaConf.save(config, partial)
 
@@ -138,10 +155,8 @@ def run_job(cfg: DictConfig) -> float | None:
         if several:
             return _run_one_of_several(cfg, made, overrides)
         try:
-            return _start(cfg, made, overrides, several=False)
-        except (UserError, OSError) as error:
-            log.error("%s", error)  # noqa: TRY400 - one message, no traceback
-            raise SystemExit(ExitCode.WRONG) from None
+            with _ending_in_one_message():
+                return _start(cfg, made, overrides, several=False)
         finally:
             with suppress(OSError):  # it holds something
                 made.rmdir()

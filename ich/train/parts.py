@@ -62,6 +62,8 @@ def build_parts(cfg: DictConfig, run_dir: Path) -> Parts:
         lesions=build("lesions"),
         **({} if joint is None else {"series": joint.draw}),
     )
+    if datamodule.source.phantom is None:
+        datamodule.source.check_files()  # before the model, which may fetch weights
     model = build(
         "model",
         input=spec,
