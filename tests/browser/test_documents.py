@@ -1,35 +1,18 @@
-"""The pages of `ich evaluate` and `ich explore` in headless Chromium: the first screen, links, print, axe.
-
-It is skipped where there is no Chromium or no playwright.
-"""
+"""The pages of `ich evaluate` and `ich explore` in headless Chromium: the first screen, links, print, axe."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # helpers of the other tests
-
 from predictions import make_table
 
 from ich.evaluation_report import write_evaluation
 from ich.explore import explore, write_exploration
 from ich.phantom import write_phantom
 from ich.tables import write_table
-
-playwright = pytest.importorskip("playwright.sync_api")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-
-SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 
 
 @pytest.fixture(scope="module")
@@ -45,38 +28,14 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {"report": folder / "evaluation" / "report.html", "exploration": page}
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as found:
-        opened = found.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(params=[*SIZES])
-def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """An empty page of the size of a desk's screen and of a phone's; it fails on any error or request."""
-    width, height = SIZES[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height}, offline=True)
-    opened = context.new_page()
-    faults: list[str] = []
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    yield opened
-    context.close()
-    assert faults == []
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("name", ["report", "exploration"])
-def test_axe_finds_nothing(page: Any, pages: dict[str, Path], name: str, scheme: str) -> None:
+def test_axe_finds_nothing(
+    page: Any, pages: dict[str, Path], check: Callable[[Any], None], name: str, scheme: str
+) -> None:
     page.emulate_media(color_scheme=scheme)
     page.goto(pages[name].as_uri())
-    for folded in page.locator("details").all():
-        folded.locator("summary").first.click()
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    found = axe.Axe().run(page).response["violations"]
-    assert not found, [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
+    check(page)
 
 
 def ends_on_the_first_screen(page: Any, part: Any) -> bool:

@@ -1,22 +1,13 @@
-"""The pages of `ich predict --write page` in headless Chromium: the first screen, the strip, the list, axe.
-
-It is skipped where there is no Chromium or no playwright.
-"""
+"""The pages of `ich predict --write page` in headless Chromium: first screen, strip, list, axe."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # helpers of the other tests
-
 from results import GAP, ODD, TWICE, make_refused, make_result
 from served import draw_heat
 
@@ -28,13 +19,6 @@ from ich.outputs.pages.study import Attributes
 from ich.outputs.pages.views import make_views
 from ich.phantom import write_phantom
 
-playwright = pytest.importorskip("playwright.sync_api")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
-
-SIZES = {"desk": (1280, 800), "phone": (390, 844)}
 NAMES = ("positive", "negative", "indeterminate", "undecided", "refused", "index")
 
 
@@ -72,38 +56,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright.sync_playwright() as found:
-        opened = found.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
-
-
-@pytest.fixture(params=[*SIZES])
-def page(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
-    """An empty page of the size of a desk's screen and of a phone's; it fails on any error or request."""
-    width, height = SIZES[request.param]
-    context = browser.new_context(viewport={"width": width, "height": height}, offline=True)
-    opened = context.new_page()
-    faults: list[str] = []
-    opened.on("pageerror", lambda error: faults.append(str(error)))
-    opened.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    yield opened
-    context.close()
-    assert faults == []
-
-
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing(page: Any, pages: Path, scheme: str) -> None:
+def test_axe_finds_nothing(page: Any, pages: Path, check: Callable[[Any], None], scheme: str) -> None:
     page.emulate_media(color_scheme=scheme)
     for name in NAMES:
         page.goto((pages / f"{name}.html").as_uri())
-        for folded in page.locator("details").all():
-            folded.locator("summary").click()
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
-        found = axe.Axe().run(page).response["violations"]
-        assert not found, [(name, each["id"], [node["html"] for node in each["nodes"]]) for each in found]
+        check(page)
 
 
 def test_the_first_screen_shows_outcome_subtypes_and_key_image(page: Any, pages: Path) -> None:
