@@ -30,6 +30,7 @@ _OTHER_ORDER = 8  # the same with slices in another order
 _SERIES = ["PatientID", "StudyInstanceUID", "SeriesInstanceUID"]
 _PREFIX = "unfinished-"  # of folders with the parts of an unfinished index
 _INTERVAL = 10.0  # seconds of reading that may be lost if the process is killed
+_MOST_ROWS = 50_000  # that are held as tuples, which take ten times the memory of a table
 
 Stamps = list[list[int]]
 """Inode, size and time of each file of an index, which another index in the folder does not share."""
@@ -177,7 +178,7 @@ class Unfinished:
         return Index(pd.concat(tables, ignore_index=True), pd.concat(refusals, ignore_index=True))
 
     def collect(self, chunks: Iterable[Rows]) -> list[Index]:
-        """Collects rows, and writes them every few seconds and at an interruption.
+        """Collects rows, and writes them every few seconds, when there are many, and at an interruption.
 
         Raises:
             UserError: If it cannot be written.
@@ -189,7 +190,7 @@ class Unfinished:
             for slices, refused in chunks:
                 rows[0].extend(slices)
                 rows[1].extend(refused)
-                if time.monotonic() - kept >= _INTERVAL:
+                if time.monotonic() - kept >= _INTERVAL or len(rows[0]) >= _MOST_ROWS:
                     collected.append(make_index(*rows))
                     self._write(collected[-1])
                     rows, kept = ([], []), time.monotonic()
