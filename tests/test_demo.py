@@ -13,8 +13,9 @@ from command import call
 from results import make_result
 
 from ich.cli import _make_parser
+from ich.demo.ahead import drawing_ahead
 from ich.demo.browser import has_display, open_page
-from ich.demo.comparison import Verdict, judge
+from ich.demo.comparison import Verdict, judge, read_truth
 from ich.schema.codes import SetAside
 from ich.schema.results import Outcome, Remark
 
@@ -79,8 +80,20 @@ def test_a_wrong_setting_is_refused_and_may_be_put_right(
     out = str(tmp_path / "out")
     for wrong in ("model=resnet7", "model.backbone=no_such_network"):
         assert call("demo", out, "--no-open", "--train", *words[6:], wrong) == 2
+    assert not [path for path in Path(out).iterdir() if path.name.startswith(".archive")]
     assert "resnet7" in caplog.text
     assert "no_such_network" in caplog.text
+
+
+@pytest.mark.races
+def test_the_archive_is_drawn_beside_the_training_and_a_stop_leaves_nothing(tmp_path: Path) -> None:
+    numbers = {"patients": 1, "size": 64, "seed": 3}
+    with drawing_ahead(tmp_path / "archive", numbers):
+        pass
+    assert len(read_truth(tmp_path / "archive")) == 1
+    with pytest.raises(KeyboardInterrupt), drawing_ahead(tmp_path / "other", {**numbers, "patients": 200}):
+        raise KeyboardInterrupt
+    assert [path.name for path in tmp_path.iterdir()] == ["archive"]
 
 
 @pytest.mark.parametrize(

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
+from ich.demo.ahead import drawing_ahead
 from ich.demo.comparison import Comparison, compare, read_truth
 from ich.files import replacing
 from ich.folders import prepare_folder, refusing_unwritable
@@ -74,7 +76,10 @@ def write_demo(out: Path, *, studies: int = STUDIES, settings: Sequence[str] = (
     with refusing_unwritable(out):
         prepare_folder(out, {"demo": VERSION})
         _keep_settings(out / TRAINING, settings, begun=(run / "config.yaml").is_file())
-    _train(run, out / "training", settings)
+    numbers = {"patients": studies, "size": SIZE, "seed": SEED}
+    is_trained = (run / "metrics.json").is_file()
+    with nullcontext() if is_trained or archive.exists() else drawing_ahead(archive, numbers):
+        _train(run, out / "training", settings)
     # Later than the training, which sets how the threads of PyTorch wait, before its import.
     from ich.networks.bundling import bundle_models
     from ich.predict import Predictor
@@ -84,7 +89,6 @@ def write_demo(out: Path, *, studies: int = STUDIES, settings: Sequence[str] = (
     _tell(2, "Writes the trained model to one file", "bundle", run, model)
     if not model.exists():
         bundle_models([run], model)
-    numbers = {"patients": studies, "size": SIZE, "seed": SEED}
     options = [word for name, value in numbers.items() for word in (f"--{name}", value)]
     _tell(3, "Writes the archive of a department", "phantom", archive, "--archive", *options)
     write_archive(archive, **numbers)

@@ -119,7 +119,14 @@ SET_ASIDE: Mapping[str, tuple[SetAside, ...]] = {
 """Codes that are true for a series of a kind, if it is set aside."""
 
 
-def write_archive(out: str | Path, *, patients: int = 200, seed: int = 0, size: int = 256) -> None:
+def write_archive(
+    out: str | Path,
+    *,
+    patients: int = 200,
+    seed: int = 0,
+    size: int = 256,
+    processes: int | None = None,
+) -> None:
     """Writes the archive of a department, unless one with the same parameters exists.
 
     ``out`` then holds ``P<number>/ST0001/SE<number>/IM<number>``, files in no order, and ``archive.json``.
@@ -137,17 +144,19 @@ def write_archive(out: str | Path, *, patients: int = 200, seed: int = 0, size: 
         patients: Number of patients, each with one study; from 22 on, every kind is there.
         seed: Random seed; the same seed gives the same bytes, if NumPy rounds and zlib packs in the same way.
         size: Rows and columns of axial slices.
+        processes: Number of processes that draw; by default this one for few patients, and else one per core.
 
     Raises:
         UserError: If a parameter is out of range, or ``out`` holds other files or cannot be written to.
     """
     check_numbers(patients, seed, size)
     parameters = {"archive": VERSION, "patients": patients, "seed": seed, "size": size}
-    write_once(Path(out), parameters, partial(_write_patients, parameters))
+    write_once(Path(out), parameters, partial(_write_patients, parameters, processes))
 
 
-def _write_patients(parameters: dict[str, Any], out: Path) -> None:
-    studies = list(map_patients(partial(_write_study, out, parameters), parameters["patients"]))
+def _write_patients(parameters: dict[str, Any], processes: int | None, out: Path) -> None:
+    write = partial(_write_study, out, parameters)
+    studies = list(map_patients(write, parameters["patients"], processes))
     text = json.dumps({**parameters, "studies": studies}, indent=1)
     (out / TRUTH).write_text(text + "\n")
 

@@ -96,11 +96,21 @@ def _write_whole(out: Path, parameters: dict[str, Any], write: Callable[[Path], 
         shutil.rmtree(whole, ignore_errors=True)
 
 
-def map_patients(write: Callable[[int], _Result], patients: int) -> Iterator[_Result]:
-    """Applies a function to each patient's number, in order; to many of them in several processes."""
+def map_patients(
+    write: Callable[[int], _Result], patients: int, processes: int | None = None
+) -> Iterator[_Result]:
+    """Applies a function to each patient's number, in order.
+
+    Args:
+        write: The function.
+        patients: Number of patients.
+        processes: Number of processes; None takes this one for few patients, and else one per core.
+    """
     numbers = range(patients)
     title = "Writing the phantom"
-    if patients < POOL_FROM:
+    if processes is None:
+        processes = 1 if patients < POOL_FROM else min(8, count_cores())
+    if processes == 1:
         _keep_memory()
         yield from track(map(write, numbers), title, patients, shown=True)
         return
@@ -108,7 +118,7 @@ def map_patients(write: Callable[[int], _Result], patients: int) -> Iterator[_Re
     with warnings.catch_warnings():
         # Python 3.12 warns of any fork beside threads. The children only draw and write, on one thread.
         warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
-        with ProcessPoolExecutor(min(8, count_cores()), start, _prepare_worker) as pool:
+        with ProcessPoolExecutor(processes, start, _prepare_worker) as pool:
             yield from track(pool.map(write, numbers), title, patients, shown=True)
 
 
