@@ -1,7 +1,7 @@
 """Slices a second that two processes on two cores train, beside one process with one thread.
 
 Each is `train.py` on the CPU, with one thread and one thread that reads for each process. Batches have as
-many slices in all, so both take the same steps. A run of four epochs less one of a single epoch is three
+many slices in all, so both take the same steps. A run of three epochs less one of a single epoch is two
 epochs with their validation, without the start and the end. Run nothing else at the same time.
 
     python benchmarks/processes.py                       # some minutes on two cores
@@ -22,7 +22,7 @@ from measure import Figure, print_figures, print_machine
 from ich.phantom import write_phantom
 
 TRAIN = Path(__file__).parents[1] / "train.py"
-SHORT, LONG = 1, 4  # epochs
+SHORT, LONG = 1, 3  # epochs
 
 
 def train(args: argparse.Namespace, root: Path, out: Path, processes: int, epochs: int) -> float:
@@ -62,7 +62,7 @@ def main() -> None:
     parser.add_argument("--model", default="resnet18", help="any backbone of timm (%(default)s)")
     parser.add_argument("--size", type=int, default=160, help="of the image in px (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=32, help="in all processes (%(default)s)")
-    parser.add_argument("--patients", type=int, default=16, help="of the phantom (%(default)s)")
+    parser.add_argument("--patients", type=int, default=24, help="of the phantom (%(default)s)")
     parser.add_argument("--rounds", type=int, default=3, help="(%(default)s)")
     args = parser.parse_args()
     print_machine()
