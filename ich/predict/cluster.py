@@ -6,6 +6,7 @@ workers see the same folders. Each takes the next study when it is free, so none
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -178,7 +179,7 @@ def _joining(cluster: Cluster) -> Iterator[Any]:
         options |= {"include_dashboard": False}
     try:
         with for_owner_only():  # its logs, in the folder for temporary files
-            ray.init(**options, log_to_driver=False, logging_level="error")
+            ray.init(**options, log_to_driver=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray raises many kinds
         reason = str(error).partition("\n")[0]
         raise UserError(
