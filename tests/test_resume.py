@@ -32,7 +32,7 @@ from ich.models.series import SeriesSpec
 from ich.schema import InputSpec, UserError
 from ich.train.trainer import build_trainer, fit
 from ich.train.trainer.saving import collect_generators, restore_generators
-from ich.train.trainer.signals import handling_stops
+from ich.train.trainer.signals import STOPS, handling_stops
 
 pytestmark = [
     pytest.mark.trains,
@@ -302,6 +302,18 @@ def test_a_run_that_broke_off_leaves_the_signals_of_the_next_one() -> None:
             gc.collect()
             os.kill(os.getpid(), signal.SIGUSR1)
     assert noted == [signal.SIGUSR1]
+
+
+def test_a_trainer_that_is_used_alone_leaves_the_signals_as_they_were(phantom: Path, tmp_path: Path) -> None:
+    before = [signal.getsignal(stop) for stop in STOPS]
+    spec = InputSpec(size=32)
+    few = {"max_epochs": 1, "limit_train_batches": 1, "limit_val_batches": 1}
+    trainer = build_trainer(run_dir=tmp_path, gpus=0, enable_progress_bar=False, **few)
+    trainer.fit(
+        Classifier("test_resnet", input=spec, pretrained=False),
+        datamodule=HeadCTDataModule(str(phantom), spec, num_workers=0),
+    )
+    assert [signal.getsignal(stop) for stop in STOPS] == before
 
 
 @pytest.mark.races

@@ -121,8 +121,8 @@ class Checkpoints(Checkpoint):
         if stop := _largest(trainer, self._signal):
             _stop(trainer, stop)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Stops handling signals."""
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stops handling signals, before Lightning restores the handlers that were there before its own."""
         self._handlers.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
