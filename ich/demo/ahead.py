@@ -33,7 +33,7 @@ def drawing_ahead(archive: Path, numbers: Mapping[str, int]) -> Iterator[None]:
     process.start()
     try:
         yield
-    except BaseException:
+    except BaseException:  # also of Ctrl-C: no process is left behind, and no half an archive
         process.terminate()
         process.join()
         raise
@@ -45,9 +45,6 @@ def _draw(archive: Path, numbers: Mapping[str, int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it comes to both processes, and the other one decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # after the files so far are removed
     os.nice(_POLITE)
-    with (
-        Path(os.devnull).open("w") as nowhere,
-        redirect_stderr(nowhere),
-        suppress(UserError),
-    ):  # no second bar
+    # The training has a bar of its own, and a second one would write into it.
+    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), suppress(UserError):
         write_archive(archive, **numbers, processes=1)
