@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import shutil
@@ -19,11 +20,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import fsspec
 import pydicom
 import pytest
+from _pytest.faulthandler import fault_handler_stderr_fd_key
 from drawings import copy_study, draw_once
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
 
 from ich.remote import RemotePath
+
+ENDED: list[str] = []
+"""Processes of pytest-xdist that ended in the middle of a test."""
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +144,24 @@ def scratch(tmp_path: Path) -> Path:
 def pytest_collection_finish() -> None:
     """What was imported stays to the end: the collector of garbage need not look at it again and again."""
     gc.freeze()
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """A crash prints where it was. Trainers of Lightning turn that off as they restore all signals."""
+    errors = item.config.stash.get(fault_handler_stderr_fd_key, None)
+    if errors is not None:
+        faulthandler.disable()
+        faulthandler.enable(errors)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Notes how a process of pytest-xdist ended, if it was not told to."""
+    if error:
+        code = node.gateway._io.popen.wait(60)
+        ENDED.append(f"{node.gateway.id} ended with {code} (negative: by this signal)")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in ENDED:
+        terminalreporter.write_line(line)
