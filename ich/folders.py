@@ -40,11 +40,13 @@ def prepare_folder(path: Path, settings: Mapping[str, Any]) -> None:
         settings: Settings that determine the results, as plain values.
 
     Raises:
-        UserError: If the folder holds other files, or results of other settings.
+        UserError: If this is a file, or if the folder holds other files or results of other settings.
         OSError: If it cannot be written to.
     """
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file: name a folder")
     # A process that was killed at its start leaves only hidden files.
-    if path.exists() and not (path.is_dir() and all(each.name.startswith(".") for each in path.iterdir())):
+    if path.exists() and not all(each.name.startswith(".") for each in path.iterdir()):
         _require_same(path, settings)
     path.mkdir(parents=True, exist_ok=True)
     with replacing(path / SETTINGS) as partial:

@@ -116,9 +116,12 @@ def test_a_folder_with_other_files_and_a_file_are_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    for out in (tmp_path, tmp_path / "notes.txt"):
+    for out, message in (
+        (tmp_path, "name a new folder"),
+        (tmp_path / "notes.txt", "is a file: name a folder"),
+    ):
         assert call("demo", str(out), "--no-open") == 2
-        assert "name a new folder" in " ".join(capsys.readouterr().err.split())
+        assert message in " ".join(capsys.readouterr().err.split())
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
