@@ -6,15 +6,15 @@ import json
 import os
 import shutil
 import signal
-import threading
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pydicom
 import pytest
 from command import call
+from processes import start_program
 from serve_roles import wait_until
 from test_predict import write_model
 
@@ -150,36 +150,49 @@ def test_a_share_that_is_away_changes_nothing(desk: Desk) -> None:
     assert not desk.look(SETTLE)
 
 
+WATCHING = """
+import os
+import signal
+from pathlib import Path
+
+import ich.cli
+import ich.predict.run
+
+ich.predict.run.LOOK_SECONDS = 0.02
+before = signal.getsignal(signal.SIGTERM)
+Path("number").write_text(str(os.getpid()))
+os.replace("number", "pid")
+try:
+    ich.cli.main()
+finally:
+    assert signal.getsignal(signal.SIGTERM) is before
+"""
+
+
 @contextmanager
-def ending(script: Callable[[], None]) -> Iterator[list[BaseException]]:
-    """Runs a script beside the command, and ends the command after it; yields what went wrong."""
-    wrong: list[BaseException] = []
+def watching(*words: str) -> Iterator[list[str]]:
+    """Runs ``ich predict --watch`` beside what a test does, and then stops it; yields what it printed then.
 
-    def run() -> None:
-        try:
-            script()
-        except BaseException as error:
-            wrong.append(error)
-        finally:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    # A signal that comes when the command has ended fails the test, and not the process of all tests.
-    kept = signal.signal(signal.SIGTERM, lambda *_: wrong.append(AssertionError("the command ended early")))
-    thread = threading.Thread(target=run)
-    thread.start()
+    It is a process of its own, because a signal must not reach the process of the tests.
+    """
+    printed: list[str] = []
+    finish = start_program(WATCHING, *words)
     try:
-        yield wrong
+        wait_until(Path("pid").exists)
+        yield printed
     finally:
-        thread.join()
-        signal.signal(signal.SIGTERM, kept)
-    assert wrong == []
+        os.kill(int(Path("pid").read_text()), signal.SIGTERM)
+        done = finish()
+        Path("pid").unlink()
+        printed.append(done.stdout)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.races
 def test_a_study_is_read_when_it_has_come_and_again_with_more_slices(
-    model: Path, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
+    model: Path, study: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ich.predict.run.LOOK_SECONDS", 0.02)
+    monkeypatch.chdir(tmp_path)
     inbox, out, log = tmp_path / "inbox", tmp_path / "out", tmp_path / "log.jsonl"
     inbox.mkdir()
     *early, late = sorted(study.iterdir())
@@ -193,7 +206,7 @@ def test_a_study_is_read_when_it_has_come_and_again_with_more_slices(
     def count(text: str) -> int:
         return sum(text in line["message"] for line in read_log())
 
-    def send() -> None:
+    with watching(*command) as printed:
         wait_until(lambda: count("studies were to be read"))  # of none: the folder holds half a file
         for path in early:
             shutil.copy(path, inbox)
@@ -201,17 +214,12 @@ def test_a_study_is_read_when_it_has_come_and_again_with_more_slices(
         wait_until(lambda: count("read: ") == 1)
         shutil.copy(late, inbox)
         wait_until(lambda: count("read: ") == 2)
-
-    with ending(send):
-        before = signal.getsignal(signal.SIGTERM)
-        assert call(*command) == 0
-        assert signal.getsignal(signal.SIGTERM) is before
+    assert "Research use only" in printed[0]
     assert [path.name for path in (out / "results").iterdir()] == ["0001.json"]
     assert len(read_json(out / "results" / "0001.json").slices) == len(early) + 1
     assert len((out / "studies.csv").read_text().splitlines()) == 2
     assert "0001.html" in (out / "pages" / "index.html").read_text()
     assert log.stat().st_mode & 0o777 == 0o640
-    assert "Research use only" in capsys.readouterr().out
 
     lines = read_log()
     assert {line["study"] for line in lines if "study" in line} == {"0001"}
@@ -221,8 +229,8 @@ def test_a_study_is_read_when_it_has_come_and_again_with_more_slices(
         assert str(header[name].value) not in log.read_text()
 
     done, passes = (out / "done.jsonl").read_text(), count("studies were to be read")
-    with ending(lambda: wait_until(lambda: count("studies were to be read") > passes)):
-        assert call(*command) == 0  # a restart reads nothing twice
+    with watching(*command):  # a restart reads nothing twice
+        wait_until(lambda: count("studies were to be read") > passes)
     assert (out / "done.jsonl").read_text() == done
 
 
