@@ -9,13 +9,14 @@ other programs. Use it with one thread, because several threads wait for each ot
 
     python benchmarks/engines.py --threads 1 --rounds 5 --json runs/bench/engines.json
     python benchmarks/engines.py --model runs/mine --studies data/studies      # a model and studies of yours
+    python benchmarks/engines.py --model runs/mine --studies data/studies --labels studies.csv   # and AUROC
 """
 
 import argparse
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -35,6 +36,8 @@ from measure import (
 )
 from torch import nn
 
+from ich.evaluate.pooling import DEFAULT_POOLING
+from ich.index.labels import read_any_labels
 from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier, SliceNet
 from ich.networks import BATCH, TorchNetwork, load_members
@@ -43,6 +46,7 @@ from ich.networks.int8 import quantize_backbone, to_engine
 from ich.networks.slices import find_slices
 from ich.phantom import write_phantom
 from ich.predict import Predictor
+from ich.quantize.agreement import AFTER, BEFORE, compare_areas
 from ich.schema import WINDOWS, InputSpec, UserError
 from ich.studies import StudyFiles, find_studies
 
@@ -111,6 +115,20 @@ def timed(clock: Callable[[], float], work: Callable[[], object]) -> Variant:
     return run
 
 
+def print_areas(predictors: dict[str, Predictor], studies: Sequence[StudyFiles], labels: Path) -> None:
+    """Prints the AUROC of any hemorrhage by slice, and how each engine changes it."""
+    first = predictors[ENGINES[0]]
+    table = read_any_labels(labels, first.networks[0].metadata.labels)
+    results = {name: list(each.predict_studies(studies)) for name, each in predictors.items()}
+    print(f"AUROC of any by slice, {len(studies)} studies, with 95 % intervals: {ENGINES[0]}, difference")
+    for name, found in results.items():
+        if name != ENGINES[0]:
+            both = {BEFORE: results[ENGINES[0]], AFTER: found}
+            areas = compare_areas(both, first.networks[0], table, DEFAULT_POOLING)["slice"]
+            before = areas.models[BEFORE].labels["any"].auroc
+            print(f"{name:20} {before:.4f}  {areas.pairs[0].labels['any'].auroc:+.4f}")
+
+
 def make_net(net: SliceNet, size: int) -> nn.Module:
     """The same network as a bare module with three channels."""
     bare = SliceClassifier(net.metadata.model.backbone, input=InputSpec(size=size), pretrained=False).net
@@ -123,6 +141,7 @@ def main() -> None:
     )
     parser.add_argument("--model", type=Path, help="a run, checkpoint or bundle in place of random weights")
     parser.add_argument("--studies", type=Path, help="studies in place of the phantom; the largest is read")
+    parser.add_argument("--labels", type=Path, help="labels of the slices: compares the AUROC on all studies")
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--threads", type=int, default=1)
@@ -155,6 +174,8 @@ def main() -> None:
 
             variants[name] = timed(clock, run)
         times = interleave(variants, len(files), batch=len(files), rounds=args.rounds)
+        if args.labels:
+            print_areas(predictors, found.studies, args.labels)
     print_times(f"{args.size} px, {args.threads} threads, {len(files)} slices, by slice", times, LOOP)
     probs = {
         name: np.array([[*each.probs.values()] for each in result.slices]) for name, result in results.items()
