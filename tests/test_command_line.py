@@ -171,7 +171,7 @@ def test_a_file_with_an_earlier_name_gets_the_new_one_in_a_message(
         (["input.windows=brian"], "expected one of brain, subdural"),
         (["model.backbone=köln"], "model.backbone='köln'"),
         (["köln"], "köln is not a setting: expected KEY=VALUE"),
-        (["-m", "run_dir=a,b"], "a multirun has one folder"),
+        (["-m", "run_dir=a,b"], "each job gets a subfolder named by its settings; give one folder"),
         (["data=rsna", "data.root=no,where", "model.pretrained=false"], "data.root=no,where does not exist"),
         (
             ["model.backbone=resnet18.no_such_tag"],

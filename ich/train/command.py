@@ -162,8 +162,8 @@ def _prepare(item: str, several: bool) -> str:
         swept = several and "," in value and not Path(value).exists()
         if swept and plain == "run_dir":
             raise UserError(
-                f"{item}: a multirun has one folder, and its jobs get the subfolders 0, 1 and so on; give "
-                "one folder"
+                f"{item}: a multirun has one folder, in which each job gets a subfolder named by its "
+                "settings; give one folder"
             )
         values = value.split(",") if swept else [value]
         item = f"{key}={','.join(map(quote, values))}"
