@@ -48,7 +48,8 @@ def add_command(commands: argparse._SubParsersAction[argparse.ArgumentParser], s
         "serve",
         help=summary,
         usage="ich serve --config FILE [--check | --account NAME [--role ROLE] | --audit]\n"
-        "       ich serve --bundle MODEL --inbox DIR [--port N] [--web-port N] [--watch DIR] [--check]\n"
+        "       ich serve --bundle MODEL --inbox DIR [--port N] [--web-port N] [--watch DIR]\n"
+        "                 [--check | --account NAME [--role ROLE] | --audit]\n"
         "       ich serve --init FILE [--bundle MODEL] [--inbox DIR]",
         description="Runs the service beside a PACS.",
         epilog=_EXAMPLES,
