@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import faulthandler
 import gc
 import os
 import shutil
@@ -20,7 +19,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import fsspec
 import pydicom
 import pytest
-from _pytest.faulthandler import fault_handler_stderr_fd_key
 from drawings import copy_study, draw_once
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import RLELossless
@@ -144,14 +142,6 @@ def scratch(tmp_path: Path) -> Path:
 def pytest_collection_finish() -> None:
     """What was imported stays to the end: the collector of garbage need not look at it again and again."""
     gc.freeze()
-
-
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    """A crash prints where it was. Trainers of Lightning turn that off as they restore all signals."""
-    errors = item.config.stash.get(fault_handler_stderr_fd_key, None)
-    if errors is not None:
-        faulthandler.disable()
-        faulthandler.enable(errors)
 
 
 @pytest.hookimpl(optionalhook=True)
