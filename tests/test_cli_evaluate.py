@@ -274,6 +274,8 @@ def refuse(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
         (lambda table: table.drop(columns="prob_subdural"), "lacks the columns prob_subdural"),
         (lambda table: table.drop(columns=[c for c in table if c.startswith("target")]), "--labels"),
         (lambda table: table.assign(target_any=0.5), "targets other than 0, 1"),
+        (lambda table: table.assign(target_any="no"), "holds 'no' in target_any: expected 0, 1 or nothing"),
+        (lambda table: table.assign(prob_any="0,5"), "holds '0,5' in prob_any: expected a number"),
     ],
 )
 def test_bad_tables_are_one_message(change, message, tmp_path: Path, capsys) -> None:  # type: ignore[no-untyped-def]
@@ -281,6 +283,21 @@ def test_bad_tables_are_one_message(change, message, tmp_path: Path, capsys) -> 
     change(mark(make_table(patients=8))).to_csv(path, index=False)
     assert message in refuse(capsys, str(path), *FAST, "--out", str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_semicolons_between_columns_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "table.csv"
+    mark(make_table(patients=8)).to_csv(path, index=False, sep=";")
+    assert "; it has SOPInstanceUID;SeriesInstanceUID;" in refuse(capsys, str(path), *FAST)
+
+
+def test_a_wrong_rule_is_refused_without_a_validation_set(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "table.csv"
+    mark(make_table(patients=8)).to_csv(path, index=False)
+    out = ["--out", str(tmp_path / "out")]
+    assert "rule=sensitivity>=95" in refuse(capsys, str(path), *FAST, "--rule", "sensitivity>=95", *out)
 
 
 def test_bad_arguments_are_one_message(

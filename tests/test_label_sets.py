@@ -97,7 +97,7 @@ def test_predictions_say_their_labels_by_their_columns(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(read, table, check_dtype=False)
     assert find_names(read) == OWN.names
     write_table(table.drop(columns="prob_bleed"), tmp_path / "p.csv")
-    with pytest.raises(UserError, match="lacks the columns prob_bleed of a predictions table"):
+    with pytest.raises(UserError, match="lacks the columns prob_bleed; it has"):
         read_predictions(tmp_path / "p.csv")
 
 

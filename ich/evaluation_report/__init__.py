@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ich.calibration.files import write_calibration as write_decisions
+from ich.calibration.points import parse_rule
 from ich.evaluate.checks import UNCHECKED, check_weights
 from ich.evaluate.decisions import DEFAULT_CALIBRATION, DEFAULT_RULE
 from ich.evaluate.estimate import REPLICATES
@@ -129,6 +130,7 @@ def write_evaluation(
     """
     given = [predictions] if isinstance(predictions, str | Path) else predictions
     _check(len(given), ensemble=ensemble, pdf=pdf, slides=slides)
+    parse_rule(rule)  # also where no validation set uses it
     tables = [find_table(Path(path), TEST, OUT_OF_FOLD, PREDICTED) for path in given]
     validation = [find_table(Path(path), VALIDATION) for path in val or ()]
     sources = Sources(

@@ -227,8 +227,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         targets. Other columns are left out.
 
     Raises:
-        UserError: If the file or a column is missing, a probability lies outside [0, 1], a place is not a
-            number, or the hash of the weights is not a SHA-256.
+        UserError: If the file or a column is missing, a probability lies outside [0, 1], a place or a target
+            is not a number, or the hash of the weights is not a SHA-256.
     """
     path = Path(path)
     text = dict.fromkeys((*UIDS, "part", WEIGHTS_COLUMN), "str")
@@ -245,8 +245,8 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a predictions table: {error}") from error
     needed = (*UIDS, "part", *(prob_columns or PROB_COLUMNS))
-    if missing := [column for column in needed if column not in table]:
-        raise UserError(f"{path} lacks the columns {', '.join(missing)} of a predictions table")
+    require_columns(table, needed, path)
+    _require_numbers(table, (*prob_columns, *target_columns, *study_columns, SLAB_COLUMN), path)
     require_probs(table, prob_columns, path)
     if WEIGHTS_COLUMN not in table:
         table[WEIGHTS_COLUMN] = ""
@@ -256,6 +256,15 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
     places = [*PLACE_COLUMNS, *([SLAB_COLUMN] if is_averaged else [])]
     targets = [*target_columns, *(study_columns if find_study_targets(table) else [])]
     return table.reindex(columns=[*UIDS, "part", *places, *prob_columns, *targets, WEIGHTS_COLUMN])
+
+
+def _require_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
+    for column in columns:
+        values = table[column].dropna() if column in table else pd.Series(dtype=np.float64)
+        texts = values[pd.to_numeric(values, errors="coerce").isna()]
+        if len(texts):
+            hint = "0, 1 or nothing" if "target_" in column else "a number with a decimal point"
+            raise UserError(f"{path} holds {str(texts.iloc[0])!r} in {column}: expected {hint}")
 
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"
