@@ -8,6 +8,7 @@ small copies of a phantom's, with identifiers of their own, so the disk holds li
     python benchmarks/growth.py find --sizes 100 1000 10000                 # the studies of an archive, twice
     python benchmarks/growth.py predict --sizes 100 1000 10000              # `ich predict` on tiny studies
     python benchmarks/growth.py evaluate --sizes 1000 10000 100000 1000000  # `ich evaluate` on made-up rows
+    python benchmarks/growth.py train --sizes 750000                        # until the first batch
 """
 
 import argparse
@@ -17,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -33,7 +35,7 @@ from ich.model_files.bundle import write_bundle
 from ich.models import SliceClassifier
 from ich.phantom import write_phantom
 from ich.schema import LABELS, InputSpec
-from ich.tables import make_predictions, write_table
+from ich.tables import TARGET_COLUMNS, make_predictions, write_table
 
 SLICES = 35  # of a series in the index, as in the RSNA's data
 FEW = 8  # slices of a tiny study
@@ -64,6 +66,20 @@ with tempfile.TemporaryDirectory() as scratch:
     found = find_studies([Path(sys.argv[1])], scratch=Path(scratch), kept=kept, progress=False)
     found.studies[0]
 print(json.dumps([len(found.studies), time.perf_counter() - start, time.process_time() - before]))
+"""
+
+# Trains until the first batch is there.
+TRAIN = """
+import os, sys, time
+from pathlib import Path
+begun, said = float(sys.argv.pop(1)), Path(sys.argv.pop(1))
+from ich.models import SliceClassifier
+import ich.train
+def stop(self, batch, batch_idx):
+    said.write_text(str(time.time() - begun))
+    os._exit(0)
+SliceClassifier.training_step = stop
+ich.train.main()
 """
 
 # A process counts the memory of the one that started it, so a small one stands between.
@@ -222,6 +238,31 @@ def measure_evaluate(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, obj
         }
 
 
+def measure_train(work: Path, sizes: Sequence[int]) -> Iterator[dict[str, object]]:
+    templates, rng = list_templates(work / "phantom", pixels=8), np.random.default_rng(0)
+    for size in sizes:
+        root, labels, said = work / f"files_{size}", work / f"labels_{size}.csv", work / "seconds"
+        write_slices(templates, root, size, SLICES)
+        targets = dict(zip(TARGET_COLUMNS, LABELS, strict=True))
+        rows = make_rows(size, rng)[["SOPInstanceUID", *targets]].rename(columns=targets)
+        rows.to_csv(labels, index=False)
+        build_index(root, trust_folders=True)
+        settings = ["data=rsna", f"data.root={root}", f"data.labels={labels}", "data.trust_folders=true"]
+        settings += ["model.backbone=test_resnet", "model.pretrained=false", "input.size=64"]
+        settings += ["logger=csv", f"run_dir={work}/run_{size}"]
+        seconds = {}
+        for start in ("list", "trust"):  # only the second one finds the times of the folders
+            used = run([sys.executable, "-c", TRAIN, str(time.time()), str(said), *settings])
+            seconds[start] = float(said.read_text())
+        yield {
+            "files": size,
+            "listing, s": round(seconds["list"], 1),
+            "trusting, s": round(seconds["trust"], 1),
+            "its peak, MiB": round(used.peak),
+        }
+        shutil.rmtree(root)
+
+
 def make_rows(size: int, rng: np.random.Generator) -> pd.DataFrame:
     """Makes a predictions table of studies of 35 slices, one a patient, a tenth of the slices positive."""
     study = np.arange(size) // SLICES
@@ -244,6 +285,7 @@ PARTS: dict[str, tuple[Callable[[Path, Sequence[int]], Iterator[dict[str, object
     "find": (measure_find, [100, 1_000]),
     "predict": (measure_predict, [100, 1_000]),
     "evaluate": (measure_evaluate, [1_000, 10_000, 100_000]),
+    "train": (measure_train, [1_000, 10_000, 100_000]),
 }
 
 
