@@ -37,7 +37,7 @@ from ich.schema import InputSpec, ReadError, UserError, check_thickness
 from ich.schema.labels import RSNA_LABELS, LabelSet, require_rsna
 from ich.tables import hides_slices
 from ich.tables.runs import RunDraw
-from ich.tables.slabs import measure_thickness
+from ich.tables.slabs import POSITION_COLUMNS, measure_thickness
 
 __all__ = ["HeadCTDataModule", "to_images"]
 
@@ -260,8 +260,9 @@ class HeadCTDataModule(LightningDataModule):
         """
         if self.source.thickness is not None:
             return self.source.thickness
-        patients = self.part("train")["PatientID"]
-        return measure_thickness(self.table[self.table["PatientID"].isin(patients)])
+        patients = self.table["PatientID"]
+        trained = patients.isin(patients[self.table["part"] == "train"].unique())
+        return measure_thickness(self.table.loc[trained, list(POSITION_COLUMNS)])
 
     def prepare_data(self) -> None:
         """Writes the phantom, hashes and cache if asked, and brings the index up to date, in one process."""

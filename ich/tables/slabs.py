@@ -18,6 +18,9 @@ from ich.tables.stacks import SAME_POSITION
 THIN = 0.6
 """Share of a slab's thickness: slices are averaged only across steps of at most this."""
 
+POSITION_COLUMNS = ("StudyInstanceUID", "SeriesInstanceUID", "stack", "position")
+"""Columns of an index from which ``measure_thickness`` takes the steps."""
+
 Positions = NDArray[np.float64]
 
 
@@ -115,13 +118,17 @@ def list_averaged(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def measure_thickness(table: pd.DataFrame) -> float | None:
-    """Measures the usual step of the stacks of an index: the median of their medians, mm; None if unknown."""
+    """Measures the usual step of stacks: the median of their medians, mm; None if unknown.
+
+    Args:
+        table: ``POSITION_COLUMNS`` of an index, the slices of a stack in consecutive rows.
+    """
     steps = [step for stack in _split_stacks(table) if np.isfinite(step := measure_step(stack))]
     return float(np.median(steps)) if steps else None
 
 
 def _split_stacks(table: pd.DataFrame) -> list[Positions]:
     """Splits the positions of an index by stack."""
-    stacks = table[["StudyInstanceUID", "SeriesInstanceUID", "stack"]]
+    stacks = table[list(POSITION_COLUMNS[:3])]
     starts = np.flatnonzero((stacks != stacks.shift()).any(axis=1).to_numpy())
     return np.split(table["position"].to_numpy(np.float64), starts[1:])
