@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from ich.tables import (
     read_predictions,
     restore_texts,
     write_table,
+    writing_csv,
 )
 
 NAMES = [
@@ -55,6 +57,23 @@ def test_every_text_comes_back(tmp_path_factory: pytest.TempPathFactory, names: 
     path = tmp_path_factory.mktemp("csv") / "t.csv"
     read = write_and_read(pd.DataFrame({"name": pd.Series(names, dtype="str"), "n": 1}), path)
     assert read["name"].tolist() == names
+
+
+@settings(max_examples=50, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.text("'=+-@\t\r\n\",aü", max_size=6), min_size=1, max_size=8))
+def test_texts_alone_are_written_as_beside_numbers(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("csv")
+    table = pd.DataFrame({"name": pd.Series(names, dtype="str")})
+    with writing_csv(folder / "texts.csv") as write:
+        write(table.iloc[:2])
+        write(table.iloc[2:])
+    write_table(table.assign(n=1), folder / "mixed.csv")
+    cells = read_cells(folder / "mixed.csv")[::2]
+    expected = io.StringIO()
+    csv.writer(expected, quoting=csv.QUOTE_ALL, lineterminator="\n").writerows([cell] for cell in cells)
+    assert (folder / "texts.csv").read_bytes().decode() == expected.getvalue()
 
 
 def test_patients_with_odd_names_go_through_predictions_and_split(tmp_path: Path) -> None:
