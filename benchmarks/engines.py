@@ -9,7 +9,7 @@ other programs. Use it with one thread, because several threads wait for each ot
 
     python benchmarks/engines.py --threads 1 --rounds 5 --json runs/bench/engines.json
     python benchmarks/engines.py --model runs/mine --studies data/studies      # a model and studies of yours
-    python benchmarks/engines.py --model runs/mine --studies data/studies --labels studies.csv   # and AUROC
+    python benchmarks/engines.py --model runs/mine --studies data/studies --labels slices.csv   # and AUROC
 """
 
 import argparse

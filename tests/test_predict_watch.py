@@ -177,8 +177,8 @@ def watching(*words: str) -> Iterator[list[str]]:
     """
     printed: list[str] = []
     finish = start_program(WATCHING, *words)
+    wait_until(Path("pid").exists)
     try:
-        wait_until(Path("pid").exists)
         yield printed
     finally:
         os.kill(int(Path("pid").read_text()), signal.SIGTERM)

@@ -76,6 +76,14 @@ def test_texts_alone_are_written_as_beside_numbers(
     assert (folder / "texts.csv").read_bytes().decode() == expected.getvalue()
 
 
+def test_rows_of_texts_follow_rows_with_gaps(tmp_path: Path) -> None:
+    table = pd.DataFrame({"name": pd.Series(["a", None, "b", "c"], dtype="str")})
+    with writing_csv(tmp_path / "t.csv") as write:
+        write(table.iloc[:2])
+        write(table.iloc[2:])
+    assert (tmp_path / "t.csv").read_text() == '"name"\n"a"\n""\n"b"\n"c"\n'
+
+
 def test_patients_with_odd_names_go_through_predictions_and_split(tmp_path: Path) -> None:
     table = pd.DataFrame({column: [f"{name}{column}" for name in NAMES] for column in UIDS}, dtype="str")
     table[list(LABELS)] = 0.0

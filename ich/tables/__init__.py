@@ -247,7 +247,7 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
         raise UserError(f"{path} is not a predictions table: {error}") from error
     needed = (*UIDS, "part", *(prob_columns or PROB_COLUMNS))
     require_columns(table, needed, path)
-    _require_numbers(table, (*prob_columns, *target_columns, *study_columns, SLAB_COLUMN), path)
+    _require_numbers(table, numbers, path)
     require_probs(table, prob_columns, path)
     if WEIGHTS_COLUMN not in table:
         table[WEIGHTS_COLUMN] = ""
@@ -261,11 +261,13 @@ def read_predictions(path: str | Path) -> pd.DataFrame:
 
 def _require_numbers(table: pd.DataFrame, columns: Sequence[str], path: Path) -> None:
     for column in columns:
-        values = table[column].dropna() if column in table else pd.Series(dtype=np.float64)
-        texts = values[pd.to_numeric(values, errors="coerce").isna()]
-        if len(texts):
+        if column not in table or pd.api.types.is_numeric_dtype(table[column]):
+            continue
+        values = table[column].dropna()
+        wrong = values[pd.to_numeric(values, errors="coerce").isna()]
+        if len(wrong):
             hint = "0, 1 or nothing" if "target_" in column else "a number with a decimal point"
-            raise UserError(f"{path} holds {str(texts.iloc[0])!r} in {column}: expected {hint}")
+            raise UserError(f"{path} holds {str(wrong.iloc[0])!r} in {column}: expected {hint}")
 
 
 _FORMULA = r"^('*[=+\-@\t\r\n])"
@@ -298,7 +300,7 @@ def writing_csv(path: Path) -> Iterator[Callable[[pd.DataFrame], None]]:
         def write(part: pd.DataFrame) -> None:
             part, texts, header = _replace(part, _FORMULA, r"'\1"), _list_texts(part), file.tell() == 0
             if len(texts) == part.shape[1] > 0 and not part.isna().to_numpy().any():
-                # The same bytes as from pandas, thirty times as fast.
+                # The same bytes as from pandas, some twenty times as fast; file.tell flushed earlier rows.
                 options = pa_csv.WriteOptions(include_header=header, quoting_style="all_valid")
                 pa_csv.write_csv(pa.Table.from_pandas(part, preserve_index=False), file.buffer, options)
                 return
